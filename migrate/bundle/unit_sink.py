@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from migrate.bundle import layout
 from migrate.bundle.commit_records import FileRecord
 from migrate.errors import MoveoutError, UsageError
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import PART_BYTES, MultipartStore, NewFile
 from migrate.storage.file_writer import FileWriter, OnPart
 
@@ -24,9 +25,9 @@ than of the parts that were under way.
 class StoreSink:
     """A ``Sink`` (see ``exporters.api``) over a store. ``files`` fills up as files are finished.
 
-    ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
-    half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies at the location
-    is replaced by ``publish`` only, and stays as it is after ``drop``.
+    ``cancellation``: once the run is cancelled, the next write raises ``Cancelled``, so that it ends within a moment
+    and leaves no half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies
+    at the location is replaced by ``publish`` only, and stays as it is after ``drop``.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class StoreSink:
         store: MultipartStore,
         source: str,
         *,
-        stop: threading.Event | None = None,
+        cancellation: CancellationToken | None = None,
         on_part: OnPart | None = None,
         held: bool = False,
     ) -> None:
         self._store = store
         self._source = source
-        self.stop = stop or threading.Event()
+        self.cancellation = cancellation or CancellationToken()
         self._on_part = on_part
         self._lock = threading.Lock()
         self._files: dict[str, FileRecord] = {}
@@ -120,12 +121,6 @@ class StoreSink:
             writer.abort()
 
 
-class Stopped(BaseException):
-    """The run was told to stop. Not an ``Exception``, so that no exporter takes it for an item that
-    failed.
-    """
-
-
 class StoppableFile:
     """A writer that asks before every write whether to go on, and keeps its errors; the rest is the
     writer's. After the first error writes are dropped: Arrow writes once more as it lets go of a file.
@@ -138,11 +133,11 @@ class StoppableFile:
         """Why the file cannot become whole."""
 
     def write(self, data: bytes) -> int:
-        """Write, unless the run was told to stop."""
+        """Write, unless the run is cancelled."""
         if self.broken is not None:
             return len(data)
-        if self._sink.stop.is_set():
-            self.broken = Stopped()
+        if self._sink.cancellation.is_cancelled:
+            self.broken = Cancelled()
             raise self.broken
         try:
             return self._writer.write(data)

@@ -40,6 +40,7 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
 from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -165,8 +166,13 @@ def _run_export(
     limits: Limits | None,
 ) -> Exported:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
+    cancellation = PROCESS.child()
     store = open_location(
-        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+        location.url,
+        secrets=location.reveal(),
+        bwlimit=throttle,
+        note=session.progress.note,
+        cancellation=cancellation,
     )
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
@@ -182,16 +188,23 @@ def _run_export(
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if others is not None:
-        from migrate.cluster.worker_pool import Others  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
 
         selections = {name: wanted(one, selection) for name, one in endpoints.items()}
-        crew = Others(others, location, endpoints, selections, limits, options.prove)
-        options = replace(options, others=crew)
+        cluster = ExportCluster(others, location, endpoints, selections, limits, options.prove)
+        options = replace(options, open_pool=cluster.open_pool)
     note = session.progress.note
     with open_sources(
         endpoints, is_finished=is_finished, selection=selection, limits=limits, note=note
     ) as sources:
-        outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
+        outcome = export(
+            sources,
+            store,
+            workers=workers,
+            progress=session.progress,
+            options=options,
+            cancellation=cancellation,
+        )
     return Exported(
         outcome, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
     )

@@ -22,9 +22,10 @@ from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
-from migrate.transfer.run import Carriers
+from migrate.transfer.run import OpenPool
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
@@ -98,24 +99,32 @@ def _run_transfer(
     signers: Sequence[Signer],
 ) -> Transferred:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    source = open_location(origin.url, secrets=origin.reveal(), note=session.progress.note)
+    cancellation = PROCESS.child()
+    source = open_location(
+        origin.url, secrets=origin.reveal(), note=session.progress.note, cancellation=cancellation
+    )
     destination_store = open_location(
-        destination.url, secrets=destination.reveal(), bwlimit=throttle, note=session.progress.note
+        destination.url,
+        secrets=destination.reveal(),
+        bwlimit=throttle,
+        note=session.progress.note,
+        cancellation=cancellation,
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
-    carriers: Carriers | None = None
+    open_pool: OpenPool | None = None
     if others is not None:
-        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, ByCluster  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cli.cluster``
 
         each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
-        carriers = ByCluster(others, origin, destination, each)
+        open_pool = TransferCluster(others, origin, destination, each).open_pool
     outcome = transfer(
         source,
         destination_store,
         workers=workers,
         progress=session.progress,
         recheck=recheck,
-        carriers=carriers,
+        open_pool=open_pool,
+        cancellation=cancellation,
     )
     if not outcome.findings:
         details = {"files": outcome.files_moved + outcome.files_skipped}

@@ -9,12 +9,11 @@ there is before it goes on.
 from __future__ import annotations
 
 import secrets
-import threading
 from dataclasses import dataclass, field
 
-from migrate.bundle.unit_sink import Stopped
 from migrate.cluster.lease_guard import LOOK_SECONDS, SILENCE_SECONDS
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.process_identity import uptime
 from migrate.storage.api import Store
 
@@ -29,20 +28,20 @@ class Claim:
 
     store: Store
     key: str
-    stop: threading.Event
+    cancellation: CancellationToken
     contested: bool = False
     look_seconds: float = LOOK_SECONDS
     _token: bytes = field(default_factory=lambda: secrets.token_hex(8).encode())
     _looked: float = 0.0
 
     def lay(self, wait_seconds: float) -> None:
-        """Take the batch. Raises ``Stopped``."""
+        """Take the batch. Raises ``Cancelled``."""
         try:
             self.store.create(self.key, self._token)
         except AlreadyExistsError:
             self.contested = True
-            if not self._take_over() and self.stop.wait(wait_seconds):
-                raise Stopped from None
+            if not self._take_over() and self.cancellation.wait(wait_seconds):
+                raise Cancelled from None
             self._looked = uptime() - self.look_seconds
             self.check()
         else:
@@ -62,14 +61,13 @@ class Claim:
             return is_over
 
     def check(self) -> None:
-        """Raise ``Stopped`` where the work must end: the job's does, or another worker has taken the batch over, for
+        """Raise ``Cancelled`` where the work must end: the job's does, or another worker has taken the batch over, for
         which the location is asked every few seconds.
         """
-        if self.stop.is_set():
-            raise Stopped
+        self.cancellation.check()
         if uptime() - self._looked >= self.look_seconds:
             if not self._is_ours():
-                raise Stopped
+                raise Cancelled
             self._looked = uptime()
 
     def leave(self) -> None:
@@ -90,12 +88,14 @@ class Claims:
 
     store: Store
     job: str
-    stop: threading.Event
+    cancellation: CancellationToken
     wait_seconds: float = SILENCE_SECONDS
     look_seconds: float = LOOK_SECONDS
 
     def on(self, batch: str) -> Claim:
-        """Take a batch. Raises ``Stopped``."""
-        claim = Claim(self.store, f"{FOLDER}{self.job}/{batch}", self.stop, look_seconds=self.look_seconds)
+        """Take a batch. Raises ``Cancelled``."""
+        claim = Claim(
+            self.store, f"{FOLDER}{self.job}/{batch}", self.cancellation, look_seconds=self.look_seconds
+        )
         claim.lay(self.wait_seconds)
         return claim

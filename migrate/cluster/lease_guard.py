@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from migrate.bundle import layout, lease
 from migrate.errors import BusyError, DamageError, GoneError, MoveoutError, UnreachableError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import uptime
 from migrate.storage.api import Store
 
@@ -22,26 +23,30 @@ class LockFence:
     """
 
     def __init__(
-        self, holds: Callable[[], bool], stop: threading.Event, *, look_seconds: float = LOOK_SECONDS
+        self,
+        holds: Callable[[], bool],
+        cancellation: CancellationToken,
+        *,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._holds = holds
-        self._stop = stop
+        self._cancellation = cancellation
         self._look_seconds = look_seconds
         self._thread = threading.Thread(target=self._watch, name="moveout-fence", daemon=True)
 
     def start(self) -> None:
-        """Look once, raise what ``check`` raises, then keep looking until ``stop`` is set."""
+        """Look once, raise what ``check`` raises, then keep looking until ``cancellation`` is set."""
         self.check()
         self._thread.start()
 
     def check(self) -> None:
         """Raise ``BusyError`` unless the lead's session holds the lock, ``SourceError`` where one cannot tell."""
         if not self._holds():
-            self._stop.set()
+            self._cancellation.cancel()
             raise BusyError("the lead's session does not hold the lock of the destination any more")
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._look_seconds):
+        while not self._cancellation.wait(self._look_seconds):
             with suppress(MoveoutError):
                 self.check()
 
@@ -49,22 +54,22 @@ class LockFence:
 class Fence:
     """Lets a worker commit while the lease is the lead's and moves; see ``migrate.bundle.lease.Fence``.
 
-    The location is asked before every commit, and every few seconds between. ``stop`` is set as soon as the worker must
-    not go on, so that what is being written ends at its next block. ``store`` has little patience of its own.
+    The location is asked before every commit, and every few seconds between. ``cancellation`` is cancelled as soon as
+    the worker must not go on, so that what is being written ends at its next block. ``store`` does not retry for long.
     """
 
     def __init__(
         self,
         store: Store,
         id_: str,
-        stop: threading.Event,
+        cancellation: CancellationToken,
         *,
         look_seconds: float = LOOK_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._store = store
         self._id = id_
-        self._stop = stop
+        self._cancellation = cancellation
         self._look_seconds = look_seconds
         self._silence_seconds = silence_seconds
         self._beats = -1
@@ -72,7 +77,7 @@ class Fence:
         self._thread = threading.Thread(target=self._watch, name="moveout-fence", daemon=True)
 
     def start(self) -> None:
-        """Look once, raise what ``check`` raises, then keep looking until ``stop`` is set."""
+        """Look once, raise what ``check`` raises, then keep looking until ``cancellation`` is set."""
         self.check()
         self._thread.start()
 
@@ -80,7 +85,7 @@ class Fence:
         """Raise ``BusyError`` unless the lease at the location is the lead's and was seen to move of late."""
         asked, found = self._look()
         if found is None or found.id != self._id:
-            self._stop.set()
+            self._cancellation.cancel()
             raise BusyError(
                 f"{self._store.location}: "
                 + (f"in use: {found}" if found else "there is no lease of this run"),
@@ -89,7 +94,7 @@ class Fence:
         if found.beats != self._beats:
             self._beats, self._moved = found.beats, asked
         if self._silent():
-            self._stop.set()
+            self._cancellation.cancel()
             raise BusyError(
                 f"{self._store.location}: the lead has not been heard of for {self._silence_seconds:.0f} s"
             )
@@ -109,10 +114,10 @@ class Fence:
                 return asked, None
             except UnreachableError:
                 if self._silent():
-                    self._stop.set()
+                    self._cancellation.cancel()
                     raise
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._look_seconds):
+        while not self._cancellation.wait(self._look_seconds):
             with suppress(MoveoutError):
                 self.check()

@@ -21,7 +21,7 @@ from migrate.storage.s3.destination_bucket import DestinationBucket
 
 
 def fill(session: RestoreSession, piece: Json) -> Json:
-    """Write a batch; return what it came to. Raises what stops the whole restore, ``BusyError``, ``Stopped``."""
+    """Write a batch; return what it came to. Raises what stops the whole restore, ``BusyError``, ``Cancelled``."""
     session.fence.check()
     batch = protocol.batch_of(piece["objects"])
     claim = session.claims.on(piece["id"])

@@ -1,68 +1,65 @@
-"""A transfer's payload carried by the workers of a cluster (see ``migrate.transfer.run.Carriers``)."""
+"""A transfer's payload moved by the workers of a cluster."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from exporters.api import Json
 from migrate.case.model import Endpoint
-from migrate.cluster import protocol
-from migrate.cluster import transfer_worker as carry
-from migrate.cluster.dispatch import at_work
+from migrate.cluster import protocol, transfer_worker
 from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import Reach, TransferJob
+from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
+from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import PART_BYTES
+from migrate.transfer.counters import Tally
 from migrate.transfer.plan import WantedFile
-from migrate.transfer.run import Load
+from migrate.transfer.run import FileMoves
 
-BATCH_BYTES = PART_BYTES
-BATCH_FILES = 64
+BATCHING = Batching(PART_BYTES)
 PARTS_AT_ONCE = 4
 """So many parts travel at once in each batch unless told; a worker has as many batches under way as threads."""
 
 
 @dataclass(frozen=True, slots=True)
-class ByCluster:
-    """Files travel in batches; a large one alone, all of its parts by one machine, which hashes it in order."""
+class TransferCluster:
+    """The machines of a cluster, for a transfer. A large file travels alone: one machine hashes its parts in order."""
 
     machines: Machines
     origin: Endpoint
     destination: Endpoint
     workers: int
 
-    def carry(self, load: Load) -> None:
-        """See ``Carriers.carry``."""
+    def open_pool(self, moves: FileMoves) -> WorkerPool[WantedFile, None]:
+        """Return the pool that moves files."""
         job = TransferJob(
             id=protocol.new_id(),
             location=Reach.of(self.destination),
-            lease=load.lease.id,
+            lease=moves.lease.id,
             limited=self.machines.limit is not None,
             origin=Reach.of(self.origin),
             workers=self.workers,
-            recheck=load.recheck,
+            recheck=moves.recheck,
         )
-        files = {file.key: file for file in load.files}
-        with at_work(self.machines, job, load.lease, load.progress.note) as dispatch:
-            for piece, answer in dispatch.all_of(_batches(load.files), load.lease):
-                carry.take(load.tally, files[piece["id"]], answer)
+        codec = _FileCodec(moves.tally)
+        note = moves.progress.note
+        return ClusterWorkerPool(self.machines, job, codec, lease=moves.lease, note=note, batching=BATCHING)
 
 
-def _batches(files: Iterable[WantedFile]) -> Iterator[list[Json]]:
-    """Yield the largest first, so that no large one is what all wait for at the end."""
-    left = deque(sorted(files, key=lambda file: -file.size_bytes))
-    while left:
-        yield _batch(left)
+@dataclass(frozen=True, slots=True)
+class _FileCodec:
+    """See ``worker_pool.ItemCodec``."""
 
+    tally: Tally
 
-def _batch(left: deque[WantedFile]) -> list[Json]:
-    pieces: list[Json] = []
-    size_bytes = 0
-    while (
-        left and len(pieces) < BATCH_FILES and (not pieces or size_bytes + left[0].size_bytes <= BATCH_BYTES)
-    ):
-        file = left.popleft()
-        size_bytes += file.size_bytes
-        pieces.append(carry.piece(file))
-    return pieces
+    def encode(self, item: WantedFile) -> Json:
+        return transfer_worker.piece(item)
+
+    def size_bytes(self, item: WantedFile) -> int:
+        return item.size_bytes
+
+    def decode(self, answered: Sequence[tuple[WantedFile, Json]]) -> Iterator[None]:
+        for file, answer in answered:
+            transfer_worker.take(self.tally, file, answer)
+            yield None

@@ -13,7 +13,7 @@ from migrate.errors import GoneError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.transfer.counters import Tally
-from migrate.transfer.file_copy import Mover, Way
+from migrate.transfer.file_copy import CopySettings, FileCopier
 from migrate.transfer.plan import WantedFile
 
 
@@ -70,19 +70,19 @@ class ByFile:
 
 
 def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
-    """Move files; yield what became of each. Raises whatever a store raises for good, ``Stopped``."""
+    """Move files; yield what became of each. Raises whatever a store raises for good, ``Cancelled``."""
     tally = ByFile(files, session.notes)
-    way = Way(
+    settings = CopySettings(
         session.origin,
         session.store,
         session.fence,
-        session.stop,
+        session.cancellation,
         on_stuck=session.halt,
         workers=session.workers,
         recheck=session.recheck,
     )
-    mover = Mover(way, tally, {}, look=True)
-    mover.move(mover.missing(files, _present(session.store, files)))
+    copier = FileCopier(settings, tally, {}, look=True)
+    copier.move(copier.missing(files, _present(session.store, files)))
     for key, carried in tally.found.items():
         yield key, asdict(carried)
 

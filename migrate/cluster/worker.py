@@ -13,7 +13,6 @@ from typing import Any, cast
 from exporters.api import Json, Unit
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.bundle.unit_sink import Stopped
 from migrate.cluster import error_transport, object_worker, protocol, transfer_worker
 from migrate.cluster.dask_client import own_address, sample_no_stacks
 from migrate.cluster.protocol import ExportJob, Job, RestoreJob, RowsJob
@@ -26,7 +25,8 @@ from migrate.cluster.worker_state import (
     TransferSession,
 )
 from migrate.errors import GoneError, MoveoutError, UsageError
-from migrate.export.unit_runner import UnitWork
+from migrate.export.unit_runner import PlannedUnit, UnitWork
+from migrate.runtime.cancellation import Cancelled
 from migrate.storage.api import Store
 from migrate.transfer.plan import WantedFile
 
@@ -50,7 +50,7 @@ def do(text: str) -> str:
         return _do(order)
     except MoveoutError as exc:
         return _encode(unfit=exc)
-    except Stopped:
+    except Cancelled:
         return _encode()
 
 
@@ -78,9 +78,9 @@ def _do(order: protocol.Order) -> str:
     job = order.job
     with _SESSIONS.enter(job, _maker(job)) as session:
         answers: dict[str, Json] = {}
-        with suppress(Stopped):
+        with suppress(Cancelled):
             for id_, answer in _work(session, order):
-                answers[id_] = answer  # noqa: PERF403  what was answered before the stop counts
+                answers[id_] = answer  # noqa: PERF403  what was answered before counts
         return _encode(answers, session.notes.take())
 
 
@@ -112,7 +112,7 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
     for unit in units:
         if over is None:
             try:
-                work.do(unit, recorded=_is_recorded(work.store, work.source, unit))
+                work.do(PlannedUnit(unit, _is_recorded(work.store, work.source, unit)))
             except Exception as exc:
                 if not _is_for_all(exc):
                     yield unit.id, error_transport.tell(exc)
@@ -152,8 +152,6 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
         try:
             writer, parts = session.rows()
             written = writer.write(parts[piece["id"]])
-        except InterruptedError as exc:
-            raise Stopped from exc
         except MoveoutError as exc:
             yield piece["id"], error_transport.tell(exc)
         else:

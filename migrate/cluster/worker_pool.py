@@ -1,134 +1,129 @@
-"""A crew (see ``migrate.export.worker_pool``) of the workers of a cluster."""
+"""The ``WorkerPool`` (see ``migrate.runtime.worker_pool``) of the workers of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
 
-from exporters.api import Json, Shared, Source, Unit
-from exporters.limits import Limits
-from exporters.selection import Selection
-from migrate.bundle.commit_records import read_records
-from migrate.bundle.lease import Lease
-from migrate.case.model import Endpoint
-from migrate.cluster import protocol
-from migrate.cluster.dispatch import Dispatch, begin
+from exporters.api import Json
+from migrate.cluster.dispatch import Held, begin
 from migrate.cluster.machines import Machines
-from migrate.cluster.members import Roster
-from migrate.cluster.protocol import ExportJob, Reach
-from migrate.export.unit_runner import Settled, UnitWork, grow_to
-from migrate.export.worker_pool import Crew, Pull, Ready
+from migrate.cluster.protocol import Job
+from migrate.storage.retry import Note
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 BATCH_BYTES = 8 * 2**20
-BATCH_UNITS = 64
-"""A batch takes a worker tens of milliseconds at least, so that the one that it costs the scheduler is nothing; and no
-more than need be, so that all workers come to their end together.
-"""
+BATCH_ITEMS = 64
+
+
+class ItemCodec(Protocol[Item_contra, Result_co]):
+    """How the items of one job travel as plain data."""
+
+    def encode(self, item: Item_contra) -> Json:
+        """Return an item; ``id`` names it within the job."""
+        ...
+
+    def size_bytes(self, item: Item_contra) -> int:
+        """Return how much work it is: of little, much goes into one batch."""
+        ...
+
+    def decode(self, answered: Sequence[tuple[Item_contra, Json]]) -> Iterator[Result_co]:
+        """Return what workers say of items, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
-    """The machines of a cluster, for an export (see ``Hiring``)."""
+class Batching:
+    """How many items travel together at most."""
 
-    machines: Machines
-    location: Endpoint
-    sources: Mapping[str, Endpoint]
-    selections: Mapping[str, Selection]
-    limits: Limits
-    prove: bool
-
-    def takes(self, source: Source) -> bool:
-        """See ``Hiring.takes``: those whose snapshots can be joined."""
-        return bool(getattr(source, "shareable", False))
-
-    def hire(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> Crew:
-        """See ``Hiring.hire``."""
-        job = ExportJob(
-            id=protocol.new_id(),
-            location=Reach.of(self.location),
-            lease=lease.id,
-            limited=self.machines.limit is not None,
-            name=source.name,
-            source=Reach.of(self.sources[source.name]),
-            selection=protocol.selection_json(self.selections[source.name]),
-            limits=protocol.limits_json(self.limits),
-            ticket=cast("Shared", work.snapshot).ticket,
-            attempts=work.attempts,
-            prove=self.prove,
-            strict=work.strict,
-            sealed_before=work.sealed_before,
-        )
-        roster, dispatch = begin(self.machines, job, work.progress.note)
-        return Workers(work, lease, executor, roster, dispatch)
+    size_bytes: int = BATCH_BYTES
+    items: int = BATCH_ITEMS
 
 
-class Workers:
-    """See ``migrate.export.worker_pool.Crew``."""
+class ClusterWorkerPool(Generic[Item, Result]):
+    """Sends items in batches. A batch takes a worker tens of milliseconds at least, so that what it costs the scheduler
+    is little; and no more than need be, so that all workers end together. ``lease`` is given up when workers do not
+    stop in time after an error.
+    """
 
     def __init__(
-        self, work: UnitWork, lease: Lease, executor: Executor, roster: Roster, dispatch: Dispatch
+        self,
+        machines: Machines,
+        job: Job,
+        codec: ItemCodec[Item, Result],
+        *,
+        lease: Held,
+        note: Note,
+        batching: Batching = Batching(),
     ) -> None:
-        self._work = work
+        self._codec = codec
         self._lease = lease
-        self._executor = executor
-        self._roster = roster
-        self._dispatch = dispatch
-        self._under_way: dict[str, tuple[Unit, bool]] = {}
+        self._batching = batching
+        self._roster, self._dispatch = begin(machines, job, note)
+        self._under_way: dict[str, Item] = {}
+        self._following: Item | None = None
+        """An item that did not fit into the last batch."""
 
     @property
     def idle(self) -> bool:
-        """See ``Crew.idle``."""
-        return self._dispatch.idle
+        """See ``WorkerPool.idle``."""
+        return self._dispatch.idle and self._following is None
 
     @property
     def hungry(self) -> bool:
-        """See ``Crew.hungry``."""
+        """See ``WorkerPool.hungry``."""
         return self._dispatch.hungry
 
-    def fill(self, pull: Pull, ready: Ready) -> None:  # noqa: ARG002
-        """See ``Crew.fill``."""
-        while self._dispatch.has_room and (units := self._batch(pull)):
-            self._dispatch.send([_piece(unit) for unit in units])
+    def fill(self, pull: Callable[[], Item | None]) -> None:
+        """See ``WorkerPool.fill``."""
+        while self._dispatch.has_room and (pieces := self._batch(pull)):
+            self._dispatch.send(pieces)
 
-    def settle(self, seconds: float) -> Iterator[Settled]:
-        """See ``Crew.settle``. What a worker calls done is read from its commit record."""
-        done: list[tuple[Unit, bool]] = []
+    def settle(self, seconds: float) -> Iterator[tuple[Item, Result | Exception]]:
+        """See ``WorkerPool.settle``. Raises ``BusyError`` where a worker says that the lease is lost."""
+        answered: list[tuple[Item, Json]] = []
         for piece, answer in self._dispatch.settle(seconds):
-            unit, recorded = self._under_way.pop(piece["id"])
+            item = self._under_way.pop(piece["id"])
             if isinstance(answer, Exception):
-                yield unit, answer
+                yield item, answer
             else:
-                done.append((unit, recorded))
-        ids = [unit.id for unit, _ in done]
-        records = read_records(self._work.store, self._work.source, ids, self._executor)
-        for (unit, recorded), record in zip(done, records, strict=True):
-            tell = self._work.progress.skip if recorded else self._work.progress.advance
-            grow_to(self._work.progress, unit, record.outcome)
-            tell(items=record.outcome.items, size_bytes=record.outcome.size_bytes)
-            yield unit, record
+                answered.append((item, answer))
+        for (item, _), result in zip(answered, self._codec.decode(answered), strict=True):
+            yield item, result
 
-    def cancel(self) -> None:
-        """See ``Crew.cancel``. Where a worker does not stop in time, the lease is left to grow stale."""
-        if not self._dispatch.cancel():
-            self._lease.abandon()
+    def __enter__(self) -> Self:
+        """Return the pool itself; the workers are under watch already."""
+        return self
 
-    def close(self) -> None:
-        """See ``Crew.close``."""
-        self._roster.stop()
-        self._dispatch.cancel()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop whoever is at the job. After an error the lease is left to grow stale if somebody does not stop."""
+        try:
+            if not self._dispatch.cancel() and error is not None:
+                self._lease.abandon()
+        finally:
+            self._roster.stop()
 
-    def _batch(self, pull: Pull) -> Sequence[Unit]:
-        units: list[Unit] = []
-        size_bytes = 0
-        while len(units) < BATCH_UNITS and size_bytes < BATCH_BYTES and (found := pull()) is not None:
-            unit, recorded = found
-            self._under_way[unit.id] = found
-            units.append(unit)
-            size_bytes += 0 if recorded else unit.size_bytes
-        return units
-
-
-def _piece(unit: Unit) -> Json:
-    return asdict(replace(unit, spec=dict(unit.spec)))
+    def _batch(self, pull: Callable[[], Item | None]) -> list[Json]:
+        pieces: list[Json] = []
+        total = 0
+        while len(pieces) < self._batching.items:
+            item = pull() if self._following is None else self._following
+            self._following = None
+            if item is None:
+                break
+            total += self._codec.size_bytes(item)
+            if pieces and total > self._batching.size_bytes:
+                self._following = item
+                break
+            piece = self._codec.encode(item)
+            self._under_way[piece["id"]] = item
+            pieces.append(piece)
+        return pieces

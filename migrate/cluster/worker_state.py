@@ -15,7 +15,6 @@ from exporters.engine import load_part
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
-from migrate.bundle.unit_sink import Stopped
 from migrate.cluster import protocol
 from migrate.cluster.bandwidth_share import Allowance
 from migrate.cluster.batch_claims import Claims
@@ -30,11 +29,12 @@ from migrate.restore.common.remote_rows import PartWriter, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run
 from migrate.restore.objects.workers import Writing
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import Throttle
 from migrate.storage.registry import open_location
-from migrate.storage.retry import Note, Retrying
+from migrate.storage.retry import TOTAL_SECONDS
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 
 _REMEMBERED = 64
@@ -65,30 +65,39 @@ class Session:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.notes = Notes()
-        self.stop = threading.Event()
+        self.cancellation = CancellationToken()
         self.allowance = Allowance()
         self.running = 0
         throttle = self.allowance.throttle if job.limited else None
-        self.store = _open(job.location, throttle, self.notes.note)
+        self.store = self._open(job.location, throttle)
         self.fence = self._fence()
         self._held = ExitStack()
-        self._waiting = [self.store]
         self.fence.start()
 
     def _fence(self) -> Fence | LockFence:
-        return Fence(_open(self.job.location, None, None, LOOK_SECONDS), self.job.lease, self.stop)
+        return Fence(
+            self._open(self.job.location, patience_seconds=LOOK_SECONDS), self.job.lease, self.cancellation
+        )
 
     def halt(self) -> None:
         """End what is under way, as soon as may be."""
-        self.stop.set()
-        for store in self._waiting:
-            if isinstance(store, Retrying):
-                store.stop()
+        self.cancellation.cancel()
+
+    def _open(
+        self, reach: Reach, throttle: Throttle | None = None, *, patience_seconds: float = TOTAL_SECONDS
+    ) -> MultipartStore:
+        return open_location(
+            reach.url,
+            secrets=reach.endpoint().reveal(),
+            bwlimit=throttle,
+            note=self.notes.note,
+            patience_seconds=patience_seconds,
+            cancellation=self.cancellation,
+        )
 
     def _sealed(self, reach: Reach, throttle: Throttle | None) -> MultipartStore:
         """Open a bundle, and prove that it can be read from here."""
-        store = _open(reach, throttle, self.notes.note)
-        self._waiting.append(store)
+        store = self._open(reach, throttle)
         store.stat(layout.BAGIT)
         return store
 
@@ -116,7 +125,7 @@ class ExportSession(Session):
         self.work = UnitWork(
             self.store,
             self.fence,
-            self.stop,
+            self.cancellation,
             self.notes,
             job.name,
             snapshot,
@@ -153,7 +162,7 @@ class RestoreSession(Session):
             self.close()
             raise
         self.writing = Writing(job.name, origin, destination, protocol.terms_of(job.terms), job.versions)
-        self.claims = Claims(self.store, job.id, self.stop)
+        self.claims = Claims(self.store, job.id, self.cancellation)
 
 
 class RowsSession(Session):
@@ -176,25 +185,16 @@ class RowsSession(Session):
             if self._rows is None:
                 reader = BundleReader(self.store)
                 run = Run.of(reader, self._name, workers=1, progress=self.notes)
-                writer = self._database.writer(reader, workers=own_threads(), stop=self.stop)
+                writer = self._database.writer(reader, workers=own_threads(), cancellation=self.cancellation)
                 self._held.callback(writer.close)
                 self._rows = writer, {part.name: part for part in parts_of(run.tables)}
             return self._rows
 
     def _fence(self) -> LockFence:
-        return LockFence(self._is_led, self.stop)
+        return LockFence(self._is_led, self.cancellation)
 
     def _is_led(self) -> bool:
         return self._database.is_led(int(self.job.lease))
-
-
-def _open(
-    reach: Reach, throttle: Throttle | None, note: Note | None, patience_seconds: float | None = None
-) -> MultipartStore:
-    secrets = reach.endpoint().reveal()
-    if patience_seconds is None:
-        return open_location(reach.url, secrets=secrets, bwlimit=throttle, note=note)
-    return open_location(reach.url, secrets=secrets, patience_seconds=patience_seconds)
 
 
 class Sessions:
@@ -209,7 +209,7 @@ class Sessions:
 
     @contextmanager
     def enter(self, job: Job, make: Callable[[], Session]) -> Iterator[Session]:
-        """Lend the job's session, made by ``make`` where there is none. Raises ``Stopped`` for a job at its end."""
+        """Lend the job's session, made by ``make`` where there is none. Raises ``Cancelled`` for a job at its end."""
         session = self._claim(job, make)
         try:
             yield session
@@ -239,9 +239,9 @@ class Sessions:
         with self._opening:
             with self._lock:
                 if job.id in self._halted:
-                    raise Stopped
+                    raise Cancelled
                 for session in self._open:
-                    if session.job.id == job.id and not session.stop.is_set():
+                    if session.job.id == job.id and not session.cancellation.is_cancelled:
                         session.running += 1
                         return session
             session = make()
@@ -255,7 +255,7 @@ class Sessions:
     def _sweep(self) -> None:
         """Close sessions that have come to their end, also those of leads that have died."""
         with self._lock:
-            ended = [one for one in self._open if one.stop.is_set() and not one.running]
+            ended = [one for one in self._open if one.cancellation.is_cancelled and not one.running]
             self._open = [one for one in self._open if one not in ended]
         for session in ended:
             session.close()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
-from migrate.export.worker_pool import Hiring
+from migrate.export.unit_runner import OpenPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +17,8 @@ class ExportOptions:
     """``seal_incomplete``: seal what is there even if a source broke off; else such a bundle stays open, to
     be continued.
 
-    ``attempts``: how often a unit is tried while the source cannot be reached. ``executor`` runs the units;
-    by default threads, as many as there are workers. It is not shut down. ``others``: machines that do units beside
-    this one.
+    ``attempts``: how often a unit is tried while the source cannot be reached. ``open_pool`` makes the pool that
+    executes a source's units; by default it has threads, as many as there are workers.
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
 
@@ -31,11 +29,10 @@ class ExportOptions:
 
     seal_incomplete: bool = False
     attempts: int = 3
-    executor: Executor | None = None
     strict_snapshot: bool = False
     prove: bool = False
     ask: bool = True
-    others: Hiring | None = None
+    open_pool: OpenPool | None = None
 
 
 @dataclass(frozen=True, slots=True)

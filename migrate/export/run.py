@@ -15,7 +15,7 @@ at the location, so a run can die at any moment and the same command goes on. De
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,23 +36,18 @@ from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import check_names, claim, refuse_foreign
 from migrate.export.read_back import part_reader_for
 from migrate.export.source_units import UnitRun
-from migrate.export.unit_runner import UnitWork
-from migrate.export.worker_pool import Crew, Threads
+from migrate.export.unit_runner import UnitPool, UnitWork
 from migrate.report import sealed_page
 from migrate.runtime import malloc
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore
-from migrate.storage.retry import Retrying
-
-STOP_SECONDS = 10.0
-"""So long a stopped run waits for its threads: they end at their next write, or when their source's
-connection is closed.
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What all steps of one export share. ``stop`` ends running units at their next write."""
+    """What all steps of one export share. ``cancellation`` ends running units at their next write."""
 
     store: MultipartStore
     state: ExportState
@@ -62,7 +57,7 @@ class Run:
     workers: int
     progress: Progress
     options: ExportOptions
-    stop: threading.Event
+    cancellation: CancellationToken
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
@@ -81,11 +76,13 @@ def export(
     workers: int,
     progress: Progress,
     options: ExportOptions | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> ExportOutcome:
     """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
 
     Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the
-    location's errors, and the error of a source that could not be had (see above). After each of them, and after
+    location's errors, and the error of a source that could not be had (see above); ``cancellation``, on which ``store``
+    waits, too, is cancelled then. After each of them, and after
     ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
@@ -94,19 +91,21 @@ def export(
     whole = refuse_foreign(store, wanted)
     if whole is not None and next(iter(store.list(layout.WORK)), None) is None:
         return described(store, whole)
-    stop = threading.Event()
+    cancellation = cancellation or CancellationToken()
     with ExitStack() as stack:
-        lease = stack.enter_context(Lease(store, "export", progress=progress, alone=options.others is None))
-        executor = options.executor or stack.enter_context(_threads(workers, lease, stop, store))
+        lease = stack.enter_context(
+            Lease(store, "export", progress=progress, alone=options.open_pool is None)
+        )
+        executor = stack.enter_context(_threads(workers, lease, cancellation))
         state = claim(store, wanted, executor=executor, progress=progress)
         if isinstance(state, identity.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(Ledger())
-        run = Run(store, state, ledger, lease, executor, workers, progress, options, stop)
+        run = Run(store, state, ledger, lease, executor, workers, progress, options, cancellation)
         try:
             return _export(run, sources)
         except BaseException:
-            stop.set()
+            cancellation.cancel()
             raise
 
 
@@ -163,7 +162,7 @@ def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError
                 run.ledger.forget(source.name)
                 run.store.delete(layout.final_record(source.name))
             work = _work(run, source, snapshot)
-            units = UnitRun(work, run.ledger, _crew(run, source, work))
+            units = UnitRun(work, run.ledger, *_pool(run, source, work))
             error = units.run()
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
@@ -190,7 +189,7 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
     return UnitWork(
         run.store,
         run.lease,
-        run.stop,
+        run.cancellation,
         run.progress,
         source.name,
         snapshot,
@@ -201,14 +200,22 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
     )
 
 
-def _crew(run: Run, source: Source, work: UnitWork) -> Crew:
-    others = run.options.others
-    if others is None:
-        return Threads(work, run.executor, run.workers)
-    if others.takes(source):
-        return others.hire(source, work, run.lease, run.executor)
-    run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
-    return Threads(work, run.executor, run.workers)
+def _pool(run: Run, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[[int], int]]:
+    """Return the pool for a source, and how many small units it takes as a group, where so many are ready."""
+    if run.options.open_pool is not None:
+        pool = run.options.open_pool(source, work, run.lease, run.executor)
+        if pool is not None:
+            return pool, lambda _ready: 1
+        run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
+    pool = ThreadWorkerPool(
+        work.do_all,
+        run.workers,
+        name="moveout-export",
+        ahead=run.workers,
+        cancellation=run.cancellation,
+        on_stuck=run.lease.abandon,
+    )
+    return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
 
 
 def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> SourceSummary:
@@ -217,7 +224,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Sou
     """
     run.lease.check()
     malloc.give_back()  # the units' buffers are needed no more
-    sink = StoreSink(run.store, source.name, stop=run.stop)
+    sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
     try:
         summary = snapshot.finish(run.ledger.done(source.name), sink)
     except MoveoutError:
@@ -308,20 +315,17 @@ def described(store: MultipartStore, info: identity.BundleInfo) -> ExportOutcome
 
 
 @contextmanager
-def _threads(workers: int, lease: Lease, stop: threading.Event, store: MultipartStore) -> Iterator[Executor]:
-    """Lend threads; wait for them at the end. Those that do not end in time keep the lease from being given
-    back: they may still write, so another run has to see that this process is dead, or that the lease has
-    grown stale.
+def _threads(workers: int, lease: Lease, cancellation: CancellationToken) -> Iterator[Executor]:
+    """Lend threads that read commit records; wait for them at the end. Where some do not end in time, the lease is not
+    given back: another run has to see that this process is dead, or that the lease has grown stale.
     """
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="moveout-export")
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="moveout-records")
     try:
         yield executor
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-        if stop.is_set() and isinstance(store, Retrying):
-            store.stop()
         ended = threading.Thread(target=executor.shutdown, daemon=True)
         ended.start()
-        ended.join(STOP_SECONDS if stop.is_set() else None)
+        ended.join(GRACE_SECONDS if cancellation.is_cancelled else None)
         if ended.is_alive():
             lease.abandon()

@@ -1,26 +1,25 @@
-"""The units of one source, done by a crew.
+"""The units of one source, executed by a worker pool.
 
-The main thread hands units out as the planner finds them and takes in what became of them; the crew exports and
+The main thread hands units out as the planner finds them and takes in what became of them; the pool exports and
 commits.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from exporters.api import Foresighted, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.bundle.commit_records import record_ids
+from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import now
 from migrate.bundle.progress_database import Ledger
-from migrate.errors import MoveoutError
 from migrate.export.progress_summary import Summary, write_summary
 from migrate.export.unit_planner import Planner
-from migrate.export.unit_runner import UnitWork
-from migrate.export.worker_pool import HUNGRY_SECONDS, Crew
+from migrate.export.unit_runner import PlannedUnit, UnitPool, UnitWork, is_of_location, is_small
+from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS
 
-TICK_SECONDS = 0.5
 SUMMARY_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
 """The last units are under way where no more than this is left: seconds of work on most links."""
@@ -29,13 +28,18 @@ GIVE_UP_AFTER = 10
 
 
 class UnitRun:
-    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done."""
+    """One source's units in one run. After ``run``, ``failed`` names the units that could not be done.
+    ``most_together`` says how many small units go into one group, where so many are ready.
+    """
 
-    def __init__(self, work: UnitWork, ledger: Ledger, crew: Crew) -> None:
+    def __init__(
+        self, work: UnitWork, ledger: Ledger, pool: UnitPool, most_together: Callable[[int], int]
+    ) -> None:
         self.failed: list[str] = []
         self._work = work
         self._ledger = ledger
-        self._crew = crew
+        self._pool = pool
+        self._most_together = most_together
         self._source = work.source
         self._before: set[str] = set()
         self._denied_in_a_row = 0
@@ -53,19 +57,15 @@ class UnitRun:
         self._before = set(record_ids(self._work.store, self._source))
         self._plan.start()
         try:
-            while not self._ended():
-                self._crew.fill(self._next, self._plan.ready)
-                self._foresee()
-                self._settle()
-                self._work.lease.check()
-                self._report()
-        except BaseException:
-            self._work.stop.set()
-            self._crew.cancel()
-            raise
+            with self._pool:
+                while not self._ended():
+                    self._pool.fill(self._next_group)
+                    self._foresee()
+                    self._settle()
+                    self._work.lease.check()
+                    self._report()
         finally:
             self._plan.close()
-            self._crew.close()
         if self._error is None and self._denied_in_a_row and not self._ledger.totals(self._source).units:
             self._error = self._last_denial
         if self._error is None:
@@ -74,7 +74,7 @@ class UnitRun:
         return self._error
 
     def _ended(self) -> bool:
-        if not self._crew.idle:
+        if not self._pool.idle:
             return False
         if self._error is not None:
             return True
@@ -84,13 +84,23 @@ class UnitRun:
             self._error = exc
             return True
 
-    def _next(self) -> tuple[Unit, bool] | None:
+    def _next_group(self) -> Sequence[PlannedUnit] | None:
+        """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
+        most = self._most_together(self._plan.ready())
+        group: list[PlannedUnit] = []
+        while len(group) < most and (planned := self._next()) is not None:
+            group.append(planned)
+            if not is_small(planned):
+                break
+        return group or None
+
+    def _next(self) -> PlannedUnit | None:
         unit = self._plan.next() if self._error is None else None
         if unit is None:
             return None
         recorded = unit.id in self._before
         self._before.discard(unit.id)
-        return unit, recorded
+        return PlannedUnit(unit, recorded)
 
     def _foresee(self) -> None:
         """Tell a snapshot that wants to know that the last units are under way."""
@@ -105,17 +115,26 @@ class UnitRun:
         return self._plan.totals.size_bytes - self._ledger.totals(self._source).size_bytes
 
     def _settle(self) -> None:
-        waiting = self._crew.hungry and not self._plan.whole
-        for unit, found in self._crew.settle(HUNGRY_SECONDS if waiting else TICK_SECONDS):
-            if isinstance(found, SourceUnreachableError):
-                self._error = found
-            elif isinstance(found, MoveoutError) and not isinstance(found, SourceError):
-                raise found
-            elif isinstance(found, Exception):
-                self._fail(unit, found)
+        waiting = self._pool.hungry and not self._plan.whole
+        for group, found in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
+            if isinstance(found, Exception):
+                for planned in group:
+                    self._take(planned.unit, found)
             else:
-                self._ledger.add(found)
-                self._denied_in_a_row = 0
+                for unit, record in found:
+                    self._take(unit, record)
+
+    def _take(self, unit: Unit, found: CommitRecord | Exception) -> None:
+        """Take what became of a unit. Raises the location's errors."""
+        if isinstance(found, CommitRecord):
+            self._ledger.add(found)
+            self._denied_in_a_row = 0
+        elif is_of_location(found):
+            raise found
+        elif isinstance(found, SourceUnreachableError):
+            self._error = found
+        else:
+            self._fail(unit, found)
 
     def _fail(self, unit: Unit, exc: Exception) -> None:
         said = str(exc) if isinstance(exc, SourceError) else repr(exc)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from exporters.api import Json, Mendable, Outcome, Snapshot, Unit
+from exporters.api import Json, Mendable, Outcome, Snapshot, Source, Unit
 from exporters.engine import PartReader
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
 from migrate.bundle.export_state import now
-from migrate.bundle.lease import Fence
-from migrate.bundle.unit_sink import Stopped, StoreSink
+from migrate.bundle.lease import Fence, Lease
+from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.export.read_back import is_proved, prove
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import MultipartStore
 
 T = TypeVar("T")
@@ -30,8 +33,20 @@ SMALL_BYTES = 2**20
 _TOGETHER_BYTES, _TOGETHER_SECONDS = 16 * 2**20, 0.5
 """What of them is held until it is committed, and for how long: a kill loses no more."""
 
-Settled = tuple[Unit, CommitRecord | Exception]
+SettledUnit = tuple[Unit, CommitRecord | Exception]
 """A unit that came to its end: what was committed, or why it was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """A unit to do. ``recorded``: an earlier run has left a commit record of it."""
+
+    unit: Unit
+    recorded: bool
+
+
+UnitPool = WorkerPool[Sequence[PlannedUnit], Sequence[SettledUnit]]
+"""Executes the units of one source, in groups. What it has done has a commit record at the location."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class UnitWork:
 
     store: MultipartStore
     lease: Fence
-    stop: threading.Event
+    cancellation: CancellationToken
     progress: Progress
     source: str
     snapshot: Snapshot
@@ -54,11 +69,12 @@ class UnitWork:
     until then, what failed is tried again.
     """
 
-    def do(self, unit: Unit, *, recorded: bool) -> CommitRecord:
+    def do(self, planned: PlannedUnit) -> CommitRecord:
         """Return the unit's commit record: the earlier one where it still holds and nothing in it is to be tried again,
         else after exporting the unit. What an earlier run has stays at the location until something better is there.
         """
-        earlier = self._earlier(unit) if recorded else None
+        unit = planned.unit
+        earlier = self._earlier(unit) if planned.recorded else None
         if earlier is not None and earlier.holds and not self._is_due(earlier.record):
             grow_to(self.progress, unit, earlier.record.outcome)
             outcome = earlier.record.outcome
@@ -69,29 +85,30 @@ class UnitWork:
         told.end(unit, record.outcome)
         return record
 
-    def do_all(self, units: Iterable[tuple[Unit, bool]]) -> Sequence[Settled]:
-        """Do units one after the other, each with whether it is recorded; return what became of each. Small ones that
-        are not are committed together.
+    def do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
+        """Do units one after the other; return what became of each. Small ones that are not recorded are committed
+        together. Raises the location's errors.
         """
-        settled: list[Settled] = []
+        settled: list[SettledUnit] = []
         lost: SourceUnreachableError | None = None
         with closing(_Group()) as group:
-            for unit, recorded in units:
+            for planned in units:
+                unit = planned.unit
                 if lost is not None:
                     settled.append((unit, lost))
                     continue
                 try:
-                    if is_small(unit, recorded=recorded):
+                    if is_small(planned):
                         group.add(self._hold(unit))
                     else:
                         settled += self._commit_group(group.take())
-                        settled.append((unit, self.do(unit, recorded=recorded)))
-                except (Stopped, KeyboardInterrupt):
+                        settled.append((unit, self.do(planned)))
+                except (Cancelled, KeyboardInterrupt):
                     self._commit_group(group.take())
                     raise
-                except MoveoutError:
-                    raise
                 except Exception as exc:
+                    if is_of_location(exc):
+                        raise
                     lost = exc if isinstance(exc, SourceUnreachableError) else None
                     settled.append((unit, exc))
                 if group.is_full:
@@ -101,8 +118,7 @@ class UnitWork:
     def _try(self, unit: Unit, told: _Told, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached."""
         for attempt in range(self.attempts):
-            if self.stop.is_set():
-                raise Stopped
+            self.cancellation.check()
             told.begin()
             try:
                 return export()
@@ -110,8 +126,8 @@ class UnitWork:
                 if attempt + 1 == self.attempts:
                     raise
                 self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
-                self.stop.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
-        raise Stopped
+                self.cancellation.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
+        raise AssertionError("a unit is tried at least once")
 
     def _hold(self, unit: Unit) -> _Held:
         """Read a unit, and hold what is to be written."""
@@ -127,21 +143,21 @@ class UnitWork:
 
         return self._try(unit, told, export)
 
-    def _commit_group(self, group: Sequence[_Held]) -> list[Settled]:
+    def _commit_group(self, group: Sequence[_Held]) -> list[SettledUnit]:
         """Write what is held, then its records."""
         if not group:
             return []
         self.lease.check()
         self.store.put_all([file for held in group for file in held.sink.release()])
         self.lease.check()
-        settled: list[Settled] = []
+        settled: list[SettledUnit] = []
         records: list[CommitRecord] = []
         for held in group:
             try:
                 record = self._proved(self._record(held.unit, held.outcome, held.sink.files))
-            except MoveoutError:
-                raise
             except Exception as exc:
+                if is_of_location(exc):
+                    raise
                 settled.append((held.unit, exc))
             else:
                 records.append(record)
@@ -224,7 +240,9 @@ class UnitWork:
         return self._finish(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
 
     def _sink(self, told: _Told, *, held: bool) -> StoreSink:
-        return StoreSink(self.store, self.source, stop=self.stop, on_part=told.arrived, held=held)
+        return StoreSink(
+            self.store, self.source, cancellation=self.cancellation, on_part=told.arrived, held=held
+        )
 
     def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
         self.lease.check()
@@ -243,8 +261,7 @@ class UnitWork:
             raise
         if sink.error is not None:
             raise sink.error
-        if self.stop.is_set():
-            raise Stopped
+        self.cancellation.check()
         return outcome
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
@@ -259,6 +276,12 @@ class UnitWork:
         record = prove(self.store, self.part_reader, record)
         self.lease.check()
         return record
+
+
+OpenPool = Callable[[Source, UnitWork, Lease, Executor], UnitPool | None]
+"""Makes the pool that does the units of a source, one a group; None where only this machine can. The executor reads
+meanwhile.
+"""
 
 
 class _Told:
@@ -333,9 +356,14 @@ class _Group:
             held.sink.drop()
 
 
-def is_small(unit: Unit, *, recorded: bool) -> bool:
-    """Tell whether a unit may be committed together with others: one of an earlier run has a way of its own."""
-    return unit.size_bytes <= SMALL_BYTES and not recorded
+def is_small(planned: PlannedUnit) -> bool:
+    """Tell whether a unit may be committed together with others: one of an earlier run is looked at by itself."""
+    return planned.unit.size_bytes <= SMALL_BYTES and not planned.recorded
+
+
+def is_of_location(error: Exception) -> bool:
+    """Tell whether the bundle's location failed, so that nothing more can be written."""
+    return isinstance(error, MoveoutError) and not isinstance(error, SourceError)
 
 
 def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:

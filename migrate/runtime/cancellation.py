@@ -1,40 +1,81 @@
-"""Waiting that an interruption cuts short: one switch for all threads of a run."""
+"""Cancellation: one token that ends waiting and work.
+
+Whoever starts a run makes a token and passes it to everything that waits or works in another thread. A signal handler
+or the first error of a run cancels it. Work that meets a cancelled token raises ``Cancelled``.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from weakref import WeakSet
 
 GRACE_SECONDS = 5.0
-"""So long what is on its way when a run is being stopped may still take."""
-
-_halted = threading.Event()
-_halted_at = 0.0
+"""A request that is being sent when its run is cancelled may take so long to finish."""
 
 
-def halt() -> None:
-    """End all waiting, now and until ``resume``: whatever is being waited for counts as failed for good."""
-    global _halted_at  # noqa: PLW0603 - one switch for all threads
-    if not _halted.is_set():
-        _halted_at = time.monotonic()
-    _halted.set()
+class Cancelled(BaseException):
+    """The run was cancelled. Not an ``Exception``, so that no exporter takes it for an item that failed."""
+
+
+class CancellationToken:
+    """Says whether a run was cancelled. Thread-safe; ``cancel`` may be called by a signal handler."""
+
+    def __init__(self) -> None:
+        # Its lock is reentrant: a signal handler may run while its own thread holds it.
+        self._changed = threading.Condition()
+        self._cancelled_at: float | None = None
+        self._children: WeakSet[CancellationToken] = WeakSet()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._cancelled_at is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it was cancelled more than ``GRACE_SECONDS`` ago."""
+        at = self._cancelled_at
+        return at is not None and time.monotonic() - at > GRACE_SECONDS
+
+    def cancel(self) -> None:
+        """End all waiting, now and later, here and in all children."""
+        with self._changed:
+            if self._cancelled_at is None:
+                self._cancelled_at = time.monotonic()
+            self._changed.notify_all()
+            children = list(self._children)
+        for child in children:
+            child.cancel()
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` if the run was cancelled."""
+        if self.is_cancelled:
+            raise Cancelled
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; return True, at once, if the run is cancelled."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.is_cancelled, seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the run is cancelled."""
+        self.wait(seconds)
+
+    def child(self) -> CancellationToken:
+        """Return a token that is cancelled with this one, or alone."""
+        token = CancellationToken()
+        with self._changed:
+            self._children.add(token)
+        if self.is_cancelled:
+            token.cancel()
+        return token
+
+
+PROCESS = CancellationToken()
+"""What storage waits on until it is given the token of its run."""
 
 
 def resume() -> None:
-    """Let waiting be possible again: a new run begins."""
-    _halted.clear()
-
-
-def is_halted() -> bool:
-    """Tell whether the run is being stopped."""
-    return _halted.is_set()
-
-
-def is_overdue() -> bool:
-    """Tell whether the run is being stopped, and what was on its way then has had its time."""
-    return _halted.is_set() and time.monotonic() - _halted_at > GRACE_SECONDS
-
-
-def pause(seconds: float) -> None:
-    """Wait, unless the run is being stopped."""
-    _halted.wait(seconds)
+    """Let waiting be possible again: a new run begins in this process."""
+    PROCESS._cancelled_at = None  # noqa: SLF001

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from migrate.runtime.cancellation import pause
+from migrate.runtime.cancellation import PROCESS
 
 LEAST, MOST = 1 / 64, 2.0
 SETTLE_SECONDS = 1.0
@@ -65,7 +65,7 @@ class Pace:
         """Wait as long as the server has asked for; not at all where it has not."""
         seconds = self._quiet_until - self._clock()
         if seconds > 0:
-            pause(seconds)
+            PROCESS.wait(seconds)
 
     def done(self) -> None:
         """Say that a request was answered."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from migrate.errors import UnreachableError
-from migrate.runtime.cancellation import is_halted, is_overdue
+from migrate.runtime.cancellation import PROCESS
 
 SECONDS_UNDER_WAY = 8.0
 """So long what is under way takes at most, where it is more than one body."""
@@ -67,7 +67,7 @@ class Body:
     def left(self, size_bytes: int) -> None:
         """Say that so many bytes of it have left by now. Raises where no more should."""
         self._go_on()
-        if is_overdue():
+        if PROCESS.is_overdue:
             raise UnreachableError("the run is being stopped")
         more = size_bytes - self.gone_bytes
         if more > 0:
@@ -152,7 +152,7 @@ class Flow:
             try:
                 while self._waiting[0] is not turn or not self._admits(size_bytes):
                     go_on()
-                    if is_halted():
+                    if PROCESS.is_cancelled:
                         raise UnreachableError("the run is being stopped")
                     self._changed.wait(_LOOK_SECONDS)
                     self._look()

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from migrate.errors import UsageError
 from migrate.quantities import Rates, Timetable
-from migrate.runtime.cancellation import is_halted, pause
+from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
 
 _STEP_SECONDS = 1.0
@@ -22,8 +22,8 @@ class Throttle:
     for.
 
     So a part larger than a second's worth goes out in one piece, and the average over any long time is the
-    rate. With a timetable the rate is that of the local time of day, also for those who wait already. An interruption
-    (``patience.halt``) ends all waiting.
+    rate. With a timetable the rate is that of the local time of day, also for those who wait already. A cancelled run
+    waits no more.
     """
 
     def __init__(
@@ -31,15 +31,17 @@ class Throttle:
         limit: float | Rates,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = pause,
+        sleep: Callable[[float], object] | None = None,
         local_time: Callable[[], datetime] = datetime.now,
+        cancellation: CancellationToken = PROCESS,
     ) -> None:
         if isinstance(limit, float | int):
             if limit <= 0:
                 raise UsageError(f"{limit} is not a rate")
             limit = Timetable(((0, float(limit)),))
         self._table: Rates = limit
-        self._clock, self._sleep, self._local_time = clock, sleep, local_time
+        self._clock, self._sleep, self._local_time = clock, sleep or cancellation.wait, local_time
+        self._cancellation = cancellation
         self._lock = threading.Lock()
         self._taken = self._paid = 0.0
         self._paid_at = clock()
@@ -55,7 +57,7 @@ class Throttle:
             self._pay()
             due = self._taken
             self._taken += size_bytes
-        while not is_halted():
+        while not self._cancellation.is_cancelled:
             with self._lock:
                 rate = self._pay()
                 left = due - self._paid

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from migrate.errors import UsageError
+from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.rate_limit import Throttle, Throttled
@@ -23,23 +24,25 @@ def open_location(
     bwlimit: Throttle | None = None,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
+    cancellation: CancellationToken = PROCESS,
 ) -> MultipartStore:
     """Return the store of a location: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
 
     Nothing is asked of the other side yet. ``secrets`` are keys of the location, where they do not come from a
     profile or the environment. ``bwlimit`` may be shared by several locations; ``note`` is told of retries that
-    take long; passing faults are waited out for ``patience_seconds``. Raises ``UsageError`` and, where there are no
+    take long; passing faults are waited out for ``patience_seconds``,
+    until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
     credentials, ``NotAllowedError``.
     """
-    store = _bare(url, secrets)
+    store = _bare(url, secrets, cancellation)
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
-    return Retrying(store, note=note, total_seconds=patience_seconds)
+    return Retrying(store, note=note, total_seconds=patience_seconds, cancellation=cancellation)
 
 
 def open_local(url: str) -> LocalStore:
     """Return the store of a directory itself: of a path or ``file:///dir``. Raises ``UsageError``."""
-    store = _bare(url, None) if urlsplit(url).scheme != "s3" else None
+    store = _bare(url) if urlsplit(url).scheme != "s3" else None
     if not isinstance(store, LocalStore):
         raise UsageError(f"{url!r} is no directory")
     return store
@@ -47,14 +50,16 @@ def open_local(url: str) -> LocalStore:
 
 def free_bytes(url: str) -> int | None:
     """Return how much room is left where a directory is, or is to be; None for a bucket. Raises ``UsageError``."""
-    store = _bare(url, None) if urlsplit(url).scheme != "s3" else None
+    store = _bare(url) if urlsplit(url).scheme != "s3" else None
     if not isinstance(store, LocalStore):
         return None
     there = next(path for path in (store.root, *store.root.parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
-def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:
+def _bare(
+    url: str, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken = PROCESS
+) -> MultipartStore:
     parts = urlsplit(url)
     if "://" not in url and parts.scheme not in {"s3", "file"}:
         if not url:
@@ -72,7 +77,7 @@ def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:
         from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
         from migrate.storage.s3 import store as s3  # noqa: PLC0415  boto3 takes half a second to import
 
-        return s3.S3Store(client.parse(url, secrets=secrets))
+        return s3.S3Store(client.parse(url, secrets=secrets), cancellation=cancellation)
     raise UsageError(
         f"a location cannot be at {parts.scheme}://",
         next_step="give a directory or s3://bucket/prefix?profile=NAME",

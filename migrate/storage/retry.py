@@ -9,7 +9,6 @@ before they call it an error.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -23,7 +22,7 @@ from migrate.errors import (
     MoveoutError,
     SlowDownError,
 )
-from migrate.runtime.cancellation import is_halted, pause
+from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import Pace
@@ -39,13 +38,14 @@ FIRST_CONTACT_SECONDS = 10.0
 NOTE_AFTER_SECONDS = 10.0
 DAMAGED_ATTEMPTS = 5
 """So often bytes are sent that arrive damaged."""
-_LOOK_SECONDS = 0.5
 
 
 class Retrying:
     """A store that tries again after passing faults: full jitter up to ``longest_wait``, or as long as the
     other side asks, until ``total_seconds`` have passed since the first attempt. ``note`` is told when a
     retry takes long.
+
+    A cancelled run waits no more: what fails from then on fails for good.
 
     ``retries`` counts all second attempts; ``pace`` says how much may be under way at once at a struggling server.
     """
@@ -59,6 +59,7 @@ class Retrying:
         first_wait: float = FIRST_WAIT_SECONDS,
         longest_wait: float = LONGEST_WAIT_SECONDS,
         note: Note | None = None,
+        cancellation: CancellationToken = PROCESS,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.inner = store
@@ -69,22 +70,12 @@ class Retrying:
         self.retries = 0
         self.pace = Pace()
         self._count = threading.Lock()
-        self._stopped = threading.Event()
+        self._cancellation = cancellation
         self._total_seconds = total_seconds
         self._first_contact_seconds = min(first_contact_seconds, total_seconds)
         self._answered = False
         self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
-        self._sleep = self._pause if sleep is None else sleep
-
-    def stop(self) -> None:
-        """End all waiting, now and later: what fails from here on fails for good. For a run that is being
-        cancelled.
-        """
-        self._stopped.set()
-        store: object = self.inner
-        while store is not None:
-            getattr(store, "stop", _nothing)()
-            store = getattr(store, "inner", None)
+        self._sleep = cancellation.sleep if sleep is None else sleep
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
@@ -240,7 +231,7 @@ class Retrying:
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
         limit = self._total_seconds if self._answered else self._first_contact_seconds
-        return self._stopped.is_set() or is_halted() or passed > limit or _is_hopeless(state)
+        return self._cancellation.is_cancelled or passed > limit or _is_hopeless(state)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
@@ -248,12 +239,6 @@ class Retrying:
         self.pace.slower()
         if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
             self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not is_halted() and (left := end - time.monotonic()) > 0:
-            if self._stopped.wait(min(left, _LOOK_SECONDS)):
-                return
 
 
 def _passes(error: BaseException) -> bool:
@@ -270,11 +255,13 @@ def _ignore(_: str) -> None:
     """Tell nobody."""
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
-def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS, note: Note | None = None) -> T:
+def patiently(
+    call: Callable[[], T],
+    *,
+    total_seconds: float = TOTAL_SECONDS,
+    note: Note | None = None,
+    cancellation: CancellationToken = PROCESS,
+) -> T:
     """Call, and again after passing faults, with the waits of ``Retrying``: for requests that go to no
     store. ``note`` is told when that takes long.
     """
@@ -287,7 +274,7 @@ def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS, no
 
     def stop(state: tenacity.RetryCallState) -> bool:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
-        return is_halted() or passed > total_seconds or _is_hopeless(state)
+        return cancellation.is_cancelled or passed > total_seconds or _is_hopeless(state)
 
     def tell(state: tenacity.RetryCallState) -> None:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
@@ -298,7 +285,7 @@ def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS, no
         retry=tenacity.retry_if_exception(_passes),
         wait=wait,
         stop=stop,
-        sleep=pause,
+        sleep=cancellation.sleep,
         before_sleep=tell,
         reraise=True,
     )(call)

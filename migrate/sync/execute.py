@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
-from migrate.errors import UnreachableError
-from migrate.runtime.cancellation import is_halted
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.s3.capability_probe import ALWAYS
 from migrate.sync.batches import spans
 from migrate.sync.copy import SmallCopy, Way, is_small
@@ -86,8 +85,7 @@ class Work:
     def _span(self, number: int, span: list[Step]) -> Done:
         done = Done()
         try:
-            if is_halted():
-                raise UnreachableError("the run is being stopped")
+            PROCESS.check()
             self.check()
             self._do(span, done)
         finally:

@@ -16,9 +16,9 @@ from exporters.bucket_api import Fetched
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
-from migrate.errors import DamageError, MoveoutError, UnreachableError
+from migrate.errors import DamageError, MoveoutError
 from migrate.restore.objects.capabilities import has_own_parts, in_parts
-from migrate.runtime.cancellation import is_halted
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
@@ -145,7 +145,6 @@ class LargeCopy:
     def _pieces(self, made: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         summary = made.found.summary
         for body in self.way.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
-            if is_halted():
-                raise UnreachableError(f"{made.step.key}: the run is being stopped")
+            PROCESS.check()
             self.way.take(len(body))
             yield body

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,42 +10,45 @@ from functools import partial
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Fence
-from migrate.bundle.unit_sink import Stopped
 from migrate.errors import GoneError
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload
 from migrate.storage.part_sizes import cut_of
 from migrate.transfer.counters import Counter
 from migrate.transfer.large_file_copy import LargeFile
 from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
-from migrate.transfer.scheduler import Lanes, Piece
-from migrate.transfer.worker_threads import run_workers
+from migrate.transfer.scheduler import CopyTask, TaskQueue
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """From where to where, and under which lease. ``stop`` ends what is under way; ``on_stuck`` is called when threads
-    do not come to their end after an interruption. ``recheck``: what lies at the destination is hashed.
+class CopySettings:
+    """From where to where, and under which lease. ``cancellation`` ends what is under way, and the waits of both
+    stores; ``on_stuck`` is called when threads have not ended some time after that. ``recheck``: what lies at the
+    destination is hashed.
     """
 
     origin: MultipartStore
     destination: MultipartStore
     fence: Fence
-    stop: threading.Event
+    cancellation: CancellationToken
     on_stuck: Callable[[], None]
     workers: int
     recheck: bool
 
 
-class Mover:
+class FileCopier:
     """``uploads`` were begun by earlier runs, by key; ``look``: others may be found for a file when it is its turn."""
 
-    def __init__(self, way: Way, tally: Counter, uploads: dict[str, list[Upload]], *, look: bool) -> None:
-        self._way = way
-        self._origin, self._destination = way.origin, way.destination
+    def __init__(
+        self, settings: CopySettings, tally: Counter, uploads: dict[str, list[Upload]], *, look: bool
+    ) -> None:
+        self._settings = settings
+        self._origin, self._destination = settings.origin, settings.destination
         self._tally = tally
         self._uploads = uploads
         self._look = look
-        self._lanes: Lanes | None = None
+        self._tasks: TaskQueue | None = None
 
     def missing(self, files: Sequence[WantedFile], present: Mapping[str, int]) -> list[WantedFile]:
         """Return the files that must be moved, in order, after a look at those that have their size
@@ -62,7 +64,9 @@ class Mover:
                 differing.append(file)
 
         self._run(
-            Lanes((_piece(check, file, 0) for file in there), (), workers=self._way.workers, most=self._most)
+            TaskQueue(
+                (_task(check, file, 0) for file in there), (), workers=self._settings.workers, most=self._most
+            )
         )
         wanted = {file.key for file in (*missing, *differing)}
         return [file for file in files if file.key in wanted]
@@ -71,7 +75,7 @@ class Mover:
         """Tell whether the file at the destination, which has the right size, is this one."""
         if file.sha256 is None:
             return hash_of(self._origin, file) == hash_of(self._destination, file)
-        if self._way.recheck or not file.key.startswith(layout.DATA):
+        if self._settings.recheck or not file.key.startswith(layout.DATA):
             return hash_of(self._destination, file) == file.sha256
         if not self._destination.keeps_sha256:
             return True
@@ -79,30 +83,39 @@ class Mover:
         return (kept or hash_of(self._destination, file)) == file.sha256
 
     def move(self, files: Sequence[WantedFile]) -> None:
-        """Move files. Raises whatever a store raises for good, ``Stopped``."""
+        """Move files. Raises whatever a store raises for good, ``Cancelled``."""
         jobs = [plan_file(file, self._destination.part_bytes(file.size_bytes)) for file in files]
-        small = (_piece(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
+        small = (_task(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
         openers = (self._opener(job) for job in jobs if not job.is_small)
-        self._run(Lanes(small, openers, workers=self._way.workers, most=self._most))
+        self._run(TaskQueue(small, openers, workers=self._settings.workers, most=self._most))
 
     def _most(self) -> int:
-        """Return how many pieces may be under way: fewer while one of the locations struggles."""
+        """Return how many tasks may be under way: fewer than there are workers while a location struggles, else as
+        many again wait for their turn.
+        """
+        workers = self._settings.workers
         paces = (getattr(store, "pace", None) for store in (self._origin, self._destination))
-        return min(
-            (pace.of(self._way.workers) for pace in paces if pace is not None), default=self._way.workers
-        )
+        most = min((pace.of(workers) for pace in paces if pace is not None), default=workers)
+        return most if most < workers else 2 * workers
 
-    def _run(self, lanes: Lanes) -> None:
-        self._lanes = lanes
-        run_workers(
-            lanes, self._way.workers, stores=(self._origin, self._destination), on_stuck=self._way.on_stuck
+    def _run(self, tasks: TaskQueue) -> None:
+        self._tasks = tasks
+        workers = self._settings.workers
+        pool: ThreadWorkerPool[CopyTask, None] = ThreadWorkerPool(
+            lambda task: task.do(),
+            workers,
+            name="moveout-transfer",
+            ahead=workers,
+            cancellation=self._settings.cancellation,
+            on_stuck=self._settings.on_stuck,
         )
+        tasks.run(pool)
 
     def _small(self, file: WantedFile) -> None:
         """Read, check, put. Wrong bytes are read once more before they are called damage."""
         data, found = b"", ""
         for _ in range(2):
-            self._go_on()
+            self._settings.cancellation.check()
             try:
                 data = self._origin.read(file.key)
             except GoneError:
@@ -110,16 +123,12 @@ class Mover:
                 return
             found = hashlib.sha256(data).hexdigest()
             if found == (file.sha256 or found):
-                self._way.fence.check()
+                self._settings.fence.check()
                 self._destination.put(file.key, data, sha256=found)
                 self._tally.move_bytes(file, len(data))
                 self._tally.move_file(file)
                 return
         self._tally.find(damaged(file, found))
-
-    def _go_on(self) -> None:
-        if self._way.stop.is_set():
-            raise Stopped
 
     def gone(self, file: WantedFile) -> None:
         """Note that a file vanished at the origin; raises ``GoneError`` if all of the origin did."""
@@ -129,8 +138,8 @@ class Mover:
             raise GoneError(f"{self._origin.location} is gone, in the middle of the transfer") from exc
         self._tally.find(Finding(file.key, "was listed at the origin but is gone now"))
 
-    def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[Piece]]:
-        def open_file() -> Iterator[Piece]:
+    def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[CopyTask]]:
+        def open_file() -> Iterator[CopyTask]:
             planned = self._planned(job.file)
             assert planned.upload is not None
             count = self._tally.skip_bytes if attempt == 1 else self._tally.pass_bytes
@@ -141,8 +150,8 @@ class Mover:
                 destination=self._destination,
                 on_sent=partial(self._tally.move_bytes, job.file),
                 on_kept=partial(count, job.file),
-                check=self._way.fence.check,
-                go_on=self._go_on,
+                check=self._settings.fence.check,
+                cancellation=self._settings.cancellation,
             )
             return large.pieces(on_end=lambda found: self._ended(large, found, attempt))
 
@@ -161,8 +170,8 @@ class Mover:
             else:
                 self._uploads[file.key] = [large.as_upload()]
             self._tally.again(file, found)
-            assert self._lanes is not None
-            self._lanes.again(self._opener(large.job, attempt + 1))
+            assert self._tasks is not None
+            self._tasks.again(self._opener(large.job, attempt + 1))
         else:
             self._destination.abort(file.key, large.upload)
             if found.found:
@@ -197,8 +206,8 @@ class Mover:
         return plan_file(file, part_bytes, upload_id)
 
 
-def _piece(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> Piece:
-    return Piece(size_bytes, lambda: do(file))
+def _task(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> CopyTask:
+    return CopyTask(size_bytes, lambda: do(file))
 
 
 def hash_of(store: Store, file: WantedFile) -> str:

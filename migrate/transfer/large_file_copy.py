@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -9,11 +10,12 @@ from functools import partial
 
 from migrate.bundle.findings import Finding
 from migrate.errors import DamageError, GoneError
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.worker_pool import TICK_SECONDS
 from migrate.storage.api import MultipartStore, Part, Upload
 from migrate.storage.checksums import combine, crc64nvme
-from migrate.transfer.ordered_hash import InOrderHasher
 from migrate.transfer.plan import FileJob, PartJob
-from migrate.transfer.scheduler import Piece
+from migrate.transfer.scheduler import CopyTask
 
 Ended = Callable[[Finding | None], None]
 Counted = Callable[[int], None]
@@ -22,8 +24,8 @@ Counted = Callable[[int], None]
 class LargeFile:
     """Parts are moved by several workers at once; the last to finish makes the file, or tells why not.
 
-    An interruption leaves the upload as it is, to go on with; ``go_on`` raises for one, ``check`` where the lease is
-    lost. ``refused``: all parts were there, and the destination made something else of them.
+    ``cancellation`` leaves the upload as it is, to go on with later. ``check`` raises where the lease is lost.
+    ``refused``: all parts were there, and the destination made something else of them.
     """
 
     def __init__(
@@ -36,14 +38,15 @@ class LargeFile:
         on_sent: Counted,
         on_kept: Counted,
         check: Callable[[], None],
-        go_on: Callable[[], None],
+        cancellation: CancellationToken,
     ) -> None:
         self.job = job
         self.upload = upload
         self.refused = False
-        self._origin, self._destination, self._check, self._go_on = origin, destination, check, go_on
+        self._origin, self._destination, self._check = origin, destination, check
+        self._cancellation = cancellation
         self._on_sent, self._on_kept = on_sent, on_kept
-        self._hasher = InOrderHasher()
+        self._hasher = InOrderHasher(cancellation)
         self._lock = threading.Lock()
         self._done: dict[int, Part] = {}
         self._running = 0
@@ -54,7 +57,7 @@ class LargeFile:
         """The upload as a listing would show it."""
         return Upload(self.job.file.key, self.upload, datetime.now(UTC))
 
-    def pieces(self, on_end: Ended) -> Iterator[Piece]:
+    def pieces(self, on_end: Ended) -> Iterator[CopyTask]:
         """Yield the parts' work, in order; none any more once the file is given up. ``on_end`` is called
         once.
         """
@@ -63,7 +66,7 @@ class LargeFile:
                 if self._lost is not None:
                     return
                 self._running += 1
-            yield Piece(part.size_bytes, partial(self._work, part, on_end))
+            yield CopyTask(part.size_bytes, partial(self._work, part, on_end))
 
     def _work(self, part: PartJob, on_end: Ended) -> None:
         try:
@@ -84,7 +87,7 @@ class LargeFile:
         key = self.job.file.key
         if self._lost is not None:
             return
-        self._go_on()
+        self._cancellation.check()
         try:
             data = self._origin.read(key, part.start, part.size_bytes)
         except GoneError:
@@ -134,3 +137,57 @@ class LargeFile:
                 file.key, "did not arrive at the destination as it was sent", exc.expected, exc.found
             )
         return None
+
+
+class InOrderHasher:
+    """Takes parts 1, 2, … as they come and hashes them in order; a part that is early is held until its turn.
+
+    Whoever offers a part should ``wait`` for it before reading another one: that bounds what is held.
+    """
+
+    def __init__(self, cancellation: CancellationToken) -> None:
+        self._cancellation = cancellation
+        self._hash = hashlib.sha256()
+        self._early: dict[int, bytes] = {}
+        self._next = 1
+        self._hashing = False
+        self._failed = False
+        self._changed = threading.Condition()
+
+    def offer(self, number: int, data: bytes) -> None:
+        """Hash the part now and those that waited for it, if it is its turn and nobody else is at it."""
+        with self._changed:
+            self._early[number] = data
+            if self._hashing:
+                return
+            self._hashing = True
+        while (part := self._take()) is not None:
+            self._hash.update(part)  # without the interpreter's lock
+            with self._changed:
+                self._next += 1
+                self._changed.notify_all()
+
+    def wait(self, number: int) -> bool:
+        """Return True once the part is hashed, False if the file was given up. Raises ``Cancelled``."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._next > number or self._failed, TICK_SECONDS):
+                self._cancellation.check()
+            return self._next > number
+
+    def fail(self) -> None:
+        """Give the file up: nobody waits any longer."""
+        with self._changed:
+            self._failed = True
+            self._early.clear()
+            self._changed.notify_all()
+
+    def hexdigest(self) -> str:
+        """Of all parts hashed so far."""
+        return self._hash.hexdigest()
+
+    def _take(self) -> bytes | None:
+        with self._changed:
+            part = self._early.pop(self._next, None)
+            if part is None:
+                self._hashing = False
+            return part

@@ -6,48 +6,37 @@ is found by listing it, so the same command goes on after any interruption, from
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import WorkerPool, run_all
 from migrate.storage.api import MultipartStore, Upload
 from migrate.transfer.counters import Tally
 from migrate.transfer.destination import TransferState, make_room, survey, write_state
-from migrate.transfer.file_copy import Mover, Way, damaged, hash_of
+from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import Phases, WantedFile, phases
 from migrate.transfer.source_bundle import Sealed, read_sealed
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Files that are to be at the destination. ``present``: what lies there, sizes by key. ``recheck``: what lies
-    there is
-    hashed.
-    """
+class FileMoves:
+    """What a pool that moves files is told. ``recheck``: what lies at the destination is hashed."""
 
-    files: Sequence[WantedFile]
-    present: Mapping[str, int]
     lease: Lease
     tally: Tally
     progress: Progress
     recheck: bool
 
 
-class Carriers(Protocol):
-    """Others than the threads of this process."""
-
-    def carry(self, load: Load) -> None:
-        """Bring the files to the destination, save those that are there or have findings. Raises what a store
-        raises.
-        """
-        ...
+OpenPool = Callable[[FileMoves], WorkerPool[WantedFile, None]]
+"""Makes the pool that brings files to the destination, save those that are there or have findings."""
 
 
 def transfer(
@@ -57,53 +46,63 @@ def transfer(
     workers: int,
     progress: Progress,
     recheck: bool = False,
-    carriers: Carriers | None = None,
+    open_pool: OpenPool | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> TransferOutcome:
     """Bring the sealed bundle at ``origin`` to ``destination``; what lies there already is not sent again.
 
     Files that differ from their manifest, or are missing, become findings; the rest is moved, and the destination
     stays unsealed. Files at the origin that no manifest names are findings too, and stay where they are.
-    ``recheck`` hashes what lies at the destination and replaces what differs. ``carriers`` move the payload instead
-    of the
-    threads of this process. Raises ``UsageError`` (no sealed
+    ``recheck`` hashes what lies at the destination and replaces what differs. The pool of ``open_pool`` moves the
+    payload instead of the threads of this process. ``cancellation``, on which both stores wait, too, is cancelled
+    when the transfer fails. Raises ``UsageError`` (no sealed
     bundle at the origin), ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a
     store raises for good.
     """
     started = time.monotonic()
     sealed = read_sealed(origin)
     survey(destination, sealed)  # refuse a foreign location before leaving a lease there
-    with Lease(destination, "transfer", progress=progress, alone=carriers is None) as lease:
-        way = Way(
+    with Lease(destination, "transfer", progress=progress, alone=open_pool is None) as lease:
+        settings = CopySettings(
             origin,
             destination,
             lease,
-            threading.Event(),
+            cancellation or CancellationToken(),
             on_stuck=lease.abandon,
             workers=workers,
             recheck=recheck,
         )
-        run = _Run(way, sealed, lease, progress, carriers)
+        run = _Transfer(settings, sealed, lease, progress, open_pool)
         run.move()
         run.tidy()
     return run.tally.outcome(sealed, time.monotonic() - started)
 
 
-class _Run:
+class _Transfer:
     """One transfer under way."""
 
     def __init__(
-        self, way: Way, sealed: Sealed, lease: Lease, progress: Progress, carriers: Carriers | None
+        self,
+        settings: CopySettings,
+        sealed: Sealed,
+        lease: Lease,
+        progress: Progress,
+        open_pool: OpenPool | None,
     ) -> None:
         self.tally = Tally(progress)
-        self._origin, self._destination, self._recheck = way.origin, way.destination, way.recheck
-        self._sealed, self._lease, self._progress, self._carriers = sealed, lease, progress, carriers
+        self._origin, self._destination, self._recheck = (
+            settings.origin,
+            settings.destination,
+            settings.recheck,
+        )
+        self._sealed, self._lease, self._progress, self._open_pool = sealed, lease, progress, open_pool
         surveyed = survey(self._destination, sealed)
         if surveyed.predecessor:
             progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
             surveyed = make_room(self._destination, sealed, surveyed, self._origin.location)
         self._present, self._resumed = surveyed.present, surveyed.begun
         uploads = _by_key(self._destination.uploads()) if self._present else {}
-        self._mover = Mover(way, self.tally, uploads, look=bool(self._present))
+        self._copier = FileCopier(settings, self.tally, uploads, look=bool(self._present))
 
     def move(self) -> None:
         """Do the phases in order; only the first where a file of the payload is damaged or missing: then the
@@ -126,20 +125,23 @@ class _Run:
         self._progress.end()
 
     def _move_payload(self, files: Sequence[WantedFile]) -> None:
-        if self._carriers is None:
+        if self._open_pool is None:
             self._move(files)
             return
         if any(self._present.get(file.key) != file.size_bytes for file in files):
             self._announce()
-        self._carriers.carry(
-            Load(files, self._present, self._lease, self.tally, self._progress, self._recheck)
-        )
+        pool = self._open_pool(FileMoves(self._lease, self.tally, self._progress, self._recheck))
+        largest_first = sorted(
+            files, key=lambda file: -file.size_bytes
+        )  # so that none is waited for at the end
+        for _ in run_all(pool, largest_first, check=self._lease.check):
+            pass
 
     def _move(self, files: Sequence[WantedFile]) -> None:
-        missing = self._mover.missing(files, self._present)
+        missing = self._copier.missing(files, self._present)
         if missing:
             self._announce()
-        self._mover.move(missing)
+        self._copier.move(missing)
 
     def tidy(self) -> None:
         """Remove what only a transfer under way needs."""

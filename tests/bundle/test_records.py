@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from contextlib import suppress
 
 import pyarrow as pa
@@ -25,8 +24,9 @@ from migrate.bundle.commit_records import (
 )
 from migrate.bundle.progress_database import Ledger, Totals
 from migrate.bundle.source_workspace import StoreWorkspace
-from migrate.bundle.unit_sink import Stopped, StoreSink
+from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.local.store import LocalStore
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
@@ -213,10 +213,10 @@ def test_a_sink_notes_whole_files_only(tmp_path):
 
 
 def test_a_sink_that_was_told_to_stop_writes_no_more(tmp_path):
-    stop = threading.Event()
-    sink = StoreSink(LocalStore(tmp_path), "app", stop=stop)
-    stop.set()
-    with pytest.raises(Stopped), sink.create("a") as file:
+    stop = CancellationToken()
+    sink = StoreSink(LocalStore(tmp_path), "app", cancellation=stop)
+    stop.cancel()
+    with pytest.raises(Cancelled), sink.create("a") as file:
         file.write(b"more")
     assert sink.files == []
 
@@ -255,16 +255,16 @@ def test_names_of_sources(name):
 
 @pytest.mark.parametrize("swallow", [True, False])
 def test_a_stopped_parquet_file_is_neither_kept_nor_complained_about(tmp_path, capfd, swallow):
-    store, stop = LocalStore(tmp_path), threading.Event()
-    sink = StoreSink(store, "app", stop=stop)
+    store, stop = LocalStore(tmp_path), CancellationToken()
+    sink = StoreSink(store, "app", cancellation=stop)
     table = pa.table({"a": range(1000)})
-    with pytest.raises(Stopped), sink.create("a.parquet") as file:  # noqa: PT012
+    with pytest.raises(Cancelled), sink.create("a.parquet") as file:  # noqa: PT012
         writer = pq.ParquetWriter(file, table.schema)
         writer.write_table(table)
-        stop.set()
+        stop.cancel()
         try:
             writer.close()
-        except Stopped:
+        except Cancelled:
             if not swallow:
                 raise
     del writer

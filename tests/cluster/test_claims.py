@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from migrate.bundle.unit_sink import Stopped
 from migrate.cluster.batch_claims import Claims
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.registry import open_location
 
 
@@ -17,7 +16,7 @@ from migrate.storage.registry import open_location
 def claims(tmp_path):
     """Of one job; who takes a batch over waits a moment, and who has one looks every time."""
     store = open_location(str(tmp_path))
-    return Claims(store, "job", threading.Event(), wait_seconds=0.5, look_seconds=0.0)
+    return Claims(store, "job", CancellationToken(), wait_seconds=0.5, look_seconds=0.0)
 
 
 def test_who_is_first_need_not_look(claims):
@@ -34,7 +33,7 @@ def test_who_comes_second_waits_and_the_first_must_end(claims):
     assert second.contested
     assert time.monotonic() - began >= 0.5
     second.check()
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         first.check()
 
 
@@ -61,7 +60,7 @@ def test_of_two_that_come_at_once_when_one_has_ended_only_one_goes_on(claims):
             return claims.store.replace(key, data, etag=etag)
 
     second = replace(claims, store=Slow()).on("1")
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         rivals[0].check()
     second.check()
 
@@ -75,6 +74,6 @@ def test_who_has_lost_a_batch_does_not_end_it_for_the_other(claims):
 
 def test_a_job_at_its_end_stops_who_waits(claims):
     claims.on("1")
-    claims.stop.set()
-    with pytest.raises(Stopped):
+    claims.cancellation.cancel()
+    with pytest.raises(Cancelled):
         claims.on("1")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, look
 from migrate.cluster.lease_guard import Fence
 from migrate.errors import BusyError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import is_dead
 from migrate.storage.registry import open_location
 from tests.cluster.conftest import wait_until
@@ -21,7 +20,7 @@ def store(tmp_path):
 
 
 def fence(store, lease_id, **more):
-    return Fence(store, lease_id, threading.Event(), **more)
+    return Fence(store, lease_id, CancellationToken(), **more)
 
 
 def test_the_lease_of_the_lead_lets_pass(store):
@@ -31,47 +30,47 @@ def test_the_lease_of_the_lead_lets_pass(store):
 
 def test_no_lease_or_anothers_stops(store):
     """Where the directory is not the lead's at all, the error says what to look at."""
-    stop = threading.Event()
+    stop = CancellationToken()
     with pytest.raises(BusyError, match="no lease of this run") as caught:
         Fence(store, "mine", stop).start()
     assert "shared directory" in caught.value.next_step
     with Lease(store, "export"), pytest.raises(BusyError, match="in use"):
         Fence(store, "mine", stop).check()
-    assert stop.is_set()
+    assert stop.is_cancelled
 
 
 def test_a_takeover_is_noticed_between_commits(store):
     """By looking, so that what is being written ends."""
-    stop = threading.Event()
+    stop = CancellationToken()
     with Lease(store, "export", alone=False) as lease:
         watch = Fence(store, lease.id, stop, look_seconds=0.02)
         watch.start()
         watch.check()
-        assert not stop.is_set()
+        assert not stop.is_cancelled
         store.delete(layout.LEASE)
-        wait_until(stop.is_set, 10)
+        wait_until(lambda: stop.is_cancelled, 10)
 
 
 def test_a_lease_that_does_not_move_stops(store):
     """The lead may be dead: another may take over soon."""
-    stop = threading.Event()
+    stop = CancellationToken()
     with Lease(store, "export", alone=False, beat_seconds=1000) as lease:
         watch = Fence(store, lease.id, stop, look_seconds=0.02, silence_seconds=0.2)
         watch.start()
-        wait_until(stop.is_set, 10)
+        wait_until(lambda: stop.is_cancelled, 10)
         with pytest.raises(BusyError, match="not been heard of"):
             watch.check()
 
 
 def test_a_lease_that_moves_goes_on(store):
-    stop = threading.Event()
+    stop = CancellationToken()
     with Lease(store, "export", alone=False, beat_seconds=0.05) as lease:
         watch = Fence(store, lease.id, stop, look_seconds=0.02, silence_seconds=5)
         watch.start()
         before = look(store)[0].beats
         wait_until(lambda: look(store)[0].beats > before + 5, 20)
         watch.check()
-        assert not stop.is_set()
+        assert not stop.is_cancelled
 
 
 def test_the_lease_of_a_dead_lead_is_not_taken_over_at_once(store):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from migrate.cluster.lease_guard import LockFence
 from migrate.errors import BusyError
+from migrate.runtime.cancellation import CancellationToken
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until
@@ -114,10 +113,10 @@ def test_the_lead_dies_and_threads_go_on(cluster, app, destination, begin):
 
 
 def test_a_worker_without_the_leads_lock_stops():
-    stop = threading.Event()
+    stop = CancellationToken()
     held = [True, False]
     fence = LockFence(lambda: held.pop(0), stop, look_seconds=0.05)
     fence.start()
     assert stop.wait(5)
     with pytest.raises(BusyError, match="lock"):
-        LockFence(lambda: False, threading.Event()).start()
+        LockFence(lambda: False, CancellationToken()).start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +12,8 @@ import duckdb
 from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.export import export, export_status
-from migrate.export.unit_runner import UnitWork
+from migrate.export.unit_runner import PlannedUnit, UnitWork
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES
 from migrate.storage.registry import open_location
@@ -106,8 +106,8 @@ def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, mo
 
     size_bytes = 3 * PART_BYTES - 1000
     store = open_location(str(tmp_path))
-    work = UnitWork(store, Free(), threading.Event(), Told(), "app", Once(), attempts=2)
-    work.do(Unit("one", 7, size_bytes, {}), recorded=False)
+    work = UnitWork(store, Free(), CancellationToken(), Told(), "app", Once(), attempts=2)
+    work.do(PlannedUnit(Unit("one", 7, size_bytes, {}), recorded=False))
     assert sum(size for _, size in told) == size_bytes
     assert [items for items, _ in told if items] == [7]
     assert told[0] == (0, PART_BYTES)

@@ -162,7 +162,10 @@ def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
         except UnreachableError as exc:
             errors.append(str(exc))
 
-    for ended, said in ((stop.set, "told to stop"), (cancellation.halt, "the run is being stopped")):
+    for ended, said in (
+        (stop.set, "told to stop"),
+        (cancellation.PROCESS.cancel, "the run is being stopped"),
+    ):
         flow, end = known(SLOW), threading.Event()
         with senders(flow, 1, end):
             until(lambda flow=flow: len(flow._bodies) == 1)

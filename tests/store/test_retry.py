@@ -15,6 +15,7 @@ from migrate.errors import (
     SlowDownError,
     UnreachableError,
 )
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
 from migrate.storage.retry import (
@@ -118,8 +119,10 @@ def test_a_location_that_never_answered_is_given_up_sooner(local):
 
 
 def test_a_stopped_run_waits_no_more(local):
-    store = Retrying(Faulty(local, FaultPlan(Fault("read", fail(GONE_AWAY), times=99))), first_wait=1000)
-    store.stop()
+    cancellation = CancellationToken()
+    faulty = Faulty(local, FaultPlan(Fault("read", fail(GONE_AWAY), times=99)))
+    store = Retrying(faulty, first_wait=1000, cancellation=cancellation)
+    cancellation.cancel()
     with pytest.raises(UnreachableError):
         store.read("a")
 
@@ -251,7 +254,7 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
             raise found
         return found
 
-    monkeypatch.setattr("migrate.storage.retry.pause", lambda _: None)
+    monkeypatch.setattr(CancellationToken, "sleep", lambda *_: None)
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
     assert patiently(call, note=said.append) == 1
     assert said == ["gone away; trying again (attempt 2)"]

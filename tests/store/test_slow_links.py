@@ -12,6 +12,7 @@ import pytest
 
 from migrate.errors import GoneError, UnreachableError
 from migrate.runtime import cancellation
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage import inflight_limit
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
 from migrate.storage.part_sizes import HALF_PART_BYTES, cut_of
@@ -67,7 +68,8 @@ def test_silence_is_still_a_fault(proxy, url, monkeypatch):
 
 def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, url, monkeypatch):
     monkeypatch.setattr(inflight_limit, "SMALL_BYTES", 0)
-    store, begun, end = S3Store(parse(url)), threading.Event(), threading.Event()
+    cancellation, begun, end = CancellationToken(), threading.Event(), threading.Event()
+    store = S3Store(parse(url), cancellation=cancellation)
     upload, flowing = store.begin("big"), store._wire.flow
 
     def hold() -> None:
@@ -80,7 +82,7 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
         begun.wait()
         part = pool.submit(store.put_part, "big", upload, 1, os.urandom(MIN_PART_BYTES))
         before = metrics.requests(minio.endpoint)["PutObjectPart"]
-        store.stop()
+        cancellation.cancel()
         with pytest.raises(UnreachableError, match="stopped"):
             part.result()
         end.set()
@@ -140,19 +142,17 @@ def test_what_concerns_all_objects_is_raised_for_large_ones_too(minio, make_buck
 def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeypatch):
     monkeypatch.setattr(cancellation, "GRACE_SECONDS", 0.0)
     proxy.add("bandwidth", stream="upstream", rate=1_000)
-    store = S3Store(parse(url))
+    token = CancellationToken()
+    store = S3Store(parse(url), cancellation=token)
     upload, size_bytes = store.begin("big"), 64 * MB
     before = metrics.received_bytes(minio.endpoint)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            part = pool.submit(store.put_part, "big", upload, 1, os.urandom(size_bytes))
-            while not inflight_limit.gone_bytes():
-                assert not part.done()
-            cancellation.halt()
-            with pytest.raises(UnreachableError):
-                part.result()
-    finally:
-        cancellation.resume()
+    with ThreadPoolExecutor(1) as pool:
+        part = pool.submit(store.put_part, "big", upload, 1, os.urandom(size_bytes))
+        while not inflight_limit.gone_bytes():
+            assert not part.done()
+        token.cancel()
+        with pytest.raises(UnreachableError):
+            part.result()
     assert metrics.received_bytes(minio.endpoint) - before < size_bytes
     assert inflight_limit.gone_bytes() == 0
 

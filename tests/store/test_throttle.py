@@ -9,7 +9,7 @@ import pytest
 
 from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_rate, parse_size
-from migrate.runtime import cancellation
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.rate_limit import Throttle
 from migrate.storage.registry import open_location
 
@@ -117,15 +117,13 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
 
 
 def test_an_interruption_cuts_waiting_short():
-    throttle = Throttle(1)
+    cancellation = CancellationToken()
+    throttle = Throttle(1, cancellation=cancellation)
     throttle.take(3600)
     waiting = threading.Thread(target=throttle.take, args=(1,))
     started = time.monotonic()
     waiting.start()
-    try:
-        cancellation.halt()
-        waiting.join(5)
-    finally:
-        cancellation.resume()
+    cancellation.cancel()
+    waiting.join(5)
     assert not waiting.is_alive()
     assert time.monotonic() - started < 5

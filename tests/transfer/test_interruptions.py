@@ -1,6 +1,5 @@
 """Killed, cut off, interrupted: the same command again brings the same result and sends little twice."""
 
-import itertools
 import os
 import random
 import signal
@@ -17,8 +16,6 @@ from migrate.storage.api import MIN_PART_BYTES, MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.transfer import clean, transfer, transfer_status
-from migrate.transfer.scheduler import Lanes, Piece
-from migrate.transfer.worker_threads import run_workers
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal
@@ -193,19 +190,3 @@ def test_interrupted_in_the_middle_the_threads_end(sealed, tmp_path):
     # An interruption within Thread.start() can leave a thread listed that has ended.
     alive = [thread for thread in threading.enumerate() if thread.is_alive()]
     assert not [thread for thread in alive if thread.name.startswith("moveout-transfer")]
-
-
-def test_interrupted_while_the_threads_are_started_they_end(monkeypatch):
-    def start(thread: threading.Thread, real=threading.Thread.start) -> None:
-        if thread.name == "moveout-transfer-2":
-            raise KeyboardInterrupt
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    forever = (Piece(0, lambda: time.sleep(0.01)) for _ in itertools.count())
-    stuck = []
-    with pytest.raises(KeyboardInterrupt):
-        run_workers(Lanes(forever, (), workers=4), 4, stores=(), on_stuck=lambda: stuck.append(1))
-    ours = [thread for thread in threading.enumerate() if thread.name.startswith("moveout-transfer-")]
-    assert not [thread for thread in ours if thread.is_alive()]
-    assert stuck == []

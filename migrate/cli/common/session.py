@@ -201,7 +201,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
     except MoveoutError as exc:
         session.progress.end()
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, cancellation.Cancelled):
         session.progress.end()
         step = "run the same command again: what is done stays done"
         return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
@@ -230,7 +230,7 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         if number == signal.SIGHUP:
             _leave_terminal()
-        cancellation.halt()
+        cancellation.PROCESS.cancel()
         raise KeyboardInterrupt
 
     cancellation.resume()

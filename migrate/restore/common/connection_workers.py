@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Generic, Protocol, TypeVar
+
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
 class Connection(Protocol):
-    """What is lent."""
+    """A connection to the destination."""
 
     def close(self) -> None:
         """End the session."""
@@ -20,37 +22,40 @@ Lent = TypeVar("Lent", bound=Connection)
 Work = TypeVar("Work")
 
 
-class Workers(Generic[Lent]):
-    """``connect`` opens a further connection when all are lent; one whose work failed is closed, and not lent again.
-    ``stop``: whoever sets it ends what is at work.
+class ConnectionWorkers(Generic[Lent]):
+    """Lends connections to pieces of work. ``connect`` opens a further one when all are lent. A connection whose work
+    failed is closed, and not lent again. ``cancellation`` ends what is under way.
     """
 
     def __init__(
-        self, connect: Callable[[], Lent], workers: int, stop: threading.Event | None = None
+        self, connect: Callable[[], Lent], workers: int, cancellation: CancellationToken | None = None
     ) -> None:
         self._connect = connect
-        self._workers = max(1, workers)
+        self._workers = workers
         self._idle: list[Lent] = []
-        self._stop = stop or threading.Event()
+        self._cancellation = self._current = cancellation or CancellationToken()
 
-    def stopped(self) -> bool:
-        """Tell whether another piece failed: what is still at work should end soon, by ``InterruptedError``."""
-        return self._stop.is_set()
+    def check(self) -> None:
+        """Raise ``Cancelled`` if another piece has failed, or the run was cancelled."""
+        self._current.check()
 
     def run(self, pieces: Sequence[Work], write: Callable[[Lent, Work], None]) -> None:
-        """Do every piece; after the first error the others stop soon, and the error is raised."""
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-restore") as pool:
-            futures = [pool.submit(self.one, piece, write) for piece in pieces]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                errors = [error for future in done if (error := future.exception())]
-                if errors:
-                    raise next((one for one in errors if not isinstance(one, InterruptedError)), errors[0])
-            finally:
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                self.close()
-                self._stop.clear()
+        """Do every piece. After the first error the others stop soon, and the error is raised."""
+        self._current = self._cancellation.child()
+        pool: ThreadWorkerPool[Work, None] = ThreadWorkerPool(
+            partial(self.one, write=write),
+            self._workers,
+            name="moveout-restore",
+            ahead=self._workers,
+            cancellation=self._current,
+            grace_seconds=None,
+        )
+        try:
+            for _ in run_all(pool, pieces):
+                pass
+        finally:
+            self.close()
+            self._current = self._cancellation
 
     def close(self) -> None:
         """Close what is not lent."""
@@ -58,9 +63,8 @@ class Workers(Generic[Lent]):
             self._idle.pop().close()
 
     def one(self, piece: Work, write: Callable[[Lent, Work], None]) -> None:
-        """Do a piece in this thread. Raises ``InterruptedError`` once it must end."""
-        if self._stop.is_set():
-            raise InterruptedError
+        """Do a piece in this thread. Raises ``Cancelled``."""
+        self.check()
         try:
             lent = self._idle.pop()
         except IndexError:

@@ -5,13 +5,13 @@ The machine that leads makes the tables and holds the destination's lock. The ot
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from exporters.row_digest import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.table_parts import PartFile
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 
 
@@ -32,7 +32,7 @@ class PartWriter(Protocol):
 
     def write(self, part: PartFile) -> bool:
         """Copy a part unless it is there already; False where the database refuses some of its rows. Raises
-        ``InterruptedError`` once it must end.
+        ``Cancelled``.
         """
         ...
 
@@ -50,6 +50,6 @@ class RowDestination(Protocol):
         """Tell whether the session of the server's process ``lead`` still holds the restore's lock."""
         ...
 
-    def writer(self, reader: BundleReader, *, workers: int, stop: threading.Event) -> PartWriter:
-        """Return what copies parts of a bundle. ``stop`` ends what is at work."""
+    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> PartWriter:
+        """Return what copies parts of a bundle. ``cancellation`` ends what is under way."""
         ...

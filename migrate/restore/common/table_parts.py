@@ -102,14 +102,11 @@ def readable(
     part: PartFile,
     items: Iterator[_Item],
     errors: tuple[type[Exception], ...],
-    stopped: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[_Item]:
-    """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``InterruptedError`` once
-    ``stopped`` says so.
-    """
+    """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``Cancelled``."""
     while True:
-        if stopped():
-            raise InterruptedError
+        check()
         try:
             item = next(items)
         except StopIteration:

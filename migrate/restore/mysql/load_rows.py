@@ -30,7 +30,7 @@ from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.common.connection_workers import Workers
+from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import PartFile, damage, parts_of, readable
 from migrate.restore.mysql.definitions import needs_the_user
 from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Way, loosen
@@ -77,7 +77,7 @@ class RowWriter:
         ours: bool,
     ) -> None:
         self._reader, self._ours = reader, ours
-        self._workers = Workers(destination.another, workers)
+        self._workers = ConnectionWorkers(destination.another, workers)
         self._destination, self._advance = destination, advance
         self._refused: list[PartFile] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
@@ -181,7 +181,7 @@ class RowWriter:
         if history:
             select = partial(lasting if connection.takes_history else holding_still, history=history)
         batches = values_of(opened.file, opened.without, select=select, decimals=opened.decimals)
-        return opened.statements(readable(part, batches, READ_ERRORS, self._workers.stopped))
+        return opened.statements(readable(part, batches, READ_ERRORS, self._workers.check))
 
     def _open(self, connection: DestinationConnection, part: PartFile) -> _Opened:
         try:
@@ -202,7 +202,7 @@ class RowWriter:
             connection.run("BEGIN")
             mark_done(connection, part.name)
         refusals = Refusals()
-        for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+        for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.check):
             rows = chosen(some, partial(lasting, history=history)) if history else some
             for piece in pieces_of(rows, _FEW if transactional(part) else 1):
                 opened.insert(connection, piece, refusals)
@@ -237,7 +237,7 @@ class RowWriter:
                 opened = self._open(connection, part)
                 opened = replace(opened, without=[*opened.without, *history])
                 key = opened.key(connection)
-                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.check):
                     batch = some.batch if isinstance(some, LongRow) else some
                     for begin, rows in momentary(batch, history):
                         connection.run(f"SET SESSION timestamp = {begin}")
@@ -370,8 +370,6 @@ def translated(part: PartFile) -> Iterator[None]:
     """Raise what ``translate`` returns for the driver's errors."""
     try:
         yield
-    except InterruptedError:
-        raise
     except DRIVER_ERRORS as exc:
         raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
 

@@ -22,7 +22,6 @@ from migrate.errors import (
 )
 from migrate.restore.common.report import Moved
 from migrate.restore.objects.capabilities import Terms, has_own_parts, in_parts
-from migrate.runtime.cancellation import is_halted
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.part_sizes import part_sizes
@@ -68,12 +67,6 @@ GoOn = Callable[[], None]
 """Called again and again while something is written; raises where that must end."""
 
 
-def unless_halted() -> None:
-    """Raise ``UnreachableError`` where the run is being stopped."""
-    if is_halted():
-        raise UnreachableError("the run is being stopped")
-
-
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Writes batches; thread-safe. Raises what stops the whole restore, tells the rest as findings."""
@@ -82,7 +75,7 @@ class Writer:
     destination: DestinationBucket
     progress: Progress
     terms: Terms
-    go_on: GoOn = unless_halted
+    go_on: GoOn
 
     def write(self, batch: Sequence[Job]) -> Done:
         """Write one batch."""

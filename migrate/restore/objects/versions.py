@@ -20,7 +20,6 @@ from migrate.restore.objects.copy import (
     damaged,
     fault_of,
     runs,
-    unless_halted,
 )
 from migrate.restore.objects.existing import of_others
 from migrate.runtime.progress import Progress
@@ -86,7 +85,7 @@ class HistoryWriter:
     destination: DestinationBucket
     progress: Progress
     terms: Terms
-    go_on: GoOn = unless_halted
+    go_on: GoOn
 
     def write(self, batch: Sequence[History]) -> Done:
         """Write a batch in layers: the next version of every key at once, then the one after it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,10 +11,12 @@ from migrate.restore.objects import copy
 from migrate.restore.objects import versions as objects_history
 from migrate.restore.objects.batches import History, batches
 from migrate.restore.objects.capabilities import Terms
-from migrate.restore.objects.copy import Done, GoOn, Job, Writer, unless_halted
+from migrate.restore.objects.copy import Done, GoOn, Job, Writer
 from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
+from migrate.runtime.cancellation import PROCESS
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
@@ -39,7 +39,7 @@ class Writing:
         most = objects_history.BATCH_BYTES if self.versions else copy.BATCH_BYTES
         return batches(wanted, most)
 
-    def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn = unless_halted) -> Done:
+    def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn) -> Done:
         """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
         if self.versions:
             return HistoryWriter(self.store, self.destination, progress, self.terms, go_on).write(batch)
@@ -60,18 +60,18 @@ class Hands(Protocol):
 def by_threads(
     writing: Writing, wanted: Iterable[History], workers: int, progress: Progress
 ) -> Iterator[Done]:
-    """Write all of it by threads, a few batches ahead; yield what they came to. Raises what stops the restore."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-restore") as executor:
-        under_way: deque[Future[Done]] = deque()
-        try:
-            for number, batch in enumerate(writing.batches(wanted)):
-                if number % _GIVE_BACK_EVERY == 0:
-                    malloc.give_back()
-                under_way.append(executor.submit(writing.write, batch, progress))
-                while len(under_way) > workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()
+    """Write all of it by threads; yield what batches came to. Raises what stops the restore."""
+    cancellation = PROCESS.child()
+
+    def write(batch: Sequence[History]) -> Done:
+        return writing.write(batch, progress, cancellation.check)
+
+    def batches() -> Iterator[Sequence[History]]:
+        for number, batch in enumerate(writing.batches(wanted)):
+            if number % _GIVE_BACK_EVERY == 0:
+                malloc.give_back()
+            yield batch
+
+    pool = ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)
+    for _, done in run_all(pool, batches()):
+        yield done

@@ -27,7 +27,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
 )
-from migrate.runtime.cancellation import is_halted, pause
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3 import client
@@ -251,8 +251,7 @@ class S3Bucket:
 
     def pause(self, seconds: float) -> bool:
         """See ``Bucket.pause``."""
-        pause(seconds)
-        return not is_halted()
+        return not PROCESS.wait(seconds)
 
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""

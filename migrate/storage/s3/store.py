@@ -8,7 +8,6 @@ knows none of this is noted in ``S3Store.checksums``; what it does not check is 
 from __future__ import annotations
 
 import http.client
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -26,7 +25,7 @@ from migrate.errors import (
     MoveoutError,
     UnreachableError,
 )
-from migrate.runtime.cancellation import GRACE_SECONDS
+from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, FileInfo, NewFile, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
@@ -65,7 +64,7 @@ class S3Store:
     keeps_sha256 = True
     together = 1
 
-    def __init__(self, s3_location: client.S3Location) -> None:
+    def __init__(self, s3_location: client.S3Location, *, cancellation: CancellationToken = PROCESS) -> None:
         self.s3_location = replace(s3_location, prefix=s3_location.folder)
         self.location = self.s3_location.url
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
@@ -73,11 +72,7 @@ class S3Store:
         self._bucket = self.s3_location.bucket
         self._wire = Wire(self._client, self._bucket)
         self._page_size = 1000
-        self._stopped_at: float | None = None
-
-    def stop(self) -> None:
-        """Begin to send nothing more that still waits for its turn; what is on its way has ``GRACE_SECONDS``."""
-        self._stopped_at = self._stopped_at or time.monotonic()
+        self._cancellation = cancellation
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata."""
@@ -391,9 +386,8 @@ class S3Store:
         return self._wire.flow.sending(len(data), go_on=self._go_on)
 
     def _go_on(self) -> None:
-        if self._stopped_at is not None and (
-            leaving() is None or time.monotonic() - self._stopped_at > GRACE_SECONDS
-        ):
+        """Send nothing more in a cancelled run, save what has begun to leave: that has ``GRACE_SECONDS``."""
+        if self._cancellation.is_cancelled and (leaving() is None or self._cancellation.is_overdue):
             raise UnreachableError("the run is being stopped")
 
     @contextmanager

@@ -4,7 +4,6 @@ done.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -21,7 +20,7 @@ from exporters.row_digest import Advance
 from exporters.sql.parquet_read import READ_ERRORS, Part, blocks_of, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.common.connection_workers import Workers
+from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import PartFile, Shown, batches_of, damage, readable
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import destination_error
@@ -46,6 +45,7 @@ from migrate.restore.postgres.rows import copy_binary, large_objects
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, ENCODING, PreparedParts
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
 from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
+from migrate.runtime.cancellation import CancellationToken
 
 _PIECE_BYTES = 2**20
 _BATCH_BYTES = 2 * 2**20
@@ -54,7 +54,7 @@ _BATCH_PARTS = 64
 
 
 class RowWriter:
-    """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
+    """Copies parts into one database, several at once. ``cancellation`` ends it. ``left_out`` names the rows that
     the destination refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run
     tries
     them again. ``prepared`` parts need not be read.
@@ -67,12 +67,12 @@ class RowWriter:
         *,
         workers: int,
         advance: Advance,
-        stop: threading.Event | None = None,
+        cancellation: CancellationToken | None = None,
         prepared: PreparedParts | None = None,
     ) -> None:
         self._reader = reader
         self._address = address
-        self._workers = Workers(lambda: _connect(address), workers, stop)
+        self._workers = ConnectionWorkers(lambda: _connect(address), workers, cancellation)
         self._advance = advance
         self._prepared = prepared
         self._by_root: dict[str, str] = {}
@@ -108,7 +108,7 @@ class RowWriter:
 
     def write(self, part: PartFile) -> bool:
         """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
-        ``write_all``, once all others are there. Raises ``InterruptedError`` once it must end.
+        ``write_all``, once all others are there. Raises ``Cancelled``.
         """
         self._workers.one(part, self._write)
         return part not in self._refused and all(part != damaged for damaged, _ in self.damaged)
@@ -290,7 +290,7 @@ class RowWriter:
         """Copy the blocks of a part, each with its number of rows."""
         share = _Share(part)
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
+            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.check):
                 view = memoryview(block)
                 for start in range(0, len(view), _PIECE_BYTES):
                     copy.write(view[start : start + _PIECE_BYTES])

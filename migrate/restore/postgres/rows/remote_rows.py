@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.destination import holds_lock
 from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.runtime.cancellation import CancellationToken
 
 
 class PostgresRows:
@@ -22,9 +22,9 @@ class PostgresRows:
         with connect(self._address) as connection:
             return holds_lock(connection, lead)
 
-    def writer(self, reader: BundleReader, *, workers: int, stop: threading.Event) -> RowWriter:
+    def writer(self, reader: BundleReader, *, workers: int, cancellation: CancellationToken) -> RowWriter:
         """Return a writer that reports no progress: the leading machine counts parts."""
-        return RowWriter(reader, self._address, workers=workers, advance=_ignore, stop=stop)
+        return RowWriter(reader, self._address, workers=workers, advance=_ignore, cancellation=cancellation)
 
 
 def _ignore(_rows: int, _size_bytes: int) -> None:

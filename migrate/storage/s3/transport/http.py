@@ -18,7 +18,7 @@ import urllib3.exceptions as http_errors
 from botocore.awsrequest import AWSRequest
 
 from exporters.header_bytes import bytes_of, from_latin_1
-from migrate.runtime.cancellation import is_halted
+from migrate.runtime.cancellation import PROCESS
 from migrate.storage.inflight_limit import flow_to
 from migrate.storage.s3.transport.crt_client import NO_REASON, Response
 
@@ -71,7 +71,7 @@ class Wire:
         try:
             answer = self._send("PUT", key, query, headers, data)
         except boto_errors.HTTPClientError:
-            if is_halted():
+            if PROCESS.is_cancelled:
                 raise
             return None  # maybe refused before the body was sent: botocore asks first (Expect)
         if answer is None or "etag" not in answer.headers:

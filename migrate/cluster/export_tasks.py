@@ -1,0 +1,84 @@
+"""A source's units exported by the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from typing import cast
+
+from exporters.api import Json, Shared, Source
+from exporters.limits import Limits
+from exporters.selection import Selection
+from migrate.bundle.commit_records import read_records
+from migrate.bundle.lease import Lease
+from migrate.case.model import Endpoint
+from migrate.cluster import protocol
+from migrate.cluster.machines import Machines
+from migrate.cluster.protocol import ExportJob, Reach
+from migrate.cluster.worker_pool import ClusterWorkerPool
+from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork, grow_to
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCluster:
+    """The machines of a cluster, for an export."""
+
+    machines: Machines
+    location: Endpoint
+    sources: Mapping[str, Endpoint]
+    selections: Mapping[str, Selection]
+    limits: Limits
+    prove: bool
+
+    def open_pool(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> UnitPool | None:
+        """Return the pool that does the units of a source; None where its snapshot cannot be joined."""
+        if not getattr(source, "shareable", False):
+            return None
+        job = ExportJob(
+            id=protocol.new_id(),
+            location=Reach.of(self.location),
+            lease=lease.id,
+            limited=self.machines.limit is not None,
+            name=source.name,
+            source=Reach.of(self.sources[source.name]),
+            selection=protocol.selection_json(self.selections[source.name]),
+            limits=protocol.limits_json(self.limits),
+            ticket=cast("Shared", work.snapshot).ticket,
+            attempts=work.attempts,
+            prove=self.prove,
+            strict=work.strict,
+            sealed_before=work.sealed_before,
+        )
+        codec = _UnitCodec(work, executor)
+        return ClusterWorkerPool(self.machines, job, codec, lease=lease, note=work.progress.note)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnitCodec:
+    """See ``worker_pool.ItemCodec``; each group is of one unit. What a worker calls done is read from its
+    commit record.
+    """
+
+    work: UnitWork
+    executor: Executor
+
+    def encode(self, item: Sequence[PlannedUnit]) -> Json:
+        (planned,) = item
+        return asdict(replace(planned.unit, spec=dict(planned.unit.spec)))
+
+    def size_bytes(self, item: Sequence[PlannedUnit]) -> int:
+        (planned,) = item
+        return 0 if planned.recorded else planned.unit.size_bytes
+
+    def decode(
+        self, answered: Sequence[tuple[Sequence[PlannedUnit], Json]]
+    ) -> Iterator[Sequence[SettledUnit]]:
+        work, units = self.work, [planned for (planned,), _ in answered]
+        ids = [planned.unit.id for planned in units]
+        records = read_records(work.store, work.source, ids, self.executor)
+        for planned, record in zip(units, records, strict=True):
+            count = work.progress.skip if planned.recorded else work.progress.advance
+            grow_to(work.progress, planned.unit, record.outcome)
+            count(items=record.outcome.items, size_bytes=record.outcome.size_bytes)
+            yield [(planned.unit, record)]
