@@ -1,7 +1,6 @@
 """What the Parquet of a bundle holds, read back by the code of ``verify --level full``."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
@@ -11,5 +10,4 @@ from migrate.verify import table_contents
 
 def check_parquet(reader: BundleReader, rows: Sequence[CatalogRow]) -> list[Finding]:
     """Return where the values of tables are not those that the catalog has."""
-    with ThreadPoolExecutor(2) as executor:
-        return list(table_contents.check(reader, rows, executor, ahead=2, digests=[]))
+    return list(table_contents.check(reader, rows, workers=2, digests=[]))

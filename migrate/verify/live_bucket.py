@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
@@ -16,11 +15,11 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
-from migrate.verify.thread_pool import in_parallel
 
 T = TypeVar("T")
 Pair = tuple[ObjectSummary, ObjectRow]
@@ -62,15 +61,16 @@ def compare_bucket(
             pairs = _pairs_of_versions(reader, source, destination, listed, findings)
         else:
             pairs = _pairs(reader, source, destination, listed, findings)
-        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-compare") as executor:
 
-            def compare(batch: list[Pair]) -> list[Finding]:
-                found = list(_compare(destination, batch, read_all=read_all))
-                progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
-                return found
+        def compare(batch: list[Pair]) -> list[Finding]:
+            found = list(_compare(destination, batch, read_all=read_all))
+            progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
+            return found
 
-            for found in in_parallel(executor, compare, _batches(pairs), ahead=workers + 1):
-                findings.extend(found)
+        pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1)
+        for _, found in run_all(pool, _batches(pairs)):
+            findings.extend(found)
+        findings.sort(key=lambda finding: finding.key)
         findings.extend(_extra(listed))
         progress.end()
     finally:

@@ -1,18 +1,37 @@
-"""The levels of a verification, put together."""
+"""The levels of a verification."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable
+from typing import TypeVar
 
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.bundle.table_digests import TableDigest
+from migrate.engines import registry
+from migrate.errors import DamageError
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
-from migrate.verify import file_presence, reconciliation_check, tag_file_checks
-from migrate.verify.file_presence import Counted
-from migrate.verify.full_check import Content
+from migrate.verify import (
+    file_presence,
+    reconciliation_check,
+    table_contents,
+    tag_file_checks,
+)
+from migrate.verify.file_hashes import check_file
+from migrate.verify.file_presence import Counted, check_payload
+from migrate.verify.object_contents import IndexWalk, PackJob
 from migrate.verify.outcome import Level, VerifyOutcome
+from migrate.verify.tag_file_checks import Expected, Tags, Unreadable, expected_files, finding_of
+
+Item = TypeVar("Item")
+
+PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
+"""Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
 
 
 def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> VerifyOutcome:
@@ -30,10 +49,9 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     counted = Counted()
     digests: list[TableDigest] = []
     if level is Level.FULL:
-        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-verify") as executor:
-            content = Content(store, known, executor, progress, ahead=workers * 2)
-            content.check(findings, counted)
-            digests = content.digests
+        full = _FullCheck(store, known, workers, progress)
+        full.check(findings, counted)
+        digests = full.digests
     else:
         for _ in file_presence.check_payload(store, known, findings, counted):
             progress.advance(items=1)
@@ -44,3 +62,93 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     return VerifyOutcome(
         ordered, counted.files, counted.size_bytes, digests, known.info.id if known.info else ""
     )
+
+
+class _FullCheck:
+    """Level ``full``: every byte is hashed once. Objects in packs and values in tables are compared with index and
+    catalog.
+    """
+
+    def __init__(self, store: Store, tags: Tags, workers: int, progress: Progress) -> None:
+        self._store = store
+        self._tags = tags
+        self._workers = workers
+        self._progress = progress
+        self._hashed: set[str] = set()
+        self.digests: list[TableDigest] = []
+        """Of tables whose every value was read."""
+
+    def check(self, findings: list[Finding], counted: Counted) -> None:
+        """Read everything. Payload that is missing or has another size is told by the listing, and
+        counted.
+        """
+        reader, rows = self._open(findings)
+        if reader is not None:
+            for source in reader.sources:
+                self._check_objects(reader, source, rows, findings)
+        present = check_payload(self._store, self._tags, findings, counted)
+        rest = (file for file, _ in present if file.key not in self._hashed)
+        files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(self._check_file)
+        for _, found in run_all(files, rest):
+            findings.extend(found)
+        if reader is not None:
+            # Few threads, too: memory that one has used is not lent to another.
+            workers = min(self._workers, PARTS_AT_ONCE)
+            findings.extend(table_contents.check(reader, rows, workers=workers, digests=self.digests))
+
+    def _pool(self, work: Callable[[Item], list[Finding]]) -> ThreadWorkerPool[Item, list[Finding]]:
+        return ThreadWorkerPool(work, self._workers, name="moveout-verify", ahead=self._workers)
+
+    def _open(self, findings: list[Finding]) -> tuple[BundleReader | None, list[CatalogRow]]:
+        """Return what can be checked beyond hashes: nothing, where the tag files or the catalog are damaged
+        (which is a finding already, or becomes one).
+        """
+        if not self._tags.sound.issuperset(REQUIRED):
+            return None, []
+        try:
+            reader = BundleReader(self._store)
+            return reader, reader.catalog()
+        except DamageError as exc:
+            findings.append(finding_of(exc, "cannot be read"))
+            return None, []
+
+    def _check_objects(
+        self, reader: BundleReader, source: str, rows: list[CatalogRow], findings: list[Finding]
+    ) -> None:
+        engine = registry.find(reader.sources[source].kind)
+        if engine is None or engine.contents != "objects":
+            return
+        files = self._source_files(source)
+        walk = IndexWalk(reader, source, files, findings)
+        try:
+            packs: ThreadWorkerPool[PackJob, list[Finding]] = self._pool(self._check_pack)
+            for _, found in run_all(packs, walk.packs()):
+                findings.extend(found)
+        except DamageError as exc:
+            findings.append(finding_of(exc, "cannot be read"))
+            return
+        listed = sum(row.items for row in rows if row.source == source and row.kind == "bucket")
+        if walk.exported != listed:
+            key = layout.source_file(source, "index/")
+            findings.append(Finding(key, "rows that say exported", str(listed), str(walk.exported)))
+
+    def _source_files(self, source: str) -> dict[str, Expected]:
+        """Return packs, large files and index files of a source; what cannot be read of the list is told
+        elsewhere.
+        """
+        found: dict[str, Expected] = {}
+        prefixes = tuple(layout.source_file(source, kind) for kind in ("packs/", "large/", "index/"))
+        try:
+            for file in expected_files(self._store, self._tags, []):
+                if file.key.startswith(prefixes):
+                    found[file.key] = file
+        except Unreadable:
+            pass
+        return found
+
+    def _check_pack(self, job: PackJob) -> list[Finding]:
+        self._hashed.add(job.file.key)
+        return check_file(self._store, self._progress, job.file, job.members)
+
+    def _check_file(self, file: Expected) -> list[Finding]:
+        return check_file(self._store, self._progress, file)

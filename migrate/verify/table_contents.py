@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,50 +16,73 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_digests import TableDigest
 from migrate.engines import registry
 from migrate.errors import DamageError
-from migrate.verify.thread_pool import in_parallel
+from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _TablePart:
     key: str
     rows: int
 
 
+@dataclass(slots=True)
+class _TableCheck:
+    """A table, and what was read of it so far, by part."""
+
+    row: CatalogRow
+    part_reader: PartReader
+    parts: Sequence[_TablePart]
+    read: dict[str, Tally] = field(default_factory=dict)
+    ended: int = 0
+    digest: TableDigest | None = None
+
+    def take(self, part: _TablePart, found: Tally | Finding) -> Iterator[Finding]:
+        """Take what was read of a part; yield what is wrong with it, and after the last one with the table."""
+        self.ended += 1
+        if isinstance(found, Finding):
+            yield found
+        else:
+            self.read[part.key] = found
+            if found.rows != part.rows:
+                yield Finding(part.key, f"rows of {_label(self.row)}", str(part.rows), str(found.rows))
+        if self.ended == len(self.parts):
+            yield from self.finish()
+
+    def finish(self) -> Iterator[Finding]:
+        """Yield what differs in the whole table; nothing where a part could not be read."""
+        if len(self.read) < len(self.parts):
+            return
+        row, total = self.row, sum(self.read.values(), Tally())
+        self.digest = TableDigest(row.source, row.schema, row.name, total.rows, to_hex(total.digest))
+        yield from _compare(row, total, self.read)
+        self.read.clear()
+
+
 def check(
-    reader: BundleReader,
-    rows: Sequence[CatalogRow],
-    executor: Executor,
-    *,
-    ahead: int,
-    digests: list[TableDigest],
+    reader: BundleReader, rows: Sequence[CatalogRow], *, workers: int, digests: list[TableDigest]
 ) -> Iterator[Finding]:
     """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
     whole tables.
     """
+    tables: list[_TableCheck] = []
     for row in rows:
         engine = registry.find(reader.sources[row.source].kind)
         if not row.has_rows or engine is None or not engine.part_reader:
             continue
-        part_reader = part_reader_of(engine)
         try:
-            parts = [_Part(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
+            parts = [_TablePart(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
         except (KeyError, TypeError, ValueError) as exc:
             yield Finding(layout.CATALOG, f"{_label(row)} has no list of parts", found=repr(exc))
             continue
-        read: dict[str, Tally] = {}
-        found = in_parallel(executor, partial(_tally, part_reader, reader), parts, ahead=ahead)
-        for part, tally in zip(parts, found, strict=True):
-            if isinstance(tally, Finding):
-                yield tally
-                continue
-            read[part.key] = tally
-            if tally.rows != part.rows:
-                yield Finding(part.key, f"rows of {_label(row)}", str(part.rows), str(tally.rows))
-        if len(read) < len(parts):
-            continue
-        total = sum(read.values(), Tally())
-        digests.append(TableDigest(row.source, row.schema, row.name, total.rows, to_hex(total.digest)))
-        yield from _compare(row, total, read)
+        table = _TableCheck(row, part_reader_of(engine), parts)
+        tables.append(table)
+        if not parts:
+            yield from table.finish()
+    items = ((table, part) for table in tables for part in table.parts)
+    pool = ThreadWorkerPool(partial(_tally, reader), workers, name="moveout-verify-tables", ahead=workers)
+    for (table, part), found in run_all(pool, items):
+        yield from table.take(part, found)
+    digests.extend(table.digest for table in tables if table.digest is not None)
 
 
 def _compare(row: CatalogRow, total: Tally, read: Mapping[str, Tally]) -> Iterator[Finding]:
@@ -90,7 +112,8 @@ def _chunks(
             yield Finding(keys[0], what, str(chunk["digest"]), to_hex(tally.digest))
 
 
-def _tally(part_reader: PartReader, reader: BundleReader, part: _Part) -> Tally | Finding:
+def _tally(reader: BundleReader, item: tuple[_TableCheck, _TablePart]) -> Tally | Finding:
+    part_reader, part = item[0].part_reader, item[1]
     try:
         with reader.open(part.key) as file:
             return part_reader.tally_part(file, part.rows)
