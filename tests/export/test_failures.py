@@ -274,5 +274,5 @@ def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
 
 
 def test_as_many_units_run_at_once_as_there_are_workers(store):
-    meeting = threading.Barrier(8, timeout=10)
-    assert go(store, Numbers(on_export=lambda _: meeting.wait()), workers=8).complete
+    meeting = threading.Barrier(10, timeout=10)
+    assert go(store, Numbers(on_export=lambda _: meeting.wait()), workers=10).complete
