@@ -8,38 +8,33 @@ bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, TypeVar
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError
 
-CATALOG_SCHEMA = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("number", pa.int64(), nullable=False),
-        pa.field("schema", pa.string(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("items", pa.int64(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),
-        pa.field("position", pa.string(), nullable=False),
-        pa.field("details", pa.string(), nullable=False),
-    ]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CATALOG = (
+    "source",
+    "kind",
+    "number",
+    "schema",
+    "name",
+    "items",
+    "size_bytes",
+    "digest",
+    "position",
+    "details",
 )
-LOSSES_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=False) for name in ("source", "item", "property", "reason")]
-)
-GAPS_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=False) for name in ("source", "item", "disposition", "reason")]
-)
+_LOSSES = ("source", "item", "property", "reason")
+_GAPS = ("source", "item", "disposition", "reason")
+_INTEGERS = {"number", "items", "size_bytes"}
 _BATCH = 20_000
 T = TypeVar("T")
 
@@ -69,7 +64,7 @@ class CatalogRow:
 
 def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
     """Write ``catalog.parquet``."""
-    _write(file, CATALOG_SCHEMA, map(_from_catalog_row, rows))
+    _write(file, _CATALOG, map(_from_catalog_row, rows))
 
 
 def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
@@ -90,23 +85,19 @@ def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
 
 def write_losses(file: BinaryIO, rows: Iterable[tuple[str, Loss]]) -> int:
     """Write (source, loss) pairs as ``losses.parquet``; return how many."""
-    return _write(
-        file, LOSSES_SCHEMA, ((source, loss.item, loss.property, loss.reason) for source, loss in rows)
-    )
+    return _write(file, _LOSSES, ((source, loss.item, loss.property, loss.reason) for source, loss in rows))
 
 
 def write_gaps(file: BinaryIO, rows: Iterable[tuple[str, Gap]]) -> int:
     """Write (source, gap) pairs as ``gaps.parquet``; return how many."""
-    return _write(
-        file, GAPS_SCHEMA, ((source, gap.item, gap.disposition, gap.reason) for source, gap in rows)
-    )
+    return _write(file, _GAPS, ((source, gap.item, gap.disposition, gap.reason) for source, gap in rows))
 
 
 def read_catalog(file: Any, key: str) -> list[CatalogRow]:
     """Read what ``write_catalog`` wrote, from a file that pyarrow can read. Raises ``DamageError`` that
     names ``key``.
     """
-    return list(_read(file, key, CATALOG_SCHEMA, _to_catalog_row))
+    return list(_read(file, key, _CATALOG, _to_catalog_row))
 
 
 def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
@@ -114,7 +105,7 @@ def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
     return _read(
         file,
         key,
-        LOSSES_SCHEMA,
+        _LOSSES,
         lambda row: (row["source"], Loss(row["item"], row["property"], row["reason"])),
     )
 
@@ -124,13 +115,13 @@ def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
     return _read(
         file,
         key,
-        GAPS_SCHEMA,
+        _GAPS,
         lambda row: (row["source"], Gap(row["item"], row["disposition"], row["reason"])),
     )
 
 
 def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
-    values = {name: getattr(row, name) for name in CATALOG_SCHEMA.names}
+    values = {name: getattr(row, name) for name in _CATALOG}
     for name in ("position", "details"):
         values[name] = canonical_json.encode(values[name]).decode("ascii")
     return tuple(values.values())
@@ -143,8 +134,23 @@ def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
     return CatalogRow(**{**row, **said})
 
 
-def _write(file: BinaryIO, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> int:
-    count = 0
+def losses_schema() -> pa.Schema:
+    """Return the columns of the loss ledger."""
+    return _schema(_LOSSES)
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and many commands read no Parquet
+
+    types = (pa.int64() if name in _INTEGERS else pa.string() for name in names)
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in zip(names, types, strict=True)])
+
+
+def _write(file: BinaryIO, names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> int:
+    import pyarrow as pa  # noqa: PLC0415  see _schema
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    count, schema = 0, _schema(names)
     rows = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while batch := list(islice(rows, _BATCH)):
@@ -157,7 +163,11 @@ def _write(file: BinaryIO, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -
     return count
 
 
-def _read(file: Any, key: str, schema: pa.Schema, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+def _read(file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    import pyarrow as pa  # noqa: PLC0415  see _schema
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    schema = _schema(names)
     try:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_BATCH, columns=schema.names):

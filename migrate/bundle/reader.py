@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from exporters.api import Gap, Loss
 from migrate.bundle import catalog, identity, layout, reconciliation, tag_files
@@ -24,6 +22,9 @@ from migrate.bundle.tag_files import ManifestEntry
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _INDEX_BATCH = 10_000
 REQUIRED = (
@@ -145,6 +146,9 @@ class BundleReader:
         """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that
         names the file.
         """
+        import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and few commands read an index
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
         for file in self.source_files(source, "index/objects-"):
             try:
                 with pq.ParquetFile(self.open(file.key, size_bytes=file.size_bytes)) as parquet:

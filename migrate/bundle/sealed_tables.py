@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from exporters.api import Gap, Loss
 from migrate.bundle import catalog, layout
@@ -16,6 +14,9 @@ from migrate.bundle.progress_database import Ledger
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _INDEX_BATCH = 10_000
 
@@ -56,6 +57,8 @@ class Sealing:
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index."""
+        import pyarrow.parquet as pq  # noqa: PLC0415  a third of a second of a start, and few commands seal
+
         prefix = layout.source_file(source, "index/objects-")
         for file in self.ledger.files():
             if file.key.startswith(prefix):

@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Protocol
 
 from exporters.api import Gap, Loss
 from migrate.bundle.catalog import CatalogRow
@@ -16,6 +14,9 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.identity import BundleInfo
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.table_digests import TableDigest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHOWN_TABLES = 200
 SHOWN_GAPS = 200
@@ -167,6 +168,7 @@ def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> li
     buckets = [row for row in rows if row.source == source and row.kind == "bucket"]
     if not any("index_files" in row.details for row in buckets):
         return []
+    import pyarrow as pa  # noqa: PLC0415  as for the next
     import pyarrow.compute as pc  # noqa: PLC0415  50 ms, which verbs need not wait for that only write a small page
 
     skip = len(str(buckets[0].details.get("prefix", "")))

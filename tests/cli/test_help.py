@@ -59,16 +59,28 @@ except SystemExit:
 """
 
 
+def imported_by(*words, cwd):
+    command = [sys.executable, "-c", START, *words]
+    said = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False).stdout
+    return said.rpartition("imported")[2].split()
+
+
 def test_the_list_of_commands_imports_none_of_them():
-    for words in (["--help"], ["--version"]):
-        command = [sys.executable, "-c", START, *words]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert said.rpartition("imported")[2].split() == [
+    for word in ("--help", "--version"):
+        assert imported_by(word, cwd=None) == [
             "migrate.cli",
             "migrate.errors",
             "migrate.runtime",
             "migrate.runtime.malloc",
         ]
+
+
+def test_a_command_imports_only_what_it_needs(tmp_path):
+    for words in (["export", "--help"], ["transfer", "--help"], ["verify", "--help"], ["keys", "--help"]):
+        assert {name.partition(".")[0] for name in imported_by(*words, cwd=tmp_path)} == {"migrate"}, words
+    (tmp_path / "empty").mkdir()
+    status = imported_by("status", "empty", cwd=tmp_path)
+    assert [name for name in status if not name.startswith("migrate.") or "custody" in name] == []
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.custody.tree import leaf_json
 from migrate.errors import DamageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SEED_BYTES = 32
 _SALT = 16
@@ -62,6 +62,8 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
 
 def objects(batch: pa.RecordBatch, source: str) -> list[str]:
     """Return the items of rows of an index as JSON. Raises ``DamageError``."""
+    import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and few commands read an index
+
     try:
         columns = [_column(name, batch.column(name)) for name in _COLUMNS]
     except (KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as exc:
@@ -81,6 +83,9 @@ def objects(batch: pa.RecordBatch, source: str) -> list[str]:
 
 def _column(name: str, column: pa.Array) -> list[Any]:
     """Return a column as JSON texts; of keys with their names."""
+    import pyarrow as pa  # noqa: PLC0415  see above
+    import pyarrow.compute as pc  # noqa: PLC0415
+
     if pa.types.is_timestamp(column.type):
         column = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
     if name == "key":

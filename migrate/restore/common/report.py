@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from exporters.api import Loss
 from migrate.bundle import canonical_json
-from migrate.bundle.catalog import LOSSES_SCHEMA
+from migrate.bundle.catalog import losses_schema
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
 
@@ -53,7 +53,7 @@ class RestoreReport:
     def write_losses(self, losses: Iterable[Loss]) -> None:
         """Write the loss ledger, streamed."""
         rows = ((self._source, loss.item, loss.property, loss.reason) for loss in losses)
-        with self._table("losses.parquet", LOSSES_SCHEMA) as write:
+        with self._table("losses.parquet", losses_schema()) as write:
             while batch := list(islice(rows, _BATCH)):
                 self.losses += len(batch)
                 write([tuple(_text(value) for value in row) for row in batch])
