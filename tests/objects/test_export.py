@@ -98,8 +98,8 @@ def test_the_exporter_loads_all_that_it_uses() -> None:
     """In a process of its own: in this one other tests have imported ``pyarrow.compute``."""
     program = """if True:
         import pyarrow as pa
-        from exporters.objects import summary, rows
-        summary._count(rows.INDEX.empty_table(), summary.Tally())
+        from exporters.objects import index_rows, source_summary
+        source_summary._count(index_rows.INDEX.empty_table(), source_summary.Tally())
     """
     subprocess.run([sys.executable, "-c", program], check=True)
 

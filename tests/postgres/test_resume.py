@@ -27,7 +27,7 @@ SMALL_CHUNK = 512 * 1024
 _EXPORT = """
 import sys
 from pathlib import Path
-from exporters.postgres import plan
+from exporters.postgres import chunk_plan as plan
 from exporters.postgres.snapshot import PostgresSnapshot
 from tests.postgres.databases import export_database
 import time

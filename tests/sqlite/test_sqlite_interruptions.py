@@ -36,7 +36,7 @@ ACCOUNTS, MONEY = 2000, 1000
 _EXPORT = """
 import sys, time
 from pathlib import Path
-from exporters.sqlite import plan
+from exporters.sqlite import chunk_plan as plan
 from exporters.sqlite.snapshot import SqliteSnapshot
 from tests.sqlite.databases import export_file
 plan.CHUNK_BYTES = {chunk}
@@ -51,7 +51,7 @@ export_file(Path(sys.argv[1]), Path(sys.argv[2]))
 _RESTORE = """
 import sys, time
 from pathlib import Path
-from migrate.restore.sqlite import database as sqlite, rows as sqlite_rows
+from migrate.restore.sqlite import load_rows as sqlite_rows, restore as sqlite
 from tests.sqlite.databases import restore_file
 sqlite_rows.COMMIT_ROWS = 1
 real, real_complete = sqlite_rows._write, sqlite._complete

@@ -9,7 +9,7 @@ import pytest
 _MANY = """
 import re, sys
 from pathlib import Path
-from migrate import heap
+from migrate.runtime import malloc
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -23,7 +23,7 @@ for _ in range(8):
 before = resident()
 parts.clear()
 if sys.argv[1] == "given back":
-    heap.give_back()
+    malloc.give_back()
 print(before - resident())
 """
 
