@@ -311,7 +311,7 @@ class Host(Protocol):
 
 
 class Exporter(Protocol):
-    """A kind of source; found by the entry-point group ``moveout.exporters``, whose entries are named by URL scheme."""
+    """Opens sources of one engine; see ``exporters.engine.Engine``. Made without arguments."""
 
     def open(self, name: str, url: str, host: Host) -> Source:
         """Open a source and prove that it can be reached and read. Raises ``SourceError``."""

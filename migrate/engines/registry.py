@@ -52,6 +52,12 @@ def engines() -> Sequence[Engine]:
     return _installed()[0]
 
 
+def reload() -> None:
+    """Look for installed engines again."""
+    _by_scheme.cache_clear()
+    _installed.cache_clear()
+
+
 @cache
 def _by_scheme() -> Mapping[str, Engine]:
     return {scheme: engine for engine in engines() for scheme in engine.schemes}

@@ -1,10 +1,13 @@
-"""Every exporter keeps the contract that others are asked to keep, and the documented example does too."""
+"""Every engine keeps the contract that others are asked to keep, and the documented example does too."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
 import sys
-import types
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -13,49 +16,51 @@ import exporters.mysql.chunk_plan as mysql_plan
 import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from exporters.api import Source
-from exporters.engine import exporter_of
-from exporters.mysql import MysqlExporter
 from exporters.objects import ObjectExporter
-from exporters.postgres import PostgresExporter
-from exporters.sqlite import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
-from migrate.bundle.reader import BundleReader
 from migrate.engines import registry
-from migrate.export import export
-from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location
+from migrate.errors import UsageError
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.verify import Level, verify
+from migrate.testing import EngineContract
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres
 from tests.sqlite import databases as sqlite
 from tests.tools.clients import boto_client
 
 CHUNK_BYTES = 32 * 2**10
-GUIDE = Path(__file__).parents[2] / "docs/guides/write-an-exporter.md"
+EXAMPLE = Path(__file__).parents[1] / "examples/toy_engine.py"
+GUIDE = Path(__file__).parents[2] / "docs/guides/add-an-engine.md"
 
 
-class TestPostgres(ExporterContract):
+class TestPostgres(EngineContract):
     """Two tables, one of several chunks."""
 
     @pytest.fixture(autouse=True)
     def database(self, postgres, monkeypatch):
         monkeypatch.setattr(postgres_plan, "CHUNK_BYTES", CHUNK_BYTES)
+        self.server = postgres
         self.url = postgres.database()
         self.sql(
+            self.url,
             "CREATE TABLE big AS SELECT n, md5(n::text) AS text FROM generate_series(1, 2000) n;"
-            "CREATE TABLE empty (a numeric(10,2))"
+            "CREATE TABLE empty (a numeric(10,2))",
         )
 
-    def sql(self, script):
-        postgres.run_sql(self.url, script)
-
-    def open(self) -> Source:
-        return PostgresExporter().open("app", self.url, StandaloneHost())
+    def sql(self, url, script):
+        postgres.run_sql(url, script)
 
     def change(self):
-        self.sql("UPDATE big SET text = 'changed' WHERE n = 1000; INSERT INTO empty VALUES (1)")
+        self.sql(self.url, "UPDATE big SET text = 'changed' WHERE n = 1000; INSERT INTO empty VALUES (1)")
         return True
+
+    def new_destination(self):
+        return self.server.database()
+
+    def fill(self, url):
+        self.sql(url, "CREATE TABLE other (a int); INSERT INTO other VALUES (1)")
+
+    def alter(self, url):
+        self.sql(url, "UPDATE big SET text = 'altered' WHERE n = 7")
 
 
 class TestMariadb(TestPostgres):
@@ -64,18 +69,17 @@ class TestMariadb(TestPostgres):
     @pytest.fixture(autouse=True)
     def database(self, mariadb, monkeypatch):
         monkeypatch.setattr(mysql_plan, "CHUNK_BYTES", CHUNK_BYTES)
+        self.server = mariadb
         self.url = mariadb.database()
         self.sql(
+            self.url,
             "CREATE TABLE big (n int PRIMARY KEY, text varchar(40));"
             "INSERT INTO big SELECT seq, MD5(seq) FROM seq_1_to_2000;"
-            "CREATE TABLE empty (a decimal(10,2)); ANALYZE TABLE big"
+            "CREATE TABLE empty (a decimal(10,2)); ANALYZE TABLE big",
         )
 
-    def sql(self, script):
-        mysql.run_sql(self.url, script)
-
-    def open(self) -> Source:
-        return MysqlExporter().open("app", self.url, StandaloneHost())
+    def sql(self, url, script):
+        mysql.run_sql(url, script)
 
 
 class TestSqlite(TestPostgres):
@@ -84,22 +88,25 @@ class TestSqlite(TestPostgres):
     @pytest.fixture(autouse=True)
     def database(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sqlite_plan, "CHUNK_BYTES", CHUNK_BYTES)
-        self.path = tmp_path / "source.db"
+        self.folder = tmp_path / "source"
+        self.folder.mkdir()
+        self.url = sqlite.url_of(self.folder / "source.db")
         self.sql(
+            self.url,
             "CREATE TABLE big (n INTEGER PRIMARY KEY, text);"
             "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 2000)"
             " INSERT INTO big SELECT n, hex(n * 1234567) FROM s;"
-            "CREATE TABLE empty (a)"
+            "CREATE TABLE empty (a)",
         )
 
-    def sql(self, script):
-        sqlite.run_sql(self.path, script)
+    def sql(self, url, script):
+        sqlite.run_sql(Path(url.removeprefix("sqlite://")), script)
 
-    def open(self) -> Source:
-        return SqliteExporter().open("app", sqlite.url_of(self.path), StandaloneHost())
+    def new_destination(self):
+        return sqlite.url_of(self.folder.parent / "destination.db")
 
     def host_files(self):
-        return {file.name: file.read_bytes() for file in self.path.parent.iterdir()}
+        return {file.name: file.read_bytes() for file in self.folder.iterdir()}
 
 
 class BucketHost(StandaloneHost):
@@ -124,59 +131,93 @@ class TestObjects(ExporterContract):
         return ObjectExporter().open("app", f"s3://{self.name}?profile={self.profile}", BucketHost())
 
 
-def example() -> dict[str, object]:
-    """The names that the guide's code defines, the contract included."""
-    module = types.ModuleType("csv_directory")
-    for block in re.findall(
-        r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    ):
-        exec(compile(block, str(GUIDE), "exec"), module.__dict__)
-    return module.__dict__
-
-
-EXAMPLE = example()
-TestExample = EXAMPLE["TestCsvExporter"]
-
-
-def test_the_example_makes_a_bundle_that_others_read(tmp_path):
-    folder, location = tmp_path / "csv", tmp_path / "bundle"
-    folder.mkdir()
-    (folder / "people.csv").write_text('id,name\n1,Ada\n2,"Grace\nHopper"\n')
-    (folder / "towns.csv").write_text("name\nLondon\n")
-    source = EXAMPLE["CsvExporter"]().open("old", f"csvdir://{folder}", StandaloneHost())
-    outcome = export([source], open_location(str(location)), workers=2, progress=Silent())
-    assert outcome.complete, outcome.sources
-    store = open_location(str(location))
-    assert verify(store, Level.FULL, workers=2, progress=Silent()).findings == []
-    assert [row.items for row in BundleReader(store).catalog()] == [2, 1]
-    rows = duckdb.sql(f"SELECT * FROM '{location}/data/old/tables/1/*.parquet' ORDER BY id").fetchall()
-    assert rows == [("1", "Ada"), ("2", "Grace\nHopper")]
-
-
-def test_an_exporter_of_another_package_is_found_by_its_scheme(tmp_path, monkeypatch):
-    """As ``pip install`` would leave it: a module and its entry position."""
-    code = re.search(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    declared = re.search(
-        r"^```toml\n\[.*?\"(.*?)\"\]\n(.*?)\n```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert code
-    assert declared
-    (tmp_path / "csv_directory.py").write_text(code[1])
-    information = tmp_path / "csv_directory-1.dist-info"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The example as ``pip install`` would leave it: a module and its entry point; return the environment of it."""
+    folder = tmp_path_factory.mktemp("installed")
+    shutil.copy(EXAMPLE, folder)
+    information = folder / "toy_engine-1.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: csv-directory\nVersion: 1\n")
-    (information / "entry_points.txt").write_text(f"[{declared[1]}]\n{declared[2].replace(chr(34), '')}\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-engine\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[moveout.engines]\ncsvdir = toy_engine:ENGINE\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        registry.reload()
+        yield {**os.environ, "PYTHONPATH": str(folder)}
+    sys.modules.pop("toy_engine", None)
+    registry.reload()
+
+
+def guide() -> dict[str, Any]:
+    """The names that the guide's test defines."""
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(blocks[-1], str(GUIDE), "exec"), names)
+    return names
+
+
+class TestExample(guide()["TestCsv"]):
+    """The engine of the guide, by the test of the guide."""
+
+    @pytest.fixture(autouse=True)
+    def is_installed(self, installed):
+        """Nothing else is needed."""
+
+
+def test_the_example_works_through_every_command(installed, tmp_path):
+    """Another package's engine is exported, checked, restored and compared as moveout's own are."""
+    old, new, location = tmp_path / "old", tmp_path / "new", tmp_path / "bundle"
+    old.mkdir()
+    people = "".join(f'{n},"Ada\nthe {n}th"\n' for n in range(1500))
+    (old / "people.csv").write_text(f"id,name\n{people}")
+    (old / "Towns ä.csv").write_text("name\nLondon\n")
+
+    def moveout(*words, code=0):
+        command = [Path(sys.executable).with_name("moveout"), *words, "--json"]
+        done = subprocess.run(
+            command, env=installed, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr + done.stdout
+        return json.loads(done.stdout).get("result")
+
+    moveout("plan", f"app=csvdir://{old}")
+    moveout("export", f"app=csvdir://{old}", "--to", location, "--prove")
+    rows = duckdb.sql(f"SELECT count(*) FROM '{location}/data/app/tables/2/*.parquet'").fetchall()
+    assert rows == [(1500,)]
+    moveout("verify", location, "--level", "full")
+    moveout("restore", location, f"app=csvdir://{new}")
+    assert {file.name: file.read_bytes() for file in new.iterdir()} == {
+        file.name: file.read_bytes() for file in old.iterdir()
+    }
+    moveout("verify", location, "--against", f"app=csvdir://{new}")
+    (new / "people.csv").write_text((new / "people.csv").read_text().replace("the 7th", "the 8th"))
+    [compared] = moveout("verify", location, "--against", f"app=csvdir://{new}", code=6)["compared"]
+    assert "1 only in the bundle, 1 only in the database" in compared["findings"][0]["what"]
+    moveout("restore", location, f"app=csvdir://{new}", code=2)
+
+
+def test_the_guide_shows_the_example():
+    assert EXAMPLE.read_text(encoding="utf-8") in GUIDE.read_text(encoding="utf-8")
+
+
+def test_an_engine_that_cannot_be_loaded_leaves_the_others_and_is_named(tmp_path, monkeypatch):
+    information = tmp_path / "broken-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[moveout.engines]\na = no_such_module:ENGINE\nzz = migrate.engines.s3:ENGINE\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    url = f"csvdir://{tmp_path}"
-    for cached in (registry._installed, registry._by_scheme):
-        cached.cache_clear()
+    registry.reload()
     try:
-        assert type(exporter_of(registry.engine_for(url, url))).__name__ == "CsvExporter"
+        assert registry.engine_for("sqlite:///a.db", "").name == "SQLite"
+        with pytest.raises(UsageError) as caught:
+            registry.engine_for("nosuch://x", "nosuch://x")
     finally:
-        for cached in (registry._installed, registry._by_scheme):
-            cached.cache_clear()
-    sys.modules.pop("csv_directory")
-    shutil.rmtree(information)
+        registry.reload()
+    assert "a cannot be loaded: ModuleNotFoundError" in str(caught.value)
+    assert "zz cannot be loaded: its scheme is that of S3" in str(caught.value)
+    assert "sqlite://" in caught.value.next_step
 
 
 def test_the_contract_notices_an_exporter_that_counts_only_what_it_exported(tmp_path):
@@ -194,9 +235,10 @@ def test_the_contract_notices_an_exporter_that_counts_only_what_it_exported(tmp_
             return source
 
     contract = Careless()
-    contract.path = tmp_path / "source.db"
+    contract.url = sqlite.url_of(tmp_path / "source.db")
     contract.sql(
-        "CREATE TABLE a (x); INSERT INTO a VALUES (1), (2); CREATE TABLE b (x); INSERT INTO b VALUES (3)"
+        contract.url,
+        "CREATE TABLE a (x); INSERT INTO a VALUES (1), (2); CREATE TABLE b (x); INSERT INTO b VALUES (3)",
     )
     with pytest.raises(AssertionError):
         contract.test_what_is_missing_is_never_called_complete()

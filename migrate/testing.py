@@ -1,0 +1,192 @@
+"""The contract of engines as tests, for whoever writes one: everything from the export to a repeated restore.
+
+Subclass ``EngineContract``, say where the data and an empty destination are, and let pytest run it. It contains
+``exporters.testing.ExporterContract``, which is enough for an engine that only exports. The engine must be installed,
+with its entry point: one test kills a restore that runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from exporters.api import Source
+from exporters.engine import Engine, exporter_of, live_reader_of
+from exporters.row_digest import Tally, to_hex
+from exporters.testing import ExporterContract, StandaloneHost
+from migrate.bundle.reader import BundleReader
+from migrate.case.model import Endpoint
+from migrate.engines import registry
+from migrate.errors import NotEmptyError
+from migrate.export import export
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.restorer import RestoreRequest, finished_restores, missing_from, restore_source
+from migrate.runtime.progress import Progress, Silent
+from migrate.storage.registry import open_location
+from migrate.verify import Level, verify
+from migrate.verify.compare import compare_source
+
+SOURCE = "app"
+
+
+class EngineContract(ExporterContract):
+    """Each method that begins with ``test_`` is one guarantee. Set ``url``, the source's, in a fixture. The largest
+    table should have several parts.
+    """
+
+    url: str = ""
+
+    def new_destination(self) -> str:
+        """Return the URL of another empty destination."""
+        raise NotImplementedError
+
+    def fill(self, url: str) -> None:
+        """Put something into an empty destination that is not the bundle's."""
+        raise NotImplementedError
+
+    def alter(self, url: str) -> None:
+        """Change one value of a row in a restored destination."""
+        raise NotImplementedError
+
+    def open(self) -> Source:
+        """Open the source by its URL."""
+        return exporter_of(self.engine).open(SOURCE, self.url, StandaloneHost())
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, as the registry finds it."""
+        return registry.engine_for(self.url, self.url)
+
+    @contextmanager
+    def _bundle(self) -> Iterator[BundleReader]:
+        with TemporaryDirectory() as directory:
+            store = open_location(directory)
+            source = self.open()
+            try:
+                outcome = export([source], store, workers=self.workers, progress=Silent())
+            finally:
+                source.close()
+            assert outcome.complete, outcome
+            yield BundleReader(store)
+
+    def _restore(self, reader: BundleReader, url: str) -> RestoreOutcome:
+        return restore_source(RestoreRequest(reader, SOURCE, url, self.workers, Silent()), url)
+
+    def _live(self, url: str) -> Mapping[tuple[str, str], Tally]:
+        reader = live_reader_of(self.engine)
+        return dict(reader.live_tables(url, secrets={}, workers=self.workers, advance=lambda *_: None))
+
+    def _differences(self, reader: BundleReader, url: str) -> Sequence[object]:
+        """Return what ``verify --against`` says."""
+        records = finished_restores(reader, SOURCE, url, secrets={})
+        findings = compare_source(
+            reader,
+            SOURCE,
+            Endpoint(url),
+            workers=self.workers,
+            progress=Silent(),
+            read_all=True,
+            digests=[],
+            accepted=[record.accepts for record in records],
+        )
+        return [*findings, *missing_from(reader, SOURCE, records)]
+
+    def test_parquet_has_the_rows_that_were_exported(self) -> None:
+        """The part reader finds rows and digests of the catalog, of every table."""
+        with self._bundle() as reader:
+            found = verify(reader.store, Level.FULL, workers=self.workers, progress=Silent())
+            assert found.findings == []
+            tables = [row for row in reader.catalog() if row.has_rows]
+            assert [(table.name, table.rows, table.digest) for table in found.tables] == [
+                (table.name, table.items, table.digest) for table in tables
+            ]
+            assert any(table.items for table in tables), "the contract needs data"
+
+    def test_a_restored_database_has_the_rows_of_the_source(self) -> None:
+        """Digests of the source, the bundle and the destination are the same, and so says ``verify --against``."""
+        url = self.new_destination()
+        with self._bundle() as reader:
+            outcome = self._restore(reader, url)
+            assert (outcome.findings, outcome.left_out) == ((), ())
+            assert outcome.items == sum(row.items for row in reader.catalog())
+            assert self._differences(reader, url) == []
+            assert self._live(url) == self._live(self.url)
+            digests = {(row.schema, row.name): row.digest for row in reader.catalog() if row.has_rows}
+            assert {name: to_hex(tally.digest) for name, tally in self._live(url).items()} == digests
+            self.alter(url)
+            assert self._differences(reader, url)
+
+    def test_a_restore_that_is_repeated_changes_nothing(self) -> None:
+        """It says so, and writes nothing."""
+        url = self.new_destination()
+        with self._bundle() as reader:
+            first, before = self._restore(reader, url), self._live(url)
+            again = self._restore(reader, url)
+        assert (again.findings, again.left_out, again.items) == ((), (), first.items)
+        assert (again.size_bytes, again.skipped_items) == (0, again.items)
+        assert self._live(url) == before
+
+    def test_a_destination_with_something_else_is_refused(self) -> None:
+        """It is left as it was."""
+        url = self.new_destination()
+        self.fill(url)
+        before = self._live(url)
+        with self._bundle() as reader:
+            try:
+                self._restore(reader, url)
+            except NotEmptyError as exc:
+                assert exc.next_step  # noqa: PT017  the contract needs no pytest
+            else:
+                raise AssertionError("it was restored into")
+        assert self._live(url) == before
+
+    def test_a_restore_that_was_killed_goes_on(self) -> None:
+        """The same restore again brings the rest. Until then ``verify --against`` does not call it equal."""
+        url = self.new_destination()
+        with self._bundle() as reader:
+            words = [sys.executable, "-m", __name__, reader.store.location, url]
+            path = os.pathsep.join(filter(None, sys.path))
+            ended = subprocess.run(
+                words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+            )
+            assert ended.returncode == -signal.SIGKILL, f"the restore was not killed: {ended.stderr}"
+            assert self._differences(reader, url)
+            assert self._restore(reader, url).findings == ()
+            assert self._differences(reader, url) == []
+            assert self._live(url) == self._live(self.url)
+
+
+class _Killing(Silent):
+    """Kills the process once half of a restore's rows are written."""
+
+    def __init__(self) -> None:
+        self._left = 0.0
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        """Note how much there is to do."""
+        del size_bytes
+        self._left = items / 2 if what.startswith("restore") else 0.0
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Count, and kill."""
+        del size_bytes
+        if self._left > 0:
+            self._left -= items
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _restore_until_killed(location: str, url: str) -> None:
+    progress: Progress = _Killing()
+    reader = BundleReader(open_location(str(Path(location))))
+    restore_source(RestoreRequest(reader, SOURCE, url, 1, progress), url)
+
+
+if __name__ == "__main__":
+    _restore_until_killed(*sys.argv[1:])
