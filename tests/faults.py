@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
+from migrate.storage.api import (
+    PART_BYTES,
+    FileInfo,
+    MultipartStore,
+    NewFile,
+    Part,
+    Parts,
+    StoreWrapper,
+    Upload,
+)
 
 T = TypeVar("T")
 Call = Callable[[], Any]
@@ -116,21 +125,18 @@ class FaultPlan:
             raise AssertionError(f"planned faults that did not happen: {', '.join(missing)}")
 
 
-class Faulty:
+class Faulty(StoreWrapper):
     """A store to which the planned faults happen. The faults of ``list`` and ``uploads`` strike at the first
     row.
     """
 
     def __init__(self, store: MultipartStore, plan: FaultPlan) -> None:
-        self.inner = store
-        self.location = store.location
-        self.keeps_sha256 = store.keeps_sha256
-        self.together = store.together
+        super().__init__(store)
         self._plan = plan
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
-        return self._do("put", key, lambda: self.inner.put(key, data, sha256=sha256))
+        return self._do("put", key, lambda: self._store.put(key, data, sha256=sha256))
 
     def put_all(self, files: Sequence[NewFile]) -> None:
         """See ``Store.put_all``. A fault of ``put`` strikes between two files."""
@@ -139,60 +145,58 @@ class Faulty:
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
-        return self._do("create", key, lambda: self.inner.create(key, data))
+        return self._do("create", key, lambda: self._store.create(key, data))
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
         """See ``Store.replace``."""
-        return self._do("replace", key, lambda: self.inner.replace(key, data, etag=etag))
+        return self._do("replace", key, lambda: self._store.replace(key, data, etag=etag))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ``Store.read``."""
-        return self._do("read", key, lambda: self.inner.read(key, start, length))
+        return self._do("read", key, lambda: self._store.read(key, start, length))
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
-        return self._do("stat", key, lambda: self.inner.stat(key))
+        return self._do("stat", key, lambda: self._store.stat(key))
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``."""
-        yield from self._do("list", prefix, lambda: self.inner.list(prefix, start_after=start_after))
+        yield from self._do("list", prefix, lambda: self._store.list(prefix, start_after=start_after))
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
-        self._do("delete", key, lambda: self.inner.delete(key))
+        self._do("delete", key, lambda: self._store.delete(key))
 
     def delete_all(self, keys: Sequence[str]) -> None:
         """See ``Store.delete_all``."""
         for key in keys:
             self.delete(key)
 
-    def part_bytes(self, size_bytes: int) -> int:
-        """See ``MultipartStore.part_bytes``."""
-        return self.inner.part_bytes(size_bytes)
-
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
         """See ``MultipartStore.begin``."""
-        return self._do("begin", key, lambda: self.inner.begin(key, sha256=sha256, part_bytes=part_bytes))
+        return self._do("begin", key, lambda: self._store.begin(key, sha256=sha256, part_bytes=part_bytes))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``."""
-        yield from self._do("uploads", prefix, lambda: self.inner.uploads(prefix))
+        yield from self._do("uploads", prefix, lambda: self._store.uploads(prefix))
 
     def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``."""
-        return self._do("parts", key, lambda: self.inner.parts(key, upload))
+        return self._do("parts", key, lambda: self._store.parts(key, upload))
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """See ``MultipartStore.put_part``."""
-        return self._do("put_part", key, lambda: self.inner.put_part(key, upload, number, data))
+        return self._do("put_part", key, lambda: self._store.put_part(key, upload, number, data))
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``."""
-        return self._do("complete", key, lambda: self.inner.complete(key, upload, parts, crc64nvme=crc64nvme))
+        return self._do(
+            "complete", key, lambda: self._store.complete(key, upload, parts, crc64nvme=crc64nvme)
+        )
 
     def abort(self, key: str, upload: str) -> None:
         """See ``MultipartStore.abort``."""
-        self._do("abort", key, lambda: self.inner.abort(key, upload))
+        self._do("abort", key, lambda: self._store.abort(key, upload))
 
     def _do(self, method: str, key: str, call: Callable[[], T]) -> T:
         what = self._plan.take(method, key)

@@ -1,16 +1,22 @@
-"""What a location can do with bytes.
+"""The contract of a location of bundles: what it can do with bytes.
 
-A location is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus
-whatever the bundle's own names need), and are ordered by their UTF-8 bytes. All methods are thread-safe. They
-raise only errors of ``migrate.errors``: the foreign ones are translated where they arise.
+A location is a directory, or a bucket and a prefix, or whatever a module of ``registry`` adds. Keys are relative to it,
+match ``[a-z0-9._/-]+`` (plus whatever the bundle's own names need), and are ordered by their UTF-8 bytes. All methods
+are thread-safe. They raise only errors of ``migrate.errors``: foreign errors are translated where they arise.
+
+``migrate.storage.testing`` is the test suite of this contract. A location of its own inherits from ``BaseStore``, which
+has the answers of one without optional abilities.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
+
+from migrate.storage.concurrency_limit import ConcurrencyLimiter
 
 MIN_PART_BYTES = 5 * 2**20
 """S3's minimum for all parts but the last (Amazon S3 user guide, "multipart upload limits")."""
@@ -64,6 +70,18 @@ class Upload:
     key: str
     id: str
     started: datetime
+
+
+class Tidying(Protocol):
+    """Optional: temporary files of the store's own, which a writer that died can leave."""
+
+    def leftovers(self) -> Iterator[FileInfo]:
+        """Yield them; their keys are names for ``remove_leftover`` only."""
+        ...
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove one; nothing happens where there is none."""
+        ...
 
 
 class Store(Protocol):
@@ -160,3 +178,153 @@ class MultipartStore(Store, Protocol):
     def abort(self, key: str, upload: str) -> None:
         """Drop an upload and its parts; nothing happens where there is none."""
         ...
+
+    # Optional abilities: ``BaseStore`` has none of them, wrappers pass them on.
+
+    @property
+    def tidying(self) -> Tidying | None:
+        """Temporary files that dead writers have left; None where a writer leaves none."""
+        ...
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter | None:
+        """How much may be under way at once while the other side struggles; None where nobody keeps count."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how much room is left; None where there is no telling."""
+        ...
+
+
+class BaseStore(ABC):
+    """The answers of a store without optional abilities, to inherit from."""
+
+    keeps_sha256 = False
+    together = 1
+
+    @abstractmethod
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``."""
+        for file in files:
+            self.put(file.key, file.data, sha256=file.sha256)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        for key in keys:
+            self.delete(key)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        part_bytes = PART_BYTES
+        while part_bytes * MAX_PARTS < size_bytes:
+            part_bytes *= 2
+        return part_bytes
+
+    @property
+    def tidying(self) -> Tidying | None:
+        """See ``MultipartStore.tidying``."""
+        return None
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter | None:
+        """See ``MultipartStore.limiter``."""
+        return None
+
+    def free_bytes(self) -> int | None:
+        """See ``MultipartStore.free_bytes``."""
+        return None
+
+
+class StoreWrapper:
+    """A store that passes everything on to another one, to inherit from: a wrapper overrides what it adds to."""
+
+    def __init__(self, store: MultipartStore) -> None:
+        self._store = store
+        self.location = store.location
+        self.keeps_sha256 = store.keeps_sha256
+        self.together = store.together
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``."""
+        return self._store.put(key, data, sha256=sha256)
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``."""
+        self._store.put_all(files)
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create``."""
+        return self._store.create(key, data)
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace``."""
+        return self._store.replace(key, data, etag=etag)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``."""
+        return self._store.read(key, start, length)
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        return self._store.stat(key)
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``."""
+        return self._store.list(prefix, start_after=start_after)
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+        self._store.delete(key)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        self._store.delete_all(keys)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return self._store.part_bytes(size_bytes)
+
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
+        """See ``MultipartStore.begin``."""
+        return self._store.begin(key, sha256=sha256, part_bytes=part_bytes)
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``."""
+        return self._store.uploads(prefix)
+
+    def parts(self, key: str, upload: str) -> Parts:
+        """See ``MultipartStore.parts``."""
+        return self._store.parts(key, upload)
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        return self._store.put_part(key, upload, number, data)
+
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``."""
+        return self._store.complete(key, upload, parts, crc64nvme=crc64nvme)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        self._store.abort(key, upload)
+
+    @property
+    def tidying(self) -> Tidying | None:
+        """See ``MultipartStore.tidying``."""
+        return self._store.tidying
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter | None:
+        """See ``MultipartStore.limiter``."""
+        return self._store.limiter
+
+    def free_bytes(self) -> int | None:
+        """See ``MultipartStore.free_bytes``."""
+        return self._store.free_bytes()

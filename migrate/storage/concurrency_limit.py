@@ -25,8 +25,8 @@ _GROWS = 1.1
 _COUNTED_AT_ONCE = 32
 
 
-class Pace:
-    """Shared by all that talk to one server. Thread-safe; ``done`` is cheap."""
+class ConcurrencyLimiter:
+    """Shared by all that talk to one server. Thread-safe; ``succeeded`` is cheap."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Pace:
         """Return how many may be under way where ``usual`` are otherwise; at least one."""
         return max(1, int(usual * self.share))
 
-    def slower(self, wait_seconds: float | None = None) -> None:
+    def slow_down(self, wait_seconds: float | None = None) -> None:
         """Say that the server struggles; ``wait_seconds`` is its Retry-After."""
         with self._lock:
             now = self._clock()
@@ -67,7 +67,7 @@ class Pace:
         if seconds > 0:
             PROCESS.wait(seconds)
 
-    def done(self) -> None:
+    def succeeded(self) -> None:
         """Say that a request was answered."""
         self.answered += 1
         self._count += 1

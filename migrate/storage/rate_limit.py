@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from migrate.errors import UsageError
 from migrate.quantities import Rates, Timetable
 from migrate.runtime.cancellation import PROCESS, CancellationToken
-from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
+from migrate.storage.api import FileInfo, MultipartStore, NewFile, Part, StoreWrapper
 
 _STEP_SECONDS = 1.0
 """So long one waits at once: the timetable may have changed the rate by then."""
@@ -81,84 +81,41 @@ class Throttle:
         return rate
 
 
-class Throttled:
-    """A store whose bodies, read and written, count against a throttle."""
+class Throttled(StoreWrapper):
+    """A store whose bodies, read and written, count against a rate limiter."""
 
     def __init__(self, store: MultipartStore, throttle: Throttle) -> None:
-        self.inner = store
-        self.location = store.location
-        self.keeps_sha256 = store.keeps_sha256
-        self.together = store.together
+        super().__init__(store)
         self._throttle = throttle
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
         self._throttle.take(len(data))
-        return self.inner.put(key, data, sha256=sha256)
+        return super().put(key, data, sha256=sha256)
 
     def put_all(self, files: Sequence[NewFile]) -> None:
         """See ``Store.put_all``."""
         self._throttle.take(sum(len(file.data) for file in files))
-        self.inner.put_all(files)
+        super().put_all(files)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
         self._throttle.take(len(data))
-        return self.inner.create(key, data)
+        return super().create(key, data)
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
         """See ``Store.replace``."""
         self._throttle.take(len(data))
-        return self.inner.replace(key, data, etag=etag)
+        return super().replace(key, data, etag=etag)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ``Store.read``. What was read is paid for afterwards, by whoever comes next."""
         self._throttle.take(0)
-        data = self.inner.read(key, start, length)
+        data = super().read(key, start, length)
         self._throttle.take(len(data))
         return data
-
-    def stat(self, key: str) -> FileInfo:
-        """See ``Store.stat``."""
-        return self.inner.stat(key)
-
-    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
-        """See ``Store.list``."""
-        return self.inner.list(prefix, start_after=start_after)
-
-    def delete(self, key: str) -> None:
-        """See ``Store.delete``."""
-        self.inner.delete(key)
-
-    def delete_all(self, keys: Sequence[str]) -> None:
-        """See ``Store.delete_all``."""
-        self.inner.delete_all(keys)
-
-    def part_bytes(self, size_bytes: int) -> int:
-        """See ``MultipartStore.part_bytes``."""
-        return self.inner.part_bytes(size_bytes)
-
-    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
-        """See ``MultipartStore.begin``."""
-        return self.inner.begin(key, sha256=sha256, part_bytes=part_bytes)
-
-    def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """See ``MultipartStore.uploads``."""
-        return self.inner.uploads(prefix)
-
-    def parts(self, key: str, upload: str) -> Parts:
-        """See ``MultipartStore.parts``."""
-        return self.inner.parts(key, upload)
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """See ``MultipartStore.put_part``."""
         self._throttle.take(len(data))
-        return self.inner.put_part(key, upload, number, data)
-
-    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
-        """See ``MultipartStore.complete``."""
-        return self.inner.complete(key, upload, parts, crc64nvme=crc64nvme)
-
-    def abort(self, key: str, upload: str) -> None:
-        """See ``MultipartStore.abort``."""
-        self.inner.abort(key, upload)
+        return super().put_part(key, upload, number, data)

@@ -12,7 +12,7 @@ from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.rate_limit import Throttle, Throttled
-from migrate.storage.retry import TOTAL_SECONDS, Note, Retrying
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
 
 __all__ = ["free_bytes", "open_local", "open_location"]
 
@@ -30,14 +30,19 @@ def open_location(
 
     Nothing is asked of the other side yet. ``secrets`` are keys of the location, where they do not come from a
     profile or the environment. ``bwlimit`` may be shared by several locations; ``note`` is told of retries that
-    take long; passing faults are waited out for ``patience_seconds``,
-    until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
-    credentials, ``NotAllowedError``.
+    take long; passing faults are waited out for ``patience_seconds``, until
+    ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
-    store = _bare(url, secrets, cancellation)
+    store: MultipartStore = _bare(url, secrets, cancellation)
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
-    return Retrying(store, note=note, total_seconds=patience_seconds, cancellation=cancellation)
+    policy = RetryPolicy(
+        note=note,
+        total_seconds=patience_seconds,
+        first_contact_seconds=FIRST_CONTACT_SECONDS,
+        cancellation=cancellation,
+    )
+    return Retrying(store, policy)
 
 
 def open_local(url: str) -> LocalStore:

@@ -27,7 +27,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.s3.destination_bucket import TINY_BYTES, DestinationBucket, Written
+from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Step
@@ -130,12 +130,9 @@ class SmallCopy:
 
     def _copy(self, steps: Sequence[Step]) -> None:
         destination = self.way.destination
-        tiny = [step for step in steps if source_of(step).size_bytes <= TINY_BYTES]
-        rest = [step for step in steps if source_of(step).size_bytes > TINY_BYTES]
-        for part, put in ((tiny, destination.put_tiny), (rest, destination.put_all)):
-            sent: deque[Item] = deque()
-            for written in put(self.bodies(part, sent), window_bytes=WINDOW_BYTES):
-                self.take(sent.popleft(), written)
+        sent: deque[Item] = deque()
+        for written in destination.put_all(self.bodies(steps, sent), window_bytes=WINDOW_BYTES):
+            self.take(sent.popleft(), written)
 
     def bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
         """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""

@@ -36,7 +36,7 @@ class Look:
         """Look; return what is to be copied after all. Raises what stops the whole sync."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
-        there = way.destination.source.heads(map(destination_of, steps))
+        there = way.destination.reader.heads(map(destination_of, steps))
         found_acls = acls(way, map(source_of, steps))
         return [
             step

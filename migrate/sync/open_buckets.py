@@ -26,7 +26,7 @@ def open_sides(name: str, source: Endpoint, destination: Endpoint, selection: Se
             )
     ours = open_bucket(source.url, secrets=source.reveal())
     theirs = open_destination_bucket(destination.url, secrets=destination.reveal())
-    same = (ours.boto.meta.endpoint_url, ours.name) == (theirs.source.boto.meta.endpoint_url, theirs.name)
+    same = (ours.boto.meta.endpoint_url, ours.name) == (theirs.reader.boto.meta.endpoint_url, theirs.name)
     if same and (ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)):
         raise UsageError(f"{ours.url} and {theirs.url} overlap", next_step="name another prefix or bucket")
     return Sides(name, ours, theirs, selection)
@@ -57,9 +57,9 @@ def record_url(sides: Sides, chosen: str | None) -> str:
                 f"{destination.url} locks all that is written to it; a sync writes its record again and again",
                 next_step="name another location for it: --record LOCATION",
             )
-        return replace(destination.source.s3_location, prefix=_folder(sides)).url
+        return replace(destination.reader.s3_location, prefix=_folder(sides)).url
     if urlsplit(chosen).scheme == "s3":
-        for side in (destination.source, sides.source):
+        for side in (destination.reader, sides.source):
             _check_apart(chosen, side.s3_location, side.prefix)
     return chosen
 

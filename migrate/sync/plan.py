@@ -122,7 +122,7 @@ class Sides:
     ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
         theirs = without_records(
-            self.destination.source.listing.versions(self.destination.prefix), self.destination.prefix
+            self.destination.reader.listing.versions(self.destination.prefix), self.destination.prefix
         )
         skip, its_skip = len(self.source.prefix), len(self.destination.prefix)
         listed = version_diff.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
@@ -143,7 +143,7 @@ class Sides:
     ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
         theirs = without_records(
-            self.destination.source.listing.objects(self.destination.prefix), self.destination.prefix
+            self.destination.reader.listing.objects(self.destination.prefix), self.destination.prefix
         )
         steps = comparison.steps(
             in_order(ours) if "source" in unordered else ours,

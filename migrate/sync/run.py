@@ -255,7 +255,7 @@ class _Sync:
             self.options.selection,
             self.progress,
             Outage(sides.source),
-            Outage(sides.destination.source),
+            Outage(sides.destination.reader),
             self.throttle,
         )
 

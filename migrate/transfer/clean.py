@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Literal, Protocol, cast
+from typing import Literal
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, busy, look
@@ -27,14 +27,6 @@ class Leaving:
     key: str
     size_bytes: int
     age: timedelta
-
-
-class _Tidying(Protocol):
-    """A store with temporary files of its own that a dead writer can leave."""
-
-    def leftovers(self) -> Iterator[FileInfo]: ...
-
-    def remove_leftover(self, name: str) -> None: ...
 
 
 def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
@@ -71,10 +63,11 @@ def _leavings(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], Non
             continue
         leaving = Leaving("upload", upload.key, size, now - upload.started)
         yield leaving, partial(store.abort, upload.key, upload.id)
-    tidying = _tidying(store)
-    for info in tidying.leftovers() if tidying else ():
-        leaving = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
-        yield leaving, partial(cast("_Tidying", tidying).remove_leftover, info.key)
+    tidying = store.tidying
+    if tidying is not None:
+        for info in tidying.leftovers():
+            leaving = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
+            yield leaving, partial(tidying.remove_leftover, info.key)
     for info in _work_files(store):
         leaving = Leaving("work file", info.key, info.size_bytes, now - info.modified)
         yield leaving, partial(store.delete, info.key)
@@ -93,10 +86,3 @@ def _work_files(store: MultipartStore) -> Iterator[FileInfo]:
         except GoneError:
             return
     yield from work
-
-
-def _tidying(store: object) -> _Tidying | None:
-    """Return the store below the wrappers if it has temporary files of its own."""
-    while (inner := getattr(store, "inner", None)) is not None:
-        store = inner
-    return cast("_Tidying", store) if hasattr(store, "leftovers") else None

@@ -94,8 +94,8 @@ class FileCopier:
         many again wait for their turn.
         """
         workers = self._settings.workers
-        paces = (getattr(store, "pace", None) for store in (self._origin, self._destination))
-        most = min((pace.of(workers) for pace in paces if pace is not None), default=workers)
+        limiters = (store.limiter for store in (self._origin, self._destination))
+        most = min((limiter.of(workers) for limiter in limiters if limiter), default=workers)
         return most if most < workers else 2 * workers
 
     def _run(self, tasks: TaskQueue) -> None:

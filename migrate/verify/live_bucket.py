@@ -146,7 +146,7 @@ def _compare(destination: DestinationBucket, batch: list[Pair], *, read_all: boo
             sizes = (f"{row.size_bytes} bytes", f"{summary.size_bytes} bytes")
             yield Finding(summary.name, "has another size", *sizes)
     whole = [pair for pair in same_size if read_all and pair[1].size_bytes <= _SMALL_BYTES]
-    bucket = destination.source
+    bucket = destination.reader
     read = bucket.fetch((summary for summary, _ in whole), window_bytes=_WINDOW_BYTES)
     for (_, row), fetched in zip(whole, read, strict=True):
         yield from _described(row, fetched)

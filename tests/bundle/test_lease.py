@@ -19,7 +19,7 @@ from migrate.runtime.process_identity import ProcessName
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
-from migrate.storage.retry import Retrying
+from migrate.storage.retry import Retrying, RetryPolicy
 from scripts.servers import S3Server
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from tests.objects.test_history import make_old_shop
@@ -195,7 +195,7 @@ def test_of_many_runs_that_start_at_once_one_wins(store):
 
 def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
     plan = FaultPlan(Fault("create", lose_answer()))
-    store = Retrying(Faulty(LocalStore(tmp_path), plan), first_wait=0.01)
+    store = Retrying(Faulty(LocalStore(tmp_path), plan), RetryPolicy(first_wait=0.01))
     with Lease(store, "export", **QUICK) as held:
         held.check()
     store.create("a", b"1")

@@ -23,8 +23,8 @@ from exporters.objects.source import ObjectSnapshot
 from exporters.objects.unit_plan import runs
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
+from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.storage.s3.transport import request_window
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from scripts.toxiproxy import Toxiproxy
@@ -263,7 +263,7 @@ def test_an_outage_is_no_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the source does not answer, the unit is left for the next run."""
-    monkeypatch.setattr(request_window, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
     shop = make_shop(minio)
     fill(shop, odd=False)
     proxy = toxiproxy.proxy(minio.endpoint)

@@ -17,7 +17,7 @@ from exporters.objects.acls import fill
 from exporters.objects.outage_detection import Outage
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from migrate.storage.s3.transport import request_window
+from migrate.storage.s3.http import concurrent_requests
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from tests.cli.conftest import call
@@ -48,7 +48,7 @@ def reads(*keys: str) -> Callable[[Asked], bool]:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_window, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(concurrent_requests, "PATIENCE_SECONDS", 1.0)
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.s3.client import parse
+from migrate.storage.s3.http.concurrent_requests import Job
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
-from migrate.storage.s3.transport.crt_client import Request
-from migrate.storage.s3.transport.request_window import Job
 from tests.tools.http_proxy import Answer, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 
@@ -73,7 +73,7 @@ def test_what_stops_all_requests_says_what_helps(minio, monkeypatch, tmp_path, c
             S3Store(parse(f"s3://bucket/x?profile={name}")).put("a", b"x")
         assert next_step in error.value.next_step
         client = S3Bucket(parse(f"s3://bucket?profile={name}"))
-        jobs = [Job(key, Request("GetObject", "GET", key), 0) for key in ("a", "b")]
+        jobs = [Job(key, Request("GetObject", "GET", key)) for key in ("a", "b")]
         with pytest.raises(NotAllowedError) as error:
             list(client.requests.run(jobs, window_bytes=1))
         assert next_step in error.value.next_step
@@ -148,48 +148,41 @@ def test_retries_survive_a_connection_that_breaks(minio, make_bucket, toxiproxy,
     store.put("a", data)
     proxy.add("limit_data", bytes=700_000)  # a connection lasts for one answer and a piece of the next
     assert all(store.read("a") == data for _ in range(5))
-    assert store.retries > 0
+    assert store.policy.retries > 0
 
 
-def test_an_error_in_the_body_of_a_200_is_an_error(minio, make_bucket):
+def test_an_error_in_the_body_of_a_200_is_an_error(minio, make_bucket, monkeypatch, tmp_path):
     """S3 answers 200 to a completion before it knows the end; the body then has the error (S3 API reference)."""
-    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={minio.profile}"))
-    upload = store.begin("big")
-    part = store.put_part("big", upload, 1, b"hello")
 
-    def instead(http_response, **_):
-        http_response.status_code = 200
-        http_response._content = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
+    class Late(HttpProxy):
+        def handle(self, asked):
+            if asked.method == "POST" and "uploadId" in asked.query:
+                return Answer(
+                    200, (), b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
+                )
+            return self.forward(asked)
 
-    store._client.meta.events.register("before-parse.s3.CompleteMultipartUpload", lambda **_: None)
-    send = store._client._endpoint.http_session.send
-
-    def answer(request):
-        found = send(request)
-        if request.method == "POST" and "uploadId" in request.url:
-            instead(found)
-        return found
-
-    store._client._endpoint.http_session.send = answer
-    with pytest.raises(UnreachableError, match="InternalError"):
-        store.complete("big", upload, [part], crc64nvme=crc64nvme(b"other bytes"))
+    with Late(minio.endpoint) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={name}"))
+        upload = store.begin("big")
+        part = store.put_part("big", upload, 1, b"hello")
+        with pytest.raises(UnreachableError, match="InternalError"):
+            store.complete("big", upload, [part], crc64nvme=crc64nvme(b"other bytes"))
 
 
-def test_slow_down_says_how_long(minio, make_bucket):
-    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={minio.profile}"))
-    send = store._client._endpoint.http_session.send
+def test_slow_down_says_how_long(minio, make_bucket, monkeypatch, tmp_path):
+    class Busy(HttpProxy):
+        def handle(self, _asked):
+            return Answer(503, (("Retry-After", "7"),), b"<Error><Code>SlowDown</Code></Error>")
 
-    def busy(request):
-        found = send(request)
-        found.status_code, found._content = 503, b"<Error><Code>SlowDown</Code></Error>"
-        found.headers["Retry-After"] = "7"
-        return found
-
-    store._client._endpoint.http_session.send = busy
-    for call in every_call(store):
-        with pytest.raises(SlowDownError) as error:
-            call()
-        assert error.value.wait_seconds == 7
+    with Busy(minio.endpoint) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={name}"))
+        for call in every_call(store):
+            with pytest.raises(SlowDownError) as error:
+                call()
+            assert error.value.wait_seconds == 7
 
 
 def test_a_full_disk_is_named(tiny_disk):

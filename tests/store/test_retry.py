@@ -22,9 +22,8 @@ from migrate.storage.retry import (
     DAMAGED_ATTEMPTS,
     FIRST_CONTACT_SECONDS,
     TOTAL_SECONDS,
-    Contact,
     Retrying,
-    patiently,
+    RetryPolicy,
 )
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 
@@ -45,7 +44,8 @@ def local(tmp_path) -> LocalStore:
 
 def retrying(store, *faults: Fault, **options) -> tuple[Retrying, FaultPlan, Waits]:
     plan, waits = FaultPlan(*faults), Waits()
-    return Retrying(Faulty(store, plan), sleep=waits, **options), plan, waits
+    options = {"first_contact_seconds": FIRST_CONTACT_SECONDS} | options
+    return Retrying(Faulty(store, plan), RetryPolicy(sleep=waits, **options)), plan, waits
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_passing_fault_is_survived(local, method, call):
     store, plan, waits = retrying(local, Fault(method, fail(GONE_AWAY), times=3))
     call(store)
     plan.assert_all_fired()
-    assert (len(waits), store.retries) == (3, 3)
+    assert (len(waits), store.policy.retries) == (3, 3)
 
 
 def test_other_errors_are_raised_at_once(local):
@@ -121,7 +121,7 @@ def test_a_location_that_never_answered_is_given_up_sooner(local):
 def test_a_stopped_run_waits_no_more(local):
     cancellation = CancellationToken()
     faulty = Faulty(local, FaultPlan(Fault("read", fail(GONE_AWAY), times=99)))
-    store = Retrying(faulty, first_wait=1000, cancellation=cancellation)
+    store = Retrying(faulty, RetryPolicy(first_wait=1000, cancellation=cancellation))
     cancellation.cancel()
     with pytest.raises(UnreachableError):
         store.read("a")
@@ -210,7 +210,7 @@ def test_a_listing_goes_on_behind_the_last_file_seen(local):
                 raise GONE_AWAY
 
     breaking = Breaking()
-    store = Retrying(breaking, sleep=Waits())
+    store = Retrying(breaking, RetryPolicy(sleep=Waits()))
     assert [info.key for info in store.list()] == names
     assert breaking.listings == 3
 
@@ -228,21 +228,24 @@ def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
 
 
 def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(monkeypatch):
-    patience = []
+    now = 0.0
 
-    def noted(call, *, total_seconds, note):
-        patience.append(total_seconds)
-        return patiently(call, total_seconds=0, note=note)
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
 
     def away():
         raise GONE_AWAY
 
-    monkeypatch.setattr("migrate.storage.retry.patiently", noted)
-    contact = Contact()
+    monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: now)
+    policy, waited = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, sleep=sleep), []
     for call in (away, away, lambda: 1, away):
+        now = 0.0
         with contextlib.suppress(UnreachableError):
-            contact.ask(call)
-    assert patience == [FIRST_CONTACT_SECONDS] * 3 + [TOTAL_SECONDS]
+            policy.run(call)
+        waited.append(now)
+    assert all(seconds <= FIRST_CONTACT_SECONDS for seconds in waited[:2])
+    assert TOTAL_SECONDS / 2 < waited[3] <= TOTAL_SECONDS
 
 
 def test_who_waits_long_for_a_server_is_told(monkeypatch):
@@ -254,7 +257,6 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
             raise found
         return found
 
-    monkeypatch.setattr(CancellationToken, "sleep", lambda *_: None)
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
-    assert patiently(call, note=said.append) == 1
+    assert RetryPolicy(note=said.append, sleep=Waits()).run(call) == 1
     assert said == ["gone away; trying again (attempt 2)"]

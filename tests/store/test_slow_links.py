@@ -17,13 +17,12 @@ from migrate.storage import inflight_limit
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
 from migrate.storage.part_sizes import HALF_PART_BYTES, cut_of
 from migrate.storage.registry import open_location
-from migrate.storage.s3 import client
 from migrate.storage.s3.capability_probe import probe
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.http import connection
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.store import S3Store
-from migrate.storage.s3.transport import connection
 from scripts import metrics
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
@@ -46,7 +45,7 @@ def url(proxy, minio, make_bucket, monkeypatch, tmp_path) -> str:
 
 
 def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, monkeypatch):
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1.0)
     proxy.add("bandwidth", stream="upstream", rate=8_000)  # kB/s
     store = S3Store(parse(url))
     upload, data = store.begin("big"), os.urandom(24 * MB)
@@ -58,7 +57,6 @@ def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, m
 
 def test_silence_is_still_a_fault(proxy, url, monkeypatch):
     monkeypatch.setattr(connection, "SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(client, "SILENT_SECONDS", 0.5)
     store = S3Store(parse(url))
     upload = store.begin("big")
     proxy.add("timeout", stream="upstream", timeout=0)  # takes nothing more, and does not close
@@ -70,7 +68,7 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
     monkeypatch.setattr(inflight_limit, "SMALL_BYTES", 0)
     cancellation, begun, end = CancellationToken(), threading.Event(), threading.Event()
     store = S3Store(parse(url), cancellation=cancellation)
-    upload, flowing = store.begin("big"), store._wire.flow
+    upload, flowing = store.begin("big"), store._http.flow
 
     def hold() -> None:
         with flowing.sending(MIN_PART_BYTES):
@@ -90,11 +88,10 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
     assert metrics.requests(minio.endpoint)["PutObjectPart"] == before
 
 
-@pytest.mark.parametrize("put", ["put_tiny", "put_all"])
-def test_small_objects_keep_to_what_the_link_carries(url, put):
+def test_small_objects_keep_to_what_the_link_carries(url):
     """However many may be under way at once: a MiB of them, where nothing faster was seen."""
     destination = open_destination_bucket(url)
-    flowing = destination.source.requests.flow
+    flowing = destination.reader.http.flow
     most = 0
     begin = flowing.begin
 
@@ -107,7 +104,7 @@ def test_small_objects_keep_to_what_the_link_carries(url, put):
 
     flowing.begin = watched
     objects = [(Description(f"{number:03}"), os.urandom(100_000)) for number in range(40)]
-    written = list(getattr(destination, put)(objects, window_bytes=64 * MB))
+    written = list(destination.put_all(objects, window_bytes=64 * MB))
     assert [(one.key, one.error) for one in written] == [(it.key, None) for it, _ in objects]
     assert 500_000 < most <= inflight_limit.LEAST_BYTES
 
@@ -159,7 +156,7 @@ def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeyp
 
 def test_parts_are_small_where_the_link_is_slow(url):
     store = open_location(url)
-    flowing = store.inner._wire.flow
+    flowing = store._store._http.flow
     large = 100 * 2**30
     assert store.part_bytes(2**30) == HALF_PART_BYTES
     flowing._rate = 125_000.0

@@ -12,7 +12,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
-from migrate.storage.retry import Retrying
+from migrate.storage.retry import Retrying, RetryPolicy
 from migrate.transfer import TransferOutcome, transfer, transfer_status
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
@@ -205,7 +205,7 @@ def test_passing_faults_of_the_destination_are_survived(origin, destination):
         Fault("complete", lose_answer()),
         Fault("delete", fail(gone)),
     )
-    faulty = Retrying(Faulty(destination.inner, plan), first_wait=0.01)
+    faulty = Retrying(Faulty(destination._store, plan), RetryPolicy(first_wait=0.01))
     assert move(origin, faulty).findings == []
     plan.assert_all_fired()
     assert contents(destination) == contents(origin)

@@ -38,7 +38,7 @@ class Folder:
     @property
     def url(self) -> str:
         """Where it lies, as a location."""
-        return replace(self.destination.source.s3_location, prefix=self.prefix).url
+        return replace(self.destination.reader.s3_location, prefix=self.prefix).url
 
     @property
     def would_stay(self) -> bool:
@@ -52,7 +52,7 @@ class Folder:
     @contextmanager
     def held(self, progress: Progress, *, alone: bool) -> Iterator[Lease]:
         """Hold the lease; clear up where the context ends without an error. Raises ``BusyError``."""
-        secrets = self.destination.source.s3_location.secrets
+        secrets = self.destination.reader.s3_location.secrets
         store = open_location(self.url, secrets=secrets, note=progress.note)
         with Lease(store, "restore", progress=progress, alone=alone) as lease:
             yield lease

@@ -8,6 +8,7 @@ from the start, so that completing it is one rename; a journal names the parts t
 from __future__ import annotations
 
 import os
+import shutil
 import stat as stat_module
 import time
 import uuid
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
-from migrate.storage.api import PART_BYTES, FileInfo, NewFile, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Part, Parts, Tidying, Upload
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
@@ -35,12 +36,11 @@ _TOGETHER = 32
 """So many files are made durable together: each by itself waits for the disk four times, and for its directory."""
 
 
-class LocalStore:
+class LocalStore(BaseStore):
     """The ``MultipartStore`` over a directory, which need not exist yet. Several processes may use it at
     once.
     """
 
-    keeps_sha256 = False
     together = _TOGETHER
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -186,6 +186,16 @@ class LocalStore:
         with translated(self._path(key)):
             self._uploads.drop(upload)
             self._prune(self._work)
+
+    @property
+    def tidying(self) -> Tidying:
+        """See ``MultipartStore.tidying``."""
+        return self
+
+    def free_bytes(self) -> int:
+        """See ``MultipartStore.free_bytes``. The directory need not exist yet."""
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return shutil.disk_usage(existing).free
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 
 from migrate.errors import MoveoutError
-from migrate.storage.s3.transport.crt_client import Request, error_code
+from migrate.storage.s3.http.messages import Request, error_code
 
 EXPEDITED, STANDARD_TIER = "Expedited", "Standard"
 _UNDER_WAY = "RestoreAlreadyInProgress"

@@ -18,8 +18,8 @@ from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.http.messages import was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
-from migrate.storage.s3.transport.crt_client import was_answered
 
 LONGEST_KEY_BYTES = 1024
 """S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
@@ -244,7 +244,7 @@ def _changed(
     """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
     kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
     for one in (one for one in stored if one.key in bodies):
-        found = destination.source.head(one)
+        found = destination.reader.head(one)
         if found.error is not None:
             return f"lists it and cannot read it ({found.error})"
         size_bytes = int(found.headers.get("content-length", one.size_bytes))

@@ -34,12 +34,13 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.storage.s3.transport.connection import SILENT_SECONDS, be_patient
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 """As botocore has it: buckets that are older than today's rules have other names."""
 MAX_CONNECTIONS = 64
 CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 60.0
+"""So long nothing may leave, and nothing come."""
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 
@@ -138,11 +139,13 @@ def _given(secrets: Mapping[str, str]) -> dict[str, str]:
     return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
 
 
-def client(s3_location: S3Location, *, signature: str | None = None, made: Any = None) -> Any:
+def client(
+    s3_location: S3Location, *, signature: str | None = None, made: Any = None, region: str | None = None
+) -> Any:
     """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
     version, whatever the profile says (botocore's Config, ``signature_version``). ``made``: the location's session,
-    where there is one already.
+    where there is one already. ``region``: the bucket's, where the profile names another one.
     """
     config = botocore.config.Config(
         signature_version=signature,
@@ -161,11 +164,10 @@ def client(s3_location: S3Location, *, signature: str | None = None, made: Any =
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     try:
-        found = made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
+        region = region or made.region_name or "us-east-1"
+        return made.client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
-    be_patient(found)
-    return found
 
 
 _ARCHIVED = "InvalidObjectState"

@@ -15,16 +15,17 @@ from functools import cached_property
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import botocore.exceptions as boto_errors
-
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.object_content import Content
 from migrate.storage.part_sizes import part_sizes
-from migrate.storage.retry import patiently
+from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
+from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
+from migrate.storage.s3.http.messages import Headers, Request, was_answered
+from migrate.storage.s3.http.read_responses import acl_query, parse_tags
 from migrate.storage.s3.metadata import acl as s3_acl
 from migrate.storage.s3.metadata.bucket_configuration import (
     read_configuration,
@@ -36,14 +37,8 @@ from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 from migrate.storage.s3.metadata.object_metadata import Description, described_headers, is_md5, put_request
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
-from migrate.storage.s3.transport.crt_client import Headers, Request, was_answered
-from migrate.storage.s3.transport.http import Wire, is_kept
-from migrate.storage.s3.transport.read_responses import acl_query, parse_tags
-from migrate.storage.s3.transport.request_window import PATIENCE_SECONDS, Answer, Job, Stream
 
 _ATTEMPT_SECONDS = 5.0
-TINY_BYTES = 256 * 2**10
-"""Objects up to this size fit into what the kernel takes at once."""
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
 _VERSION = "x-amz-version-id"
@@ -67,7 +62,7 @@ class ObjectParts(S3Store):
     bucket.
     """
 
-    def __init__(self, s3_location: client.S3Location, requests: Stream) -> None:
+    def __init__(self, s3_location: client.S3Location, requests: Requests) -> None:
         super().__init__(replace(s3_location, prefix=""))
         self._requests = requests
 
@@ -94,26 +89,25 @@ class DestinationBucket:
     """Writes to one bucket under one prefix. Thread-safe. Raises ``MoveoutError``s."""
 
     def __init__(self, s3_location: client.S3Location) -> None:
-        self.source = S3Bucket(s3_location)
-        self.name, self.prefix, self.url = s3_location.bucket, self.source.prefix, s3_location.url
-        self._boto = self.source.boto
-        self._requests = self.source.requests
-        self._wire = Wire(self._boto, self.name)
+        self.reader = S3Bucket(s3_location)
+        self.name, self.prefix, self.url = s3_location.bucket, self.reader.prefix, s3_location.url
+        self._boto = self.reader.boto
+        self._requests = self.reader.requests
         self._location = s3_location
 
     @property
     def server(self) -> str:
         """What the server calls itself, or empty."""
-        return self.source.server
+        return self.reader.server
 
     def list(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
         """Yield what is there, by key: under the bucket's prefix or another one."""
-        for page in self.source.listing.objects(self.prefix if prefix is None else prefix):
+        for page in self.reader.listing.objects(self.prefix if prefix is None else prefix):
             yield from page.rows()
 
     def list_versions(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
         """Yield all versions and delete markers, by key, newest first."""
-        for page in self.source.listing.versions(self.prefix if prefix is None else prefix):
+        for page in self.reader.listing.versions(self.prefix if prefix is None else prefix):
             yield from page.rows()
 
     def holds(self, found: ObjectSummary, content: Content) -> bool:
@@ -134,7 +128,7 @@ class DestinationBucket:
         """Read an object, return its SHA-256 in hex digits."""
         digest = hashlib.sha256()
         sizes = part_sizes(found.size_bytes, _READ_BYTES)
-        for body in self.source.read_parts(found, sizes, window_bytes=4 * _READ_BYTES):
+        for body in self.reader.read_parts(found, sizes, window_bytes=4 * _READ_BYTES):
             digest.update(body)
         return digest.hexdigest()
 
@@ -144,15 +138,8 @@ class DestinationBucket:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
         of them.
         """
-        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
+        jobs = (Job(it.key, put_request(it, body)) for it, body in objects)
         yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
-
-    def put_tiny(
-        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
-    ) -> Iterator[Written]:
-        """``put_all`` of objects up to ``TINY_BYTES``, for half of the processor's time."""
-        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
-        yield from map(_written, self.source.write(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
         """Write versions, a few at once, None for a delete marker; like ``put_all``, but none is made twice: a request
@@ -162,16 +149,13 @@ class DestinationBucket:
             pending: deque[Future[Written]] = deque()
             for it, body in objects:
                 pending.append(executor.submit(self._put_version, it, body))
-                while len(pending) >= self._requests.pace.of(_VERSIONS_AT_ONCE):
+                while len(pending) >= self._requests.limiter.of(_VERSIONS_AT_ONCE):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
     def _put_version(self, it: Description, body: bytes | None) -> Written:
         request = Request("DeleteObject", "DELETE", it.key) if body is None else put_request(it, body)
-        if not is_kept(it.key):
-            job = Job(it.key, request, len(body or b""))
-            return _written(next(self._requests.run([job], window_bytes=1)))
         sent = False
 
         def attempt() -> Headers:
@@ -179,19 +163,11 @@ class DestinationBucket:
             if sent and (found := self._earlier(it, body)) is not None:
                 return found
             sent = True
-            try:
-                with self._wire.flow.sending(len(body or b"")):
-                    return self._wire.once(
-                        request.method, it.key, request.query, request.headers, body or b""
-                    ).headers
-            except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
-                error = client.translate(exc, it.key)
-                if isinstance(error, UnreachableError):
-                    self._requests.pace.slower()
-                raise error from exc
+            with self._requests.http.flow.sending(len(body or b"")):
+                return self._requests.http.call(request).headers
 
         try:
-            answer = patiently(attempt, total_seconds=PATIENCE_SECONDS)
+            answer = RetryPolicy(total_seconds=PATIENCE_SECONDS, limiter=self._requests.limiter).run(attempt)
         except GoneError:
             raise
         except MoveoutError as exc:
@@ -213,7 +189,7 @@ class DestinationBucket:
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""
-        for page in self.source.listing.objects(self.prefix, first[:-1], lambda: last):
+        for page in self.reader.listing.objects(self.prefix, first[:-1], lambda: last):
             yield from (one for one in page.rows() if first <= one.key <= last)
 
     def send(self, request: Request) -> None:
@@ -236,7 +212,7 @@ class DestinationBucket:
         """
         request = put_request(described, body)
         try:
-            patiently(lambda: self.source.client.call(request), total_seconds=_ATTEMPT_SECONDS)
+            RetryPolicy(total_seconds=_ATTEMPT_SECONDS).run(lambda: self.reader.http.call(request))
         except NotAllowedError:
             raise
         except UnreachableError as exc:
@@ -271,17 +247,17 @@ class DestinationBucket:
 
     def delete_all(self, keys: Iterable[str]) -> Iterator[Written]:
         """Remove objects, many at once; like ``put_all``. Where versions are kept they stay, below delete markers."""
-        jobs = (Job(key, Request("DeleteObject", "DELETE", key), 0) for key in keys)
+        jobs = (Job(key, Request("DeleteObject", "DELETE", key)) for key in keys)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
     def delete_versions(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Written]:
         """Remove versions (key, id) for good, many at once; like ``delete_all``."""
-        jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it}), 0) for key, it in wanted)
+        jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it})) for key, it in wanted)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
     def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
         """Send changes of what is there (see ``version_updates``), many at once; like ``put_all``."""
-        jobs = (Job(change.key, change, 0) for change in changes)
+        jobs = (Job(change.key, change) for change in changes)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
     def delete(self, key: str, version_id: str = "") -> None:
@@ -318,7 +294,7 @@ class DestinationBucket:
     def tags(self, key: str) -> Mapping[str, str]:
         """Return the tags that an object has; none where the server has no tags. Asks once."""
         try:
-            response = self.source.client.call(Request("GetObjectTagging", "GET", key, {"tagging": ""}))
+            response = self.reader.http.call(Request("GetObjectTagging", "GET", key, {"tagging": ""}))
             return parse_tags(response, key)
         except UnreachableError as exc:
             if not was_answered(exc):
@@ -367,7 +343,7 @@ class DestinationBucket:
 def open_destination_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> DestinationBucket:
     """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
     destination = DestinationBucket(client.parse(url, secrets=secrets))
-    destination.source.check()
+    destination.reader.check()
     return destination
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +11,6 @@ import botocore.exceptions as boto_errors
 from migrate.errors import MoveoutError, UnreachableError
 from migrate.storage.api import Part, Parts
 from migrate.storage.checksums import from_header
-from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
-
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
-
 
 _INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
 
@@ -44,34 +38,6 @@ def asked_range(start: int, length: int | None) -> dict[str, str]:
     if length is None:
         return {"Range": f"bytes={start}-"} if start else {}
     return {"Range": f"bytes={start}-{start + length - 1}"}
-
-
-def opened(answer: Mapping[str, Any]) -> tuple[int, Any]:
-    """Return (announced size, body) of boto's answer to GetObject. Where something on the way sends bodies in chunks,
-    without their size, the body is read at once: chunks that break off are an error, and a range says how long it is.
-    """
-    if "ContentLength" in answer:
-        return int(answer["ContentLength"]), answer["Body"]
-    data = answer["Body"].read()
-    found = _RANGE.match(answer.get("ContentRange", ""))
-    return int(found[2]) - int(found[1]) + 1 if found else len(data), io.BytesIO(data)
-
-
-def read_body(body: Any, announced: int) -> bytes:
-    """Read the body; shorter than announced where the connection broke."""
-    try:
-        # With the size given, urllib3 reads into one buffer: half the time of reading "all there is".
-        return bytes(body.read(announced)) if announced else b""
-    except boto_errors.IncompleteReadError as exc:
-        done = exc.kwargs.get("actual_bytes")
-        raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
-    finally:
-        body.close()
-
-
-def kept_of_body(body: Any) -> int | None:
-    """Return the CRC64NVME of the whole file that came with its raw body."""
-    return kept_crc64nvme(getattr(body, "headers", {}))
 
 
 def part_of(row: Mapping[str, Any]) -> Part:

@@ -13,7 +13,7 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.object_lock import FileVersion, Lock, Mode
-from migrate.storage.retry import Contact, Note
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import spoken
 
@@ -36,7 +36,7 @@ class S3Vault:
         self._bucket = s3_location.bucket
         self._client = client.client(s3_location)
         self.location = s3_location.url
-        self._contact = Contact(note)
+        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS, note=note)
         self._ahead: timedelta | None = None
         self._server = ""
         self._minio: bool | None = None
@@ -54,7 +54,7 @@ class S3Vault:
             return True
         if self._minio is None:
             self._meet()
-            self._minio = self._server == "MinIO" or self._contact.ask(self._errs_as_minio)
+            self._minio = self._server == "MinIO" or self._retry.run(self._errs_as_minio)
         return not self._minio
 
     def _errs_as_minio(self) -> bool:
@@ -175,7 +175,7 @@ class S3Vault:
         return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **more)
 
     def _call(self, key: str, operation: str, **request: Any) -> Any:
-        return self._contact.ask(lambda: self._once(key, operation, **request))
+        return self._retry.run(lambda: self._once(key, operation, **request))
 
     def _once(self, key: str, operation: str, **request: Any) -> Any:
         try:

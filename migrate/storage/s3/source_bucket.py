@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from exporters.bucket_api import Bound, Fetched, ObjectPart, ObjectSummary, Page, Position
 from exporters.errors import (
@@ -32,30 +32,11 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3 import client
 from migrate.storage.s3.archive_restore import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
-from migrate.storage.s3.listing.page_parser import NULL, parse_objects, parse_versions, parsed
-from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
-from migrate.storage.s3.metadata import acl as s3_acl
-from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
-from migrate.storage.s3.metadata.customer_keys import (
-    GIVE_KEY,
-    CustomerKey,
-    is_about_key,
-    is_encrypted,
-    needs_key,
-)
-from migrate.storage.s3.source_errors import as_source_errors, source_error
-from migrate.storage.s3.transport.crt_client import (
-    CrtClient,
-    Headers,
-    Request,
-    concerns_bucket,
-    error_code,
-    was_answered,
-)
-from migrate.storage.s3.transport.http import Wire
-from migrate.storage.s3.transport.pipelined_requests import Lanes
-from migrate.storage.s3.transport.range_reads import Ranges
-from migrate.storage.s3.transport.read_responses import (
+from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
+from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
+from migrate.storage.s3.http.range_reads import read_ranges
+from migrate.storage.s3.http.read_responses import (
     acl_query,
     checked,
     get_request,
@@ -69,10 +50,18 @@ from migrate.storage.s3.transport.read_responses import (
     which,
     whole,
 )
-from migrate.storage.s3.transport.request_window import Answer, Job, Stream
-from migrate.storage.s3.transport.threaded_requests import Heavy
-
-Item = TypeVar("Item")
+from migrate.storage.s3.listing.page_parser import NULL, parse_objects, parse_versions, parsed
+from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
+from migrate.storage.s3.metadata import acl as s3_acl
+from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
+from migrate.storage.s3.metadata.customer_keys import (
+    GIVE_KEY,
+    CustomerKey,
+    is_about_key,
+    is_encrypted,
+    needs_key,
+)
+from migrate.storage.s3.source_errors import as_source_errors, source_error
 
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
@@ -80,7 +69,7 @@ _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
 class S3Bucket:
-    """See ``exporters.bucket_api.Bucket``. ``stream`` and ``client`` are for the writing side."""
+    """See ``exporters.bucket_api.Bucket``. ``requests``, ``listing`` and ``boto`` are for the writing side."""
 
     def __init__(self, s3_location: client.S3Location) -> None:
         self.s3_location = s3_location
@@ -89,12 +78,9 @@ class S3Bucket:
         self.url = s3_location.url
         made = client.session(s3_location)  # 25 ms each
         self.boto = client.client(s3_location, made=made)
-        self.client = CrtClient(self.boto, s3_location, made)
-        wire = Wire(self.boto, self.name)
-        self.requests = Stream(self.client, Heavy(wire, self.client))
+        self.http = HttpClient(self.boto, s3_location, made)
+        self.requests = Requests(self.http)
         self.listing = Pages(self.requests, self.url)
-        self._lanes = Lanes(self.boto, s3_location, self.requests, made)
-        self._ranges = Ranges(wire, self.requests)
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
@@ -106,7 +92,7 @@ class S3Bucket:
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
         try:
-            response = self.client.call(objects_request(self.prefix, "", "", 1))
+            response = self.http.call(objects_request(self.prefix, "", "", 1))
         except GoneError as exc:
             raise GoneError(
                 f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
@@ -123,7 +109,7 @@ class S3Bucket:
     def _knows(self, request: Request) -> bool:
         """Tell whether the server has such a call at all; some answer 500 where it has not. Asks once."""
         try:
-            self.client.call(request)
+            self.http.call(request)
         except (NotAllowedError, GoneError):
             return True
         except UnreachableError as exc:
@@ -139,12 +125,6 @@ class S3Bucket:
         with as_source_errors(self.url):
             for answer in self._answers(wanted, get_request, window_bytes=window_bytes):
                 yield self._fetched(answer)
-
-    def write(self, jobs: Iterable[Job[Item]], *, window_bytes: int) -> Iterator[Answer[Item]]:
-        """Send small PUTs, many at once; answers in order. Raises ``MoveoutError`` for what concerns all of them."""
-        if self._lanes.usable:
-            return self._lanes.run(jobs, also=_nothing_more)
-        return self.requests.run(jobs, window_bytes=window_bytes)
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
@@ -172,17 +152,10 @@ class S3Bucket:
                 if key is not None:
                     request = key.likely(request)
                     asked.append(request)
-                yield Job(summary, request, summary.size_bytes if request.method == "GET" else 0)
+                yield Job(summary, request)
 
-        for answer in self._run(jobs(), window_bytes=window_bytes):
+        for answer in self.requests.run(jobs(), window_bytes=window_bytes, follow_up=self._ask_tags):
             yield answer if key is None else self._by_key(key, answer, asked.popleft())
-
-    def _run(
-        self, jobs: Iterable[Job[ObjectSummary]], *, window_bytes: int
-    ) -> Iterator[Answer[ObjectSummary]]:
-        if self._lanes.usable:
-            return self._lanes.run(jobs, also=self._ask_tags)
-        return self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
 
     def _by_key(
         self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
@@ -192,7 +165,7 @@ class S3Bucket:
             key.learn(request)
         elif is_about_key(answer.error):
             other = key.other(request)
-            again = self.requests.one(Job(answer.item, other, answer.item.size_bytes), self._ask_tags)
+            again = self.requests.again(Job(answer.item, other), self._ask_tags)
             if again.error is None:
                 key.learn(other)
                 return again
@@ -225,7 +198,7 @@ class S3Bucket:
 
     def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
         """See ``Bucket.acls``. A server that has none at all is not asked again."""
-        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], acl_query(it[1])), 0) for it in wanted)
+        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], acl_query(it[1]))) for it in wanted)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
@@ -239,14 +212,14 @@ class S3Bucket:
 
     def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
         """See ``Bucket.thaw``: RestoreObject. Expedited may not be available; then it is asked for by Standard."""
-        jobs = (Job((it, tier), restore_request(it.key, which(it), days, tier), 0) for it, tier in wanted)
+        jobs = (Job((it, tier), restore_request(it.key, which(it), days, tier)) for it, tier in wanted)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 error = answer.error
                 if error is not None and answer.item[1] == EXPEDITED:
                     it = answer.item[0]
                     request = restore_request(it.key, which(it), days, STANDARD_TIER)
-                    error = next(self.requests.run([Job(answer.item, request, 0)], window_bytes=0)).error
+                    error = next(self.requests.run([Job(answer.item, request)], window_bytes=0)).error
                 yield None if error is None or is_under_way(error) else source_error(error)
 
     def pause(self, seconds: float) -> bool:
@@ -281,7 +254,7 @@ class S3Bucket:
         headers = pinned(summary)
         del headers["x-amz-checksum-mode"]
         request = self._keyed(summary, Request("GetObject", "GET", summary.key, which(summary), headers))
-        bodies = self._ranges.read(request, sizes, window_bytes=window_bytes)
+        bodies = read_ranges(self.requests, request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
             yield of_length(body, summary, length)
 
@@ -397,7 +370,7 @@ class S3Bucket:
         """Yield the sizes of parts; None where the server does not tell."""
         request = self._keyed(summary, Request("HeadObject", "HEAD", summary.key))
         queries = (which(summary) | {"partNumber": str(number)} for number in numbers)
-        jobs = (Job(None, replace(request, query=query), 0) for query in queries)
+        jobs = (Job(None, replace(request, query=query)) for query in queries)
         for answer in self.requests.run(jobs, window_bytes=0):
             if isinstance(answer.error, UnreachableError):
                 raise answer.error
@@ -445,7 +418,7 @@ class S3Bucket:
             if body:
                 whole(response, summary, summary.size_bytes)
             crc = checked(response, summary.key) if body else None
-            tags = parse_tags(answer.also, summary.key)
+            tags = parse_tags(answer.follow_up, summary.key)
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)
@@ -460,10 +433,6 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
         bucket = S3Bucket(client.parse(url, secrets=secrets))
         bucket.check()
         return bucket
-
-
-def _nothing_more(_item: object, _headers: Headers) -> None:
-    """Ask for nothing more."""
 
 
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:

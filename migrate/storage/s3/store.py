@@ -1,4 +1,4 @@
-"""A bucket and a prefix as a location, through boto3.
+"""A bucket and a prefix as a location: bodies by the HTTP client, the rest by boto3.
 
 Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are
 begun with a full-object CRC64NVME, which the server compares with ours when it makes the file. A server that
@@ -7,10 +7,10 @@ knows none of this is noted in ``S3Store.checksums``; what it does not check is 
 
 from __future__ import annotations
 
-import http.client
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -26,7 +26,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.runtime.cancellation import PROCESS, CancellationToken
-from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, FileInfo, NewFile, Part, Parts, Upload
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
 from migrate.storage.inflight_limit import leaving
@@ -37,32 +37,31 @@ from migrate.storage.s3.errors import (
     as_listed,
     as_utc,
     asked_range,
-    code_of,
     http_date,
     is_invalid_part,
-    kept_of_body,
     needed,
-    opened,
     part_of,
-    read_body,
     spoken,
 )
-from migrate.storage.s3.transport.http import FOREIGN, Wire
+from migrate.storage.s3.http.client import HttpClient
+from migrate.storage.s3.http.messages import Request, Response, client_error, error_code
+from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 
+_XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
 SHA256_METADATA = "moveout-sha256"
 _FAST = 8_000_000
 """Bytes a second, from which on parts are as large as usual."""
+_NO_BUCKET = "NoSuchBucket"
 _CHECKSUM = "x-amz-checksum-crc64nvme"
-_FOREIGN = (*FOREIGN, http.client.HTTPException)
+_FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, OSError)
 
 
-class S3Store:
+class S3Store(BaseStore):
     """The ``MultipartStore`` over S3. ``checksums`` says what the server was seen to check: CRC64NVME, or
     nothing.
     """
 
     keeps_sha256 = True
-    together = 1
 
     def __init__(self, s3_location: client.S3Location, *, cancellation: CancellationToken = PROCESS) -> None:
         self.s3_location = replace(s3_location, prefix=s3_location.folder)
@@ -70,7 +69,7 @@ class S3Store:
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
         self._client = client.client(self.s3_location)
         self._bucket = self.s3_location.bucket
-        self._wire = Wire(self._client, self._bucket)
+        self._http = HttpClient(self._client, self.s3_location)
         self._page_size = 1000
         self._cancellation = cancellation
 
@@ -80,31 +79,22 @@ class S3Store:
         headers = {_CHECKSUM: crc}
         if sha256:
             headers[f"x-amz-meta-{SHA256_METADATA}"] = sha256
-        with self._sending(data), self._translated(key):
-            answer = self._wire.put(self._whole(key), {}, headers, data)
-            if answer is None:
-                long = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **_metadata(sha256))
-                answer = long["ResponseMetadata"]["HTTPHeaders"]
-        return replace(self._was_put(key, len(data), answer, crc), sha256=sha256)
-
-    def put_all(self, files: Sequence[NewFile]) -> None:
-        """See ``Store.put_all``."""
-        for file in files:
-            self.put(file.key, file.data, sha256=file.sha256)
+        response = self._exchange(Request("PutObject", "PUT", key, headers=headers, body=data))
+        return replace(self._was_put(key, len(data), response.headers, crc), sha256=sha256)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create`` (If-None-Match)."""
         try:
-            return self._put(key, data, IfNoneMatch="*")
+            return self._put(key, data, {"If-None-Match": "*"})
         except ChangedError as exc:
             raise AlreadyExistsError(f"{self._named(key)} exists already") from exc
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
         """See ``Store.replace`` (If-Match)."""
         try:
-            return self._put(key, data, IfMatch=f'"{etag}"')
+            return self._put(key, data, {"If-Match": f'"{etag}"'})
         except GoneError as exc:
-            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+            if error_code(exc) == _NO_BUCKET:
                 raise
             raise ChangedError(f"{self._named(key)} is not there any more") from exc
 
@@ -126,23 +116,21 @@ class S3Store:
 
     def _read(self, key: str, start: int, length: int | None) -> tuple[bytes, int | None]:
         """Return the bytes, and the CRC64NVME that the server keeps of them: of a whole file, and if it has one."""
-        with self._translated(key):
-            try:
-                announced, body = self._open(key, start, length)
-            except boto_errors.ClientError as exc:
-                if code_of(exc) in {"InvalidRange", "416"}:
-                    return b"", None
-                raise
-            data = read_body(body, announced)
-        if len(data) != announced:
-            raise UnreachableError(
-                f"{self._named(key)}: the connection broke after {len(data)} of {announced} bytes"
+        span = asked_range(start, length)
+        try:
+            response = self._exchange(
+                Request("GetObject", "GET", key, headers=span or {"x-amz-checksum-mode": "ENABLED"})
             )
-        if length is not None and announced > length:
+        except MoveoutError as exc:
+            if error_code(exc) in {"InvalidRange", "416"}:
+                return b"", None
+            raise
+        data = response.body
+        if length is not None and len(data) > length:
             raise UnreachableError(
-                f"{self._named(key)}: the server sent {announced} bytes where {length} were asked"
+                f"{self._named(key)}: the server sent {len(data)} bytes where {length} were asked"
             )
-        return data, kept_of_body(body) if start == 0 and length is None else None
+        return data, kept_crc64nvme(response.headers) if start == 0 and length is None else None
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
@@ -167,18 +155,11 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
-        with self._translated(key):
-            if not self._wire.delete(self._whole(key)):
-                self._call("delete_object", key)
-
-    def delete_all(self, keys: Sequence[str]) -> None:
-        """See ``Store.delete_all``."""
-        for key in keys:
-            self.delete(key)
+        self._exchange(Request("DeleteObject", "DELETE", key))
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``: a part takes a few seconds, where it can."""
-        rate = self._wire.flow.rate
+        rate = self._http.flow.rate
         if not rate:
             return part_bytes_for(size_bytes, HALF_PART_BYTES)
         return part_bytes_for(size_bytes, PART_BYTES if rate >= _FAST else MIN_PART_BYTES)
@@ -227,22 +208,18 @@ class S3Store:
         crc = crc64(data)
         headers = {_CHECKSUM: to_header(crc)} if self.checksums == "crc64nvme" else {}
         query = {"partNumber": str(number), "uploadId": upload}
-        with self._sending(data), self._translated(key):
-            answer = self._wire.put(self._whole(key), query, headers, data)
-            if answer is None:
-                sent = {"ChecksumCRC64NVME": headers[_CHECKSUM]} if headers else {}
-                long = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **sent)
-                answer = long["ResponseMetadata"]["HTTPHeaders"]
-        return Part(number, len(data), needed(answer, "etag", self._named(key)).strip('"'), crc)
+        response = self._exchange(Request("UploadPart", "PUT", key, query, headers, data))
+        etag = needed(response.headers, "etag", self._named(key)).strip('"')
+        return Part(number, len(data), etag, crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
-        request: dict[str, Any] = {"UploadId": upload}
+        headers = {}
         if self.checksums == "crc64nvme":
-            request |= {"ChecksumCRC64NVME": to_header(crc64nvme), "ChecksumType": "FULL_OBJECT"}
+            headers = {_CHECKSUM: to_header(crc64nvme), "x-amz-checksum-type": "FULL_OBJECT"}
         size_bytes = sum(part.size_bytes for part in parts)
         try:
-            self._make(key, request, parts)
+            self._make(key, upload, headers, parts)
         except GoneError:
             info, found = self._stat(key)
             if info.size_bytes == size_bytes and found == crc64nvme:
@@ -258,18 +235,18 @@ class S3Store:
             self._check_by_reading(key, info, crc64nvme)
         return info
 
-    def _make(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
+    def _make(self, key: str, upload: str, headers: Mapping[str, str], parts: Parts) -> None:
         """Make the file. Where the server does not know a part by its ETag, the answer that gave it may have been
         damaged: it is taken from the listing, if the part there has our checksum.
         """
         try:
-            self._make_of(key, request, parts)
+            self._make_of(key, upload, headers, parts)
         except MoveoutError as exc:
             if not is_invalid_part(exc):
                 raise
-            listed = as_listed(parts, self.parts(key, request["UploadId"]))
+            listed = as_listed(parts, self.parts(key, upload))
             try:
-                self._make_of(key, request, listed)
+                self._make_of(key, upload, headers, listed)
             except MoveoutError as again:
                 if not is_invalid_part(again):
                     raise
@@ -277,10 +254,14 @@ class S3Store:
                     key, expected="the parts that were sent", found=str(again)
                 ) from again
 
-    def _make_of(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
-        rows = {"Parts": [self._row(part) for part in parts]}
-        with self._translated(key):
-            self._call("complete_multipart_upload", key, **request, MultipartUpload=rows)
+    def _make_of(self, key: str, upload: str, headers: Mapping[str, str], parts: Parts) -> None:
+        rows = "".join(map(self._row, parts))
+        body = f'<CompleteMultipartUpload xmlns="{_XMLNS}">{rows}</CompleteMultipartUpload>'.encode()
+        request = Request("CompleteMultipartUpload", "POST", key, {"uploadId": upload}, headers, body)
+        response = self._exchange(request)
+        if b"<Error>" in response.body:  # it begins to answer before it knows the end
+            with self._translated(key):
+                raise client_error(request, response)
 
     def abort(self, key: str, upload: str) -> None:
         """See ``MultipartStore.abort``."""
@@ -288,30 +269,33 @@ class S3Store:
             with self._translated(key):
                 self._call("abort_multipart_upload", key, UploadId=upload)
         except GoneError as exc:
-            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+            if error_code(exc) == _NO_BUCKET:
                 raise
 
-    def _put(self, key: str, data: bytes, **condition: str) -> FileInfo:
-        """Put under a condition: the long way, for its errors are part of the answer."""
+    def _put(self, key: str, data: bytes, condition: Mapping[str, str]) -> FileInfo:
+        """Put under a condition."""
         crc = to_header(crc64(data))
-        with self._translated(key):
-            answer = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **condition)
-        return self._was_put(key, len(data), answer["ResponseMetadata"]["HTTPHeaders"], crc)
+        headers = {_CHECKSUM: crc, **condition}
+        response = self._exchange(Request("PutObject", "PUT", key, headers=headers, body=data))
+        return self._was_put(key, len(data), response.headers, crc)
+
+    def _exchange(self, request: Request) -> Response:
+        """Send a request about a file of the location. Return a successful response."""
+        with (
+            self._translated(request.key),
+            self._http.flow.sending(len(request.body), go_on=self._go_on),
+        ):
+            whole = replace(request, key=self._whole(request.key))
+            response = self._http.exchange(whole)
+            if not response.is_success:
+                raise client_error(whole, response)
+        return response
 
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
         if headers.get(_CHECKSUM) != crc:
             self.checksums = "none"
         etag = needed(headers, "etag", self._named(key)).strip('"')
         return FileInfo(key, size_bytes, etag, http_date(headers.get("date", "")))
-
-    def _open(self, key: str, start: int, length: int | None) -> tuple[int, Any]:
-        """Return (announced size, body) of a file or a range of it."""
-        span = asked_range(start, length)
-        found = self._wire.get(self._whole(key), span or {"x-amz-checksum-mode": "ENABLED"})
-        if found is not None:
-            return found
-        answer = self._call("get_object", key, **span)
-        return opened(answer)
 
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
         """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
@@ -367,11 +351,12 @@ class S3Store:
             return {}
         return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
 
-    def _row(self, part: Part) -> dict[str, Any]:
-        row: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+    def _row(self, part: Part) -> str:
+        checksum = ""
         if self.checksums == "crc64nvme" and part.crc64nvme is not None:
-            row["ChecksumCRC64NVME"] = to_header(part.crc64nvme)
-        return row
+            checksum = f"<ChecksumCRC64NVME>{to_header(part.crc64nvme)}</ChecksumCRC64NVME>"
+        etag = escape(f'"{part.etag}"')
+        return f"<Part><ETag>{etag}</ETag>{checksum}<PartNumber>{part.number}</PartNumber></Part>"
 
     def _call(self, operation: str, key: str, **arguments: Any) -> Any:
         return getattr(self._client, operation)(Bucket=self._bucket, Key=self._whole(key), **arguments)
@@ -381,9 +366,6 @@ class S3Store:
 
     def _named(self, key: str) -> str:
         return f"s3://{self._bucket}/{self.s3_location.prefix}{key}"
-
-    def _sending(self, data: bytes) -> AbstractContextManager[None]:
-        return self._wire.flow.sending(len(data), go_on=self._go_on)
 
     def _go_on(self) -> None:
         """Send nothing more in a cancelled run, save what has begun to leave: that has ``GRACE_SECONDS``."""
@@ -395,12 +377,16 @@ class S3Store:
         try:
             yield
         except _FOREIGN as exc:
-            if isinstance(exc, self._client.exceptions.NoSuchBucket):
+            if _is_no_bucket(exc):
                 raise GoneError(
                     f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
                     next_step="check its name, or create it",
                 ) from exc
             raise client.translate(exc, self._named(key)) from exc
+
+
+def _is_no_bucket(exc: Exception) -> bool:
+    return isinstance(exc, boto_errors.ClientError) and exc.response["Error"]["Code"] == _NO_BUCKET
 
 
 def _metadata(sha256: str | None) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from exporters.objects import pax_headers
 from migrate.storage.checksums import crc64nvme, to_header
 from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.object_metadata import Description, described_headers
-from migrate.storage.s3.transport.crt_client import Request
 
 LARGEST_BYTES = 2**20
 TAR_BYTES = 4 * 2**20

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from html import escape
 
 from exporters.bucket_api import ObjectSummary
-from migrate.storage.s3.transport.crt_client import Request
-from migrate.storage.s3.transport.read_responses import which
+from migrate.storage.s3.http.messages import Request
+from migrate.storage.s3.http.read_responses import which
 
 PRIVATE = "private"
 """The canned ACL of what is its owner's alone."""

@@ -105,7 +105,7 @@ class HistoryCopy:
             self.done.adopted += 1
             return True
         ours = self.way.source.head(source_of(step))
-        theirs = self.way.destination.source.head(step.destination)
+        theirs = self.way.destination.reader.head(step.destination)
         self.way.note(ours, theirs)
         acl = next(acls(self.way, [source_of(step)]))
         same = None

@@ -13,9 +13,9 @@ from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.objects.index_rows import Content
 from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.storage.s3.destination_bucket import Written
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, moment_of
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
-from migrate.storage.s3.transport.crt_client import Request
 from migrate.storage.s3.version_updates import acl_change, hold_change, retention_change, tags_change
 from migrate.sync.copy import Way, acls, as_read, lost_gaps, source_of
 from migrate.sync.diff import Step
@@ -124,7 +124,7 @@ class HistoryLook:
         """Yield what is found of those that can be looked at."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
-        there = way.destination.source.heads(map(destination_of, steps))
+        there = way.destination.reader.heads(map(destination_of, steps))
         found_acls = acls(way, map(source_of, steps))
         for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False):
             way.note(ours, theirs)

@@ -21,7 +21,7 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
-from migrate.storage.retry import Contact
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
 from migrate.storage.s3 import client
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Accounts:
         self.region = str(boto.meta.region_name)
         address = urlsplit(self.endpoint)
         self.user = str(found.access_key)
-        self._contact = Contact()
+        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
         self.admin = MinioAdmin(
             endpoint=address.netloc,
             credentials=StaticProvider(found.access_key, found.secret_key, found.token),
@@ -116,7 +116,7 @@ class Accounts:
             with _translated(self.endpoint):
                 return call()
 
-        return self._contact.ask(once)
+        return self._retry.run(once)
 
 
 def _account(access_key: str, value: Mapping[str, Any]) -> Account:

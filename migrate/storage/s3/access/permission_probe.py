@@ -14,7 +14,7 @@ from typing import Any
 import botocore.exceptions as boto_errors
 
 from migrate.errors import SlowDownError
-from migrate.storage.retry import patiently
+from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client as s3_client
 
 _REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "InvalidTokenId", "ExpiredToken", "InvalidToken",
@@ -105,7 +105,7 @@ class _Calls:
 
 def _run(client: Any, operation: str, request: dict[str, Any]) -> str:
     """Try it, and again where a busy server has not looked at it."""
-    return patiently(lambda: _once(client, operation, request), total_seconds=_BUSY_SECONDS)
+    return RetryPolicy(total_seconds=_BUSY_SECONDS).run(lambda: _once(client, operation, request))
 
 
 def _once(client: Any, operation: str, request: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import botocore.exceptions as boto_errors
 import botocore.parsers
 
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
-from migrate.storage.retry import patiently
+from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
 
 SHORTEST = timedelta(minutes=15)
@@ -80,7 +80,7 @@ class TokenService:
         self._client.meta.events.register(
             "before-call.sts.AssumeRole", self._mark(revocation), unique_id="mark"
         )
-        found = patiently(lambda: self._once(request))["Credentials"]
+        found = RetryPolicy().run(lambda: self._once(request))["Credentials"]
         return SessionKey(
             found["AccessKeyId"], found["Expiration"], found["SecretAccessKey"], found["SessionToken"]
         )

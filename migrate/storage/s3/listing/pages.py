@@ -10,6 +10,9 @@ from urllib.parse import unquote_plus
 
 from exporters.bucket_api import Bound, Page, Position, beginning
 from migrate.errors import UnreachableError
+from migrate.storage.s3.http.client import PendingResponse
+from migrate.storage.s3.http.concurrent_requests import Requests
+from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.listing.page_parser import (
     encodes,
     last_key,
@@ -18,8 +21,6 @@ from migrate.storage.s3.listing.page_parser import (
     parse_versions,
     parsed,
 )
-from migrate.storage.s3.transport.crt_client import Pending, Request
-from migrate.storage.s3.transport.request_window import Stream
 
 PAGE_KEYS = 1000
 """S3's maximum for one page of a listing."""
@@ -36,7 +37,7 @@ def no_end() -> str | None:
 class Pages:
     """The listings of one bucket, each one page ahead of its reader. Raises ``MoveoutError``."""
 
-    def __init__(self, requests: Stream, url: str) -> None:
+    def __init__(self, requests: Requests, url: str) -> None:
         self._requests = requests
         self._url = url
 
@@ -46,7 +47,7 @@ class Pages:
         request = objects_request(
             prefix, start_after if start_after.startswith(prefix) else "", "", PAGE_KEYS
         )
-        ahead = self._requests.send(request)
+        ahead = self._requests.http.begin(request)
         while True:
             body = self._body(request, ahead)
             token = _next_token(body)
@@ -57,7 +58,7 @@ class Pages:
             if token:
                 request = objects_request(prefix, "", token, PAGE_KEYS)
                 # The server works on it while this page is parsed and used.
-                ahead = self._requests.send(request)
+                ahead = self._requests.http.begin(request)
             yield parse_objects(body)
             if not token:
                 return
@@ -67,7 +68,7 @@ class Pages:
         prefix = narrowed(prefix, after[0], until())
         marker = after if after[0].startswith(prefix) else ("", "")
         request = versions_request(prefix, marker, PAGE_KEYS)
-        ahead = self._requests.send(request)
+        ahead = self._requests.http.begin(request)
         while True:
             root = parsed(self._body(request, ahead))
             page = parse_versions(root)
@@ -86,7 +87,7 @@ class Pages:
                 raise self._broken()
             marker = following
             request = versions_request(prefix, marker, PAGE_KEYS)
-            ahead = self._requests.send(request)
+            ahead = self._requests.http.begin(request)
             yield page
 
     def names(self, directory: str, after: str) -> tuple[list[str], bool]:
@@ -103,7 +104,7 @@ class Pages:
         keys = parse_objects(self._requests.call(request).body).keys
         return keys[0] if keys and (until is None or keys[0] <= until) else None
 
-    def _body(self, request: Request, ahead: Pending) -> bytes:
+    def _body(self, request: Request, ahead: PendingResponse) -> bytes:
         try:
             return ahead.wait().body
         except UnreachableError:

@@ -10,7 +10,7 @@ from typing import Any
 import botocore.exceptions as boto_errors
 
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
-from migrate.storage.retry import patiently
+from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3.client import translate
 from migrate.storage.s3.metadata.acl import canned, grants
 
@@ -126,11 +126,11 @@ def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
         return _read(client, READERS[name], bucket)
 
     try:
-        return patiently(read, total_seconds=_FAILING_SECONDS)
+        return RetryPolicy(total_seconds=_FAILING_SECONDS).run(read)
     except UnreachableError as exc:
         if _fails(exc.__cause__):
             raise MoveoutError(str(exc)) from exc
-        return patiently(read)
+        return RetryPolicy().run(read)
 
 
 def _fails(cause: BaseException | None) -> bool:
@@ -192,7 +192,7 @@ def _change(client: Any, bucket: str, name: str, call: str, arguments: Mapping[s
             raise translate(exc, f"{bucket}: {name}") from exc
 
     try:
-        patiently(change, total_seconds=_WRITE_SECONDS)
+        RetryPolicy(total_seconds=_WRITE_SECONDS).run(change)
     except UnreachableError as exc:
         if isinstance(exc.__cause__, boto_errors.ClientError):
             raise MoveoutError(str(exc)) from exc

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from migrate.errors import MoveoutError
-from migrate.storage.s3.transport.crt_client import NO_REASON, Request, error_code
+from migrate.storage.s3.http.messages import NO_REASON, Request, error_code
 
 _HEADER = "x-amz-server-side-encryption-customer-"
 ALGORITHM = f"{_HEADER}algorithm"

@@ -11,7 +11,7 @@ from typing import Any
 import botocore.exceptions as boto_errors
 
 from migrate.errors import MoveoutError, UnreachableError, UsageError
-from migrate.storage.retry import Contact
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
 from migrate.storage.s3 import client
 from migrate.storage.s3.access.permission_probe import NO_VERSION, judged
 from migrate.storage.s3.metadata import bucket_configuration
@@ -25,7 +25,7 @@ class BucketSettings:
         self.bucket, self.url = self.s3_location.bucket, self.s3_location.url
         self.prefix = self.s3_location.folder
         self._client = client.client(self.s3_location)
-        self._contact = Contact()
+        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
 
     def server(self) -> str:
         """Return what the server calls itself, "" where it does not. Raises ``GoneError`` where there is no bucket."""
@@ -66,7 +66,7 @@ class BucketSettings:
             except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
                 raise client.translate(exc, self.url) from exc
 
-        return self._contact.ask(once)
+        return self._retry.run(once)
 
 
 def _plain(value: object) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from exporters.bucket_api import STANDARD_HEADERS
 from exporters.header_bytes import latin_1_text
 from migrate.storage.checksums import crc64nvme, to_header
-from migrate.storage.s3.transport.crt_client import Request
+from migrate.storage.s3.http.messages import Request
 
 PUT_BYTES = 32 * 2**20
 """Objects up to this size go by one PUT; their ETag is then their MD5."""

@@ -1,7 +1,8 @@
-"""The fast way to small objects: signed as botocore signs, and whatever goes wrong goes the careful way."""
+"""The HTTP client: requests are signed as botocore signs them, and what goes wrong is tried again."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -17,11 +19,12 @@ from botocore.credentials import Credentials
 
 from exporters.errors import SourceGoneError
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.http import concurrent_requests
+from migrate.storage.s3.http.connection import Endpoint, parse_head
+from migrate.storage.s3.http.messages import Request
+from migrate.storage.s3.http.signing import Signer
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.storage.s3.transport import pipelined_requests
-from migrate.storage.s3.transport.pipelined_requests import parse_head
-from migrate.storage.s3.transport.signing import Signer
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop
 from tests.tools.busy_proxy import BusyProxy
@@ -33,9 +36,8 @@ from tests.tools.profiles import extra_profile
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
 def test_requests_are_signed_as_botocore_signs_them(token: str | None) -> None:
     credentials = Credentials("AKID", "secret", token)
-    sent = Signer(credentials, "eu-west-1", "127.0.0.1:9000").get(
-        "/bucket/a%20b%2B%0A", {"If-Match": '"e"', "x-amz-checksum-mode": "ENABLED"}
-    )
+    asked = Request("GetObject", "GET", headers={"If-Match": '"e"', "x-amz-checksum-mode": "ENABLED"})
+    sent = Signer(credentials, "eu-west-1", "127.0.0.1:9000").head(asked, "/bucket/a%20b%2B%0A")
     _, headers = parse_head(b"HTTP/1.1 200 OK\r\n" + sent.split(b"\r\n", 1)[1].removesuffix(b"\r\n\r\n"))
     names = [name for name in headers if name.startswith("x-amz-")]
     request = AWSRequest(
@@ -54,8 +56,13 @@ def test_requests_are_signed_as_botocore_signs_them(token: str | None) -> None:
 
 def test_writes_are_signed_as_botocore_signs_them() -> None:
     credentials = Credentials("AKID", "secret", "token==")
-    given = {"content-type": "text/x; charset=utf-8", "Content-MD5": "abc==", "x-amz-meta-Name": "a b,c"}
-    sent = Signer(credentials, "eu-west-1", "127.0.0.1:9000").put("/bucket/a%20b", given, 5)
+    given = {
+        "content-type": "text/x; charset=utf-8",
+        "Content-MD5": "abc==",
+        "x-amz-meta-Name": "a  b,\u00e9",
+    }
+    asked = Request("PutObject", "PUT", headers=given, body=b"12345")
+    sent = Signer(credentials, "eu-west-1", "127.0.0.1:9000").head(asked, "/bucket/a%20b")
     _, headers = parse_head(b"HTTP/1.1 200 OK\r\n" + sent.split(b"\r\n", 1)[1].removesuffix(b"\r\n\r\n"))
     named = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
     assert {"content-md5", "content-type", "host", "x-amz-meta-name", "x-amz-security-token"} <= set(named)
@@ -76,15 +83,14 @@ def test_writes_are_signed_as_botocore_signs_them() -> None:
 def test_small_writes(
     server: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, odd: bool
 ) -> None:
-    """Plain ones go the fast way alone; metadata in other scripts, and what a server refuses, the careful one."""
+    """Metadata in other scripts is kept; what a server refuses is an error of that object. None is sent twice."""
     shop = make_shop(server)
     destination = open_destination_bucket(shop.url)
     name = "\u00e9 \u65e5" if odd else "plain"
     wanted = [(Description(f"k/{n}", {}, {"name": name}), bytes([n]) * n * 700) for n in range(40)]
     refused = (Description("x" * 1100), b"refused")
-    if not odd:
-        monkeypatch.setattr(destination.source.requests, "one", None)
-    written = list(destination.put_tiny([*wanted, *([refused] if odd else [])], window_bytes=1 << 20))
+    monkeypatch.setattr(destination.reader.requests, "again", None)
+    written = list(destination.put_all([*wanted, *([refused] if odd else [])], window_bytes=1 << 20))
     assert [one.error is None for one in written] == [True] * 40 + [False] * odd
     for described, body in wanted[::13]:
         found = shop.boto.get_object(Bucket=shop.name, Key=described.key)
@@ -105,19 +111,19 @@ def _moment(text: str) -> datetime:
     return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-def test_the_fast_way_is_taken(minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of the objects needs the careful client."""
+def test_nothing_is_read_twice(minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of the objects is asked for twice."""
     shop = make_shop(minio)
     for number in range(30):
         shop.put(f"{number:02d}", bytes([number]) * number * 5000)
     bucket = open_bucket(shop.url)
     listed = list(bucket.list())
-    monkeypatch.setattr(bucket.requests, "one", None)
+    monkeypatch.setattr(bucket.requests, "again", None)
     found = list(bucket.fetch(listed, window_bytes=1 << 20))
     assert [one.body for one in found] == [bytes([number]) * number * 5000 for number in range(30)]
 
 
-def test_heads_go_the_fast_way_also_where_nothing_is(
+def test_no_head_is_sent_twice_also_where_nothing_is(
     minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One asks for thousands that are gone where a sync removes them."""
@@ -125,7 +131,7 @@ def test_heads_go_the_fast_way_also_where_nothing_is(
     shop.put("there", b"body", Metadata={"a": "b"}, Tagging="t=1")
     bucket = open_bucket(shop.url)
     [there] = bucket.list()
-    monkeypatch.setattr(bucket.requests, "one", None)
+    monkeypatch.setattr(bucket.requests, "again", None)
     found = list(bucket.heads([there, *(replace(there, key=f"gone/{n}") for n in range(100)), there]))
     assert [one.headers.get("x-amz-meta-a", "") for one in found] == ["b", *[""] * 100, "b"]
     assert [isinstance(one.error, SourceGoneError) for one in found] == [False, *[True] * 100, False]
@@ -159,36 +165,58 @@ def rude_server(answer: bytes) -> Iterator[int]:
     [
         b"",
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nx",
         b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x-long: " + b"y" * 70_000 + b"\r\n\r\n",
     ],
     ids=["nothing", "cut off", "chunked", "503", "no HTTP", "endless head"],
 )
-def test_what_is_no_plain_success_goes_the_careful_way(
+def test_what_breaks_off_or_is_no_answer_is_tried_again(
     minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     shop = make_shop(minio)
     shop.put("a", b"body a")
     shop.put("b", b"body b")
     bucket = open_bucket(shop.url)
+    listed, right = list(bucket.list()), bucket.http._endpoint
+    while bucket.http._idle:
+        bucket.http._idle.pop()[1].close()
     with rude_server(answer) as port:
-        monkeypatch.setattr(bucket._lanes, "_address", ("127.0.0.1", port))
-        found = list(bucket.fetch(bucket.list(), window_bytes=100))
+        monkeypatch.setattr(bucket.http, "_endpoint", Endpoint(("127.0.0.1", port)))
+        again = bucket.requests.again
+
+        def mended(*given):
+            bucket.http._endpoint = right
+            return again(*given)
+
+        monkeypatch.setattr(bucket.requests, "again", mended)
+        found = list(bucket.fetch(listed, window_bytes=100))
     assert [one.body for one in found] == [b"body a", b"body b"]
 
 
-def test_proxies_are_left_to_the_careful_client(
+def test_requests_go_through_the_proxy_of_the_environment(
     minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is asked for whole URLs, and gets its password."""
     shop = make_shop(minio)
-    assert open_bucket(shop.url)._lanes.usable
-    monkeypatch.setenv("http_proxy", minio.endpoint)
-    monkeypatch.delenv("no_proxy", raising=False)
-    client = open_bucket(shop.url).boto
-    s3_location = pipelined_requests.S3Location(shop.name, "", minio.profile)
-    assert not pipelined_requests.Lanes(client, s3_location, open_bucket(shop.url).requests).usable
+    shop.put("a", b"body a")
+    seen: list[tuple[str, str]] = []
+
+    class Forward(HttpProxy):
+        def handle(self, asked: Asked) -> Answer | None:
+            url = urlsplit(asked.destination)
+            seen.append((url.netloc, asked.header("proxy-authorization") or ""))
+            return self.forward(replace(asked, destination=f"{url.path}?{url.query}"))
+
+    with Forward(minio.endpoint) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.endpoint.replace("//", "//me:p%40ss@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("NO_PROXY", "")
+        bucket = open_bucket(shop.url)
+        assert [one.body for one in bucket.fetch(bucket.list(), window_bytes=100)] == [b"body a"]
+    assert {netloc for netloc, _ in seen} == {urlsplit(minio.endpoint).netloc}
+    assert {account for _, account in seen} == {"Basic " + base64.b64encode(b"me:p@ss").decode()}
 
 
 def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
@@ -206,7 +234,7 @@ def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
         found = list(bucket.fetch(bucket.list(), window_bytes=1 << 20))
         assert [one.error for one in found] == [None] * 200
         assert [one.body[0] for one in found] == list(range(200))
-        assert bucket.requests.pace.slowed >= 1
+        assert bucket.requests.limiter.slowed >= 1
         assert 0 < proxy.refused < 150
 
 
@@ -233,7 +261,7 @@ def test_an_answer_that_is_late_keeps_no_other_connection_waiting(
     minio: S3Server, make_bucket, monkeypatch, tmp_path, what: str
 ) -> None:
     """As where a packet was lost. So many more requests go out meanwhile as there are connections."""
-    keys = [f"{number:03}" for number in range(pipelined_requests.LANES + 10)]
+    keys = [f"{number:03}" for number in range(concurrent_requests.CONNECTIONS + 10)]
     bucket = make_bucket(minio)
     if what == "read":
         for key in keys:
@@ -242,9 +270,11 @@ def test_an_answer_that_is_late_keeps_no_other_connection_waiting(
         name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
         destination = open_destination_bucket(f"s3://{bucket}?profile={name}")
         if what == "read":
-            found = [one.summary.key for one in destination.source.fetch(destination.list(), window_bytes=1)]
+            found = [
+                one.summary.key for one in destination.reader.fetch(destination.list(), window_bytes=1 << 20)
+            ]
         else:
             objects = [(Description(key), key.encode()) for key in keys]
-            found = [one.key for one in destination.put_tiny(objects, window_bytes=1)]
+            found = [one.key for one in destination.put_all(objects, window_bytes=1 << 20)]
         assert found == keys
         assert not proxy.waited_for_ever

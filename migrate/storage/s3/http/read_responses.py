@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from exporters.bucket_api import ObjectPart, ObjectSummary
 from migrate.errors import ChangedError, DamageError, MoveoutError
 from migrate.storage.checksums import crc64nvme, from_header, to_header
-from migrate.storage.s3.transport.crt_client import Request, Response
+from migrate.storage.s3.http.messages import Request, Response
 
 
 def acl_query(version: str) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The HTTP client for S3: signing, connections, many requests at once."""

@@ -1,0 +1,185 @@
+"""The HTTP client for all bodies and small requests of one bucket.
+
+botocore spends 2 ms of CPU on a request. This client signs and sends on plain sockets, so keys and headers go out as
+they are, byte by byte. Credentials, regions, certificates and proxies are those that boto3 would use.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+import weakref
+from collections import deque
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import botocore.httpsession
+from botocore.utils import get_environ_proxies
+
+from migrate.errors import UsageError
+from migrate.storage.inflight_limit import Body, flow_to, leaving
+from migrate.storage.s3.client import S3Location, client, session, translate
+from migrate.storage.s3.http.connection import Connection, Endpoint
+from migrate.storage.s3.http.messages import Request, Response, client_error
+from migrate.storage.s3.http.signing import Signer
+
+IDLE_SECONDS = 4.0
+"""So long an unused connection is kept: less than servers keep it."""
+_JUST_NOW_SECONDS = 0.05
+_REGION = "x-amz-bucket-region"
+_ELSEWHERE = {301, 307, 400, 403}
+"""Statuses of requests that were sent, or signed, for a region that is not the bucket's."""
+
+
+class HttpClient:
+    """Sends each request exactly once. Thread-safe. ``boto`` is the boto3 client of the location."""
+
+    def __init__(self, boto: Any, location: S3Location, session_of_location: Any = None) -> None:
+        self.bucket = location.bucket
+        self.flow = flow_to(str(boto.meta.endpoint_url))
+        self._location = location
+        self._session = session_of_location or session(location)
+        self._idle: deque[tuple[float, Connection]] = deque()
+        weakref.finalize(self, _close_all, self._idle)
+        self._aim(boto)
+
+    def _aim(self, boto: Any) -> None:
+        """Send to the endpoint of a boto3 client, in its region."""
+        url = urlsplit(boto.generate_presigned_url("head_bucket", Params={"Bucket": self.bucket}))
+        self._region = boto.meta.region_name or "us-east-1"
+        self._signer = Signer(self._session.get_credentials(), self._region, url.netloc)
+        self._root = url.path.rstrip("/") + "/"
+        is_secure = url.scheme == "https"
+        address = (url.hostname or "", url.port or (443 if is_secure else 80))
+        proxy = get_environ_proxies(boto.meta.endpoint_url).get(url.scheme)
+        self._endpoint = Endpoint(
+            address, _tls_context(self._session) if is_secure else None, _proxy(proxy) if proxy else None
+        )
+        self._origin = f"http://{url.netloc}" if proxy and not is_secure else ""
+
+    def call(self, request: Request) -> Response:
+        """Return a successful response. Raises ``MoveoutError`` for any other, and where there is none."""
+        what = request.key or f"s3://{self.bucket}"
+        try:
+            response = self.exchange(request)
+        except OSError as exc:
+            raise translate(exc, what) from exc
+        return successful(request, response, what)
+
+    def exchange(self, request: Request, body: Body | None = None) -> Response:
+        """Return the response, whatever its status. ``body`` is what the in-flight limiter knows the body as. Raises
+        ``OSError``.
+        """
+        response = self._exchange(request, body)
+        region = response.headers.get(_REGION, self._region)
+        if response.status in _ELSEWHERE and region != self._region:
+            self._aim(client(self._location, made=self._session, region=region))
+            _close_all(self._idle)
+            response = self._exchange(request, body)
+        return response
+
+    def _exchange(self, request: Request, body: Body | None) -> Response:
+        connection = self.connection()
+        try:
+            self.send(connection, request, body or leaving())
+            response = connection.receive()
+        except BaseException:
+            connection.close()
+            raise
+        self.release(connection)
+        return response
+
+    def begin(self, request: Request) -> PendingResponse:
+        """Send a request; its response waits in this machine's buffers until it is asked for. Never raises."""
+        connection = self.connection()
+        try:
+            self.send(connection, request)
+        except OSError:
+            connection.close()  # the response will tell
+        return PendingResponse(self, request, connection)
+
+    def send(self, connection: Connection, request: Request, body: Body | None = None) -> None:
+        """Send a request by a connection of this client's."""
+        path = self._root + quote(request.key, safe="/")
+        head = self._signer.head(request, path, self._origin)
+        if self._origin and (lines := self._endpoint.proxy_headers()):
+            head = head[:-2] + lines.encode("latin-1") + b"\r\n"
+        connection.send(head, request.body, answers_body=request.method != "HEAD", body=body)
+
+    def connection(self) -> Connection:
+        """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""
+        while self._idle:
+            try:
+                since, connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            idle_seconds = time.monotonic() - since
+            if idle_seconds < _JUST_NOW_SECONDS or (
+                idle_seconds <= IDLE_SECONDS and not connection.is_stale()
+            ):
+                return connection
+            connection.close()
+        return Connection(self._endpoint)
+
+    def release(self, connection: Connection) -> None:
+        """Keep a connection for the next request."""
+        self._idle.append((time.monotonic(), connection))
+        while self._idle and time.monotonic() - self._idle[0][0] > IDLE_SECONDS:
+            self._idle.popleft()[1].close()
+
+
+class PendingResponse:
+    """A request that was sent, and is answered meanwhile."""
+
+    __slots__ = ("_client", "_connection", "_request")
+
+    def __init__(self, client: HttpClient, request: Request, connection: Connection) -> None:
+        self._client, self._request, self._connection = client, request, connection
+
+    def wait(self) -> Response:
+        """Return the response. Raises ``MoveoutError`` like ``HttpClient.call``."""
+        request = self._request
+        what = request.key or f"s3://{self._client.bucket}"
+        try:
+            response = self._connection.receive()
+        except OSError as exc:
+            raise translate(exc, what) from exc
+        self._client.release(self._connection)
+        return successful(request, response, what)
+
+    def cancel(self) -> None:
+        """Give the request up."""
+        self._connection.close()
+
+
+def successful(request: Request, response: Response, what: str) -> Response:
+    """Return a response with a status of 2xx. Raises ``MoveoutError`` for any other."""
+    if response.is_success:
+        return response
+    error = client_error(request, response)
+    raise translate(error, what) from error
+
+
+def _close_all(idle: deque[tuple[float, Connection]]) -> None:
+    while idle:
+        idle.popleft()[1].close()
+
+
+def _tls_context(session_of_location: Any) -> ssl.SSLContext:
+    """Return what TLS is checked against: ``ca_bundle`` and AWS_CA_BUNDLE hold as they do for boto3, else the system's
+    certificates and botocore's.
+    """
+    bundle = session_of_location._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no public way
+    context = ssl.create_default_context(cafile=bundle or None)
+    if not bundle:
+        context.load_verify_locations(botocore.httpsession.where())
+    return context
+
+
+def _proxy(url: str) -> Any:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise UsageError(
+            f"a proxy at {parts.scheme}://{parts.hostname} cannot be used", next_step="give one by http://"
+        )
+    return parts

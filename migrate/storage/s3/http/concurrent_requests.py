@@ -1,0 +1,322 @@
+"""Many requests to a bucket at once: sent ahead within a window, answered in order, each failure by itself.
+
+One thread keeps a handful of connections busy. A request goes out on each before the first response is read; responses
+are read as they come, and each connection gets its next request at once. Large bodies leave by threads of their own.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from migrate.errors import MoveoutError, SlowDownError, UnreachableError
+from migrate.storage.inflight_limit import Body, carrying
+from migrate.storage.retry import RetryPolicy
+from migrate.storage.s3.client import translate
+from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
+from migrate.storage.s3.http.connection import SILENT_SECONDS, Connection
+from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+CONNECTIONS = 32
+"""Requests of one run that are under way at once, where the server keeps up."""
+LARGE_BYTES = 256 * 2**10
+"""Bodies up to this size fit into what the kernel takes at once; larger ones leave by threads."""
+_LARGE_AT_ONCE = 16
+"""At most: each has its body in memory, which the caller's window bounds."""
+FOLLOW_UPS_AHEAD = 32
+PATIENCE_SECONDS = 120.0
+"""How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until
+one succeeds: an outage is noticed once, not once an object.
+"""
+LEAST_PATIENCE_SECONDS = 15.0
+"""The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[Item]):
+    """A request and what it is for. The request may be sent twice."""
+
+    item: Item
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Item]):
+    """What became of a job: a response (and that of the follow-up request), or an error."""
+
+    item: Item
+    response: Response | None
+    follow_up: Response | None = None
+    error: MoveoutError | None = None
+
+
+FollowUp = Callable[[Item, Headers], Request | None]
+"""Returns the second request that the headers of a response give rise to."""
+
+
+class Requests:
+    """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and patience."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self.http = http
+        self.retry = _BucketRetry()
+        self.limiter = self.retry.limiter
+        self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
+
+    def call(self, request: Request) -> Response:
+        """Send one request and wait, trying again. Raises ``MoveoutError``."""
+        with self.http.flow.sending(len(request.body)):
+            return self.retry.run(lambda: self.http.call(request))
+
+    def run(
+        self, jobs: Iterable[Job[Item]], *, window_bytes: int, follow_up: FollowUp[Item] | None = None
+    ) -> Iterator[Answer[Item]]:
+        """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the credentials have
+        expired) is raised; what concerns one object is its answer. At most ``window_bytes`` of bodies are sent ahead,
+        or held because they came before their turn: a response that is late keeps no other connection waiting.
+        """
+        run = _Run(self, iter(jobs), window_bytes)
+        arrived: deque[tuple[_Sent[Item], PendingResponse | None]] = deque()
+        try:
+            run.send()
+            while run.sent:
+                first = run.sent[0]
+                if first.is_pending:
+                    run.receive()
+                else:
+                    run.sent.popleft()
+                    run.held_bytes -= first.held_bytes
+                    arrived.append((first, self._begin_follow_up(first, follow_up)))
+                run.send()
+                while arrived and (arrived[0][1] is None or len(arrived) > FOLLOW_UPS_AHEAD):
+                    yield self._answer(*arrived.popleft(), follow_up)
+            while arrived:
+                yield self._answer(*arrived.popleft(), follow_up)
+        finally:
+            run.close()
+            for _, pending in arrived:
+                if pending is not None:
+                    pending.cancel()
+
+    def send_large(self, request: Request, body: Body | None) -> Future[Response]:
+        """Send a request by a thread. The future raises ``OSError``."""
+        return self._large.submit(self._exchange, request, body)
+
+    def _exchange(self, request: Request, body: Body | None) -> Response:
+        if body is None:
+            return self.http.exchange(request)
+        with carrying(body):
+            return self.http.exchange(request)
+
+    def _begin_follow_up(self, sent: _Sent[Item], follow_up: FollowUp[Item] | None) -> PendingResponse | None:
+        if follow_up is None or sent.response is None or not sent.response.is_success:
+            return None
+        second = follow_up(sent.job.item, sent.response.headers)
+        return None if second is None else self.http.begin(second)
+
+    def _answer(
+        self, sent: _Sent[Item], pending: PendingResponse | None, follow_up: FollowUp[Item] | None
+    ) -> Answer[Item]:
+        try:
+            return Answer(sent.job.item, sent.result(), None if pending is None else pending.wait())
+        except MoveoutError as exc:
+            if not exc.retryable:
+                return self._failed(sent.job.item, exc)
+        return self.again(sent.job, follow_up)
+
+    def again(self, job: Job[Item], follow_up: FollowUp[Item] | None) -> Answer[Item]:
+        """Do one job, trying again. Raises like ``run``."""
+
+        def attempt() -> Answer[Item]:
+            response = self.http.call(job.request)
+            second = None if follow_up is None else follow_up(job.item, response.headers)
+            return Answer(job.item, response, None if second is None else self.http.call(second))
+
+        try:
+            return self.retry.run(attempt)
+        except MoveoutError as exc:
+            return self._failed(job.item, exc)
+
+    def _failed(self, item: Item, error: MoveoutError) -> Answer[Item]:
+        if concerns_bucket(error):
+            raise error
+        return Answer(item, None, error=error)
+
+
+class _BucketRetry(RetryPolicy):
+    """Has less patience once it was in vain: see ``PATIENCE_SECONDS``."""
+
+    def __init__(self) -> None:
+        super().__init__(total_seconds=PATIENCE_SECONDS)
+        self._usual_seconds = PATIENCE_SECONDS
+
+    def run(self, call: Callable[[], Value]) -> Value:
+        before = self.limiter.answered
+        try:
+            value = super().run(call)
+        except UnreachableError:
+            if self.limiter.answered > before and self._usual_seconds > LEAST_PATIENCE_SECONDS:
+                self._usual_seconds /= 2
+            self.total_seconds = 1.0
+            raise
+        self.total_seconds = self._usual_seconds
+        return value
+
+    def succeeded(self) -> None:
+        """Note a success without ``run``."""
+        self.total_seconds = self._usual_seconds
+        self.limiter.succeeded()
+
+
+@dataclass(slots=True)
+class _Sent(Generic[Item]):
+    """A job that went out. ``connection`` or ``future`` is where its response comes; both are None once it is here."""
+
+    job: Job[Item]
+    body: Body | None
+    connection: Connection | None = None
+    future: Future[Response] | None = None
+    response: Response | None = None
+    error: Exception | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is no response yet."""
+        return self.connection is not None or self.future is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the response that are in memory."""
+        return 0 if self.response is None else len(self.response.body)
+
+    def result(self) -> Response:
+        """Return the response. Raises ``MoveoutError`` where it is no success."""
+        request = self.job.request
+        if self.response is not None:
+            return successful(request, self.response, request.key)
+        if isinstance(self.error, MoveoutError) or self.error is None:
+            raise self.error or UnreachableError(request.key)
+        raise translate(self.error, request.key) from self.error
+
+
+class _Run(Generic[Item]):
+    """The jobs of one run: what is to come, what is on its way, what came before its turn."""
+
+    def __init__(self, requests: Requests, jobs: Iterator[Job[Item]], window_bytes: int) -> None:
+        self.sent: deque[_Sent[Item]] = deque()
+        self.held_bytes = 0
+        self._requests, self._http, self._limiter = requests, requests.http, requests.limiter
+        self._window_bytes = window_bytes
+        self._jobs = jobs
+        self._next: Job[Item] | None = None
+        self._poll = select.poll()
+        self._by_descriptor: dict[int, _Sent[Item]] = {}
+        self._busy = self._sent_bytes = 0
+
+    def send(self) -> None:
+        """Send as many requests as may be under way now."""
+        most = self._limiter.of(CONNECTIONS)
+        # A server that struggles gets nothing while an answer of its has not had its turn.
+        ahead = most if self._limiter.share < 1.0 else 2 * most
+        while self._busy < most and len(self.sent) < ahead and self.held_bytes < max(self._window_bytes, 1):
+            job = self._next or next(self._jobs, None)
+            if job is None:
+                return
+            self._next = job
+            size_bytes = len(job.request.body)
+            if self.sent and self._sent_bytes + size_bytes > self._window_bytes and size_bytes:
+                return
+            has_room, body = self._room_for(size_bytes)
+            if not has_room:
+                return
+            self._next = None
+            self._begin(_Sent(job, body), size_bytes)
+
+    def receive(self) -> None:
+        """Take what has come, at least the response to one job: to the first one, where too much is held already."""
+        first = self.sent[0]
+        if first.future is not None or first.connection is None:
+            self._end(first)
+            return
+        found = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
+        for sent in [self._by_descriptor[number] for number, _ in found] or [first]:
+            self._end(sent)
+
+    def close(self) -> None:
+        """Give up what is on its way, and the connections back."""
+        for sent in self.sent:
+            if sent.connection is not None:
+                sent.connection.close()
+            if sent.future is not None:
+                sent.future.cancel()
+            if sent.body is not None:
+                self._http.flow.end(sent.body, arrived=False)
+
+    def _room_for(self, size_bytes: int) -> tuple[bool, Body | None]:
+        """Tell whether a job may go out now; take room for its body, if it has one. Where nothing is under way there
+        is always some in the end. Raises ``UnreachableError`` where the run is being stopped.
+        """
+        if not size_bytes:
+            return True, None
+        flow = self._http.flow
+        body = flow.begin(size_bytes) if self._busy else flow.begin_patiently(size_bytes)
+        return body is not None, body
+
+    def _begin(self, sent: _Sent[Item], size_bytes: int) -> None:
+        self.sent.append(sent)
+        self._busy += 1
+        self._sent_bytes += size_bytes
+        if size_bytes > LARGE_BYTES:
+            sent.future = self._requests.send_large(sent.job.request, sent.body)
+            return
+        connection = sent.connection = self._http.connection()
+        try:
+            self._http.send(connection, sent.job.request)
+        except (OSError, MoveoutError) as exc:
+            sent.error = exc
+            self._end(sent)
+            return
+        self._by_descriptor[connection.fileno()] = sent
+        self._poll.register(connection.fileno(), select.POLLIN)
+
+    def _end(self, sent: _Sent[Item]) -> None:
+        connection, future = sent.connection, sent.future
+        if connection is not None and self._by_descriptor.pop(connection.fileno(), None) is not None:
+            self._poll.unregister(connection.fileno())
+        if sent.error is None:
+            try:
+                if future is not None:
+                    sent.response = future.result()
+                elif connection is not None:
+                    sent.response = connection.receive()
+            except (OSError, MoveoutError) as exc:
+                sent.error = exc
+        sent.connection = sent.future = None
+        if connection is not None:
+            self._http.release(connection)
+        self._busy -= 1
+        self._sent_bytes -= len(sent.job.request.body)
+        self.held_bytes += sent.held_bytes
+        if sent.body is not None:
+            self._http.flow.end(sent.body, arrived=sent.response is not None)
+        self._note(sent)
+
+    def _note(self, sent: _Sent[Item]) -> None:
+        """Tell the concurrency limiter whether the server keeps up."""
+        if sent.response is not None and sent.response.status < 429:
+            self._requests.retry.succeeded()
+            return
+        try:
+            sent.result()
+        except UnreachableError as exc:
+            self._limiter.slow_down(exc.wait_seconds if isinstance(exc, SlowDownError) else None)
+            self._limiter.rest()
+        except MoveoutError:
+            return

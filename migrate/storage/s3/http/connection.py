@@ -1,0 +1,280 @@
+"""One HTTP/1.1 connection to an S3 server, on which only silence is a fault, not slowness."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import io
+import select
+import socket
+import ssl
+import struct
+import sys
+import termios
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from exporters.header_bytes import text_of
+from migrate.storage.inflight_limit import Body
+from migrate.storage.s3.http.messages import Response
+
+CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 60.0
+"""So long nothing may leave, and nothing come."""
+_PIECE_BYTES = 256 * 2**10
+"""Bodies leave in pieces: the time of silence begins anew with each."""
+_HEAD_BYTES = 64 * 1024
+_SPACES = " \t"
+"""What may stand around a header's value (RFC 9110, section 5.5); spaces of other scripts belong to it."""
+_NO_BODY = {204, 304}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go. ``proxy`` stands between, by ``http://``: it is asked for whole URLs, or, where ``tls`` is
+    set, for a tunnel.
+    """
+
+    address: tuple[str, int]
+    tls: ssl.SSLContext | None = None
+    proxy: Any = None
+    """The proxy's URL, as ``urlsplit`` gives it."""
+
+    def open(self) -> socket.socket:
+        """Return a new connection. Raises ``OSError``."""
+        address = (self.proxy.hostname, self.proxy.port or 80) if self.proxy else self.address
+        try:
+            opened = socket.create_connection(address, timeout=CONNECT_SECONDS)
+        except OSError as exc:
+            raise ConnectionError(f"no connection to {address[0]} port {address[1]}: {exc}") from exc
+        try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls is None:
+                # The kernel keeps the time: Python's own timeouts cost a system call for each read.
+                opened.settimeout(None)
+                seconds = struct.pack("ll", int(SILENT_SECONDS), int(SILENT_SECONDS % 1 * 1e6))
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+                return opened
+            opened.settimeout(SILENT_SECONDS)
+            if self.proxy:
+                self._tunnel(opened)
+            return self.tls.wrap_socket(opened, server_hostname=self.address[0])
+        except BaseException:
+            opened.close()
+            raise
+
+    def proxy_headers(self) -> str:
+        """Return the header lines that the proxy is to have; none where there is none, or no password for it."""
+        if self.proxy is None or self.proxy.username is None:
+            return ""
+        account = f"{unquote(self.proxy.username)}:{unquote(self.proxy.password or '')}"
+        return f"proxy-authorization: Basic {base64.b64encode(account.encode()).decode()}\r\n"
+
+    def _tunnel(self, opened: socket.socket) -> None:
+        host, port = self.address
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        opened.sendall(
+            f"CONNECT {name} HTTP/1.1\r\nhost: {name}\r\n{self.proxy_headers()}\r\n".encode("latin-1")
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            got = opened.recv(1)  # no byte of what comes through the tunnel
+            if not got or len(answer) > _HEAD_BYTES:
+                raise ConnectionError("the proxy closed the connection")
+            answer += got
+        status, _ = parse_head(answer.removesuffix(b"\r\n\r\n"))
+        if status != 200:
+            raise ConnectionError(f"the proxy {self.proxy.hostname} refuses a tunnel: {status}")
+
+
+class Connection:
+    """At most one request at a time. Faults close it; the next request opens it again. Not for several threads at once.
+    Raises ``OSError``.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._socket: socket.socket | None = None
+        self._answers_body = True
+        self._send_error: OSError | None = None
+        self._buffer = bytearray(_HEAD_BYTES)
+        self._view = memoryview(self._buffer)
+
+    def fileno(self) -> int:
+        """Return the descriptor on which the response comes; -1 where none will."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def is_stale(self) -> bool:
+        """Tell whether the server has closed an idle connection, or said something that nobody asked for."""
+        if self._socket is None:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def send(
+        self, head: bytes, data: bytes = b"", *, answers_body: bool = True, body: Body | None = None
+    ) -> None:
+        """Send a request. ``answers_body``: whether its response has one (not to HEAD). ``body`` is told how far it has
+        left. A fault is kept for ``receive``: the server may have answered before it took all.
+        """
+        self._answers_body, self._send_error = answers_body, None
+        opened = self._socket
+        if opened is None:
+            opened = self._socket = self._endpoint.open()
+        try:
+            if len(data) <= _PIECE_BYTES and body is None:
+                opened.sendall(head + data if data else head)
+            else:
+                self._send_pieces(opened, head, data, body)
+        except OSError as exc:
+            self._send_error = exc
+
+    def receive(self) -> Response:
+        """Return the response to what was sent."""
+        opened, error = self._socket, self._send_error
+        if opened is None:
+            raise ConnectionError("the connection is closed")
+        try:
+            response, is_kept = self._receive(opened)
+        except BlockingIOError as exc:
+            self.close()
+            raise error or TimeoutError(f"no answer for {SILENT_SECONDS:.0f} s") from exc
+        except (OSError, ValueError) as exc:
+            self.close()
+            raise error or (exc if isinstance(exc, OSError) else ConnectionError(str(exc))) from exc
+        if not is_kept or error is not None:
+            self.close()
+        return response
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send_pieces(self, opened: socket.socket, head: bytes, data: bytes, body: Body | None) -> None:
+        opened.sendall(head)
+        view, done = memoryview(data), 0
+        if body is not None:
+            body.begin()
+        while done < len(data):
+            try:
+                done += opened.send(view[done : done + _PIECE_BYTES])
+            except BlockingIOError as exc:
+                raise TimeoutError(f"nothing was taken for {SILENT_SECONDS:.0f} s") from exc
+            if body is not None:
+                body.left(done - _queued(opened))
+
+    def _receive(self, opened: socket.socket) -> tuple[Response, bool]:
+        """Return the response, and whether the connection can be used again."""
+        filled = 0
+        while True:
+            filled, end = self._read_head(opened, filled)
+            status, headers = parse_head(bytes(self._view[: end - 4]))
+            if status >= 200:
+                break
+            filled -= end  # an interim response (RFC 9110, section 15.2)
+            self._buffer[:filled] = self._buffer[end : end + filled]
+        is_kept = headers.get("connection", "").lower() != "close"
+        begun = self._view[end:filled]
+        if not self._answers_body or status in _NO_BODY:
+            return Response(status, headers, b""), is_kept
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            return Response(status, headers, _Chunks(opened, bytes(begun)).read()), is_kept
+        if "content-length" not in headers:
+            return Response(status, headers, _to_end(opened, bytes(begun))), False
+        size_bytes = int(headers["content-length"])
+        if len(begun) >= size_bytes:
+            return Response(status, headers, bytes(begun[:size_bytes])), is_kept
+        return Response(status, headers, self._rest(opened, begun, size_bytes)), is_kept
+
+    def _read_head(self, opened: socket.socket, filled: int) -> tuple[int, int]:
+        """Return how far the buffer is filled, and where the head ends."""
+        while (end := self._buffer.find(b"\r\n\r\n", 0, filled)) < 0:
+            got = opened.recv_into(self._view[filled:]) if filled < _HEAD_BYTES else 0
+            if not got:
+                raise ConnectionError("the connection broke before the answer was whole")
+            filled += got
+        return filled, end + 4
+
+    def _rest(self, opened: socket.socket, begun: memoryview, size_bytes: int) -> bytes:
+        whole = io.BytesIO()  # gives its bytes away without another copy
+        whole.seek(size_bytes - 1)
+        whole.write(b"\0")
+        done = len(begun)
+        flags = 0 if self._endpoint.tls is not None else socket.MSG_WAITALL
+        with whole.getbuffer() as view:
+            view[:done] = begun
+            while done < size_bytes:
+                got = opened.recv_into(view[done:], 0, flags)
+                if not got:
+                    raise ConnectionError(f"the connection broke after {done} of {size_bytes} bytes")
+                done += got
+        return whole.getvalue()
+
+
+class _Chunks:
+    """A body in chunks (RFC 9112, section 7.1)."""
+
+    def __init__(self, opened: socket.socket, begun: bytes) -> None:
+        self._socket = opened
+        self._held = bytearray(begun)
+
+    def read(self) -> bytes:
+        """Return the whole body. Raises ``OSError`` where it breaks off."""
+        body = bytearray()
+        while size_bytes := int(self._line().partition(b";")[0], 16):
+            self._fill(size_bytes + 2)
+            body += self._held[:size_bytes]
+            del self._held[: size_bytes + 2]
+        while self._line():
+            pass
+        return bytes(body)
+
+    def _line(self) -> bytes:
+        while (end := self._held.find(b"\r\n")) < 0:
+            self._fill(len(self._held) + 1)
+        line = bytes(self._held[:end])
+        del self._held[: end + 2]
+        return line
+
+    def _fill(self, size_bytes: int) -> None:
+        while len(self._held) < size_bytes:
+            got = self._socket.recv(_PIECE_BYTES)
+            if not got:
+                raise ConnectionError("the connection broke in the middle of the answer")
+            self._held += got
+
+
+def _to_end(opened: socket.socket, begun: bytes) -> bytes:
+    body = bytearray(begun)
+    while got := opened.recv(_PIECE_BYTES):
+        body += got
+    return bytes(body)
+
+
+def _queued(opened: socket.socket) -> int:
+    """Return the bytes that lie in this machine's buffers still, as far as it tells: Linux does (tcp(7), SIOCOUTQ)."""
+    found = bytearray(4)
+    with suppress(OSError, ValueError, AttributeError):
+        fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, found)
+    return int.from_bytes(found, sys.byteorder)
+
+
+def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """Return status and headers (names in lower case, values as in ``header_bytes``) of a response. Raises
+    ``ValueError``.
+    """
+    lines = text_of(head).split("\r\n")
+    version, status, *_ = lines[0].split(" ", 2)
+    if not version.startswith("HTTP/1."):
+        raise ValueError(f"no HTTP answer: {lines[0]!r}")
+    headers = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip(_SPACES)
+    return int(status), headers

@@ -1,0 +1,104 @@
+"""Requests to S3, its responses, and what an error response says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import MoveoutError
+
+Headers = Mapping[str, str]
+NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
+_EVERYTHING = {
+    "NoSuchBucket",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "InvalidTokenId",
+    "TokenRefreshRequired",
+    "AccountProblem",
+    "RequestTimeTooSkewed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``operation`` is S3's name of it; ``query`` values are not encoded yet."""
+
+    operation: str
+    method: str
+    key: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to a request. Header names are in lower case, values as in ``exporters.header_bytes``."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+
+def encoded_query(query: Mapping[str, str]) -> str:
+    """Return a query as it is sent and signed: percent-encoded, ordered by name."""
+    pairs = [quote(name) + "=" + quote(value, safe="") for name, value in sorted(query.items())]
+    return "&".join(pairs)
+
+
+def client_error(request: Request, response: Response) -> boto_errors.ClientError:
+    """Return the error that botocore would raise for an unsuccessful response."""
+    code, message = _error_fields(response.body)
+    if code == "" and response.status == 412:
+        code = "PreconditionFailed"
+    if code == "" and response.status == 400 and request.method == "HEAD":
+        message = NO_REASON
+    fields = {
+        "Error": {"Code": code or str(response.status), "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": response.status, "HTTPHeaders": response.headers},
+    }
+    return boto_errors.ClientError(fields, request.operation)
+
+
+def _error_fields(body: bytes) -> tuple[str, str]:
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - Expat expands no external entities and bounds internal ones
+    except ET.ParseError:
+        return "", ""
+    return root.findtext("{*}Code") or "", root.findtext("{*}Message") or ""
+
+
+def concerns_bucket(error: MoveoutError) -> bool:
+    """Tell whether every other request to the bucket would fail with the same error."""
+    return error_code(error) in _EVERYTHING
+
+
+def error_code(error: MoveoutError) -> str:
+    """Return S3's code of an error; empty where it has none."""
+    cause = error.__cause__
+    if isinstance(cause, boto_errors.ClientError):
+        return str(cause.response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def was_answered(error: MoveoutError) -> bool:
+    """Tell whether the server gave the error itself, rather than the way to it."""
+    return isinstance(error.__cause__, boto_errors.ClientError)
+
+
+def plain(elements: Iterable[Any]) -> dict[str, str]:
+    """Return the texts of XML elements by their names without namespace."""
+    return {element.tag.rpartition("}")[2]: element.text or "" for element in elements}

@@ -1,0 +1,134 @@
+"""Signatures of S3 requests (AWS Signature Version 4). What many requests have in common is computed once a second."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.header_bytes import bytes_of
+from migrate.errors import MoveoutError
+from migrate.storage.s3.http.messages import Request, encoded_query
+
+_UNSIGNED = "UNSIGNED-PAYLOAD"
+_AMZ = "x-amz-"
+
+
+class Signer:
+    """Builds and signs request heads (S3 API reference, "Authenticating requests: using the Authorization header").
+    The body stays unsigned: there is none, or a checksum goes along with it.
+    """
+
+    def __init__(self, credentials: Any, region: str, host: str) -> None:
+        self._credentials, self._region, self._host = credentials, region, host
+        self._second = 0
+        self._cached: dict[tuple[tuple[str, str], ...], _Constant] = {}
+
+    def head(self, request: Request, path: str, origin: str = "") -> bytes:
+        """Return the bytes of a request up to its body. ``path`` is percent-encoded; ``origin`` (scheme and host)
+        stands before it where a proxy is asked. Raises ``MoveoutError`` for a header that cannot be sent.
+        """
+        query = encoded_query(request.query) if request.query else ""
+        target = f"{origin}{path}?{query}" if query else origin + path
+        if request.method in {"GET", "HEAD"}:
+            return self._read_head(request, path, query, target)
+        return self._write_head(request, path, query, target)
+
+    def _read_head(self, request: Request, path: str, query: str, target: str) -> bytes:
+        """Sign the ``x-amz-*`` headers only: they are the same for many reads, so most of the work is cached."""
+        amz, others = [], ""
+        for name, value in request.headers.items():
+            if name.startswith(_AMZ):
+                amz.append((name, value))
+            else:
+                others += f"{name}: {_sendable(request, name, value)}\r\n"
+        constant = self._constant(tuple(amz))
+        canonical = f"{request.method}\n{path}\n{query}\n{constant.canonical}"
+        return bytes_of(
+            f"{request.method} {target} HTTP/1.1\r\n{others}{constant.head}{constant.sign(canonical)}\r\n\r\n"
+        )
+
+    def _write_head(self, request: Request, path: str, query: str, target: str) -> bytes:
+        """Sign all headers but those whose spaces a server may see otherwise than we do."""
+        constant = self._constant(())
+        signed, sent = dict(constant.signed), constant.amz_lines
+        for name, value in request.headers.items():
+            lower = name.lower()
+            if value.isprintable() or lower.startswith(_AMZ):
+                signed[lower] = " ".join(value.split())
+            sent += f"{name}: {_sendable(request, name, value)}\r\n"
+        names = sorted(signed)
+        listed = ";".join(names)
+        lines = "".join([f"{name}:{signed[name]}\n" for name in names])
+        signature = constant.sign(f"{request.method}\n{path}\n{query}\n{lines}\n{listed}\n{_UNSIGNED}")
+        return bytes_of(
+            f"{request.method} {target} HTTP/1.1\r\n{sent}content-length: {len(request.body)}\r\n"
+            f"authorization: AWS4-HMAC-SHA256 Credential={constant.credential}, SignedHeaders={listed}, "
+            f"Signature={signature}\r\n\r\n"
+        )
+
+    def _constant(self, amz: tuple[tuple[str, str], ...]) -> _Constant:
+        """Return what all requests of one second with these headers have in common."""
+        second = int(time.time())
+        cached = self._cached
+        if second != self._second:
+            cached = self._cached = {}
+            self._second = second
+        constant = cached.get(amz)
+        if constant is None:
+            constant = cached[amz] = self._compose(amz, second)
+        return constant
+
+    def _compose(self, amz: tuple[tuple[str, str], ...], second: int) -> _Constant:
+        frozen = self._credentials.get_frozen_credentials()
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
+        if frozen.token:
+            signed["x-amz-security-token"] = frozen.token
+        names = sorted(signed)
+        lines = "".join(f"{name}:{signed[name]}\n" for name in names)
+        listed = ";".join(names)
+        scope = f"{now[:8]}/{self._region}/s3/aws4_request"
+        key = f"AWS4{frozen.secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        amz_lines = "".join(f"{name}: {signed[name]}\r\n" for name in names)
+        return _Constant(
+            canonical=f"{lines}\n{listed}\n{_UNSIGNED}",
+            to_sign=f"AWS4-HMAC-SHA256\n{now}\n{scope}\n",
+            key=key,
+            signed=signed,
+            credential=f"{frozen.access_key}/{scope}",
+            amz_lines=amz_lines,
+            head=amz_lines + f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
+            f"SignedHeaders={listed}, Signature=",
+        )
+
+
+def _sendable(request: Request, name: str, value: str) -> str:
+    """Return a header's value. Raises ``MoveoutError`` for one that would end the line."""
+    if not value.isprintable() and any(char in value for char in "\r\n\0"):
+        raise MoveoutError(f"{request.key}: the header {name} has a line break, so it cannot be sent")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """The ends of the canonical request, of the string to sign and of the request itself, the key, and what they are
+    made of.
+    """
+
+    canonical: str
+    to_sign: str
+    key: bytes
+    amz_lines: str
+    head: str
+    signed: dict[str, str]
+    credential: str
+
+    def sign(self, canonical_request: str) -> str:
+        """Return the signature of a canonical request."""
+        digest = hashlib.sha256(bytes_of(canonical_request)).hexdigest()
+        return hmac.digest(self.key, (self.to_sign + digest).encode(), "sha256").hex()

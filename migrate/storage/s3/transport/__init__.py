@@ -1,1 +1,0 @@
-"""Requests to S3 endpoints: signing, connections, many requests at once."""
