@@ -34,7 +34,7 @@ from migrate.cli.common.options import (
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs, wanted
-from migrate.cli.sign import draw_signed, sealed_by
+from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError

@@ -12,8 +12,8 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.custody.sign import sealed_by
 from migrate.cli.export import Exported
-from migrate.cli.sign import sealed_by
 from migrate.export import seal_unasked
 
 

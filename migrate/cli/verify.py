@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.bundle import identity, layout
+from migrate.bundle import identity
 from migrate.bundle.export_state import now
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
@@ -22,20 +22,15 @@ from migrate.cli import app
 from migrate.cli.common.findings import SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.sources import check_kinds, known_secrets, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
 from migrate.custody.log.events import record_if_allowed
-from migrate.custody.signing import timestamps
-from migrate.custody.signing.allowed_signers import Trust
-from migrate.custody.signing.bundle_signatures import Signatures, signatures
-from migrate.custody.signing.keys import PublicKey, Signer
-from migrate.custody.signing.timestamps import Chain, Stamp
-from migrate.custody.tree import bundle_tree
+from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError
-from migrate.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.restore.restorer import finished_restores, missing_from
-from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import compare_source
@@ -44,11 +39,6 @@ _CHECKED = {
     Level.QUICK: "names and sizes",
     Level.COMPLETE: "every file present, nothing extra",
     Level.FULL: "every byte hashed",
-}
-_CHAINS: dict[Chain, str] = {
-    "trusted": "its certificate is trusted",
-    "self-signed": "the signature holds; add --timestamp-ca FILE to check who the authority is",
-    "unknown": "NOT CHECKED: the token has no root certificate; name it with --timestamp-ca FILE",
 }
 _INCOMPLETE = (
     "These could not be compared, or are filled by the server itself: a materialized view by REFRESH, an extension's"
@@ -98,59 +88,6 @@ class Compared:
             if all(finding.incomplete for finding in self.findings):
                 console.print(f"! {_INCOMPLETE}", style="yellow")
             draw_findings(console, self.findings)
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """Who signed the tag manifest, each with the name that our list has for him, and what is wrong with signatures."""
-
-    by: Sequence[tuple[PublicKey, str | None]]
-    findings: Sequence[Finding]
-    stamps: Sequence[tuple[str, Stamp]] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return signers, timestamps and findings."""
-        signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
-        stamped = [
-            {"file": key, "at": one.moment, "by": one.authority, "chain": one.chain}
-            for key, one in self.stamps
-        ]
-        findings = [one.as_json() for one in self.findings]
-        return {"signers": signers, "timestamps": stamped, "findings": findings}
-
-    def draw(self, console: Console) -> None:
-        """Say who signed."""
-        for public, name in self.by:
-            console.print(
-                f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
-            )
-        for key, one in self.stamps:
-            said = f"There at {moment_words(one.moment)}, says {one.authority}"
-            console.print(Text(f"{said}; {_CHAINS[one.chain]} ({key})"))
-        if self.findings:
-            console.print("Its signatures are not in order")
-            draw_findings(console, self.findings)
-
-
-def check_signed(
-    store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
-) -> Signed:
-    """Check the signatures and the tree at a location (``deep``: over all items); with ``trust`` one by a key of its
-    list
-    must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
-    """
-    roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
-    found: Signatures = signatures(store)
-    signers = found.of(layout.TAG_MANIFEST)
-    known = dict.fromkeys([*(trust.names if trust else ()), *signers])
-    stamps, wrong = timestamps.stamps(store, roots)
-    findings = [
-        *found.findings,
-        *wrong,
-        *bundle_tree.check(store, list(known), deep=deep),
-        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
-    ]
-    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings, stamps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.errors import DamageError, MoveoutError, UsageError
+
+DocumentsTo = Annotated[
+    Path | None, typer.Option("--to", metavar="DIR", help="Write the receipt and signatures here too.")
+]
 
 
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:

@@ -16,6 +16,7 @@ from migrate.case.secrets import redact
 from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
+LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 CaseFile = Annotated[
     Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
 ]

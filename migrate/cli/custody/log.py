@@ -18,7 +18,7 @@ from migrate.case.model import Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
@@ -36,8 +36,6 @@ from migrate.storage.registry import open_location
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
 app.add_typer(group, name="custody")
-
-_Location = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ def _is_plain(value: object) -> bool:
 
 @verb(group, "show", title="custody show")
 def show_command(
-    session: Session, words: _Location = None, case: CaseFile = None, signers: Signers = None
+    session: Session, words: LocationWord = None, case: CaseFile = None, signers: Signers = None
 ) -> Record:
     """Print the custody log of a bundle."""
     loaded = load_case(case)
@@ -135,7 +133,7 @@ def show_command(
 @verb(group, "verify", title="custody verify")
 def verify_command(
     session: Session,
-    words: _Location = None,
+    words: LocationWord = None,
     case: CaseFile = None,
     signers: Signers = None,
     other: Annotated[

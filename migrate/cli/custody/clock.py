@@ -13,10 +13,9 @@ from rich.text import Text
 
 from migrate.case.model import parse_deadline
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import LocationWord
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.obligations.clock import Verdict

@@ -1,4 +1,4 @@
-"""``moveout receive`` and ``acknowledge``: the customer signs what arrived, the provider that he has seen it."""
+"""``moveout receive``: the receiver of a bundle verifies it and signs a receipt."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from rich.text import Text
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
-from migrate.cli.common.document_files import read_directory, read_files, write_files
+from migrate.cli.common.document_files import DocumentsTo, read_directory, write_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import plain
-from migrate.cli.hold import LocationWord
-from migrate.cli.verify import check_signed
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
 from migrate.verify import Level, verify
-
-_To = Annotated[
-    Path | None, typer.Option("--to", metavar="DIR", help="Write the receipt and signatures here too.")
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ def receive_command(
     level: Annotated[
         Level, typer.Option(help="quick: names, sizes; complete: all there; full: every byte.")
     ] = Level.FULL,
-    to: _To = None,
+    to: DocumentsTo = None,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
@@ -107,74 +102,3 @@ def receive_command(
         made = receipt.write(store, checked, [one.public for one in mine], read_directory(to, "receipt"))
     files = write_files(to, made, dict(documents.signature_of(made, one) for one in mine)) if to else []
     return Received(made, findings, files)
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """A receipt that was counter-signed."""
-
-    document: Document
-    by: Sequence[str]
-    files: Sequence[str]
-    exit_code: int = OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the receipt and who signed."""
-        return {
-            **self.document.value,
-            "receipt": self.document.key,
-            "signed_by": list(self.by),
-            "written": list(self.files),
-        }
-
-    def draw(self, console: Console) -> None:
-        """Say so, the receipt's own first line first."""
-        style = (
-            ""
-            if self.document.value.get("complete") and not self.document.value.get("findings_total")
-            else "bold red"
-        )
-        console.print(Text(plain(self.document.about), style=style))
-        console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
-        for file in self.files:
-            console.print(f"  {file}")
-        console.print(
-            "→ send your signature back: the customer adds it with moveout custody add LOCATION RECEIPT.json"
-        )
-
-
-@verb(app, "acknowledge")
-def acknowledge_command(
-    session: Session,
-    location: Annotated[
-        str, typer.Argument(metavar="LOCATION", help="Where the bundle lies that was fetched.")
-    ],
-    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie beside it.")],
-    *,
-    to: _To = None,
-    case: CaseFile = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
-    signers: Signers = None,
-) -> Acknowledged:
-    """Counter-sign the customer's receipt for a bundle.
-
-    Checked first: its signature, and that it is for this very bundle. Your signature is written beside the receipt too.
-    The same command again changes nothing.
-    """
-    loaded = load_case(case)
-    mine = need_keys(key, passphrase, loaded)[0]
-    endpoint = known_location([location], loaded)
-    store = session.store(endpoint)
-    document, signatures = read_files(file)
-    trust = load_trust(signers, loaded)
-    if trust is not None:
-        by = [documents.signed_by(document, armored) for armored in signatures.values()]
-        if trust.missing(by, document.key):
-            raise NotAllowedError(
-                f"the receipt is signed by nobody in {trust.source}",
-                next_step="ask the customer for the key, and add it",
-            )
-    who = receipt.acknowledge(store, document, signatures, mine)
-    files = write_files(to or file.parent, document, dict([documents.signature_of(document, mine)]))
-    return Acknowledged(document, [one.fingerprint for one in who], files)

@@ -12,11 +12,10 @@ from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import LocationWord
 from migrate.custody import sampling_audit
 from migrate.custody.sampling_audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError

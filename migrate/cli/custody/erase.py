@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
-from migrate.cli.clock import Rules, load_rules
-from migrate.cli.common.options import CaseFile, Yes, known_location
+from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import LocationWord, open_both
+from migrate.cli.custody.clock import Rules, load_rules
+from migrate.cli.custody.hold import open_both
 from migrate.custody.erasure import erase
 from migrate.custody.erasure.erase import Erased
 from migrate.custody.log import custody_log

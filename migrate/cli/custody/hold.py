@@ -15,11 +15,11 @@ from rich.text import Text
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_location, moment_to_come
+from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold_source import Frozen, TryAs, group, source_status
+from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
@@ -30,7 +30,6 @@ from migrate.storage.object_lock_registry import open_vault
 
 app.add_typer(group, name="hold")
 
-LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 _Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
 _Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the custody log.")]
 

@@ -1,0 +1,82 @@
+"""The signatures of a bundle, checked and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.cli.common.findings import draw_findings
+from migrate.custody.signing import timestamps
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.bundle_signatures import Signatures, signatures
+from migrate.custody.signing.keys import PublicKey
+from migrate.custody.signing.timestamps import Chain, Stamp
+from migrate.custody.tree import bundle_tree
+from migrate.number_text import moment_words
+from migrate.storage.api import Store
+
+_CHAINS: dict[Chain, str] = {
+    "trusted": "its certificate is trusted",
+    "self-signed": "the signature holds; add --timestamp-ca FILE to check who the authority is",
+    "unknown": "NOT CHECKED: the token has no root certificate; name it with --timestamp-ca FILE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Who signed the tag manifest, each with the name that our list has for him, and what is wrong with signatures."""
+
+    by: Sequence[tuple[PublicKey, str | None]]
+    findings: Sequence[Finding]
+    stamps: Sequence[tuple[str, Stamp]] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return signers, timestamps and findings."""
+        signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
+        stamped = [
+            {"file": key, "at": one.moment, "by": one.authority, "chain": one.chain}
+            for key, one in self.stamps
+        ]
+        findings = [one.as_json() for one in self.findings]
+        return {"signers": signers, "timestamps": stamped, "findings": findings}
+
+    def draw(self, console: Console) -> None:
+        """Say who signed."""
+        for public, name in self.by:
+            console.print(
+                f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
+            )
+        for key, one in self.stamps:
+            said = f"There at {moment_words(one.moment)}, says {one.authority}"
+            console.print(Text(f"{said}; {_CHAINS[one.chain]} ({key})"))
+        if self.findings:
+            console.print("Its signatures are not in order")
+            draw_findings(console, self.findings)
+
+
+def check_signed(
+    store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
+) -> Signed:
+    """Check the signatures and the tree at a location (``deep``: over all items); with ``trust`` one by a key of its
+    list
+    must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
+    """
+    roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
+    found: Signatures = signatures(store)
+    signers = found.of(layout.TAG_MANIFEST)
+    known = dict.fromkeys([*(trust.names if trust else ()), *signers])
+    stamps, wrong = timestamps.stamps(store, roots)
+    findings = [
+        *found.findings,
+        *wrong,
+        *bundle_tree.check(store, list(known), deep=deep),
+        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+    ]
+    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings, stamps)

@@ -1,0 +1,1 @@
+"""Commands about custody: keys, signatures, holds, grants, receipts, proofs, erasure."""

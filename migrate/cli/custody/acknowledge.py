@@ -1,0 +1,94 @@
+"""``moveout acknowledge``: the sender of a bundle counter-signs the receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.cli import app
+from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
+from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import plain
+from migrate.custody.handover import documents, receipt
+from migrate.custody.handover.documents import Document
+from migrate.errors import OK, NotAllowedError
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A receipt that was counter-signed."""
+
+    document: Document
+    by: Sequence[str]
+    files: Sequence[str]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receipt and who signed."""
+        return {
+            **self.document.value,
+            "receipt": self.document.key,
+            "signed_by": list(self.by),
+            "written": list(self.files),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say so, the receipt's own first line first."""
+        style = (
+            ""
+            if self.document.value.get("complete") and not self.document.value.get("findings_total")
+            else "bold red"
+        )
+        console.print(Text(plain(self.document.about), style=style))
+        console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
+        for file in self.files:
+            console.print(f"  {file}")
+        console.print(
+            "→ send your signature back: the customer adds it with moveout custody add LOCATION RECEIPT.json"
+        )
+
+
+@verb(app, "acknowledge")
+def acknowledge_command(
+    session: Session,
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="Where the bundle lies that was fetched.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie beside it.")],
+    *,
+    to: DocumentsTo = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    signers: Signers = None,
+) -> Acknowledged:
+    """Counter-sign the customer's receipt for a bundle.
+
+    Checked first: its signature, and that it is for this very bundle. Your signature is written beside the receipt too.
+    The same command again changes nothing.
+    """
+    loaded = load_case(case)
+    mine = need_keys(key, passphrase, loaded)[0]
+    endpoint = known_location([location], loaded)
+    store = session.store(endpoint)
+    document, signatures = read_files(file)
+    trust = load_trust(signers, loaded)
+    if trust is not None:
+        by = [documents.signed_by(document, armored) for armored in signatures.values()]
+        if trust.missing(by, document.key):
+            raise NotAllowedError(
+                f"the receipt is signed by nobody in {trust.source}",
+                next_step="ask the customer for the key, and add it",
+            )
+    who = receipt.acknowledge(store, document, signatures, mine)
+    files = write_files(to or file.parent, document, dict([documents.signature_of(document, mine)]))
+    return Acknowledged(document, [one.fingerprint for one in who], files)

@@ -1,0 +1,100 @@
+"""``moveout check-proof``: such a proof is checked without the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.cli import app
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.proved_item import Item, describe
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import Signers, load_trust
+from migrate.cli.common.sources import load_case
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.keys import PublicKey
+from migrate.custody.tree import checkpoint, inclusion_proof
+from migrate.custody.tree.checkpoint import Checkpoint
+from migrate.errors import OK, DamageError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a proof came to. ``why`` says what does not hold, empty where all does."""
+
+    file: str
+    why: str
+    item: Item | None
+    checkpoint: Checkpoint | None
+    signers: Mapping[PublicKey, str]
+
+    @property
+    def exit_code(self) -> int:
+        """6 where it proves nothing."""
+        return DamageError.exit_code if self.why else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is proved."""
+        found = self.checkpoint
+        return {
+            "file": self.file,
+            "holds": not self.why,
+            "why": self.why,
+            "item": self.item,
+            "bundle": found.bundle if found else None,
+            "root": found.root if found else None,
+            "signed_by": list(self.signers.values()),
+            "verifiers": [checkpoint.verifier(found.bundle, one) for one in self.signers] if found else [],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what is proved."""
+        if self.why or self.item is None or self.checkpoint is None:
+            console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
+            return
+        who = ", ".join(self.signers.values())
+        console.print(
+            Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}")
+        )
+
+
+@verb(app, "check-proof")
+def check_proof_command(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof.")],
+    case: CaseFile = None,
+    signers: Signers = None,
+) -> Checked:
+    """Check such a proof, without the bundle.
+
+    The way up to the root, and who signed that.
+    """
+    del session
+    trust = load_trust(signers, load_case(case))
+    if trust is None:
+        raise UsageError(
+            "whose signature should count? No list of signers is named",
+            next_step="add --signers FILE with the line that the signer's `moveout keys show` printed",
+        )
+    try:
+        with file.open("rb") as data:
+            found = inclusion_proof.decode(data.read(inclusion_proof.MAX_BYTES + 1))
+            item = found.item
+    except OSError as exc:
+        raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        return Checked(str(file), f"it cannot be read: {exc}", None, None, {})
+    who = _signed_by(found.checkpoint, trust)
+    why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
+    why = why if found.holds else "the item is not in the tree whose root was signed"
+    return Checked(str(file), why, item, found.checkpoint, who)
+
+
+def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
+    return {public: trust.names[public] for public in found.signers(trust.names)}

@@ -1,0 +1,139 @@
+"""``moveout ls``: what is in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.browse import single_objects, table_rows
+from migrate.browse.single_objects import Wanted
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.cli import app
+from migrate.cli.common.opened_bundle import Source, open_bundle, source_name
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, verb
+from migrate.errors import OK
+from migrate.number_text import bytes_words, count_words
+
+_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is there: rows as JSON and as text. ``more``: there are others behind them."""
+
+    location: str
+    what: str
+    rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[str]
+    more: bool = False
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the rows."""
+        return {"location": self.location, self.what: list(self.rows), "more": self.more}
+
+    def draw(self, console: Console) -> None:
+        """Print a line each."""
+        for line in self.lines:
+            console.print(Text(line))
+        if self.more:
+            console.print("… and more: --limit N shows them", style="dim")
+
+
+@verb(
+    app,
+    "ls",
+    bwlimit=True,
+    examples=(
+        "ls bundle",
+        'ls bundle "photos/**" --source media --versions',
+    ),
+)
+def ls_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LOCATION [GLOB]", help="The bundle; keys or tables that match: 'photos/**', 'sales.*'."
+        ),
+    ] = None,
+    case: CaseFile = None,
+    source: Source = None,
+    *,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Also older versions and delete markers.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
+) -> Listed:
+    """List a bundle's tables and buckets, or a bucket's objects.
+
+    Reads the catalog or the parts of the index that matter; no payload.
+    """
+    reader, rest = open_bundle(session, words or [], case)
+    if source is None and not rest:
+        found = [
+            (row.source, row.kind, table_rows.full_name(row), row.items, row.size_bytes)
+            for row in reader.catalog()
+        ]
+        names = ("source", "kind", "name", "items", "size_bytes")
+        lines = _aligned(
+            [(*one[:2], count_words(one[3]), bytes_words(one[4]), one[2]) for one in found], "<<>>"
+        )
+        return Listed(
+            reader.store.location, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
+        )
+    if source is None:  # a pattern is for buckets, and often there is but one
+        buckets = [one for one in reader.sources if single_objects.is_bucket(reader, one)]
+        source = buckets[0] if len(buckets) == 1 else None
+    name = source_name(reader, source)
+    if not single_objects.is_bucket(reader, name):
+        return _list_tables(session, reader, name, rest)
+    wanted = Wanted(globs=tuple(rest), versions=versions)
+    rows = list(islice(single_objects.find(reader, name, wanted), limit + 1))
+    if not rows:
+        session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
+    shown = rows[:limit]
+    lines = [
+        f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {row.name if versions else row.key}"
+        + ("  deleted" if row.is_delete_marker else "")
+        for row in shown
+    ]
+    return Listed(
+        reader.store.location,
+        "objects",
+        [single_objects.as_json(row) for row in shown],
+        lines,
+        len(rows) > limit,
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Return a line for each row, in columns; ``sides``: ``<`` or ``>`` for each but the last, which is free."""
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths[:-1], strict=True))
+    return [f"{shape}  {{}}".format(*row) for row in rows]
+
+
+def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
+    """Tell whether a table matches, by its name with or without the schema."""
+    return any(fnmatchcase(name, one) for one in globs for name in (row.name, table_rows.full_name(row)))
+
+
+def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listed:
+    found = [row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))]
+    if not found:
+        session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
+    shown = [{"name": table_rows.full_name(row), "items": row.items, "digest": row.digest} for row in found]
+    lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
+    return Listed(reader.store.location, "tables", shown, lines)
