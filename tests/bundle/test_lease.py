@@ -21,8 +21,8 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying, RetryPolicy
 from scripts.servers import S3Server
+from tests.exporters.objects.test_history import make_old_shop
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
-from tests.objects.test_history import make_old_shop
 
 ELSEWHERE = ProcessName("other-host", "another machine", 4711, "1")
 QUICK = {"beat_seconds": 0.1, "stale_seconds": 1.0}

@@ -15,7 +15,7 @@ from tests.cli.conftest import run
 from tests.cluster.conftest import committed, wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
-from tests.postgres.databases import fetch, run_sql
+from tests.exporters.postgres.databases import fetch, run_sql
 
 TABLES = 12
 CHANGE = "".join(

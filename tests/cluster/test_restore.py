@@ -18,8 +18,8 @@ from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import fill, wait_until
 from tests.cluster.test_transfer import by
-from tests.objects.histories import make_history, read_history
-from tests.objects.test_history import make_old_shop
+from tests.exporters.objects.histories import make_history, read_history
+from tests.exporters.objects.test_history import make_old_shop
 from tests.tools.clients import boto_client
 
 

@@ -12,7 +12,7 @@ from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
-from tests.postgres.databases import fetch, make_refused, run_sql
+from tests.exporters.postgres.databases import fetch, make_refused, run_sql
 
 TABLES = 8
 ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in range(TABLES))

@@ -14,7 +14,7 @@ from migrate.custody.hold.sources.mysql import DatabaseHold, ServerHold
 from migrate.custody.hold.sources.mysql_server import Server
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere
-from tests.mysql.databases import run_sql
+from tests.exporters.mysql.databases import run_sql
 
 _SCRIPT = """
 CREATE TABLE posts (id int PRIMARY KEY, text text);

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import blocks
-from tests.postgres.databases import run_sql
+from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
 BIN = Path(sys.executable).parent

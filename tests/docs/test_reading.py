@@ -14,7 +14,7 @@ from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
-from tests.postgres.databases import run_sql
+from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
 PAGE = (Path(__file__).parents[2] / "docs/guides/read-a-bundle.md").read_text(encoding="utf-8")

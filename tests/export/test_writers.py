@@ -20,8 +20,8 @@ import pytest
 import exporters.mysql.chunk_plan as mysql_plan
 import exporters.postgres.chunk_plan as postgres_plan
 from migrate.bundle import layout
-from tests.mysql import databases as mysql
-from tests.postgres import databases as postgres
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
 
 ACCOUNTS, START = 200, 1000
 WRITERS = 16

@@ -22,9 +22,9 @@ from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.testing import EngineContract
-from tests.mysql import databases as mysql
-from tests.postgres import databases as postgres
-from tests.sqlite import databases as sqlite
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
+from tests.exporters.sqlite import databases as sqlite
 from tests.tools.clients import boto_client
 
 CHUNK_BYTES = 32 * 2**10

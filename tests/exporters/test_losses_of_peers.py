@@ -31,8 +31,8 @@ from migrate.restore.mysql.restore import restore_database as to_mariadb
 from migrate.restore.postgres.restore import restore_database as to_postgres
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
-from tests.mysql import databases as my
-from tests.postgres import databases as pg
+from tests.exporters.mysql import databases as my
+from tests.exporters.postgres import databases as pg
 
 HERE = Path(__file__).parent
 

@@ -3,8 +3,8 @@
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from tests.postgres import databases as of_postgres
-from tests.sqlite import databases as of_sqlite
+from tests.exporters.postgres import databases as of_postgres
+from tests.exporters.sqlite import databases as of_sqlite
 
 SCRIPT = "CREATE TABLE mine (a INT); CREATE TABLE {0}moveout_restore (a INT); INSERT INTO {0}moveout_restore VALUES (1)"
 

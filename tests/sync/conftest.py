@@ -16,7 +16,7 @@ from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.open_buckets import open_sides, record_url
 from migrate.sync.plan import Sides
 from scripts.servers import S3Server
-from tests.objects.conftest import MakeShop, Shop, make_shop
+from tests.exporters.objects.conftest import MakeShop, Shop, make_shop
 
 __all__ = ["make_shop"]
 

@@ -13,9 +13,9 @@ from migrate.storage.s3.source_bucket import open_bucket
 from scripts.metrics import received_bytes
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.objects.conftest import Shop, fill
-from tests.objects.histories import make_history
-from tests.objects.test_history import make_old_shop
+from tests.exporters.objects.conftest import Shop, fill
+from tests.exporters.objects.histories import make_history
+from tests.exporters.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
 from tests.sync.test_history import history
 from tests.tools.pages import assert_harmless, parse

@@ -16,9 +16,9 @@ from migrate.storage.s3.source_bucket import open_bucket
 from migrate.sync import batches as spans_module
 from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
-from tests.objects.conftest import MakeShop, Shop
-from tests.objects.histories import make_history, read_history
-from tests.objects.test_history import make_old_shop
+from tests.exporters.objects.conftest import MakeShop, Shop
+from tests.exporters.objects.histories import make_history, read_history
+from tests.exporters.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
 from tests.sync.test_large import upload
 from tests.sync.test_sync import At

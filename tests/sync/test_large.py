@@ -16,8 +16,8 @@ from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
 from migrate.sync.upload_owners import Uploads
 from scripts.servers import S3Server
-from tests.objects.conftest import MakeShop, Shop, server, take_out
-from tests.objects.test_history import restore
+from tests.exporters.objects.conftest import MakeShop, Shop, server, take_out
+from tests.exporters.objects.test_history import restore
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
 

@@ -12,8 +12,8 @@ import pytest
 from migrate.storage.s3.metadata.bucket_configuration import same_setting
 from migrate.sync.bucket_settings import Decision, Rules, Wish, is_unset
 from scripts.servers import S3Server
-from tests.objects.conftest import MakeShop, Shop
-from tests.objects.test_settings import LIFECYCLE, configured, make_locked, policy, with_ownership
+from tests.exporters.objects.conftest import MakeShop, Shop
+from tests.restore.objects.test_settings import LIFECYCLE, configured, make_locked, policy, with_ownership
 from tests.sync.conftest import Move
 from tests.tools.acl_proxy import AclProxy
 from tests.tools.profiles import extra_profile

@@ -15,7 +15,7 @@ from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.sync import batches as spans_module
-from tests.objects.conftest import ODD_KEYS, fill
+from tests.exporters.objects.conftest import ODD_KEYS, fill
 from tests.sync.conftest import Move, body
 
 

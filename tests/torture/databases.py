@@ -7,9 +7,9 @@ from typing import Protocol
 from scripts import proof, seed
 from scripts.mariadb import MariadbServer
 from scripts.postgresql import PostgresServer
-from tests.mysql import databases as mysql
-from tests.postgres import databases as postgres
-from tests.sqlite import databases as sqlite
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
+from tests.exporters.sqlite import databases as sqlite
 
 TABLES, ROWS = 30, 10_000
 _TORTURE = Path(__file__).parents[1]

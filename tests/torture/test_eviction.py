@@ -5,7 +5,7 @@ import os
 import pytest
 
 from exporters.objects import unit_plan
-from tests.objects.test_eviction import evict, evicted, second_account  # noqa: F401 - fixtures
+from tests.exporters.objects.test_eviction import evict, evicted, second_account  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.torture
 EVICTIONS = int(os.environ.get("MOVEOUT_EVICTIONS", "19"))

@@ -11,7 +11,14 @@ from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from tests.mysql.databases import checksums, definitions, export_database, fetch, read_bundle, run_sql
+from tests.exporters.mysql.databases import (
+    checksums,
+    definitions,
+    export_database,
+    fetch,
+    read_bundle,
+    run_sql,
+)
 
 pytestmark = pytest.mark.torture
 

@@ -5,8 +5,8 @@ import os
 import pyarrow.parquet as pq
 import pytest
 
-from tests.objects.histories import make_history, read_history
-from tests.objects.test_history import make_old_shop
+from tests.exporters.objects.histories import make_history, read_history
+from tests.exporters.objects.test_history import make_old_shop
 from tests.torture.command import moveout, must
 
 pytestmark = pytest.mark.torture

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.mysql import databases as mysql
-from tests.postgres.databases import fetch, run_sql
-from tests.sqlite import databases as sqlite
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.exporters.sqlite import databases as sqlite
 from tests.torture.command import LIMIT_BYTES, measured
 
 pytestmark = pytest.mark.torture

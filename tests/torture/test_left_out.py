@@ -19,11 +19,11 @@ from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows
 from migrate.runtime.progress import Silent
-from tests.mysql import databases as mysql
-from tests.mysql.test_left_out import SOURCE as MYSQL_SOURCE
-from tests.postgres.databases import as_role, export_database, read_bundle, run_sql
-from tests.postgres.test_left_out import SOURCE
-from tests.postgres.test_resume import SMALL_CHUNK
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres.databases import as_role, export_database, read_bundle, run_sql
+from tests.exporters.postgres.test_resume import SMALL_CHUNK
+from tests.restore.mysql.test_left_out import SOURCE as MYSQL_SOURCE
+from tests.restore.postgres.test_left_out import SOURCE
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(1800)]
 

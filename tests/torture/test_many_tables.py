@@ -7,9 +7,9 @@ from contextlib import closing
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mysql import databases as mysql
-from tests.postgres.databases import run_sql
-from tests.sqlite.databases import url_of
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres.databases import run_sql
+from tests.exporters.sqlite.databases import url_of
 from tests.torture.command import LIMIT_BYTES, measured
 
 pytestmark = pytest.mark.torture

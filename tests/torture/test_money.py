@@ -15,7 +15,7 @@ import pytest
 
 from exporters.mysql import chunk_plan as plans
 from migrate.bundle import layout
-from tests.mysql.databases import export_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, read_bundle, run_sql
 
 pytestmark = pytest.mark.torture
 
@@ -26,7 +26,7 @@ ACCOUNTS, EACH = 2000, 100
 _WRITERS = """
 import os, random, sys, threading, time
 import pymysql
-from tests.mysql.databases import open_database
+from tests.exporters.mysql.databases import open_database
 
 def write(writer):
     dice, n = random.Random(writer), 0

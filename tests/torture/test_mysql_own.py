@@ -12,7 +12,7 @@ from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
-from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 pytestmark = pytest.mark.torture
 

@@ -15,7 +15,7 @@ import pytest
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.mysql.databases import export_database, fetch, read_bundle
+from tests.exporters.mysql.databases import export_database, fetch, read_bundle
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database
 from tests.torture.random_databases.naming import other_rows, unnamed

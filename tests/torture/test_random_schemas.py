@@ -16,8 +16,8 @@ from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import find_postgres_of
+from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
-from tests.postgres.databases import dump_bytes, export_database, fetch, read_bundle, run_sql
 from tests.torture.schemas.database import make_database
 from tests.torture.schemas.objects import ROLES
 

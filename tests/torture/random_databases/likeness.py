@@ -6,7 +6,7 @@ from typing import Any
 
 import pymysql
 
-from tests.mysql.databases import open_database
+from tests.exporters.mysql.databases import open_database
 from tests.torture.random_databases.words import quote
 
 _VOLATILE = re.compile(

@@ -4,7 +4,7 @@ import random
 
 import pymysql
 
-from tests.mysql.databases import open_database
+from tests.exporters.mysql.databases import open_database
 from tests.torture.random_databases.programs import Programs
 from tests.torture.random_databases.tables import Tables
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.mysql.databases import fetch
+from tests.exporters.mysql.databases import fetch
 from tests.torture.random_databases.likeness import Look
 from tests.torture.random_databases.words import quote
 

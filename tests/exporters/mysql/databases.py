@@ -1,0 +1,98 @@
+"""What tests do with databases of MariaDB and their bundles."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pymysql
+from pymysql.constants import CLIENT
+
+from exporters.mysql import MysqlExporter
+from exporters.mysql.catalog import read_tables
+from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.definitions.show_create import Missing, read_definitions
+from migrate.bundle.reader import BundleReader
+from migrate.export import ExportOutcome, export
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.exporters.postgres.databases import NoBuckets
+
+
+def open_database(url: str, **options) -> pymysql.Connection:
+    """A plain session as the administrator; the password comes from the environment like moveout's."""
+    connection = connect(parse_url(url))
+    password, address = connection.raw.password, connection.address
+    connection.close()
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=password,
+        database=address.database,
+        autocommit=True,
+        ssl_disabled=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
+        **options,
+    )
+
+
+def run_sql(url: str, script: str) -> None:
+    with open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(script)
+        while cursor.nextset():
+            pass
+
+
+def fetch(url: str, query: str) -> list[tuple]:
+    with open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return list(cursor.fetchall())
+
+
+def session(url: str) -> Connection:
+    return connect(parse_url(url))
+
+
+def definitions(url: str) -> list[dict]:
+    """All definitions, as SHOW CREATE prints them."""
+    connection = session(url)
+    missing = Missing()
+    try:
+        found = read_definitions(connection, read_tables(connection), missing)
+    finally:
+        connection.close()
+    assert missing == Missing()
+    return found
+
+
+def checksums(url: str) -> dict[str, int]:
+    """The server's own checksum of every table."""
+    names = [row[0] for row in fetch(url, "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")]
+    tables = ", ".join("`" + name.replace("`", "``") + "`" for name in names)
+    return {name.split(".", 1)[1]: value for name, value in fetch(url, f"CHECKSUM TABLE {tables}")}
+
+
+def client(program: str, url: str, *words: str, given: str = "") -> str:
+    """Run one of MariaDB's programs on a database; the password is in the environment."""
+    address = parse_url(url)
+    login = [f"--host={address.host}", f"--port={address.port}", f"--user={address.user}", "--skip-ssl"]
+    command = [program, "--no-defaults", *login, *words, address.database]
+    given_bytes = given.encode(errors="surrogateescape")
+    done = subprocess.run(command, input=given_bytes, capture_output=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(errors="surrogateescape")
+
+
+def dump(url: str) -> str:
+    """What mariadb-dump says of a database's definitions."""
+    words = ("--no-data", "--routines", "--triggers", "--events", "--skip-comments")
+    return client("mariadb-dump", url, *words)
+
+
+def export_database(url: str, location: Path, *, workers: int = 2) -> ExportOutcome:
+    source = MysqlExporter().open("app", url, NoBuckets())
+    return export([source], open_location(str(location)), workers=workers, progress=Silent())
+
+
+def read_bundle(location: Path) -> BundleReader:
+    return BundleReader(open_location(str(location)))

@@ -1,0 +1,303 @@
+"""Snapshots while others write, weaker permissions, resumed runs, large rows, and errors with their exit codes."""
+
+import os
+import secrets
+import signal
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pymysql
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.mysql import MysqlExporter
+from exporters.mysql import chunk_plan as plans
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from exporters.sql.fixed_digit_kinds import double_text
+from migrate.bundle import layout
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from scripts.process import free_port
+from tests.export.victims import Counting, run
+from tests.exporters.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
+from tests.exporters.postgres.databases import NoBuckets
+
+
+def values(reader, table_name, column_name):
+    row = next(row for row in reader.catalog() if row.name == table_name)
+    parts = [reader.open(layout.source_file("app", part["name"])) for part in row.details["parts"]]
+    return [
+        value for part in parts for value in pq.ParquetFile(part).read([column_name]).column(0).to_pylist()
+    ]
+
+
+def point(reader):
+    return reader.catalog()[0].point
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(plans, "CHUNK_BYTES", 40_000)
+
+
+def make_accounts(mariadb, accounts: int) -> str:
+    url = mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE summary (id INT PRIMARY KEY, amount DECIMAL(12,2), note VARCHAR(200)); ANALYZE TABLE summary",
+    )
+    rows = ",".join(f"({i}, 100, REPEAT('n', 150))" for i in range(accounts))
+    run_sql(
+        url,
+        f"INSERT INTO summary VALUES {rows}; ANALYZE TABLE summary;"
+        " CREATE TABLE log (id INT PRIMARY KEY AUTO_INCREMENT)",
+    )
+    return url
+
+
+def transfer_money(url: str, seed: int, stop: threading.Event) -> None:
+    """Move one unit from summary to summary until told to stop; a deadlock undoes its transaction."""
+    n = seed
+    with open_database(url) as connection, connection.cursor() as cursor:
+        while not stop.is_set():
+            n = (n * 7919 + 13) % 1_999_993
+            a, b = sorted((n % 2000, (n // 2000) % 2000))
+            try:
+                cursor.execute(
+                    f"BEGIN; UPDATE summary SET amount = amount - 1 WHERE id = {a};"
+                    f" UPDATE summary SET amount = amount + 1 WHERE id = {b}; INSERT INTO log VALUES (); COMMIT"
+                )
+                while cursor.nextset():
+                    pass
+            except pymysql.err.OperationalError as exc:
+                if exc.args[0] not in {1213, 1205}:
+                    raise
+
+
+def test_sums_are_exact_while_others_transfer_money(mariadb, tmp_path, small_chunks):
+    url = make_accounts(mariadb, 2000)
+    stop = threading.Event()
+    writers = [threading.Thread(target=transfer_money, args=(url, seed, stop)) for seed in range(1, 9)]
+    for writer in writers:
+        writer.start()
+    try:
+        outcomes = [export_database(url, tmp_path / f"bundle-{n}") for n in range(3)]
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert all(outcome.complete for outcome in outcomes), outcomes
+    for n in range(3):
+        reader = read_bundle(tmp_path / f"bundle-{n}")
+        row = next(row for row in reader.catalog() if row.name == "summary")
+        assert len(row.details["parts"]) > 3
+        assert sum(values(reader, "summary", "amount")) == Decimal(200_000)
+
+
+def account_of(mariadb, url, *grants) -> str:
+    """An account with these privileges; its password is everybody's here."""
+    user, database = f"u{secrets.token_hex(4)}", url.rpartition("/")[2]
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{mariadb.password}'")
+        for grant in grants:
+            cursor.execute(f"GRANT {grant.format(database=database)} TO {user}@'127.0.0.1'")
+    return mariadb.url_of(database, user)
+
+
+@pytest.mark.parametrize(
+    ("grants", "consistency"),
+    [
+        (["SELECT, SHOW VIEW, TRIGGER ON {database}.*", "RELOAD ON *.*"], "global read lock"),
+        (["SELECT, SHOW VIEW, TRIGGER, LOCK TABLES ON {database}.*"], "table locks"),
+        (["SELECT ON {database}.*"], "one session"),
+    ],
+)
+def test_the_strongest_snapshot_that_is_permitted_is_taken_and_recorded(
+    mariadb, tmp_path, grants, consistency
+):
+    url = account_of(mariadb, make_accounts(mariadb, 100), *grants)
+    outcome = export_database(url, tmp_path / "bundle")
+    reader = read_bundle(tmp_path / "bundle")
+    assert outcome.complete
+    assert consistency in str(point(reader))
+    lost = {loss.property for _, loss in reader.losses()}
+    assert ("position" in lost) == (consistency != "global read lock")
+
+
+def test_a_table_that_may_not_be_read_is_a_gap(mariadb, tmp_path):
+    url = make_accounts(mariadb, 10)
+    limited = account_of(mariadb, url, "SELECT (id) ON {database}.summary", "SELECT ON {database}.log")
+    outcome = export_database(limited, tmp_path / "bundle")
+    assert not outcome.complete
+
+
+def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mariadb, tmp_path):
+    """More than max_allowed_packet once they are hexadecimal, or have their quotes doubled."""
+    url = mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE blobs (id INT PRIMARY KEY, b LONGBLOB); CREATE TABLE texts (id INT PRIMARY KEY, t LONGTEXT)",
+    )
+    run_sql(url, "INSERT INTO blobs VALUES (1, REPEAT(X'00FF', 4400000)), (2, ''), (3, NULL)")
+    run_sql(url, "INSERT INTO texts VALUES (1, REPEAT('\"x', 6000000)), (2, ''), (3, NULL)")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert values(reader, "blobs", "b") == [b"\0\xff" * 4_400_000, b"", None]
+    assert values(reader, "texts", "t") == ['"x' * 6_000_000, "", None]
+    destination = other_mariadb.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT SUM(LENGTH(b)) FROM blobs") == [(8_800_000,)]
+    # what has its quotes doubled cannot be written back under the destination's limit: it says so
+    run_sql(url, "INSERT INTO texts VALUES (4, REPEAT('''', 9000000))")
+    assert export_database(url, tmp_path / "again").complete
+    reader = read_bundle(tmp_path / "again")
+    with pytest.raises(SourceError, match="max_allowed_packet"):
+        restore_database(reader, "app", other_mariadb.database(), workers=1, progress=Silent())
+
+
+def die(url: str, location: str, fatal: int) -> None:
+    """Export until the ``fatal``-th write to the location, with small chunks."""
+    from migrate.export import export
+    from migrate.storage.registry import open_location
+
+    plans.CHUNK_BYTES = 40_000
+    source = MysqlExporter().open("app", url, NoBuckets())
+    export([source], Counting(open_location(location), fatal), workers=2, progress=Silent())
+
+
+@pytest.mark.parametrize("fatal", [4, 9, 17, 30])
+def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_path, small_chunks, fatal):
+    url = make_accounts(mariadb, 2000)
+    victim = run(die, url, str(tmp_path / "bundle"), fatal)
+    victim.join(60)
+    assert victim.exitcode == -9
+    run_sql(url, "UPDATE summary SET amount = 7 WHERE id IN (0, 1999); DELETE FROM summary WHERE id = 1000")
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.complete, outcome
+    reader = read_bundle(tmp_path / "bundle")
+    tally = live_tables(parse_url(url))["", "summary"]
+    row = next(row for row in reader.catalog() if row.name == "summary")
+    assert (row.items, row.digest) == (1999, f"{tally.digest:032x}")
+
+
+def die_restoring(location: str, url: str, steps: int) -> None:
+    """Restore until so many INSERT statements were sent."""
+    from exporters.mysql.connection import Connection
+    from migrate.restore.mysql import load_rows as mysql_rows
+
+    real, count = mysql_rows.mark_done, iter(range(steps))
+
+    def mark(connection: Connection, name: str) -> None:
+        if next(count, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(connection, name)
+
+    mysql_rows.mark_done = mark
+    restore_database(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 9])
+def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path, small_chunks, steps):
+    url = make_accounts(mariadb, 2000)
+    assert export_database(url, tmp_path / "bundle").complete
+    destination = other_mariadb.database()
+    victim = run(die_restoring, str(tmp_path / "bundle"), destination, steps)
+    victim.join(60)
+    assert victim.exitcode == -9
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent()
+    )
+    assert outcome.findings == ()
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
+
+
+def test_keys_of_characters_and_dates_are_cut_without_losing_a_row(mariadb, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "CHUNK_BYTES", 5_000)
+    url = mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE names (k VARCHAR(40) COLLATE utf8mb4_unicode_ci, n INT, filler CHAR(100), PRIMARY KEY (k, n));"
+        "INSERT INTO names SELECT CONCAT(CHAR(65 + seq % 58), '''\"ä', seq % 400), seq, 'f' FROM seq_1_to_2000;"
+        "CREATE TABLE days (d DATETIME(3) PRIMARY KEY, filler CHAR(100));"
+        "INSERT INTO days SELECT TIMESTAMPADD(HOUR, seq, '2020-01-01'), 'f' FROM seq_1_to_2000;"
+        "CREATE TABLE hashes (h BINARY(16) PRIMARY KEY, filler CHAR(100));"
+        "INSERT INTO hashes SELECT UNHEX(MD5(seq)), 'f' FROM seq_1_to_2000; ANALYZE TABLE names, days, hashes",
+    )
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.complete, outcome
+    for row in read_bundle(tmp_path / "bundle").catalog():
+        assert row.items == 2000
+        assert len(row.details["parts"]) > 5, row.name
+
+
+def test_errors_have_their_kinds(mariadb, monkeypatch):
+    def open_(url):
+        MysqlExporter().open("app", url, NoBuckets())
+
+    with pytest.raises(SourceGoneError, match="no_such"):
+        open_(mariadb.url_of("no_such"))
+    with pytest.raises(SourceUnreachableError):
+        open_(f"mysql://moveout@127.0.0.1:{free_port()}/mysql")
+    with pytest.raises(SourceUsageError, match="contains a password"):
+        open_("mysql://moveout:secret@127.0.0.1/mysql")
+    with pytest.raises(SourceUsageError, match="names no database"):
+        open_("mysql://moveout@127.0.0.1")
+    with pytest.raises(SourceUsageError, match="tls"):
+        open_("mysql://moveout@127.0.0.1/mysql?tls=yes")
+    monkeypatch.setenv("MYSQL_PWD", "wrong")
+    with pytest.raises(SourceNotAllowedError, match="refuses the login"):
+        open_(mariadb.url)
+
+
+def test_the_password_may_stand_in_the_option_file(mariadb, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MYSQL_PWD")
+    (tmp_path / ".my.cnf").write_text(f"[client]\npassword={mariadb.password}\nhost=192.0.2.1\n")
+    MysqlExporter().open("app", mariadb.url, NoBuckets()).close()
+
+
+@example(
+    [
+        1000000000000000.5,
+        -1125899906842624.5,
+        2251799813685248.5,
+        4503599627370495.5,
+        1e15,
+        1e16,
+        999999999999999.9,
+        123456789012345.67,
+    ]
+)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
+    found = fetch(
+        mariadb.url,
+        "SELECT CONCAT_WS(' ', "
+        + ", ".join(f"{n!r}*1e0" if "e" in repr(n) else f"{n!r}e0*1e0" for n in numbers)
+        + ")",
+    )
+    assert [double_text(n).removeprefix("-") if n == 0 else double_text(n) for n in numbers] == [
+        "0" if word == "-0" else word for word in found[0][0].split(" ")
+    ]
+
+
+def test_statistics_of_columns_are_in_the_ledger(my_exported):
+    _, reader = my_exported(
+        "CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 2);"
+        "ANALYZE TABLE t PERSISTENT FOR COLUMNS (n) INDEXES ()"
+    )
+    assert [(loss.item, loss.reason) for _, loss in reader.losses() if loss.property == "statistics"] == [
+        ("`t`", "of `n`: the destination makes its own, by ANALYZE TABLE")
+    ]

@@ -1,0 +1,77 @@
+"""Rows with values that are never whole in memory leave MariaDB and come back."""
+
+import pytest
+
+from exporters.errors import SourceUsageError
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+from tests.parquet import check_parquet
+from tests.tools.long_rows import UNIT, long_rows, short_long_rows
+
+__all__ = ["short_long_rows"]
+
+TABLES = f"""
+CREATE TABLE plain (id INT PRIMARY KEY, b LONGBLOB, t LONGTEXT, j JSON, n DECIMAL(9, 2)) CHARACTER SET utf8mb4;
+INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_1_to_300;
+INSERT INTO plain VALUES (400, REPEAT(X'00ff27', {3 * UNIT}), REPEAT('it''s é', 20000), NULL, 2);
+INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_401_to_700;
+INSERT INTO plain VALUES (800, NULL, REPEAT('"it''s" é', {UNIT}), CONCAT('["', REPEAT('j', {UNIT}), '"]'), NULL);
+CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin1);
+INSERT INTO wide VALUES (REPEAT('ü''', {2 * UNIT}), REPEAT('ü''', {2 * UNIT})), (NULL, 'x'),
+  (REPEAT(_ucs2 X'D800', {3 * UNIT}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
+  (REPEAT(_ucs2 X'006E0680', {3 * UNIT}), NULL);
+"""
+
+
+@pytest.fixture(scope="module")
+def large_packets(mariadb, other_mariadb):
+    for server in (mariadb, other_mariadb):
+        run_sql(server.url, "SET GLOBAL max_allowed_packet = 67108864")
+    yield
+    for server in (mariadb, other_mariadb):
+        run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
+
+
+@pytest.fixture(scope="module")
+def source(mariadb, large_packets):
+    url = mariadb.database()
+    run_sql(url, TABLES)
+    return url
+
+
+@pytest.fixture(scope="module")
+def bundle(source, tmp_path_factory):
+    location = tmp_path_factory.mktemp("long") / "bundle"
+    with long_rows() as long:
+        assert export_database(source, location).complete
+    assert len(long) == 5
+    return read_bundle(location)
+
+
+def test_the_values_are_in_the_files(bundle):
+    assert check_parquet(bundle, bundle.catalog()) == []
+    details = {row.name: row.details for row in bundle.catalog()}
+    assert details["wide"]["exact"] == ["u"]
+    assert details["plain"]["octets"] == details["plain"]["server_octets"]
+
+
+def test_they_come_back(source, bundle, other_mariadb):
+    destination = other_mariadb.database()
+    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert checksums(destination) == checksums(source)
+    query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
+    assert fetch(destination, query) == fetch(source, query)
+    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
+
+
+def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
+    run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 2097152")
+    try:
+        with pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised:
+            restore_database(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
+    finally:
+        run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 67108864")
+    assert "SET GLOBAL max_allowed_packet = " in raised.value.next_step

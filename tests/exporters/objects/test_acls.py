@@ -1,0 +1,61 @@
+"""ACLs of objects: in the index where the server has them, given back where they name nobody, else in the ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from scripts.servers import S3Server
+from tests.exporters.objects.conftest import MakeShop, Shop, take_out
+from tests.tools.acl_proxy import AclProxy
+from tests.tools.profiles import extra_profile
+
+
+def test_acls_leave_and_come_back_where_they_name_nobody(
+    minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop, destination, plain = make_shop(minio), make_shop(other_minio), make_shop(other_minio)
+    for key in ("private", "open", "signed", "shared", "large"):
+        shop.put(key, bytes(9 * 2**20) if key == "large" else b"x")
+    acls = {"open": "public-read", "signed": "authenticated-read", "shared": "named", "large": "public-read"}
+    with (
+        AclProxy(minio.endpoint, name="AmazonS3") as old,
+        AclProxy(other_minio.endpoint, name="AmazonS3") as new,
+    ):
+        old.acls = {f"/{shop.name}/{key}": acl for key, acl in acls.items()}
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=old.endpoint)
+        reader = take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle")
+        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=new.endpoint)
+        accounts = {}
+        for name, url in (("acls", f"s3://{destination.name}?profile={profile}"), ("none", plain.url)):
+            outcome = restore_bucket(
+                reader, "shop", url, workers=2, progress=Silent(), report=open_location(str(tmp_path / name))
+            )
+            assert outcome.findings == ()
+            rows = pq.read_table(tmp_path / name / "shop/losses.parquet").to_pylist()
+            accounts[name] = {row["item"]: row["reason"] for row in rows if row["property"] == "ACL"}
+    kept = {row["key"]: row["acl"] for batch in reader.index("shop") for row in batch.to_pylist()}
+    assert kept["private"] is None
+    assert len(json.loads(kept["shared"])["Grants"]) == 2
+    assert {path.rpartition("/")[2]: acl for path, acl in new.acls.items() if "canary" not in path} == {
+        key: acl for key, acl in acls.items() if acl != "named"
+    }
+    assert accounts["acls"].keys() == {"shared"}
+    assert accounts["none"].keys() == acls.keys()
+
+
+def test_servers_without_acls_are_not_asked(shop: Shop, tmp_path: Path) -> None:
+    shop.put("a")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert [row["acl"] for batch in reader.index("shop") for row in batch.to_pylist()] == [None]
+    assert "ACL" not in {loss.property for _, loss in reader.losses()}

@@ -1,0 +1,175 @@
+"""Reading a bucket on two kinds of servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporters.bucket_api import ObjectSummary
+from exporters.errors import (
+    SourceGoneError,
+    SourceItemError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.source_bucket import open_bucket
+from scripts.servers import S3Server
+from tests.cli.conftest import call
+from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, Shop, bodies_of
+
+WINDOW = 1 << 20
+
+
+def test_odd_keys_are_listed_and_read(shop: Shop) -> None:
+    for key in ODD_KEYS:
+        shop.put(key, key.encode())
+    bucket = open_bucket(shop.url)
+    listed = list(bucket.list())
+    assert {one.key for one in listed} == set(ODD_KEYS)
+    assert [one.body.decode() for one in bucket.fetch(listed, window_bytes=WINDOW)] == [
+        one.key for one in listed
+    ]
+
+
+def test_headers_metadata_and_tags_come_with_the_body(shop: Shop) -> None:
+    shop.put(
+        "k", b"x", ContentType="text/x", CacheControl="no-store", Metadata={"a": "b"}, Tagging="t=1&u=e%20x"
+    )
+    bucket = open_bucket(shop.url)
+    [found] = bucket.fetch(bucket.list(), window_bytes=WINDOW)
+    assert found.headers["content-type"] == "text/x"
+    assert found.headers["cache-control"] == "no-store"
+    assert found.headers["x-amz-meta-a"] == "b"
+    assert found.tags == {"t": "1", "u": "e x"}
+    assert bucket.head(found.summary).tags == found.tags
+
+
+def test_the_order_is_that_of_the_listing_whatever_the_sizes(shop: Shop) -> None:
+    for number in range(60):
+        shop.put(f"{number:02d}", bytes([number]) * (200_000 if number % 7 == 0 else 10))
+    bucket = open_bucket(shop.url)
+    found = list(bucket.fetch(bucket.list(), window_bytes=250_000))
+    assert [one.body[0] for one in found] == list(range(60))
+
+
+def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    keys = [f"k{number:05d}" for number in range(2_100)]
+    destination = open_destination_bucket(shop.url)
+    assert all(
+        not one.error
+        for one in destination.put_all(((Description(key), b"") for key in keys), window_bytes=1)
+    )
+    bucket = open_bucket(shop.url)
+    assert [one.key for one in bucket.list()] == keys
+    assert [one.key for one in bucket.list(start_after=keys[1500])] == keys[1501:]
+
+
+def test_an_object_that_changed_or_vanished_is_its_own_error(shop: Shop) -> None:
+    for key in ("a", "b", "c"):
+        shop.put(key, b"before")
+    bucket = open_bucket(shop.url)
+    listed = list(bucket.list())
+    shop.put("a", b"after!")
+    shop.boto.delete_object(Bucket=shop.name, Key="b")
+    a, b, c = bucket.fetch(listed, window_bytes=WINDOW)
+    assert "changed" in str(a.error)
+    assert isinstance(b.error, SourceGoneError)
+    assert c.body == b"before"
+    with pytest.raises(SourceItemError):
+        list(bucket.stream(listed[0], part_bytes=4, window_bytes=8))
+
+
+def test_large_objects_come_in_ranges(shop: Shop) -> None:
+    body = bytes(range(256)) * 5000
+    shop.put("large", body)
+    bucket = open_bucket(shop.url)
+    [summary] = bucket.list()
+    parts = list(bucket.stream(summary, part_bytes=100_000, window_bytes=300_000))
+    assert b"".join(parts) == body
+    assert len(parts) == 13
+    assert bucket.read_range(summary, 5, 10) == body[5:15]
+
+
+def test_a_prefix_is_a_directory(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    for key in ("photos/a", "photos2/b", "photo"):
+        shop.put(key)
+    bucket = open_bucket(f"s3://{shop.name}/photos?profile={minio.profile}")
+    assert [one.key for one in bucket.list()] == ["photos/a"]
+
+
+def test_what_cannot_be_opened_says_why(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(minio)
+    with pytest.raises(SourceGoneError, match="no-such-bucket"):
+        open_bucket(f"s3://no-such-bucket?profile={minio.profile}")
+    with pytest.raises(SourceNotAllowedError):
+        open_bucket(
+            shop.url, secrets={"access_key_id": minio.access_key, "secret_access_key": "wrong-" + "x" * 10}
+        )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(SourceUnreachableError):
+        open_bucket(f"s3://{shop.name}")
+
+
+def test_settings_that_are_there_are_read(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    found = open_bucket(shop.url).configuration()
+    assert found["tagging"] == {"TagSet": [{"Key": "a", "Value": "b"}]}
+    assert "policy" not in found
+
+
+def test_metadata_that_is_no_ascii_can_be_given_back(minio: S3Server, make_shop: MakeShop) -> None:
+    """S3 sends it encoded (RFC 2047); written as it came, it comes again the same."""
+    shop = make_shop(minio)
+    bucket, destination = open_bucket(shop.url), open_destination_bucket(shop.url)
+    value = "J\u00fcrgen"
+    for key in ("first", "second"):
+        assert destination.put(Description(key, metadata={"name": value}), b"body").error is None
+        value = {one.summary.key: one for one in bucket.fetch(bucket.list(), window_bytes=WINDOW)}[
+            key
+        ].headers["x-amz-meta-name"]
+        assert value == "=?UTF-8?q?J=C3=BCrgen?="
+
+
+def test_whether_tags_may_be_read_is_found_out(shop: Shop) -> None:
+    shop.put("k", Tagging="a=b")
+    bucket = open_bucket(shop.url)
+    samples: list[ObjectSummary] = list(bucket.list())
+    assert bucket.tags_readable(samples)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://*", "s3://corp-*?profile=old", "s3://a b", "s3://[x", "s3://x?sse_c=key"]
+)
+def test_what_names_no_bucket_is_said_with_what_to_type(url: str) -> None:
+    with pytest.raises(SourceUsageError) as caught:
+        open_bucket(url)
+    assert "s3://BUCKET" in caught.value.next_step or "sse_c=file:PATH" in caught.value.next_step
+
+
+def test_a_prefix_under_which_nothing_is_is_no_success(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """It is misspelt, most likely. A bucket may be empty."""
+    shop = make_shop(minio)
+    url = f"s3://{shop.name}/fotos/?profile={minio.profile}"
+    done = call("export", f"shop={url}", "--to", str(tmp_path / "prefix"), "--quiet")
+    assert (done.code, "nothing is under the prefix 'fotos/'" in done.out) == (3, True)
+    done = call("sync", f"old={url}", f"new={make_shop(minio).url}", "--quiet")
+    assert (done.code, "nothing is under the prefix 'fotos/'" in done.out) == (3, True)
+    shop.put("fotos/1", b"body")
+    assert call("export", f"shop={url}", "--to", str(tmp_path / "prefix"), "--quiet").code == 0
+    assert bodies_of(tmp_path / "prefix") == {"fotos/1": b"body"}
+    assert (
+        call("export", f"shop={make_shop(minio).url}", "--to", str(tmp_path / "empty"), "--quiet").code == 0
+    )

@@ -1,0 +1,172 @@
+"""Listings in several parts at once: everything once, in order, whatever the keys; killed anywhere they go on."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from itertools import cycle, pairwise
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporters.bucket_api import Bucket
+from exporters.objects.listing import inventory, lister, parallelism, prefetch, shards
+from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.listing import pages
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.source_bucket import open_bucket
+from scripts.servers import S3Server
+from tests.exporters.objects.memory import MemoryListing
+from tests.exporters.objects.test_history import make_old_shop
+from tests.exporters.objects.workspaces import Workspace
+
+PIECES = st.sampled_from([
+    "a", "b", "/", "//", ".", "..", "-", "0", "1", "10", "~", " ", "+", "%2F", "\x01", "\x7f", "\ufffd", "é", "e\u0301",
+    "日", "😀", "\U0010ffff",
+])  # fmt: skip
+KEYS = st.sets(st.lists(PIECES, min_size=1, max_size=6).map("".join), max_size=60)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few keys are a large bucket."""
+    monkeypatch.setattr(inventory, "SHARD_ROWS", 7)
+    monkeypatch.setattr(lister, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(parallelism, "PAGES", 1)
+    monkeypatch.setattr(parallelism, "_GROWS", 0.0)
+
+
+def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:
+    taken = inventory.take(cast("Bucket", bucket), workspace)
+    rows = [one for shard in range(taken.totals.shards) for one in taken.objects(shard, 0, 1000)]
+    assert len(rows) == taken.totals.objects
+    return [(one.key, one.version_id) for one in rows]
+
+
+def covers(workspace: Workspace) -> list[shards.Cover]:
+    names = [name for name in workspace if name.endswith(".parquet")]
+    tables = [(shards.decode(workspace[name]), name) for name in names]
+    return shards.ordered(one for one in (shards.cover_of(table, name) for table, name in tables) if one)
+
+
+@settings(max_examples=50, deadline=None)
+@given(KEYS, st.integers(1, 5))
+def test_any_keys_are_listed_once_and_in_order(keys: set[str], page_rows: int) -> None:
+    bucket = MemoryListing(dict.fromkeys(keys, ("",)), page_rows=page_rows)
+    assert found(bucket, Workspace()) == [(key, "") for key in sorted(keys)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(KEYS.map(lambda keys: max(keys, default="k")), st.integers(1, 20), max_size=20),
+    st.integers(1, 5),
+)
+def test_so_are_any_versions(counts: dict[str, int], page_rows: int) -> None:
+    rows = {key: [f"v{number:02d}" for number in range(count, 0, -1)] for key, count in counts.items()}
+    bucket = MemoryListing(rows, page_rows=page_rows)
+    wanted = [(key, version) for key in sorted(rows) for version in rows[key]]
+    assert found(bucket, Workspace()) == wanted
+
+
+@settings(max_examples=25, deadline=None)
+@given(KEYS, st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=8))
+def test_what_was_killed_anywhere_goes_on(keys: set[str], page_rows: int, steps: list[int]) -> None:
+    rows = {key: ["b", "a"] if len(key) % 2 else ["c"] for key in keys}
+    workspace = Workspace()
+    for step in cycle(steps):  # how many it takes depends on threads
+        workspace.fail_after = len(workspace) + step
+        try:
+            listed = found(MemoryListing(rows, page_rows=page_rows), workspace)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert listed == [(key, version) for key in sorted(rows) for version in rows[key]]
+
+
+def test_parts_are_listed_at_once() -> None:
+    keys = [f"user-{number % 9}/photo-{number:05d}" for number in range(900)] + [
+        f"{number:06x}" for number in range(500)
+    ]
+    bucket = MemoryListing(dict.fromkeys(keys, ("",)), page_rows=5)
+    workspace = Workspace()
+    assert [key for key, _ in found(bucket, workspace)] == sorted(keys)
+    assert bucket.at_once > 4
+    parts = covers(workspace)
+    assert parts != sorted(parts, key=lambda one: one.number)
+    for one, following in pairwise(parts):
+        assert one.upto is not None
+        assert one.upto <= following.after
+
+
+@settings(max_examples=25, deadline=None)
+@given(KEYS, st.integers(1, 4), st.data())
+def test_a_second_listing_in_known_parts_is_the_same(
+    keys: set[str], page_rows: int, data: st.DataObject
+) -> None:
+    rows = {key: ["b", "a"] if len(key) % 2 else ["c"] for key in keys}
+    ends = sorted(data.draw(st.sets(st.sampled_from(sorted(keys) or ["x"]))))
+    bucket = cast("Bucket", MemoryListing(rows, page_rows=page_rows))
+    whole = [one for page in bucket.pages(versions=bool(keys), until=lambda: None) for one in page.rows()]
+    found = [one for page in prefetch.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()]
+    assert found == whole
+
+
+def test_a_server_that_turns_out_not_to_list_by_key_is_listed_again_in_one_part() -> None:
+    keys = [f"k{number:03d}" for number in range(200)]
+    shuffled = keys.copy()
+    random.Random(1).shuffle(shuffled)
+    bucket = MemoryListing(dict.fromkeys(keys, ("",)), page_rows=10, shuffled=shuffled)
+    workspace = Workspace()
+    workspace.fail_after = 12
+    with pytest.raises(KeyboardInterrupt):
+        found(bucket, workspace)
+    workspace.fail_after = 1 << 60
+    assert [key for key, _ in found(bucket, workspace)] == shuffled
+
+
+@pytest.fixture(scope="module")
+def filled(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[str, list[str]]:
+    """A bucket on a real server with directories, a flat part, and keys that stand at the edges of directories."""
+    url = f"s3://{make_bucket(minio)}?profile={minio.profile}"
+    keys = [f"user-{number % 9}/photo-{number:05d}" for number in range(450)]
+    keys += [f"flat/{secrets.token_hex(8)}" for _ in range(250)] + [f"user-{number}0" for number in range(9)]
+    keys += ["user-3/ä", "user-3/日", "user-3/a b+c%2F", "user-3/😀", "z" * 200]
+    destination = open_destination_bucket(url)
+    assert all(
+        one.error is None
+        for one in destination.put_all(((Description(key), b"") for key in keys), window_bytes=1)
+    )
+    return url, sorted(keys)
+
+
+@pytest.mark.parametrize("page_keys", [7, 50])
+def test_a_real_bucket_in_parts(
+    filled: tuple[str, list[str]], page_keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_KEYS", page_keys)
+    url, keys = filled
+    workspace = Workspace()
+    assert [key for key, _ in found(open_bucket(url), workspace)] == keys
+    assert [one.number for one in covers(workspace)] != sorted(one.number for one in covers(workspace))
+    killed = Workspace()
+    killed.fail_after = len(workspace) // 2
+    with pytest.raises(KeyboardInterrupt):
+        found(open_bucket(url), killed)
+    killed.fail_after = 1 << 60
+    assert [key for key, _ in found(open_bucket(url), killed)] == keys
+
+
+def test_real_versions_in_parts(minio: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "PAGE_KEYS", 5)
+    shop = make_old_shop(minio, lock=False)
+    for number in range(60):
+        for version in range(1 + number % 4):
+            shop.put(f"{number % 5}/{number:02d}", bytes([version]))
+    shop.boto.delete_object(Bucket=shop.name, Key="3/13")
+    bucket = open_bucket(shop.url)
+    whole = [(one.key, one.version_id) for one in bucket.list_versions()]
+    assert len(whole) == 151
+    assert found(bucket, Workspace()) == whole

@@ -1,0 +1,49 @@
+"""A destination that sorts text otherwise than the source is told before anything is made."""
+
+import psycopg
+import pytest
+
+from exporters.postgres.definitions.collation import create_words, same
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import export_database, read_bundle, run_sql
+
+
+def test_another_order_of_text_is_noted(postgres, other_postgres, tmp_path):
+    try:
+        run_sql(
+            postgres.url,
+            "CREATE DATABASE sorted TEMPLATE template0 LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en'",
+        )
+    except psycopg.errors.Error as exc:
+        pytest.skip(f"this PostgreSQL is built without ICU: another order is not tried ({exc})")
+    url = postgres.url_of("sorted")
+    run_sql(url, "CREATE TABLE t (a text) PARTITION BY RANGE (a)")
+    run_sql(url, "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM ('a') TO ('c'); INSERT INTO t VALUES ('B')")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    assert [one.partition(" (")[0] for one in outcome.left_out] == ['rows of "public"."t1"']
+    assert outcome.notes[0].startswith("text sorts as LC_COLLATE 'C' LC_CTYPE 'C' here")
+    words = "LOCALE_PROVIDER icu ICU_LOCALE 'en'"
+    assert words in outcome.notes[0]
+    run_sql(other_postgres.url, f"CREATE DATABASE sorted TEMPLATE template0 LOCALE 'C' {words}")
+    like = restore_database(reader, "app", other_postgres.url_of("sorted"), workers=1, progress=Silent())
+    assert (like.findings, like.left_out, like.notes) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [("C.UTF-8", "C.utf8", True), ("C", "POSIX", True), ("C", "C.UTF-8", False), ("en_US", "de_DE", False)],
+)
+def test_names_of_locales_are_compared(one, other, alike):
+    assert same({"provider": "libc", "locale": one}, {"provider": "libc", "locale": other}) is alike
+
+
+def test_what_makes_a_database_like_it():
+    assert create_words({"provider": "libc", "locale": "it's"}) == "LC_COLLATE 'it''s' LC_CTYPE 'it''s'"
+    assert (
+        create_words({"provider": "builtin", "locale": "C.UTF-8"})
+        == "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+    )

@@ -1,0 +1,297 @@
+"""What goes wrong has the right code, names the thing and says what to do."""
+
+import pytest
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.postgres import PostgresExporter
+from exporters.postgres.definitions.pg_dump import find_tools
+from migrate.errors import NotEmptyError, UsageError
+from migrate.export import export
+from migrate.restore.postgres.definitions.definition_files import Definitions
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.exporters.postgres.databases import (
+    NoBuckets,
+    as_role,
+    export_database,
+    fetch,
+    login,
+    read_bundle,
+    run_sql,
+)
+
+
+def open_source(url: str) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        PostgresExporter().open("app", url, NoBuckets())
+    assert caught.value.next_step
+    return caught.value
+
+
+def test_a_wrong_password_is_not_allowed(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "wrong-secret")
+    error = open_source(postgres.url)
+    assert isinstance(error, SourceNotAllowedError)
+    assert "wrong-secret" not in str(error)
+
+
+def test_no_password_at_all_is_not_allowed(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
+    assert isinstance(open_source(postgres.url), SourceNotAllowedError)
+
+
+def test_a_database_that_is_not_there_is_gone(postgres):
+    assert isinstance(open_source(postgres.url_of("nothing_here")), SourceGoneError)
+
+
+def test_a_server_that_is_not_there_is_unreachable():
+    assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
+
+
+def test_a_wrong_url_is_a_usage_error():
+    assert isinstance(open_source("postgresql://host:port:port/db?nonsense=1"), SourceUsageError)
+
+
+def test_a_newer_server_than_any_pg_dump_is_a_usage_error():
+    with pytest.raises(SourceUsageError, match="PostgreSQL 99"):
+        find_tools(99)
+
+
+def test_a_pg_dump_without_its_pg_restore_is_none(monkeypatch, postgres, tmp_path):
+    (tmp_path / "pg_dump").symlink_to(postgres.bin_dir / "pg_dump")
+    monkeypatch.setattr("exporters.postgres.definitions.pg_dump._directories", lambda: [tmp_path])
+    with pytest.raises(SourceUsageError, match="no pg_dump with its pg_restore") as caught:
+        find_tools(12)
+    assert "pg_restore" in caught.value.next_step
+
+
+def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "limited")
+    run_sql(
+        url,
+        "CREATE TABLE secret AS SELECT 1 AS x; ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
+        "GRANT SELECT ON secret TO limited; CREATE POLICY none ON secret USING (false)",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    with pytest.raises(SourceNotAllowedError, match="none of the 1 tables"):
+        export_database(as_role(url, "limited"), tmp_path / "nothing")
+    run_sql(url, "CREATE TABLE open AS SELECT 1 AS x; GRANT SELECT ON open TO limited")
+    outcome = export_database(as_role(url, "limited"), tmp_path / "bundle")
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 1)
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."secret"']
+
+
+def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_postgres, tmp_path):
+    url = postgres.database()
+    run_sql(
+        url,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE lost AS SELECT 1 AS x; CREATE TABLE z AS SELECT 1 AS x;"
+        "CREATE SEQUENCE here; CREATE SEQUENCE gone",
+    )
+    run_sql(url, "CHECKPOINT")
+    for name in ("lost", "gone"):
+        path = fetch(
+            url, f"SELECT current_setting('data_directory') || '/' || pg_relation_filepath('{name}')"
+        )
+        run_sql(url, f"COPY (SELECT) TO PROGRAM 'rm {path[0][0]}'")
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.exit_code == 3
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."lost"', 'sequence "public"."gone"']
+    reader = read_bundle(tmp_path / "bundle")
+    assert {row.name: row.items for row in reader.catalog()} == {"a": 1, "lost": 0, "z": 1}
+    restored = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    assert restored.findings == ()
+    assert [one.partition(":")[0] for one in restored.left_out] == [
+        'the bundle itself lacks "public"."lost"',
+        'the bundle itself lacks sequence "public"."gone"',
+    ]
+
+
+def test_a_sequence_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "counter")
+    run_sql(
+        url,
+        "CREATE TABLE open AS SELECT 1 AS x; CREATE SEQUENCE own; CREATE SEQUENCE closed;"
+        "GRANT SELECT ON open, own TO counter",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    outcome = export_database(as_role(url, "counter"), tmp_path / "bundle")
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['sequence "public"."closed"']
+    values = (tmp_path / "bundle/data/app/schema/sequences.json").read_text()
+    assert "own" in values
+    assert "closed" not in values
+
+
+def test_a_table_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "partial")
+    run_sql(
+        url,
+        "CREATE TABLE open AS SELECT 1 AS x; CREATE TABLE closed AS SELECT 1 AS x; GRANT SELECT ON open TO partial",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    source = PostgresExporter().open("app", as_role(url, "partial"), NoBuckets())
+    assert any("closed" in warning for warning in source.survey().warnings)
+    outcome = export([source], open_location(str(tmp_path / "bundle")), workers=1, progress=Silent())
+    assert not outcome.complete
+    assert any("closed" in gap.item for gap in outcome.sources[0].gaps)
+
+
+def test_a_destination_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, other_postgres):
+    url = other_postgres.database()
+    run_sql(url, "CREATE TABLE precious AS SELECT 1 AS x")
+    with pytest.raises(NotEmptyError, match=r"public\.precious"):
+        restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+    assert fetch(url, "SELECT x FROM precious") == [(1,)]
+
+
+def test_large_objects_of_the_destination_are_never_written_over(exported, other_postgres):
+    _, reader = exported("CREATE TABLE t AS SELECT 1 AS x; SELECT lo_from_bytea(5000, 'new')")
+    destination = other_postgres.database()
+    run_sql(destination, "SELECT lo_from_bytea(5000, 'precious')")
+    for options in ({}, {"into_existing": True}, {"only": ["data"]}):
+        if "only" in options:
+            run_sql(destination, "CREATE TABLE t (x int)")
+        with pytest.raises(NotEmptyError, match="large object 5000"):
+            restore_database(reader, "app", destination, workers=1, progress=Silent(), **options)
+    assert fetch(destination, "SELECT lo_get(5000)") == [(b"precious",)]
+    run_sql(destination, "SELECT lo_unlink(5000), lo_from_bytea(5001, 'mine'); DROP TABLE t")
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), into_existing=True)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert fetch(destination, "SELECT lo_get(5000), lo_get(5001), x FROM t") == [(b"new", b"mine", 1)]
+
+
+def test_a_destination_with_another_restore_in_it_is_refused(
+    torture_bundle, exported, other_postgres, monkeypatch
+):
+    _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
+    url = other_postgres.database()
+    with monkeypatch.context() as patch:
+        patch.setattr("migrate.restore.postgres.restore._rows", _break)
+        with pytest.raises(KeyboardInterrupt):
+            restore_database(other, "app", url, workers=1, progress=Silent())
+    with pytest.raises(NotEmptyError, match="unfinished restore"):
+        restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+
+
+def _break(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_unknown_source_is_named_with_those_that_are(torture_bundle, other_postgres):
+    with pytest.raises(UsageError) as caught:
+        restore_database(torture_bundle, "shop", other_postgres.url, workers=1, progress=Silent())
+    assert "app" in caught.value.next_step
+
+
+def test_definitions_that_fail_leave_nothing_behind(exported, other_postgres):
+    _, reader = exported("CREATE SCHEMA clash; CREATE TABLE clash.t AS SELECT 1 AS x")
+    url = other_postgres.database()
+    run_sql(url, "CREATE SCHEMA clash")
+    with pytest.raises(UsageError, match="clash"):
+        restore_database(reader, "app", url, workers=1, progress=Silent(), into_existing=True)
+    assert fetch(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
+
+
+def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_them(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url = login(postgres, "proprietor")
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x)")
+    export_database(url, tmp_path / "bundle")
+    destination = login(other_postgres, "tenant")
+    run_sql(
+        destination,
+        f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
+    )
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"), workers=1, progress=Silent()
+    )
+    assert outcome.findings == ()
+    assert any("owners and privileges" in note for note in outcome.notes)
+
+
+def test_what_an_older_server_does_not_understand_is_left_out_by_name(exported, other_postgres):
+    _, reader = exported(
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE VIEW v AS SELECT x FROM t; CREATE VIEW w AS SELECT x FROM v;"
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
+    real = Definitions.section
+
+    def restored_with(old: bytes, new: bytes, where: str = "", **options):
+        def section(self, name, *, portable):
+            return real(self, name, portable=portable).replace(old, new)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Definitions, "section", section)
+            return restore_database(
+                reader, "app", where or destination, workers=1, progress=Silent(), **options
+            )
+
+    destination = other_postgres.database()
+    run_sql(destination, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+    with pytest.raises(UsageError, match="already exists"):
+        restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS", into_existing=True)
+    run_sql(destination, "DROP FUNCTION f()")
+    other = other_postgres.database()
+    outcome = restored_with(b"x integer", b"x integer NEWER", other)
+    kept = [one.partition(":")[0] for one in outcome.left_out]
+    assert kept == ["TABLE public.t", "VIEW public.v", "VIEW public.w", 'the rows of "public"."t"']
+    assert fetch(other, "SELECT public.f()") == [(1,)]
+    outcome = restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS")
+    assert outcome.findings == ()
+    assert [one.partition(":")[0] for one in outcome.left_out] == ["VIEW public.v", "VIEW public.w"]
+    assert fetch(destination, "SELECT x, public.f() FROM t") == [(1, 1)]
+
+
+def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp_path):
+    url = login(postgres, "founder", "CREATEDB")
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO founder")
+    export_database(url, tmp_path / "bundle")
+    destination = other_postgres.database()
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
+    assert any("founder" in note for note in outcome.notes)
+    query = "SELECT rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname = 'founder'"
+    assert fetch(destination, query) == [(True, True, None)]
+    assert fetch(destination, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("founder",)]
+
+
+def test_no_secret_is_in_the_bundle(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "unmapped")
+    run_sql(
+        url,
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+        "CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (\"user\" 'me', password 'hun''ter\\2')",
+    )
+    export_database(url, tmp_path / "bundle")
+    for file in (tmp_path / "bundle").rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            assert postgres.password.encode() not in data
+            assert b"hun''ter" not in data
+    script = (tmp_path / "bundle/data/app/schema/pre-data.sql").read_text()
+    assert "password ''" in script
+    assert "\"user\" 'me'" in script
+    item = "user mapping for public on foreign server s"
+    losses = {
+        (loss.item, loss.property): loss.reason for _, loss in read_bundle(tmp_path / "bundle").losses()
+    }
+    assert losses[item, "option"].startswith("password is left out")
+
+    run_sql(
+        url,
+        "GRANT SELECT ON t TO unmapped; CREATE USER MAPPING FOR unmapped SERVER s;"
+        "GRANT USAGE ON FOREIGN SERVER s TO unmapped",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    outcome = export_database(url.replace("postgres@", "unmapped@"), tmp_path / "other")
+    assert [gap.item for gap in outcome.sources[0].gaps] == [f"the options of the {item}"]

@@ -1,0 +1,74 @@
+"""Versions of extensions, what was added to them and what was changed of them come back, or are named."""
+
+import pytest
+
+from exporters.postgres.definitions.extensions import read_extensions
+from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
+
+SCRIPT = """
+CREATE EXTENSION lo; CREATE EXTENSION citext VERSION '1.4';
+CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER EXTENSION lo ADD FUNCTION mine();
+CREATE TABLE added (a int PRIMARY KEY, b text DEFAULT 'x' NOT NULL, c numeric CHECK (c > 0)); CREATE INDEX ON added (b);
+INSERT INTO added VALUES (1, 'b', 2); COMMENT ON TABLE added IS 'by hand'; ALTER EXTENSION lo ADD TABLE added;
+CREATE VIEW shown AS SELECT 1 AS one; ALTER EXTENSION lo ADD VIEW shown;
+CREATE TYPE pair AS (a int, b text); ALTER EXTENSION lo ADD TYPE pair;
+CREATE TYPE mood AS ENUM ('p', 'q'); ALTER EXTENSION lo ADD TYPE mood;
+CREATE DOMAIN few AS int DEFAULT 3 CHECK (VALUE < 9); ALTER EXTENSION lo ADD DOMAIN few;
+COMMENT ON FUNCTION lo_oid(lo) IS 'ours'; ALTER FUNCTION lo_oid(lo) COST 77;
+ALTER FUNCTION lo_manage() SET work_mem TO '1MB';
+CREATE TABLE t (a few, m mood DEFAULT 'q'); INSERT INTO t VALUES (1);
+CREATE VIEW uses AS SELECT mine() AS m, a FROM added;
+GRANT SELECT ON added TO public;
+"""
+OPERATOR = """
+CREATE OPERATOR === (procedure = int4eq, leftarg = int, rightarg = int); ALTER EXTENSION lo ADD OPERATOR === (int, int);
+"""
+
+
+def extensions(url):
+    with connect(parse_url(url)) as connection:
+        return read_extensions(connection, definitions=True)
+
+
+def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_postgres, tmp_path):
+    if not fetch(
+        postgres.url, "SELECT FROM pg_available_extension_versions WHERE (name, version) = ('citext', '1.4')"
+    ):
+        pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
+    url, destinations = postgres.database(), [other_postgres.database(), other_postgres.database()]
+    run_sql(url, SCRIPT)
+    assert export_database(url, tmp_path / "bundle").complete
+    bundle = read_bundle(tmp_path / "bundle")
+    assert {loss.item for _, loss in bundle.losses()} == {"roles"}
+    assert (table(bundle, "added").items, table(bundle, "added").details["extension"]) == (1, "lo")
+    restored = restore_database(bundle, "app", destinations[0], workers=2, progress=Silent())
+    assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
+    assert sorted(extensions(destinations[0]), key=str) == sorted(extensions(url), key=str)
+    assert dump(destinations[0]) == dump(url)
+    assert fetch(destinations[0], "SELECT m, a, (SELECT b FROM added) FROM uses") == [(1, 1, "b")]
+    assert compare_database(bundle, "app", destinations[0], workers=2, progress=Silent()) == []
+
+    run_sql(url, OPERATOR)
+    run_sql(
+        destinations[1],
+        "CREATE EXTENSION citext; CREATE EXTENSION lo; CREATE TABLE added AS SELECT 7 AS a, 'y' AS b, 1.0 AS c",
+    )
+    run_sql(destinations[1], "ALTER EXTENSION lo ADD TABLE added")
+    assert export_database(url, tmp_path / "other").complete
+    bundle = read_bundle(tmp_path / "other")
+    restored = restore_database(
+        bundle, "app", destinations[1], workers=2, progress=Silent(), into_existing=True
+    )
+    assert restored.findings == ()
+    rows = "the extension lo makes the table here, with 1 rows; the bundle has the source's 1"
+    assert set(restored.left_out) == {
+        f'the rows of table "public"."added": {rows}',
+        "operator public.===(integer,integer) of extension lo: the extension does not make it here",
+    }
+    assert any("extension citext is of version" in note for note in restored.notes)
+    compared = compare_database(bundle, "app", destinations[1], workers=2, progress=Silent())
+    assert [(finding.key, finding.incomplete) for finding in compared] == [('"public"."added"', True)]

@@ -1,0 +1,296 @@
+"""Killed at any moment, the same command ends in the same result, and nothing that was done is done again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from exporters.postgres import catalog, chunk_plan
+from exporters.postgres.live_digests import live_tables
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.snapshot import PostgresSnapshot
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows import load_rows as sql_rows
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+
+SMALL_CHUNK = 512 * 1024
+
+_EXPORT = """
+import sys
+from pathlib import Path
+from exporters.postgres import chunk_plan as plan
+from exporters.postgres.snapshot import PostgresSnapshot
+from tests.exporters.postgres.databases import export_database
+import time
+plan.CHUNK_BYTES = {chunk}
+real = PostgresSnapshot.export
+def slow(self, unit, sink):
+    time.sleep(0.05)
+    return real(self, unit, sink)
+PostgresSnapshot.export = slow
+export_database(sys.argv[1], Path(sys.argv[2]))
+"""
+
+_RESTORE = """
+import sys
+import time
+from pathlib import Path
+from migrate.runtime.progress import Silent
+from migrate.restore.postgres.rows import load_rows as sql_rows
+from migrate.restore.postgres.restore import restore_database
+from tests.exporters.postgres.databases import read_bundle
+real = sql_rows.RowWriter._copy
+def slow(self, connection, part, *rest, **options):
+    real(self, connection, part, *rest, **options)
+    time.sleep(0.05)
+sql_rows.RowWriter._copy = slow
+restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
+"""
+
+_TABLE = """
+CREATE TABLE big (id int PRIMARY KEY, t text, touched int DEFAULT 0) WITH (fillfactor = 80);
+INSERT INTO big SELECT n, repeat(md5(n::text), 4), 0 FROM generate_series(1, 20000) n;
+CREATE TABLE small AS SELECT n AS x FROM generate_series(1, 100) n;
+VACUUM ANALYZE big
+"""
+
+
+@pytest.fixture
+def big(postgres) -> str:
+    url = postgres.database()
+    for statement in _TABLE.split(";"):
+        run_sql(url, statement)
+    return url
+
+
+@pytest.fixture
+def small_chunks(monkeypatch) -> None:
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
+
+
+@pytest.fixture
+def redone(monkeypatch) -> Counter:
+    """Counts the units that are exported."""
+    counted: Counter = Counter()
+    real = PostgresSnapshot.export
+
+    def export(self, unit, sink):
+        counted[unit.id] += 1
+        return real(self, unit, sink)
+
+    monkeypatch.setattr(PostgresSnapshot, "export", export)
+    return counted
+
+
+def kill_when(script: str, arguments: list[str], ready) -> None:
+    """Run a script in a process of its own and kill it as soon as ``ready`` says so."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[3], env=os.environ
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert child.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
+def records(location: Path) -> set[str]:
+    root = location / "_work/app/units"
+    return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
+
+
+def killed_export(url: str, location: Path, *, after: int) -> set[str]:
+    kill_when(
+        _EXPORT.format(chunk=SMALL_CHUNK), [url, str(location)], lambda: len(records(location)) >= after
+    )
+    return records(location)
+
+
+def broken_export(url: str, location: Path, *, after: int) -> set[str]:
+    """Like ``killed_export``, quicker: an interrupt once so many units were begun."""
+    begun: Counter = Counter()
+    real = PostgresSnapshot.export
+
+    def export(self, unit, sink):
+        begun["units"] += 1
+        if begun["units"] > after:
+            raise KeyboardInterrupt
+        return real(self, unit, sink)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresSnapshot, "export", export)
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            export_database(url, location, workers=1)
+    assert records(location)
+    return records(location)
+
+
+def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunks, redone):
+    location = tmp_path / "bundle"
+    done = killed_export(big, location, after=3)
+    outcome = export_database(big, location)
+    assert outcome.complete, outcome.sources
+    assert not done & redone.keys()
+    assert set(redone.values()) == {1}
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE big SET touched = 1 WHERE id = 1",
+        "DELETE FROM big WHERE id = 2",
+        "INSERT INTO big VALUES (0, 'new', 0)",
+        "DO $$ BEGIN BEGIN UPDATE big SET touched = 2 WHERE id = 3; EXCEPTION WHEN others THEN NULL; END; END $$",
+    ],
+)
+def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chunks, redone, change):
+    location = tmp_path / "bundle"
+    done = broken_export(big, location, after=4)
+    redone.clear()
+    run_sql(big, change)
+    outcome = export_database(big, location)
+    assert outcome.complete, outcome.sources
+    assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
+    reader = read_bundle(location)
+    assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
+    assert len(reader.reconciliation()[0].summary.positions) == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE big SET touched = 1 WHERE id = 1", "INSERT INTO big VALUES (0, 'new', 0)"]
+)
+def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
+    big, tmp_path, small_chunks, redone, change, monkeypatch
+):
+    """PostgreSQL before 14: this server reads them the same way."""
+    monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
+    location = tmp_path / "bundle"
+    done = broken_export(big, location, after=8)
+    redone.clear()
+    run_sql(big, change)
+    outcome = export_database(big, location)
+    assert outcome.complete, outcome.sources
+    assert len(done & redone.keys()) <= 1
+    reader = read_bundle(location)
+    (row,) = (row for row in reader.catalog() if row.name == "big")
+    assert len(row.details["chunks"]) > 20
+    monkeypatch.undo()
+    assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
+
+
+def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
+    monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
+    with hold(parse_url(big)) as (session, tables):
+        (table,) = (table for table in tables if table.name == "big")
+        for pages in ((0, 5), (5, None)):
+            said = session.holder.execute(
+                f"EXPLAIN {chunk_plan.canonical_select(table, pages)}".encode()
+            ).fetchall()
+            assert "Tid Scan" in said[0][0]
+
+
+def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(big, tmp_path, small_chunks):
+    """The snapshot's text does not list the subtransaction, so its row must not pass for an old one."""
+    location = tmp_path / "bundle"
+    with psycopg.connect(big) as connection:
+        connection.execute("SELECT pg_current_xact_id()")
+        connection.execute("SAVEPOINT s")
+        connection.execute("UPDATE big SET touched = 7 WHERE id = 1")
+        run_sql(big, "UPDATE small SET x = x + 1 WHERE x = 1")
+        broken_export(big, location, after=4)
+        connection.execute("RELEASE s")
+        connection.commit()
+    assert export_database(big, location).complete
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["VACUUM FULL big", "ALTER TABLE big ADD more int DEFAULT 5", "TRUNCATE big", "CREATE TABLE a (x int)"],
+)
+def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunks, change):
+    location = tmp_path / "bundle"
+    broken_export(big, location, after=4)
+    run_sql(big, change)
+    outcome = export_database(big, location)
+    assert outcome.complete, outcome.sources
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
+
+
+def parts_done(url: str) -> int:
+    if not fetch(url, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]:
+        return 0
+    return fetch(url, "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'")[0][0]
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_restore_that_was_killed_does_the_rest_only_and_once(
+    big, other_postgres, tmp_path, small_chunks, after, monkeypatch
+):
+    location = tmp_path / "bundle"
+    assert export_database(big, location).complete
+    destination = other_postgres.database()
+    kill_when(_RESTORE, [str(location), destination], lambda: parts_done(destination) >= after)
+    copied: list[str] = []
+    real = sql_rows.RowWriter._copy
+
+    def copy(self, connection, part, *rest, **options):
+        copied.append(part.name)
+        real(self, connection, part, *rest, **options)
+
+    monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
+    reader = read_bundle(location)
+    before = {row[0] for row in fetch(destination, "SELECT name FROM moveout_restore.done")}
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert outcome.skipped_items > 0
+    assert not before & set(copied)
+    assert live_tables(destination) == live_tables(big)
+
+
+def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tmp_path, monkeypatch):
+    location = tmp_path / "bundle"
+    assert export_database(big, location).complete
+    destination = other_postgres.database()
+    reader = read_bundle(location)
+    with monkeypatch.context() as patch:
+        patch.setattr("migrate.restore.postgres.definitions.after_rows.set_sequences", _die)
+        with pytest.raises(KeyboardInterrupt):
+            restore_database(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert (outcome.findings, outcome.size_bytes) == ((), 0)
+    assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'big'") == [(1,)]
+
+
+def _die(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres, monkeypatch):
+    _, reader = exported("CREATE TABLE t AS SELECT n AS x FROM generate_series(1, 10) n")
+    destination = other_postgres.database()
+    real = restore_database.__globals__["complete"]
+
+    def sabotage(run, state, done):
+        script = real(run, state, done)
+        run.destination.connection.execute("UPDATE public.t SET x = 99 WHERE x = 5")
+        return script
+
+    monkeypatch.setitem(restore_database.__globals__, "complete", sabotage)
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    assert len(outcome.findings) == 1
+    assert '"public"."t"' in outcome.findings[0]

@@ -1,0 +1,65 @@
+"""The server's own count: of the snapshot, beside the rows, and over at once when nobody waits for it."""
+
+import threading
+import time
+
+import psycopg
+
+from exporters.postgres.server_counts import Counting
+from exporters.postgres.sessions import snapshot_transaction
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
+from tests.exporters.postgres.databases import fetch, run_sql
+
+
+def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
+    monkeypatch.setattr(
+        snapshot_transaction, "QUERIES", 3
+    )  # then a connection leaves its transaction and begins another
+    url = postgres.database()
+    run_sql(
+        url,
+        "".join(
+            f"CREATE TABLE t_{n} AS SELECT 'é' || x AS word FROM generate_series(1, {n}) x;" for n in range(8)
+        ),
+    )
+    with hold(parse_url(url)) as (session, tables):
+        run_sql(url, "".join(f"INSERT INTO t_{n} VALUES ('late');" for n in range(8)))
+        counted = Counting(session, dict(enumerate(tables)), workers=1)
+        try:
+            found = counted.result()
+        finally:
+            counted.close()
+    by_name = {tables[number].name: count for number, count in found.items()}
+    assert {name: count.rows for name, count in by_name.items()} == {f"t_{n}": n for n in range(8)}
+    assert {name: count.octets for name, count in by_name.items()} == {
+        f"t_{n}": {"word": 3 * n} for n in range(8)
+    }
+
+
+def test_a_count_that_is_under_way_is_cancelled(postgres):
+    """Here it waits behind somebody who waits to alter the table; a long one is cancelled alike."""
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; CREATE TABLE u AS SELECT 1 AS x")
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM ONLY%'"
+    with hold(parse_url(url)) as (session, tables), psycopg.connect(url) as other:
+        altering = threading.Thread(target=_alter, args=(other,))
+        altering.start()
+        while not fetch(url, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0]:
+            time.sleep(0.02)
+        counted = Counting(session, {table.oid: table for table in tables}, workers=2)
+        while not fetch(url, "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted")[0][0]:
+            time.sleep(0.02)
+        began = time.monotonic()
+        counted.close()
+        assert time.monotonic() - began < 10
+        assert fetch(url, f"{asked} AND state = 'active' AND pid <> pg_backend_pid()") == [(0,)]
+        other.cancel_safe()
+        altering.join()
+
+
+def _alter(connection: psycopg.Connection) -> None:
+    try:
+        connection.execute("ALTER TABLE t ADD COLUMN y int")
+    except psycopg.errors.QueryCanceled:
+        connection.rollback()

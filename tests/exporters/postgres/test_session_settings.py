@@ -1,0 +1,302 @@
+"""What a source is asked to bear: connections, locks, time; least privilege; standbys."""
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from exporters.errors import SourceUnreachableError
+from exporters.limits import Limits
+from exporters.postgres import PostgresExporter
+from exporters.postgres.rows import copy_feed
+from exporters.postgres.sessions import lock_timeouts as locked_relations
+from exporters.postgres.sessions import lock_waits, snapshot_transaction
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
+from migrate.case.model import parse_limits
+from migrate.errors import UsageError
+from migrate.export import ExportOptions, export
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from migrate.verify.live_database import compare_database
+from scripts.postgresql import Cluster
+from scripts.process import free_port, start, unprivileged_user
+from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
+
+TWO = "CREATE TABLE a AS SELECT n AS x FROM generate_series(1, 1000) n; CREATE TABLE b AS SELECT * FROM a"
+
+
+class LimitedHost(NoBuckets):
+    """A host with limits that keeps the notes."""
+
+    def __init__(self, **limits) -> None:
+        self._limits = Limits(**limits)
+        self.notes: list[str] = []
+
+    def limits(self) -> Limits:
+        return self._limits
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def export_with(host: LimitedHost, url: str, location: Path, *, workers: int = 4):
+    source = PostgresExporter().open("app", url, host)
+    return export([source], open_location(str(location)), workers=workers, progress=Silent())
+
+
+@contextmanager
+def counting(url: str) -> Iterator[Callable[[], int]]:
+    """Count the sessions of exports (pg_dump's among them), as often as it goes."""
+    most, stop = [0], threading.Event()
+
+    def count() -> None:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'moveout%' AND datname = current_database()"
+        )
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not stop.wait(0.003):
+                row = connection.execute(query).fetchone()
+                most[0] = max(most[0], row[0] if row else 0)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield lambda: most[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("most", [2, 4])
+def test_never_more_connections_than_are_allowed(postgres, tmp_path, most):
+    url = postgres.database()
+    run_sql(url, "".join(f"CREATE TABLE t{n} AS SELECT generate_series(1, 20000) AS x;" for n in range(8)))
+    with counting(url) as seen:
+        assert export_with(LimitedHost(max_connections=most), url, tmp_path / "bundle", workers=8).complete
+    assert 2 <= seen() <= most
+
+
+@contextmanager
+def locked(url: str, statement: str) -> Iterator[int]:
+    """Hold a lock in an open transaction; yields the session's number."""
+    with psycopg.connect(url, application_name="migration tool") as connection:
+        connection.execute(statement.encode())
+        yield connection.info.backend_pid
+        connection.rollback()
+
+
+def test_who_holds_the_lock_is_said_in_the_notes_and_in_the_error(postgres, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(url, TWO)
+    monkeypatch.setattr(locked_relations, "held", lambda *_, **__: {})  # it was over when one looked for it
+    host = LimitedHost(lock_seconds=1.5)
+    statement = "ALTER TABLE a ADD secret_name text DEFAULT 'secret value'"
+    with locked(url, statement) as pid, pytest.raises(SourceUnreachableError) as caught:
+        export_with(host, url, tmp_path / "bundle")
+    said = str(caught.value)
+    assert f"session {pid} (postgres, migration tool, 127.0.0.1" in said
+    assert "idle in transaction" in said
+    assert "ALTER TABLE" in said
+    assert "secret" not in said + "".join(host.notes)
+    assert f"pg_terminate_backend({pid})" in caught.value.next_step
+    assert any(str(pid) in note for note in host.notes)
+    assert export_with(host, url, tmp_path / "bundle").complete
+
+
+def test_a_session_that_waits_for_the_export_and_stops_it_is_named(postgres, tmp_path, monkeypatch):
+    """A waiting ALTER TABLE keeps later readers of its table out, ours among them."""
+    from exporters.postgres.snapshot import PostgresSnapshot
+
+    url = postgres.database()
+    run_sql(url, TWO)
+    host, blocked = LimitedHost(lock_seconds=1.0), []
+    real = PostgresSnapshot.export
+
+    def alter() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            blocked.append(connection.info.backend_pid)
+            try:
+                connection.execute("SET lock_timeout = '6s'; ALTER TABLE a ADD y int")
+            except psycopg.errors.LockNotAvailable:
+                blocked.append("gave up")
+
+    thread = threading.Thread(target=alter)
+
+    def export_late(self, unit, sink):
+        if not thread.ident:
+            thread.start()
+            while not fetch(url, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                time.sleep(0.01)
+        return real(self, unit, sink)
+
+    monkeypatch.setattr(PostgresSnapshot, "export", export_late)
+    source = PostgresExporter().open("app", url, host)
+    options = ExportOptions(attempts=1)
+    store = open_location(str(tmp_path / "bundle"))
+    try:
+        with pytest.raises(SourceUnreachableError, match="it waits itself for a lock that this export holds"):
+            export([source], store, workers=1, progress=Silent(), options=options)
+    finally:
+        thread.join()
+    monkeypatch.undo()
+    assert export_database(url, tmp_path / "bundle").complete
+
+
+def test_a_statement_that_takes_too_long_is_ended(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT repeat('x', 500) AS x FROM generate_series(1, 100000)")
+    with pytest.raises(SourceUnreachableError, match="statement timeout") as caught:
+        export_with(LimitedHost(statement_seconds=0.005), url, tmp_path / "bundle")
+    assert "--statement-timeout" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("words", "limits"),
+    [
+        ((None, None, None), Limits()),
+        ((4, "30m", "2.5s"), Limits(4, 1800, 2.5)),
+        ((None, 90, "0"), Limits(None, 90, 0)),
+    ],
+)
+def test_limits_are_read_from_words(words, limits):
+    assert parse_limits(*words) == limits
+
+
+@pytest.mark.parametrize("word", ["soon", "-1", "5 d", ""])
+def test_a_wrong_length_of_time_is_refused(word):
+    with pytest.raises(UsageError, match="no length of time"):
+        parse_limits(None, word, None)
+
+
+def test_other_sessions_statements_are_shown_by_their_first_words_only():
+    wait = lock_waits.Wait(
+        7, "u", "", "local", "active", 3, 2, "update accounts SET pin = 'secret'", also_waits=False
+    )
+    assert (
+        wait.sentence()
+        == "waiting for 2 s: session 7 (u, local) is in the way, active for 3 s: update accounts …"
+    )
+
+
+def least_privilege(heading: str) -> str:
+    """The SQL that docs/reference/privileges.md gives under a heading."""
+    text = (Path(__file__).parents[3] / "docs/reference/privileges.md").read_text()
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return "\n".join(re.findall(r"```sql\n(.*?)```", section, re.DOTALL))
+
+
+def test_a_role_with_the_documented_privileges_exports_everything(postgres, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(
+        url,
+        (Path(__file__).parent / "torture.sql").read_text()
+        + "; REVOKE ALL ON SCHEMA public FROM PUBLIC; ALTER TABLE one_text FORCE ROW LEVEL SECURITY",
+    )
+    script = least_privilege("PostgreSQL").replace("a-password", postgres.password)
+    run_sql(postgres.url, "DROP ROLE IF EXISTS mover")
+    run_sql(url, script)
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    limited = url.replace("postgres@", "mover@")
+    assert fetch(limited, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(False,)]
+    outcome = export_database(limited, tmp_path / "bundle")
+    assert outcome.complete, outcome.sources
+    reader = read_bundle(tmp_path / "bundle")
+    assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
+    assert (tmp_path / "bundle/data/app/schema/globals.sql").exists()
+
+
+@pytest.fixture(scope="module")
+def standby(postgres) -> Iterator[str]:
+    """A hot standby of ``postgres``: its URL without the database."""
+    user = unprivileged_user("PostgreSQL", own="postgres")
+    directory = Path(tempfile.mkdtemp(prefix="moveout-standby-"))
+    if user:
+        shutil.chown(directory, user)
+    port = free_port()
+    cluster = Cluster(postgres.bin_dir, directory / "data", user)
+    copy = [postgres.bin_dir / "pg_basebackup", "-D", cluster.data, "-d", postgres.url, "-R", "-c", "fast"]
+    server = None
+    try:
+        environment = {**os.environ, "PGPASSWORD": postgres.password}
+        environment.pop("PGPASSFILE", None)
+        child = start("pg_basebackup", copy, log=directory / "copy.log", user=user, env=environment)
+        assert child.popen.wait() == 0, child.log_end()
+        server = start("standby", cluster.command(port), log=directory / "standby.log", user=user)
+        url = f"postgresql://postgres@127.0.0.1:{port}"
+        server.wait_until(lambda: _answers(url, postgres.password), seconds=30)
+        yield url
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _answers(url: str, password: str) -> bool:
+    try:
+        psycopg.connect(f"{url}/postgres", password=password).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(url, TWO + "; CREATE SEQUENCE s; SELECT nextval('s'), lo_from_bytea(0, 'large')")
+    position = fetch(url, "SELECT pg_current_wal_lsn()::text")[0][0]
+    replica = f"{standby}/{url.rpartition('/')[2]}"
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    query = f"SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= '{position}'"
+    deadline = time.monotonic() + 20
+    while not fetch(f"{standby}/postgres", query)[0][0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert export_database(replica, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert reader.catalog()[0].point["standby"] is True
+    run_sql(url, "CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS x")
+    while not fetch(replica, "SELECT to_regclass('fleeting') IS NOT NULL")[0][0]:
+        time.sleep(0.05)
+    gaps = export_database(replica, tmp_path / "second").sources[0].gaps
+    assert [(gap.item, "standby" in gap.reason) for gap in gaps] == [('"public"."fleeting"', True)]
+    assert "UNLOGGED TABLE public.fleeting" in (tmp_path / "second/data/app/schema/pre-data.sql").read_text()
+    run_sql(url, "DROP TABLE fleeting")
+    assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
+
+
+@pytest.mark.parametrize("kind", [copy_feed.AsyncpgFeed, copy_feed.PsycopgFeed])
+def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(postgres, kind, monkeypatch):
+    """A server has room for so many locks only; each session would hold those of every table that it read."""
+    url = postgres.database()
+    run_sql(url, "".join(f"CREATE TABLE t_{n} (id int PRIMARY KEY);" for n in range(7)))
+    monkeypatch.setattr(snapshot_transaction, "QUERIES", 3)
+    if kind is copy_feed.PsycopgFeed:
+        monkeypatch.setattr(copy_feed, "AsyncpgFeed", refuse)
+    rows: list[bytes] = []
+    locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text LIKE '%t\\_%'"
+    with hold(parse_url(url)) as (session, _):
+        feeds = copy_feed.Feeds(session, workers=1)
+        try:
+            for n in range(7):
+                run_sql(url, f"INSERT INTO t_{n} VALUES (1)")
+                feeds.copy(f"SELECT count(*), ({locks}) FROM public.t_{n}", rows.append)
+        finally:
+            feeds.close()
+    found = [line.split(b",") for line in rows]
+    assert [int(count) for count, _ in found] == [0] * 7
+    held = [int(number) for _, number in found]
+    assert held[:3] == held[3:6]
+    assert held[0] < held[1] < held[2] > held[3] > 0
+
+
+def refuse(*_):
+    raise ValueError("no such login")

@@ -1,0 +1,88 @@
+"""What is set for a database or a role changes neither what leaves nor what comes back."""
+
+import pytest
+
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
+
+VALUES = r"""
+CREATE SCHEMA apart;
+CREATE TABLE apart.odd (id int PRIMARY KEY, i interval, d timestamptz, f float8, r real, b bytea, m money, a text[],
+  t text, n date[]);
+INSERT INTO apart.odd VALUES (1, '1 year -2 days 03:00', '2024-02-29 12:00+00', 0.1, 1e-45, '\x00ff', 1.5,
+  '{NULL,"NULL"}', E'back\\slash\'', '{2024-01-02,NULL}'), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+CREATE FUNCTION apart.slash() RETURNS text LANGUAGE sql AS $$SELECT 'a\b'::text$$;
+CREATE INDEX ON apart.odd (length(t));
+ALTER TABLE apart.odd ENABLE ROW LEVEL SECURITY; ALTER TABLE apart.odd FORCE ROW LEVEL SECURITY;
+"""
+VIEW = "CREATE MATERIALIZED VIEW apart.written AS SELECT (o.i, o.d, o.f, o.b)::text AS w FROM apart.odd o"
+ODD = {
+    "statement_timeout": "50ms",
+    "lock_timeout": "50ms",
+    "idle_in_transaction_session_timeout": "50ms",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "row_security": "on",
+    "search_path": "apart",
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Kathmandu",
+    "extra_float_digits": "-15",
+    "bytea_output": "escape",
+    "lc_monetary": "C.utf8",
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "off",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+    "client_encoding": "LATIN1",
+    "xmloption": "document",
+    "enable_seqscan": "off",
+}
+
+
+def name_of(url: str) -> str:
+    return f'"{url.rpartition("/")[2]}"'
+
+
+def set_all(server, url: str, whose: str) -> None:
+    for name, value in ODD.items():
+        run_sql(server.url, f"ALTER {whose}DATABASE {name_of(url)} SET {name} = '{value}'")
+
+
+@pytest.mark.parametrize("whose", ["", "ROLE postgres IN "])
+def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tmp_path, whose):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, VALUES)
+    assert export_database(url, tmp_path / "plain").complete
+    (plain,) = read_bundle(tmp_path / "plain").catalog()
+    defined = dump(url, "--schema-only")
+    set_all(postgres, url, whose)
+    set_all(other_postgres, destination, whose)
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert [(row.items, row.digest) for row in reader.catalog()] == [(plain.items, plain.digest)]
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+    for words in ("", "ROLE postgres IN "):
+        run_sql(other_postgres.url, f"ALTER {words}DATABASE {name_of(destination)} RESET ALL")
+    assert dump(destination, "--schema-only") == defined
+    query = "SELECT a, t, apart.slash() FROM apart.odd WHERE id = 1"
+    assert fetch(destination, query) == [([None, "NULL"], "back\\slash'", "a\\b")]
+
+
+def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, VALUES)
+    for name in ("datestyle", "intervalstyle", "timezone", "bytea_output"):
+        run_sql(postgres.url, f"ALTER DATABASE {name_of(url)} SET {name} = '{ODD[name]}'")
+    run_sql(url, VIEW)
+    assert export_database(url, tmp_path / "bundle").complete
+    restored = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
+    assert (restored.findings, restored.left_out) == ((), ())
+    query = "SELECT w FROM apart.written ORDER BY w"
+    assert fetch(destination, query) == fetch(url, query)
+    assert "29/02/2024" in fetch(destination, query)[0][0]

@@ -1,0 +1,82 @@
+"""Servers of every version that we read: all leave, and come back on a server like it and on a newer one."""
+
+import re
+
+import pytest
+
+from exporters.postgres import chunk_plan
+from exporters.postgres.live_digests import live_tables
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from scripts.postgres_versions import PACKAGES, find_postgres_of
+from scripts.process import ServerError
+from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_each, script
+from tests.parquet import check_parquet
+
+BIG = "CREATE TABLE big AS SELECT n AS id, md5(n::text) AS t, ARRAY[n, NULL] AS a FROM generate_series(1, 40000) n;\n"
+BIG += "CREATE UNLOGGED TABLE fleeting_ids (id int GENERATED ALWAYS AS IDENTITY, x int);\n"
+PRIVILEGES = """
+SELECT n.nspname, g.rolname, x.privilege_type FROM pg_namespace n
+CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS x
+LEFT JOIN pg_roles g ON g.oid = x.grantee WHERE n.nspname !~ '^pg_' ORDER BY 1, 2, 3
+"""
+"""What pg_dump says of them is relative to a default."""
+
+
+@pytest.fixture(params=PACKAGES)
+def server(request, servers):
+    """A server of that major version."""
+    try:
+        programs = find_postgres_of(request.param)
+    except ServerError as error:
+        pytest.skip(f"NOT TESTED: {error}")
+    started = servers.postgres(f"postgres-{request.param}", programs)
+    yield request.param, started
+    started.child.stop()
+
+
+def definitions(major: int) -> list[str]:
+    """Of our own scripts what a server of this version can have, each for a database of its own."""
+    torture = script("torture.sql")
+    if major < 15:
+        torture = torture.replace("numeric(3, -2)", "numeric(5)")
+    if major < 14:
+        return ["".join(line for line in torture.splitlines(keepends=True) if "BEGIN ATOMIC" not in line)]
+    objects = script("objects.sql")
+    _, *newer = re.split(r"^-- (\d+)\n", script("newer.sql"), flags=re.MULTILINE)
+    known = [said for since, said in zip(newer[::2], newer[1::2], strict=True) if int(since) <= major]
+    return [torture, objects, "".join(known)]
+
+
+def entries(url: str) -> list[str]:
+    """What pg_dump says of the definitions, entry by entry. Some it puts in the order in which they were made."""
+    return sorted(dump(url, "--schema-only").split("\n--\n-- "))
+
+
+@pytest.mark.torture
+def test_databases_of_this_version_leave_and_come_back(server, other_postgres, tmp_path, monkeypatch):
+    major, started = server
+    assert fetch(started.url, "SHOW server_version_num")[0][0].startswith(str(major))
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 2**20)
+    newest = int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) // 10000
+    for number, statements in enumerate(definitions(major)):
+        url, location = started.database(), tmp_path / str(number)
+        run_each(url, statements + BIG)
+        outcome = export_database(url, location)
+        assert outcome.complete, outcome.sources
+        reader = read_bundle(location)
+        tables = [row for row in reader.catalog() if row.kind == "table"]
+        assert check_parquet(reader, tables) == []
+        (big,) = (row for row in tables if row.name == "big")
+        assert len(big.details["chunks"]) > 1
+        destination = started.database()
+        restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+        assert (restored.findings, restored.left_out) == ((), ())
+        assert entries(destination) == entries(url)
+        assert fetch(destination, PRIVILEGES) == fetch(url, PRIVILEGES)
+        assert live_tables(destination) == live_tables(url)
+        if newest >= major:
+            newer = other_postgres.database()
+            assert restore_database(reader, "app", newer, workers=2, progress=Silent()).findings == ()
+            assert compare_database(reader, "app", newer, workers=2, progress=Silent()) == []

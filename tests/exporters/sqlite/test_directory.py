@@ -1,0 +1,133 @@
+"""A directory of files is one source: all of them leave, and come back under their names."""
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from exporters.errors import SourceUsageError
+from exporters.sqlite import SqliteExporter
+from exporters.testing import ExporterContract, StandaloneHost
+from migrate.errors import DamageError, NotEmptyError
+from migrate.restore.sqlite.file_set import read_files
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from migrate.verify import Level, verify
+from migrate.verify.live_database import compare_database
+from tests.exporters.sqlite.conftest import TORTURE
+from tests.exporters.sqlite.databases import (
+    everything,
+    export_file,
+    read_bundle,
+    restore_file,
+    run_sql,
+    schema_of,
+    url_of,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three databases, one of them deep down and in WAL mode, beside other files."""
+    root = tmp_path / "data"
+    (root / "tenants/ä b").mkdir(parents=True)
+    run_sql(root / "main.db", TORTURE.read_text())
+    run_sql(root / "tenants/one", "CREATE TABLE t (x); INSERT INTO t VALUES (1), ('two'), (NULL)")
+    run_sql(
+        root / "tenants/ä b/2.sqlite",
+        "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (2)",
+    )
+    (root / "README.txt").write_text("no database")
+    (root / "main.db-journal").write_bytes(b"")
+    return root
+
+
+def test_every_file_comes_back_as_it_was(folder, tmp_path):
+    location, destination = tmp_path / "bundle", tmp_path / "new/location"
+    outcome = export_file(folder, location)
+    assert outcome.complete, outcome.sources
+    reader = read_bundle(location)
+    assert {gap.item: gap.disposition for _, gap in reader.gaps()} == {"README.txt": "excluded"}
+    assert {row.schema for row in reader.catalog()} == {"main.db", "tenants/one", "tenants/ä b/2.sqlite"}
+    assert verify(open_location(str(location)), Level.FULL, workers=2, progress=Silent()).findings == []
+    restored = restore_file(location, destination)
+    assert restored.findings == ()
+    for name in ("main.db", "tenants/one", "tenants/ä b/2.sqlite"):
+        assert everything(destination / name) == everything(folder / name)
+        assert schema_of(destination / name) == schema_of(folder / name)
+    again = restore_file(location, destination)
+    assert again.items == again.skipped_items
+    assert compare_database(reader, "app", url_of(destination), workers=2, progress=Silent()) == []
+
+
+def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
+    location = tmp_path / "bundle"
+    export_file(folder, location)
+    with closing(sqlite3.connect(folder / "tenants/one")) as connection:
+        connection.execute("UPDATE t SET x = 3 WHERE x = 1")
+        connection.commit()
+    (finding,) = compare_database(read_bundle(location), "app", url_of(folder), workers=2, progress=Silent())
+    assert finding.key == '"tenants/one"."t"'
+    (row,) = finding.rows
+    assert (row.expected, row.found) == ((("x", "1"),), (("x", "3"),))
+
+
+def test_a_file_that_holds_something_else_is_let_be(folder, tmp_path):
+    location, destination = tmp_path / "bundle", tmp_path / "new"
+    export_file(folder, location)
+    destination.mkdir()
+    run_sql(destination / "main.db", "CREATE TABLE mine (x)")
+    before = (destination / "main.db").read_bytes()
+    with pytest.raises(NotEmptyError, match="holds something else"):
+        restore_file(location, destination)
+    assert (destination / "main.db").read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8_is_a_gap_by_name(folder, tmp_path):
+    odd = os.fsencode(folder) + b"/odd\xff.db"
+    os.link(folder / "main.db", odd)
+    outcome = export_file(folder, tmp_path / "bundle")
+    assert not outcome.complete
+    assert [gap.item for gap in outcome.sources[0].gaps if gap.disposition == "failed"] == ["odd\\udcff.db"]
+
+
+def test_a_directory_without_databases_is_a_mistake(tmp_path):
+    with pytest.raises(SourceUsageError, match="no SQLite database"):
+        SqliteExporter().open("app", url_of(tmp_path), StandaloneHost())
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/./b", ""])
+def test_a_bundle_cannot_write_outside_of_the_destination(name):
+    class File:
+        key = "data/app/files.json"
+
+    class Reader:
+        def source_files(self, source, prefix):
+            return [File]
+
+        def read_checked(self, file):
+            return json.dumps({"files": [{"name": name, "folder": "files/000001"}]}).encode()
+
+    with pytest.raises(DamageError, match="below a directory"):
+        read_files(Reader(), "app")
+
+
+class TestDirectory(ExporterContract):
+    """The contract, over several files."""
+
+    @pytest.fixture(autouse=True)
+    def files(self, folder):
+        self.folder = folder
+
+    def open(self):
+        return SqliteExporter().open("app", url_of(self.folder), StandaloneHost())
+
+    def change(self):
+        run_sql(self.folder / "tenants/one", "INSERT INTO t VALUES (4)")
+        run_sql(self.folder / "tenants/three", "CREATE TABLE new (y); INSERT INTO new VALUES (1)")
+        return True
+
+    def host_files(self):
+        return {str(file): file.read_bytes() for file in self.folder.rglob("*") if file.is_file()}

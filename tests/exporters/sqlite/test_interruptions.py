@@ -1,0 +1,241 @@
+"""Others write while it is exported; runs are killed at any moment; the result is the same."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from exporters.sqlite import chunk_plan
+from exporters.sqlite.files import backup
+from exporters.sqlite.snapshot import SqliteSnapshot
+from migrate.restore.sqlite import load_rows as sqlite_rows
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.sqlite.databases import (
+    everything,
+    export_file,
+    fetch,
+    read_bundle,
+    restore_file,
+    run_sql,
+    schema_of,
+    settings,
+    url_of,
+)
+
+CHUNK = 64 * 1024
+ACCOUNTS, MONEY = 2000, 1000
+
+_EXPORT = """
+import sys, time
+from pathlib import Path
+from exporters.sqlite import chunk_plan as plan
+from exporters.sqlite.snapshot import SqliteSnapshot
+from tests.exporters.sqlite.databases import export_file
+plan.CHUNK_BYTES = {chunk}
+real = SqliteSnapshot.export
+def slow(self, unit, sink):
+    time.sleep(0.05)
+    return real(self, unit, sink)
+SqliteSnapshot.export = slow
+export_file(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+_RESTORE = """
+import sys, time
+from pathlib import Path
+from migrate.restore.sqlite import load_rows as sqlite_rows, restore as sqlite
+from tests.exporters.sqlite.databases import restore_file
+sqlite_rows.COMMIT_ROWS = 1
+real, real_complete = sqlite_rows._write, sqlite._complete
+def slow(*args):
+    real(*args)
+    time.sleep(0.06)
+def slow_complete(run, connection):
+    connection.set_trace_callback(lambda sql: time.sleep(0.05))
+    return real_complete(run, connection)
+sqlite_rows._write, sqlite._complete = slow, slow_complete
+restore_file(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+_WRITER = """
+import random, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+print("ready", flush=True)
+while True:
+    a, b = random.sample(range({accounts}), 2)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE accounts SET money = money - 7 WHERE id = ?", (a,))
+    connection.execute("UPDATE accounts SET money = money + 7 WHERE id = ?", (b,))
+    connection.execute("INSERT INTO log VALUES ((SELECT count(*) FROM log))")
+    connection.execute("COMMIT")
+"""
+
+_TABLES = """
+PRAGMA user_version = 7;
+CREATE TABLE big (a TEXT, b INT);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
+  INSERT INTO big SELECT 'row number ' || i || ' of many', i % 7 FROM n;
+DELETE FROM big WHERE b = 3;
+CREATE INDEX by_b ON big (b);
+CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, x);
+INSERT INTO counted VALUES (40, 'x');
+CREATE VIEW v AS SELECT count(*) FROM big;
+CREATE TRIGGER t AFTER INSERT ON big BEGIN INSERT INTO counted (x) VALUES (new.a); END;
+"""
+
+
+def child(script: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+
+
+def kill_when(script: str, arguments: list, ready) -> None:
+    process = child(script, *arguments)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def records(location: Path) -> set[str]:
+    root = location / "_work/app/units"
+    return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
+
+
+@pytest.fixture
+def big(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", CHUNK)
+    return run_sql(tmp_path / "big.db", _TABLES)
+
+
+@pytest.fixture
+def redone(monkeypatch) -> Counter:
+    counted: Counter = Counter()
+    real = SqliteSnapshot.export
+
+    def export(self, unit, sink):
+        counted[unit.id] += 1
+        return real(self, unit, sink)
+
+    monkeypatch.setattr(SqliteSnapshot, "export", export)
+    return counted
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monkeypatch):
+    """Money moves between accounts: its sum is exact; the log is a prefix without holes; writers go on."""
+    monkeypatch.setattr(backup, "STEP_PAGES", 5)
+    path = run_sql(
+        tmp_path / "bank.db",
+        f"PRAGMA journal_mode = {mode}; CREATE TABLE accounts (id INTEGER PRIMARY KEY, money INT, pad TEXT);"
+        f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {ACCOUNTS - 1})"
+        f" INSERT INTO accounts SELECT i, {MONEY}, printf('%.200c', 'x') FROM n; CREATE TABLE log (n INT)",
+    )
+    writer = child(_WRITER.format(accounts=ACCOUNTS), path)
+    try:
+        writer.stdout.readline()
+        for number in range(3):
+            location, destination = tmp_path / f"bundle{number}", tmp_path / f"{number}.db"
+            assert export_file(path, location).complete
+            assert restore_file(location, destination).findings == ()
+            assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [
+                (ACCOUNTS * MONEY, ACCOUNTS)
+            ]
+            ((count, last),) = fetch(destination, "SELECT count(*), max(n) FROM log")
+            assert count == (last + 1 if count else 0)
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.communicate()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM log").fetchone()[0] > count
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
+    done = records(location)
+    outcome = export_file(big, location)
+    assert outcome.complete, outcome.sources
+    assert redone
+    assert not done & redone.keys()
+    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
+
+
+def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
+    done = records(location)
+    run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
+    assert export_file(big, location).complete
+    assert len(done & redone.keys()) <= 1
+    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
+    assert len(read_bundle(location).reconciliation()[0].summary.positions) == 2
+
+
+def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 1)
+    assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
+    assert export_file(big, location).complete
+    assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.6])
+def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
+    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+    assert export_file(big, location).complete
+    seen: list[float] = []
+
+    def ready() -> bool:
+        if destination.exists() and not seen:
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() - seen[0] >= seconds
+
+    kill_when(_RESTORE, [location, destination], ready)
+    written: list[str] = []
+    real = sqlite_rows._write
+    monkeypatch.setattr(sqlite_rows, "_write", lambda *args: (written.append(args[3].name), real(*args)))
+    outcome = restore_file(location, destination)
+    assert outcome.findings == ()
+    assert len(written) == len(set(written))
+    assert everything(destination) == everything(big)
+    assert (schema_of(destination), settings(destination)) == (schema_of(big), settings(big))
+    assert b"moveout" not in destination.read_bytes()
+
+
+def test_another_bundles_unfinished_restore_is_not_continued(big, tmp_path):
+    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+    assert export_file(big, location).complete
+    # rows are there: so the transaction that made the tables has ended, and is not undone
+    kill_when(
+        _RESTORE,
+        [location, destination],
+        lambda: destination.exists() and destination.stat().st_size > 100_000,
+    )
+    other = tmp_path / "other"
+    assert export_file(run_sql(tmp_path / "o.db", "CREATE TABLE o (a)"), other).complete
+    with pytest.raises(Exception, match=r"unfinished restore|something else"):
+        restore_file(other, destination)

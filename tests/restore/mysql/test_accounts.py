@@ -1,0 +1,75 @@
+"""How accounts may log in comes back without their passwords; what is taken from them is not given elsewhere."""
+
+import pyarrow.parquet as pq
+
+from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
+
+
+def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    database = url.rpartition("/")[2]
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT PRIMARY KEY); CREATE USER 'limited'@'%' IDENTIFIED BY 'secret'"
+            " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3;"
+            "CREATE USER 'counted'@'%' IDENTIFIED BY 'secret' WITH MAX_UPDATES_PER_HOUR 7;"
+            f"GRANT SELECT ON {database}.* TO 'limited'@'%', 'counted'@'%'",
+        )
+        hashed = fetch(url, "SELECT PASSWORD('secret')")[0][0]
+        assert export_database(url, tmp_path / "bundle").complete
+        restore_database(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+        query = (
+            "SELECT User, ssl_type, x509_subject, x509_issuer, max_questions, max_updates, max_user_connections"
+            " FROM mysql.user WHERE User IN ('limited', 'counted') ORDER BY 1"
+        )
+        assert fetch(destination, query) == fetch(url, query)
+        assert hashed not in (tmp_path / "bundle/data/app/schema/grants.sql").read_text()
+    finally:
+        for server in (url, destination):
+            run_sql(server, "DROP USER IF EXISTS 'limited'@'%', 'counted'@'%'")
+
+
+def test_what_does_not_leave_of_accounts_is_in_the_ledger(mariadb, tmp_path):
+    url = mariadb.database()
+    names = "'expiring'@'%', 'in_between'@'%'"
+    try:
+        run_sql(
+            url,
+            "CREATE USER 'expiring'@'%' IDENTIFIED BY 'secret' PASSWORD EXPIRE INTERVAL 30 DAY;"
+            "CREATE USER 'in_between'@'%'; INSERT INTO mysql.proxies_priv"
+            " VALUES ('%', 'in_between', '%', 'expiring', 0, '', now()); FLUSH PRIVILEGES",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+    finally:
+        run_sql(url, f"DROP USER {names}")
+    losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
+    found = {
+        (one["item"], one["property"])
+        for one in losses
+        if "expiring" in one["item"] or "PROXY" in one["property"]
+    }
+    assert found == {
+        ("account 'expiring'@'%'", "expiry and history of its password, attributes"),
+        ("account 'in_between'@'%'", "PROXY"),
+    }
+
+
+def test_what_is_taken_from_an_account_is_read():
+    script = (
+        "GRANT SELECT, INSERT ON *.* TO `a`@`%`;\nREVOKE INSERT ON `old`.* FROM `a`@`%`;\n"
+        "REVOKE INSERT ON `other`.* FROM `a`@`%`;\nALTER USER `b`@`%` IDENTIFIED BY 'x';\n"
+        "ALTER USER `b`@`%` REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 5;\n"
+    )
+    found = Grants.parse(script, "old", "new")
+    assert found.partial == {"`a`@`%`"}
+    assert [one.statement for one in found.beyond] == [
+        "GRANT SELECT, INSERT ON *.* TO `a`@`%`",
+        "REVOKE INSERT ON `new`.* FROM `a`@`%`",
+        "REVOKE INSERT ON `other`.* FROM `a`@`%`",
+        "ALTER USER `b`@`%` REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 5",
+    ]
+    assert found.accounts == ["`a`@`%`"]

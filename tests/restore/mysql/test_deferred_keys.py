@@ -1,0 +1,95 @@
+"""Keys that are added after the rows: the table is the same, and a run that dies in between is continued."""
+
+import pytest
+
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from migrate.restore.mysql import deferred_keys
+from migrate.restore.mysql.deferred_keys import take_apart
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.mysql.databases import fetch
+
+HOSTILE = """CREATE TABLE `t` (
+  `id` int(11) NOT NULL COMMENT 'a,
+  KEY `no` (`x`)',
+  `a``,(` varchar(10) DEFAULT ''',
+  UNIQUE KEY `no` (',
+  `e` enum('x)','KEY `y`') DEFAULT NULL,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `u``,` (`a``,(`(5)),
+  FULLTEXT KEY `f` (`a``,(`),
+  KEY `k` (`e`,`id` DESC) COMMENT 'one, two)',
+  CONSTRAINT `fk``x` FOREIGN KEY (`e`) REFERENCES `o` (`e`) ON DELETE CASCADE,
+  CONSTRAINT `c` CHECK (`id` > 0)
+) ENGINE=InnoDB COMMENT='), KEY `z` ('
+ PARTITION BY HASH (`id`)"""
+
+
+def test_only_keys_are_taken_out_of_a_definition():
+    apart = take_apart(HOSTILE)
+    assert apart.later == [
+        "UNIQUE KEY `u``,` (`a``,(`(5))",
+        "KEY `k` (`e`,`id` DESC) COMMENT 'one, two)'",
+        "CONSTRAINT `fk``x` FOREIGN KEY (`e`) REFERENCES `o` (`e`) ON DELETE CASCADE",
+    ]
+    lines = HOSTILE.split("\n")
+    kept = [
+        line for line in lines if not line.startswith(("  UNIQUE KEY `u", "  KEY `k`", "  CONSTRAINT `fk"))
+    ]
+    assert apart.first == "\n".join(kept)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  UNIQUE KEY `a` (`a`)\n) ENGINE=InnoDB",
+        (
+            "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  `n` int NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`a`),\n"
+            "  KEY `n` (`n`)\n) ENGINE=InnoDB"
+        ),
+        "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  PRIMARY KEY (`a`)\n) ENGINE=InnoDB",
+    ],
+)
+def test_keys_that_are_needed_stay(sql):
+    assert take_apart(sql) == deferred_keys.Apart(sql)
+
+
+@pytest.fixture
+def every_table_is_large(monkeypatch):
+    monkeypatch.setattr(deferred_keys, "LARGE_BYTES", 0)
+
+
+def test_tables_are_the_same_with_keys_made_late(
+    my_torture, my_torture_bundle, other_mariadb, every_table_is_large
+):
+    destination = other_mariadb.database()
+    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    for name, kind in fetch(my_torture, "SHOW FULL TABLES"):
+        if kind == "BASE TABLE":
+            statement = "SHOW CREATE TABLE `" + name.replace("`", "``") + "`"
+            assert fetch(destination, statement) == fetch(my_torture, statement), name
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_keys_are_made_by_the_next_run_where_one_stopped(
+    my_torture_bundle, my_torture, other_mariadb, every_table_is_large, monkeypatch, noted
+):
+    destination = other_mariadb.database()
+    real, count = deferred_keys.mark_done, iter(range(2))
+
+    def stop(connection, name):
+        if noted and next(count, None) is not None:
+            real(connection, name)
+            return
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deferred_keys, "mark_done", stop)
+        with pytest.raises(KeyboardInterrupt):
+            restore_database(my_torture_bundle, "app", destination, workers=1, progress=Silent())
+    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
+    assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")

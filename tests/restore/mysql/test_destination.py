@@ -1,0 +1,58 @@
+"""A table that cannot lie where it lay, or as it lay there, is made as the server has it, and that is told."""
+
+import pyarrow.parquet as pq
+import pymysql
+import pytest
+
+from migrate.restore.mysql.restore import restore_database
+from migrate.restore.mysql.table_ddl import unplaced
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+
+
+def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, other_mariadb, tmp_path):
+    url, reader = my_exported(
+        f"CREATE TABLE placed (id INT PRIMARY KEY) ENGINE=MyISAM DATA DIRECTORY='{mariadb.directory / 'tmp'}';"
+        "INSERT INTO placed VALUES (1)"
+    )
+    destination = other_mariadb.database()
+    kept = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert (loss["item"], loss["property"]) == ("table `placed`", "location")
+    assert checksums(destination) == checksums(url)
+
+
+def test_how_a_table_is_encrypted_is_left_out_where_the_server_has_no_keys(mariadb):
+    sql = (
+        "CREATE TABLE `t` (\n  `ENCRYPTED` int COMMENT ' `ENCRYPTED`=YES'\n) ENGINE=InnoDB `ENCRYPTED`=YES"
+        " `ENCRYPTION_KEY_ID`=7 COMMENT='DATA DIRECTORY=''x'''"
+    )
+    url = mariadb.database()
+    with pytest.raises(pymysql.Error):
+        run_sql(url, sql)
+    made, words = unplaced(sql)
+    assert sorted(words) == ["`ENCRYPTED`=YES", "`ENCRYPTION_KEY_ID`=7"]
+    run_sql(url, made)
+    found = fetch(url, "SHOW CREATE TABLE t")[0][1]
+    assert "COMMENT ' `ENCRYPTED`=YES'" in found
+    assert "COMMENT='DATA DIRECTORY=''x'''" in found
+
+
+def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_mariadb, tmp_path):
+    url = mariadb.database()
+    run_sql(url, "INSTALL SONAME 'ha_blackhole'")
+    try:
+        run_sql(url, "CREATE TABLE nothing (id INT PRIMARY KEY) ENGINE=BLACKHOLE")
+        assert export_database(url, tmp_path / "bundle").complete
+    finally:
+        run_sql(url, "UNINSTALL SONAME 'ha_blackhole'")
+    reader, kept = read_bundle(tmp_path / "bundle"), open_location(str(tmp_path / "kept"))
+    outcome = restore_database(
+        reader, "app", other_mariadb.database(), workers=1, progress=Silent(), report=kept
+    )
+    assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
+    (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert (loss["item"], loss["property"]) == ("table `nothing`", "engine")

@@ -1,0 +1,67 @@
+"""What the destination refuses for a setting of its own is told with the step that helps; the same command then ends
+it."""
+
+import pytest
+
+from migrate.errors import UsageError
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.mysql.databases import definitions, run_sql
+
+ZONE = """
+INSERT INTO mysql.time_zone VALUES (7777, 'N'); INSERT INTO mysql.time_zone_name VALUES ('Test/Zone', 7777);
+INSERT INTO mysql.time_zone_transition_type VALUES (7777, 0, 3600, 0, 'TST');
+"""
+NO_ZONE = """
+DELETE FROM mysql.time_zone WHERE Time_zone_id = 7777; DELETE FROM mysql.time_zone_name WHERE Time_zone_id = 7777;
+DELETE FROM mysql.time_zone_transition_type WHERE Time_zone_id = 7777;
+"""
+SCRIPT = """
+CREATE TABLE t (id INT PRIMARY KEY); SET time_zone = 'Test/Zone';
+CREATE EVENT there ON SCHEDULE EVERY 1 DAY STARTS '2035-01-01 00:00:00' DISABLE DO DELETE FROM t;
+"""
+TRUST = "SET GLOBAL log_bin_trust_function_creators = {}".format
+
+
+@pytest.fixture
+def zone(mariadb, other_mariadb):
+    run_sql(mariadb.url, ZONE)
+    yield
+    for server in (mariadb, other_mariadb):
+        run_sql(server.url, NO_ZONE)
+
+
+def restored(reader, destination):
+    return restore_database(reader, "app", destination, workers=1, progress=Silent())
+
+
+@pytest.mark.usefixtures("zone")
+def test_an_event_of_a_time_zone_that_the_destination_does_not_know_waits_for_it(my_exported, other_mariadb):
+    url, reader = my_exported(SCRIPT)
+    destination = other_mariadb.database()
+    with pytest.raises(
+        UsageError, match="event there cannot be made: Unknown or incorrect time zone"
+    ) as refused:
+        restored(reader, destination)
+    assert refused.value.next_step.startswith("Load the time zones into the destination")
+    run_sql(other_mariadb.url, ZONE)
+    assert restored(reader, destination).findings == ()
+    assert definitions(destination) == definitions(url)
+
+
+def test_a_function_of_which_the_destination_wants_more_waits_for_its_trust(
+    my_exported, mariadb, other_mariadb
+):
+    run_sql(mariadb.url, TRUST(1))
+    try:
+        url, reader = my_exported("CREATE TABLE t (id INT); CREATE FUNCTION f() RETURNS INT RETURN RAND()")
+        destination = other_mariadb.database()
+        with pytest.raises(UsageError) as refused:
+            restored(reader, destination)
+        assert refused.value.next_step.startswith("SET GLOBAL log_bin_trust_function_creators = 1")
+        run_sql(other_mariadb.url, TRUST(1))
+        assert restored(reader, destination).findings == ()
+        assert definitions(destination) == definitions(url)
+    finally:
+        for server in (mariadb, other_mariadb):
+            run_sql(server.url, TRUST(0))

@@ -1,0 +1,136 @@
+"""A bucket's settings travel; what a destination does not take is said, with the reason."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
+from scripts.servers import S3Server
+from tests.exporters.objects.conftest import MakeShop, Shop, take_out
+from tests.tools.clients import boto_client
+
+LIFECYCLE = {
+    "Rules": [
+        {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Expiration": {"Days": 30}},
+        {
+            "ID": "versions",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 90},
+        },
+    ]
+}
+
+
+def policy(bucket: str) -> str:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": ["*"]},
+        "Action": ["s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{bucket}/public/*"],
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def make_locked(server: S3Server) -> Shop:
+    name = f"locked-{secrets.token_hex(6)}"
+    client = boto_client(server.profile)
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return Shop(server, name, client)
+
+
+def configured(server: S3Server) -> Shop:
+    shop = make_locked(server)
+    shop.put("public/a")
+    shop.boto.put_bucket_policy(Bucket=shop.name, Policy=policy(shop.name))
+    shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging={"TagSet": [{"Key": "team", "Value": "blue"}]})
+    shop.boto.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    shop.boto.put_object_lock_configuration(
+        Bucket=shop.name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    return shop
+
+
+def restored(shop: Shop, destination: Shop, tmp_path: Path) -> dict[str, str]:
+    """Return what the ledger says of the bucket's settings."""
+    reader = take_out(shop.url, tmp_path / "bundle")
+    account = tmp_path / "account"
+    outcome = restore_bucket(
+        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
+    )
+    assert outcome.findings == ()
+    rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
+    rows += json.loads((account / "shop/report.json").read_text())["settings"]
+    return {row["property"]: row["reason"] for row in rows if row["property"].startswith("bucket ")}
+
+
+def test_settings_come_along_and_the_policy_names_the_new_bucket(
+    minio: S3Server, other_minio: S3Server, tmp_path: Path
+) -> None:
+    shop, destination = configured(minio), make_locked(other_minio)
+    assert restored(shop, destination, tmp_path) == {}
+    assert destination.name in destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+    assert shop.name not in destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+    rules = destination.boto.get_bucket_lifecycle_configuration(Bucket=destination.name)["Rules"]
+    assert {rule["ID"] for rule in rules} == {"old", "versions"}
+    lock = destination.boto.get_object_lock_configuration(Bucket=destination.name)["ObjectLockConfiguration"]
+    assert lock["Rule"] == {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+
+
+def test_what_a_destination_does_not_take_is_said(
+    minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    lost = restored(configured(minio), make_shop(versitygw), tmp_path)
+    assert "bucket lifecycle" in lost
+    assert "without object lock" in lost["bucket object-lock"]
+    assert all(lost.values())
+
+
+def test_policies_mean_the_same_in_another_order() -> None:
+    one = {"Policy": policy("old")}
+    other = json.loads(policy("new"))
+    other["Statement"][0] |= {"Principal": {"AWS": "*"}, "Action": "s3:GetObject"}
+    assert same_setting("policy", renamed("policy", one, "old", "new"), {"Policy": json.dumps(other)})
+    assert not same_setting("policy", one, {"Policy": json.dumps(other)})
+    assert "older/" in renamed("policy", {"Policy": policy("older")}, "old", "new")["Policy"]
+
+
+def with_ownership(server: S3Server, ownership: str) -> Shop:
+    name = f"owned-{secrets.token_hex(6)}"
+    client = boto_client(server.profile)
+    client.create_bucket(Bucket=name, ObjectOwnership=ownership)
+    return Shop(server, name, client)
+
+
+@pytest.mark.parametrize("acl", ["public-read", "public-read-write"])
+def test_an_acl_of_the_bucket_that_names_nobody_comes_back(
+    versitygw: S3Server, acl: str, tmp_path: Path
+) -> None:
+    """Granted to everybody it means the same at any host."""
+    shop, destination = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
+    shop.put("a")
+    shop.boto.put_bucket_acl(Bucket=shop.name, ACL=acl)
+    said = restored(shop, destination, tmp_path)
+    assert "bucket acl" not in said
+    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, destination))
+    assert len(before) > 1
+    assert after == before
+
+
+def test_a_destination_without_acls_says_so(
+    versitygw: S3Server, minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop = with_ownership(versitygw, "BucketOwnerPreferred")
+    shop.put("a")
+    shop.boto.put_bucket_acl(Bucket=shop.name, ACL="public-read")
+    said = restored(shop, make_shop(minio), tmp_path)
+    assert "does not take it" in said["bucket acl"]

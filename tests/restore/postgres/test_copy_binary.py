@@ -1,0 +1,118 @@
+"""Rows that are restored in binary are those that left, and only where the destination's columns are the source's."""
+
+import time
+
+import pytest
+
+from exporters.postgres.sessions.connection import parse_url
+from migrate.restore.common.table_parts import parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.destination import State, begin_state, open_destination
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows import copy_binary
+from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.restore.postgres.rows.prepared_parts import PreparedParts
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import fetch, run_sql
+
+TYPES = {
+    "a": ("bool", ["true", "false"]),
+    "b": ("smallint", ["-32768", "32767", "0"]),
+    "c": ("integer", ["-2147483648", "2147483647"]),
+    "d": ("bigint", ["-9223372036854775808", "9223372036854775807"]),
+    "e": (
+        "numeric(15,2)",
+        ["9999999999999.99", "-9999999999999.99", "0.01", "-0.01", "100000000", "10000.5"],
+    ),
+    "f": ("numeric(4,4)", ["0.9999", "-0.0001", "0"]),
+    "g": ("numeric(15,15)", ["0.999999999999999", "0.000000000000001"]),
+    "h": ("numeric(5,0)", ["-99999", "10000", "9999"]),
+    "i": ("numeric(12,3)", ["123456789.001", "-1.5"]),
+    "j": ("double precision", ["1e308", "-0.0", "4.9e-324", "0.1"]),
+    "k": ("date", ["'0001-01-01'", "'9999-12-31'", "'2000-01-01'", "'1999-12-31'"]),
+    "l": ("timestamp", ["'0001-01-01 00:00:00.000001'", "'9999-12-31 23:59:59.999999'"]),
+    "m": ("timestamptz(3)", ["'1969-12-31 23:59:59.999+00'"]),
+    "n": ("text", ["''", "E'a\\n\"b\",\\\\.'", "repeat('é', 100000)"]),
+    "o": ("varchar(9)", ["'x'", "'ä€😀'"]),
+    "p": ("char(5)", ["'x'", "''"]),
+    "q": ("bytea", ["'\\x'", "'\\x00ff0a'"]),
+    "r": ("uuid", ["'00000000-0000-0000-0000-0000000000ff'"]),
+}
+MORE_ROWS = 9000
+"""More than are encoded at once."""
+
+
+def rows_of_all_types() -> str:
+    columns = ", ".join(f"{name} {declared}" for name, (declared, _) in TYPES.items())
+    depth = max(len(values) for _, values in TYPES.values())
+    rows = [
+        ", ".join(values[number] if number < len(values) else "NULL" for _, values in TYPES.values())
+        for number in range(depth)
+    ]
+    inserts = ", ".join(f"({row})" for row in rows)
+    many = ", ".join(
+        f"n::{declared}" if name in "cdehkn" else "NULL" for name, (declared, _) in TYPES.items()
+    )
+    many = many.replace("n::date", "'1950-01-01'::date + n")
+    return (
+        f"CREATE TABLE every ({columns}); INSERT INTO every VALUES {inserts};"
+        f"INSERT INTO every SELECT {many} FROM generate_series(1, {MORE_ROWS}) n;"
+        "CREATE TABLE whole (n bigint NOT NULL, gone int, twice bigint GENERATED ALWAYS AS (n * 2) STORED,"
+        " t text NOT NULL, v numeric(9,2) NOT NULL); ALTER TABLE whole DROP COLUMN gone;"
+        f"INSERT INTO whole (n, t, v) SELECT n, md5(n::text), n / 7.0 FROM generate_series(-5, {MORE_ROWS}) n;"
+        "CREATE TABLE others (j jsonb, a int[], i interval, d date);"
+        "INSERT INTO others VALUES ('{\"a\": 1}', '{1,2}', '1 day', '2024-01-01');"
+        "CREATE TABLE side (d date); INSERT INTO side VALUES ('infinity'), ('2024-01-01')"
+    )
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """How many parts were sent in binary."""
+    seen: list[int] = []
+    real = copy_binary.blocks_of
+    monkeypatch.setattr(copy_binary, "blocks_of", lambda *args: (seen.append(1), real(*args))[1])
+    return seen
+
+
+def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
+    url, reader = exported(rows_of_all_types())
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert len(sent) == 2
+    for table in ("every", "whole", "others", "side"):
+        query = f"SELECT t::text FROM {table} t ORDER BY 1"
+        assert fetch(destination, query) == fetch(url, query)
+    zeros = (
+        "SELECT float8send(j), numeric_send(e) FROM every WHERE j IS NOT NULL OR e IS NOT NULL ORDER BY 1, 2"
+    )
+    assert fetch(destination, zeros) == fetch(url, zeros)
+
+
+def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
+    _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
+    destination = other_postgres.database()
+    run_sql(destination, "CREATE TABLE t (n numeric, d date)")
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), only=["data"])
+    assert (outcome.findings, sent) == ((), [])
+    assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]
+
+
+def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(exported, other_postgres, sent):
+    _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
+    parts = parts_of(Run.of(reader, "app", workers=1, progress=Silent()).tables)
+    for declared in ("bigint", "numeric"):
+        destination = other_postgres.database()
+        run_sql(destination, f"CREATE TABLE t (n {declared}, d date)")
+        address = parse_url(destination)
+        with open_destination(address) as opened, opened.connection.transaction():
+            begin_state(opened.connection, State("bundle", "app"))
+        prepared = PreparedParts(reader)
+        with prepared.filled(parts):
+            while not sent:
+                time.sleep(0.01)
+        sent.clear()
+        writer = RowWriter(reader, address, workers=1, advance=lambda *_: None, prepared=prepared)
+        assert (writer.write_all(parts), sent) == ([], [])
+        assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]

@@ -1,0 +1,81 @@
+"""A damaged file of a bundle costs its own rows; once it is repaired, the same command brings these, too."""
+
+from exporters.postgres import chunk_plan
+from migrate.bundle import layout
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
+
+SOURCE = """
+CREATE TABLE parent AS SELECT n AS id, repeat(md5(n::text), 4) AS t FROM generate_series(1, 20000) n;
+ALTER TABLE parent ADD PRIMARY KEY (id);
+CREATE TABLE child (id int REFERENCES parent); INSERT INTO child SELECT id FROM parent;
+CREATE TABLE other AS SELECT n AS id FROM generate_series(1, 10) n;
+CREATE TABLE gone AS SELECT n AS id FROM generate_series(1, 10) n;
+CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM parent;
+CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''fired''; END';
+CREATE TRIGGER always BEFORE INSERT ON parent FOR EACH ROW EXECUTE FUNCTION no();
+ALTER TABLE parent ENABLE ALWAYS TRIGGER always;
+CREATE FUNCTION seen(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM public.gone WHERE id = $1)';
+CREATE TABLE asking (id int CONSTRAINT seen CHECK (seen(id))); INSERT INTO asking VALUES (3);
+SELECT lo_from_bytea(77001, 'large'), lo_from_bytea(77002, 'larger');
+COMMENT ON LARGE OBJECT 77001 IS 'of one'
+"""
+
+
+def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url, destination, location = postgres.database(), other_postgres.database(), tmp_path / "bundle"
+    run_sql(url, SOURCE)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 300_000)
+    assert export_database(url, location).complete
+    reader = read_bundle(location)
+    parts = {name: table(reader, name).details["parts"] for name in ("parent", "gone", "pg_largeobject")}
+    assert len(parts["parent"]) > 3
+    damaged = location / layout.source_file("app", parts["parent"][1]["name"])
+    missing = location / layout.source_file("app", parts["gone"][0]["name"])
+    objects = location / layout.source_file("app", parts["pg_largeobject"][0]["name"])
+    whole = {path: path.read_bytes() for path in (damaged, missing, objects)}
+    damaged.write_bytes(whole[damaged][: len(whole[damaged]) // 2])
+    missing.unlink()
+    objects.write_bytes(b"")
+    for _ in range(2):
+        outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+        assert [one.partition(": ")[0] for one in outcome.findings] == [
+            '"pg_catalog"."pg_largeobject"',
+            '"public"."gone"',
+            '"public"."parent"',
+            '"public"."asking"',
+        ]
+        for path in whole:
+            assert str(path.relative_to(location)) in "".join(outcome.findings)
+        assert "moveout transfer --recheck" in outcome.notes[-1]
+        assert [one.partition(" (")[0].partition(": ")[0] for one in outcome.left_out] == [
+            "TRIGGER public.parent always",
+            'rows of "public"."asking"',
+            "FK CONSTRAINT public.child child_id_fkey",
+            'the rows of materialized view "public"."counted"',
+        ]
+    assert fetch(destination, "SELECT count(*) FROM child") == [(20000,)]
+    lost = parts["parent"][1]["rows"]
+    assert fetch(destination, "SELECT count(*), (SELECT n FROM counted) FROM parent") == [
+        (20000 - lost, 20000 - lost)
+    ]
+    for path, data in whole.items():
+        path.write_bytes(data)
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert sorted(dump(destination).splitlines()) == sorted(dump(url).splitlines())
+
+
+def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other_postgres, tmp_path):
+    _, reader = exported("CREATE TABLE t AS SELECT 'unmistakable' AS a; CREATE TABLE u AS SELECT 1 AS a")
+    (part,) = table(reader, "t").details["parts"]
+    key = layout.source_file("app", part["name"])
+    file = tmp_path / "bundle" / key
+    file.write_bytes(file.read_bytes().replace(b"unmistakable", b"unmistakeble"))
+    outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    difference, damage = outcome.findings
+    assert difference.startswith('"public"."t": expected digest ')
+    assert damage.startswith(f'"public"."t": {key} is damaged: its SHA-256 is not that of the manifest')

@@ -1,0 +1,160 @@
+"""What a restore leaves out it names each time: when it was killed and goes on, and when it is repeated."""
+
+import pytest
+
+from exporters.postgres import chunk_plan
+from migrate.report import Later, learn
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.cli.conftest import run
+from tests.exporters.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.test_resume import SMALL_CHUNK, kill_when
+
+SOURCE = """
+CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true';
+CREATE TABLE parent (a int PRIMARY KEY); CREATE TABLE child (a int CONSTRAINT of_parent REFERENCES parent);
+SET session_replication_role = replica; INSERT INTO child VALUES (7); RESET session_replication_role;
+CREATE FUNCTION ok(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+CREATE TABLE checked (a int CONSTRAINT untrue CHECK (ok(a))); INSERT INTO checked VALUES (5);
+CREATE OR REPLACE FUNCTION ok(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+CREATE TABLE copies (a int); INSERT INTO copies VALUES (1), (1);
+CREATE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE TABLE computed (a int, b int GENERATED ALWAYS AS (a + one()) STORED); INSERT INTO computed VALUES (1);
+CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
+CREATE TABLE big AS SELECT n AS id, repeat(md5(n::text), 4) AS t FROM generate_series(1, 20000) n;
+CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION f();
+"""
+BY_STEP = {
+    "pre-data": "FUNCTION public.tight(integer)",
+    "rows": 'check "untrue" of TABLE public.checked for rows that are there',
+    "post-data": "FK CONSTRAINT public.child of_parent for rows that are there",
+    "comparison": 'the values of "public"."computed"."b"',
+    "last": "EVENT TRIGGER et",
+}
+_WHILE_ROWS = """
+from migrate.restore.postgres.rows import load_rows as sql_rows
+real = sql_rows.RowWriter._copy
+def slow(self, connection, part, *rest, **options):
+    real(self, connection, part, *rest, **options)
+    time.sleep(0.2 * (part.table.name == "big"))
+sql_rows.RowWriter._copy = slow
+"""
+_WHILE_COMPARING = """
+from migrate.restore.postgres import restore as database
+def wait(*_, **__):
+    Path(sys.argv[3]).touch()
+    time.sleep(60)
+database.live_tables = wait
+"""
+_RESTORE = """
+import sys
+import time
+from pathlib import Path
+from migrate.runtime.progress import Silent
+from migrate.restore.postgres.restore import restore_database
+from tests.exporters.postgres.databases import read_bundle
+{slow}
+restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
+"""
+
+
+@pytest.fixture(scope="module")
+def renter(other_postgres) -> str:
+    """A role that may make no leakproof function and no event trigger."""
+    run_sql(other_postgres.url, f"CREATE ROLE renter LOGIN PASSWORD '{other_postgres.password}'")
+    return "renter"
+
+
+@pytest.fixture
+def destination(other_postgres, renter, monkeypatch) -> str:
+    """A fresh database of that role."""
+    url = other_postgres.database()
+    run_sql(
+        url,
+        f"ALTER DATABASE {url.rpartition('/')[2]} OWNER TO renter; ALTER SCHEMA public OWNER TO renter;"
+        " GRANT SET ON PARAMETER session_replication_role TO renter",
+    )
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    return as_role(url, renter)
+
+
+@pytest.fixture(scope="module")
+def bundle(postgres, tmp_path_factory):
+    url, location = postgres.database(), tmp_path_factory.mktemp("left-out") / "bundle"
+    run_sql(url, SOURCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
+        assert export_database(url, location).complete
+    return location
+
+
+def restore(bundle, destination, *only, **options):
+    return restore_database(
+        read_bundle(bundle), "app", destination, workers=2, progress=Silent(), only=only, **options
+    )
+
+
+def names(outcome) -> list[str]:
+    assert outcome.findings == ()
+    return sorted(one.partition(":")[0] for one in outcome.left_out)
+
+
+def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(bundle, destination, tmp_path):
+    marks = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
+
+    def copies() -> bool:
+        there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
+        return there and fetch(destination, marks)[0][0] >= 6
+
+    kill_when(_RESTORE.format(slow=_WHILE_ROWS), [str(bundle), destination], copies)
+    compares = tmp_path / "compares"
+    kill_when(
+        _RESTORE.format(slow=_WHILE_COMPARING), [str(bundle), destination, str(compares)], compares.exists
+    )
+    ended = restore(bundle, destination)
+    assert names(ended) == sorted(BY_STEP.values())
+    again = restore(bundle, destination)
+    assert (names(again), again.size_bytes) == (names(ended), 0)
+    assert "DROP SCHEMA moveout_restore CASCADE" in again.notes[-1]
+    run_sql(destination, "INSERT INTO parent VALUES (1)")
+    changed = restore(bundle, destination)
+    assert changed.findings == ('"public"."parent": expected 0 rows, found 1',)
+    assert changed.left_out == ended.left_out
+
+
+def test_each_part_of_a_database_has_its_own_record_until_it_is_dropped(bundle, destination):
+    schema = restore(bundle, destination, "schema")
+    assert names(schema) == sorted([BY_STEP["pre-data"], BY_STEP["last"]])
+    assert names(restore(bundle, destination, "schema")) == names(schema)
+    data = restore(bundle, destination, "data")
+    assert names(data) == sorted([BY_STEP["rows"], BY_STEP["comparison"]])
+    assert set(names(restore(bundle, destination))) == {*names(schema), *names(data)}
+    run_sql(destination, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    assert set(names(restore(bundle, destination))) == set(BY_STEP.values())
+
+
+def moveout(*words: object) -> tuple[int, dict]:
+    ended = run(*words, "--json", "--quiet")
+    return ended.code, ended.json["result"]
+
+
+def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bundle, destination, tmp_path):
+    account = ["--report-to", tmp_path / "account"]
+    code, restored = moveout("restore", bundle, f"app={destination}", *account)
+    assert (code, len(restored["restored"][0]["left_out"])) == (3, 5)
+    code, again = moveout("restore", bundle, f"app={destination}", *account)
+    assert (code, again["restored"][0]["left_out"]) == (3, restored["restored"][0]["left_out"])
+    code, verified = moveout("verify", bundle, "--against", f"app={destination}")
+    (compared,) = verified["compared"]
+    assert (code, compared["findings"]) == (3, [])
+    assert compared["left_out"] == restored["restored"][0]["left_out"]
+    later = learn(Later(), "restore", restored, restored["bundle"])
+    assert [check.left_out for check in later.checks] == [restored["restored"][0]["left_out"]]
+    run_sql(destination, "UPDATE computed SET a = 9; UPDATE big SET t = 'other' WHERE id = 5")
+    code, verified = moveout("verify", bundle, "--against", f"app={destination}")
+    assert code == 6
+    assert [one["key"] for one in verified["compared"][0]["findings"]] == [
+        '"public"."big"',
+        '"public"."computed"',
+    ]

@@ -1,0 +1,202 @@
+"""Every kind of object and type, against pg_dump's own words and the rows' digests."""
+
+import psycopg
+import pytest
+
+from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.live_digests import live_tables
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.postgres.databases import (
+    dump,
+    dump_bytes,
+    export_database,
+    fetch,
+    read_bundle,
+    run_each,
+    run_sql,
+    script,
+)
+from tests.parquet import check_parquet
+
+
+@pytest.fixture(scope="module")
+def objects(postgres) -> str:
+    url = postgres.database()
+    run_each(url, script("objects.sql"))
+    return url
+
+
+UNWRITTEN = """
+SELECT oprname::text, pg_get_userbyid(oprowner), '' FROM pg_operator WHERE oprcode = 0 AND oprname <> '#####'
+UNION ALL SELECT t.typname, pg_get_userbyid(typowner), concat(typacl, obj_description(t.oid, 'pg_type'))
+  FROM pg_type t JOIN pg_range r ON r.rngmultitypid = t.oid WHERE t.oid > 16383
+UNION ALL SELECT lanname, pg_get_userbyid(lanowner),
+    concat(lanpltrusted, lanplcallfoid::regproc, laninline::regproc, lanvalidator::regproc)
+  FROM pg_language WHERE lanispl AND lanname <> 'plpgsql' ORDER BY 1
+"""
+"""What pg_dump writes no word about."""
+
+
+def test_every_object_comes_back(objects, other_postgres, tmp_path):
+    outcome = export_database(objects, tmp_path / "bundle")
+    assert outcome.complete, outcome.sources
+    reader = read_bundle(tmp_path / "bundle")
+    tables = [row for row in reader.catalog() if row.kind == "table"]
+    assert check_parquet(reader, tables) == []
+    destination = other_postgres.database()
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert dump(destination) == dump(objects)
+    assert live_tables(destination) == live_tables(objects)
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
+    assert any(loss.item == '"public"."distant"' for _, loss in reader.losses())
+    query = "SELECT lo_get(7001), pg_get_userbyid(lomowner), lomacl::text FROM pg_largeobject_metadata WHERE oid = 7001"
+    assert fetch(destination, query) == fetch(objects, query)
+    assert fetch(destination, UNWRITTEN) == fetch(objects, UNWRITTEN)
+    orphan = [loss.reason for _, loss in reader.losses() if ".#####(" in loss.item]
+    assert orphan == ["it is a shell that no operator names; a dump leaves it out"]
+
+
+def test_a_database_in_another_encoding_comes_back_with_its_names(postgres, other_postgres, tmp_path):
+    for server in (postgres, other_postgres):
+        run_sql(server.url, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    url, destination = postgres.url_of("latin"), other_postgres.url_of("latin")
+    run_sql(
+        url,
+        'CREATE TABLE "Größe" (id int PRIMARY KEY, "näme" text DEFAULT \'ü\'); COMMENT ON TABLE "Größe" IS \'é\';'
+        'INSERT INTO "Größe" VALUES (1, \'ÿ\'), (2, \'abc\'); CREATE INDEX "ü" ON "Größe" ("näme");'
+        'CREATE FUNCTION "ß"() RETURNS text LANGUAGE sql AS $$ SELECT \'ñ\'::text $$; CREATE SEQUENCE "à"',
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert b"Gr\xc3\xb6\xc3\x9fe" in (tmp_path / "bundle/data/app/schema/pre-data.sql").read_bytes()
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump(destination, "--encoding=UTF8") == dump(url, "--encoding=UTF8")
+    unicode_ = other_postgres.database()
+    assert restore_database(reader, "app", unicode_, workers=2, progress=Silent()).findings == ()
+    assert fetch(unicode_, 'SELECT "ß"(), "näme" FROM "Größe" WHERE id = 1') == [("ñ", "ÿ")]
+
+
+def test_definitions_of_a_database_without_encoding_come_back(postgres, other_postgres, tmp_path):
+    for server in (postgres, other_postgres):
+        run_sql(server.url, "CREATE DATABASE raw ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    url, destination = postgres.url_of("raw"), other_postgres.url_of("raw")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET client_encoding = 'SQL_ASCII'")
+        connection.execute(
+            b"CREATE TABLE t (a text DEFAULT '\xff\xfe'); COMMENT ON TABLE t IS 'plain and \xe9'"
+        )
+        connection.execute(b"INSERT INTO t DEFAULT VALUES; CREATE INDEX i ON t (a) WHERE a <> '\xfd'")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump_bytes(destination) == dump_bytes(url)
+    assert b"\xff\xfe" in dump_bytes(destination)
+
+
+def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_postgres, tmp_path):
+    """The extension is plpgsql, made to own a table: CREATE EXTENSION makes it on the destination, with rows of its
+    own."""
+    script = (
+        "CREATE TABLE public.conf (k text, own bool); INSERT INTO conf VALUES ('built in', true);"
+        "CREATE SEQUENCE public.conf_seq;"
+        "ALTER EXTENSION plpgsql ADD TABLE conf; ALTER EXTENSION plpgsql ADD SEQUENCE conf_seq;"
+        "UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid, 'conf_seq'::regclass::oid],"
+        " extcondition = ARRAY['WHERE NOT own', '']"
+    )
+    url, destination = postgres.database(), other_postgres.database()
+    for one in (url, destination):
+        run_sql(one, script)
+    run_sql(url, "INSERT INTO conf VALUES ('mine', false); SELECT nextval('conf_seq'), nextval('conf_seq')")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
+    assert fetch(destination, "SELECT last_value FROM conf_seq") == [(2,)]
+    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
+
+
+def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name(
+    postgres, other_postgres, tmp_path
+):
+    if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"):
+        pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url, "CREATE EXTENSION hstore; CREATE TABLE t AS SELECT 'a=>1'::hstore AS h; CREATE INDEX ON t (h)"
+    )
+    run_sql(url, "ALTER EXTENSION hstore DROP FUNCTION hstore_version_diag(hstore)")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    assert outcome.findings == ()
+    said = "the extension hstore has one of its own here"
+    assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {said}",)
+    assert fetch(destination, "SELECT h -> 'a' FROM t") == [("1",)]
+
+
+OF_EXTENSIONS = {
+    "citext": ("citext", "AbC"),
+    "cube": ("cube", "(1.5, 2),(3, 4)"),
+    "hstore": ("hstore", "a=>1, b=>NULL"),
+    "isn": ("isbn", "978-0-393-04002-9"),
+    "ltree": ("ltree", "Top.Science.Astronomy"),
+    "seg": ("seg", "1.50 .. ~2.0"),
+}
+"""Types that no part of the program knows, but for one; each a value."""
+
+
+def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
+    query = "SELECT name FROM pg_available_extensions"
+    available = set.intersection(
+        *({name for (name,) in fetch(s.url, query)} for s in (postgres, other_postgres))
+    )
+    known = {name: value for name, value in OF_EXTENSIONS.items() if name in available}
+    if not known:
+        pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
+    url, destination = postgres.database(), other_postgres.database()
+    for name, (type_, value) in known.items():
+        run_sql(
+            url,
+            f"CREATE EXTENSION {name}; CREATE TABLE of_{name} (v {type_}, vs {type_}[], k {type_} DEFAULT '{value}');"
+            f"INSERT INTO of_{name} VALUES ('{value}', ARRAY['{value}', NULL]::{type_}[], NULL);"
+            f"INSERT INTO of_{name} VALUES (NULL, '{{}}')",
+        )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert check_parquet(reader, reader.catalog()) == []
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump(destination) == dump(url)
+
+
+NAMES = [
+    "a.b", 'a"b', "a'b", "new\nline", "tab\tand \\ back", "\r", "ä" * 31 + "x", "a" * 63, "select", "Select", "SELECT",
+    " ", "-- x", "/* x", ";", "%s", "{0}", "$1", "$$", "\u202e", "\U0001f600",
+]  # fmt: skip
+WITH_NAMES = """
+CREATE SCHEMA {name};
+CREATE TABLE {name}.{name} ({name} serial PRIMARY KEY, t text);
+CREATE TABLE {name} ({name} int CONSTRAINT {name} REFERENCES {name}.{name}, {other} text);
+CREATE INDEX {index} ON {name} ({name});
+COMMENT ON TABLE {name} IS {text};
+INSERT INTO {name}.{name} (t) VALUES ({text});
+INSERT INTO {name} VALUES (1, {text});
+"""
+
+
+def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    for name in NAMES:
+        words = {"name": name, "other": "_" + name[:20], "index": "i" + name[:20]}
+        quoted = {key: quote_name(word) for key, word in words.items()}
+        run_sql(url, WITH_NAMES.format(**quoted, text=quote_literal(name)))
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert {row.name for row in reader.catalog()} == set(NAMES)
+    assert check_parquet(reader, reader.catalog()) == []
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert dump(destination) == dump(url)
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []

@@ -1,0 +1,123 @@
+"""What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
+
+from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.optional_clauses import parse_statement
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
+
+SUPERUSERS = """
+CREATE FUNCTION lacking(int) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'int4abs';
+CREATE AGGREGATE collected(anynonarray)
+  (sfunc = array_agg_transfn, stype = internal, finalfunc = array_agg_finalfn, finalfunc_extra);
+CREATE TYPE whole; CREATE FUNCTION whole_in(cstring) RETURNS whole STRICT IMMUTABLE LANGUAGE internal AS 'int8in';
+CREATE FUNCTION whole_out(whole) RETURNS cstring STRICT IMMUTABLE LANGUAGE internal AS 'int8out';
+CREATE TYPE whole (input = whole_in, output = whole_out, like = int8);
+CREATE TABLE gone (a whole); INSERT INTO gone VALUES ('1'), ('2'); CREATE SEQUENCE of_gone OWNED BY gone.a;
+CREATE DOMAIN positive AS int DEFAULT lacking(-5)
+  CONSTRAINT small CHECK (VALUE < 100) CONSTRAINT pos CHECK (lacking(VALUE) = VALUE);
+CREATE TABLE reduced (id serial PRIMARY KEY, a int DEFAULT lacking(-3) NOT NULL, "b, )" text DEFAULT ')''(, x',
+  d positive, g int GENERATED ALWAYS AS (lacking(a) * 2) STORED,
+  CONSTRAINT "is, 'odd" CHECK (a % 2 <> 0), CONSTRAINT lacks CHECK (lacking(a) < 1000));
+INSERT INTO reduced (a, d) VALUES (-5, 1), (3, 2); INSERT INTO reduced DEFAULT VALUES;
+CREATE VIEW v AS SELECT lacking(a) FROM reduced; CREATE VIEW of_v AS SELECT * FROM v;
+CREATE VIEW fine AS SELECT a FROM reduced; CREATE INDEX ON reduced (lacking(a)); CREATE INDEX ON reduced (a);
+CREATE TABLE above (a int); CREATE TABLE below (c text) INHERITS (above); ALTER TABLE above ADD COLUMN b int;
+INSERT INTO below VALUES (1, 'x', 2);
+CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true'; CREATE PUBLICATION p FOR ALL TABLES;
+CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR PUBLIC SERVER s;
+"""
+LOST = {
+    "AGGREGATE public.collected(anynonarray)",
+    "EVENT TRIGGER e",
+    "FOREIGN DATA WRAPPER w",
+    "FUNCTION public.lacking(integer)",
+    "FUNCTION public.tight(integer)",
+    "FUNCTION public.whole_in(cstring)",
+    "FUNCTION public.whole_out(public.whole)",
+    "INDEX public.reduced_lacking_idx",
+    "PUBLICATION p",
+    "SEQUENCE OWNED BY public.of_gone",
+    "SERVER s",
+    "SHELL TYPE public.whole",
+    "TABLE public.gone",
+    "TYPE public.whole",
+    "USER MAPPING public SERVER s",
+    "VIEW public.of_v",
+    "VIEW public.v",
+    "constraint lacks of TABLE public.reduced",
+    "constraint pos of DOMAIN public.positive",
+    "default of DOMAIN public.positive",
+    "default of column a of TABLE public.reduced",
+    "generation expression of column g of TABLE public.reduced",
+    'inheritance of columns ("a", "b") of TABLE public.below',
+    'the rows of "public"."gone"',
+}
+
+
+def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgres, tmp_path, monkeypatch):
+    url, destination = postgres.database(), login(other_postgres, "occupant")
+    run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO occupant")
+    run_sql(url, SUPERUSERS)
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    with monkeypatch.context() as patch:
+        patch.setenv("PGPASSWORD", other_postgres.password)
+        outcome = restore_database(
+            reader, "app", as_role(destination, "occupant"), workers=2, progress=Silent()
+        )
+    assert outcome.findings == ()
+    assert {one.partition(": ")[0] for one in outcome.left_out} == LOST
+    for name in ("reduced", "fine", "ONLY above", "below"):
+        query = f"SELECT * FROM {name} ORDER BY 1"
+        assert fetch(destination, query) == fetch(url, query)
+    query = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace ORDER BY 1"
+    assert fetch(destination, query) == [("is, 'odd",), ("small",)]
+    assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'reduced'") == [(2,)]
+    run_sql(destination, "INSERT INTO reduced (a) VALUES (7)")
+    assert fetch(destination, 'SELECT id, "b, )" FROM reduced WHERE a = 7') == [(4, ")'(, x")]
+
+
+TABLE = b"""SET default_tablespace = '';
+
+CREATE TABLE public.t (
+    a text DEFAULT ('x; '::text) NOT NULL COLLATE pg_catalog."C",
+    "b;c" integer DEFAULT public.f(2),
+    CONSTRAINT k CHECK ((a <> 'x, y)'::text))
+)
+WITH (fillfactor='50');
+ALTER TABLE ONLY public.t ALTER COLUMN a SET COMPRESSION pglz;
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+BARE_TABLE = b"""SET default_tablespace = '';
+
+CREATE TABLE public.t (
+    a text NOT NULL COLLATE pg_catalog."C",
+    "b;c" integer )
+WITH (fillfactor='50');
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer,\n    multirange_type_name = public.m\n);\n"
+BARE_RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer);\n"
+SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (\n    host 'y'\n);\n"
+BARE_SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w;\n"
+
+
+def test_statements_hold_without_their_optional_clauses():
+    for kind, sql, bare, labels in (
+        ("TABLE", TABLE, BARE_TABLE, ["default of column a", 'default of column "b;c"', "constraint k"]),
+        ("TYPE", RANGE, BARE_RANGE, ["multirange type"]),
+        ("SERVER", SERVER, BARE_SERVER, ["option host"]),
+    ):
+        statement = parse_statement(Entry(0, kind, "name", "public", sql))
+        assert statement is not None
+        assert statement.without([]) == sql
+        assert statement.without(statement.optional()) == bare
+        more = ["ALTER COLUMN a SET COMPRESSION pglz"] * (kind == "TABLE")
+        assert [clause.label for clause in statement.optional()] == [*labels, *more]

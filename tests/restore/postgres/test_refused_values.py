@@ -1,0 +1,74 @@
+"""Values that the destination does not take cost only themselves; those that name what comes later come back."""
+
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
+
+ODD = """
+CREATE TABLE t (a int PRIMARY KEY DEFAULT 5); INSERT INTO t VALUES (1);
+CREATE TABLE notes (rel regclass, said text); INSERT INTO notes VALUES ('t_pkey', 'rebuilt'), ('t', 'x');
+CREATE TABLE counted (n int); INSERT INTO counted VALUES (0); CREATE MATERIALIZED VIEW of_notes AS SELECT FROM notes;
+CREATE TABLE kept AS SELECT adbin, g, '"b, "'::text FROM pg_attrdef, generate_series(1, 20) g;
+INSERT INTO kept VALUES (NULL, 0);
+DROP ROLE IF EXISTS only_here; CREATE ROLE only_here;
+CREATE TABLE who (r regrole, acl aclitem[], n int GENERATED ALWAYS AS (7) STORED);
+INSERT INTO who VALUES ('only_here', '{postgres=r/postgres}'), ('postgres', '{only_here=r/postgres}');
+INSERT INTO who VALUES ('postgres', '{}');
+CREATE TABLE must (r regrole NOT NULL, n int); INSERT INTO must VALUES ('only_here', 1), ('postgres', 2);
+CREATE FUNCTION twice(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN i * 2; END';
+CREATE TABLE doubled (i int, d int GENERATED ALWAYS AS (twice(i)) STORED); INSERT INTO doubled VALUES (1), (2);
+CREATE FUNCTION count_() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN UPDATE public.counted SET n = n + 1; RETURN new; END';
+CREATE TRIGGER counts BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION count_();
+CREATE TRIGGER counts BEFORE INSERT ON doubled FOR EACH ROW EXECUTE FUNCTION count_();
+ALTER TABLE doubled ENABLE ALWAYS TRIGGER counts;
+CREATE OR REPLACE FUNCTION twice(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+CREATE TABLE packed (v text); INSERT INTO packed VALUES (repeat('x', 12000));
+ALTER TABLE packed ALTER v SET STORAGE PLAIN;
+"""
+GONE = 'role "only_here" does not exist'
+NO_INPUT = "cannot accept a value of type pg_node_tree"
+LOST = [
+    f'the values of "public"."kept"."adbin": 20 came as NULL, which the bundle has: {NO_INPUT}',
+    f'the rows of "public"."must": 1 did not come, for column "r", which the bundle has: {GONE}',
+    f'the values of "public"."who"."acl": 1 came as NULL, which the bundle has: {GONE}',
+    f'the values of "public"."who"."r": 1 came as NULL, which the bundle has: {GONE}',
+]
+
+
+def test_values_that_a_destination_does_not_take_cost_only_themselves(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url, destination = postgres.database(), login(other_postgres, "borrower")
+    run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO borrower")
+    run_sql(url, ODD)
+    assert export_database(url, tmp_path / "bundle").complete
+    reader, outcomes = read_bundle(tmp_path / "bundle"), []
+    repaired = "CREATE OR REPLACE FUNCTION twice(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'"
+    for mend in ("", repaired, ""):
+        run_sql(destination, mend)
+        with monkeypatch.context() as patch:
+            patch.setenv("PGPASSWORD", other_postgres.password)
+            where = as_role(destination, "borrower")
+            outcomes.append(restore_database(reader, "app", where, workers=2, progress=Silent()))
+    first, second, third = outcomes
+    assert [one.partition(":")[0] for one in first.findings] == ['"public"."doubled"']
+    assert second.findings == third.findings == ()
+    assert list(second.left_out) == list(third.left_out) == LOST
+    assert {*LOST} < {*first.left_out}
+    for query in (
+        "SELECT rel::text, said FROM notes ORDER BY 1",
+        "SELECT g, text FROM kept ORDER BY 1",
+        "SELECT count(*) FROM of_notes",
+        "SELECT i, d FROM doubled ORDER BY 1",
+        "SELECT n FROM counted",
+        "SELECT length(v), attstorage FROM packed, pg_attribute WHERE attname = 'v' AND attrelid = 'packed'::regclass",
+        "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
+    ):
+        assert fetch(destination, query) == fetch(url, query)
+    assert fetch(destination, "SELECT r::text, acl::text, n FROM who ORDER BY 1, 2") == [
+        ("postgres", "{}", 7),
+        ("postgres", None, 7),
+        (None, "{postgres=r/postgres}", 7),
+    ]
+    assert fetch(destination, "SELECT r::text, n FROM must") == [("postgres", 2)]

@@ -1,0 +1,101 @@
+"""Who may use a database, and what is set for them and for all of it, comes back; secrets do not even leave."""
+
+import pytest
+
+from migrate.restore.postgres.definitions.roles import setting
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+
+SCRIPT = """
+DROP ROLE IF EXISTS club, member, "over ""it", tuned;
+CREATE ROLE club; CREATE ROLE member LOGIN CREATEDB; CREATE ROLE "over ""it"; CREATE ROLE tuned;
+GRANT club TO member WITH ADMIN OPTION; GRANT "over ""it" TO club; COMMENT ON ROLE member IS E'it''s \\ me';
+CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO club;
+ALTER ROLE member SET search_path TO "$user", public, 'A b,"c'; ALTER ROLE member SET role TO club;
+ALTER ROLE member SET "my.app" TO E'it''s \\ x'; ALTER ROLE member SET my.api_token TO 'hidden!';
+ALTER DATABASE {db} SET default_transaction_read_only TO on; ALTER DATABASE {db} SET search_path TO '';
+ALTER DATABASE {db} SET "app.jwt_secret" TO 'hidden!'; ALTER DATABASE {db} SET bytea_output = escape;
+ALTER DATABASE {db} SET idle_in_transaction_session_timeout = 50;
+ALTER ROLE tuned IN DATABASE {db} SET timezone TO 'Asia/Tokyo';
+"""
+ROLES = """
+SELECT rolname, rolcanlogin, rolcreatedb, shobj_description(r.oid, 'pg_authid'),
+  ARRAY(SELECT one FROM unnest(rolconfig) AS one WHERE one !~ 'token'),
+  ARRAY(SELECT roleid::regrole::text || admin_option FROM pg_auth_members WHERE member = r.oid)
+FROM pg_roles r WHERE rolname IN ('club', 'member', 'over "it', 'tuned') ORDER BY 1
+"""
+SETTINGS = """
+SELECT setrole::regrole::text, ARRAY(SELECT one FROM unnest(setconfig) AS one WHERE one !~ 'secret|read_only')
+FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database() ORDER BY 1
+"""
+
+
+def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, SCRIPT.replace("{db}", url.rpartition("/")[2]))
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+        assert (outcome.findings, outcome.left_out) == ((), ())
+        assert fetch(destination, ROLES) == fetch(url, ROLES)
+        assert fetch(destination, SETTINGS) == fetch(url, SETTINGS)
+        assert len(fetch(destination, ROLES)) == 4
+    finally:
+        for one in (url, destination):
+            run_sql(
+                one,
+                "SET default_transaction_read_only = off; BEGIN; SET TRANSACTION READ WRITE; DROP TABLE public.t;"
+                f"ALTER ROLE tuned IN DATABASE {one.rpartition('/')[2]} RESET ALL;"
+                'DROP ROLE member, club, "over ""it", tuned; COMMIT',
+            )
+    assert {loss.reason.partition(" ")[0] for _, loss in reader.losses() if loss.property == "setting"} == {
+        "app.jwt_secret",
+        "default_transaction_read_only",
+        "my.api_token",
+    }
+    assert not [file for file in (tmp_path / "bundle").rglob("*.*") if b"hidden!" in file.read_bytes()]
+
+
+def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    make = "DROP ROLE IF EXISTS landlord; CREATE ROLE landlord LOGIN CREATEROLE PASSWORD '{}'"
+    for server in (postgres, other_postgres):
+        run_sql(server.url, make.format(server.password))
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(
+        url,
+        "DROP ROLE IF EXISTS seer; CREATE ROLE seer BYPASSRLS; CREATE SCHEMA s AUTHORIZATION landlord;"
+        "CREATE TABLE s.t AS SELECT 1 AS x; ALTER TABLE s.t OWNER TO landlord; GRANT SELECT ON s.t TO seer",
+    )
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO landlord")
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+        where = destination.replace("postgres@", "landlord@")
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_database(reader, "app", where, workers=1, progress=Silent())
+        assert outcome.left_out == ('BYPASSRLS of role "seer": only a superuser gives that',)
+        assert fetch(destination, "SELECT has_table_privilege('seer', 's.t', 'SELECT')") == [(True,)]
+    finally:
+        monkeypatch.delenv("PGPASSWORD", raising=False)
+        for one, server in ((url, postgres), (destination, other_postgres)):
+            run_sql(one, "DROP SCHEMA IF EXISTS s CASCADE; DROP ROLE IF EXISTS seer")
+            run_sql(one, f"ALTER DATABASE {one.rpartition('/')[2]} OWNER TO postgres; DROP OWNED BY landlord")
+            run_sql(server.url, "DROP ROLE landlord")
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("work_mem=7MB", "\"work_mem\" TO '7MB'"),
+        ('search_path="$user", public, "a,""b"', "\"search_path\" TO '$user', 'public', 'a,\"b'"),
+        ('search_path=""', "\"search_path\" TO ''"),
+        ("my.app=a, b", '"my"."app" TO \'a, b\''),
+    ],
+)
+def test_a_setting_is_written_as_it_was_said(stored, written):
+    name, _, value = stored.partition("=")
+    assert setting(name, value) == written

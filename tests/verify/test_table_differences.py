@@ -1,0 +1,172 @@
+"""``verify --against`` names the rows that differ, in a table of several chunks, on every engine."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+import exporters.mysql.chunk_plan as mysql_plan
+import exporters.postgres.chunk_plan as postgres_plan
+import exporters.sqlite.chunk_plan as sqlite_plan
+from migrate.bundle.findings import Finding
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
+from tests.exporters.sqlite import databases as sqlite
+
+ROWS = 3000
+CHUNK_BYTES = 64 * 2**10
+
+
+class Postgres:
+    """A PostgreSQL database with two tables of several chunks, one of them without a key."""
+
+    make = f"""
+        CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10,2), note text);
+        INSERT INTO items SELECT n, 'item ' || n, n * 1.25,
+          CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE repeat('x', 60) END FROM generate_series(1, {ROWS}) n;
+        CREATE TABLE keyless AS SELECT id % 50 AS a, note AS b FROM items;
+        ANALYZE
+    """
+    keyless = ("DELETE FROM keyless WHERE ctid = (SELECT ctid FROM keyless WHERE a = 7 LIMIT 1)",)
+    label = '"public"."{}"'.format
+
+    def __init__(self, server, directory):
+        self.url = server.database()
+        self.location = directory / "bundle"
+        postgres.run_sql(self.url, self.make)
+
+    def run(self, *statements):
+        for statement in statements:
+            postgres.run_sql(self.url, statement)
+
+    def export(self):
+        assert postgres.export_database(self.url, self.location).complete
+
+
+class Mariadb(Postgres):
+    """The same in MariaDB."""
+
+    make = f"""
+        CREATE TABLE items (id int PRIMARY KEY, name text, price decimal(10,2), note text);
+        INSERT INTO items SELECT seq, CONCAT('item ', seq), seq * 1.25,
+          CASE seq % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE REPEAT('x', 60) END FROM seq_1_to_{ROWS};
+        CREATE TABLE keyless AS SELECT id % 50 AS a, note AS b FROM items;
+        ANALYZE TABLE items
+    """
+    keyless = ("DELETE FROM keyless WHERE a = 7 LIMIT 1",)
+    label = "`{}`".format
+
+    def __init__(self, server, directory):
+        self.url = server.database()
+        self.location = directory / "bundle"
+        mysql.run_sql(self.url, self.make)
+
+    def run(self, *statements):
+        for statement in statements:
+            mysql.run_sql(self.url, statement)
+
+    def export(self):
+        assert mysql.export_database(self.url, self.location).complete
+
+
+class Sqlite(Postgres):
+    """The same in a SQLite file."""
+
+    make = f"""
+        CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC, note);
+        WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {ROWS})
+        INSERT INTO items SELECT n, 'item ' || n, n * 1.25,
+          CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE printf('%060d', 0) END FROM s;
+        CREATE TABLE keyless AS SELECT id % 50 AS a, note AS b FROM items;
+    """
+    keyless = ("DELETE FROM keyless WHERE rowid = (SELECT rowid FROM keyless WHERE a = 7 LIMIT 1)",)
+    label = '"main"."{}"'.format
+
+    def __init__(self, server, directory):
+        self.path = directory / "source.db"
+        self.url = sqlite.url_of(self.path)
+        self.location = directory / "bundle"
+        sqlite.run_sql(self.path, self.make)
+
+    def run(self, *statements):
+        with closing(sqlite3.connect(self.path)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+
+    def export(self):
+        assert sqlite.export_file(self.path, self.location).complete
+
+
+@pytest.fixture(params=[Postgres, Mariadb, Sqlite], ids=["postgres", "mariadb", "sqlite"])
+def database(request, tmp_path, monkeypatch):
+    """A fresh database and its bundle; the larger table left in several chunks."""
+    for plan in (postgres_plan, mysql_plan, sqlite_plan):
+        monkeypatch.setattr(plan, "CHUNK_BYTES", CHUNK_BYTES)
+    fixture = {Postgres: "postgres", Mariadb: "mariadb"}.get(request.param)
+    made = request.param(request.getfixturevalue(fixture) if fixture else None, tmp_path)
+    made.export()
+    return made
+
+
+def compare(database) -> list[Finding]:
+    reader = postgres.read_bundle(database.location)
+    return compare_database(reader, "app", database.url, workers=2, progress=Silent())
+
+
+def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):
+    reader = postgres.read_bundle(database.location)
+    (items,) = (row for row in reader.catalog() if row.name == "items")
+    assert len(items.details["chunks"]) > 1
+    assert sum(chunk["rows"] for chunk in items.details["chunks"]) == ROWS
+    assert compare(database) == []
+    database.run(
+        "UPDATE items SET price = 0.5, note = NULL WHERE id = 2500",
+        "DELETE FROM items WHERE id = 17",
+        "INSERT INTO items VALUES (9999, 'new', 1.5, 'more')",
+    )
+    (finding,) = compare(database)
+    assert finding.key == database.label("items")
+    assert "1 changed, 1 only in the bundle, 1 only in the database" in finding.what
+    changed, missing, more = finding.rows
+    assert (changed.side, dict(changed.key)) == ("changed", {"id": "2500"})
+    assert list(dict(changed.expected)) == list(dict(changed.found)) == ["price", "note"]
+    assert dict(changed.found)["note"] is None
+    assert float(dict(changed.expected)["price"]) == 3125
+    assert float(dict(changed.found)["price"]) == 0.5
+    assert (missing.side, dict(missing.key)) == ("only in the bundle", {"id": "17"})
+    assert "item 17" in dict(missing.expected)["name"]
+    assert (more.side, dict(more.key), more.part) == ("only in the database", {"id": "9999"}, "")
+    parts = {f"data/app/{name}" for chunk in items.details["chunks"] for name in chunk["parts"]}
+    assert {changed.part, missing.part} <= parts
+    assert changed.part != missing.part
+
+
+def test_rows_of_a_table_without_a_key_are_told_too(database):
+    database.run("UPDATE items SET name = name", *database.keyless)
+    (finding,) = compare(database)
+    assert finding.key == database.label("keyless")
+    (row,) = finding.rows
+    assert row.side == "only in the bundle"
+    assert dict(row.expected)["a"] == "7"
+
+
+def test_where_every_row_changed_the_first_are_told_and_the_answer_says_so(database, monkeypatch):
+    monkeypatch.setattr("migrate.verify.row_diff.MOST_ROWS", 300)
+    monkeypatch.setattr("migrate.verify.row_diff.KEPT_ROWS", 50)
+    database.run("UPDATE items SET price = price + 1")
+    (finding,) = compare(database)
+    assert "many rows, among them" in finding.what
+    assert 1 < len(finding.rows) <= 100
+    for row in finding.rows:
+        assert row.side == "changed"
+        assert float(dict(row.found)["price"]) == float(dict(row.expected)["price"]) + 1
+
+
+def test_another_column_is_named_instead_of_every_row(database):
+    database.run("ALTER TABLE items ADD COLUMN more int")
+    (finding,) = compare(database)
+    assert finding.what == "has other columns"
+    assert finding.found == f"{finding.expected}, more"
