@@ -22,10 +22,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from exporters.api import Exporter
-from exporters.row_digest import Advance, Tally
+if TYPE_CHECKING:  # every command asks which engines there are; few use one
+    from exporters.api import Exporter
+    from exporters.row_digest import Advance, Tally
 
 ENTRY_POINTS = "moveout.engines"
 

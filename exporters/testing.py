@@ -1,4 +1,4 @@
-"""The contract of ``exporters.api`` as tests, for whoever writes an exporter.
+"""The contract of ``exporters.api`` as tests, for whoever writes an exporter. ``migrate.testing`` adds restore.
 
 Subclass ``ExporterContract``, say how your source is opened, and let pytest run it::
 

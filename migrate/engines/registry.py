@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 
 from exporters.engine import ENTRY_POINTS, Engine
 from migrate.errors import UsageError
@@ -30,10 +29,13 @@ def engine_for(url: str, shown: str) -> Engine:
     )
 
 
-def require(engine: Engine, reference: str, what: str) -> str:
-    """Return a part's reference. Raises ``UsageError`` where the engine does not bring it; ``what`` cannot be done."""
+def require(engine: Engine, reference: str, done: str) -> str:
+    """Return a part's reference. Raises ``UsageError`` where the engine lacks it: its sources cannot be ``done``."""
     if not reference:
-        raise UsageError(f"{engine.schemes[0]}:// {what}", next_step="the engine does not offer this")
+        raise UsageError(
+            f"moveout's engine for {engine.name} has no part by which {engine.schemes[0]}:// sources are {done}",
+            next_step="docs/guides/add-an-engine.md says what an engine may bring",
+        )
     return reference
 
 
@@ -66,6 +68,8 @@ def _by_scheme() -> Mapping[str, Engine]:
 @cache
 def _installed() -> tuple[Sequence[Engine], Mapping[str, str]]:
     """Return the engines in the order of their entry points' names, and why others cannot be loaded."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  a tenth of a start, and not every command asks
+
     loaded: list[Engine] = []
     broken: dict[str, str] = {}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):

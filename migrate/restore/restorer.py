@@ -63,7 +63,7 @@ class Restorer(Protocol):
 
 def restorer_of(engine: Engine) -> Restorer:
     """Return the engine's restorer. Raises ``UsageError`` where it brings none."""
-    reference = registry.require(engine, engine.restorer, "sources cannot be restored by moveout")
+    reference = registry.require(engine, engine.restorer, "restored")
     return cast("Restorer", load_part(reference)())
 
 

@@ -40,8 +40,8 @@ def compare_database(
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
     engine = registry.engine_for(url, url)
-    registry.require(engine, engine.part_reader, "sources cannot be compared by moveout")
-    registry.require(engine, engine.live_reader, "sources cannot be compared by moveout")
+    registry.require(engine, engine.part_reader, "compared")
+    registry.require(engine, engine.live_reader, "compared")
     part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
     secrets = secrets or {}
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]

@@ -18,6 +18,9 @@ import exporters.sqlite.chunk_plan as sqlite_plan
 from exporters.api import Source
 from exporters.objects import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
+from migrate.case.model import Endpoint
+from migrate.custody.hold.sources.contract import Wish
+from migrate.custody.hold.sources.source_hold import open_hold
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.storage.s3.source_bucket import open_bucket
@@ -172,19 +175,25 @@ def test_the_example_works_through_every_command(installed, tmp_path):
     (old / "people.csv").write_text(f"id,name\n{people}")
     (old / "Towns ä.csv").write_text("name\nLondon\n")
 
-    def moveout(*words, code=0):
+    path = installed["PYTHONPATH"]
+
+    def moveout(*words, code=0, notes=False):
         command = [Path(sys.executable).with_name("moveout"), *words, "--json"]
         done = subprocess.run(
             command, env=installed, cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stderr + done.stdout
-        return json.loads(done.stdout).get("result")
+        return done.stderr if notes else json.loads(done.stdout).get("result")
 
     moveout("plan", f"app=csvdir://{old}")
     moveout("export", f"app=csvdir://{old}", "--to", location, "--prove")
     rows = duckdb.sql(f"SELECT count(*) FROM '{location}/data/app/tables/2/*.parquet'").fetchall()
     assert rows == [(1500,)]
     moveout("verify", location, "--level", "full")
+    del installed["PYTHONPATH"]
+    notes = moveout("verify", location, "--level", "full", notes=True)
+    assert "no engine that is installed here reads the Parquet files of csvdir:// sources" in notes
+    installed["PYTHONPATH"] = path
     moveout("restore", location, f"app=csvdir://{new}")
     assert {file.name: file.read_bytes() for file in new.iterdir()} == {
         file.name: file.read_bytes() for file in old.iterdir()
@@ -194,6 +203,11 @@ def test_the_example_works_through_every_command(installed, tmp_path):
     [compared] = moveout("verify", location, "--against", f"app=csvdir://{new}", code=6)["compared"]
     assert "1 only in the bundle, 1 only in the database" in compared["findings"][0]["what"]
     moveout("restore", location, f"app=csvdir://{new}", code=2)
+
+
+def test_a_part_that_an_engine_lacks_is_named(installed):
+    with pytest.raises(UsageError, match="CSV files has no part by which csvdir:// sources are held"):
+        open_hold(Endpoint("csvdir:///nowhere"), Wish())
 
 
 def test_the_guide_shows_the_example():

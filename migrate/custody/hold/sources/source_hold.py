@@ -47,7 +47,7 @@ class Standing:
 def open_hold(endpoint: Endpoint, wish: Wish) -> SourceHold:
     """Open a source to be held. Raises ``UsageError`` where its engine cannot be held."""
     engine = registry.engine_for(endpoint.url, endpoint.shown)
-    reference = registry.require(engine, engine.hold, "sources cannot be held by moveout")
+    reference = registry.require(engine, engine.hold, "held")
     return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), wish)
 
 
