@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from exporters.api import Gap
+from exporters.api import Gap, Loss
 from migrate import software
 from migrate.bundle import (
     canonical_json,
@@ -34,15 +34,21 @@ from migrate.bundle import (
     tag_files,
     throughput_history,
 )
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.export_state import ExportState, seal_time
-from migrate.bundle.identity import FORMAT
+from migrate.bundle.identity import FORMAT, BundleInfo
 from migrate.bundle.progress_database import Ledger
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
-from migrate.bundle.sealed_tables import Sealing
 from migrate.errors import DamageError
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, Store
+from migrate.storage.file_reader import RandomAccess
 from migrate.storage.file_writer import FileWriter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_INDEX_BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def seal(
     *,
     executor: Executor,
     check: Callable[[], None],
-    page: Callable[[Sealing], bytes] | None = None,
+    page: Callable[[SealedTables], bytes] | None = None,
 ) -> Sealed:
     """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
     makes the report for people; the same contents must give the same bytes.
@@ -85,7 +91,7 @@ def seal(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
     )
     if page is not None:
-        contents = Sealing(identity.decode(bundle), (size_bytes, files), reconciliations, store, ledger)
+        contents = SealedTables(identity.decode(bundle), (size_bytes, files), reconciliations, store, ledger)
         tags.append(_write(store, layout.REPORT, [page(contents)]))
     for key, data in (
         (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),
@@ -310,3 +316,52 @@ def _delete_all(
     groups = [keys[start : start + store.together] for start in range(0, len(keys), store.together)]
     for start in range(0, len(groups), 256):
         list(executor.map(store.delete_all, groups[start : start + 256]))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTables:
+    """The tables of contents of a bundle that is just being sealed, for the page that is sealed with it: answers as
+    ``BundleReader`` will. ``payload``: bytes and files.
+    """
+
+    info: BundleInfo
+    payload: tuple[int, int]
+    reconciliations: Sequence[SourceReconciliation]
+    store: Store
+    ledger: Ledger
+
+    def reconciliation(self) -> Sequence[SourceReconciliation]:
+        """Return the reconciliation, a source each."""
+        return self.reconciliations
+
+    def catalog(self) -> Sequence[CatalogRow]:
+        """Return every table and bucket of the bundle."""
+        return catalog.read_catalog(RandomAccess(self.store, layout.CATALOG), layout.CATALOG)
+
+    def losses(self) -> Iterator[tuple[str, Loss]]:
+        """Yield (source, loss)."""
+        return (
+            (reconciliation.name, loss)
+            for reconciliation in self.reconciliations
+            for loss in self.ledger.losses(reconciliation.name)
+        )
+
+    def gaps(self) -> Iterator[tuple[str, Gap]]:
+        """Yield (source, gap)."""
+        return (
+            (reconciliation.name, gap)
+            for reconciliation in self.reconciliations
+            for gap in self.ledger.gaps(reconciliation.name)
+        )
+
+    def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a bucket's object index."""
+        import pyarrow.parquet as pq  # noqa: PLC0415  a third of a second of a start, and few commands seal
+
+        prefix = layout.source_file(source, "index/objects-")
+        for file in self.ledger.files():
+            if file.key.startswith(prefix):
+                with pq.ParquetFile(
+                    RandomAccess(self.store, file.key, size_bytes=file.size_bytes)
+                ) as parquet:
+                    yield from parquet.iter_batches(_INDEX_BATCH, columns=columns)

@@ -16,7 +16,7 @@ from migrate.bundle import identity
 from migrate.bundle.export_state import now
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import SHOWN, draw_findings

@@ -13,7 +13,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.identity import BundleInfo
 from migrate.bundle.reconciliation import SourceReconciliation
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from migrate.bundle.findings import Finding
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 from migrate.errors import UsageError
 from migrate.report.facts import Checked, Later
 

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 from exporters.engine import load_part
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 from migrate.runtime.progress import Progress

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-from exporters.engine import PartReader, live_reader_of, part_reader_of
-from exporters.row_digest import Tally, to_hex
+from exporters.engine import live_reader_of, part_reader_of
+from exporters.row_digest import Tally
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
-from migrate.bundle.partition_moves import moved_within
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.table_digests import TableDigest, digests_of
+from migrate.bundle.table_comparison import TableDifference, TableDigest, compare_tables, digests_of
 from migrate.engines import registry
 from migrate.runtime.progress import Progress
 from migrate.verify.table_differences import Looker
@@ -61,48 +60,53 @@ def compare_database(
     progress.end()
     if digests is not None:
         digests += digests_of(source, live)
-    findings = []
-    moved = moved_within(tables, live)
+    names = [(table.schema, table.name) for table in tables]
+    findings = [
+        Finding(part_reader.label(*name), f"could not be compared: {unread[name]}", incomplete=True)
+        for name in names
+        if name in unread
+    ]
     with ExitStack() as stack:
         looker = Looker(live_reader, part_reader, reader, url, secrets, stack)
-        for table in tables:
-            if (reason := unread.pop((table.schema, table.name), None)) is not None:
-                findings.append(_unread(part_reader.label(table.schema, table.name), reason))
+        for difference in compare_tables(tables, live):
+            tally = live.get(difference.name)
+            if difference.name in unread or any(accepts(difference.name, tally) for accepts in accepted):
                 continue
-            tally = live.pop((table.schema, table.name), None)
-            if (table.schema, table.name) in moved:
-                continue
-            if any(accepts((table.schema, table.name), tally) for accepts in accepted):
-                continue
-            found = _compare_table(part_reader, table, tally)
-            if tally is not None and found:
-                progress.note(f"{source}: looking for the rows of {found[0].key} that differ")
-                found = [looker.look(table, finding) for finding in found]
-            findings += found
-    for (schema, name), tally in sorted(live.items()):
-        label = part_reader.label(schema, name)
-        findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))
+            finding = _finding(difference, part_reader.label(*difference.name))
+            if finding is not None and tally is not None:
+                progress.note(f"{source}: looking for the rows of {finding.key} that differ")
+                finding = looker.look(difference.table, finding)
+            findings += [finding] if finding is not None else []
+    for name in sorted(live.keys() - set(names)):
+        rows = f"{live[name].rows} rows"
+        findings.append(Finding(part_reader.label(*name), "is in the database, not in the bundle", "", rows))
     return findings
 
 
-def _unread(label: str, reason: str) -> Finding:
-    return Finding(label, f"could not be compared: {reason}", incomplete=True)
+_WORDS = {
+    "missing": "is missing in the database",
+    "rows": "has another number of rows",
+    "digest": "has other rows (their digest differs)",
+}
 
 
-def _compare_table(part_reader: PartReader, table: CatalogRow, tally: Tally | None) -> list[Finding]:
-    """Compare one table's rows with what was found of it; ``None`` for not at all."""
-    label = part_reader.label(table.schema, table.name)
-    if (what := _derived(table)) != "":
-        return _compare_derived(label, what, table, tally)
-    if tally is None:
-        if table.number == NO_TABLE and not table.items:
-            return []
-        return [Finding(label, "is missing in the database", f"{table.items} rows", "no table")]
-    if tally.rows != table.items:
-        return [Finding(label, "has another number of rows", str(table.items), str(tally.rows))]
-    if to_hex(tally.digest) != table.digest:
-        return [Finding(label, "has other rows (their digest differs)", table.digest, to_hex(tally.digest))]
-    return []
+def _finding(difference: TableDifference, label: str) -> Finding | None:
+    """Return what is to be said of a difference, None where it is none."""
+    table = difference.table
+    if derived := _derived(table):
+        # Other rows of what a server fills by itself are no damage, but not the bundle's.
+        words = "has no rows" if difference.what == "missing" else _WORDS[difference.what]
+        expected, found = _shown(difference, "none")
+        return Finding(label, f"is a {derived} that {words}", expected, found, incomplete=True)
+    if difference.what == "missing" and table.number == NO_TABLE and not table.items:
+        return None
+    return Finding(label, _WORDS[difference.what], *_shown(difference, "no table"))
+
+
+def _shown(difference: TableDifference, nothing: str) -> tuple[str, str]:
+    if difference.what == "missing":
+        return f"{difference.expected} rows", nothing
+    return difference.expected, difference.found
 
 
 def _derived(table: CatalogRow) -> str:
@@ -111,17 +115,3 @@ def _derived(table: CatalogRow) -> str:
         return "materialized view"
     extension = table.details.get("extension")
     return f"table of the extension {extension}" if extension else ""
-
-
-def _compare_derived(label: str, what: str, table: CatalogRow, tally: Tally | None) -> list[Finding]:
-    """Compare what a server fills by itself: other rows are no damage, but not the bundle's."""
-    what = f"is a {what} that "
-    if tally is None:
-        return [Finding(label, f"{what}has no rows", f"{table.items} rows", "none", incomplete=True)]
-    if tally.rows != table.items:
-        rows = str(table.items), str(tally.rows)
-        return [Finding(label, f"{what}has another number of rows", *rows, incomplete=True)]
-    if to_hex(tally.digest) != table.digest:
-        digests = table.digest, to_hex(tally.digest)
-        return [Finding(label, f"{what}has other rows (their digest differs)", *digests, incomplete=True)]
-    return []

@@ -10,7 +10,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, BundleReader
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
 from migrate.errors import DamageError
 from migrate.runtime.progress import Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from migrate.bundle.table_digests import TableDigest
+from migrate.bundle.table_comparison import TableDigest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from exporters.api import Loss
-from exporters.row_digest import Advance, Tally, to_hex
+from exporters.row_digest import Advance, Tally
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.partition_moves import moved_within
 from migrate.bundle.reader import BundleReader, hash_file
-from migrate.bundle.table_digests import digests_of
+from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
 from migrate.errors import NotEmptyError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -173,14 +172,10 @@ class Run:
         """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
         damaged file of such a table.
         """
-        found = differences(tables, self.found, label)
-        named = [label(table.schema, table.name) for table in tables]
-        differing = [
-            table
-            for table, name in zip(tables, named, strict=True)
-            if any(sentence.startswith(f"{name}: ") for sentence in found)
-        ]
-        return [*found, *self._damaged(differing, label)] if differing else found
+        differences = compare_tables(tables, self.found)
+        there = [difference.table for difference in differences if difference.what != "missing"]
+        damaged = self._damaged(there, label) if there else ()
+        return [*sentences(differences, label), *damaged]
 
     def _damaged(self, tables: Sequence[CatalogRow], label: Label) -> Iterator[str]:
         parts = {part.key: part for part in parts_of(tables)}
@@ -204,7 +199,7 @@ class Run:
         tables = {}
         for table in (*self.tables, *self.views) if self.selection.rows else ():
             tally = self.found.get((table.schema, table.name))
-            if tally is None or (tally.rows, to_hex(tally.digest)) != (table.items, table.digest):
+            if compare_table(table, tally) is not None:
                 tables[table.schema, table.name] = tally
         return FinishedRestore(self.selection.words(), left_out, notes, losses, tables)
 
@@ -262,24 +257,15 @@ class _Sum:
         self._progress.advance(items=rows, size_bytes=size_bytes)
 
 
-def differences(
-    tables: Sequence[CatalogRow], live: Mapping[tuple[str, str], Tally], label: Label
-) -> list[str]:
-    """Return a sentence for every table of the bundle whose rows in the destination are not the bundle's. Rows that
-    lie in
-    another partition of the same table are no difference.
-    """
-    found = []
-    moved = moved_within(tables, live)
-    for table in tables:
-        if (table.schema, table.name) in moved:
-            continue
-        name = label(table.schema, table.name)
-        tally = live.get((table.schema, table.name))
-        if tally is None:
-            found.append(f"{name} is missing in the destination")
-        elif tally.rows != table.items:
-            found.append(f"{name}: expected {table.items} rows, found {tally.rows}")
-        elif to_hex(tally.digest) != table.digest:
-            found.append(f"{name}: expected digest {table.digest}, found {to_hex(tally.digest)}")
-    return found
+def sentences(differences: Iterable[TableDifference], label: Label) -> list[str]:
+    """Return a sentence for every table whose rows in the destination are not the bundle's."""
+    return [_sentence(difference, label(*difference.name)) for difference in differences]
+
+
+def _sentence(difference: TableDifference, name: str) -> str:
+    expected, found = difference.expected, difference.found
+    if difference.what == "missing":
+        return f"{name} is missing in the destination"
+    if difference.what == "rows":
+        return f"{name}: expected {expected} rows, found {found}"
+    return f"{name}: expected digest {expected}, found {found}"

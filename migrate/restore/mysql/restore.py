@@ -20,6 +20,7 @@ from exporters.mysql.live_digests import live_tables
 from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.table_comparison import compare_tables
 from migrate.errors import NotEmptyError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.existing_tables import in_the_way, not_empty
@@ -27,7 +28,7 @@ from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
-from migrate.restore.common.table_restore import Run, Written, differences
+from migrate.restore.common.table_restore import Run, Written
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.accounts import restore_accounts
@@ -370,9 +371,8 @@ def _settled(job: Job, run: Run) -> list[str]:
     losses.
     """
     others = []
-    for table in run.tables:
-        if not differences([table], run.found, _label):
-            continue
+    for difference in compare_tables(run.tables, run.found):
+        table = difference.table
         losses = held_otherwise(run, job.destination, table)
         job.losses.extend(losses)
         job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)

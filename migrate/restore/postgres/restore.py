@@ -24,6 +24,7 @@ from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import Advance
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.table_comparison import compare_tables
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -31,7 +32,7 @@ from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.remote_rows import Copiers
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.common.table_restore import Run, Written, differences
+from migrate.restore.common.table_restore import Run, Written, sentences
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.context import Job
@@ -281,7 +282,9 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     if same and not job.selection.rows:
         return _already(job, records)
     if job.selection.rows and run.tables:
-        findings = differences(_compared(job, run).differing(records), run.found, quote_qualified)
+        findings = sentences(
+            compare_tables(_compared(job, run).differing(records), run.found), quote_qualified
+        )
         if same or not findings:
             note_recomputed(job)
             return _already(job, records, findings)
@@ -403,10 +406,9 @@ def _settled(job: Job, run: Run) -> list[str]:
     no
     bytes for; those are losses, by name.
     """
-    findings = differences(run.tables, run.found, quote_qualified)
     otherwise = (
         computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
-        if findings
+        if compare_tables(run.tables, run.found)
         else {}
     )
     for losses in otherwise.values():

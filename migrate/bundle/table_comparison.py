@@ -1,0 +1,105 @@
+"""The one comparison of a bundle's tables with tables that were read elsewhere: rows and digests of the catalog against
+those of a database, or of Parquet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from exporters.row_digest import Tally, to_hex
+from migrate.bundle.catalog import CatalogRow
+
+TableName = tuple[str, str]
+"""Schema and name."""
+
+_HEX = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """Rows and digest of one table, wherever they were read. ``digest`` as in the catalog: 32 hex digits."""
+
+    source: str
+    schema: str
+    name: str
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableDifference:
+    """A table whose rows are not those of the catalog. ``expected`` and ``found`` are numbers of rows, or digests."""
+
+    table: CatalogRow
+    what: Literal["missing", "rows", "digest"]
+    expected: str
+    found: str
+
+    @property
+    def name(self) -> TableName:
+        """Schema and name of the table."""
+        return self.table.schema, self.table.name
+
+
+def compare_tables(tables: Sequence[CatalogRow], live: Mapping[TableName, Tally]) -> list[TableDifference]:
+    """Return the tables of a bundle whose rows are not the same in ``live``, in order.
+
+    Rows that lie in another partition of the same table are no difference. Where a row lies may depend on what differs
+    between two servers: the hash of an enum is that of its label's object number, and the order of texts is that of
+    the operating system.
+    """
+    differences = [
+        difference
+        for table in tables
+        if (difference := compare_table(table, live.get((table.schema, table.name)))) is not None
+    ]
+    moved = _moved_within_their_table(tables, differences, live)
+    return [difference for difference in differences if difference.name not in moved]
+
+
+def compare_table(table: CatalogRow, tally: Tally | None) -> TableDifference | None:
+    """Compare one table with what was read of it, None for nothing."""
+    if tally is None:
+        return TableDifference(table, "missing", str(table.items), "")
+    if tally.rows != table.items:
+        return TableDifference(table, "rows", str(table.items), str(tally.rows))
+    if (found := to_hex(tally.digest)) != table.digest:
+        return TableDifference(table, "digest", table.digest, found)
+    return None
+
+
+def digests_of(source: str, found: Mapping[TableName, Tally]) -> tuple[TableDigest, ...]:
+    """Return the tallies of a database's tables, in order."""
+    return tuple(
+        TableDigest(source, schema, name, tally.rows, to_hex(tally.digest))
+        for (schema, name), tally in sorted(found.items())
+    )
+
+
+def _moved_within_their_table(
+    tables: Sequence[CatalogRow], differences: Sequence[TableDifference], live: Mapping[TableName, Tally]
+) -> set[TableName]:
+    """Return the partitions that differ, while their partitioned table as a whole holds the same rows."""
+    differing = {difference.name for difference in differences if difference.what != "missing"}
+    families: dict[TableName, list[CatalogRow]] = {}
+    for table in tables:
+        if (above := table.details.get("ancestors")) and _HEX.fullmatch(table.digest):
+            families.setdefault((str(above[-1][0]), str(above[-1][1])), []).append(table)
+    return {
+        (table.schema, table.name)
+        for family in families.values()
+        if _catalog_sum(family) == _live_sum(family, live)
+        for table in family
+        if (table.schema, table.name) in differing
+    }
+
+
+def _catalog_sum(family: Sequence[CatalogRow]) -> Tally:
+    return sum((Tally(table.items, int(table.digest, 16)) for table in family), Tally())
+
+
+def _live_sum(family: Sequence[CatalogRow], live: Mapping[TableName, Tally]) -> Tally:
+    return sum((live.get((table.schema, table.name), Tally()) for table in family), Tally())

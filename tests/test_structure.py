@@ -1,0 +1,157 @@
+"""The shape of the code: few parameters, few modules in a folder, no scraps of modules, no name with many meanings.
+
+The limits are today's figures. They may be lowered, not raised.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter, defaultdict
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("exporters", "migrate", "scripts")
+MOST_PARAMETERS = 12
+MOST_MODULES = 20
+MOST_MEANINGS = 2
+SHORT_LINES = 60
+MOST_SHORT = 22
+"""Modules that are shorter than ``SHORT_LINES`` and imported by one other module only."""
+MOST_GETATTR = 5
+"""Calls of getattr or hasattr on a store, a bucket, or what wraps one."""
+
+MANY_PARAMETERS = {"migrate/cli/export.py:export_command", "migrate/cli/sync.py:sync_command"}
+"""Commands: their parameters are the command line's options."""
+LARGE_FOLDERS = {
+    "migrate/cli": 25,
+    "migrate/cluster": 21,
+    "scripts": 21,
+    "scripts/bench": 21,
+    "scripts/outsiders": 23,
+}
+MANY_MEANINGS = {
+    "Address": 3,
+    "Checked": 3,
+    "Column": 4,
+    "Destination": 3,
+    "Entry": 4,
+    "Finished": 3,
+    "Held": 3,
+    "Job": 5,
+    "Listed": 4,
+    "Lock": 4,
+    "Part": 4,
+    "Proof": 3,
+    "Record": 3,
+    "Row": 3,
+    "Run": 3,
+    "Sealed": 3,
+    "Session": 4,
+    "Step": 3,
+    "Table": 4,
+    "Tally": 3,
+    "Way": 3,
+    "Written": 3,
+    "_Seen": 3,
+    "_Value": 3,
+}
+STORAGE_NAMES = {
+    "bucket",
+    "client",
+    "destination",
+    "inner",
+    "origin",
+    "source",
+    "store",
+    "_client",
+    "_inner",
+    "_store",
+}
+
+
+@cache
+def trees():
+    """Every module of the product by its path below the root."""
+    paths = sorted(chain.from_iterable((ROOT / room).rglob("*.py") for room in ROOMS))
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
+def module_of(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def functions():
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def importers():
+    """By module, the files that import it."""
+    modules = {module_of(path) for path in trees()}
+    found = defaultdict(set)
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                names = whole & modules or {node.module}
+            else:
+                continue
+            for name in names & modules:
+                found[name].add(path)
+    return found
+
+
+def test_no_function_has_many_parameters():
+    many = {
+        f"{path}:{node.name}"
+        for path, node in functions()
+        if len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) > MOST_PARAMETERS
+    }
+    assert many == MANY_PARAMETERS
+
+
+def test_no_folder_has_many_modules():
+    count = Counter(str(Path(path).parent) for path in trees())
+    large = {folder: number for folder, number in count.items() if number > MOST_MODULES}
+    assert {folder: number for folder, number in large.items() if number > LARGE_FOLDERS.get(folder, 0)} == {}
+
+
+def test_few_modules_are_scraps_of_another():
+    by = importers()
+    scraps = [
+        f"{path} <- {next(iter(by[module_of(path)]))}"
+        for path in trees()
+        if len(by[module_of(path)]) == 1
+        and not path.endswith("__init__.py")
+        and len((ROOT / path).read_text().splitlines()) < SHORT_LINES
+    ]
+    assert len(scraps) <= MOST_SHORT, "\n".join(scraps)
+
+
+def test_a_class_name_has_one_meaning_or_two():
+    count = Counter(
+        node.name for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    many = {name: number for name, number in count.items() if number > MOST_MEANINGS}
+    assert {name: number for name, number in many.items() if number > MANY_MEANINGS.get(name, 0)} == {}
+
+
+def test_what_a_store_can_do_is_declared():
+    """Optional abilities are protocols: nothing is found out by getattr."""
+    probes = []
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id in {"getattr", "hasattr"} and isinstance(node.args[1], ast.Constant):
+                probed = node.args[0]
+                name = probed.attr if isinstance(probed, ast.Attribute) else getattr(probed, "id", "")
+                if name in STORAGE_NAMES:
+                    probes.append(f"{path}:{node.lineno}")
+    assert len(probes) <= MOST_GETATTR, "\n".join(probes)
