@@ -147,7 +147,7 @@ def _run_restore(
     kept = open_location(report_to or f"{REPORTS}/{reader.info.id}", note=session.progress.note)
     outcomes = []
     for name, endpoint in destinations.items():
-        helpers = _helpers(session, others, location, name, endpoint) if others else None
+        open_pool = _open_pool(session, others, location, name, endpoint) if others else None
         request = RestoreRequest(
             reader,
             name,
@@ -158,7 +158,7 @@ def _run_restore(
             merge=merge,
             only=only,
             report=kept,
-            helpers=helpers,
+            open_pool=open_pool,
             pack_small_objects=snowball,
         )
         outcomes.append(restore_source(request, endpoint.shown))
@@ -176,14 +176,14 @@ def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
     return session.workers(default=default, case=case.workers if case else None)
 
 
-def _helpers(session: Session, others: Machines, location: Endpoint, name: str, endpoint: Endpoint) -> Any:
-    """Return what a cluster does of a restore; None, and a note, where one machine restores it."""
-    from migrate.cluster.restore_helpers import restore_helpers  # noqa: PLC0415  see ``cli.common.cluster_options``
+def _open_pool(session: Session, others: Machines, location: Endpoint, name: str, endpoint: Endpoint) -> Any:
+    """Return what makes the pool of a cluster for a restore; None, and a note, where one machine restores it."""
+    from migrate.cluster.restore_tasks import open_pool_of  # noqa: PLC0415  see ``cli.common.cluster_options``
 
-    helpers = restore_helpers(others, location, endpoint)
-    if helpers is None:
+    open_pool = open_pool_of(others, location, endpoint)
+    if open_pool is None:
         session.progress.note(f"{name} can only be restored by one machine: this one does it")
-    return helpers
+    return open_pool
 
 
 @verb(

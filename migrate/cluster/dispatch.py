@@ -7,9 +7,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,22 +112,6 @@ class Dispatch:
             except queue.Empty:
                 return
 
-    def all_of(self, batches: Iterable[list[Json]], lease: Held) -> Iterator[tuple[Json, Json]]:
-        """Send batches as there is room for them, yield what workers say of their pieces. Raises how a piece failed,
-        and ``BusyError`` once the lease is lost.
-        """
-        left = iter(batches)
-        following = next(left, None)
-        while following is not None or not self.idle:
-            while following is not None and self.has_room:
-                self.send(following)
-                following = next(left, None)
-            for piece, answer in self.settle(TICK_SECONDS):
-                if isinstance(answer, Exception):
-                    raise answer
-                yield piece, answer
-            lease.check()
-
     def cancel(self) -> bool:
         """Take everything back and stop who has begun; tell whether all have come to their end."""
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
@@ -211,24 +194,6 @@ def begin(machines: Machines, job: Job, note: Note) -> tuple[Roster, Dispatch]:
     dispatch = Dispatch(machines.cluster, roster, job, note)
     roster.start()
     return roster, dispatch
-
-
-@contextmanager
-def at_work(machines: Machines, job: Job, lease: Held, note: Note) -> Iterator[Dispatch]:
-    """Lend what sends a job's pieces; stop whoever is at them at the end. Where somebody does not stop in time after an
-    error, the lease is left to grow stale.
-    """
-    roster, dispatch = begin(machines, job, note)
-    try:
-        yield dispatch
-    except BaseException:
-        if not dispatch.cancel():
-            lease.abandon()
-        raise
-    else:
-        dispatch.cancel()
-    finally:
-        roster.stop()
 
 
 def _is_of_the_worker(error: Exception | None) -> bool:

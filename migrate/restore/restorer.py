@@ -23,8 +23,8 @@ class RestoreRequest:
 
     ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
     that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
-    what the destination cannot hold. ``helpers`` are the machines of a cluster that write instead of the threads of
-    this process; None where the engine has no use for them. ``pack_small_objects``: to MinIO, many objects in one
+    what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
+    of this process; None where the engine has no use for one. ``pack_small_objects``: to MinIO, many objects in one
     request.
     """
 
@@ -37,7 +37,7 @@ class RestoreRequest:
     merge: bool = False
     only: Sequence[str] = ()
     report: MultipartStore | None = None
-    helpers: Any = None
+    open_pool: Any = None
     pack_small_objects: bool = False
 
 

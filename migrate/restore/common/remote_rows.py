@@ -5,26 +5,19 @@ The machine that leads makes the tables and holds the destination's lock. The ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from exporters.row_digest import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.table_parts import PartFile
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import WorkerPool
 
-
-class Copiers(Protocol):
-    """Workers other than the threads of this process, as the leading machine sees them."""
-
-    def copy(
-        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
-    ) -> list[PartFile]:
-        """Copy parts, as ``PartWriter.write`` does, as long as the session of the server's process ``lead`` holds the
-        lock; return those that were refused. Raises what stops the restore.
-        """
-        ...
+OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
+"""Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartWriter.write``
+does, as long as the session of the server's process (the number) holds the lock.
+"""
 
 
 class PartWriter(Protocol):

@@ -37,7 +37,7 @@ from migrate.restore.objects.copy import Done
 from migrate.restore.objects.existing import Present, PresentObjects, PresentVersions
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat
-from migrate.restore.objects.workers import Hands, Writing, by_threads
+from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool, write_all
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
@@ -59,16 +59,15 @@ def restore_bucket(
     secrets: Mapping[str, str] | None = None,
     report: MultipartStore | None = None,
     snowball: bool = False,
-    hands: Hands | None = None,
+    open_pool: OpenObjectPool | None = None,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
     restore
     says what the destination cannot hold, before it writes anything, and which version became which. ``snowball``:
     small
-    objects are written many at once where the destination can unpack them and keeps no versions. ``hands`` write the
-    objects
-    instead of the threads of this process.
+    objects are written many at once where the destination can unpack them and keeps no versions. The pool of
+    ``open_pool`` writes the objects instead of the threads of this process.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
@@ -76,13 +75,13 @@ def restore_bucket(
     the destination does not take is a finding.
     """
     destination = open_destination_bucket(destination_url, secrets=secrets)
-    if hands is not None and Folder(destination).would_stay:
-        hands = None
+    if open_pool is not None and Folder(destination).would_stay:
+        open_pool = None
         progress.note(
             f"{destination.url} locks all that is written to it, so no lease can lie there: one machine fills it"
         )
     restore = _Restore(reader, source, destination, RestoreReport(report, source), progress)
-    return restore.run(workers, hands, merge=merge, snowball=snowball)
+    return restore.run(workers, open_pool, merge=merge, snowball=snowball)
 
 
 class BucketRestorer:
@@ -100,7 +99,7 @@ class BucketRestorer:
             secrets=request.secrets,
             report=request.report,
             snowball=request.pack_small_objects,
-            hands=request.helpers,
+            open_pool=request.open_pool,
         )
 
     def finished(
@@ -181,9 +180,11 @@ class _Restore:
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
 
-    def run(self, workers: int, hands: Hands | None, *, merge: bool, snowball: bool) -> RestoreOutcome:
+    def run(
+        self, workers: int, open_pool: OpenObjectPool | None, *, merge: bool, snowball: bool
+    ) -> RestoreOutcome:
         """Do all of it."""
-        with lease_of(self._destination, self._progress, others=hands is not None) as lease:
+        with lease_of(self._destination, self._progress, others=open_pool is not None) as lease:
             history = has_history(self._reader, self._source)
             flat = why_flat(self._destination) if history else ""
             with_versions = history and not flat
@@ -198,7 +199,7 @@ class _Restore:
                 writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
                 run = _Run(rows, present, writing, self._progress)
                 with self._report.versions() as moved:
-                    done = run.write(workers, hands, lease, moved if with_versions else None)
+                    done = run.write(workers, open_pool, lease, moved if with_versions else None)
                 self._progress.end()
             finally:
                 present.close()
@@ -364,11 +365,13 @@ class _Run:
         self._reserved: list[str] = []
         self.skipped = 0
 
-    def write(self, workers: int, hands: Hands | None, lease: Lease | None, moved: VersionMap | None) -> Done:
+    def write(
+        self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None, moved: VersionMap | None
+    ) -> Done:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
         items = size_bytes = 0
         findings: list[str] = []
-        for done in self._by(workers, hands, lease, self._wanted(moved)):
+        for done in self._by(workers, open_pool, lease, self._wanted(moved)):
             items, size_bytes = items + done.items, size_bytes + done.size_bytes
             findings.extend(done.findings)
             if moved is not None:
@@ -376,11 +379,13 @@ class _Run:
         return Done(items, size_bytes, tuple(findings))
 
     def _by(
-        self, workers: int, hands: Hands | None, lease: Lease | None, wanted: Iterable[History]
+        self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None, wanted: Iterable[History]
     ) -> Iterator[Done]:
-        if hands is not None and lease is not None:
-            return hands.write(self._writing, wanted, lease, self._progress)
-        return by_threads(self._writing, wanted, workers, self._progress)
+        if open_pool is not None and lease is not None:
+            pool = open_pool(self._writing, lease, self._progress)
+        else:
+            pool = thread_pool(self._writing, workers, self._progress)
+        return write_all(self._writing, wanted, pool, lease)
 
     def left_out(self) -> Iterator[str]:
         """Yield what the destination does not take, the first keys of each kind by name."""

@@ -1,10 +1,9 @@
-"""Who writes the objects of a restore: threads of this process, or whoever keeps the same promises."""
+"""The writing of a restore's objects, in batches, by a worker pool."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from migrate.bundle.lease import Lease
 from migrate.restore.objects import copy
@@ -16,7 +15,7 @@ from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import PROCESS
 from migrate.runtime.progress import Progress
-from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
+from migrate.runtime.worker_pool import ThreadWorkerPool, WorkerPool, run_all
 from migrate.storage.api import Store
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
@@ -47,24 +46,15 @@ class Writing:
         return Writer(self.store, self.destination, progress, self.terms, go_on).write(jobs)
 
 
-class Hands(Protocol):
-    """Others than the threads of this process; they write as long as the lease holds."""
-
-    def write(
-        self, writing: Writing, wanted: Iterable[History], lease: Lease, progress: Progress
-    ) -> Iterator[Done]:
-        """Write all of it, yield what batches came to. Raises what stops the whole restore."""
-        ...
+ObjectPool = WorkerPool[Sequence[History], Done]
+OpenObjectPool = Callable[[Writing, Lease, Progress], ObjectPool]
+"""Makes the pool of other machines that writes batches, as long as the lease holds."""
 
 
-def by_threads(
-    writing: Writing, wanted: Iterable[History], workers: int, progress: Progress
+def write_all(
+    writing: Writing, wanted: Iterable[History], pool: ObjectPool, lease: Lease | None
 ) -> Iterator[Done]:
-    """Write all of it by threads; yield what batches came to. Raises what stops the restore."""
-    cancellation = PROCESS.child()
-
-    def write(batch: Sequence[History]) -> Done:
-        return writing.write(batch, progress, cancellation.check)
+    """Write all of it; yield what batches came to. Raises what stops the whole restore."""
 
     def batches() -> Iterator[Sequence[History]]:
         for number, batch in enumerate(writing.batches(wanted)):
@@ -72,6 +62,15 @@ def by_threads(
                 malloc.give_back()
             yield batch
 
-    pool = ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)
-    for _, done in run_all(pool, batches()):
+    for _, done in run_all(pool, batches(), check=lease.check if lease is not None else None):
         yield done
+
+
+def thread_pool(writing: Writing, workers: int, progress: Progress) -> ObjectPool:
+    """Return a pool of threads of this process."""
+    cancellation = PROCESS.child()
+
+    def write(batch: Sequence[History]) -> Done:
+        return writing.write(batch, progress, cancellation.check)
+
+    return ThreadWorkerPool(write, workers, name="moveout-restore", ahead=1, cancellation=cancellation)

@@ -9,7 +9,7 @@ from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
-from migrate.restore.common.remote_rows import Copiers
+from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
 from migrate.restore.common.table_restore import Run
@@ -22,7 +22,8 @@ from migrate.restore.postgres.destination import Destination, State
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
+    included. The pool of ``open_pool`` copies the rows
+    instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
     table, the rows that could not be read) are filled on the way; ``refused_parts``: rows to be tried again once there
     are indexes and constraints.
     """
@@ -30,7 +31,7 @@ class Job:
     run: Run
     destination: Destination
     names: frozenset[Name]
-    copiers: Copiers | None = None
+    open_pool: OpenRowPool | None = None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)

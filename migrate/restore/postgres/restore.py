@@ -29,7 +29,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.remote_rows import Copiers
+from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run, Written, sentences
@@ -55,6 +55,7 @@ from migrate.restore.postgres.rows.refused_values import without_refused
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import run_all
 from migrate.storage.api import MultipartStore
 
 _SHOWN = 5
@@ -72,11 +73,11 @@ def restore_database(
     password: str | None = None,
     only: Iterable[str] = (),
     report: MultipartStore | None = None,
-    copiers: Copiers | None = None,
+    open_pool: OpenRowPool | None = None,
 ) -> RestoreOutcome:
     """Restore one source, or what ``only`` says of it (see ``Selection``). ``report`` is where the loss ledger of
-    the restore goes: what names its database itself. ``copiers`` bring in the rows instead of the threads of this
-    process. Raises ``NotEmptyError`` if the database holds something else
+    the restore goes: what names its database itself. The pool of ``open_pool`` copies the rows instead of the threads
+    of this process. Raises ``NotEmptyError`` if the database holds something else
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
     of ``exporters.errors``.
     """
@@ -85,7 +86,7 @@ def restore_database(
     address = parse_url(destination_url, password=password)
     try:
         with sql_destination.open_destination(address) as destination:
-            job = Job(run, destination, names, copiers)
+            job = Job(run, destination, names, open_pool)
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
@@ -111,7 +112,7 @@ class PostgresRestorer:
             password=request.secrets.get("password"),
             only=request.only,
             report=request.report,
-            copiers=request.helpers,
+            open_pool=request.open_pool,
         )
 
     def finished(
@@ -129,7 +130,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         if (found := _in_the_way(job, into_existing=into_existing)) is not None:
             return found
         _note_locale(job)
-        copied_here = selection.definitions and selection.rows and job.copiers is None
+        copied_here = selection.definitions and selection.rows and job.open_pool is None
         with prepared.filled(parts_of(run.tables) if copied_here else ()):
             state = _begin(job, alone=not into_existing)
     else:
@@ -350,9 +351,8 @@ def _rows(job: Job, run: Run, done: set[str], prepared: PreparedParts) -> Writte
         if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
             job.refused_parts.extend(left)  # an earlier run has made triggers
             return
-        if job.copiers is not None:
-            lead = job.destination.connection.info.backend_pid
-            left = job.copiers.copy(run.source, left, lead, run.progress, advance)
+        if job.open_pool is not None:
+            left = _copied_by_others(job, job.open_pool, left, advance)
         writer = RowWriter(
             run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
         )
@@ -360,6 +360,20 @@ def _rows(job: Job, run: Run, done: set[str], prepared: PreparedParts) -> Writte
         job.note_damage(writer.damaged)
 
     return run.rows(parts_of(run.tables), done, write)
+
+
+def _copied_by_others(
+    job: Job, open_pool: OpenRowPool, parts: Sequence[PartFile], advance: Advance
+) -> list[PartFile]:
+    """Have other machines copy parts; return those that the destination refused."""
+    lead = job.destination.connection.info.backend_pid
+    refused = []
+    for part, is_in in run_all(open_pool(job.run.source, lead, job.run.progress), parts):
+        if is_in:
+            advance(part.rows, part.size_bytes)
+        else:
+            refused.append(part)
+    return refused
 
 
 def _keeps_triggers_from_firing(job: Job) -> bool:
