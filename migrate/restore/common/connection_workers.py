@@ -10,7 +10,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
-class Connection(Protocol):
+class Closable(Protocol):
     """A connection to the destination."""
 
     def close(self) -> None:
@@ -18,7 +18,7 @@ class Connection(Protocol):
         ...
 
 
-Lent = TypeVar("Lent", bound=Connection)
+Lent = TypeVar("Lent", bound=Closable)
 Work = TypeVar("Work")
 
 

@@ -197,7 +197,7 @@ class _Restore:
                 terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
                 self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
                 writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
-                run = _Run(rows, present, writing, self._progress)
+                run = _ObjectWrites(rows, present, writing, self._progress)
                 with self._report.versions() as moved:
                     done = run.write(workers, open_pool, lease, moved if with_versions else None)
                 self._progress.end()
@@ -218,7 +218,7 @@ class _Restore:
         self._report.write_losses(told)
         return terms
 
-    def _outcome(self, plan: _Plan, run: _Run, done: Done) -> RestoreOutcome:
+    def _outcome(self, plan: _Plan, run: _ObjectWrites, done: Done) -> RestoreOutcome:
         outcome = RestoreOutcome(
             self._source,
             done.items + run.skipped,
@@ -353,7 +353,7 @@ def _not_empty(destination: DestinationBucket, key: str, what: str) -> NotEmptyE
     )
 
 
-class _Run:
+class _ObjectWrites:
     """The writing."""
 
     def __init__(self, rows: _Rows, present: Present, writing: Writing, progress: Progress) -> None:
