@@ -151,7 +151,7 @@ def run_plan(
         now=datetime.now(UTC),
         deadline=until,
     )
-    free = free_bytes(locations[0].url) if locations[0] else None
+    free = free_bytes(locations[0].url, secrets=locations[0].reveal()) if locations[0] else None
     return Planned(
         found,
         verdict,
@@ -167,7 +167,7 @@ def _write_rate(location: Endpoint) -> float | None:
     try:
         return measure_write(open_location(location.url, secrets=location.reveal()))
     except NoSpaceError:
-        if free_bytes(location.url) is None:
+        if free_bytes(location.url, secrets=location.reveal()) is None:
             raise
         return None
 

@@ -1,20 +1,54 @@
-"""Bytes at a location: a directory, or a bucket and a prefix."""
+"""The kinds of locations by the scheme of their URLs, and how a location is opened.
+
+A kind of location is one module with a ``LocationType``, named here or, by a package of somebody else's, in the
+entry-point group ``moveout.locations``. ``docs/guides/add-a-location.md`` shows one.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pkgutil import resolve_name
+from urllib.parse import urlsplit
 
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import PROCESS, CancellationToken
 from migrate.storage.api import MultipartStore
-from migrate.storage.local.store import LocalStore
+from migrate.storage.object_lock import Vault
 from migrate.storage.rate_limit import Throttle, Throttled
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
 
-__all__ = ["free_bytes", "open_local", "open_location"]
+ENTRY_POINTS = "moveout.locations"
+DIRECTORY = "file"
+"""The scheme of a location that is given as a path."""
+_BUILT_IN = {
+    DIRECTORY: "migrate.storage.local.location:LOCATION",
+    "s3": "migrate.storage.s3.location:LOCATION",
+}
+"""References, for boto3 takes half a second to import."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a location is opened with. ``secrets`` are its keys, where they do not come from a profile or the
+    environment; ``note`` is told of retries that take long.
+    """
+
+    secrets: Mapping[str, str] | None = None
+    note: Note | None = None
+    cancellation: CancellationToken = PROCESS
+
+
+@dataclass(frozen=True, slots=True)
+class LocationType:
+    """One kind of location. ``example`` is a URL for help texts. ``open`` asks nothing of the other side yet; it raises
+    ``UsageError`` for a URL that is wrong. ``open_object_lock`` is None where files have neither versions nor locks.
+    """
+
+    example: str
+    open: Callable[[str, Access], MultipartStore]
+    open_object_lock: Callable[[str, Access], Vault] | None = None
 
 
 def open_location(
@@ -26,14 +60,13 @@ def open_location(
     patience_seconds: float = TOTAL_SECONDS,
     cancellation: CancellationToken = PROCESS,
 ) -> MultipartStore:
-    """Return the store of a location: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
+    """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
-    Nothing is asked of the other side yet. ``secrets`` are keys of the location, where they do not come from a
-    profile or the environment. ``bwlimit`` may be shared by several locations; ``note`` is told of retries that
-    take long; passing faults are waited out for ``patience_seconds``, until
-    ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
+    Nothing is asked of the other side yet. ``bwlimit`` may be shared by several locations; passing faults are waited
+    out for ``patience_seconds``, until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
+    credentials, ``NotAllowedError``.
     """
-    store: MultipartStore = _bare(url, secrets, cancellation)
+    store = _type_of(url).open(url, Access(secrets, note, cancellation))
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
     policy = RetryPolicy(
@@ -45,45 +78,36 @@ def open_location(
     return Retrying(store, policy)
 
 
-def open_local(url: str) -> LocalStore:
-    """Return the store of a directory itself: of a path or ``file:///dir``. Raises ``UsageError``."""
-    store = _bare(url) if urlsplit(url).scheme != "s3" else None
-    if not isinstance(store, LocalStore):
-        raise UsageError(f"{url!r} is no directory")
-    return store
+def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
+    """Return the versions and locks of a location. Raises ``UsageError`` where its kind has none."""
+    found = _type_of(url)
+    if found.open_object_lock is None:
+        raise UsageError(
+            f"{url}: nothing at such a location can be held or erased version by version",
+            next_step="transfer the bundle to a bucket with Object Lock",
+        )
+    return found.open_object_lock(url, Access(secrets, note))
 
 
-def free_bytes(url: str) -> int | None:
-    """Return how much room is left where a directory is, or is to be; None for a bucket. Raises ``UsageError``."""
-    store = _bare(url) if urlsplit(url).scheme != "s3" else None
-    if not isinstance(store, LocalStore):
-        return None
-    there = next(path for path in (store.root, *store.root.parents) if path.exists())
-    return shutil.disk_usage(there).free
+def free_bytes(url: str, *, secrets: Mapping[str, str] | None = None) -> int | None:
+    """Return how much room is left at a location, None where there is no telling. Raises ``UsageError``."""
+    return _type_of(url).open(url, Access(secrets)).free_bytes()
 
 
-def _bare(
-    url: str, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken = PROCESS
-) -> MultipartStore:
-    parts = urlsplit(url)
-    if "://" not in url and parts.scheme not in {"s3", "file"}:
-        if not url:
-            raise UsageError(
-                "a location needs a name", next_step="give a directory or s3://bucket/prefix?profile=NAME"
-            )
-        return LocalStore(Path(url).expanduser())
-    if parts.scheme == "file":
-        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-            raise UsageError(
-                f"{url!r} names no directory of this machine", next_step="write file:///DIRECTORY"
-            )
-        return LocalStore(unquote(parts.path))
-    if parts.scheme == "s3":
-        from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
-        from migrate.storage.s3 import store as s3  # noqa: PLC0415  boto3 takes half a second to import
-
-        return s3.S3Store(client.parse(url, secrets=secrets), cancellation=cancellation)
+def _type_of(url: str) -> LocationType:
+    """Return the kind of a location. Raises ``UsageError`` for a URL of an unknown scheme."""
+    scheme = urlsplit(url).scheme
+    if "://" not in url and scheme not in _BUILT_IN:
+        scheme = DIRECTORY
+    if scheme in _BUILT_IN:
+        found: LocationType = resolve_name(_BUILT_IN[scheme])
+        return found
+    others = metadata.entry_points(group=ENTRY_POINTS)
+    for entry in others.select(name=scheme):
+        loaded: LocationType = entry.load()
+        return loaded
+    known = ", ".join(f"{name}://" for name in sorted({*_BUILT_IN, *others.names} - {DIRECTORY}))
     raise UsageError(
-        f"a location cannot be at {parts.scheme}://",
-        next_step="give a directory or s3://bucket/prefix?profile=NAME",
+        f"a location cannot be at {scheme}://",
+        next_step=f"give a directory, or the URL of a location of moveout's: {known}",
     )

@@ -69,7 +69,7 @@ def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
         raise NoSpaceError("no space")
 
     monkeypatch.setattr("migrate.cli.plan.measure_write", full)
-    monkeypatch.setattr("migrate.cli.plan.free_bytes", lambda _: 5)
+    monkeypatch.setattr("migrate.cli.plan.free_bytes", lambda *_, **__: 5)
     case = tmp_path / "moveout.toml"
     case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nlocation = "to"\n')
     planned = call("plan", "-c", case)

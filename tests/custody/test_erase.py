@@ -19,8 +19,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked

@@ -21,8 +21,7 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
-from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_vault
 from migrate.storage.s3 import client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts

@@ -17,8 +17,7 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client

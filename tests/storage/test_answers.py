@@ -10,8 +10,7 @@ import pytest
 from migrate.errors import DamageError, GoneError, UnreachableError
 from migrate.storage.api import MIN_PART_BYTES
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_location
+from migrate.storage.registry import open_location, open_vault
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.store import S3Store
 from scripts.servers import S3Server

@@ -26,7 +26,7 @@ from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import Vault
-from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_vault
 
 app.add_typer(group, name="hold")
 

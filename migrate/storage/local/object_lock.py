@@ -1,27 +1,17 @@
-"""The vault of a location, by its URL; and that of a directory, which holds nothing."""
+"""The versions and locks of a directory: one version of each file, and nothing that could hold it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate.errors import NotAllowedError
 from migrate.storage.key_rules import LOCK
 from migrate.storage.local.errors import translated
-from migrate.storage.object_lock import FileVersion, Lock, Mode, Vault
-from migrate.storage.registry import open_local
-from migrate.storage.retry import Note
-
-
-def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
-    """Return the vault of a location; takes what ``open_location`` takes."""
-    if url.startswith("s3://"):
-        from migrate.storage.s3 import client, object_lock  # noqa: PLC0415  boto3 takes half a second to import
-
-        return object_lock.S3Vault(client.parse(url, secrets=secrets), note)
-    return DirectoryVault(url)
+from migrate.storage.local.store import LocalStore
+from migrate.storage.object_lock import FileVersion, Lock, Mode
 
 
 class DirectoryVault:
@@ -29,8 +19,8 @@ class DirectoryVault:
     are among them, such as what a writer that died has left: they hold what any other does.
     """
 
-    def __init__(self, url: str) -> None:
-        self._store = open_local(url)
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
         self.location = self._store.location
 
     def check_lock(self) -> None:
