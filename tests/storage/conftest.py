@@ -19,13 +19,21 @@ Reopen = Callable[[], MultipartStore]
 
 @pytest.fixture(params=["local", "minio", "versitygw"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
-    """Open the same, at first empty, location again and again: each time as if by another process."""
+    """Open the same, at first empty, location again and again: each time as if by another process. Its listings have
+    short pages.
+    """
     if request.param == "local":
         return lambda: LocalStore(tmp_path / "location")
     server = request.getfixturevalue(request.param)
     bucket = request.getfixturevalue("make_bucket")(server)
     url = f"s3://{bucket}/some/{secrets.token_hex(4)}?profile={server.profile}"
-    return lambda: S3Store(parse(url))
+
+    def opened() -> S3Store:
+        store = S3Store(parse(url))
+        store._page_size = 5
+        return store
+
+    return opened
 
 
 @pytest.fixture
