@@ -113,8 +113,8 @@ class DoneUnit:
 class CatalogEntry:
     """One row of ``data/catalog.parquet``: a table, a materialized view or a bucket.
 
-    ``number`` is what stands in the path ``tables/<number>/`` (0 for a bucket). ``digest`` as 32 hex digits, or "".
-    ``details`` is JSON of the source's own making: for tables the columns with their types.
+    ``number`` tells tables apart (0 for a bucket). ``digest`` as 32 hex digits, or "". ``details`` is JSON of the
+    source's own making: for tables the columns with their types, and ``parts``, the files with their rows.
     """
 
     kind: ItemKind

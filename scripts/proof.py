@@ -179,11 +179,11 @@ def _posts(bundle: Path) -> str:
     """Return the directory of the table ``posts``: the bundle's own catalog says which it is."""
     catalog = str(bundle / "data/catalog.parquet")
     row = duckdb.execute(
-        "SELECT source, number FROM read_parquet(?) WHERE schema = 'social' AND name = 'posts'", [catalog]
+        "SELECT source, directory FROM read_parquet(?) WHERE schema = 'social' AND name = 'posts'", [catalog]
     ).fetchone()
     if row is None:
         raise DifferenceError("the bundle's catalog has no table social.posts")
-    return f"data/{row[0]}/tables/{row[1]}"
+    return f"data/{row[0]}/{row[1]}"
 
 
 def run_command(command: Command, bundle: Path) -> str:

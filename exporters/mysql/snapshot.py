@@ -45,7 +45,7 @@ class MysqlSnapshot:
         tables_by_number = {number: planned.table for number, planned in self._planned.items()}
         self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._points = snapshot_positions.remember(workspace, self.position)
+        self._positions = snapshot_positions.remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the plan's chunks."""
@@ -94,7 +94,7 @@ class MysqlSnapshot:
                 self._session.unreadable,
                 counted,
                 held,
-                self._points,
+                self._positions,
                 self._session.server,
                 missing,
             )

@@ -11,12 +11,14 @@ from collections.abc import Collection
 from exporters.api import Unit
 from exporters.postgres.catalog import Column, Table
 from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.sql.chunk_plan import table_directory, unit_id
 
 NUMBER = 0
-"""Their place in the catalog: tables count from 1."""
+"""Their number in the catalog: tables count from 1."""
+SCHEMA, NAME = "pg_catalog", "pg_largeobject"
 OID = 0
 """What stands in place of a table's."""
-UNIT_ID = f"tables/{NUMBER}/000000"
+DIRECTORY = table_directory(NUMBER, SCHEMA, NAME)
 _PIECE_BYTES = 64 * 2048
 
 _PIECES = f"""
@@ -48,12 +50,18 @@ METADATA_VERSION = 17
 
 def spec(filenode: int) -> dict[str, object]:
     """Return the spec of the one unit."""
-    return {"table": NUMBER, "chunk": 0, "range": [0, None], "fingerprint": f"large objects {filenode}"}
+    return {
+        "table": NUMBER,
+        "directory": DIRECTORY,
+        "chunk": 0,
+        "range": [0, None],
+        "fingerprint": f"large objects {filenode}",
+    }
 
 
 def unit(table: Table) -> Unit:
     """Return the one unit for all large objects."""
-    return Unit(UNIT_ID, table.estimate, table.size_bytes, spec(table.filenode))
+    return Unit(unit_id(DIRECTORY, 0), table.estimate, table.size_bytes, spec(table.filenode))
 
 
 def only(numbers: Collection[int]) -> str:
@@ -66,8 +74,8 @@ def table(count: int, condition: str = "") -> Table:
     columns = [("oid", "oid"), ("start", "int8"), ("data", "bytea")]
     return Table(
         oid=OID,
-        schema="pg_catalog",
-        name="pg_largeobject",
+        schema=SCHEMA,
+        name=NAME,
         foreign=False,
         persistence="p",
         filenode=0,

@@ -65,7 +65,7 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
-        self._points = positions
+        self._positions = positions
         self._holder_lock = threading.Lock()
         self._counting: Counting | None = None
 
@@ -134,7 +134,7 @@ class PostgresSnapshot:
                 self._all_tables,
                 counting.result(),
                 held,
-                self._points,
+                self._positions,
                 self._session.server,
                 missing.losses,
                 missing.gaps,

@@ -7,6 +7,8 @@ table by, such that every row, also one that appears later, lies in exactly one 
 from __future__ import annotations
 
 import json
+import re
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -15,6 +17,11 @@ from exporters.api import Unit
 
 NAME = "plan.json"
 """Where a plan lies in the workspace."""
+NAME_CHARACTERS = 80
+"""At most so many characters of a table's directory are its schema and name."""
+_LEAST_SCHEMA_CHARACTERS = 24
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_OTHER_CHARACTERS = re.compile(r"[^a-z0-9_-]+")
 
 Range = tuple[Any, Any]
 """First and first-of-the-next, in plain JSON; None where there is no end."""
@@ -66,6 +73,11 @@ class PlannedTable:
         """Schema and name."""
         return self.schema, self.name
 
+    @property
+    def directory(self) -> str:
+        """Where its parts lie, see ``table_directory``."""
+        return table_directory(self.number, self.schema, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -114,27 +126,45 @@ def units_of(planned: PlannedTable, items: int, size_bytes: int) -> Iterator[Uni
     for chunk in range(count):
         rest = items % count if chunk == count - 1 else 0
         yield Unit(
-            id=unit_id(planned.number, chunk),
+            id=unit_id(planned.directory, chunk),
             items=items // count + rest,
             size_bytes=size_bytes // count,
             spec=spec(planned, chunk),
         )
 
 
-def unit_id(number: int, chunk: int) -> str:
-    """Return the id of a table's chunk."""
-    return f"tables/{number}/{chunk:06d}"
+def table_directory(number: int, schema: str, name: str) -> str:
+    """Return the directory of a table's parts, relative to ``data/<source>/``: ``tables/0017.social.posts``.
+
+    The number makes it unique. Schema and name are for people: capitals become small, and each run of characters
+    other than ``a-z 0-9 _ -`` becomes ``_``. No segment ends with a dot, and none is a reserved name of Windows,
+    since what stands before the first dot is the number.
+    """
+    schema, name = _reduced(schema), _reduced(name) or "_"
+    if schema:
+        name = f"{schema[: max(_LEAST_SCHEMA_CHARACTERS, NAME_CHARACTERS - 1 - len(name))]}.{name}"
+    return f"tables/{number:04d}.{name[:NAME_CHARACTERS]}"
+
+
+def _reduced(name: str) -> str:
+    return _OTHER_CHARACTERS.sub("_", name.translate(_SMALL))
+
+
+def unit_id(directory: str, chunk: int) -> str:
+    """Return the id of a chunk of the table in this directory."""
+    return f"{directory}/{chunk:06d}"
 
 
 def stem(spec_of_unit: Any) -> str:
     """Return how the names of a unit's files begin."""
-    return f"tables/{spec_of_unit['table']}/part-{spec_of_unit['chunk']:06d}"
+    return f"{spec_of_unit['directory']}/part-{spec_of_unit['chunk']:06d}"
 
 
 def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
     """Return what a unit needs, and what must be the same for a finished one to count."""
     return {
         "table": planned.number,
+        "directory": planned.directory,
         "chunk": chunk,
         "range": list(planned.ranges[chunk]),
         "fingerprint": planned.fingerprint,

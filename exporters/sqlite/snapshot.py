@@ -63,7 +63,7 @@ class SqliteSnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = snapshot_positions.remember(workspace, self.position)
+        self._positions = snapshot_positions.remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table."""
@@ -141,7 +141,7 @@ class SqliteSnapshot:
             ),
             gaps=[*unread, *gaps],
             losses=[*self._catalog.losses, *self._header_losses()],
-            positions=self._points,
+            positions=self._positions,
             server=server(),
         )
 

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
-from migrate.bundle import canonical_json
+from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _CATALOG = (
     "number",
     "schema",
     "name",
+    "directory",
     "items",
     "size_bytes",
     "digest",
@@ -41,8 +42,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """One row of the catalog: a table, materialized view or bucket of one source. ``position`` is that of the newest
-    snapshot, {} without any.
+    """One row of the catalog: a table, materialized view or bucket of one source. ``directory``: where all of its
+    parts lie, relative to ``data/<source>/``, "" where there are none. ``position`` is that of the newest snapshot, {}
+    without any.
     """
 
     source: str
@@ -50,6 +52,7 @@ class CatalogRow:
     number: int
     schema: str
     name: str
+    directory: str
     items: int
     size_bytes: int
     digest: str
@@ -75,12 +78,19 @@ def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
         entry.number,
         entry.schema,
         entry.name,
+        _directory(entry),
         entry.items,
         entry.size_bytes,
         entry.digest,
         position,
         entry.details,
     )
+
+
+def _directory(entry: CatalogEntry) -> str:
+    """Return the directory that holds every part of a table, "" where there is none."""
+    parents = {str(part["name"]).rpartition("/")[0] for part in entry.details.get("parts", ())}
+    return parents.pop() if len(parents) == 1 else ""
 
 
 def write_losses(file: BinaryIO, rows: Iterable[tuple[str, Loss]]) -> int:
@@ -131,6 +141,8 @@ def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
     said = {name: json.loads(row[name]) for name in ("position", "details")}
     if not all(isinstance(value, dict) for value in said.values()):
         raise ValueError("position and details are no JSON objects")
+    if row["directory"] and not layout.is_payload_name(row["directory"]):
+        raise ValueError(f"{row['directory']!r} cannot be a directory of a bundle")
     return CatalogRow(**{**row, **said})
 
 

@@ -58,7 +58,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         with _told(), tempfile.TemporaryDirectory(prefix="moveout-") as directory:
-            path = Path(directory) / "ledger.sqlite"
+            path = Path(directory) / "progress.sqlite"
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.executescript(_TABLES)
 

@@ -207,7 +207,7 @@ def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Fin
 def _locate(reader: BundleReader, wanted: Sequence[int]) -> Iterator[_Located | None]:
     """Yield where the wanted items are, by their numbers in the tree; None for what the bundle says it has not."""
     first, catalog = 0, reader.catalog()
-    files = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
+    files = leaves.part_hashes(reader, catalog)
     for source in reader.info.sources:
         if any(row.source == source.name and row.kind == "bucket" for row in catalog):
             for batch in reader.index(source.name, columns=_COLUMNS):

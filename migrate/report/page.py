@@ -78,9 +78,9 @@ def _commands(sources: Sequence[SourceFacts]) -> Iterator[str]:
     yield "# what is there"
     yield "duckdb -c \"SELECT source, schema, name, items, digest FROM 'data/catalog.parquet'\""
     for source in sources:
-        first = next((row for row in source.tables if row.items), None)
+        first = next((row for row in source.tables if row.items and row.directory), None)
         if first is not None:
-            files = f"data/{source.reconciliation.name}/tables/{first.number}/*.parquet"
+            files = f"data/{source.reconciliation.name}/{first.directory}/*.parquet"
             yield f"# the rows of one table: it should say {first.items}"
             yield f"duckdb -c \"SELECT count(*) FROM '{files}'\""
         if source.prefixes:

@@ -91,9 +91,7 @@ def _compare(row: CatalogRow, total: Tally, read: Mapping[str, Tally]) -> Iterat
     if to_hex(total.digest) == row.digest:
         return
     what = f"the digest of {_label(row)} differs: its values are not those that were exported"
-    yield Finding(
-        layout.source_file(row.source, f"tables/{row.number}/"), what, row.digest, to_hex(total.digest)
-    )
+    yield Finding(layout.source_file(row.source, f"{row.directory}/"), what, row.digest, to_hex(total.digest))
     try:
         yield from _chunks(row, row.details.get("chunks", ()), read)
     except (KeyError, TypeError, ValueError) as exc:

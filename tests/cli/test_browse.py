@@ -168,7 +168,7 @@ class Parts:
             pq.write_table(numbers, folder / f"data/app/tables/1/{part}.parquet", row_group_size=3)
         self.store = open_location(str(folder))
         parts = [{"name": f"tables/1/{part}.parquet", "rows": 10} for part in range(2)]
-        self.table = CatalogRow("app", "table", 1, "", "t", 20, 0, "", {}, {"parts": parts})
+        self.table = CatalogRow("app", "table", 1, "", "t", "tables/1", 20, 0, "", {}, {"parts": parts})
 
     def open(self, key):
         return BundleReader.open(self, key)

@@ -118,7 +118,7 @@ def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
 
 @pytest.mark.parametrize("said", [5, [5], [{"name": "x"}], [{"name": "x", "rows": float("inf")}]])
 def test_parts_that_a_catalog_makes_no_sense_of_are_damage(said):
-    row = CatalogRow("app", "table", 1, "public", "t", 0, 0, "", {}, {"parts": said})
+    row = CatalogRow("app", "table", 1, "public", "t", "", 0, 0, "", {}, {"parts": said})
     with pytest.raises(DamageError, match="parts of t"):
         leaves.parts(row)
 

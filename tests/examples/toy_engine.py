@@ -16,6 +16,7 @@ from exporters.api import CatalogEntry, Enumeration, Gap, Outcome, SourceSummary
 from exporters.engine import Engine
 from exporters.errors import SourceGoneError, SourceItemError
 from exporters.row_digest import Tally, tally_texts, to_hex
+from exporters.sql.chunk_plan import table_directory
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common.table_parts import parts_of, readable
 from migrate.restore.common.table_restore import Run, State
@@ -108,12 +109,13 @@ class CsvSnapshot:
 
     def units(self):
         for number, (name, digest) in enumerate(self.hashes.items(), 1):
-            spec = {"table": number, "name": name, "sha256": digest}
-            yield Unit(f"tables/{number}/{digest}", 0, self.files[name].stat().st_size, spec)
+            directory = table_directory(number, "", name)  # tables/0001.people
+            spec = {"table": number, "directory": directory, "name": name, "sha256": digest}
+            yield Unit(f"{directory}/{digest}", 0, self.files[name].stat().st_size, spec)
 
     def export(self, unit, sink):
         source = self.files[unit.spec["name"]]
-        name = f"tables/{unit.spec['table']}/part-000000.parquet"
+        name = f"{unit.spec['directory']}/part-000000.parquet"
         rows, tally = rows_of(source), Tally()
         columns = next(rows)
         schema = pa.schema([(column, pa.string()) for column in columns])

@@ -84,7 +84,7 @@ def test_what_an_earlier_run_left_unproved_is_read_back_too(source, tmp_path, mo
         patch.setattr(SqliteSnapshot, "finish", _die)
         with pytest.raises(KeyboardInterrupt):
             run(source, location, prove=False)
-    spoilt = sorted(location.glob("data/app/tables/1/*.parquet"))[1]
+    spoilt = sorted(location.glob("data/app/tables/0001.*/*.parquet"))[1]
     good = spoilt.read_bytes()
     spoilt.write_bytes(good[: len(good) // 2] + b"x" * (len(good) - len(good) // 2))
     exported: list[str] = []
@@ -96,7 +96,7 @@ def test_what_an_earlier_run_left_unproved_is_read_back_too(source, tmp_path, mo
 
     monkeypatch.setattr(SqliteSnapshot, "export", note)
     assert run(source, location).complete
-    assert exported == [f"tables/1/{1:06d}"]
+    assert exported == ["tables/0001.main.t/000001"]
     assert details(location).details["parquet_digest"] == details(location).digest
     assert spoilt.read_bytes() == good
 

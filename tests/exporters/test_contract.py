@@ -187,7 +187,7 @@ def test_the_example_works_through_every_command(installed, tmp_path):
 
     moveout("plan", f"app=csvdir://{old}")
     moveout("export", f"app=csvdir://{old}", "--to", location, "--prove")
-    rows = duckdb.sql(f"SELECT count(*) FROM '{location}/data/app/tables/2/*.parquet'").fetchall()
+    rows = duckdb.sql(f"SELECT count(*) FROM '{location}/data/app/tables/0002.people/*.parquet'").fetchall()
     assert rows == [(1500,)]
     moveout("verify", location, "--level", "full")
     del installed["PYTHONPATH"]

@@ -215,7 +215,7 @@ class DirectorySnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = remember(workspace, self.position)
+        self._positions = remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the units of every file."""
@@ -288,7 +288,7 @@ class DirectorySnapshot:
                     for loss in one.losses
                 ),
             ],
-            positions=self._points,
+            positions=self._positions,
             server=server(),
         )
 

@@ -53,11 +53,10 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
         if any(row.source == source.name and row.kind == "bucket" for row in catalog):
             for batch in reader.index(source.name, columns=_COLUMNS):
                 yield objects(batch, source.name)
-        tables = [row for row in catalog if row.source == source.name and row.has_rows]
-        if tables and hashes is None:
-            hashes = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
-        for row in tables:
-            yield [_item(row, part, hashes or {}) for part in parts(row)]
+        for row in catalog:
+            if row.source == source.name and row.has_rows:
+                hashes = part_hashes(reader, catalog) if hashes is None else hashes
+                yield [_item(row, part, hashes) for part in parts(row)]
 
 
 def objects(batch: pa.RecordBatch, source: str) -> list[str]:
@@ -112,6 +111,12 @@ def parts(row: CatalogRow) -> list[Part]:
         return [Part(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DamageError(layout.CATALOG, expected=f"parts of {row.name}", found=repr(said)[:200]) from exc
+
+
+def part_hashes(reader: BundleReader, catalog: Sequence[CatalogRow]) -> dict[str, str]:
+    """Return the SHA-256 of every part of a table that is in the manifest, by key. Raises ``DamageError``."""
+    keys = {part.key for row in catalog if row.has_rows for part in parts(row)}
+    return {file.key: file.sha256 for file in reader.files() if file.key in keys}
 
 
 def _item(row: CatalogRow, part: Part, hashes: dict[str, str]) -> str:

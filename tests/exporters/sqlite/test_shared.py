@@ -88,8 +88,8 @@ def test_the_search_and_the_triggers_of_sakila_work_in_the_destination(tmp_path,
 
 
 def tracks_are_read_by_duckdb(bundle: Path) -> None:
-    catalog = f"SELECT number FROM '{bundle}/data/catalog.parquet' WHERE name = 'Track'"
-    ((number,),) = duckdb.sql(catalog).fetchall()
-    parts = f"{bundle}/data/app/tables/{number}/*.parquet"
+    catalog = f"SELECT directory FROM '{bundle}/data/catalog.parquet' WHERE name = 'Track'"
+    ((directory,),) = duckdb.sql(catalog).fetchall()
+    parts = f"{bundle}/data/app/{directory}/*.parquet"
     ((count, total),) = duckdb.sql(f"SELECT count(UnitPrice), sum(UnitPrice) FROM '{parts}'").fetchall()
     assert (count, total) == (3503, pytest.approx(3680.97))
