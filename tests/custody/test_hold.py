@@ -249,7 +249,7 @@ def test_the_commands(location, locked, make_key):
     assert call("hold", "status", locked[2]).code == 3
     held = call(
         "hold",
-        "location",
+        "place",
         locked[2],
         "--until",
         "1d",
