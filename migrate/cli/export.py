@@ -40,7 +40,6 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
 from migrate.number_text import bytes_words, count_words, duration_words
-from migrate.runtime.cancellation import PROCESS
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def _run_export(
     limits: Limits | None,
 ) -> Exported:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    cancellation = PROCESS.child()
+    cancellation = session.cancellation.child()
     store = open_location(
         location.url,
         secrets=location.reveal(),
@@ -195,7 +194,12 @@ def _run_export(
         options = replace(options, open_pool=cluster.open_pool)
     note = session.progress.note
     with open_sources(
-        endpoints, is_finished=is_finished, selection=selection, limits=limits, note=note
+        endpoints,
+        is_finished=is_finished,
+        selection=selection,
+        limits=limits,
+        note=note,
+        cancellation=cancellation,
     ) as sources:
         outcome = export(
             sources,

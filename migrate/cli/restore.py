@@ -139,12 +139,20 @@ def _run_restore(
 ) -> Restored:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
     store = open_location(
-        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+        location.url,
+        secrets=location.reveal(),
+        bwlimit=throttle,
+        note=session.progress.note,
+        cancellation=session.cancellation,
     )
     started = time.monotonic()
     reader = BundleReader(store)
     check_kinds(reader, destinations)
-    kept = open_location(report_to or f"{REPORTS}/{reader.info.id}", note=session.progress.note)
+    kept = open_location(
+        report_to or f"{REPORTS}/{reader.info.id}",
+        note=session.progress.note,
+        cancellation=session.cancellation,
+    )
     outcomes = []
     for name, endpoint in destinations.items():
         open_pool = _open_pool(session, others, location, name, endpoint) if others else None
@@ -159,6 +167,7 @@ def _run_restore(
             only=only,
             report=kept,
             open_pool=open_pool,
+            cancellation=session.cancellation,
             pack_small_objects=snowball,
         )
         outcomes.append(restore_source(request, endpoint.shown))

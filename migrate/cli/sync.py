@@ -259,9 +259,12 @@ def run_sync(
     started = time.monotonic()
     (name, source), (_, destination) = ends
     selection = source.selection if options.selection == EVERYTHING else options.selection
-    sides = open_sides(name, source, destination, selection)
+    cancellation = session.cancellation.child()
+    sides = open_sides(name, source, destination, selection, cancellation)
     secrets = None if record else destination.reveal()
-    store = open_location(record_url(sides, record), secrets=secrets, note=session.progress.note)
+    store = open_location(
+        record_url(sides, record), secrets=secrets, note=session.progress.note, cancellation=cancellation
+    )
     outcome = sync(
         sides,
         store,

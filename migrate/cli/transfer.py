@@ -21,7 +21,6 @@ from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.number_text import bytes_words, count_words, duration_words
-from migrate.runtime.cancellation import PROCESS
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
@@ -98,7 +97,7 @@ def _run_transfer(
     signers: Sequence[Signer],
 ) -> Transferred:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    cancellation = PROCESS.child()
+    cancellation = session.cancellation.child()
     source = open_location(
         origin.url, secrets=origin.reveal(), note=session.progress.note, cancellation=cancellation
     )

@@ -184,7 +184,11 @@ def run_verify(
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_location(
-        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+        location.url,
+        secrets=location.reveal(),
+        bwlimit=throttle,
+        note=session.progress.note,
+        cancellation=session.cancellation,
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     started = time.monotonic()
@@ -205,6 +209,7 @@ def run_verify(
                 read_all=level is Level.FULL,
                 digests=digests,
                 accepted=[record.accepts for record in records],
+                cancellation=session.cancellation,
             )
             left_out = missing_from(reader, name, records)
             compared.append(Compared(name, endpoint.shown, findings, digests, left_out))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from migrate.quantities import Rates
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.rate_limit import Throttle
 
 NOTHING = 1.0
@@ -49,9 +50,9 @@ class Share:
 class Allowance:
     """A throttle that goes by a share."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancellation: CancellationToken | None = None) -> None:
         self.share = Share()
-        self.throttle = Throttle(self.share)
+        self.throttle = Throttle(self.share, cancellation=cancellation)
 
     def exchange(self, rate: float | None, seconds: float) -> tuple[float, float]:
         """Take a new share; return the bytes that were taken until now, and those that are still to be paid for."""

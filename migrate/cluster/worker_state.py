@@ -66,7 +66,7 @@ class Session:
         self.job = job
         self.notes = Notes()
         self.cancellation = CancellationToken()
-        self.allowance = Allowance()
+        self.allowance = Allowance(self.cancellation)
         self.running = 0
         throttle = self.allowance.throttle if job.limited else None
         self.store = self._open(job.location, throttle)
@@ -114,7 +114,14 @@ class ExportSession(Session):
         super().__init__(job)
         selection, limits = protocol.selection_of(job.selection), protocol.limits_of(job.limits)
         try:
-            source = open_source(job.name, job.source.endpoint(), selection, limits, self.notes.note)
+            source = open_source(
+                job.name,
+                job.source.endpoint(),
+                selection,
+                limits,
+                self.notes.note,
+                cancellation=self.cancellation,
+            )
             self._held.callback(source.close)
             workspace = StoreWorkspace(self.store, job.name)
             joined = cast("Shareable", source).join(workspace, job.ticket, workers=own_threads())
@@ -157,7 +164,9 @@ class RestoreSession(Session):
         try:
             origin = self._sealed(job.origin, self.allowance.throttle if job.limited else None)
             endpoint = job.destination.endpoint()
-            destination = open_destination_bucket(endpoint.url, secrets=endpoint.reveal())
+            destination = open_destination_bucket(
+                endpoint.url, secrets=endpoint.reveal(), cancellation=self.cancellation
+            )
         except BaseException:
             self.close()
             raise

@@ -9,22 +9,39 @@ from exporters.limits import Limits, Note
 from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.engines import registry
+from migrate.runtime.cancellation import CancellationToken
 
 
-def open_source(name: str, endpoint: Endpoint, selection: Selection, limits: Limits, note: Note) -> Source:
+def open_source(
+    name: str,
+    endpoint: Endpoint,
+    selection: Selection,
+    limits: Limits,
+    note: Note,
+    *,
+    cancellation: CancellationToken | None = None,
+) -> Source:
     """Open a source. Raises ``SourceError``, and ``UsageError`` where no engine reads it."""
     exporter = exporter_of(registry.engine_for(endpoint.url, endpoint.shown))
-    return exporter.open(name, endpoint.url, _Host(endpoint, selection, limits, note))
+    return exporter.open(name, endpoint.url, _Host(endpoint, selection, limits, note, cancellation))
 
 
 class _Host:
     """Lends clients and secrets to one source's exporter."""
 
-    def __init__(self, endpoint: Endpoint, selection: Selection, limits: Limits, note: Note) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        selection: Selection,
+        limits: Limits,
+        note: Note,
+        cancellation: CancellationToken | None,
+    ) -> None:
         self._endpoint = endpoint
         self._selection = selection
         self._limits = limits
         self.note = note
+        self._cancellation = cancellation
 
     def limits(self) -> Limits:
         return self._limits
@@ -42,4 +59,4 @@ class _Host:
     def bucket(self, url: str) -> Bucket:
         from migrate.storage.s3.source_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
 
-        return open_bucket(url, secrets=self._endpoint.reveal())
+        return open_bucket(url, secrets=self._endpoint.reveal(), cancellation=self._cancellation)

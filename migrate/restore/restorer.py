@@ -13,6 +13,7 @@ from migrate.errors import UsageError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
@@ -24,7 +25,8 @@ class RestoreRequest:
     ``source`` is its name in the bundle; ``url`` the destination, opened by ``secrets``. ``merge``: into a destination
     that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
     what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
-    of this process; None where the engine has no use for one. ``pack_small_objects``: to MinIO, many objects in one
+    of this process; None where the engine has no use for one. ``cancellation`` ends what is under
+    way. ``pack_small_objects``: to MinIO, many objects in one
     request.
     """
 
@@ -38,6 +40,7 @@ class RestoreRequest:
     only: Sequence[str] = ()
     report: MultipartStore | None = None
     open_pool: Any = None
+    cancellation: CancellationToken | None = None
     pack_small_objects: bool = False
 
 

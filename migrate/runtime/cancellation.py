@@ -70,12 +70,3 @@ class CancellationToken:
         if self.is_cancelled:
             token.cancel()
         return token
-
-
-PROCESS = CancellationToken()
-"""What storage waits on until it is given the token of its run."""
-
-
-def resume() -> None:
-    """Let waiting be possible again: a new run begins in this process."""
-    PROCESS._cancelled_at = None  # noqa: SLF001

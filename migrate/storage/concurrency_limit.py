@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from migrate.runtime.cancellation import PROCESS
+from migrate.runtime.cancellation import CancellationToken
 
 LEAST, MOST = 1 / 64, 2.0
 SETTLE_SECONDS = 1.0
@@ -61,11 +61,11 @@ class ConcurrencyLimiter:
             self._restart(now)
             self._best_rate = 0.0
 
-    def rest(self) -> None:
+    def rest(self, cancellation: CancellationToken) -> None:
         """Wait as long as the server has asked for; not at all where it has not."""
         seconds = self._quiet_until - self._clock()
         if seconds > 0:
-            PROCESS.wait(seconds)
+            cancellation.wait(seconds)
 
     def succeeded(self) -> None:
         """Say that a request was answered."""

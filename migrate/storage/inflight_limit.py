@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from migrate.errors import UnreachableError
-from migrate.runtime.cancellation import PROCESS
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 
 SECONDS_UNDER_WAY = 8.0
 """So long what is under way takes at most, where it is more than one body."""
@@ -38,22 +37,17 @@ _TRY_AGAIN_SECONDS, _LONGEST_TRY_AGAIN_SECONDS = 30.0, 600.0
 _FORGET = 0.1
 _LOOK_SECONDS = 0.25
 
-GoOn = Callable[[], None]
 _here = threading.local()
-
-
-def _yes() -> None:
-    """Go on."""
 
 
 class Body:
     """One body on its way. ``gone_bytes`` have left, as far as that is known before it is answered."""
 
-    __slots__ = ("_flow", "_go_on", "among_bytes", "begun", "gone_bytes", "size_bytes")
+    __slots__ = ("_cancellation", "_flow", "among_bytes", "begun", "gone_bytes", "size_bytes")
 
-    def __init__(self, flow: Flow, size_bytes: int, go_on: GoOn) -> None:
+    def __init__(self, flow: Flow, size_bytes: int, cancellation: CancellationToken) -> None:
         self._flow = flow
-        self._go_on = go_on
+        self._cancellation = cancellation
         self.size_bytes = size_bytes
         self.gone_bytes = 0
         self.begun = 0.0
@@ -65,10 +59,11 @@ class Body:
         self.gone_bytes = 0
 
     def left(self, size_bytes: int) -> None:
-        """Say that so many bytes of it have left by now. Raises where no more should."""
-        self._go_on()
-        if PROCESS.is_overdue:
-            raise UnreachableError("the run is being stopped")
+        """Say that so many bytes of it have left by now. Raises ``Cancelled`` where a cancelled run has had time for
+        the rest.
+        """
+        if self._cancellation.is_overdue:
+            raise Cancelled
         more = size_bytes - self.gone_bytes
         if more > 0:
             self.gone_bytes = size_bytes
@@ -122,15 +117,14 @@ class Flow:
             return sum(body.gone_bytes for body in self._bodies)
 
     @contextmanager
-    def sending(self, size_bytes: int, *, go_on: GoOn = _yes) -> Iterator[None]:
-        """Wait for room, in turn, and have it while the context lasts, for one body, sent by this thread. ``go_on``
-        raises where it must not be sent any more, and is asked while it leaves, too; an interruption is an
-        ``UnreachableError``.
+    def sending(self, size_bytes: int, cancellation: CancellationToken) -> Iterator[None]:
+        """Wait for room, in turn, and have it while the context lasts, for one body, sent by this thread. Raises
+        ``Cancelled``: at once while it waits, some seconds later while it leaves.
         """
         if size_bytes <= SMALL_BYTES:
             yield
             return
-        body = self.begin_patiently(size_bytes, go_on=go_on)
+        body = self.begin_patiently(size_bytes, cancellation)
         arrived = False
         try:
             with carrying(body):
@@ -139,27 +133,25 @@ class Flow:
         finally:
             self.end(body, arrived=arrived)
 
-    def begin(self, size_bytes: int) -> Body | None:
+    def begin(self, size_bytes: int, cancellation: CancellationToken) -> Body | None:
         """Take room for a body if there is some, without waiting. ``end`` gives it back."""
         with self._changed:
-            return self._begun(size_bytes, _yes) if self._fits(size_bytes) else None
+            return self._begun(size_bytes, cancellation) if self._fits(size_bytes) else None
 
-    def begin_patiently(self, size_bytes: int, *, go_on: GoOn = _yes) -> Body:
+    def begin_patiently(self, size_bytes: int, cancellation: CancellationToken) -> Body:
         """Take room for a body, wait for it in turn. See ``sending``."""
         with self._changed:
             turn = object()
             self._waiting.append(turn)
             try:
                 while self._waiting[0] is not turn or not self._admits(size_bytes):
-                    go_on()
-                    if PROCESS.is_cancelled:
-                        raise UnreachableError("the run is being stopped")
+                    cancellation.check()
                     self._changed.wait(_LOOK_SECONDS)
                     self._look()
             finally:
                 self._waiting.remove(turn)
                 self._changed.notify_all()
-            return self._begun(size_bytes, go_on)
+            return self._begun(size_bytes, cancellation)
 
     def end(self, body: Body, *, arrived: bool) -> None:
         """Say that a body was answered, or given up; once is enough."""
@@ -181,8 +173,8 @@ class Flow:
             self._step_count += size_bytes
             self._look()
 
-    def _begun(self, size_bytes: int, go_on: GoOn) -> Body:
-        body = Body(self, size_bytes, go_on)
+    def _begun(self, size_bytes: int, cancellation: CancellationToken) -> Body:
+        body = Body(self, size_bytes, cancellation)
         self._bodies.add(body)
         self._bytes += size_bytes
         body.begun, body.among_bytes = self._clock(), self._bytes

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from migrate.errors import UsageError
 from migrate.quantities import Rates, Timetable
-from migrate.runtime.cancellation import PROCESS, CancellationToken
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import FileInfo, MultipartStore, NewFile, Part, StoreWrapper
 
 _STEP_SECONDS = 1.0
@@ -33,15 +33,15 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
         local_time: Callable[[], datetime] = datetime.now,
-        cancellation: CancellationToken = PROCESS,
+        cancellation: CancellationToken | None = None,
     ) -> None:
         if isinstance(limit, float | int):
             if limit <= 0:
                 raise UsageError(f"{limit} is not a rate")
             limit = Timetable(((0, float(limit)),))
         self._table: Rates = limit
-        self._clock, self._sleep, self._local_time = clock, sleep or cancellation.wait, local_time
-        self._cancellation = cancellation
+        self._cancellation = cancellation or CancellationToken()
+        self._clock, self._sleep, self._local_time = clock, sleep or self._cancellation.wait, local_time
         self._lock = threading.Lock()
         self._taken = self._paid = 0.0
         self._paid_at = clock()

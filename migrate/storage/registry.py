@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from urllib.parse import urlsplit
 
 from migrate.errors import UsageError
-from migrate.runtime.cancellation import PROCESS, CancellationToken
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import Vault
 from migrate.storage.rate_limit import Throttle, Throttled
@@ -37,7 +37,7 @@ class Access:
 
     secrets: Mapping[str, str] | None = None
     note: Note | None = None
-    cancellation: CancellationToken = PROCESS
+    cancellation: CancellationToken | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def open_location(
     bwlimit: Throttle | None = None,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
-    cancellation: CancellationToken = PROCESS,
+    cancellation: CancellationToken | None = None,
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 

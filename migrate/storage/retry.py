@@ -23,7 +23,7 @@ from migrate.errors import (
     MoveoutError,
     SlowDownError,
 )
-from migrate.runtime.cancellation import PROCESS, CancellationToken
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import (
     PART_BYTES,
     FileInfo,
@@ -68,7 +68,7 @@ class RetryPolicy:
         first_wait: float = FIRST_WAIT_SECONDS,
         longest_wait: float = LONGEST_WAIT_SECONDS,
         note: Note | None = None,
-        cancellation: CancellationToken = PROCESS,
+        cancellation: CancellationToken | None = None,
         sleep: Callable[[float], None] | None = None,
         limiter: ConcurrencyLimiter | None = None,
     ) -> None:
@@ -79,9 +79,9 @@ class RetryPolicy:
         self._first_contact_seconds = first_contact_seconds
         self._answered = False
         self._count = threading.Lock()
-        self._cancellation = cancellation
+        self.cancellation = cancellation or CancellationToken()
         self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
-        self._sleep = cancellation.sleep if sleep is None else sleep
+        self._sleep = self.cancellation.sleep if sleep is None else sleep
 
     def run(self, call: Callable[[], T]) -> T:
         """Return what the call returns, at its first attempt or a later one. Raises what its last attempt raises."""
@@ -130,7 +130,7 @@ class RetryPolicy:
         limit = self.total_seconds
         if self._first_contact_seconds is not None and not self._answered:
             limit = min(limit, self._first_contact_seconds)
-        return self._cancellation.is_cancelled or passed > limit or _is_hopeless(state)
+        return self.cancellation.is_cancelled or passed > limit or _is_hopeless(state)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:

@@ -22,7 +22,6 @@ from exporters.objects.source_checksums import promises_md5
 from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
 from migrate.restore.objects.capabilities import Terms
-from migrate.runtime.cancellation import PROCESS
 from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
@@ -82,7 +81,7 @@ class Way:
         crc = 0
         sizes = part_sizes(summary.size_bytes, _READ_BYTES)
         for body in self.source.stream_parts(summary, sizes, window_bytes=4 * _READ_BYTES):
-            PROCESS.check()
+            self.source.cancellation.check()
             crc = crc64nvme(body, crc)
         return crc == kept
 
@@ -140,7 +139,7 @@ class SmallCopy:
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         found_acls = acls(way, map(source_of, steps))
         for step, first, acl in zip(steps, way.outage.unless(fetched), found_acls, strict=False):
-            PROCESS.check()
+            way.source.cancellation.check()
             found = first
             if changed_objects.is_due(found.error) and not is_null(found.summary):
                 found = changed_objects.again(way.source, found, PUT_BYTES, WINDOW_BYTES)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
-from migrate.runtime.cancellation import PROCESS
 from migrate.storage.s3.capability_probe import ALWAYS
 from migrate.sync.batches import spans
 from migrate.sync.copy import SmallCopy, Way, is_small
@@ -85,7 +84,7 @@ class Work:
     def _span(self, number: int, span: list[Step]) -> Done:
         done = Done()
         try:
-            PROCESS.check()
+            self.way.source.cancellation.check()
             self.check()
             self._do(span, done)
         finally:

@@ -18,7 +18,6 @@ from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from migrate.errors import DamageError, MoveoutError
 from migrate.restore.objects.capabilities import has_own_parts, in_parts
-from migrate.runtime.cancellation import PROCESS
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
@@ -145,6 +144,6 @@ class LargeCopy:
     def _pieces(self, made: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         summary = made.found.summary
         for body in self.way.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
-            PROCESS.check()
+            self.way.source.cancellation.check()
             self.way.take(len(body))
             yield body

@@ -10,6 +10,7 @@ from exporters.selection import Selection
 from migrate.case.model import Endpoint
 from migrate.errors import MoveoutError, UsageError
 from migrate.restore.objects.versions import why_flat
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.s3 import client
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.source_bucket import open_bucket
@@ -17,15 +18,21 @@ from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
 
 
-def open_sides(name: str, source: Endpoint, destination: Endpoint, selection: Selection) -> Sides:
+def open_sides(
+    name: str,
+    source: Endpoint,
+    destination: Endpoint,
+    selection: Selection,
+    cancellation: CancellationToken | None = None,
+) -> Sides:
     """Open both buckets and prove that they are there. Raises ``UsageError`` where one is within the other."""
     for end in (source, destination):
         if urlsplit(end.url).scheme != "s3":
             raise UsageError(
                 "a sync goes from bucket to bucket", next_step="give s3://BUCKET/PREFIX?profile=NAME"
             )
-    ours = open_bucket(source.url, secrets=source.reveal())
-    theirs = open_destination_bucket(destination.url, secrets=destination.reveal())
+    ours = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
+    theirs = open_destination_bucket(destination.url, secrets=destination.reveal(), cancellation=cancellation)
     same = (ours.boto.meta.endpoint_url, ours.name) == (theirs.reader.boto.meta.endpoint_url, theirs.name)
     if same and (ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)):
         raise UsageError(f"{ours.url} and {theirs.url} overlap", next_step="name another prefix or bucket")

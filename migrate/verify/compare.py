@@ -11,6 +11,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Endpoint
 from migrate.engines import registry
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.verify.live_database import Accepts, compare_database
 
@@ -28,6 +29,7 @@ class Compare(Protocol):
         progress: Progress,
         read_all: bool,
         secrets: Mapping[str, str],
+        cancellation: CancellationToken | None,
     ) -> Sequence[Finding]:
         """Return what differs. ``read_all``: read every byte, where less would do. Raises errors of ``migrate.errors``
         and ``exporters.errors`` where it cannot be read.
@@ -45,6 +47,7 @@ def compare_source(
     read_all: bool,
     digests: list[TableDigest],
     accepted: Sequence[Accepts] = (),
+    cancellation: CancellationToken | None = None,
 ) -> Sequence[Finding]:
     """Return what differs between a source and what lives at the endpoint. ``digests`` and ``accepted``: see
     ``compare_database``. Raises ``UsageError`` where the engine cannot be compared.
@@ -61,6 +64,7 @@ def compare_source(
             progress=progress,
             read_all=read_all,
             secrets=secrets,
+            cancellation=cancellation,
         )
     return compare_database(
         reader,

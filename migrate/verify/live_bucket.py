@@ -14,6 +14,7 @@ from exporters.header_bytes import printable
 from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
@@ -39,6 +40,7 @@ def compare_bucket(
     progress: Progress,
     read_all: bool = False,
     secrets: Mapping[str, str] | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> Sequence[Finding]:
     """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content,
     the headers, the metadata, the tags, the locks that still hold; and is there anything else. Where the bundle has
@@ -48,7 +50,8 @@ def compare_bucket(
     ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
     one cannot look.
     """
-    destination = open_destination_bucket(url, secrets=secrets)
+    cancellation = (cancellation or CancellationToken()).child()
+    destination = open_destination_bucket(url, secrets=secrets, cancellation=cancellation)
     findings: list[Finding] = []
     history = has_history(reader, source)
     if history and not destination.versioning():
@@ -67,7 +70,7 @@ def compare_bucket(
             progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
             return found
 
-        pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1)
+        pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1, cancellation=cancellation)
         for _, found in run_all(pool, _batches(pairs)):
             findings.extend(found)
         findings.sort(key=lambda finding: finding.key)

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from migrate.errors import UnreachableError
-from migrate.runtime import cancellation
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage import inflight_limit as flows
 from migrate.storage.inflight_limit import SECONDS_UNDER_WAY, Body, Flow, leaving
+
+GO_ON = CancellationToken()
 
 PART = 16 * 2**20
 SLOW, FAST = 125_000, 100_000_000
@@ -30,7 +31,7 @@ def known(rate: int) -> Flow:
     """A flow over a link of which the rate has been seen, with its clock standing still."""
     clock = Clock()
     flow = Flow(clock=clock)
-    body = flow.begin_patiently(rate)
+    body = flow.begin_patiently(rate, GO_ON)
     clock.now += 1
     flow.end(body, arrived=True)
     assert flow.rate == pytest.approx(rate)
@@ -43,7 +44,7 @@ def senders(flow: Flow, count: int, end: threading.Event) -> Iterator[list[Body]
     sending: list[Body] = []
 
     def send() -> None:
-        with flow.sending(PART):
+        with flow.sending(PART, GO_ON):
             body = leaving()
             assert body is not None
             sending.append(body)
@@ -98,9 +99,11 @@ def test_the_next_part_begins_when_the_rest_of_one_leaves():
 
 def test_small_bodies_have_room_for_some_seconds_as_well():
     flow = known(SLOW)
-    assert [flow.begin(200_000) is not None for _ in range(6)] == [True] * 5 + [False]  # a MiB at least
+    assert [flow.begin(200_000, GO_ON) is not None for _ in range(6)] == [True] * 5 + [
+        False
+    ]  # a MiB at least
     fast = known(FAST)
-    assert all(fast.begin(200_000) for _ in range(1000))
+    assert all(fast.begin(200_000, GO_ON) for _ in range(1000))
 
 
 def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(monkeypatch):
@@ -135,7 +138,7 @@ def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
 
 def test_what_is_sent_anew_counts_anew():
     flow = Flow()
-    with flow.sending(PART):
+    with flow.sending(PART, GO_ON):
         body = leaving()
         assert body is not None
         for _ in range(2):
@@ -147,36 +150,34 @@ def test_what_is_sent_anew_counts_anew():
     assert (flow.gone_bytes(), leaving()) == (0, None)
 
 
-def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
-    stop = threading.Event()
-    errors: list[str] = []
-
-    def go_on() -> None:
-        if stop.is_set():
-            raise UnreachableError("told to stop")
+def test_cancelling_ends_waiting():
+    cancellation, errors = CancellationToken(), []
 
     def send(flow: Flow) -> None:
         try:
-            with flow.sending(PART, go_on=go_on):
+            with flow.sending(PART, cancellation):
                 pass
-        except UnreachableError as exc:
-            errors.append(str(exc))
+        except Cancelled as exc:
+            errors.append(exc)
 
-    for ended, said in (
-        (stop.set, "told to stop"),
-        (cancellation.PROCESS.cancel, "the run is being stopped"),
-    ):
-        flow, end = known(SLOW), threading.Event()
-        with senders(flow, 1, end):
-            until(lambda flow=flow: len(flow._bodies) == 1)
-            waiting = threading.Thread(target=send, args=(flow,))
-            waiting.start()
-            until(lambda flow=flow: len(flow._waiting) == 1)
-            try:
-                ended()
-                waiting.join()
-            finally:
-                cancellation.resume()
-                stop.clear()
-        assert errors.pop() == said
-        assert not flow._waiting
+    flow, end = known(SLOW), threading.Event()
+    with senders(flow, 1, end):
+        until(lambda: len(flow._bodies) == 1)
+        waiting = threading.Thread(target=send, args=(flow,))
+        waiting.start()
+        until(lambda: len(flow._waiting) == 1)
+        cancellation.cancel()
+        waiting.join()
+    assert len(errors) == 1
+    assert not flow._waiting
+
+
+def test_a_body_that_leaves_has_some_seconds(monkeypatch):
+    cancellation = CancellationToken()
+    with known(SLOW).sending(PART, cancellation):
+        body = leaving()
+        cancellation.cancel()
+        body.left(1000)
+        monkeypatch.setattr("migrate.runtime.cancellation.GRACE_SECONDS", 0.0)
+        with pytest.raises(Cancelled):
+            body.left(2000)

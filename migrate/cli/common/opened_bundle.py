@@ -32,7 +32,11 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
         )
     throttle = session.throttle(loaded.bwlimit if loaded else None)
     store = open_location(
-        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+        location.url,
+        secrets=location.reveal(),
+        bwlimit=throttle,
+        note=session.progress.note,
+        cancellation=session.cancellation,
     )
     return BundleReader(store), rest
 

@@ -12,7 +12,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Protocol, get_type_hints
 
@@ -25,7 +25,7 @@ from migrate.cli.common.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.cli.common.terminal import make_console
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.quantities import Timetable, parse_limit
-from migrate.runtime import cancellation
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import Throttle
@@ -65,6 +65,8 @@ class Session:
     out: Console
     err: Console
     progress: Progress
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
+    """Cancelled by a signal: Ctrl-C, SIGTERM, a terminal that is closed."""
 
     def workers(self, *, default: int, case: int | None = None) -> int:
         """Return the number of workers: the option, else the case's, else ``default``."""
@@ -78,7 +80,7 @@ class Session:
     def throttle(self, case: str | None = None) -> Throttle | None:
         """Return what keeps to the bandwidth limit, or None."""
         rates = self.rates(case)
-        return Throttle(rates) if rates else None
+        return Throttle(rates, cancellation=self.cancellation) if rates else None
 
     def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
         """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it is
@@ -86,7 +88,11 @@ class Session:
         """
         throttle = self.throttle(case)
         return open_location(
-            location.url, secrets=location.reveal(), bwlimit=throttle, note=self.progress.note
+            location.url,
+            secrets=location.reveal(),
+            bwlimit=throttle,
+            note=self.progress.note,
+            cancellation=self.cancellation,
         )
 
     def confirm(self, question: str) -> bool:
@@ -196,12 +202,12 @@ def _session(
 def _run(session: Session, work: Callable[[], Answer]) -> int:
     """Do the work, say its answer or its error, and return the exit code."""
     try:
-        with _terminable():
+        with _terminable(session.cancellation):
             answer = work()
     except MoveoutError as exc:
         session.progress.end()
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
-    except (KeyboardInterrupt, cancellation.Cancelled):
+    except (KeyboardInterrupt, Cancelled):
         session.progress.end()
         step = "run the same command again: what is done stays done"
         return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
@@ -222,7 +228,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(cancellation: CancellationToken) -> Iterator[None]:
     """Let SIGTERM, and a terminal that is closed, stop the work as Ctrl-C does; all of them cut waits short in all
     threads.
     """
@@ -230,10 +236,9 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         if number == signal.SIGHUP:
             _leave_terminal()
-        cancellation.PROCESS.cancel()
+        cancellation.cancel()
         raise KeyboardInterrupt
 
-    cancellation.resume()
     # A shell may have said that a job in the background ignores Ctrl-C, and nohup that it outlives its terminal.
     taken = [one for one in _STOPS if one is signal.SIGTERM or signal.getsignal(one) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in taken}

@@ -18,6 +18,7 @@ from migrate.case.model import Case, Endpoint, load
 from migrate.case.secrets import redact
 from migrate.engines import registry
 from migrate.errors import UsageError
+from migrate.runtime.cancellation import CancellationToken
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
@@ -123,9 +124,10 @@ def open_sources(
     selection: Selection = EVERYTHING,
     limits: Limits | None = None,
     note: Note = lambda _: None,
+    cancellation: CancellationToken | None = None,
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
-    unless all of it was read by an earlier run. ``note`` is told what a source waits for.
+    unless all of it was read by an earlier run. ``note`` is told what a source waits for, until ``cancellation``.
     """
     from migrate.export.open_sources import open_source  # noqa: PLC0415  who opens none need not wait for it
 
@@ -134,7 +136,9 @@ def open_sources(
         for name, endpoint in endpoints.items():
             try:
                 chosen = wanted(endpoint, selection)
-                source = open_source(name, endpoint, chosen, limits or Limits(), note)
+                source = open_source(
+                    name, endpoint, chosen, limits or Limits(), note, cancellation=cancellation
+                )
             except SourceError as exc:
                 if not is_finished(name):
                     raise

@@ -39,6 +39,7 @@ from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat
 from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool, write_all
 from migrate.restore.restorer import RestoreRequest
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
@@ -60,6 +61,7 @@ def restore_bucket(
     report: MultipartStore | None = None,
     snowball: bool = False,
     open_pool: OpenObjectPool | None = None,
+    cancellation: CancellationToken | None = None,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
@@ -74,7 +76,8 @@ def restore_bucket(
     ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
     the destination does not take is a finding.
     """
-    destination = open_destination_bucket(destination_url, secrets=secrets)
+    cancellation = (cancellation or CancellationToken()).child()
+    destination = open_destination_bucket(destination_url, secrets=secrets, cancellation=cancellation)
     if open_pool is not None and Folder(destination).would_stay:
         open_pool = None
         progress.note(
@@ -100,6 +103,7 @@ class BucketRestorer:
             report=request.report,
             snowball=request.pack_small_objects,
             open_pool=request.open_pool,
+            cancellation=request.cancellation,
         )
 
     def finished(
@@ -384,7 +388,9 @@ class _ObjectWrites:
         if open_pool is not None and lease is not None:
             pool = open_pool(self._writing, lease, self._progress)
         else:
-            pool = thread_pool(self._writing, workers, self._progress)
+            pool = thread_pool(
+                self._writing, workers, self._progress, self._writing.destination.reader.cancellation
+            )
         return write_all(self._writing, wanted, pool, lease)
 
     def left_out(self) -> Iterator[str]:

@@ -13,7 +13,7 @@ from migrate.restore.objects.capabilities import Terms
 from migrate.restore.objects.copy import Done, GoOn, Job, Writer
 from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
-from migrate.runtime.cancellation import PROCESS
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, WorkerPool, run_all
 from migrate.storage.api import Store
@@ -66,9 +66,10 @@ def write_all(
         yield done
 
 
-def thread_pool(writing: Writing, workers: int, progress: Progress) -> ObjectPool:
+def thread_pool(
+    writing: Writing, workers: int, progress: Progress, cancellation: CancellationToken
+) -> ObjectPool:
     """Return a pool of threads of this process."""
-    cancellation = PROCESS.child()
 
     def write(batch: Sequence[History]) -> Done:
         return writing.write(batch, progress, cancellation.check)

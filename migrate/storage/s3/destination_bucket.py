@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.object_content import Content
 from migrate.storage.part_sizes import part_sizes
@@ -63,7 +64,7 @@ class ObjectParts(S3Store):
     """
 
     def __init__(self, s3_location: client.S3Location, requests: Requests) -> None:
-        super().__init__(replace(s3_location, prefix=""))
+        super().__init__(replace(s3_location, prefix=""), cancellation=requests.cancellation)
         self._requests = requests
 
     def begin_described(self, it: Description) -> str:
@@ -88,8 +89,8 @@ class ObjectParts(S3Store):
 class DestinationBucket:
     """Writes to one bucket under one prefix. Thread-safe. Raises ``MoveoutError``s."""
 
-    def __init__(self, s3_location: client.S3Location) -> None:
-        self.reader = S3Bucket(s3_location)
+    def __init__(self, s3_location: client.S3Location, cancellation: CancellationToken | None = None) -> None:
+        self.reader = S3Bucket(s3_location, cancellation)
         self.name, self.prefix, self.url = s3_location.bucket, self.reader.prefix, s3_location.url
         self._boto = self.reader.boto
         self._requests = self.reader.requests
@@ -163,11 +164,15 @@ class DestinationBucket:
             if sent and (found := self._earlier(it, body)) is not None:
                 return found
             sent = True
-            with self._requests.http.flow.sending(len(body or b"")):
+            with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
                 return self._requests.http.call(request).headers
 
         try:
-            answer = RetryPolicy(total_seconds=PATIENCE_SECONDS, limiter=self._requests.limiter).run(attempt)
+            answer = RetryPolicy(
+                total_seconds=PATIENCE_SECONDS,
+                limiter=self._requests.limiter,
+                cancellation=self._requests.cancellation,
+            ).run(attempt)
         except GoneError:
             raise
         except MoveoutError as exc:
@@ -212,7 +217,9 @@ class DestinationBucket:
         """
         request = put_request(described, body)
         try:
-            RetryPolicy(total_seconds=_ATTEMPT_SECONDS).run(lambda: self.reader.http.call(request))
+            RetryPolicy(total_seconds=_ATTEMPT_SECONDS, cancellation=self._requests.cancellation).run(
+                lambda: self.reader.http.call(request)
+            )
         except NotAllowedError:
             raise
         except UnreachableError as exc:
@@ -340,9 +347,11 @@ class DestinationBucket:
         return remove_setting(self._boto, self.name, name)
 
 
-def open_destination_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> DestinationBucket:
+def open_destination_bucket(
+    url: str, *, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken | None = None
+) -> DestinationBucket:
     """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
-    destination = DestinationBucket(client.parse(url, secrets=secrets))
+    destination = DestinationBucket(client.parse(url, secrets=secrets), cancellation)
     destination.reader.check()
     return destination
 

@@ -27,7 +27,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
 )
-from migrate.runtime.cancellation import PROCESS
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3 import client
@@ -71,15 +71,16 @@ _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 class S3Bucket:
     """See ``exporters.bucket_api.Bucket``. ``requests``, ``listing`` and ``boto`` are for the writing side."""
 
-    def __init__(self, s3_location: client.S3Location) -> None:
+    def __init__(self, s3_location: client.S3Location, cancellation: CancellationToken | None = None) -> None:
         self.s3_location = s3_location
+        self.cancellation = cancellation or CancellationToken()
         self.name = s3_location.bucket
         self.prefix = s3_location.folder
         self.url = s3_location.url
         made = client.session(s3_location)  # 25 ms each
         self.boto = client.client(s3_location, made=made)
         self.http = HttpClient(self.boto, s3_location, made)
-        self.requests = Requests(self.http)
+        self.requests = Requests(self.http, self.cancellation)
         self.listing = Pages(self.requests, self.url)
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
@@ -224,7 +225,7 @@ class S3Bucket:
 
     def pause(self, seconds: float) -> bool:
         """See ``Bucket.pause``."""
-        return not PROCESS.wait(seconds)
+        return not self.cancellation.wait(seconds)
 
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
@@ -424,13 +425,15 @@ class S3Bucket:
         return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)
 
 
-def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Bucket:
+def open_bucket(
+    url: str, *, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken | None = None
+) -> S3Bucket:
     """Open the bucket of ``s3://bucket/prefix?profile=NAME`` and prove that it can be listed.
 
     Raises ``SourceError``s: a wrong URL (2), credentials (4), no answer (5), no such bucket (7).
     """
     with as_source_errors(url.partition("?")[0]):
-        bucket = S3Bucket(client.parse(url, secrets=secrets))
+        bucket = S3Bucket(client.parse(url, secrets=secrets), cancellation)
         bucket.check()
         return bucket
 

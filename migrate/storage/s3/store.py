@@ -25,11 +25,10 @@ from migrate.errors import (
     MoveoutError,
     UnreachableError,
 )
-from migrate.runtime.cancellation import PROCESS, CancellationToken
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
-from migrate.storage.inflight_limit import leaving
 from migrate.storage.key_rules import checked
 from migrate.storage.part_sizes import HALF_PART_BYTES, part_bytes_for
 from migrate.storage.s3 import client
@@ -63,7 +62,9 @@ class S3Store(BaseStore):
 
     keeps_sha256 = True
 
-    def __init__(self, s3_location: client.S3Location, *, cancellation: CancellationToken = PROCESS) -> None:
+    def __init__(
+        self, s3_location: client.S3Location, *, cancellation: CancellationToken | None = None
+    ) -> None:
         self.s3_location = replace(s3_location, prefix=s3_location.folder)
         self.location = self.s3_location.url
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
@@ -71,7 +72,7 @@ class S3Store(BaseStore):
         self._bucket = self.s3_location.bucket
         self._http = HttpClient(self._client, self.s3_location)
         self._page_size = 1000
-        self._cancellation = cancellation
+        self._cancellation = cancellation or CancellationToken()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata."""
@@ -283,7 +284,7 @@ class S3Store(BaseStore):
         """Send a request about a file of the location. Return a successful response."""
         with (
             self._translated(request.key),
-            self._http.flow.sending(len(request.body), go_on=self._go_on),
+            self._http.flow.sending(len(request.body), self._cancellation),
         ):
             whole = replace(request, key=self._whole(request.key))
             response = self._http.exchange(whole)
@@ -366,11 +367,6 @@ class S3Store(BaseStore):
 
     def _named(self, key: str) -> str:
         return f"s3://{self._bucket}/{self.s3_location.prefix}{key}"
-
-    def _go_on(self) -> None:
-        """Send nothing more in a cancelled run, save what has begun to leave: that has ``GRACE_SECONDS``."""
-        if self._cancellation.is_cancelled and (leaving() is None or self._cancellation.is_overdue):
-            raise UnreachableError("the run is being stopped")
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body, carrying
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3.client import translate
@@ -64,15 +65,16 @@ FollowUp = Callable[[Item, Headers], Request | None]
 class Requests:
     """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and patience."""
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, cancellation: CancellationToken) -> None:
         self.http = http
-        self.retry = _BucketRetry()
+        self.cancellation = cancellation
+        self.retry = _BucketRetry(cancellation)
         self.limiter = self.retry.limiter
         self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
 
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
-        with self.http.flow.sending(len(request.body)):
+        with self.http.flow.sending(len(request.body), self.cancellation):
             return self.retry.run(lambda: self.http.call(request))
 
     def run(
@@ -153,8 +155,8 @@ class Requests:
 class _BucketRetry(RetryPolicy):
     """Has less patience once it was in vain: see ``PATIENCE_SECONDS``."""
 
-    def __init__(self) -> None:
-        super().__init__(total_seconds=PATIENCE_SECONDS)
+    def __init__(self, cancellation: CancellationToken) -> None:
+        super().__init__(total_seconds=PATIENCE_SECONDS, cancellation=cancellation)
         self._usual_seconds = PATIENCE_SECONDS
 
     def run(self, call: Callable[[], Value]) -> Value:
@@ -261,12 +263,16 @@ class _Run(Generic[Item]):
 
     def _room_for(self, size_bytes: int) -> tuple[bool, Body | None]:
         """Tell whether a job may go out now; take room for its body, if it has one. Where nothing is under way there
-        is always some in the end. Raises ``UnreachableError`` where the run is being stopped.
+        is always some in the end. Raises ``Cancelled``.
         """
         if not size_bytes:
             return True, None
-        flow = self._http.flow
-        body = flow.begin(size_bytes) if self._busy else flow.begin_patiently(size_bytes)
+        flow, cancellation = self._http.flow, self._requests.cancellation
+        body = (
+            flow.begin(size_bytes, cancellation)
+            if self._busy
+            else flow.begin_patiently(size_bytes, cancellation)
+        )
         return body is not None, body
 
     def _begin(self, sent: _Sent[Item], size_bytes: int) -> None:
@@ -317,6 +323,6 @@ class _Run(Generic[Item]):
             sent.result()
         except UnreachableError as exc:
             self._limiter.slow_down(exc.wait_seconds if isinstance(exc, SlowDownError) else None)
-            self._limiter.rest()
+            self._limiter.rest(self._requests.cancellation)
         except MoveoutError:
             return
