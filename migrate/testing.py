@@ -7,6 +7,7 @@ with its entry point: one test kills a restore that runs in a process of its own
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from exporters.row_digest import Tally, to_hex
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret
 from migrate.engines import registry
 from migrate.errors import NotEmptyError
 from migrate.export import export
@@ -37,10 +39,12 @@ SOURCE = "app"
 
 class EngineContract(ExporterContract):
     """Each method that begins with ``test_`` is one guarantee. Set ``url``, the source's, in a fixture. The largest
-    table should have several parts.
+    table should have several parts. ``secret_references`` open the source and the destinations; they are written as in
+    a case file: ``{"password": "env:MY_PASSWORD"}``.
     """
 
     url: str = ""
+    secret_references: Mapping[str, str] = {}
 
     def new_destination(self) -> str:
         """Return the URL of another empty destination."""
@@ -56,12 +60,15 @@ class EngineContract(ExporterContract):
 
     def open(self) -> Source:
         """Open the source by its URL."""
-        return exporter_of(self.engine).open(SOURCE, self.url, StandaloneHost())
+        return exporter_of(self.engine).open(SOURCE, self.url, StandaloneHost(**self._secrets(self.url)))
 
     @property
     def engine(self) -> Engine:
         """The engine, as the registry finds it."""
         return registry.engine_for(self.url, self.url)
+
+    def _secrets(self, url: str) -> Mapping[str, str]:
+        return _endpoint(url, self.secret_references).reveal()
 
     @contextmanager
     def _bundle(self) -> Iterator[BundleReader]:
@@ -76,19 +83,23 @@ class EngineContract(ExporterContract):
             yield BundleReader(store)
 
     def _restore(self, reader: BundleReader, url: str) -> RestoreOutcome:
-        return restore_source(RestoreRequest(reader, SOURCE, url, self.workers, Silent()), url)
+        return restore_source(
+            RestoreRequest(reader, SOURCE, url, self.workers, Silent(), self._secrets(url)), url
+        )
 
     def _live(self, url: str) -> Mapping[tuple[str, str], Tally]:
         reader = live_reader_of(self.engine)
-        return dict(reader.live_tables(url, secrets={}, workers=self.workers, advance=lambda *_: None))
+        return dict(
+            reader.live_tables(url, secrets=self._secrets(url), workers=self.workers, advance=lambda *_: None)
+        )
 
     def _differences(self, reader: BundleReader, url: str) -> Sequence[object]:
         """Return what ``verify --against`` says."""
-        records = finished_restores(reader, SOURCE, url, secrets={})
+        records = finished_restores(reader, SOURCE, url, secrets=self._secrets(url))
         findings = compare_source(
             reader,
             SOURCE,
-            Endpoint(url),
+            _endpoint(url, self.secret_references),
             workers=self.workers,
             progress=Silent(),
             read_all=True,
@@ -151,6 +162,7 @@ class EngineContract(ExporterContract):
         url = self.new_destination()
         with self._bundle() as reader:
             words = [sys.executable, "-m", __name__, reader.store.location, url]
+            words.append(json.dumps(dict(self.secret_references)))
             path = os.pathsep.join(filter(None, sys.path))
             ended = subprocess.run(
                 words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
@@ -182,10 +194,15 @@ class _Killing(Silent):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _restore_until_killed(location: str, url: str) -> None:
+def _endpoint(url: str, references: Mapping[str, str]) -> Endpoint:
+    return Endpoint(url, {name: Secret(reference) for name, reference in references.items()})
+
+
+def _restore_until_killed(location: str, url: str, references: str) -> None:
     progress: Progress = _Killing()
+    secrets = _endpoint(url, json.loads(references)).reveal()
     reader = BundleReader(open_location(str(Path(location))))
-    restore_source(RestoreRequest(reader, SOURCE, url, 1, progress), url)
+    restore_source(RestoreRequest(reader, SOURCE, url, 1, progress, secrets), url)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import exporters.mysql.chunk_plan as mysql_plan
 import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from exporters.api import Source
+from exporters.errors import SourceNotAllowedError
 from exporters.objects import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.case.model import Endpoint
@@ -81,8 +82,17 @@ class TestMariadb(TestPostgres):
             "CREATE TABLE empty (a decimal(10,2)); ANALYZE TABLE big",
         )
 
+        monkeypatch.setenv("CONTRACT_PASSWORD", mariadb.password)
+        self.secret_references = {"password": "env:CONTRACT_PASSWORD"}
+
     def sql(self, url, script):
         mysql.run_sql(url, script)
+
+    def test_its_secrets_open_the_source(self, monkeypatch):
+        self.open().close()
+        monkeypatch.setenv("CONTRACT_PASSWORD", "wrong")
+        with pytest.raises(SourceNotAllowedError):
+            self.open()
 
 
 class TestSqlite(TestPostgres):
