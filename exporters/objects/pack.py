@@ -21,7 +21,7 @@ from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
 from exporters.objects.object_losses import losses
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_checksums import READS, promises_md5
+from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.objects.unit_plan import large_id
 from exporters.selection import Selection
 
@@ -114,30 +114,6 @@ class Packing:
         )
 
 
-def _again(bucket: Bucket, found: Fetched) -> Fetched:
-    """Fetch an object once more, what came may have been damaged on the way, until it is what the source says or is
-    the same twice.
-    """
-    for _ in range(READS - 1):
-        again = next(iter(bucket.fetch([found.summary], window_bytes=found.summary.size_bytes)))
-        if isinstance(again.error, SourceDamagedError):
-            continue
-        if again.error is not None or again.body == found.body or _md5(again.body) == found.summary.etag:
-            return again
-        found = again
-    return (
-        found
-        if found.error
-        else replace(
-            found, error=SourceDamagedError(f"{found.summary.name}: every time it is read, other bytes come")
-        )
-    )
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
-
-
 @dataclass(slots=True)
 class _Pack:
     """A tar being written."""
@@ -164,7 +140,7 @@ class _Pack:
     def add(self, row: int, found: Fetched) -> None:
         listed = found.summary
         if isinstance(found.error, SourceDamagedError):
-            found = _again(self.bucket, found)
+            found = read_again(self.bucket, found)
         if changed_objects.is_due(found.error):
             found = changed_objects.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
         summary = found.summary
@@ -179,14 +155,14 @@ class _Pack:
             self.grown.append((row, summary))
             return
         # An MD5 is a quarter of the time that an object takes: not where the server keeps a CRC64NVME.
-        md5 = None if found.crc64nvme is not None else _md5(found.body)
+        md5 = None if found.crc64nvme is not None else md5_of(found.body)
         if md5 is not None and md5 != summary.etag and promises_md5(found):
             if len(self.unlike) < _READ_AGAIN:
-                found = _again(self.bucket, found)
+                found = read_again(self.bucket, found)
                 if found.error is not None:
                     self.lost.append((row, listed, found.error))
                     return
-                md5 = _md5(found.body)
+                md5 = md5_of(found.body)
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
         body, crc = found.body, found.crc64nvme

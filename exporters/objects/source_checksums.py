@@ -8,9 +8,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from exporters.bucket_api import Bucket, Fetched
+from exporters.errors import SourceDamagedError
 
 READS = 4
 """So often an object is read before bytes that contradict what the source says of them count as its own fault."""
@@ -30,6 +32,31 @@ def is_md5_of(etag: str, headers: Mapping[str, str]) -> bool:
     encryption = headers.get("x-amz-server-side-encryption", "AES256")
     customer = "x-amz-server-side-encryption-customer-algorithm" in headers
     return encryption == "AES256" and not customer and bool(_MD5.fullmatch(etag))
+
+
+def read_again(bucket: Bucket, fetched: Fetched) -> Fetched:
+    """Read a small object once more whose bytes contradict what the source says of them: they may have been damaged on
+    the way. Return the first read that the source's ETag confirms or that gives the same bytes as the one before;
+    with a ``SourceDamagedError`` where every read gives others.
+    """
+    summary = fetched.summary
+    for _ in range(READS - 1):
+        again = next(iter(bucket.fetch([summary], window_bytes=summary.size_bytes)))
+        if isinstance(again.error, SourceDamagedError):
+            continue
+        if again.error is not None or again.body == fetched.body or md5_of(again.body) == summary.etag:
+            return again
+        fetched = again
+    if fetched.error is not None:
+        return fetched
+    return replace(
+        fetched, error=SourceDamagedError(f"{summary.name}: every time it is read, other bytes come")
+    )
+
+
+def md5_of(body: bytes) -> str:
+    """Return the MD5 in hex digits."""
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 class Proof:

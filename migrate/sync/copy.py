@@ -18,7 +18,7 @@ from exporters.errors import SourceError, SourceGoneError
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_checksums import promises_md5
+from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
 from migrate.restore.objects.capabilities import Terms
@@ -105,14 +105,23 @@ class SmallCopy:
     def run(self, steps: Sequence[Step]) -> None:
         """Copy, in order. Raises what stops the whole sync."""
         self._copy(steps)
-        if self._unlike:
-            # What came may have been damaged on the way: once more, and what it is then it is.
-            again, rest = self._unlike[:_READ_AGAIN], self._unlike[_READ_AGAIN:]
-            self._unlike = []
-            self._copy([made.step for made, _ in again])
-            for made, written in [*self._unlike, *rest]:
-                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+        self._settle_doubts()
         self.end()
+
+    def _settle_doubts(self) -> None:
+        """Read again what may have been damaged on the way from the source. What comes otherwise is copied again."""
+        doubts, self._unlike = self._unlike, []
+        again: list[Step] = []
+        for number, (made, written) in enumerate(doubts):
+            found = read_again(self.way.source, made.found) if number < _READ_AGAIN else made.found
+            if found.error is None and found.body == made.found.body:
+                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+            else:
+                again.append(made.step)
+        self._copy(again)
+        for made, written in self._unlike:
+            arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+        self._unlike = []
 
     def doubt(self, made: Item, written: Written) -> None:
         """Note an object that may have been damaged on the way from the source."""
@@ -154,6 +163,9 @@ class SmallCopy:
                 self.grown.append(as_read(step, found))
                 continue
             found = self.sure(found)
+            if found.error is not None:
+                self._lost.append((step, found.error))
+                continue
             made = self._item(step, found, acl)
             sent.append(made)
             way.take(len(found.body))
@@ -175,7 +187,7 @@ class SmallCopy:
             return
         summary, md5 = made.found.summary, written.md5
         if promises_md5(made.found):
-            if made.found.crc64nvme is None and (md5 or _md5(made.found.body)) != summary.etag:
+            if made.found.crc64nvme is None and (md5 or md5_of(made.found.body)) != summary.etag:
                 self.doubt(made, written)
                 return
             if md5 not in {"", summary.etag} and not self.way.terms.encrypts:
@@ -183,10 +195,6 @@ class SmallCopy:
                 self.done.damaged.append(said)
                 return
         arrived(self.way, self.done, made, written)
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False) -> None:

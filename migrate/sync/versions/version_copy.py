@@ -4,7 +4,6 @@ next version of every key at once, then the one after it.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +13,11 @@ from operator import attrgetter
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
 from exporters.objects import index_rows
-from exporters.objects.source_checksums import promises_md5
+from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.sync.copy import (
     UNLIKE,
-    WINDOW_BYTES,
     SmallCopy,
     Way,
     acls,
@@ -48,10 +46,7 @@ class VersionCopy(SmallCopy):
 
     def sure(self, found: Fetched) -> Fetched:
         """See ``SmallCopy.sure``."""
-        if _is_as_promised(found):
-            return found
-        again = next(iter(self.way.source.fetch([found.summary], window_bytes=WINDOW_BYTES)))
-        return found if again.error is not None else again
+        return found if _is_as_promised(found) else read_again(self.way.source, found)
 
     def doubt(self, made: Item, written: Written) -> None:
         """See ``SmallCopy.doubt``: read twice, it is what it is."""
@@ -62,7 +57,7 @@ def _is_as_promised(found: Fetched) -> bool:
     etag = found.summary.etag
     if found.crc64nvme is not None or not is_md5(etag) or not promises_md5(found):
         return True
-    return hashlib.md5(found.body, usedforsecurity=False).hexdigest() == etag
+    return md5_of(found.body) == etag
 
 
 @dataclass(slots=True)
