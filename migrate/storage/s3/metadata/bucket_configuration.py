@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
@@ -142,7 +143,7 @@ def _fails(cause: BaseException | None) -> bool:
 def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
     try:
         answer = getattr(client, call)(Bucket=bucket)
-    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError, ET.ParseError) as exc:
         error = translate(exc, f"{bucket}: {call}")
         if isinstance(error, NotAllowedError | UnreachableError) and not _unknown(exc):
             raise error from exc
