@@ -17,7 +17,7 @@ url = "postgresql://reader@old.example:5432/app"
 
 [[source]]
 name = "media"
-# Not everything? What stays is named in the bundle's account.
+# Not everything? What stays is named in the bundle.
 # exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
 # current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
 # sse_c = "file:media.key"                 # the key of objects that are encrypted with one of your own (SSE-C)

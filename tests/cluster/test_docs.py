@@ -29,5 +29,5 @@ def test_the_manifests_are_yaml():
 
 
 def test_the_job_script_is_bash():
-    script = re.search(r"```sh\n(.*?)```", TEXT, re.DOTALL)[1]
+    script = re.search(r"```sh\n(#!.*?)```", TEXT, re.DOTALL)[1]
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)

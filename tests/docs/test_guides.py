@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.process import free_port
 from tests.docs.pages import blocks
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
@@ -149,6 +150,22 @@ def test_hold_sources(shell, shop, media, tmp_path):
     assert "each setting read back as it was" in shell(undone.replace("undo ", "undo --yes "))
     shell(f"psql {shop} -c 'DELETE FROM social.logins'")
     assert not (tmp_path / "shop-hold.json").exists()
+
+
+def test_many_machines(shell, media, new):
+    """The first three blocks: the command, a scheduler, workers. SLURM and Kubernetes are looked at elsewhere."""
+    command, scheduler, workers = blocks("docs/guides/many-machines.md", "sh")[:3]
+    addresses = {
+        "10.0.0.1:8786": (address := f"127.0.0.1:{free_port()}"),
+        "--host 10.0.0.1 --port 8786": f"--host 127.0.0.1 --port {address.rpartition(':')[2]}",
+        "--nworkers 4": "--nworkers 1",
+        "/etc/moveout/credentials": os.environ["AWS_SHARED_CREDENTIALS_FILE"],
+        "/etc/moveout/config": os.environ["AWS_CONFIG_FILE"],
+        "s3://shop-media?profile=old": media,
+        "s3://bundles/media?profile=new": new().replace("?", "/media?"),
+    }
+    script = f"trap 'kill $(jobs -p)' EXIT\n{scheduler.strip()} &\n{workers.strip()} &\n{command}"
+    assert "Sealed, complete" in shell(script, addresses)
 
 
 class Parties:

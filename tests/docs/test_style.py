@@ -20,7 +20,7 @@ CHANGELOG_LINES = 80
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ")
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-_END = re.compile(r"[.!?:](?:[*\")]*)(?=\s|$)")
+_END = re.compile(r"[.!?](?:[*\")]*)(?=\s|$)")
 
 
 def paragraphs(text):
