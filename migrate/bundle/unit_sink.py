@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
+from exporters.errors import SourceError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import FileRecord
 from migrate.errors import MoveoutError, UsageError
@@ -82,6 +83,8 @@ class StoreSink:
                 yield cast("BinaryIO", file)
                 if file.broken is not None:
                     raise file.broken
+        except SourceError:
+            raise  # the location is not to blame
         except MoveoutError as exc:
             self.error = exc
             raise
