@@ -137,10 +137,10 @@ def run_plan(
 ) -> Planned:
     """Survey the sources, try out the way, and forecast."""
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
+    throttle = session.throttle(case.bwlimit if case else None)
     limits = case.limits if case else None
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         found = survey(sources, workers=workers)
-    throttle = session.throttle(case.bwlimit if case else None)
     locations = (case.bundle, case.transfer_to) if case else (None, None)
     bundle, destination = (_write_rate(p) if p else None for p in locations)
     verdict = forecast(
