@@ -24,6 +24,7 @@ import psycopg
 
 from exporters.bucket_api import Bucket
 from exporters.postgres import PostgresExporter
+from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.restore.postgres.restore import restore_database
@@ -71,6 +72,9 @@ class _NoBuckets:
     def bucket(self, url: str) -> Bucket:
         raise NotImplementedError(url)
 
+    def selection(self) -> Selection:
+        return EVERYTHING
+
 
 class Walk:
     """Notes the functions that are called while a row is on its way: ``calls`` by stage, in their order."""
@@ -89,7 +93,7 @@ class Walk:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]  # typeshed: None ends it (documentation of threading)
+            threading.setprofile(None)
 
     def _see(self, frame: FrameType, event: str, _argument: Any) -> None:
         if event not in {"call", "return"} or not frame.f_code.co_filename.startswith(str(_ROOT)):

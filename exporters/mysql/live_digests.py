@@ -11,7 +11,7 @@ from exporters.mysql.chunk_plan import cut
 from exporters.mysql.connection import Address
 from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.rows.chunk_export import tally_rows
+from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, Tally
 
 
@@ -39,7 +39,8 @@ def live_tables(
         found: dict[tuple[str, str], Tally] = {}
         with ThreadPoolExecutor(max(1, workers)) as pool:
             tallies = pool.map(
-                lambda item: session.feeds.use(lambda feed: tally_rows(feed, item[0], item[1], advance)), work
+                lambda item: session.feeds.use(lambda feed: digest_rows(feed, item[0], item[1], advance)),
+                work,
             )
             for (table, _), tally in zip(work, tallies, strict=True):
                 found["", table.name] = found.get(("", table.name), Tally()) + tally

@@ -10,7 +10,8 @@ from exporters.mysql.catalog import Table
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Address
 from exporters.mysql.consistent_snapshot import Session, hold
-from exporters.sql.blocks import WholeText
+from exporters.mysql.rows.row_feed import Feed
+from exporters.sql.blocks import LongRowText
 
 
 class MysqlRows:
@@ -36,9 +37,12 @@ class MysqlRows:
         """See ``LiveRows.each``."""
         del schema
         query = row_select(self._tables[name])
-        self._session.feeds.use(
-            lambda feed: feed.rows(query, take, lambda: WholeText(lambda text: take([text])))
-        )
+
+        def read(feed: Feed) -> None:
+            for rows in feed.rows(query):
+                take([b"".join(rows.pieces)] if isinstance(rows, LongRowText) else rows)
+
+        self._session.feeds.use(read)
 
 
 @contextmanager

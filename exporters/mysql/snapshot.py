@@ -11,7 +11,7 @@ from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import ONE_SESSION, Session
 from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.rows.chunk_export import export_rows, tally_rows
+from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
 from exporters.mysql.source_summary import Finished, summary
 from exporters.sql import snapshot_positions
@@ -61,12 +61,12 @@ class MysqlSnapshot:
             self._counting.begin()
         planned = self._planned[unit.spec["table"]]
         keys, begin = _keys(unit), stem(unit.spec)
-        copied = self._session.feeds.use(
+        chunk = self._session.feeds.use(
             lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=begin)
         )
-        facts = {"parts": [asdict(part) for part in copied.parts], "exact": list(copied.exact)}
-        facts["octets"] = dict(copied.octets)
-        return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
+        facts = {"parts": [asdict(part) for part in chunk.parts], "exact": list(chunk.exact)}
+        facts["octets"] = dict(chunk.octets)
+        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot, by reading and digesting them again."""
@@ -74,7 +74,7 @@ class MysqlSnapshot:
         if wanted is None or dict(wanted) != dict(done.unit.spec):
             return False
         table = self._planned[wanted["table"]].table
-        tally = self._session.feeds.use(lambda feed: tally_rows(feed, table, _keys(done.unit)))
+        tally = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
         return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.chunk_plan import Range, cut
+from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.sessions.connection import Address, parse_url
 from exporters.postgres.sessions.snapshot_session import hold
-from exporters.row_digest import Advance, Tally, tally_empty_rows
-from exporters.sql.blocks import tally_stream
+from exporters.row_digest import Advance, Tally
 
 
 def live_tables(
@@ -90,9 +89,8 @@ def _tally(
 ) -> Tally | str:
     """Return the tally of a chunk, or, where that is tolerated, why the table cannot be read."""
     try:
-        tally, said = tally_stream(partial(feeds.rows, table, pages), advance)
+        return digest_rows(feeds.rows(table, pages), advance, has_columns=bool(table.columns))
     except SourceError as exc:
         if not tolerant or type(exc) not in {SourceError, SourceNotAllowedError}:
             raise
         return str(exc)
-    return tally if table.columns else tally_empty_rows(said)

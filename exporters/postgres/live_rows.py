@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 
 from exporters.engine import Texts
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.rows.csv_lines import split_lines
 from exporters.postgres.sessions.connection import Address
 from exporters.postgres.sessions.snapshot_session import Session, hold
-from exporters.sql.blocks import WholeText, in_blocks
-from exporters.sql.row_text import split_lines
+from exporters.sql.blocks import LongRowText, in_blocks
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i
@@ -66,11 +65,12 @@ class PostgresRows:
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
         table = self._tables[schema, name]
-        in_blocks(
-            partial(self._feeds.rows, table, (0, None)),
-            lambda block: take(split_lines(block)),
-            lambda: WholeText(lambda text: take([text])),
-        )
+        with closing(self._feeds.rows(table, (0, None))) as source:
+            for block in in_blocks(source):
+                if isinstance(block, LongRowText):
+                    take([b"".join(block.pieces)])
+                elif isinstance(block, bytes):
+                    take(split_lines(block))
 
 
 @contextmanager

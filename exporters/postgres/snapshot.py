@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 from pyarrow import ArrowInvalid
 
@@ -13,11 +12,11 @@ from exporters.api import DoneUnit, Json, Outcome, Sink, SourceSummary, Unit
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.definitions.definition_files import Missing, write_schema
+from exporters.postgres.rows.chunk_export import export_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import Session
 from exporters.postgres.source_summary import Finished, summary
-from exporters.sql.chunk_export import copy_chunk
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.column_layout import Layout
 
@@ -80,22 +79,23 @@ class PostgresSnapshot:
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
-        first, last = unit.spec["range"]
-        rows = partial(self._feeds.rows, planned.table, (first, last))
+        pages = unit.spec["range"]
+        rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
         try:
-            copied = copy_chunk(rows, planned.layout, sink, stem(unit.spec))
+            chunk = export_rows(rows, planned.layout, sink, stem(unit.spec))
         except ArrowInvalid:
             if self.position["encoding"] != "UTF8":
                 raise
-            copied = copy_chunk(rows, planned.lenient, sink, stem(unit.spec))
+            rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
+            chunk = export_rows(rows, planned.lenient, sink, stem(unit.spec))
         facts = {
             "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
-            "parts": [asdict(part) for part in copied.parts],
-            "exact": list(copied.exact),
-            "octets": dict(copied.octets),
+            "parts": [asdict(part) for part in chunk.parts],
+            "exact": list(chunk.exact),
+            "octets": dict(chunk.octets),
         }
-        return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
+        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot; one scan of its pages at most."""

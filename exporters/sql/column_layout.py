@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.sql.arrow_to_text import CHARACTERS, ENCODING, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
+from exporters.sql.column_metadata import CHARACTERS, ENCODING, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
 from exporters.sql.column_types import Kind
 
 

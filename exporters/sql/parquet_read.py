@@ -1,4 +1,4 @@
-"""A table's Parquet parts as text again: for restore, and for the digest of what is really in the bundle."""
+"""A table's Parquet parts, read a few thousand rows at a time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.row_digest import Tally, tally_empty_rows, tally_pieces
-from exporters.sql.arrow_to_text import lines_of, names_of
-from exporters.sql.large_values.long_lines import line_pieces
+from exporters.sql.column_metadata import columns_in
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
-from exporters.sql.row_text import split_lines, tally_block
-from exporters.sql.text_codec.value_tokens import joined
 
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 8 * 2**20
@@ -29,7 +25,7 @@ _WHOLE_BYTES = 2**20
 
 def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
     """Return the table's own columns in the order of the text."""
-    return list(names_of(file.schema_arrow, generated=generated))
+    return [field.name for field in columns_in(file.schema_arrow, generated=generated)]
 
 
 class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
@@ -101,45 +97,6 @@ def _empty(data_type: pa.DataType) -> pa.Array:
     if isinstance(data_type, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(data_type, _empty(data_type.storage_type))
     return pa.array([b""], pa.binary()).cast(data_type)
-
-
-def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
-    """Yield text and number of rows, a few thousand rows at a time; the text of a long row in pieces, the last of which
-    has the row.
-    """
-    for some in rows_of(file):
-        if isinstance(some, LongRow):
-            yield from ((piece, 0) for piece in line_pieces(some, generated=generated))
-            yield b"\n", 1
-        else:
-            yield joined(lines_of(some, generated=generated)), some.num_rows
-
-
-def texts_of(file: Part) -> Iterator[list[bytes]]:
-    """Yield the lines of the rows, without their newlines, a few thousand at a time."""
-    for some in rows_of(file):
-        if isinstance(some, LongRow):
-            yield [b"".join(line_pieces(some))]
-        else:
-            yield split_lines(joined(lines_of(some)), some.num_rows)
-
-
-def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
-    """Return rows and digest of one part, from its values, those that the server computes included unless ``generated``
-    is False. ``rows`` counts only where there are no columns.
-
-    Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
-    """
-    part = open_part(file)
-    if not column_names(part, generated=generated):
-        return tally_empty_rows(rows)
-    found = Tally()
-    for some in rows_of(part):
-        if isinstance(some, LongRow):
-            found += tally_pieces(line_pieces(some, generated=generated))
-        else:
-            found += tally_block(joined(lines_of(some, generated=generated)))
-    return found
 
 
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from exporters.sql.arrow_to_text import ENCODING, EXACT_OF, OWN
-from exporters.sql.csv_to_arrow import is_utf8
+from exporters.sql.column_metadata import ENCODING, EXACT_OF, OWN
 from exporters.sql.parquet_read import Part, open_part
+from exporters.sql.value_codec import is_utf8
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader

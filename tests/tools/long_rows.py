@@ -5,9 +5,9 @@ from contextlib import contextmanager
 import pytest
 
 from exporters.mysql.rows import protocol_rows
-from exporters.postgres.rows import copy_feed, copy_stream
+from exporters.postgres.rows import copy_feed, copy_stream, long_lines
 from exporters.sql import chunk_export
-from exporters.sql.large_values import long_lines, long_values
+from exporters.sql.large_values import long_values
 from exporters.sqlite.rows import byte_counts, row_batches
 from exporters.sqlite.rows import long_rows as sqlite_long_rows
 
@@ -38,7 +38,9 @@ def short_long_rows():
 def long_rows():
     """Lend the list of rows that go by in pieces meanwhile."""
     found = []
-    real = chunk_export._Rows.add_long
+    real = chunk_export.ChunkExport.add_long
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk_export._Rows, "add_long", lambda self, row: (found.append(row), real(self, row)))
+        patch.setattr(
+            chunk_export.ChunkExport, "add_long", lambda self, row: (found.append(row), real(self, row))
+        )
         yield found

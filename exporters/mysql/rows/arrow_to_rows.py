@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.mysql.rows.row_columns import NULL, WIDE, value_at
-from exporters.sql.arrow_to_text import EXACT_OF, KIND, exact_text, sides_of
-from exporters.sql.csv_to_arrow import is_utf8
-from exporters.sql.row_text import values_of
+from exporters.mysql.rows.text_codec import CODECS
+from exporters.sql.binary_values import values_of
+from exporters.sql.column_metadata import EXACT_OF, KIND, sides_of
+from exporters.sql.value_codec import exact_text, is_utf8
 
 _DIRECT = b"hex"
 _SHORT = pa.array([bytes([size]) for size in range(NULL)], pa.binary())
@@ -38,8 +39,13 @@ def values_by_column(batch: pa.RecordBatch) -> Iterator[tuple[pa.Field, pa.Array
         direct = field.metadata[KIND] == _DIRECT
         yield (
             field,
-            values if direct else exact_text(field, values, None if side is None else batch.column(side)),
+            values if direct else field_text(field, values, None if side is None else batch.column(side)),
         )
+
+
+def field_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
+    """Return the text of every value of a part's column, as binary, NULL for NULL."""
+    return exact_text(CODECS[field.metadata[KIND].decode()], values, side)
 
 
 def _lengths(text: pa.Array) -> pa.Array:

@@ -1,9 +1,11 @@
 """One chunk of rows: packets from a session, Parquet parts out; and digests only, of what lives in a server.
 
-The text of a row is the payload of its packet, as it came: see ``render``.
+The text of a row is the payload of its packet, as it came: see ``arrow_to_rows``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,56 +16,61 @@ from exporters.mysql.catalog import Table
 from exporters.mysql.chunk_plan import Range, row_select
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import TOO_LONG
-from exporters.mysql.rows.long_rows import PayloadReader, payload_pieces
-from exporters.mysql.rows.row_columns import columns_of
+from exporters.mysql.rows.long_rows import payload_pieces, read_payload, text_type
+from exporters.mysql.rows.row_columns import columns_of, parse_columns
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, Tally, tally_texts
-from exporters.sql.blocks import OnColumns, OnLong, TallyText
-from exporters.sql.chunk_export import Copied, Rendering, copy_columns
+from exporters.sql.blocks import LongRowText, digest_long
+from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.column_layout import Layout
+from exporters.sql.parquet_write import PartWriter
 
 
-def export_rows(feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str) -> Copied:
-    """Export the rows of an interval. Raises ``SourceError``."""
-    return copy_columns(
-        lambda take, long: _read(feed, table, keys, take, long), layout, sink, stem, RENDERING
-    )
+def export_rows(
+    feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str
+) -> ExportedChunk:
+    """Export the rows of an interval into ``<stem>.parquet`` (and ``<stem>-1.parquet`` …). Raises ``SourceError``."""
+    types = [text_type(column.kind) for column in table.columns]
+    with PartWriter(layout, sink, stem) as parts:
+        chunk = ChunkExport(layout, parts, _PAYLOADS)
+        for rows in feed.rows(row_select(table, keys)):
+            if isinstance(rows, LongRowText):
+                chunk.add_long(rows)
+                continue
+            columns = columns_of(rows, types)
+            _check_lengths(table, columns)
+            parsed = parse_columns(columns, layout)
+            parsed = chunk.proved(
+                parsed,
+                rows,
+                lambda columns=columns: parse_columns(columns, layout, exactly=True),  # type: ignore[misc]
+            )
+            chunk.add(parsed, rows, sum(map(len, rows)))
+    return chunk.result()
 
 
-RENDERING = Rendering(texts_of, payload_pieces, PayloadReader)
-
-
-def tally_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
+def digest_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
     """Return rows and digest of an interval. Raises ``SourceError``."""
-    total = Tally()
-
-    def take(rows: list[bytes]) -> None:
-        add(tally_texts(rows), sum(map(len, rows)))
-
-    def add(found: Tally, size_bytes: int) -> None:
-        nonlocal total
-        total += found
+    digest = Tally()
+    for rows in feed.rows(row_select(table, keys)):
+        if isinstance(rows, LongRowText):
+            size_bytes, part = digest_long(rows)
+        else:
+            size_bytes, part = sum(map(len, rows)), tally_texts(rows)
+        digest += part
         if advance is not None:
-            advance(found.rows, size_bytes)
-
-    feed.rows(row_select(table, keys), take, lambda: TallyText(add))
-    return total
+            advance(part.rows, size_bytes)
+    return digest
 
 
-def _read(feed: Feed, table: Table, keys: Range, take: OnColumns, long: OnLong) -> int:
-    kinds = [column.kind for column in table.columns]
-    types = [pa.string() if kind.plain and not kind.direct else pa.binary() for kind in kinds]
-    charsets = [i for i, kind in enumerate(kinds) if kind.name == "charset"]
+def _check_lengths(table: Table, columns: Sequence[pa.Array]) -> None:
+    """Raise ``SourceError`` where a value did not come because the server's packets are too short for it."""
+    for column, texts in zip(table.columns, columns, strict=True):
+        if column.kind.name == "charset" and pc.any(pc.equal(texts, TOO_LONG.encode()), min_count=0).as_py():
+            raise SourceError(
+                f"{table.label}: a value of {column.name} is longer than the server's max_allowed_packet in UTF-8",
+                next_step="Raise max_allowed_packet on the server, then give the command again.",
+            )
 
-    def taken(rows: list[bytes]) -> None:
-        columns = columns_of(rows, types)
-        for i in charsets:
-            if pc.any(pc.equal(columns[i], TOO_LONG.encode()), min_count=0).as_py():
-                raise SourceError(
-                    f"{table.label}: a value of {table.columns[i].name} is longer than the server's max_allowed_packet"
-                    " in UTF-8",
-                    next_step="Raise max_allowed_packet on the server, then give the command again.",
-                )
-        take(columns, rows)
 
-    return feed.rows(row_select(table, keys), taken, long)
+_PAYLOADS = RowFormat(texts_of, payload_pieces, read_payload)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from exporters.mysql.identifiers import quote_literal
+from exporters.mysql.rows.text_codec import CODECS
 from exporters.sql.column_types import MAX_DECIMAL_DIGITS, Kind
 
 SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
@@ -120,18 +121,20 @@ def kind_of(sql_type: SqlType) -> Kind:
     name = sql_type.name
     if name in _INTEGERS:
         stored = _INTEGERS[name][sql_type.unsigned]
-        return Kind("int", stored, stored, expression=_plus_zero if "zerofill" in sql_type.full else str)
+        return Kind(
+            CODECS["int"], stored, stored, expression=_plus_zero if "zerofill" in sql_type.full else str
+        )
     if name in {"float", "double"}:
         stored = pa.float32() if name == "float" else pa.float64()
-        return Kind(f"mysql{name}", pa.string(), stored, compared=True, expression=_times_one)
+        return Kind(CODECS[f"mysql{name}"], pa.string(), stored, compared=True, expression=_times_one)
     if name in _BYTES:
-        return Kind("hex", pa.string(), pa.binary(), direct=True)
+        return Kind(CODECS["hex"], pa.string(), pa.binary(), direct=True)
     if name == "decimal":
         return _decimal(sql_type)
     if name == "enum" and not _labels_tell(sql_type):
-        return Kind("int", pa.uint16(), pa.uint16(), expression=_plus_zero)
+        return Kind(CODECS["int"], pa.uint16(), pa.uint16(), expression=_plus_zero)
     if name == "set" and not _labels_tell(sql_type):
-        return Kind("int", pa.uint64(), pa.uint64(), expression="CAST({} AS UNSIGNED)".format)
+        return Kind(CODECS["int"], pa.uint64(), pa.uint64(), expression="CAST({} AS UNSIGNED)".format)
     if name in _TEXTS or name == "json":
         return _text(sql_type)
     return _moment(sql_type) or _unknown()
@@ -163,38 +166,38 @@ def _decimal(sql_type: SqlType) -> Kind:
     if sql_type.precision > MAX_DECIMAL_DIGITS:
         return _characters(expression)
     stored = pa.decimal128(sql_type.precision, sql_type.scale)
-    return Kind("decimal", stored, stored, expression=expression)
+    return Kind(CODECS["decimal"], stored, stored, expression=expression)
 
 
 def _text(sql_type: SqlType) -> Kind:
     charset = sql_type.charset or "utf8mb4"
     if sql_type.name == "json" or (sql_type.json and charset in SAFE_CHARSETS):
         stored = pa.json_(pa.string())
-        return Kind("json", pa.string(), stored, plain=False, characters=True)
+        return Kind(CODECS["json"], pa.string(), stored, plain=False, characters=True)
     if charset in SAFE_CHARSETS:
         return _characters()
-    return replace(_characters(_checked(charset)), name="charset", compared=True)
+    return replace(_characters(_checked(charset)), codec=CODECS["charset"], compared=True)
 
 
 def _characters(expression: Callable[[str], str] = str) -> Kind:
     """What is kept as the server prints it."""
-    return Kind("text", pa.string(), pa.string(), plain=False, characters=True, expression=expression)
+    return Kind(CODECS["text"], pa.string(), pa.string(), plain=False, characters=True, expression=expression)
 
 
 def _moment(sql_type: SqlType) -> Kind | None:
     digits = sql_type.fraction
     if sql_type.name == "date":
-        return Kind("date", pa.date32(), pa.date32())
+        return Kind(CODECS["date"], pa.date32(), pa.date32())
     if sql_type.name == "datetime":
-        return Kind(f"datetime.{digits}", _MICROSECONDS, _MICROSECONDS)
+        return Kind(CODECS[f"datetime.{digits}"], _MICROSECONDS, _MICROSECONDS)
     if sql_type.name == "timestamp":
-        return Kind(f"utc.{digits}", _MICROSECONDS, _UTC)
+        return Kind(CODECS[f"utc.{digits}"], _MICROSECONDS, _UTC)
     if sql_type.name == "time":
-        return Kind(f"clock.{digits}", pa.time64("us"), pa.time64("us"))
+        return Kind(CODECS[f"clock.{digits}"], pa.time64("us"), pa.time64("us"))
     if sql_type.name == "year" and "2" not in sql_type.full:
-        return Kind("year", pa.int16(), pa.int16())
+        return Kind(CODECS["year"], pa.int16(), pa.int16())
     if sql_type.name == "bit":
-        return Kind("int", pa.uint64(), pa.uint64(), expression=_plus_zero)
+        return Kind(CODECS["int"], pa.uint64(), pa.uint64(), expression=_plus_zero)
     return None
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 from xxhash import xxh3_128
 
 from exporters.mysql.rows.arrow_to_rows import encoded_length, values_by_column
-from exporters.mysql.rows.row_columns import NULL, WIDE
-from exporters.sql.arrow_to_text import sides_of
+from exporters.mysql.rows.row_columns import NULL, WIDE, parse_columns
 from exporters.sql.column_layout import Column, Layout
-from exporters.sql.csv_to_arrow import parse_columns
+from exporters.sql.column_metadata import sides_of
+from exporters.sql.column_types import Kind
 from exporters.sql.large_values.long_values import (
     SHORT_BYTES,
     LongRow,
@@ -30,55 +30,38 @@ _IN_SIDE = "charset"
 """The kind whose bytes stand in the side column after a mark."""
 
 
-class PayloadReader:
-    """Takes the payload of one row. Its long values go to ``spool``."""
-
-    def __init__(self, layout: Layout, spool: Spool) -> None:
-        self._layout, self._spool = layout, spool
-        self._hash, self._size = xxh3_128(), 0
-        self._head = b""
-        self._values: list[_Value] = []
-        self._left = 0
-
-    def write(self, piece: bytes) -> None:
-        """Take more of it."""
-        self._hash.update(piece)
-        self._size += len(piece)
+def read_payload(pieces: Iterator[bytes], layout: Layout, spool: Spool) -> TypedRow:
+    """Read the payload of one row. Its long values go to ``spool``."""
+    hasher, size_bytes = xxh3_128(), 0
+    values: list[_Value] = []
+    head, left = b"", 0
+    for piece in pieces:
+        hasher.update(piece)
+        size_bytes += len(piece)
         at = 0
         while at < len(piece):
-            if self._left:
-                part = piece[at : at + self._left]
-                self._values[-1].write(part)
-                self._left -= len(part)
+            if left:
+                part = piece[at : at + left]
+                values[-1].write(part)
+                left -= len(part)
                 at += len(part)
-            else:
-                self._head += piece[at : at + 1]
-                at += 1
-                self._begin()
-
-    def _begin(self) -> None:
-        """Begin a value, once its length is there."""
-        first = self._head[0]
-        width = _WIDTHS.get(first, 0)
-        if len(self._head) <= width:
-            return
-        size = int.from_bytes(self._head[1:], "little") if width else first
-        column = self._layout.columns[len(self._values)]
-        null = first == NULL
-        self._values.append(_Value(column, None if null else size, self._spool))
-        self._left = 0 if null else size
-        self._head = b""
-
-    def close(self) -> TypedRow:
-        """Return what it was."""
-        columns = [pa.array([one.kept], _type_of(one.column)) for one in self._values]
-        typed = parse_columns(columns, self._layout)
-        values = ((one.spooled, one.is_side) for one in self._values)
-        return typed_row(typed, self._layout, values, self._hash.intdigest(), self._size)
+                continue
+            head += piece[at : at + 1]
+            at += 1
+            width = _WIDTHS.get(head[0], 0)
+            if len(head) > width:  # the value's length is there
+                size = int.from_bytes(head[1:], "little") if width else head[0]
+                null = head[0] == NULL
+                values.append(_Value(layout.columns[len(values)], None if null else size, spool))
+                head, left = b"", 0 if null else size
+    columns = [pa.array([value.kept], text_type(value.column.kind)) for value in values]
+    long = ((value.spooled, value.is_side) for value in values)
+    return typed_row(parse_columns(columns, layout), layout, long, hasher.intdigest(), size_bytes)
 
 
-def _type_of(column: Column) -> pa.DataType:
-    return pa.string() if column.kind.plain and not column.kind.direct else pa.binary()
+def text_type(kind: Kind) -> pa.DataType:
+    """Return as what the text of a column comes."""
+    return pa.string() if kind.plain and not kind.direct else pa.binary()
 
 
 @dataclass(slots=True)
@@ -121,7 +104,7 @@ class _Value:
 
 
 def payload_pieces(row: LongRow) -> Iterator[bytes]:
-    """Yield the text of a row; see ``render``."""
+    """Yield the text of a row, as ``arrow_to_rows`` says."""
     sides = sides_of(row.batch.schema)
     for one, text in values_by_column(row.batch):
         value = row.long.get(sides.get(one.name, "")) or row.long.get(one.name)

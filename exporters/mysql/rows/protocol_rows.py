@@ -14,7 +14,7 @@ from typing import Any, Final
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
 
-from exporters.sql.blocks import OnLong
+from exporters.sql.blocks import LongRowText
 from exporters.sql.large_values.long_values import LONG_BYTES
 
 BLOCK_BYTES = 2**20
@@ -55,9 +55,9 @@ class Wire:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def query(self, statement: str, on_long: OnLong) -> Iterator[list[bytes]]:
-        """Run a query and yield payloads of its rows, many at once; those of long rows go to ``on_long``. Raises
-        PyMySQL's errors, and ``EOFError`` at a broken line.
+    def query(self, statement: str) -> Iterator[list[bytes] | LongRowText]:
+        """Run a query and yield payloads of its rows, many at once; those of long rows in pieces. Raises PyMySQL's
+        errors, and ``EOFError`` at a broken line.
         """
         self._raw._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001  the one way to send without reading
         packets = _Packets(self._raw._rfile.readinto1)  # noqa: SLF001
@@ -66,7 +66,7 @@ class Wire:
         columns = int.from_bytes(head[1:3], "little") if head[0] == _TWO_BYTES else head[0]
         for _ in range(columns + 1):  # their definitions, and an EOF
             packets.one()
-        yield from packets.rows(on_long)
+        yield from packets.rows()
 
 
 def send(raw: Any, pieces: Iterable[bytes]) -> None:
@@ -102,7 +102,7 @@ class _Packets:
             if needed < _HEADER + _FULL:
                 return b"".join(pieces)
 
-    def rows(self, on_long: OnLong) -> Iterator[list[bytes]]:
+    def rows(self) -> Iterator[list[bytes] | LongRowText]:
         """Yield rows up to the EOF. Raises PyMySQL's error where the server ends with one."""
         size = 0
         while True:
@@ -116,16 +116,18 @@ class _Packets:
                 return
             needed = self._needed()
             if needed > _HEADER + LONG_BYTES:
-                self._long(on_long)
+                pieces = self._pieces()
+                yield LongRowText(pieces)
+                for _ in pieces:  # those that nobody has read
+                    pass
             elif size < BLOCK_BYTES and self._fill(needed) < SMALL_BYTES:
                 time.sleep(PAUSE_SECONDS)
             if size >= BLOCK_BYTES:
                 yield rows
                 self._rows, size = [], 0
 
-    def _long(self, on_long: OnLong) -> None:
-        """Hand over the payload of a row in pieces."""
-        text = on_long()
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the payload of a row."""
         size = _FULL
         while size == _FULL:
             while self._filled - self._position < _HEADER:
@@ -138,8 +140,7 @@ class _Packets:
                 piece = bytes(memoryview(self._buffer)[self._position : self._filled][:left])
                 self._position += len(piece)
                 left -= len(piece)
-                text.write(piece)
-        text.close()
+                yield piece
 
     def _walk(self) -> int:
         """Take all whole packets up to a long one; return how many bytes they are."""

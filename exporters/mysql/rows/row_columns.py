@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.errors import SourceError
+from exporters.sql.column_layout import Layout, Typed
+from exporters.sql.column_types import Kind
+from exporters.sql.value_codec import merged_sides, parse_exactly, split_utf8
 
 NULL = 0xFB
 WIDE = ((0xFC, 2), (0xFD, 3), (0xFE, 8))
@@ -110,3 +113,31 @@ def value_at(data: bytes, position: int) -> tuple[bytes | None, int]:
     start = position + 1 + width
     size = int.from_bytes(data[position + 1 : start], "little") if width else first
     return data[start : start + size], start + size
+
+
+def parse_columns(values: Sequence[pa.Array], layout: Layout, *, exactly: bool = False) -> Typed:
+    """Type columns of text. Only a column with a value that its type cannot hold goes the slow way; all do where
+    ``exactly`` says so.
+    """
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    for i, (column, raw) in enumerate(zip(layout.columns, values, strict=True)):
+        typed, side = _parse_text(column.kind, raw, exactly=exactly)
+        columns.append(typed)
+        if side is not None:
+            sides[i] = side.cast(layout.sides[i].type)
+    return Typed(tuple(columns), sides, len(values[0]))
+
+
+def _parse_text(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:
+    if kind.direct:
+        return raw, None
+    as_bytes = pa.types.is_binary(raw.type) and not pa.types.is_binary(kind.parsed)
+    text, bad = split_utf8(raw) if as_bytes else (raw, None)
+    if bad is None and not kind.compared and not exactly:
+        try:
+            return kind.codec.parse(text, kind.stored), None
+        except pa.ArrowInvalid:
+            pass
+    typed, side = parse_exactly(kind.codec, text, kind.stored)
+    return typed, merged_sides(side, bad)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -14,7 +13,9 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.rows.protocol_rows import Wire
 from exporters.mysql.rows.row_columns import value_at
-from exporters.sql.blocks import OnLong, WholeText
+from exporters.sql.blocks import LongRowText
+
+_Result = TypeVar("_Result")
 
 
 class Feed:
@@ -23,68 +24,33 @@ class Feed:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._wire = Wire(connection.raw)
+        self._unread: Iterator[list[bytes] | LongRowText] = iter(())
 
-    def rows(self, query: str, take: Callable[[list[bytes]], None], on_long: OnLong) -> int:
-        """Run a query; hand over payloads of its rows, some thousands at a time, those of long rows in pieces, and
-        return how many they were. Raises the driver's errors, and what ``take`` or ``on_long`` raises, after the rest
-        was read: the session stays usable.
+    def rows(self, query: str) -> Iterator[list[bytes] | LongRowText]:
+        """Run a query and yield payloads of its rows, some thousands at a time, those of long rows in pieces. Raises
+        the driver's errors.
         """
-        guard = _Guard()
-        for rows in self._wire.query(query, lambda: _Guarded(guard, on_long)):
-            guard.rows += len(rows)
-            guard.run(lambda rows=rows: take(rows))  # type: ignore[misc]
-        if guard.failed is not None:
-            raise guard.failed
-        return guard.rows
+        self._unread = self._wire.query(query)
+        return self._unread
+
+    def read_rest(self) -> None:
+        """Read what is left of the rows of the last query, so that the session can be used for another one."""
+        for _ in self._unread:
+            pass
 
     def value(self, query: str) -> bytes:
         """Return the one value of a query, which is not NULL."""
-        found: list[bytes] = []
-        self.rows(query, found.extend, lambda: WholeText(found.append))
-        value, _ = value_at(found[0], 0)
+        (row,) = [
+            b"".join(block.pieces) if isinstance(block, LongRowText) else block[0]
+            for block in self.rows(query)
+        ]
+        value, _ = value_at(row, 0)
         assert value is not None
         return value
 
     def close(self) -> None:
         """End the session."""
         self.connection.close()
-
-
-_Result = TypeVar("_Result")
-
-
-@dataclass(slots=True)
-class _Guard:
-    """Does things until one of them fails."""
-
-    rows: int = 0
-    failed: Exception | None = None
-
-    def run(self, work: Callable[[], _Result]) -> _Result | None:
-        if self.failed is not None:
-            return None
-        try:
-            return work()
-        except Exception as exc:
-            self.failed = exc
-            return None
-
-
-class _Guarded:
-    """Takes a long row under guard."""
-
-    def __init__(self, guard: _Guard, on_long: OnLong) -> None:
-        guard.rows += 1
-        self._guard = guard
-        self._text = guard.run(on_long)
-
-    def write(self, piece: bytes, /) -> None:
-        if (text := self._text) is not None:
-            self._guard.run(lambda: text.write(piece))
-
-    def close(self) -> None:
-        if self._text is not None:
-            self._guard.run(self._text.close)
 
 
 class Feeds:
@@ -115,11 +81,19 @@ class Feeds:
         return result
 
     def _settle(self, feed: Feed, *, alive: bool) -> None:
-        if alive:
+        if alive and self._is_read(feed):
             self._idle.put(feed)
             return
         self._alive -= 1
         feed.close()
+
+    def _is_read(self, feed: Feed) -> bool:
+        """Read what the work has left of its rows; tell whether the session can be used again."""
+        try:
+            feed.read_rest()
+        except DRIVER_ERRORS:
+            return False
+        return True
 
     def _take(self) -> Feed:
         while self._alive:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from exporters.sql.arrow_to_text import OWN
-from exporters.sql.row_text import split_lines
+from exporters.postgres.rows.csv_lines import split_lines
+from exporters.sql.column_metadata import OWN
 
 AS_STORED = frozenset({"UTF8", "SQL_ASCII"})
 """Encodings of databases whose text leaves as the bytes that are stored."""

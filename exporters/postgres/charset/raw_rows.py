@@ -7,57 +7,35 @@ on the same connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from exporters.postgres.charset.encodings import Codec
-from exporters.sql.arrow_to_text import OWN
-from exporters.sql.blocks import LongText, OnBlock, OnLong, Stream, in_blocks
-from exporters.sql.large_values.long_lines import LineCutter
+from exporters.postgres.rows.long_lines import LineCutter
+from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, in_blocks
+from exporters.sql.column_metadata import OWN
 from exporters.sql.large_values.long_values import Spool, Spooled, Writer
 
 _QUOTE = b'"'
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Blocks, and long rows, in their order."""
-
-    spool: Spool
-    blocks: list[tuple[Spooled, bool]] = field(default_factory=list)
-
-    def add(self, block: bytes) -> None:
-        self.blocks.append((self.spool.keep([block]), False))
-
-    def long(self) -> LongText:
-        return _LongRow(self, Writer(self.spool))
-
-
-@dataclass(frozen=True, slots=True)
-class _LongRow:
-    waiting: _Waiting
-    writer: Writer
-
-    def write(self, piece: bytes, /) -> None:
-        self.writer.write(piece)
-
-    def close(self) -> None:
-        self.waiting.blocks.append((self.writer.close(), True))
-
-
-def convert(stream: Stream, codec: Codec, on_block: OnBlock, on_long: OnLong) -> int:
-    """Hand the rows of a stream in the codec's encoding over as rows' texts; return how many it says they are."""
+def converted(source: RowBlocks, codec: Codec) -> RowBlocks:
+    """Yield the rows of a source in the codec's encoding as rows' texts."""
     with Spool() as spool:
-        waiting = _Waiting(spool)
-        said = in_blocks(stream, waiting.add, waiting.long)
-        for one, long in waiting.blocks:
-            if long:
-                text = on_long()
-                for piece in _line(one, codec):
-                    text.write(piece)
-                text.close()
+        waiting: list[tuple[Spooled, bool]] = []
+        sent = SentRows(0)
+        for block in in_blocks(source):
+            if isinstance(block, SentRows):
+                sent = block
+            elif isinstance(block, LongRowText):
+                waiting.append((spool.keep(block.pieces), True))
             else:
-                on_block(codec.lines(b"".join(one.pieces())))
-    return said
+                waiting.append((spool.keep([block]), False))
+        for text, is_long in waiting:
+            if is_long:
+                yield LongRowText(_line(text, codec))
+            else:
+                yield codec.lines(b"".join(text.pieces()))
+        yield sent
 
 
 @dataclass(slots=True)

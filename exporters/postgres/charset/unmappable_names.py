@@ -14,7 +14,7 @@ from exporters.api import Gap
 from exporters.postgres.charset.encodings import Codec, may_change
 from exporters.postgres.charset.server_conversion import asking, database_encoding
 from exporters.postgres.identifiers import quote_literal
-from exporters.sql.csv_to_arrow import is_utf8
+from exporters.sql.value_codec import is_utf8
 
 _NAMES = """
 SELECT * FROM (SELECT c.oid::int8 AS oid, c.relkind AS kind,

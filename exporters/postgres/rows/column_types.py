@@ -1,7 +1,7 @@
 """How each SQL type becomes an Arrow type: one ``Kind`` a column.
 
 A kind says what the CSV parser makes of the server's text (``parsed``), what stands in the Parquet file
-(``stored``), and, by its name, how the text is made again (``render``). The rule for values that a type
+(``stored``), and how the text is made again (``codec``). The rule for values that a type
 cannot hold is one for all kinds: the typed column is NULL there and the exact text stands in a side column.
 
 Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
@@ -25,9 +25,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from exporters.postgres.rows.text_codec import hstore, intervals, ranges, time_with_zone
+from exporters.postgres.rows.text_codec.codecs import codec_of, named
 from exporters.sql.column_types import MAX_DECIMAL_DIGITS, Kind
-from exporters.sql.text_codec import hstore, intervals, ranges, time_with_zone
-from exporters.sql.text_codec.nested_kinds import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +45,34 @@ class SqlType:
     fields: tuple[str, ...] = ()
 
 
-_TEXT = Kind("text", pa.string(), pa.string(), plain=False)
-_BYTES_TEXT = Kind("text", pa.binary(), pa.binary(), plain=False)
-_FLOAT4 = Kind("float4", pa.string(), pa.float32(), compared=True, expression="{}::pg_catalog.float8".format)
+_TEXT = Kind(codec_of("text"), pa.string(), pa.string(), plain=False)
+_BYTES_TEXT = Kind(codec_of("text"), pa.binary(), pa.binary(), plain=False)
+_FLOAT4 = Kind(
+    codec_of("float4"), pa.string(), pa.float32(), compared=True, expression="{}::pg_catalog.float8".format
+)
 
 _SIMPLE: Mapping[str, Kind] = {
-    "bool": Kind("bool", pa.bool_(), pa.bool_()),
-    "int2": Kind("int", pa.int16(), pa.int16()),
-    "int4": Kind("int", pa.int32(), pa.int32()),
-    "int8": Kind("int", pa.int64(), pa.int64()),
-    "oid": Kind("int", pa.uint32(), pa.uint32()),
+    "bool": Kind(codec_of("bool"), pa.bool_(), pa.bool_()),
+    "int2": Kind(codec_of("int"), pa.int16(), pa.int16()),
+    "int4": Kind(codec_of("int"), pa.int32(), pa.int32()),
+    "int8": Kind(codec_of("int"), pa.int64(), pa.int64()),
+    "oid": Kind(codec_of("int"), pa.uint32(), pa.uint32()),
     "float4": _FLOAT4,
-    "float8": Kind("float8", pa.string(), pa.float64(), compared=True),
-    "bytea": Kind("bytes", pa.string(), pa.binary()),
-    "date": Kind("date", pa.date32(), pa.date32()),
-    "timestamp": Kind("timestamp", pa.timestamp("us"), pa.timestamp("us")),
-    "timestamptz": Kind("timestamptz", pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
-    "time": Kind("time", pa.time64("us"), pa.time64("us")),
-    "uuid": Kind("uuid", pa.string(), pa.uuid()),
-    "timetz": Kind("timetz", pa.string(), time_with_zone.STORED, compared=True),
-    "interval": Kind("interval", pa.string(), intervals.STORED, compared=True),
+    "float8": Kind(codec_of("float8"), pa.string(), pa.float64(), compared=True),
+    "bytea": Kind(codec_of("bytes"), pa.string(), pa.binary()),
+    "date": Kind(codec_of("date"), pa.date32(), pa.date32()),
+    "timestamp": Kind(codec_of("timestamp"), pa.timestamp("us"), pa.timestamp("us")),
+    "timestamptz": Kind(codec_of("timestamptz"), pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
+    "time": Kind(codec_of("time"), pa.time64("us"), pa.time64("us")),
+    "uuid": Kind(codec_of("uuid"), pa.string(), pa.uuid()),
+    "timetz": Kind(codec_of("timetz"), pa.string(), time_with_zone.STORED, compared=True),
+    "interval": Kind(codec_of("interval"), pa.string(), intervals.STORED, compared=True),
     **{
-        f"_{name}": Kind(f"{name}list", pa.string(), pa.list_(element), compared=True, plain=False)
+        f"_{name}": Kind(codec_of(f"{name}list"), pa.string(), pa.list_(element), compared=True, plain=False)
         for name, element in {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}.items()
     },
-    "json": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
-    "jsonb": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
+    "json": Kind(codec_of("json"), pa.string(), pa.json_(pa.string()), plain=False),
+    "jsonb": Kind(codec_of("json"), pa.string(), pa.json_(pa.string()), plain=False),
 }
 
 
@@ -92,7 +94,11 @@ def _kind_of(sql_type: SqlType, *, utf8: bool) -> Kind:
     if not utf8:
         return _BYTES_TEXT
     made = _made_of_others(sql_type, _MAX_DEPTH)
-    return _TEXT if made is None else Kind(made.kind, pa.string(), made.stored, compared=True, plain=False)
+    return (
+        _TEXT
+        if made is None
+        else Kind(codec_of(made.kind), pa.string(), made.stored, compared=True, plain=False)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +160,4 @@ def _numeric(modifier: int) -> Kind | None:
     if precision > MAX_DECIMAL_DIGITS or not 0 <= scale <= precision:
         return None
     decimal = pa.decimal128(precision, scale)
-    return Kind("decimal", decimal, decimal)
+    return Kind(codec_of("decimal"), decimal, decimal)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -22,7 +21,7 @@ from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.charset.encodings import Codec, may_change
-from exporters.postgres.charset.raw_rows import convert
+from exporters.postgres.charset.raw_rows import converted
 from exporters.postgres.charset.server_conversion import (
     conversions,
     is_unconvertible,
@@ -32,6 +31,7 @@ from exporters.postgres.charset.server_conversion import (
 from exporters.postgres.chunk_plan import Range, canonical_select, changing, longest_query
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_stream import copy_stream
+from exporters.postgres.rows.csv_lines import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
     UNHURRIED,
@@ -43,10 +43,8 @@ from exporters.postgres.sessions.connection import (
 from exporters.postgres.sessions.session_settings import Manners, explained
 from exporters.postgres.sessions.snapshot_session import Session
 from exporters.postgres.sessions.snapshot_transaction import Transaction
-from exporters.sql.blocks import OnBlock, OnLong
-from exporters.sql.csv_lines import csv_values
+from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, text_of
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
-from exporters.sql.row_text import split_lines
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -59,15 +57,15 @@ first one: a small table has no other.
 
 
 class Feed(Protocol):
-    """A connection. One thread at a time."""
+    """A connection. One thread at a time, and one COPY."""
 
-    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
-        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding; return the number of rows that the server says it
-        sent. With ``on_long`` long rows go there, at some cost for all others.
+    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
+        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding, and yield its rows. With ``long`` long rows come
+        in pieces, at some cost for all others.
         """
         ...
 
-    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
+    def copy_table(self, table: str, encoding: str) -> RowBlocks:
         """Do the same for ``COPY table TO STDOUT``, which is not planned; ``table`` may have a list of columns."""
         ...
 
@@ -81,11 +79,12 @@ class Feed(Protocol):
 
 
 class AsyncpgFeed:
-    """Blocks of up to what one read of the socket brings."""
+    """Blocks of up to what one read of the socket brings. The loop runs only while more is waited for."""
 
     def __init__(self, address: Address, options: dict[str, Any], timeouts: str) -> None:
         self._where = address.url
         self._loop = asyncio.new_event_loop()
+        self._copying: asyncio.Task[str] | None = None
         try:
             self._connection = self._loop.run_until_complete(self._open(options, timeouts))
         except BaseException:
@@ -103,44 +102,51 @@ class AsyncpgFeed:
             raise
         return connection
 
-    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
         """See ``Feed``."""
-        if on_long is not None:
-            return self._copy_long(_statement(query, encoding), on_block, on_long)
-        failed: list[Exception] = []
-        first = True
+        try:
+            yield from self._long_rows(_statement(query, encoding)) if long else self._rows(query, encoding)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
 
-        async def take(block: bytes) -> None:
-            nonlocal first
+    def copy_table(self, table: str, encoding: str) -> RowBlocks:
+        """See ``Feed``."""
+        try:
+            yield from self._long_rows(_statement_of(table, encoding))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
+
+    def _rows(self, query: str, encoding: str) -> RowBlocks:
+        arrived: list[bytes | bytearray] = []
+
+        async def keep(block: bytes | bytearray) -> None:
+            arrived.append(block)
+            self._loop.stop()
+
+        async def copy() -> str:
             try:
-                on_block(block)
+                status: str = await self._connection.copy_from_query(
+                    query, output=keep, format="csv", encoding=encoding
+                )
+            finally:
+                self._loop.stop()
+            return status
+
+        task = self._copying = self._loop.create_task(copy())
+        first = True
+        while arrived or not task.done():
+            for block in arrived:
+                yield block
                 if not first:
                     _pause(len(block))
                 first = False
-            except Exception as exc:  # asyncpg would wrap the cancellation around it
-                failed.append(exc)
-                raise
+            arrived.clear()
+            if not task.done():
+                self._loop.run_forever()
+        yield SentRows(int(task.result().rpartition(" ")[2]))
 
-        task = self._connection.copy_from_query(query, output=take, format="csv", encoding=encoding)
-        try:
-            status = self._loop.run_until_complete(task)
-        except Exception as exc:
-            if failed:
-                raise failed[0] from None
-            if isinstance(exc, DRIVER_ERRORS):
-                raise translate(exc, self._where) from exc
-            raise
-        return int(status.rpartition(" ")[2])
-
-    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
-        """See ``Feed``."""
-        return self._copy_long(_statement_of(table, encoding), on_block, on_long)
-
-    def _copy_long(self, statement: str, on_block: OnBlock, on_long: OnLong) -> int:
-        try:
-            return self._loop.run_until_complete(copy_stream(self._connection, statement, on_block, on_long))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
+    def _long_rows(self, statement: str) -> RowBlocks:
+        return copy_stream(self._connection, self._loop, statement)
 
     def execute(self, statements: str) -> None:
         """See ``Feed``."""
@@ -151,10 +157,17 @@ class AsyncpgFeed:
 
     def close(self) -> None:
         """See ``Feed``."""
-        if not self._loop.is_closed():
-            self._connection.terminate()
-            self._loop.run_until_complete(asyncio.sleep(0))
-            self._loop.close()
+        if self._loop.is_closed():
+            return
+        self._connection.terminate()
+        task = self._copying
+        while task is not None and not task.done():  # nobody has read the rest
+            self._loop.run_forever()
+        with suppress(Exception):
+            if task is not None:
+                task.result()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
 
 
 class PsycopgFeed:
@@ -165,24 +178,24 @@ class PsycopgFeed:
         self._connection = connect(address, manners.application)
         self._connection.execute(manners.timeouts().encode())
 
-    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
         """See ``Feed``. libpq holds a whole row all the same."""
-        return self._copy(_statement(query, encoding), on_block, on_long)
+        return self._copy(_statement(query, encoding), long=long)
 
-    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
+    def copy_table(self, table: str, encoding: str) -> RowBlocks:
         """See ``Feed``."""
-        return self._copy(_statement_of(table, encoding), on_block, on_long)
+        return self._copy(_statement_of(table, encoding), long=True)
 
-    def _copy(self, statement: str, on_block: OnBlock, on_long: OnLong | None) -> int:
+    def _copy(self, statement: str, *, long: bool) -> RowBlocks:
         try:
             with self._connection.cursor() as cursor:
                 with cursor.copy(statement.encode()) as copy:
                     for row in copy:
-                        if on_long is not None and len(row) > LONG_BYTES:
-                            _in_pieces(row, on_long)
+                        if long and len(row) > LONG_BYTES:
+                            yield LongRowText(_pieces(row))
                         else:
-                            on_block(bytes(row))
-                return cursor.rowcount
+                            yield bytes(row)
+                yield SentRows(cursor.rowcount)
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
@@ -212,12 +225,11 @@ def _statement_of(table: str, encoding: str) -> str:
     return f"COPY {table} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
 
 
-def _in_pieces(row: Buffer, on_long: OnLong) -> None:
-    text = on_long()
-    with memoryview(row)[:-1] as view:
-        for start in range(0, len(view), PIECE_BYTES):
-            text.write(bytes(view[start : start + PIECE_BYTES]))
-    text.close()
+def _pieces(row: Buffer) -> Iterator[bytes]:
+    """Yield a line in pieces, without the newline at its end."""
+    view = memoryview(row)[:-1]
+    for start in range(0, len(view), PIECE_BYTES):
+        yield bytes(view[start : start + PIECE_BYTES])
 
 
 def copy_encoding(database: str) -> str:
@@ -252,40 +264,29 @@ class Feeds:
 
     def numbers(self, query: str) -> list[int]:
         """Run a query for one row of numbers."""
-        pieces: list[bytes] = []
-        self.copy(query, pieces.append)
-        return [int(number) for number in b"".join(pieces).split(b",")]
+        return [int(number) for number in text_of(self.copy(query)).split(b",")]
 
-    def rows(self, table: Table, pages: Range, on_block: OnBlock, on_long: OnLong) -> int:
-        """Read a chunk's rows; return how many the server says they are. Whether some may be long is asked first, and
-        in some encodings, whether their text comes through UTF-8 as it is.
+    def rows(self, table: Table, pages: Range) -> RowBlocks:
+        """Yield a chunk's rows. Whether some may be long is asked first, and in some encodings, whether their text
+        comes through UTF-8 as it is.
         """
         if table.oid == large_objects.OID:
-            return self.copy(f"{large_objects.SELECT} {table.condition}", on_block)
+            return self.copy(f"{large_objects.SELECT} {table.condition}")
         if table.refusal:
-            return self._unplanned_rows(table, on_block, on_long)
+            return self._unplanned_rows(table)
         asked = longest_query(table, pages)
         long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
         query = canonical_select(table, pages)
         if not may_change(self._encoding) or not self._changes(table, pages):
-            return self.copy(query, on_block, on_long if long else None)
+            return self.copy(query, long=long)
+        return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
 
-        def as_stored(take: OnBlock, take_long: OnLong) -> int:
-            return self.copy(query, take, take_long if long else None, encoding=self._encoding)
-
-        return convert(as_stored, self._codec, on_block, on_long)
-
-    def _unplanned_rows(self, table: Table, on_block: OnBlock, on_long: OnLong) -> int:
+    def _unplanned_rows(self, table: Table) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
-        take, take_long = as_selected(table, on_block, on_long)
-
-        def read(take: OnBlock, take_long: OnLong, encoding: str = copy_encoding(self._encoding)) -> int:
-            with self._lent() as (feed, transaction):
-                return transaction.run(lambda: feed.copy_table(copied(table), encoding, take, take_long))
-
-        if not may_change(self._encoding):
-            return read(take, take_long)
-        return convert(partial(read, encoding=self._encoding), self._codec, take, take_long)
+        changes = may_change(self._encoding)
+        encoding = self._encoding if changes else copy_encoding(self._encoding)
+        rows = self._copied(lambda feed: feed.copy_table(copied(table), encoding))
+        return as_selected(table, converted(rows, self._codec) if changes else rows)
 
     def _changes(self, table: Table, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""
@@ -301,27 +302,28 @@ class Feeds:
 
     def _conversions(self, codes: Sequence[bytes]) -> Sequence[tuple[bytes, bool]] | bytes:
         """See ``encodings.Ask``."""
-        pieces: list[bytes] = []
         query = conversions(codes, self._encoding)
         with self._lent() as (feed, transaction):
             transaction.run(lambda: feed.execute("SAVEPOINT moveout"))
             try:
-                feed.copy(query, "UTF8", pieces.append)
+                lines = text_of(feed.copy(query, "UTF8"))
             except SourceError as exc:
                 if not is_unconvertible(exc):
                     raise
                 feed.execute("ROLLBACK TO SAVEPOINT moveout; RELEASE SAVEPOINT moveout")
                 return refused(exc)
             feed.execute("RELEASE SAVEPOINT moveout")
-        return read_conversions(map(csv_values, split_lines(b"".join(pieces))))
+        return read_conversions(map(csv_values, split_lines(lines)))
 
-    def copy(
-        self, query: str, on_block: OnBlock, on_long: OnLong | None = None, *, encoding: str | None = None
-    ) -> int:
-        """Run one COPY on an idle feed, in UTF-8 unless it is said; a feed that failed is not used again."""
-        wanted = encoding or copy_encoding(self._encoding)
+    def copy(self, query: str, *, long: bool = False, encoding: str | None = None) -> RowBlocks:
+        """Run one COPY on an idle feed, in UTF-8 unless it is said."""
+        name = encoding or copy_encoding(self._encoding)
+        return self._copied(lambda feed: feed.copy(query, name, long=long))
+
+    def _copied(self, copy: Callable[[Feed], RowBlocks]) -> RowBlocks:
+        """Yield the rows of one COPY; a feed that failed, or whose rows were not all read, is not used again."""
         with self._lent() as (feed, transaction):
-            return transaction.run(lambda: feed.copy(query, wanted, on_block, on_long))
+            yield from transaction.rows(lambda: copy(feed))
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Feed, Transaction]]:

@@ -7,11 +7,12 @@ asyncpg has logged in, and collects a row before it hands it over; so for one CO
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from asyncpg.exceptions import PostgresError
 
-from exporters.sql.blocks import LongText, OnBlock, OnLong
+from exporters.sql.blocks import LongRowText, RowBlocks, SentRows
 from exporters.sql.large_values.long_values import LONG_BYTES
 
 _DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
@@ -21,109 +22,127 @@ _LENGTH = 4
 _READ_BYTES = 2**20
 
 
-class CopyStream(asyncio.BufferedProtocol):
-    """Reads what one COPY sends; ``done`` is set once the server is ready for the next query, or the line broke."""
+class _Received(asyncio.BufferedProtocol):
+    """What has arrived on a connection and was not taken yet. The loop runs only while more is waited for."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_block: OnBlock, on_long: OnLong) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
-        self.rows = 0
-        self._on_block, self._on_long = on_block, on_long
-        self._buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
-        self._filled = 0
-        self._row: LongText | None = None
-        self._left = 0
-        self._error: BaseException | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
+        self.size = 0
+        self._lost: BaseException | None = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend room for what arrives."""
         del sizehint
-        return memoryview(self._buffer)[self._filled :]
+        return memoryview(self.buffer)[self.size :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has arrived."""
-        if self.done.done():
-            return
-        self._filled += nbytes
-        try:
-            self._take()
-        except BaseException as exc:
-            self.done.set_exception(exc)
+        """See ``asyncio.BufferedProtocol``."""
+        self.size += nbytes
+        self._loop.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.BaseProtocol``."""
-        if not self.done.done():
-            self.done.set_exception(exc or ConnectionResetError("the server closed the connection"))
+        self._lost = exc or ConnectionResetError("the server closed the connection")
+        self._loop.stop()
 
-    def _take(self) -> None:
-        lines: list[bytes] = []
-        at = 0
-        with memoryview(self._buffer) as view:
-            while True:
-                if self._row is not None:
-                    if at == self._filled:
-                        break
-                    at += self._go_on(self._row, view[at : self._filled])
-                    continue
-                if self._filled - at < _HEAD:
-                    break
-                kind, size = view[at], int.from_bytes(view[at + 1 : at + _HEAD], "big") - _LENGTH
-                if kind == _DATA and size > LONG_BYTES:
-                    self._hand_over(lines)
-                    at += _HEAD
-                    self._row, self._left = self._on_long(), size
-                    continue
-                if self._filled - at < _HEAD + size:
-                    break
-                body = bytes(view[at + _HEAD : at + _HEAD + size])
-                at += _HEAD + size
-                if kind == _DATA:
-                    lines.append(body)
-                else:
-                    self._message(kind, body)
-        self._hand_over(lines)
-        if at:
-            rest = self._buffer[at : self._filled]
-            self._buffer[: len(rest)] = rest
-            self._filled = len(rest)
+    def wait(self) -> None:
+        """Wait for more. Raises ``OSError`` where the connection is lost."""
+        if self._lost is not None:
+            raise self._lost
+        before = self.size
+        self._loop.run_forever()
+        if self.size == before and self._lost is not None:
+            raise self._lost
 
-    def _go_on(self, row: LongText, view: memoryview) -> int:
-        """Hand over more of a long row; return how much."""
-        piece = view[: self._left]
-        self._left -= len(piece)
-        if self._left:
-            row.write(bytes(piece))
-        else:
-            row.write(bytes(piece[:-1]))  # without the newline
-            row.close()
-            self._row = None
-        return len(piece)
-
-    def _hand_over(self, lines: list[bytes]) -> None:
-        if lines:
-            self._on_block(b"".join(lines))
-            lines.clear()
-
-    def _message(self, kind: int, body: bytes) -> None:
-        if kind == _COMPLETE:
-            self.rows = int(body[:-1].rpartition(b" ")[2])
-        elif kind == _ERROR:
-            fields = [part.decode(errors="replace") for part in body.split(b"\0") if part]
-            self._error = PostgresError.new({one[0]: one[1:] for one in fields})
-        elif kind == _READY and self._error is not None:
-            self.done.set_exception(self._error)
-        elif kind == _READY:
-            self.done.set_result(None)
+    def drop(self, size: int) -> None:
+        """Forget what was taken from the beginning."""
+        rest = self.buffer[size : self.size]
+        self.buffer[: len(rest)] = rest
+        self.size = len(rest)
 
 
-async def copy_stream(connection: Any, statement: str, on_block: OnBlock, on_long: OnLong) -> int:
-    """Run a COPY to the client on an asyncpg connection; return how many rows the server says they are."""
+def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str) -> RowBlocks:
+    """Run a COPY to the client on an asyncpg connection, and yield its rows. Raises ``PostgresError``, ``OSError``."""
     transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
-    stream = CopyStream(asyncio.get_running_loop(), on_block, on_long)
-    transport.set_protocol(stream)
+    received = _Received(loop)
+    transport.set_protocol(received)
     try:
         query = statement.encode() + b"\0"
         transport.write(b"Q" + (len(query) + _LENGTH).to_bytes(_LENGTH, "big") + query)
-        await stream.done
+        yield from _rows(received)
     finally:
         transport.set_protocol(usual)
-    return stream.rows
+
+
+def _rows(received: _Received) -> RowBlocks:
+    """Yield the rows of one COPY, until the server is ready for the next query."""
+    error: BaseException | None = None
+    while True:
+        lines, messages, taken = _whole_messages(received)
+        received.drop(taken)
+        if lines:
+            yield b"".join(lines)
+        if _COMPLETE in messages:
+            yield SentRows(int(messages[_COMPLETE][:-1].rpartition(b" ")[2]))
+        if _ERROR in messages:
+            error = _error(messages[_ERROR])
+        if _READY in messages:
+            if error is not None:
+                raise error
+            return
+        size = _long_row_bytes(received)
+        if size:
+            received.drop(_HEAD)
+            pieces = _pieces(received, size)
+            yield LongRowText(pieces)
+            for _ in pieces:
+                pass
+        elif not taken:
+            received.wait()
+
+
+def _error(body: bytes) -> BaseException:
+    fields = [part.decode(errors="replace") for part in body.split(b"\0") if part]
+    error: BaseException = PostgresError.new({field[0]: field[1:] for field in fields})
+    return error
+
+
+def _whole_messages(received: _Received) -> tuple[list[bytes], dict[int, bytes], int]:
+    """Return the lines that have arrived up to a long one, the other messages by kind, and the bytes that all of them
+    take.
+    """
+    lines: list[bytes] = []
+    messages: dict[int, bytes] = {}
+    at = 0
+    with memoryview(received.buffer)[: received.size] as view:
+        while len(view) - at >= _HEAD:
+            kind, size = view[at], int.from_bytes(view[at + 1 : at + _HEAD], "big") - _LENGTH
+            begin, end = at + _HEAD, at + _HEAD + size
+            if end > len(view) or (kind == _DATA and size > LONG_BYTES):
+                break
+            if kind == _DATA:
+                lines.append(bytes(view[begin:end]))
+            else:
+                messages[kind] = bytes(view[begin:end])
+            at = end
+    return lines, messages, at
+
+
+def _long_row_bytes(received: _Received) -> int:
+    """Return the length of the long row whose message comes next, 0 where there is none."""
+    if received.size < _HEAD or received.buffer[0] != _DATA:
+        return 0
+    size = int.from_bytes(received.buffer[1:_HEAD], "big") - _LENGTH
+    return size if size > LONG_BYTES else 0
+
+
+def _pieces(received: _Received, left: int) -> Iterator[bytes]:
+    """Yield the line of so many bytes that arrives, without the newline at its end."""
+    while left:
+        if not received.size:
+            received.wait()
+        piece = bytes(received.buffer[: min(left, received.size)])
+        received.drop(len(piece))
+        left -= len(piece)
+        yield piece if left else piece[:-1]

@@ -18,10 +18,10 @@ import pyarrow as pa
 from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, Table
 from exporters.postgres.errors import in_one_line
 from exporters.postgres.identifiers import quote_name
+from exporters.postgres.rows.csv_lines import split_lines
+from exporters.postgres.rows.text_codec.float_text import float_text
 from exporters.postgres.sessions.snapshot_transaction import NOT_FOUND
-from exporters.sql.blocks import LongText, OnBlock, OnLong, WholeText
-from exporters.sql.row_text import split_lines
-from exporters.sql.text_codec.float_text import float_text
+from exporters.sql.blocks import LongRowText, RowBlocks, SentRows
 
 _INDEXES = "SELECT indrelid::int8 FROM pg_catalog.pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL"
 _STATISTICS = "SELECT stxrelid::int8 FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL"
@@ -96,27 +96,19 @@ _FIELD = re.compile(rb'(?:"(?:[^"]|"")*"|[^,])*')
 """A value as it stands in a line of CSV."""
 
 
-def as_selected(table: Table, on_block: OnBlock, on_long: OnLong) -> tuple[OnBlock, OnLong]:
-    """Return takers of rows as COPY writes them that hand them on as the canonical query writes them: ``real`` as the
-    ``double precision`` that it is.
+def as_selected(table: Table, source: RowBlocks) -> RowBlocks:
+    """Yield rows as COPY writes them as the canonical query writes them: ``real`` as the ``double precision`` that it
+    is.
     """
     numbers = [number for number, column in enumerate(table.columns) if column.kind.name == "float4"]
-    if not numbers:
-        return on_block, on_long
-
-    def take(block: bytes) -> None:
-        on_block(_widened(block, numbers))
-
-    def take_long() -> LongText:
-        return WholeText(lambda text: _hand_on(_widened(text, numbers), on_long))
-
-    return take, take_long
-
-
-def _hand_on(text: bytes, on_long: OnLong) -> None:
-    row = on_long()
-    row.write(text.removesuffix(b"\n"))
-    row.close()
+    for block in source:
+        if not numbers or isinstance(block, SentRows):
+            yield block
+        elif isinstance(block, LongRowText):
+            line = _widened(b"".join(block.pieces) + b"\n", numbers)
+            yield LongRowText(iter([line.removesuffix(b"\n")]))
+        else:
+            yield _widened(bytes(block), numbers)
 
 
 def _widened(block: bytes, numbers: Sequence[int]) -> bytes:

@@ -4,7 +4,7 @@ not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA
@@ -37,17 +37,38 @@ class Transaction:
         """Return what ``query()`` does within the snapshot. It is called again, with all schemas in sight, where a
         name without a schema was not found; no later query sees them.
         """
-        if not self._begun or self._queries >= QUERIES:
-            self._begin()
-        self._queries += 1
+        self._count_query()
         try:
             return query()
         except Exception as exc:
             if sqlstate(exc) not in NOT_FOUND:
                 raise
+        self._search_every_schema()
+        return query()
+
+    def rows(self, query: Callable[[], Iterator[Found]]) -> Iterator[Found]:
+        """Yield what ``query()`` yields within the snapshot; see ``run``."""
+        self._count_query()
+        try:
+            yield from query()
+        except Exception as exc:
+            if sqlstate(exc) not in NOT_FOUND:
+                raise
+        else:
+            return
+        self._search_every_schema()
+        yield from query()
+
+    def _count_query(self) -> None:
+        """Begin a transaction, if there is none or it had enough queries."""
+        if not self._begun or self._queries >= QUERIES:
+            self._begin()
+        self._queries += 1
+
+    def _search_every_schema(self) -> None:
+        """Begin a transaction for one query."""
         self._begin(SEARCH_EVERY_SCHEMA)
         self._queries = QUERIES
-        return query()
 
     def _begin(self, *settings: str) -> None:
         leave = ["ROLLBACK"] * self._begun

@@ -9,7 +9,7 @@ from exporters.errors import SourceError
 from exporters.mysql.rows import protocol_rows
 from exporters.mysql.rows.protocol_rows import _Packets
 from exporters.mysql.rows.row_columns import columns_of, value_at
-from exporters.sql.blocks import WholeText
+from exporters.sql.blocks import LongRowText
 
 EOF = b"\xfe\0\0\x02\0"
 
@@ -65,7 +65,10 @@ def rows_of(
     data = b"".join(packets(b"".join(map(length_encoded, row))) for row in table) + packets(EOF)
     found = []
     long: list[bytes] = []
-    for rows in _Packets(reader(data, pieces)).rows(lambda: WholeText(long.append)):
+    for rows in _Packets(reader(data, pieces)).rows():
+        if isinstance(rows, LongRowText):
+            long.append(b"".join(rows.pieces))
+            continue
         columns = columns_of(rows, [pa.binary()] * len(table[0]))
         sent = table[len(found) : len(found) + len(rows)]
         assert rows == [b"".join(map(length_encoded, row)) for row in sent]
@@ -121,7 +124,7 @@ def test_a_value_alone_is_found():
 def test_a_broken_line_is_told():
     data = packets(length_encoded(b"x"))
     with pytest.raises(EOFError, match="middle of the rows"):
-        list(_Packets(reader(data, [100])).rows(lambda: WholeText(print)))
+        list(_Packets(reader(data, [100])).rows())
 
 
 def test_rows_of_another_table_are_not_taken_for_ours():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporters.postgres.rows.text_codec.codecs import apart, codec_of, named
 from exporters.postgres.sessions.connection import connect, parse_url
-from exporters.sql.csv_to_arrow import split
-from exporters.sql.text_codec.nested_kinds import apart, named
+from exporters.sql.value_codec import parse_exactly
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import fetch
@@ -191,7 +191,7 @@ def test_a_composite_of_very_many_fields_is_its_text(server):
 
 def test_text_that_is_no_list_is_not_taken_for_one():
     said = ["{1,x}", "{1,,2}", "{ 1}", "{01}", "1,2", "", "{1", "1}", "{+1}", "{99999999999}", None, "{1,2}"]
-    typed, side = split("list(int)", pa.list_(pa.int32()), pa.array(said))
+    typed, side = parse_exactly(codec_of("list(int)"), pa.array(said), pa.list_(pa.int32()))
     assert side.to_pylist() == [*said[:-2], None, None]
     assert typed.to_pylist() == [None] * 11 + [[1, 2]]
 
@@ -200,7 +200,8 @@ def test_kinds_have_names_that_can_be_taken_apart():
     inner = named("struct", "int", named("list", "text"), named("range", "timestamp"))
     assert apart(named("list", inner)) == ("list", (inner,))
     assert apart(inner) == ("struct", ("int", "list(text)", "range(timestamp)"))
-    assert apart("int4list") == ("list", ("int",))
+    lists = pa.array([[1, 2]], pa.list_(pa.int32()))
+    assert codec_of("int4list").render(lists).to_pylist() == [b"{1,2}"]
     assert apart("datetime.3") == ("datetime.3", ())
 
 

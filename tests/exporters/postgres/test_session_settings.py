@@ -21,6 +21,7 @@ from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import hold
+from exporters.sql.blocks import text_of
 from migrate.case.model import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export
@@ -288,7 +289,8 @@ def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(p
         try:
             for n in range(7):
                 run_sql(url, f"INSERT INTO t_{n} VALUES (1)")
-                feeds.copy(f"SELECT count(*), ({locks}) FROM public.t_{n}", rows.append)
+                query = f"SELECT count(*), ({locks}) FROM public.t_{n}"
+                rows.append(text_of(feeds.copy(query)))
         finally:
             feeds.close()
     found = [line.split(b",") for line in rows]

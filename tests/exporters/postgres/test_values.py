@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.sessions.connection import connect, parse_url
-from exporters.sql.arrow_to_text import text_of
-from exporters.sql.csv_to_arrow import split
+from exporters.sql.value_codec import parse_exactly, rendered
 from tests.exporters.postgres.values import STRATEGIES, assert_comes_back, scratch_table
 
 FLOATS = st.lists(st.floats(width=64, allow_subnormal=True), min_size=1, max_size=200)
@@ -45,17 +45,17 @@ def bits(value: float) -> bytes:
 @given(FLOATS)
 def test_every_float_keeps_its_bits_and_its_text(server, values):
     said = texts(server, "float8", values)
-    typed, side = split("float8", pa.float64(), pa.array(said))
+    typed, side = parse_exactly(codec_of("float8"), pa.array(said), pa.float64())
     assert [bits(value) for value in typed.to_pylist()] == [bits(value) for value in values]
-    rendered = text_of("float8", typed).cast(pa.string()).to_pylist()
+    again = rendered(codec_of("float8"), typed).cast(pa.string()).to_pylist()
     exact = side.to_pylist() if side is not None else [None] * len(said)
-    assert [text if text is not None else own for text, own in zip(exact, rendered, strict=True)] == said
+    assert [text if text is not None else own for text, own in zip(exact, again, strict=True)] == said
 
 
 @pytest.mark.parametrize("exponent", range(-8, 20))
 def test_floats_change_to_exponents_where_the_server_does(server, exponent):
     values = [float(f"{digits}e{exponent}") for digits in ("1", "9.5", "-1.25")]
-    assert text_of("float8", pa.array(values)).to_pylist() == [
+    assert rendered(codec_of("float8"), pa.array(values)).to_pylist() == [
         text.encode() for text in texts(server, "float8", values)
     ]
 
@@ -65,9 +65,9 @@ def test_floats_change_to_exponents_where_the_server_does(server, exponent):
 def test_every_timestamp_comes_back_as_the_servers_text(server, micros):
     moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value) for value in micros]
     said = texts(server, "timestamptz", moments)
-    typed, side = split("timestamptz", kind("timestamptz").stored, pa.array(said))
+    typed, side = parse_exactly(codec_of("timestamptz"), pa.array(said), kind("timestamptz").stored)
     assert side is None
-    assert text_of("timestamptz", typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("timestamptz"), typed).cast(pa.string()).to_pylist() == said
     assert typed.cast(pa.int64()).to_pylist() == micros
 
 
@@ -76,29 +76,29 @@ def test_every_timestamp_comes_back_as_the_servers_text(server, micros):
 def test_every_decimal_comes_back_with_all_its_zeros(server, values):
     numeric = kind("numeric", ((38 << 16) | 10) + 4)
     said = texts(server, "numeric(38,10)", values)
-    typed, side = split(numeric.name, numeric.stored, pa.array(said))
+    typed, side = parse_exactly(numeric.codec, pa.array(said), numeric.stored)
     assert side is None
-    assert text_of("decimal", typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("decimal"), typed).cast(pa.string()).to_pylist() == said
 
 
 @quick
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=20)), min_size=1, max_size=50))
 def test_bytes_come_back(server, values):
     said = texts(server, "bytea", values)
-    typed, side = split("bytes", pa.binary(), pa.array(said, pa.string()))
+    typed, side = parse_exactly(codec_of("bytes"), pa.array(said, pa.string()), pa.binary())
     assert side is None
     assert typed.to_pylist() == values
-    assert text_of("bytes", typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("bytes"), typed).cast(pa.string()).to_pylist() == said
 
 
 @quick
 @given(st.lists(st.one_of(st.none(), st.uuids()), min_size=1, max_size=50))
 def test_uuids_come_back(server, values):
     said = texts(server, "uuid", values)
-    typed, side = split("uuid", pa.uuid(), pa.array(said, pa.string()))
+    typed, side = parse_exactly(codec_of("uuid"), pa.array(said, pa.string()), pa.uuid())
     assert side is None
     assert typed.to_pylist() == values
-    assert text_of("uuid", typed).cast(pa.string()).to_pylist() == said
+    assert rendered(codec_of("uuid"), typed).cast(pa.string()).to_pylist() == said
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from exporters.postgres.catalog import read_columns
-from exporters.sql.arrow_to_text import lines_of
+from exporters.postgres.rows.arrow_to_csv import lines_of
+from exporters.postgres.rows.csv_to_arrow import parse_block
+from exporters.sql.binary_values import joined
 from exporters.sql.column_layout import Layout
-from exporters.sql.csv_to_arrow import parse_block
-from exporters.sql.text_codec.value_tokens import joined
 
 
 def plain(strategy: st.SearchStrategy) -> st.SearchStrategy[str]:

@@ -17,18 +17,19 @@ from xxhash import xxh3_128_intdigest
 from exporters.mysql.rows import long_rows
 from exporters.mysql.rows.column_types import SqlType as MySqlType
 from exporters.mysql.rows.column_types import kind_of as mysql_kind
-from exporters.mysql.rows.long_rows import PayloadReader, payload_pieces
+from exporters.mysql.rows.long_rows import payload_pieces, read_payload
+from exporters.postgres.rows import long_lines
+from exporters.postgres.rows.arrow_to_csv import lines_of
 from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.postgres.rows.long_lines import line_pieces, read_line
+from exporters.postgres.rows.parquet_read import tally_part
 from exporters.row_digest import Tally
-from exporters.sql.arrow_to_text import lines_of
+from exporters.sql.binary_values import joined
 from exporters.sql.column_layout import Layout
 from exporters.sql.column_types import Kind
-from exporters.sql.large_values import long_lines
-from exporters.sql.large_values.long_lines import LineReader, line_pieces
 from exporters.sql.large_values.long_values import LongRow, Spool
-from exporters.sql.parquet_read import leaves_of, open_part, rows_of, tally_part
+from exporters.sql.parquet_read import leaves_of, open_part, rows_of
 from exporters.sql.parquet_write import PartWriter
-from exporters.sql.text_codec.value_tokens import joined
 from tests.exporters.mysql.test_protocol_rows import length_encoded
 
 SHORT, LONG = 20, 60
@@ -113,16 +114,13 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 @contextlib.contextmanager
 def read(reader, layout, pieces):
     with Spool() as spool:
-        taken = reader(layout, spool)
-        for piece in pieces:
-            taken.write(piece)
-        yield taken.close()
+        yield reader(iter(pieces), layout, spool)
 
 
 @given(lines(), CUTS)
 @settings(max_examples=300, deadline=None)
 def test_a_line_in_pieces_is_the_line(line, sizes):
-    with read(LineReader, LINES, cut(line, sizes)) as row:
+    with read(read_line, LINES, cut(line, sizes)) as row:
         batch = LINES.batch(row.typed, frozenset(row.typed.sides))
         assert b"".join(line_pieces(LongRow(batch, row.long))) == line
         assert row.digest == xxh3_128_intdigest(line)
@@ -165,7 +163,7 @@ def payloads(draw):
 @given(payloads(), CUTS)
 @settings(max_examples=300, deadline=None)
 def test_a_payload_in_pieces_is_the_payload(payload, sizes):
-    with read(PayloadReader, PAYLOADS, cut(payload, sizes)) as row:
+    with read(read_payload, PAYLOADS, cut(payload, sizes)) as row:
         batch = PAYLOADS.batch(row.typed, frozenset(row.typed.sides))
         assert b"".join(payload_pieces(LongRow(batch, row.long))) == payload
         assert (row.digest, row.text_bytes) == (xxh3_128_intdigest(payload), len(payload))
@@ -198,7 +196,7 @@ def part(tmp_path, monkeypatch):
     with PartWriter(LINES, ToDirectory(tmp_path), "part") as writer:
         for line in LONG_LINES:
             writer.add(block, len(SHORT_LINES))
-            with read(LineReader, LINES, cut(line, [2**15])) as row:
+            with read(read_line, LINES, cut(line, [2**15])) as row:
                 writer.add_long(row.typed, row.long)
         writer.add(block, len(SHORT_LINES))
     assert sum(one.rows for one in writer.parts()) == 11

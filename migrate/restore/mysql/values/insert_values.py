@@ -10,8 +10,9 @@ from functools import reduce
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
-from exporters.sql.arrow_to_text import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, exact_text, sides_of
+from exporters.sql.column_metadata import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
 from exporters.sql.parquet_read import Part, rows_of
 from migrate.restore.mysql.values.json_decimals import with_decimals
@@ -170,14 +171,14 @@ def _values(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) 
 def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None, *, decimals: bool = False) -> pa.Array:
     kind = field.metadata[KIND].decode()
     if _has(field, CHARACTERS):
-        plain = exact_text(field, values, None)
+        plain = field_text(field, values, None)
         text = _string(plain)
         if decimals and field.metadata[TYPE] == _JSON:
             text = with_decimals(plain, text)
         return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
     if kind == "hex":
         return _string(values, b"_binary'")
-    text = exact_text(field, values, side)
+    text = field_text(field, values, side)
     return text if kind in _NUMBERS else pc.binary_join_element_wise(b"'", text, b"'", b"")
 
 

@@ -16,10 +16,10 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.arrow_to_text import EXACT_OF, KIND, names_of
+from exporters.sql.binary_values import joined
+from exporters.sql.column_metadata import EXACT_OF, KIND, columns_in
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import Part, rows_of
-from exporters.sql.text_codec.value_tokens import joined
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
@@ -79,7 +79,7 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     """
     if any(EXACT_OF in (field.metadata or {}) for field in schema):
         return None
-    names = names_of(schema, generated=False)
+    names = [field.name for field in columns_in(schema, generated=False)]
     encoders: list[tuple[str, Encode]] = []
     for name in names:
         field = schema.field(name)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_digests import live_tables
+from exporters.postgres.rows.parquet_read import tally_part
 from exporters.row_digest import Tally, to_hex
-from exporters.sql.parquet_read import READ_ERRORS, tally_part
+from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
 from migrate.restore.common.table_restore import Run

@@ -15,9 +15,10 @@ from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.rows.copy_feed import copy_encoding
+from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.postgres.sessions.connection import Address
 from exporters.row_digest import Advance
-from exporters.sql.parquet_read import READ_ERRORS, Part, blocks_of, column_names, open_part
+from exporters.sql.parquet_read import READ_ERRORS, Part, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers

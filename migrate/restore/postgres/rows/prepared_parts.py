@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from exporters.postgres.large_objects import NUMBER
-from exporters.sql.arrow_to_text import TYPE
-from exporters.sql.parquet_read import READ_ERRORS, Part, blocks_of, column_names, open_part
+from exporters.postgres.rows.parquet_read import blocks_of
+from exporters.sql.column_metadata import TYPE
+from exporters.sql.parquet_read import READ_ERRORS, Part, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError
 from migrate.restore.common.table_parts import PartFile

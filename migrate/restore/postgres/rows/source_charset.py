@@ -18,8 +18,9 @@ from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.charset.server_conversion import asking, database_encoding
 from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.rows.copy_feed import copy_encoding
-from exporters.sql.arrow_to_text import ENCODING, OWN
-from exporters.sql.parquet_read import Part, blocks_of
+from exporters.postgres.rows.parquet_read import blocks_of
+from exporters.sql.column_metadata import ENCODING, OWN
+from exporters.sql.parquet_read import Part
 
 _QUOTE = b'"'
 _CLOSING = re.compile(rb'(?<!")(?:"")*"(?!")')

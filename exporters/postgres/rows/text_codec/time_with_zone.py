@@ -16,7 +16,7 @@ _PATTERN = (
 _HOUR, _MINUTE = 3600, 60
 
 
-def parse(text: pa.Array) -> pa.Array:
+def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the times; NULL where the text is none (``24:00:00+00``)."""
     found = pc.extract_regex(text, pattern=_PATTERN)
 

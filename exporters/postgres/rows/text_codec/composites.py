@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.text_codec.value_tokens import SPACE, Quotes, undoubled
+from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, undoubled
 
 _FIELD = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()]*'
 _QUOTES = Quotes(b'"\\(),' + SPACE, quote=b'""')

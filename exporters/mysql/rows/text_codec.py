@@ -1,19 +1,25 @@
-"""Kinds of columns whose text is fixed by a number of digits or by another server's habits: MySQL's.
-
-Text of a kind to Arrow (``CONVERT``), and Arrow to text (``TEXT``); see ``exporters.mysql.rows.column_types``.
-"""
+"""The codecs of MySQL's kinds, by the names that stand in Parquet; see ``exporters.mysql.rows.column_types``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.text_codec import hex_text
-
-Convert = Callable[[pa.Array], pa.Array]
+from exporters.sql import hex_text
+from exporters.sql.value_codec import (
+    DATE,
+    DECIMAL,
+    INT,
+    JSON,
+    TEXT,
+    ValueCodec,
+    as_time,
+    cast_text,
+    same_text,
+)
 
 _DAY = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _CLOCK = r"([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}"
@@ -87,50 +93,37 @@ def _upper_hex(values: pa.Array) -> pa.Array:
     return hex_text.bytes_text(values, upper=True)
 
 
-def _to_moment(text: pa.Array) -> pa.Array:
-    return text.cast(pa.timestamp("us"))
-
-
-def _to_utc(text: pa.Array) -> pa.Array:
+def _parse_utc(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     return text.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
 
 
-def _to_clock(text: pa.Array) -> pa.Array:
-    """Arrow casts text to a timestamp, not to a time of day."""
-    if pa.types.is_time(text.type):
-        return text
-    return pc.binary_join_element_wise("1970-01-01", text, " ").cast(pa.timestamp("us")).cast(pa.time64("us"))
+def _parse_single(text: pa.Array, _stored: pa.DataType) -> pa.Array:
+    return text.cast(pa.float64()).cast(pa.float32())
 
 
-def _characters(text: pa.Array) -> pa.Array:
+def _parse_characters(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return what is characters; bytes become NULL."""
     return pc.if_else(pc.starts_with(text, _BINARY_MARK), pa.scalar(None, pa.string()), text)
 
 
+_MOMENT, _TIME = rf"^{_DAY} {_CLOCK}(\.[0-9]{{1,6}})?$", rf"^{_CLOCK}(\.[0-9]{{1,6}})?$"
 _PRECISIONS = range(7)
 
-TEXT: Mapping[str, Convert] = {
-    "mysqldouble": _doubles,
-    "mysqlfloat": lambda values: _doubles(values.cast(pa.float64())),
-    "year": _years,
-    "hex": _upper_hex,
-    "charset": lambda values: values,
-    **{f"datetime.{n}": partial(_moments, digits=n) for n in _PRECISIONS},
-    **{f"utc.{n}": partial(_moments, digits=n) for n in _PRECISIONS},
-    **{f"clock.{n}": partial(_clocks, digits=n) for n in _PRECISIONS},
-}
-
-CONVERT: Mapping[str, Convert] = {
-    "hex": hex_text.parse_bytes,
-    "charset": _characters,
-    "mysqlfloat": lambda text: text.cast(pa.float64()).cast(pa.float32()),
-    **{f"datetime.{n}": _to_moment for n in _PRECISIONS},
-    **{f"utc.{n}": _to_utc for n in _PRECISIONS},
-    **{f"clock.{n}": _to_clock for n in _PRECISIONS},
-}
-
-REGULAR: Mapping[str, str] = {
-    **{f"datetime.{n}": rf"^{_DAY} {_CLOCK}(\.[0-9]{{1,6}})?$" for n in _PRECISIONS},
-    **{f"utc.{n}": rf"^{_DAY} {_CLOCK}(\.[0-9]{{1,6}})?$" for n in _PRECISIONS},
-    **{f"clock.{n}": rf"^{_CLOCK}(\.[0-9]{{1,6}})?$" for n in _PRECISIONS},
+CODECS: Mapping[str, ValueCodec] = {
+    codec.name: codec
+    for codec in (
+        TEXT,
+        INT,
+        DECIMAL,
+        JSON,
+        DATE,
+        ValueCodec("mysqldouble", cast_text, _doubles),
+        ValueCodec("mysqlfloat", _parse_single, lambda values: _doubles(values.cast(pa.float64()))),
+        ValueCodec("year", cast_text, _years),
+        ValueCodec("hex", hex_text.parse_bytes, _upper_hex),
+        ValueCodec("charset", _parse_characters, same_text),
+        *(ValueCodec(f"datetime.{n}", cast_text, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),
+        *(ValueCodec(f"utc.{n}", _parse_utc, partial(_moments, digits=n), _MOMENT) for n in _PRECISIONS),
+        *(ValueCodec(f"clock.{n}", as_time, partial(_clocks, digits=n), _TIME) for n in _PRECISIONS),
+    )
 }

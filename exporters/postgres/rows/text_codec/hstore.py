@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.text_codec.value_tokens import ITEM, Quotes, cut, lists_of, offsets_of
+from exporters.postgres.rows.text_codec.value_tokens import ITEM, Quotes, cut, lists_of, offsets_of
 
 STORED = pa.map_(pa.string(), pa.string())
 
@@ -14,7 +14,7 @@ _QUOTES = Quotes(b"", quote=b'\\"')
 _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 
 
-def parse(text: pa.Array) -> pa.Array:
+def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the maps, in the order of the text."""
     valid = pc.is_valid(text)
     found = cut(pc.fill_null(text, ""), _separated)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.sql.binary_values import joined
+
 SPACE = b" \t\n\v\f\r"
 
 _ROW, ITEM, _MARK, _BACKSLASH, _QUOTE = b"\xff", b"\xfe", b"\xfd", b"\xfc", b"\xfb"
@@ -73,15 +75,6 @@ def _with_buffer(texts: pa.Array) -> tuple[pa.Array, bytes]:
 
 def _one_of(characters: bytes) -> str:
     return "[" + "".join(f"\\x{byte:02x}" for byte in characters) + "]"
-
-
-def joined(lines: pa.Array) -> bytes:
-    """Return binary values one after the other."""
-    _, starts, data = pa.concat_arrays([lines, pa.array([], lines.type)]).buffers()
-    if not len(lines) or data is None:
-        return b""
-    offsets = memoryview(starts).cast("i")
-    return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
 
 
 @dataclass(frozen=True, slots=True)

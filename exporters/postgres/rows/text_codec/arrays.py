@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of
+from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of
 
 _NULL = b"NULL"
 _QUOTES = Quotes(b'"\\{},' + SPACE, quote=b'\\"', word=_NULL)

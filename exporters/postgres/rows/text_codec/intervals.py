@@ -16,7 +16,7 @@ _PATTERN = (
 _HOUR, _MINUTE, _SECOND = 3_600_000_000, 60_000_000, 1_000_000
 
 
-def parse(text: pa.Array) -> pa.Array:
+def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the intervals; NULL where the text is none of that style (``infinity``)."""
     found = pc.extract_regex(text, pattern=_PATTERN)
 

@@ -1,13 +1,9 @@
-"""The text of rows, whose digest ``exporters.row_digest`` sums up.
+"""CSV lines as the texts of rows: cut out of blocks, digested, and taken apart into values.
 
 A row's line is what ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints for it, without the newline that ends it.
 """
 
 from __future__ import annotations
-
-from itertools import pairwise
-
-import pyarrow as pa
 
 from exporters.row_digest import Tally, tally_texts
 
@@ -17,16 +13,6 @@ _LARGE_BYTES = 64 * 2**20
 def tally_block(block: bytes) -> Tally:
     """Return the tally of whole lines, each ended by a newline."""
     return tally_texts(split_lines(block))
-
-
-def values_of(array: pa.Array) -> list[bytes]:
-    """Return the values of a binary array that has no NULLs; quicker than its ``to_pylist``."""
-    _, starts, data = array.buffers()
-    if data is None or not len(array):
-        return [b""] * len(array)
-    ends = memoryview(starts).cast("i")[array.offset : array.offset + len(array) + 1].tolist()
-    raw = data.to_pybytes()
-    return [raw[begin:end] for begin, end in pairwise(ends)]
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
@@ -75,3 +61,38 @@ def _split_sparingly(block: bytes) -> list[bytes]:
             lines.append(block[begin:end])
             begin = position
     return lines
+
+
+def csv_values(line: bytes) -> list[bytes | None]:
+    """Return the values of one CSV line: nothing is NULL, two quotes are the empty text."""
+    return [unquoted(field) for field in csv_fields(line)]
+
+
+def csv_fields(line: bytes) -> list[bytes]:
+    """Return the fields of one CSV line as they stand in it, quotes included."""
+    fields: list[bytes] = []
+    position = 0
+    while True:
+        if line[position : position + 1] == b'"':
+            end = _closing(line, position + 1) + 1
+        else:
+            end = line.find(b",", position)
+            end = len(line) if end < 0 else end
+        fields.append(line[position:end])
+        if end >= len(line):
+            return fields
+        position = end + 1
+
+
+def unquoted(field: bytes) -> bytes | None:
+    """Return the value of a field, None for NULL."""
+    return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field or None
+
+
+def _closing(line: bytes, position: int) -> int:
+    """Return where the quote is that ends a value; those inside of it are doubled."""
+    while True:
+        position = line.index(b'"', position)
+        if line[position + 1 : position + 2] != b'"':
+            return position
+        position += 2

@@ -11,10 +11,11 @@ from typing import Generic, Protocol, TypeVar
 import pyarrow as pa
 from xxhash import xxh3_128
 
-from exporters.sql.arrow_to_text import KIND, OWN, columns_of, sides_of
+from exporters.postgres.rows.arrow_to_csv import columns_of
+from exporters.postgres.rows.csv_to_arrow import parse_block
 from exporters.sql.column_layout import Layout
+from exporters.sql.column_metadata import KIND, OWN, sides_of
 from exporters.sql.column_types import Kind
-from exporters.sql.csv_to_arrow import parse_block
 from exporters.sql.large_values.long_values import (
     LONG_BYTES,
     SHORT_BYTES,
@@ -103,32 +104,22 @@ class LineCutter(Generic[Taker]):
         return self._values
 
 
-class LineReader:
-    """Takes the text of one row, without the newline at its end. Its long values go to ``spool``."""
-
-    def __init__(self, layout: Layout, spool: Spool) -> None:
-        self._layout, self._spool = layout, spool
-        self._hash, self._size = xxh3_128(), 0
-        self._cutter = LineCutter(self._value)
-
-    def _value(self, number: int, quoted: bool) -> _Value:
-        return _Value(self._layout.columns[number].kind, self._spool, quoted=quoted)
-
-    def write(self, piece: bytes) -> None:
-        """Take more of it."""
-        self._hash.update(piece)
-        self._size += len(piece)
-        self._cutter.write(piece)
-
-    def close(self) -> TypedRow:
-        """Return what it was. Raises ``pa.ArrowInvalid`` where it is not a line of these columns."""
-        values = self._cutter.close()
-        if len(values) != len(self._layout.columns):
-            raise pa.ArrowInvalid("a line has too few values")
-        line = _COMMA.join(value.csv() for value in values) + b"\n"
-        typed = parse_block(line, self._layout)
-        long = ((one.spooled, one.is_exact) for one in values)
-        return typed_row(typed, self._layout, long, self._hash.intdigest(), self._size + 1)
+def read_line(pieces: Iterator[bytes], layout: Layout, spool: Spool) -> TypedRow:
+    """Read the text of one row, without the newline at its end. Its long values go to ``spool``. Raises
+    ``pa.ArrowInvalid`` where it is not a line of these columns.
+    """
+    hasher, size_bytes = xxh3_128(), 0
+    cutter = LineCutter(lambda number, quoted: _Value(layout.columns[number].kind, spool, quoted=quoted))
+    for piece in pieces:
+        hasher.update(piece)
+        size_bytes += len(piece)
+        cutter.write(piece)
+    values = cutter.close()
+    if len(values) != len(layout.columns):
+        raise pa.ArrowInvalid("a line has too few values")
+    typed = parse_block(_COMMA.join(value.csv() for value in values) + b"\n", layout)
+    long = ((value.spooled, value.is_exact) for value in values)
+    return typed_row(typed, layout, long, hasher.intdigest(), size_bytes + 1)
 
 
 @dataclass(slots=True)
@@ -180,7 +171,7 @@ class _Value:
 
 
 def line_pieces(row: LongRow, *, generated: bool = True) -> Iterator[bytes]:
-    """Yield the text of a row, without the newline at its end; see ``render.lines_of``."""
+    """Yield the text of a row, without the newline at its end; see ``arrow_to_csv.lines_of``."""
     sides = sides_of(row.batch.schema)
     for number, (one, text) in enumerate(columns_of(row.batch, generated=generated)):
         if number:

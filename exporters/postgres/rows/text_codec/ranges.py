@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.text_codec.arrays import elements
-from exporters.sql.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of, undoubled
+from exporters.postgres.rows.text_codec.arrays import elements
+from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of, undoubled
 
 _BOUND = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()\[\]]*'
 _PATTERN = rf"^(?P<opens>[\[(])(?P<lower>{_BOUND}),(?P<upper>{_BOUND})(?P<closes>[\])])$"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 _UUID_DIGITS = 32
 
 
-def parse_bytes(text: pa.Array) -> pa.Array:
+def parse_bytes(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     r"""Return the binary values of ``\x…`` text. Raises ``pa.ArrowInvalid`` for anything else."""
     if not pc.all(pc.starts_with(text, "\\x"), min_count=0).as_py():
         raise pa.ArrowInvalid("not the hex format of bytea")
@@ -31,7 +31,7 @@ def bytes_text(values: pa.Array, *, upper: bool = False) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(b"\\x", pa.binary()), digits, b"")
 
 
-def parse_uuid(text: pa.Array) -> pa.Array:
+def parse_uuid(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the 16 bytes of every UUID, as Arrow's uuid type. Raises ``pa.ArrowInvalid``."""
     digits = pc.replace_substring(text, pattern="-", replacement="")
     whole = pc.fill_null(digits, "0" * _UUID_DIGITS)
@@ -43,7 +43,8 @@ def parse_uuid(text: pa.Array) -> pa.Array:
 
 def uuid_text(values: pa.Array) -> pa.Array:
     """Return ``8-4-4-4-12`` digits for 16-byte values."""
-    digits = _digits(values.cast(pa.binary())).cast(pa.string())
+    raw = values.storage if isinstance(values, pa.ExtensionArray) else values
+    digits = _digits(raw.cast(pa.binary())).cast(pa.string())
     cuts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)]
     return pc.binary_join_element_wise(*(pc.utf8_slice_codeunits(digits, *cut) for cut in cuts), "-")
 

@@ -1,0 +1,65 @@
+"""One chunk of rows: CSV lines of COPY in, Parquet parts out; and digests only, of what lives in a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import pyarrow as pa
+
+from exporters.api import Sink
+from exporters.postgres.rows.arrow_to_csv import lines_of
+from exporters.postgres.rows.csv_lines import split_lines
+from exporters.postgres.rows.csv_to_arrow import parse_block, parse_block_exactly
+from exporters.postgres.rows.long_lines import line_pieces, read_line
+from exporters.row_digest import Advance, Tally, tally_empty_rows, tally_texts
+from exporters.sql.binary_values import joined
+from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
+from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
+from exporters.sql.column_layout import Layout
+from exporters.sql.parquet_write import PartWriter
+
+
+def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
+    """Export rows into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block needs a side column that the file
+    has not). Raises ``SourceError`` if the server's count of rows is another.
+    """
+    with closing(source), PartWriter(layout, sink, stem) as parts:
+        chunk = ChunkExport(layout, parts, _CSV)
+        for block in in_blocks(source):
+            if isinstance(block, SentRows):
+                chunk.check_count(block.count)
+            elif isinstance(block, LongRowText):
+                chunk.add_long(block)
+            elif layout.columns:
+                table = parse_block(block, layout, compare=not chunk.will_prove(block.count(b"\n")))
+                lines = split_lines(block, table.rows)
+                table = chunk.proved(table, lines, lambda block=block: parse_block_exactly(block, layout))  # type: ignore[misc]
+                chunk.add(table, lines, len(block))
+    return chunk.result()
+
+
+def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> Tally:
+    """Return rows and digest. Rows without columns are those that the server counts."""
+    digest = Tally()
+    sent_rows = 0
+    with closing(source):
+        for block in in_blocks(source):
+            if isinstance(block, SentRows):
+                sent_rows = block.count
+                continue
+            if isinstance(block, LongRowText):
+                size_bytes, part = digest_long(block)
+            else:
+                size_bytes, part = len(block), tally_texts(split_lines(block))
+            digest += part
+            if advance is not None:
+                advance(part.rows, size_bytes)
+    return digest if has_columns else tally_empty_rows(sent_rows)
+
+
+def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:
+    return split_lines(joined(lines_of(batch)))
+
+
+_CSV = RowFormat(_lines, line_pieces, read_line)

@@ -1,0 +1,53 @@
+"""Parts as CSV lines again: for restore, and for the digest of what is really in the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from exporters.postgres.rows.arrow_to_csv import lines_of
+from exporters.postgres.rows.csv_lines import split_lines, tally_block
+from exporters.postgres.rows.long_lines import line_pieces
+from exporters.row_digest import Tally, tally_empty_rows, tally_pieces
+from exporters.sql.binary_values import joined
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import Part, column_names, open_part, rows_of
+
+
+def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
+    """Yield text and number of rows, a few thousand rows at a time; the text of a long row in pieces, the last of which
+    has the row.
+    """
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield from ((piece, 0) for piece in line_pieces(some, generated=generated))
+            yield b"\n", 1
+        else:
+            yield joined(lines_of(some, generated=generated)), some.num_rows
+
+
+def texts_of(file: Part) -> Iterator[list[bytes]]:
+    """Yield the lines of the rows, without their newlines, a few thousand at a time."""
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield [b"".join(line_pieces(some))]
+        else:
+            yield split_lines(joined(lines_of(some)), some.num_rows)
+
+
+def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
+    """Return rows and digest of one part, from its values, those that the server computes included unless ``generated``
+    is False. ``rows`` counts only where there are no columns.
+
+    Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
+    """
+    part = open_part(file)
+    if not column_names(part, generated=generated):
+        return tally_empty_rows(rows)
+    found = Tally()
+    for some in rows_of(part):
+        if isinstance(some, LongRow):
+            found += tally_pieces(line_pieces(some, generated=generated))
+        else:
+            found += tally_block(joined(lines_of(some, generated=generated)))
+    return found

@@ -1,0 +1,198 @@
+"""Between the text of values and typed Arrow values, and no value lost on the way.
+
+Engines bring the codecs of their kinds. Where a column has a value that its type cannot hold, exactly the values that
+do not survive being typed and rendered again are found, and their text is kept in a side column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCodec:
+    """How an engine's values of one kind are parsed and rendered. ``name`` stands in the metadata of the field.
+
+    ``parse`` makes values of a type of their text; it raises ``pa.ArrowInvalid`` if one is not of the type. ``render``
+    makes their text again. ``regular`` is what the text of a value looks like that the type can hold; for kinds that
+    can print others.
+    """
+
+    name: str
+    parse: Callable[[pa.Array, pa.DataType], pa.Array]
+    render: Callable[[pa.Array], pa.Array]
+    regular: str = ""
+
+
+def cast_text(text: pa.Array, stored: pa.DataType) -> pa.Array:
+    """Parse text as Arrow does."""
+    return text.cast(stored)
+
+
+def plain_text(values: pa.Array) -> pa.Array:
+    """Render values as Arrow does."""
+    return pc.cast(values, pa.string())
+
+
+def same_text(values: pa.Array) -> pa.Array:
+    """Render values that are their text."""
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
+
+
+def _as_json(text: pa.Array, _stored: pa.DataType) -> pa.Array:
+    """Parse text as Arrow's JSON, which keeps it as it is."""
+    return pa.json_(pa.string()).wrap_array(text)
+
+
+def as_time(text: pa.Array, _stored: pa.DataType) -> pa.Array:
+    """Parse a time of day. Arrow casts text to a timestamp only."""
+    if pa.types.is_time(text.type):
+        return text
+    return pc.binary_join_element_wise("1970-01-01", text, " ").cast(pa.timestamp("us")).cast(pa.time64("us"))
+
+
+def _decimal_text(values: pa.Array) -> pa.Array:
+    """Arrow writes an exponent where the first digit is more than six places after the point; servers do not."""
+    text = plain_text(values)
+    if values.type.scale <= 6:
+        return text
+    odd = pc.fill_null(pc.match_substring(text, "E"), fill_value=False)
+    if not odd.true_count:
+        return text
+    fixed = pa.array([f"{value.as_py():f}" for value in values.filter(odd)], pa.string())
+    return pc.replace_with_mask(text, odd, fixed)
+
+
+_SPAN_DAYS = 2**14
+_MANY_DAYS = 256
+
+
+def _date_text(values: pa.Array) -> pa.Array:
+    """Many days of a few decades are looked up."""
+    if len(values) < _MANY_DAYS:
+        return plain_text(values)
+    days = values.cast(pa.int32())
+    ends = pc.min_max(days).as_py()
+    if ends["min"] is None:
+        return plain_text(values)
+    first = ends["min"] // (_SPAN_DAYS // 2) * (_SPAN_DAYS // 2)
+    if ends["max"] >= first + _SPAN_DAYS:
+        return plain_text(values)
+    return _days(first).take(pc.subtract(days, first))
+
+
+@lru_cache(maxsize=8)
+def _days(first: int) -> pa.Array:
+    return pa.array(range(first, first + _SPAN_DAYS), pa.int32()).cast(pa.date32()).cast(pa.string())
+
+
+TEXT = ValueCodec("text", cast_text, same_text)
+"""Text that is kept as it is. No value of it is ever compared with its text."""
+INT = ValueCodec("int", cast_text, plain_text)
+DECIMAL = ValueCodec("decimal", cast_text, _decimal_text, r"^-?[0-9]+(\.[0-9]+)?$")
+DATE = ValueCodec("date", cast_text, _date_text, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
+JSON = ValueCodec("json", _as_json, same_text)
+
+
+def rendered(codec: ValueCodec, values: pa.Array) -> pa.Array:
+    """Return the text of typed values, as binary, without what a side column says."""
+    text = codec.render(values)
+    return text.view(pa.binary()) if pa.types.is_string(text.type) else text.cast(pa.binary())
+
+
+def exact_text(codec: ValueCodec, values: pa.Array, side: pa.Array | None) -> pa.Array:
+    """Return the server's text of every value, as binary, NULL for NULL."""
+    text = rendered(codec, values)
+    return text if side is None else pc.coalesce(side.cast(pa.binary()), text)
+
+
+def parse_exactly(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> tuple[pa.Array, pa.Array | None]:
+    """Return typed values and, if some do not render to their text again, that text (NULL for all others).
+
+    A value whose text is in the side column is NULL in the typed one, except for floats: there the typed value is
+    right even where its text differs.
+    """
+    if codec is TEXT:
+        return text, None
+    typed = parse_leniently(codec, text, stored)
+    expected = text.cast(pa.binary())
+    differs = pc.invert(pc.fill_null(pc.equal(rendered(codec, typed), expected), fill_value=False))
+    differs = pc.and_(differs, pc.is_valid(text))
+    if not differs.true_count:
+        return typed, None
+    side = pc.if_else(differs, text, pa.scalar(None, text.type))
+    if pa.types.is_floating(stored):
+        return typed, side
+    if pa.types.is_nested(stored) or isinstance(typed, pa.ExtensionArray):  # if_else takes not all of these
+        return parse_leniently(codec, pc.if_else(differs, pa.scalar(None, text.type), text), stored), side
+    return pc.if_else(differs, pa.scalar(None, stored), typed), side
+
+
+def parse_leniently(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> pa.Array:
+    """Parse what can be parsed; the rest becomes NULL."""
+    try:
+        return codec.parse(text, stored)
+    except pa.ArrowInvalid:
+        pass
+    if codec.regular:
+        regular = pc.match_substring_regex(text, pattern=codec.regular)
+        kept = pc.if_else(regular, text, pa.scalar(None, text.type))
+        try:
+            return codec.parse(kept, stored)
+        except pa.ArrowInvalid:
+            text = kept
+    return _parse_by_halves(codec, text, stored)
+
+
+def _parse_by_halves(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> pa.Array:
+    """Parse by halves, so that a bad value costs itself only."""
+    try:
+        return codec.parse(text, stored)
+    except pa.ArrowInvalid:
+        if len(text) == 1:
+            return codec.parse(pa.nulls(1, text.type), stored)
+    half = len(text) // 2
+    parts = [_parse_by_halves(codec, part, stored) for part in (text[:half], text[half:])]
+    return pa.concat_arrays(parts)
+
+
+def split_utf8(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass), that
+    as it is.
+    """
+    if _is_ascii(data):
+        return data.view(pa.string()), None
+    try:
+        return data.cast(pa.string()), None
+    except pa.ArrowInvalid:
+        pass
+    bad = pa.array([value is not None and not is_utf8(value) for value in data.to_pylist()])
+    nothing = pa.scalar(None, pa.binary())
+    return pc.if_else(bad, nothing, data).cast(pa.string()), pc.if_else(bad, data, nothing)
+
+
+def _is_ascii(data: pa.Array) -> bool:
+    """Tell it of all values at once, where it is so: much quicker than to look at one after the other."""
+    buffer = data.buffers()[2]
+    return buffer is None or buffer.to_pybytes().isascii()
+
+
+def merged_sides(side: pa.Array | None, bad: pa.Array | None) -> pa.Array | None:
+    """Return one side column of the text that was not typed, and of what is no text."""
+    if side is None or bad is None:
+        return side if bad is None else bad
+    return pc.coalesce(side.cast(bad.type), bad)
+
+
+def is_utf8(value: bytes) -> bool:
+    """Tell whether bytes are text."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
