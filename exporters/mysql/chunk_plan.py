@@ -25,7 +25,7 @@ Range = tuple[str | None, str | None]
 
 
 def make_plan(connection: Connection, tables: Sequence[Table], former: Plan | None) -> Plan:
-    """Return the plan for ``tables``, see ``relational.plan``."""
+    """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
     return plan_tables(tables, former, lambda table: Cut(cut(connection, table)))
 
 

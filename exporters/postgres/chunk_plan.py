@@ -27,7 +27,7 @@ Range = tuple[int, int | None]
 
 
 def make_plan(tables: Sequence[Table], former: Plan | None) -> Plan:
-    """Return the plan for ``tables``, see ``relational.plan``."""
+    """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
     return plan_tables(tables, former, lambda table: Cut(cut(table)))
 
 

@@ -36,7 +36,7 @@ class Size:
 def make_plan(
     connection: sqlite3.Connection, tables: Sequence[Table], sizes: Mapping[str, Size], former: Plan | None
 ) -> Plan:
-    """Return the plan for ``tables``, see ``relational.plan``. The kind of every column belongs to it."""
+    """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``. The kind of every column belongs to it."""
     return plan_tables(
         tables,
         former,

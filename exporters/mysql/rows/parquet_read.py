@@ -13,7 +13,7 @@ from exporters.sql.parquet_read import open_part, rows_of
 
 
 def tally_part(file: Any) -> Tally:
-    """Return rows and digest of one part, from its values. Raises what ``relational.parquet.READ_ERRORS`` lists."""
+    """Return rows and digest of one part, from its values. Raises what ``sql.parquet_read.READ_ERRORS`` lists."""
     found = Tally()
     for some in rows_of(open_part(file)):
         long = isinstance(some, LongRow)
