@@ -22,41 +22,19 @@ MOST_SHORT = 22
 MOST_GETATTR = 5
 """Calls of getattr or hasattr on a store, a bucket, or what wraps one."""
 
-MANY_PARAMETERS = {"migrate/cli/export.py:export_command", "migrate/cli/sync.py:sync_command"}
-"""Commands: their parameters are the command line's options."""
-LARGE_FOLDERS = {
-    "migrate/cli": 25,
-    "migrate/cluster": 21,
-    "scripts": 21,
-    "scripts/bench": 21,
-    "scripts/outsiders": 23,
-}
+LARGE_FOLDERS: dict[str, int] = {"scripts": 21, "scripts/bench": 21, "scripts/outsiders": 23}
 MANY_MEANINGS = {
     "Address": 3,
-    "Checked": 3,
     "Column": 4,
     "Destination": 3,
-    "Entry": 4,
+    "Entry": 3,
     "Finished": 3,
-    "Held": 3,
-    "Job": 5,
-    "Listed": 4,
-    "Lock": 4,
-    "Part": 4,
-    "Proof": 3,
-    "Record": 3,
-    "Row": 3,
-    "Run": 3,
-    "Sealed": 3,
-    "Session": 4,
-    "Step": 3,
+    "Part": 3,
+    "Session": 3,
     "Table": 4,
-    "Tally": 3,
-    "Way": 3,
-    "Written": 3,
-    "_Seen": 3,
     "_Value": 3,
 }
+"""Each engine has its own."""
 STORAGE_NAMES = {
     "bucket",
     "client",
@@ -113,7 +91,7 @@ def test_no_function_has_many_parameters():
         for path, node in functions()
         if len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) > MOST_PARAMETERS
     }
-    assert many == MANY_PARAMETERS
+    assert many == set()
 
 
 def test_no_folder_has_many_modules():

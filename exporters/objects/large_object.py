@@ -21,7 +21,7 @@ from exporters.objects import acls, changed_objects, index_rows
 from exporters.objects.listing.inventory import Inventory
 from exporters.objects.object_losses import losses
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_checksums import READS, Proof
+from exporters.objects.source_checksums import READS, ContentProof
 from exporters.selection import EVERYTHING, Selection
 
 RANGE_BYTES = 8 * 2**20
@@ -116,10 +116,10 @@ def write(
     return Read(found, _NOTHING, error)
 
 
-def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, Proof]:
+def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, ContentProof]:
     summary = found.summary
     parts = bucket.parts(summary) if "-" in summary.etag else ()
-    sha256, proof = hashlib.sha256(), Proof(bucket, found, [part.size_bytes for part in parts])
+    sha256, proof = hashlib.sha256(), ContentProof(bucket, found, [part.size_bytes for part in parts])
     with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
         for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
             sha256.update(body)

@@ -59,7 +59,7 @@ def md5_of(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
-class Proof:
+class ContentProof:
     """Takes an object's bytes in order. ``md5`` is of the whole, None where something else proves them: the CRC64NVME
     that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is made.
     """

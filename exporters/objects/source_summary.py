@@ -77,7 +77,7 @@ class Finished:
 
 
 @dataclass(slots=True)
-class Tally:
+class ObjectCounts:
     """What the index holds."""
 
     rows: int = 0
@@ -105,7 +105,7 @@ class Closing:
         finished = Finished(done)
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         reported = self.report(self.inventory.totals) if self.report else None
-        tally = Tally()
+        tally = ObjectCounts()
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-settings") as aside:
             settings = aside.submit(self.bucket.configuration)
             try:
@@ -122,20 +122,25 @@ class Closing:
         return self._summary(tally, relisting, reported, configuration)
 
     def _tables(
-        self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: Tally
+        self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: ObjectCounts
     ) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, gathered in _by_shard(self.planned):
             # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
             yield self._compared(shard, self._rows(gathered, finished, tally), relisting, reported, tally)
 
-    def _rows(self, gathered: Iterable[Unit], finished: Finished, tally: Tally) -> pa.Table:
+    def _rows(self, gathered: Iterable[Unit], finished: Finished, tally: ObjectCounts) -> pa.Table:
         """Return the work rows of a shard's units, in the order of the listing."""
         parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
         return pa.concat_tables(parts).sort_by("position")
 
     def _compared(
-        self, shard: int, table: pa.Table, relisting: Relisting, reported: Reported | None, tally: Tally
+        self,
+        shard: int,
+        table: pa.Table,
+        relisting: Relisting,
+        reported: Reported | None,
+        tally: ObjectCounts,
     ) -> pa.Table:
         """Lay a shard's work rows beside the listings; return its rows of the index."""
         listed = self.inventory.shard(shard)
@@ -148,7 +153,7 @@ class Closing:
             reported.compare(listed)
         return table.drop_columns(["position"])
 
-    def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
+    def _unit_rows(self, unit: Unit, finished: Finished, tally: ObjectCounts) -> pa.Table:
         spec = unit.spec
         if "excluded" in spec:
             return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
@@ -161,7 +166,7 @@ class Closing:
             return rows.to_table([row])
         return self._missing(unit, tally)
 
-    def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
+    def _missing(self, unit: Unit, tally: ObjectCounts) -> pa.Table:
         """Return rows that say that a unit was not done, and note each object as a gap, so that the summary adds up; of
         very many the whole unit as one.
         """
@@ -182,7 +187,11 @@ class Closing:
         return table
 
     def _summary(
-        self, tally: Tally, relisting: Relisting, reported: Reported | None, configuration: Mapping[str, Any]
+        self,
+        tally: ObjectCounts,
+        relisting: Relisting,
+        reported: Reported | None,
+        configuration: Mapping[str, Any],
     ) -> SourceSummary:
         totals = self.inventory.totals
         name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
@@ -284,7 +293,7 @@ def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
         yield shard, gathered
 
 
-def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: Tally) -> None:
+def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: ObjectCounts) -> None:
     """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
     left: list[pa.Table] = [next(tables, rows.INDEX.empty_table())]
     while left:
@@ -293,7 +302,9 @@ def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: Tally) -> None:
         tally.files += 1
 
 
-def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: Tally) -> list[pa.Table]:
+def _write_file(
+    first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: ObjectCounts
+) -> list[pa.Table]:
     """Return the table that did not go into the file, if there is one."""
     written = 0
     table: pa.Table | None = first
@@ -308,7 +319,7 @@ def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tal
     return [] if table is None else [table]
 
 
-def _count(table: pa.Table, tally: Tally) -> None:
+def _count(table: pa.Table, tally: ObjectCounts) -> None:
     tally.rows += table.num_rows
     sizes = table["size"].filter(pc.equal(table["disposition"], "exported"))
     tally.exported += len(sizes)

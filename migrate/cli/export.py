@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,24 +15,18 @@ from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import SourceName
 from migrate.case.model import Case, Endpoint, parse_limits
-from migrate.case.selection import from_words, parse_tags
+from migrate.case.selection import from_words
 from migrate.cli import app
-from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import (
     CaseFile,
     CurrentOnly,
-    Exclude,
-    Include,
     Inventory,
-    MaxSize,
-    MinSize,
-    NewerThan,
-    OlderThan,
-    Tag,
+    SelectionOptions,
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
+from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.custody.signing.bundle_signatures import Signed
@@ -214,6 +208,56 @@ def _run_export(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _ExportSelection:
+    """The options that say what of a source is wanted."""
+
+    current_only: CurrentOnly = False
+    items: SelectionOptions = field(default_factory=SelectionOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitOptions:
+    """The options that spare a source."""
+
+    max_connections: Annotated[
+        int | None,
+        typer.Option("--max-connections", min=2, metavar="N", help="To a source database, at once."),
+    ] = None
+    statement_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--statement-timeout", metavar="TIME", help="End a statement on the source after 30m, 2h …"
+        ),
+    ] = None
+    lock_timeout: Annotated[
+        str | None,
+        typer.Option("--lock-timeout", metavar="TIME", help="Wait so long for a lock (default 60s)."),
+    ] = None
+    archived: Annotated[
+        str | None,
+        typer.Option(
+            "--archived",
+            metavar="TIER",
+            help="Bring archived objects back by bulk, standard, expedited; auto: by the deadline; no: not at all.",
+        ),
+    ] = None
+
+    def parse(self, base: Limits | None) -> Limits:
+        """Return the limits; what is not said is that of ``base``."""
+        return parse_limits(
+            self.max_connections, self.statement_timeout, self.lock_timeout, self.archived, base=base
+        )
+
+
+_NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS = (
+    SigningOptions(),
+    _ExportSelection(),
+    ClusterOptions(),
+    _LimitOptions(),
+)
+
+
 @verb(
     app,
     "export",
@@ -241,16 +285,8 @@ def export_command(
     seal_incomplete: Annotated[
         bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
     ] = False,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
-    current_only: CurrentOnly = False,
-    include: Include = None,
-    exclude: Exclude = None,
-    min_size: MinSize = None,
-    max_size: MaxSize = None,
-    newer_than: NewerThan = None,
-    older_than: OlderThan = None,
-    tag: Tag = None,
+    signing: SigningOptions = _NO_KEYS,
+    selection: _ExportSelection = _ALL,
     inventory: Inventory = None,
     prove: Annotated[
         bool,
@@ -259,30 +295,8 @@ def export_command(
             help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
         ),
     ] = False,
-    max_connections: Annotated[
-        int | None,
-        typer.Option("--max-connections", min=2, metavar="N", help="To a source database, at once."),
-    ] = None,
-    statement_timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--statement-timeout", metavar="TIME", help="End a statement on the source after 30m, 2h …"
-        ),
-    ] = None,
-    lock_timeout: Annotated[
-        str | None,
-        typer.Option("--lock-timeout", metavar="TIME", help="Wait so long for a lock (default 60s)."),
-    ] = None,
-    archived: Annotated[
-        str | None,
-        typer.Option(
-            "--archived",
-            metavar="TIER",
-            help="Bring archived objects back by bulk, standard, expedited; auto: by the deadline; no: not at all.",
-        ),
-    ] = None,
-    executor: Executor = THREADS,
-    scheduler: Scheduler = None,
+    limits: _LimitOptions = _NO_LIMITS,
+    cluster: ClusterOptions = _NO_CLUSTER,
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -303,23 +317,9 @@ def export_command(
             next_step="add --to LOCATION, or [bundle] location in the case file",
         )
     endpoints = with_inventories(choose(parse_pairs(pairs or []), loaded), inventory or [])
-    signers = load_keys(key, passphrase, loaded)
-    cluster = which_scheduler(executor, scheduler)
-    chosen = from_words(
-        {
-            "current_only": current_only,
-            "include": include or [],
-            "exclude": exclude or [],
-            "min_size": min_size,
-            "max_size": max_size,
-            "newer_than": newer_than,
-            "older_than": older_than,
-            "tags": parse_tags(tag or []),
-        }
-    )
+    signers = signing.load(loaded)
+    chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(seal_incomplete=seal_incomplete, prove=prove, strict_snapshot=strict_snapshot)
-    base = loaded.limits if loaded else None
-    limits = parse_limits(max_connections, statement_timeout, lock_timeout, archived, base=base)
     return run_export(
         session,
         endpoints,
@@ -328,6 +328,6 @@ def export_command(
         options,
         signers=signers,
         selection=chosen,
-        limits=limits,
-        scheduler=cluster,
+        limits=limits.parse(loaded.limits if loaded else None),
+        scheduler=cluster.chosen(),
     )

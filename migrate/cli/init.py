@@ -17,7 +17,7 @@ from migrate.storage.local.errors import translate_os
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenCase:
     """The case file that was written."""
 
     path: Path
@@ -38,7 +38,7 @@ class Written:
 def init(
     _session: Session,
     path: Annotated[Path, typer.Argument(metavar="CASE", help="Where to write it.")] = Path("moveout.toml"),
-) -> Written:
+) -> WrittenCase:
     """Write a commented case file."""
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -49,4 +49,4 @@ def init(
         ) from None
     except OSError as exc:
         raise translate_os(exc, path) from exc
-    return Written(path)
+    return WrittenCase(path)

@@ -27,7 +27,7 @@ _LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class Listing:
     """What is there: rows as JSON and as text. ``more``: there are others behind them."""
 
     location: str
@@ -73,7 +73,7 @@ def ls_command(
         bool, typer.Option("--versions", help="Also older versions and delete markers.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
-) -> Listed:
+) -> Listing:
     """List a bundle's tables and buckets, or a bucket's objects.
 
     Reads the catalog or the parts of the index that matter; no payload.
@@ -88,7 +88,7 @@ def ls_command(
         lines = _aligned(
             [(*one[:2], count_words(one[3]), bytes_words(one[4]), one[2]) for one in found], "<<>>"
         )
-        return Listed(
+        return Listing(
             reader.store.location, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
         )
     if source is None:  # a pattern is for buckets, and often there is but one
@@ -107,7 +107,7 @@ def ls_command(
         + ("  deleted" if row.is_delete_marker else "")
         for row in shown
     ]
-    return Listed(
+    return Listing(
         reader.store.location,
         "objects",
         [single_objects.as_json(row) for row in shown],
@@ -130,10 +130,10 @@ def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, one) for one in globs for name in (row.name, table_rows.full_name(row)))
 
 
-def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listed:
+def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
     found = [row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))]
     if not found:
         session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
     shown = [{"name": table_rows.full_name(row), "items": row.items, "digest": row.digest} for row in found]
     lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
-    return Listed(reader.store.location, "tables", shown, lines)
+    return Listing(reader.store.location, "tables", shown, lines)

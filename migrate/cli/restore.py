@@ -15,10 +15,10 @@ from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import check_kinds, known_secrets, load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
@@ -92,36 +92,31 @@ class Restored:
         console.print(f"Restored in {duration_words(self.seconds)}")
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """How to restore. ``report_to`` and ``snowball``: see the options. ``scheduler``: of the cluster that writes."""
+
+    merge: bool = False
+    only: Sequence[str] = ()
+    report_to: str | None = None
+    snowball: bool = False
+    scheduler: str | None = None
+
+
 def run_restore(
     session: Session,
     location: Endpoint,
     destinations: Mapping[str, Endpoint],
     case: Case | None,
+    options: RestoreOptions,
     *,
-    merge: bool,
-    only: Sequence[str] = (),
     signers: Sequence[Signer] = (),
-    report_to: str | None = None,
-    snowball: bool = False,
-    scheduler: str | None = None,
 ) -> Restored:
-    """Bring the named sources up from the bundle at a location; the custody log says so where there is a key.
-    ``report_to``: see the option. The bandwidth limit holds for what is read of the bundle, by all workers of the
-    ``scheduler`` together.
+    """Bring the named sources up from the bundle at a location; the custody log says so where there is a key. The
+    bandwidth limit holds for what is read of the bundle, by all workers of a cluster together.
     """
-    with machines(session, scheduler, case.bwlimit if case else None) as others:
-        return _run_restore(
-            session,
-            location,
-            destinations,
-            case,
-            others,
-            merge=merge,
-            only=only,
-            signers=signers,
-            report_to=report_to,
-            snowball=snowball,
-        )
+    with machines(session, options.scheduler, case.bwlimit if case else None) as others:
+        return _run_restore(session, location, destinations, case, options, others=others, signers=signers)
 
 
 def _run_restore(
@@ -129,13 +124,10 @@ def _run_restore(
     location: Endpoint,
     destinations: Mapping[str, Endpoint],
     case: Case | None,
-    others: Machines | None,
+    options: RestoreOptions,
     *,
-    merge: bool,
-    only: Sequence[str],
+    others: Machines | None,
     signers: Sequence[Signer],
-    report_to: str | None,
-    snowball: bool,
 ) -> Restored:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
     store = open_location(
@@ -149,7 +141,7 @@ def _run_restore(
     reader = BundleReader(store)
     check_kinds(reader, destinations)
     kept = open_location(
-        report_to or f"{REPORTS}/{reader.info.id}",
+        options.report_to or f"{REPORTS}/{reader.info.id}",
         note=session.progress.note,
         cancellation=session.cancellation,
     )
@@ -163,17 +155,17 @@ def _run_restore(
             _workers(session, endpoint, case),
             session.progress,
             endpoint.reveal(),
-            merge=merge,
-            only=only,
+            merge=options.merge,
+            only=options.only,
             report=kept,
             open_pool=open_pool,
             cancellation=session.cancellation,
-            pack_small_objects=snowball,
+            pack_small_objects=options.snowball,
         )
         outcomes.append(restore_source(request, endpoint.shown))
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
     details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
-    details |= {"only": list(only)} if only else {}
+    details |= {"only": list(options.only)} if options.only else {}
     if (why := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(why)
     return Restored(store.location, shown, outcomes, time.monotonic() - started, reader.info.id, now())
@@ -193,6 +185,9 @@ def _open_pool(session: Session, others: Machines, location: Endpoint, name: str
     if open_pool is None:
         session.progress.note(f"{name} can only be restored by one machine: this one does it")
     return open_pool
+
+
+_NO_KEYS, _NO_CLUSTER = SigningOptions(), ClusterOptions()
 
 
 @verb(
@@ -220,8 +215,7 @@ def restore_command(
         list[str] | None,
         typer.Option(metavar="WHAT", help="Of databases: schema, data, or a table; may be repeated."),
     ] = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    signing: SigningOptions = _NO_KEYS,
     report_to: Annotated[
         str | None,
         typer.Option(
@@ -237,8 +231,7 @@ def restore_command(
             help="To MinIO: many small objects in one request. They keep their times; the server keeps no checksums.",
         ),
     ] = False,
-    executor: Executor = THREADS,
-    scheduler: Scheduler = None,
+    cluster: ClusterOptions = _NO_CLUSTER,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -255,17 +248,11 @@ def restore_command(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[destination]] tables in the case file",
         )
-    signers = load_keys(key, passphrase, loaded)
-    cluster = which_scheduler(executor, scheduler)
     return run_restore(
         session,
         location,
         destinations,
         loaded,
-        merge=merge,
-        only=only or (),
-        signers=signers,
-        report_to=report_to,
-        snowball=snowball,
-        scheduler=cluster,
+        RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen()),
+        signers=signing.load(loaded),
     )

@@ -22,7 +22,7 @@ from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.export import run_export
 from migrate.cli.plan import run_plan
-from migrate.cli.restore import run_restore
+from migrate.cli.restore import RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import run_verify
 from migrate.custody.signing.keys import Signer
@@ -36,7 +36,7 @@ _NEVER_STOPS = "plan"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CommandStep:
     """One verb of the move, and what it came to; None where it was done before."""
 
     name: str
@@ -60,7 +60,7 @@ class Evacuated:
     """All steps."""
 
     case: str
-    steps: tuple[Step, ...]
+    steps: tuple[CommandStep, ...]
 
     @property
     def exit_code(self) -> int:
@@ -133,10 +133,10 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     cluster = which_scheduler(executor, scheduler)
-    done: list[Step] = []
+    done: list[CommandStep] = []
     for name, work in _steps(session, loaded, loaded.bundle, cluster):
         session.err.print(Rule(name, align="left"))
-        step = Step(name, work())
+        step = CommandStep(name, work())
         session.progress.end()
         done.append(step)
         if step.answer is None:
@@ -154,9 +154,9 @@ def _steps(
     """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
     signers = load_keys(None, None, case)
     destination = case.transfer_to
-    away = destination is not None and _sealed(destination) is Sealed.COMPLETE
-    here = Sealed.COMPLETE if away else _sealed(bundle)
-    if here is Sealed.NOT:
+    away = destination is not None and _sealed(destination) is SealState.COMPLETE
+    here = SealState.COMPLETE if away else _sealed(bundle)
+    if here is SealState.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
     yield "export", lambda: _export(session, case, bundle, here, signers=signers, cluster=cluster)
     if destination is not None:
@@ -176,13 +176,13 @@ def _steps(
         yield (
             "restore",
             lambda: run_restore(
-                session, last, case.destinations, case, merge=False, signers=signers, scheduler=cluster
+                session, last, case.destinations, case, RestoreOptions(scheduler=cluster), signers=signers
             ),
         )
         yield "compare", lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=signers)
 
 
-class Sealed(Enum):
+class SealState(Enum):
     """Whether a sealed bundle lies at a location."""
 
     NOT = "not"
@@ -190,29 +190,29 @@ class Sealed(Enum):
     COMPLETE = "complete"
 
 
-def _sealed(location: Endpoint) -> Sealed:
+def _sealed(location: Endpoint) -> SealState:
     found = identity.read_sealed(open_location(location.url, secrets=location.reveal()))
     if found is None:
-        return Sealed.NOT
-    return Sealed.COMPLETE if found.complete else Sealed.INCOMPLETE
+        return SealState.NOT
+    return SealState.COMPLETE if found.complete else SealState.INCOMPLETE
 
 
 def _export(
     session: Session,
     case: Case,
     bundle: Endpoint,
-    here: Sealed,
+    here: SealState,
     *,
     signers: Sequence[Signer],
     cluster: str | None,
 ) -> Answer | None:
     """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
-    if here is Sealed.COMPLETE:
+    if here is SealState.COMPLETE:
         return None
     try:
         options = ExportOptions(seal_incomplete=True)
         return run_export(session, case.sources, bundle, case, options, signers=signers, scheduler=cluster)
     except SourceError as exc:
-        if here is Sealed.NOT or _sealed(bundle) is Sealed.NOT:
+        if here is SealState.NOT or _sealed(bundle) is SealState.NOT:
             raise
         return StillIncomplete(str(exc))

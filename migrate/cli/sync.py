@@ -11,22 +11,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from exporters.selection import EVERYTHING
+from exporters.selection import EVERYTHING, Selection
 from migrate.case.model import Case, Endpoint
-from migrate.case.selection import from_words, parse_tags
+from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.options import (
     CaseFile,
-    Exclude,
-    Include,
-    MaxSize,
-    MinSize,
-    NewerThan,
-    OlderThan,
-    Tag,
+    SelectionOptions,
 )
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
@@ -142,6 +136,59 @@ def _draw_verdict(console: Console, done: SyncOutcome) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _HowToSync:
+    """The options that say what a sync may do."""
+
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Remove at the destination what the source does not have; says what."),
+    ] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace objects of the destination that no sync has written.")
+    ] = False
+    recheck: Annotated[
+        bool,
+        typer.Option(
+            "--recheck", help="Look at every object on both sides: changed tags show in no listing."
+        ),
+    ] = False
+    cutover: Annotated[
+        bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
+    ] = False
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history", help="Copy every version and delete marker, oldest first, not only what is current."
+        ),
+    ] = False
+    settings: Annotated[
+        Wish,
+        typer.Option(
+            "--settings",
+            help="Settings of the bucket: write those that the destination has not set itself, replace its own, too, "
+            "or leave all of them alone.",
+        ),
+    ] = Wish.WRITE
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
+
+    def options(self, selection: Selection) -> SyncOptions:
+        """Return them as ``sync`` takes them."""
+        return SyncOptions(
+            selection,
+            delete=self.delete,
+            overwrite=self.overwrite,
+            recheck=self.recheck,
+            cutover=self.cutover,
+            dry_run=self.dry_run,
+            settings=self.settings,
+            history=self.history,
+        )
+
+
+_AS_USUAL, _ALL, _NO_KEYS = _HowToSync(), SelectionOptions(), SigningOptions()
+
+
 @verb(
     app,
     "sync",
@@ -171,46 +218,9 @@ def sync_command(
             help="Where the record and the report lie (default: below .moveout-sync/ in the destination bucket).",
         ),
     ] = None,
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Remove at the destination what the source does not have; says what."),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace objects of the destination that no sync has written.")
-    ] = False,
-    recheck: Annotated[
-        bool,
-        typer.Option(
-            "--recheck", help="Look at every object on both sides: changed tags show in no listing."
-        ),
-    ] = False,
-    cutover: Annotated[
-        bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
-    ] = False,
-    history: Annotated[
-        bool,
-        typer.Option(
-            "--history", help="Copy every version and delete marker, oldest first, not only what is current."
-        ),
-    ] = False,
-    settings: Annotated[
-        Wish,
-        typer.Option(
-            "--settings",
-            help="Settings of the bucket: write those that the destination has not set itself, replace its own, too, "
-            "or leave all of them alone.",
-        ),
-    ] = Wish.WRITE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    include: Include = None,
-    exclude: Exclude = None,
-    min_size: MinSize = None,
-    max_size: MaxSize = None,
-    newer_than: NewerThan = None,
-    older_than: OlderThan = None,
-    tag: Tag = None,
-    key: KeyFiles = None,
-    passphrase: Passphrase = None,
+    how: _HowToSync = _AS_USUAL,
+    selection: SelectionOptions = _ALL,
+    signing: SigningOptions = _NO_KEYS,
 ) -> Synced:
     """Copy a bucket to a bucket; again: only what has changed.
 
@@ -219,28 +229,8 @@ def sync_command(
     """
     loaded = load_case(case)
     ends = _ends(pairs or [], loaded)
-    chosen = from_words(
-        {
-            "include": include or [],
-            "exclude": exclude or [],
-            "min_size": min_size,
-            "max_size": max_size,
-            "newer_than": newer_than,
-            "older_than": older_than,
-            "tags": parse_tags(tag or []),
-        }
-    )
-    options = SyncOptions(
-        chosen,
-        delete=delete,
-        overwrite=overwrite,
-        recheck=recheck,
-        cutover=cutover,
-        dry_run=dry_run,
-        settings=settings,
-        history=history,
-    )
-    signers = load_keys(key, passphrase, loaded)
+    options = how.options(from_words(selection.words()))
+    signers = signing.load(loaded)
     return run_sync(session, ends, options, record=record, case=loaded, signers=signers)
 
 

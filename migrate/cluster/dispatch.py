@@ -37,7 +37,7 @@ class _Batch:
     workers: frozenset[str] | None
 
 
-class Held(Protocol):
+class HeldLock(Protocol):
     """What a lead holds while others work for it: a lease, or a lock."""
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from migrate.cluster.protocol import Reach, TransferJob
 from migrate.cluster.worker_pool import Batching, ClusterWorkerPool
 from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import PART_BYTES
-from migrate.transfer.counters import Tally
+from migrate.transfer.counters import TransferCounters
 from migrate.transfer.plan import WantedFile
 from migrate.transfer.run import FileMoves
 
@@ -51,7 +51,7 @@ class TransferCluster:
 class _FileCodec:
     """See ``worker_pool.ItemCodec``."""
 
-    tally: Tally
+    tally: TransferCounters
 
     def encode(self, item: WantedFile) -> Json:
         return transfer_worker.piece(item)

@@ -12,7 +12,7 @@ from migrate.cluster.worker_state import TransferSession
 from migrate.errors import GoneError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.transfer.counters import Tally
+from migrate.transfer.counters import TransferCounters
 from migrate.transfer.file_copy import CopySettings, FileCopier
 from migrate.transfer.plan import WantedFile
 
@@ -108,7 +108,7 @@ def file_of(found: Json) -> WantedFile:
     return WantedFile(found["id"], found["size_bytes"], found["sha256"])
 
 
-def take(tally: Tally, file: WantedFile, answer: Json) -> None:
+def take(tally: TransferCounters, file: WantedFile, answer: Json) -> None:
     """Count what a worker says of a file."""
     if answer["bytes_skipped"] == file.size_bytes and answer["here"] and not answer["bytes_moved"]:
         tally.skip_file(file)

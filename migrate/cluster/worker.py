@@ -20,9 +20,9 @@ from migrate.cluster.worker_state import (
     ExportSession,
     RestoreSession,
     RowsSession,
-    Session,
     Sessions,
     TransferSession,
+    WorkerSession,
 )
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.export.unit_runner import PlannedUnit, UnitWork
@@ -84,7 +84,7 @@ def _do(order: protocol.Order) -> str:
         return _encode(answers, session.notes.take())
 
 
-def _maker(job: Job) -> Callable[[], Session]:
+def _maker(job: Job) -> Callable[[], WorkerSession]:
     if isinstance(job, ExportJob):
         return lambda: ExportSession(job)
     if isinstance(job, RestoreJob):
@@ -94,7 +94,7 @@ def _maker(job: Job) -> Callable[[], Session]:
     return lambda: TransferSession(job)
 
 
-def _work(session: Session, order: protocol.Order) -> Answers:
+def _work(session: WorkerSession, order: protocol.Order) -> Answers:
     if isinstance(session, ExportSession):
         return _export(session.work, [Unit(**piece) for piece in order.pieces])
     if isinstance(session, RestoreSession):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from exporters.api import Json
-from migrate.cluster.dispatch import Held, begin
+from migrate.cluster.dispatch import HeldLock, begin
 from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import Job
 from migrate.storage.retry import Note
@@ -58,7 +58,7 @@ class ClusterWorkerPool(Generic[Item, Result]):
         job: Job,
         codec: ItemCodec[Item, Result],
         *,
-        lease: Held,
+        lease: HeldLock,
         note: Note,
         batching: Batching = Batching(),
     ) -> None:

@@ -27,7 +27,7 @@ from migrate.export.read_back import part_reader_for
 from migrate.export.unit_runner import UnitWork
 from migrate.restore.common.remote_rows import PartWriter, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.objects.workers import Writing
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
@@ -59,7 +59,7 @@ class Notes(Silent):
             return said
 
 
-class Session:
+class WorkerSession:
     """One job's location and fence, kept from batch to batch. Raises what opening them raises."""
 
     def __init__(self, job: Job) -> None:
@@ -107,7 +107,7 @@ class Session:
         self._held.close()
 
 
-class ExportSession(Session):
+class ExportSession(WorkerSession):
     """A source's snapshot beside the location."""
 
     def __init__(self, job: ExportJob) -> None:
@@ -130,20 +130,20 @@ class ExportSession(Session):
             self.close()
             raise
         self.work = UnitWork(
-            self.store,
-            self.fence,
-            self.cancellation,
-            self.notes,
-            job.name,
-            snapshot,
-            job.attempts,
-            part_reader_for(source.url) if job.prove else None,
-            job.strict,
-            job.sealed_before,
+            store=self.store,
+            lease=self.fence,
+            cancellation=self.cancellation,
+            progress=self.notes,
+            source=job.name,
+            snapshot=snapshot,
+            attempts=job.attempts,
+            part_reader=part_reader_for(source.url) if job.prove else None,
+            strict=job.strict,
+            sealed_before=job.sealed_before,
         )
 
 
-class TransferSession(Session):
+class TransferSession(WorkerSession):
     """Where the bundle comes from, beside the location that it goes to."""
 
     def __init__(self, job: TransferJob) -> None:
@@ -156,7 +156,7 @@ class TransferSession(Session):
             raise
 
 
-class RestoreSession(Session):
+class RestoreSession(WorkerSession):
     """The bundle, the bucket that is filled from it, and the claims of those who do."""
 
     def __init__(self, job: RestoreJob) -> None:
@@ -174,7 +174,7 @@ class RestoreSession(Session):
         self.claims = Claims(self.store, job.id, self.cancellation)
 
 
-class RowsSession(Session):
+class RowsSession(WorkerSession):
     """A source's parts in the bundle, and the database that they go into."""
 
     def __init__(self, job: RowsJob) -> None:
@@ -193,7 +193,7 @@ class RowsSession(Session):
         with self._opening:
             if self._rows is None:
                 reader = BundleReader(self.store)
-                run = Run.of(reader, self._name, workers=1, progress=self.notes)
+                run = TableRestore.of(reader, self._name, workers=1, progress=self.notes)
                 writer = self._database.writer(reader, workers=own_threads(), cancellation=self.cancellation)
                 self._held.callback(writer.close)
                 self._rows = writer, {part.name: part for part in parts_of(run.tables)}
@@ -212,12 +212,12 @@ class Sessions:
     def __init__(self) -> None:
         self._opening = threading.Lock()
         self._lock = threading.Lock()
-        self._open: list[Session] = []
+        self._open: list[WorkerSession] = []
         self._halted: deque[str] = deque(maxlen=_REMEMBERED)
         """Jobs whose lead has said that they are at their end: what still comes of them is not begun."""
 
     @contextmanager
-    def enter(self, job: Job, make: Callable[[], Session]) -> Iterator[Session]:
+    def enter(self, job: Job, make: Callable[[], WorkerSession]) -> Iterator[WorkerSession]:
         """Lend the job's session, made by ``make`` where there is none. Raises ``Cancelled`` for a job at its end."""
         session = self._claim(job, make)
         try:
@@ -227,7 +227,7 @@ class Sessions:
                 session.running -= 1
             self._sweep()
 
-    def of(self, job: str) -> list[Session]:
+    def of(self, job: str) -> list[WorkerSession]:
         """Return the sessions of a job. Never waits for one that is being opened."""
         with self._lock:
             return [session for session in self._open if session.job.id == job]
@@ -244,7 +244,7 @@ class Sessions:
         with self._lock:
             return sum(session.running for session in found)
 
-    def _claim(self, job: Job, make: Callable[[], Session]) -> Session:
+    def _claim(self, job: Job, make: Callable[[], WorkerSession]) -> WorkerSession:
         with self._opening:
             with self._lock:
                 if job.id in self._halted:

@@ -46,7 +46,7 @@ from migrate.storage.api import MultipartStore
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ExportRun:
     """What all steps of one export share. ``cancellation`` ends running units at their next write."""
 
     store: MultipartStore
@@ -101,7 +101,7 @@ def export(
         if isinstance(state, identity.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(Ledger())
-        run = Run(store, state, ledger, lease, executor, workers, progress, options, cancellation)
+        run = ExportRun(store, state, ledger, lease, executor, workers, progress, options, cancellation)
         try:
             return _export(run, sources)
         except BaseException:
@@ -109,7 +109,7 @@ def export(
             raise
 
 
-def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
+def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
     for source in sources:
@@ -147,7 +147,7 @@ def _raise_if_open(
             raise error
 
 
-def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
+def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
     """Export one source; return its summary, and the error if it broke off."""
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
@@ -185,22 +185,22 @@ def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError
     return _reconciliation(run.ledger, source.name, source.url, summary, failures), error
 
 
-def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
+def _work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:
     return UnitWork(
-        run.store,
-        run.lease,
-        run.cancellation,
-        run.progress,
-        source.name,
-        snapshot,
-        run.options.attempts,
-        part_reader_for(source.url) if run.options.prove else None,
-        run.options.strict_snapshot,
-        run.state.created if run.state.continues else "",
+        store=run.store,
+        lease=run.lease,
+        cancellation=run.cancellation,
+        progress=run.progress,
+        source=source.name,
+        snapshot=snapshot,
+        attempts=run.options.attempts,
+        part_reader=part_reader_for(source.url) if run.options.prove else None,
+        strict=run.options.strict_snapshot,
+        sealed_before=run.state.created if run.state.continues else "",
     )
 
 
-def _pool(run: Run, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[[int], int]]:
+def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[[int], int]]:
     """Return the pool for a source, and how many small units it takes as a group, where so many are ready."""
     if run.options.open_pool is not None:
         pool = run.options.open_pool(source, work, run.lease, run.executor)
@@ -218,7 +218,7 @@ def _pool(run: Run, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[
     return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
 
 
-def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> SourceSummary:
+def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, whole: bool) -> SourceSummary:
     """Let the source write what belongs to the whole; a final record only where nothing failed, else a
     rerun tries again.
     """
@@ -241,7 +241,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Sou
     return summary
 
 
-def _finished_before(run: Run, source: Source) -> SourceReconciliation | None:
+def _finished_before(run: ExportRun, source: Source) -> SourceReconciliation | None:
     """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
     try:
         final = read_final(run.store, source.name)
@@ -255,7 +255,7 @@ def _finished_before(run: Run, source: Source) -> SourceReconciliation | None:
     return found
 
 
-def _load_records(run: Run, source: str) -> None:
+def _load_records(run: ExportRun, source: str) -> None:
     """Take all commit records at the location into the ledger that are not there yet."""
     ids: Iterable[str] = (
         unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)

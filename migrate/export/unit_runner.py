@@ -49,7 +49,7 @@ UnitPool = WorkerPool[Sequence[PlannedUnit], Sequence[SettledUnit]]
 """Executes the units of one source, in groups. What it has done has a commit record at the location."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitWork:
     """How one unit is done; called by the workers."""
 

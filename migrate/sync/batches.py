@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from migrate.sync.diff import Step
+from migrate.sync.diff import SyncStep
 
 SPAN_OBJECTS = 1000
 SPAN_BYTES = 32 * 2**20
 
 
-def spans(steps: Iterable[Step]) -> Iterator[list[Step]]:
+def spans(steps: Iterable[SyncStep]) -> Iterator[list[SyncStep]]:
     """Gather steps in their order; a large object is a span by itself. Versions of a key stay together."""
-    gathered: list[Step] = []
+    gathered: list[SyncStep] = []
     held = 0
     for step in steps:
         size_bytes = step.source.size_bytes if step.source else 0

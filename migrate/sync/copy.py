@@ -29,7 +29,7 @@ from migrate.storage.rate_limit import Throttle
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
-from migrate.sync.diff import Step
+from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Acl, Done, Item, item
 from migrate.sync.versions.null_version import REPLACED, is_null, is_replaced
 
@@ -40,7 +40,7 @@ UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class SyncContext:
     """From one bucket to the other, and on what terms. Shared by all threads."""
 
     source: S3Bucket
@@ -61,7 +61,7 @@ class Way:
         if theirs is not None:
             self.destination_outage.note(theirs.error)
 
-    def name(self, step: Step) -> str:
+    def name(self, step: SyncStep) -> str:
         """Return the whole key at the destination."""
         return self.destination.prefix + step.key
 
@@ -86,7 +86,7 @@ class Way:
         return crc == kept
 
 
-def is_small(step: Step) -> bool:
+def is_small(step: SyncStep) -> bool:
     """Tell whether an object goes by one request each way, and is not known to have been made of parts."""
     assert step.source is not None
     return step.source.size_bytes <= PUT_BYTES and "-" not in step.source.etag
@@ -96,13 +96,13 @@ def is_small(step: Step) -> bool:
 class SmallCopy:
     """Copies small objects for one span; what is to go another way by now ends up in ``grown``."""
 
-    way: Way
+    way: SyncContext
     done: Done
-    grown: list[Step] = field(default_factory=list)
-    _lost: list[tuple[Step, SourceError]] = field(default_factory=list)
+    grown: list[SyncStep] = field(default_factory=list)
+    _lost: list[tuple[SyncStep, SourceError]] = field(default_factory=list)
     _unlike: list[tuple[Item, Written]] = field(default_factory=list)
 
-    def run(self, steps: Sequence[Step]) -> None:
+    def run(self, steps: Sequence[SyncStep]) -> None:
         """Copy, in order. Raises what stops the whole sync."""
         self._copy(steps)
         self._settle_doubts()
@@ -111,7 +111,7 @@ class SmallCopy:
     def _settle_doubts(self) -> None:
         """Read again what may have been damaged on the way from the source. What comes otherwise is copied again."""
         doubts, self._unlike = self._unlike, []
-        again: list[Step] = []
+        again: list[SyncStep] = []
         for number, (made, written) in enumerate(doubts):
             found = read_again(self.way.source, made.found) if number < _READ_AGAIN else made.found
             if found.error is None and found.body == made.found.body:
@@ -136,13 +136,13 @@ class SmallCopy:
         self.done.gaps += lost_gaps(self.way.source, self._lost)
         self._lost = []
 
-    def _copy(self, steps: Sequence[Step]) -> None:
+    def _copy(self, steps: Sequence[SyncStep]) -> None:
         destination = self.way.destination
         sent: deque[Item] = deque()
         for written in destination.put_all(self.bodies(steps, sent), window_bytes=WINDOW_BYTES):
             self.take(sent.popleft(), written)
 
-    def bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
+    def bodies(self, steps: Sequence[SyncStep], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
         """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
@@ -171,7 +171,7 @@ class SmallCopy:
             way.take(len(found.body))
             yield made.described(way.name(step), way.terms), found.body
 
-    def _item(self, step: Step, found: Fetched, acl: Acl) -> Item:
+    def _item(self, step: SyncStep, found: Fetched, acl: Acl) -> Item:
         body, crc = found.body, found.crc64nvme
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
@@ -197,7 +197,9 @@ class SmallCopy:
         arrived(self.way, self.done, made, written)
 
 
-def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False) -> None:
+def arrived(
+    way: SyncContext, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False
+) -> None:
     """Note an object that is at the destination now. ``told``: the progress knows of its bytes already."""
     size_bytes = made.found.summary.size_bytes
     done.rows.append(made.finished(written, way.terms, *losses))
@@ -206,14 +208,14 @@ def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, t
     way.progress.advance(items=1, size_bytes=0 if told else size_bytes)
 
 
-def refusal(step: Step, error: MoveoutError) -> Gap:
+def refusal(step: SyncStep, error: MoveoutError) -> Gap:
     """Return the gap of an object that the destination does not take. Raises what stops the whole sync."""
     if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
         raise error
     return Gap(step.name, "failed", f"the destination does not take it ({error})")
 
 
-def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> list[Gap]:
+def lost_gaps(source: S3Bucket, lost: Sequence[tuple[SyncStep, SourceError]]) -> list[Gap]:
     """Return the gaps of objects that could not be read: what is deleted by now is excluded, or was replaced and has no
     id.
     """
@@ -226,7 +228,7 @@ def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> lis
     ]
 
 
-def acls(way: Way, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
+def acls(way: SyncContext, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
     """Yield the ACLs of objects, in order and without end where the source has none: then nobody is asked."""
     source = way.source
     if not source.has_acls:
@@ -240,13 +242,13 @@ def acls(way: Way, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
             yield None, (Loss(one.name, "ACL", f"it could not be read: {error}"),)
 
 
-def source_of(step: Step) -> ObjectSummary:
+def source_of(step: SyncStep) -> ObjectSummary:
     """Return what is to be copied."""
     assert step.source is not None
     return step.source
 
 
-def as_read(step: Step, found: Fetched) -> Step:
+def as_read(step: SyncStep, found: Fetched) -> SyncStep:
     """Return the step with what was really read."""
     if found.summary is step.source:
         return step

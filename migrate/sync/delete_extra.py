@@ -10,8 +10,8 @@ from exporters.api import Gap
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceGoneError
 from migrate.errors import NotAllowedError, UnreachableError
-from migrate.sync.copy import Way, source_of
-from migrate.sync.diff import Step
+from migrate.sync.copy import SyncContext, source_of
+from migrate.sync.diff import SyncStep
 from migrate.sync.outcome import Removed
 from migrate.sync.versions.null_version import is_null, is_replaced
 from migrate.sync.versions.version_diff import ANOTHER
@@ -32,13 +32,13 @@ class Removal:
         for key, reason in self.kept.items():
             yield Gap(key, "failed", reason)
 
-    def run(self, way: Way, steps: Iterable[Step]) -> None:
+    def run(self, way: SyncContext, steps: Iterable[SyncStep]) -> None:
         """Remove. Each key is asked for at the source once more: not every server lists all that it has."""
         rest = iter(steps)
         while batch := list(islice(rest, _BATCH)):
             self._remove(way, self._gone(way, batch))
 
-    def _gone(self, way: Way, batch: Sequence[Step]) -> list[ObjectSummary]:
+    def _gone(self, way: SyncContext, batch: Sequence[SyncStep]) -> list[ObjectSummary]:
         asked = [_at_source(way, step) for step in batch]
         gone: list[ObjectSummary] = []
         for step, found in zip(batch, way.source.heads(asked), strict=True):
@@ -55,7 +55,7 @@ class Removal:
                 self.kept[step.name] = why
         return gone
 
-    def _remove(self, way: Way, there: Sequence[ObjectSummary]) -> None:
+    def _remove(self, way: SyncContext, there: Sequence[ObjectSummary]) -> None:
         skip = len(way.destination.prefix)
         if any(one.version_id for one in there):
             answers = way.destination.delete_versions((one.key, one.version_id) for one in there)
@@ -73,14 +73,14 @@ class Removal:
             self.kept[one.name[skip:]] = f"the destination does not remove it ({answer.error})"
 
 
-def _is_gone(way: Way, step: Step, found: Fetched) -> bool:
+def _is_gone(way: SyncContext, step: SyncStep, found: Fetched) -> bool:
     """Tell whether the source does not have it any more."""
     if is_null(step.source):
         return is_replaced(way.source, replace(source_of(step), key=way.source.prefix + step.key))
     return isinstance(found.error, SourceGoneError)
 
 
-def _at_source(way: Way, step: Step) -> ObjectSummary:
+def _at_source(way: SyncContext, step: SyncStep) -> ObjectSummary:
     assert step.destination is not None
     key, modified, was = way.source.prefix + step.key, step.destination.modified, step.source
     if was is None:

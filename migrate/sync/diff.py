@@ -35,7 +35,7 @@ class Do(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SyncStep:
     """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the destination was
     written
     by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it. ``before``:
@@ -91,7 +91,7 @@ class Comparison:
 
     def steps(
         self, source: Iterable[Page], destination: Iterable[Page], known: Iterable[KnownPage]
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         """Yield what is to be done, by key, and between that how many keys in a row are the same everywhere. Raises
         ``UnorderedError``.
         """
@@ -129,24 +129,26 @@ class Comparison:
 
     def _step(
         self, key: str, source: ObjectSummary | None, destination: ObjectSummary | None, known: Known | None
-    ) -> Step | None:
+    ) -> SyncStep | None:
         has_row = known is not None and known.size_bytes >= 0
         if source is None:
             if destination is not None:
                 return (
-                    None if self.foreign(key) else Step(Do.EXTRA, key, "", None, destination, known=has_row)
+                    None
+                    if self.foreign(key)
+                    else SyncStep(Do.EXTRA, key, "", None, destination, known=has_row)
                 )
-            return Step(Do.FORGET, key, "", known=True) if has_row else None
+            return SyncStep(Do.FORGET, key, "", known=True) if has_row else None
         self.listed += 1
         self.listed_bytes += source.size_bytes
         reason = self.excludes(key, source)
         if reason is not None:
-            return Step(Do.EXCLUDED, key, reason, source, destination, known=has_row)
+            return SyncStep(Do.EXCLUDED, key, reason, source, destination, known=has_row)
         if self.see is not None:
             self.see([key])
         step = decide(key, source, destination, known)
         if step is None and self.recheck:
-            return Step(Do.LOOK, key, AGAIN, source, destination, ours=True, known=True)
+            return SyncStep(Do.LOOK, key, AGAIN, source, destination, ours=True, known=True)
         if step is None:
             self.same += 1
             if self.on_same is not None and destination is not None:
@@ -156,17 +158,17 @@ class Comparison:
 
 def decide(
     key: str, source: ObjectSummary, destination: ObjectSummary | None, known: Known | None
-) -> Step | None:
+) -> SyncStep | None:
     """Return what to do about an object of the source; None where the destination has it as it is."""
     has_row = known is not None and known.size_bytes >= 0
     if destination is None:
         why = "missing" if has_row else "new"
-        return Step(Do.COPY, key, why, source, None, ours=True, known=has_row)
+        return SyncStep(Do.COPY, key, why, source, None, ours=True, known=has_row)
     if known is None:
-        return Step(Do.LOOK, key, "there already", source, destination)
+        return SyncStep(Do.LOOK, key, "there already", source, destination)
     if has_row and known.is_at(destination):
         if known.is_of(source):
             return None
-        return Step(Do.COPY, key, "changed", source, destination, ours=True, known=True)
+        return SyncStep(Do.COPY, key, "changed", source, destination, ours=True, known=True)
     why = "begun" if known.begun else "changed at the destination"
-    return Step(Do.LOOK, key, why, source, destination, ours=known.begun, known=has_row)
+    return SyncStep(Do.LOOK, key, why, source, destination, ours=known.begun, known=has_row)

@@ -16,8 +16,8 @@ from typing import Any
 
 from migrate.bundle.export_state import now
 from migrate.runtime.progress import Progress
-from migrate.sync.diff import Do, Step
-from migrate.sync.outcome import Proof
+from migrate.sync.diff import Do, SyncStep
+from migrate.sync.outcome import EqualityProof
 from migrate.sync.plan import Sides
 from migrate.sync.record.column_pages import UnorderedError
 from migrate.sync.record.sync_record import Record
@@ -56,7 +56,7 @@ class Walk:
         return f"{extra} {self.noun} are only at the destination ({self.example!r}); --delete removes them"
 
 
-def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | None, Walk]:
+def prove(sides: Sides, record: Record, progress: Progress) -> tuple[EqualityProof | None, Walk]:
     """Walk twice; return the proof, or None with the walk that found a difference."""
     progress.begin("prove", items=2 * record.header.rows, size_bytes=0)
     first = _walk(sides, record, progress)
@@ -73,7 +73,7 @@ def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | Non
         second.different, second.example = {Do.COPY: 1}, "its listing"
         return None, second
     return (
-        Proof(
+        EqualityProof(
             moment=moment,
             walks=((first.began, first.ended), (second.began, second.ended)),
             objects=second.objects,
@@ -115,8 +115,8 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
 
     comparison.on_same = on_same
     for step in sides.walk(comparison, record, unordered):
-        walk.excluded += isinstance(step, Step) and step.do == Do.EXCLUDED
-        if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
+        walk.excluded += isinstance(step, SyncStep) and step.do == Do.EXCLUDED
+        if isinstance(step, SyncStep) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1
             if not walk.example or step.do != Do.EXTRA:
                 walk.example = step.key

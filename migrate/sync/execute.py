@@ -11,8 +11,8 @@ from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
 from migrate.storage.s3.capability_probe import ALWAYS
 from migrate.sync.batches import spans
-from migrate.sync.copy import SmallCopy, Way, is_small
-from migrate.sync.diff import Do, Step
+from migrate.sync.copy import SmallCopy, SyncContext, is_small
+from migrate.sync.diff import Do, SyncStep
 from migrate.sync.inspect import Look
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done
@@ -26,7 +26,7 @@ from migrate.sync.versions.version_copy import HistoryCopy
 class Work:
     """One run's work. ``check`` raises once the lease is lost. ``locks_itself``: see ``version_inspect``."""
 
-    way: Way
+    way: SyncContext
     record: Record
     run: str
     overwrite: bool
@@ -53,7 +53,7 @@ class Work:
                     future.cancel()
         return total
 
-    def _allowed(self, total: Done) -> Iterator[Step]:
+    def _allowed(self, total: Done) -> Iterator[SyncStep]:
         """Yield what the destination takes; what it does not is a gap."""
         refused = self.way.terms.refused_keys
         meeting = self._meeting(refused)
@@ -81,7 +81,7 @@ class Work:
         )
         return {key: found for key, found in seen if found}
 
-    def _span(self, number: int, span: list[Step]) -> Done:
+    def _span(self, number: int, span: list[SyncStep]) -> Done:
         done = Done()
         try:
             self.way.source.cancellation.check()
@@ -95,7 +95,7 @@ class Work:
                 done.rows = []
         return done
 
-    def _do(self, span: list[Step], done: Done) -> None:
+    def _do(self, span: list[SyncStep], done: Done) -> None:
         if self.history:
             HistoryCopy(self.way, done, self.uploads, self.locks_itself).run(span)
             return

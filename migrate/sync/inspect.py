@@ -15,8 +15,8 @@ from exporters.objects.index_rows import Content
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, kept_crc64nvme
 from migrate.storage.s3.metadata.object_metadata import is_md5
-from migrate.sync.copy import Way, acls, as_read, is_small, source_of
-from migrate.sync.diff import AGAIN, Step
+from migrate.sync.copy import SyncContext, acls, as_read, is_small, source_of
+from migrate.sync.diff import AGAIN, SyncStep
 from migrate.sync.object_item import Acl, Done, Item, item
 
 FOREIGN = (
@@ -28,11 +28,11 @@ FOREIGN = (
 class Look:
     """Looks at objects for one span."""
 
-    way: Way
+    way: SyncContext
     done: Done
     overwrite: bool
 
-    def run(self, steps: Sequence[Step]) -> list[Step]:
+    def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Look; return what is to be copied after all. Raises what stops the whole sync."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
@@ -44,7 +44,7 @@ class Look:
             if self._is_due(step, ours, theirs, acl)
         ]
 
-    def _is_due(self, step: Step, ours: Fetched, theirs: Fetched, acl: Acl) -> bool:
+    def _is_due(self, step: SyncStep, ours: Fetched, theirs: Fetched, acl: Acl) -> bool:
         self.way.note(ours, theirs)
         if ours.error is not None or isinstance(theirs.error, SourceGoneError):
             return True  # copying finds out what has become of it
@@ -69,7 +69,7 @@ class Look:
         self.done.gaps.append(Gap(step.name, "failed", _reason(theirs.error)))
         return False
 
-    def _content_of(self, step: Step) -> Callable[[Fetched, Fetched], bool]:
+    def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
         """Return what tells of the content where ETags and checksums do not: the record, of what is looked at again; of
         a large object that may be ours, its bytes: to read them is less than to send them.
         """
@@ -81,7 +81,7 @@ class Look:
 
     def same(
         self,
-        step: Step,
+        step: SyncStep,
         ours: Fetched,
         theirs: Fetched,
         acl: Acl,
@@ -119,7 +119,7 @@ def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
     return kept is not None and kept == kept_crc64nvme(theirs.headers)
 
 
-def destination_of(step: Step) -> ObjectSummary:
+def destination_of(step: SyncStep) -> ObjectSummary:
     """Return what the destination has."""
     assert step.destination is not None
     return step.destination

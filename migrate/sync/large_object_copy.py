@@ -21,8 +21,8 @@ from migrate.restore.objects.capabilities import has_own_parts, in_parts
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
-from migrate.sync.copy import Way, acls, arrived, as_read, lost_gaps, refusal, source_of
-from migrate.sync.diff import Step
+from migrate.sync.copy import SyncContext, acls, arrived, as_read, lost_gaps, refusal, source_of
+from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Done, Item, item
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.upload_owners import Uploads
@@ -39,18 +39,18 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 class LargeCopy:
     """Copies large objects for one span; ``versions``: each becomes a version of its own, and never two."""
 
-    way: Way
+    way: SyncContext
     done: Done
     uploads: Uploads
     versions: bool = False
 
-    def run(self, steps: Sequence[Step]) -> None:
+    def run(self, steps: Sequence[SyncStep]) -> None:
         """Copy one after the other. Raises what stops the whole sync."""
         for step in steps:
             with _AT_ONCE:
                 self._copy(step)
 
-    def _copy(self, step: Step) -> None:
+    def _copy(self, step: SyncStep) -> None:
         """Copy what is there now; what changes while it is read is read again, a few times."""
         found = self.way.source.head(source_of(step))
         error: SourceError | None = found.error
@@ -75,7 +75,7 @@ class LargeCopy:
         if error is not None:
             self.done.gaps += lost_gaps(self.way.source, [(step, error)])
 
-    def _copy_found(self, step: Step, found: Fetched) -> None:
+    def _copy_found(self, step: SyncStep, found: Fetched) -> None:
         way = self.way
         if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
             self.done.gaps.append(Gap(step.name, "excluded", reason))

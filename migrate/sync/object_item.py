@@ -13,7 +13,7 @@ from migrate.bundle.object_index import ObjectRow, row_of
 from migrate.restore.objects.capabilities import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.metadata.object_metadata import Description, is_md5
-from migrate.sync.diff import Step
+from migrate.sync.diff import SyncStep
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 
 Acl = tuple[str | None, tuple[Loss, ...]]
@@ -24,7 +24,7 @@ Acl = tuple[str | None, tuple[Loss, ...]]
 class Item:
     """An object of the source as it was read. ``work``: its row for the record, so far."""
 
-    step: Step
+    step: SyncStep
     found: Fetched
     row: ObjectRow
     work: dict[str, Any]
@@ -53,7 +53,7 @@ class Item:
         return lost
 
 
-def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
+def item(bucket: str, step: SyncStep, found: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
     """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
     work = rows.exported(bucket, 0, found, content) | {"acl": acl[0]}
     row = row_of("", bucket)(work)

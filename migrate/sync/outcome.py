@@ -14,7 +14,7 @@ _TOLD = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class EqualityProof:
     """Both sides were equal at ``moment`` (UTC): between two walks over both listings, each of which found every object
     of the source unchanged since it was copied, the destination's as it was written, and nothing else. ``digest``:
     SHA-256
@@ -90,7 +90,7 @@ class SyncOutcome:
     removed: Sequence[Removed] = ()
     extras: Sequence[str] = ()
     reasons: Sequence[str] = ()
-    proof: Proof | None = None
+    proof: EqualityProof | None = None
     unproven: str = ""
     planned: Mapping[str, Any] | None = None
     history: bool = False

@@ -19,7 +19,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.pages import no_end
 from migrate.storage.s3.source_bucket import S3Bucket
-from migrate.sync.diff import Comparison, Do, Step
+from migrate.sync.diff import Comparison, Do, SyncStep
 from migrate.sync.ordered_listing import RESERVED, in_order, without_records
 from migrate.sync.record.column_pages import KnownPage, UnorderedError
 from migrate.sync.record.sync_record import PLAN_ROWS, Record
@@ -111,7 +111,7 @@ class Sides:
 
     def walk(
         self, comparison: Comparison | HistoryComparison, record: Record, unordered: frozenset[str]
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         """Compare the listings as they are now. Raises ``UnorderedError`` for a side that is not in ``unordered``."""
         if isinstance(comparison, HistoryComparison):
             return self._walk_histories(comparison, record.known_versions(), unordered)
@@ -119,7 +119,7 @@ class Sides:
 
     def _walk_histories(
         self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
         theirs = without_records(
             self.destination.reader.listing.versions(self.destination.prefix), self.destination.prefix
@@ -140,7 +140,7 @@ class Sides:
 
     def _walk_objects(
         self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
         theirs = without_records(
             self.destination.reader.listing.objects(self.destination.prefix), self.destination.prefix
@@ -204,7 +204,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
     return plan
 
 
-def _noted(step: Step, plan: Plan, kinds: Oddities, prefix: str) -> Step:
+def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep:
     """Count a step; return it with what is odd about its key."""
     plan.steps[step.do] += 1
     plan.known[step.do] += step.known
@@ -223,7 +223,7 @@ def _noted(step: Step, plan: Plan, kinds: Oddities, prefix: str) -> Step:
     return replace(step, odd=tuple(sorted(odd)))
 
 
-def _telling(walked: Iterable[Step | int], progress: Progress) -> Iterator[Step]:
+def _telling(walked: Iterable[SyncStep | int], progress: Progress) -> Iterator[SyncStep]:
     """Report how far the comparison is. Nothing is taken ahead: keys are seen in their order."""
     untold = 0
     for found in walked:

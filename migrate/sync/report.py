@@ -26,7 +26,7 @@ from migrate.bundle import canonical_json
 from migrate.bundle.catalog import write_gaps, write_losses
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
-from migrate.sync.diff import Do, Step
+from migrate.sync.diff import Do, SyncStep
 from migrate.sync.outcome import Removed, SyncOutcome
 from migrate.sync.plan import Sides
 from migrate.sync.report_page import page
@@ -63,7 +63,7 @@ class SyncReport:
         rows = ((one.key, one.size_bytes, one.etag, one.version_id) for one in removed)
         self._write_objects(f"deleted/{self._stamp}-{self._files:03d}.parquet", rows)
 
-    def write_gaps(self, steps: Iterable[Step], gaps: Iterable[Gap]) -> None:
+    def write_gaps(self, steps: Iterable[SyncStep], gaps: Iterable[Gap]) -> None:
         """Write what of the source is not at the destination: excluded by the plan or stuck, or a gap since."""
         planned = (
             Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
@@ -76,7 +76,7 @@ class SyncReport:
         with FileWriter(self._store, GAPS) as file:
             write_gaps(cast("Any", file), chain([first], rows))
 
-    def write_extra(self, steps: Iterable[Step], removed: frozenset[tuple[str, str]]) -> None:
+    def write_extra(self, steps: Iterable[SyncStep], removed: frozenset[tuple[str, str]]) -> None:
         """Write what only the destination has."""
         rows = (
             (step.key, step.destination.size_bytes, step.destination.etag, step.destination.version_id)

@@ -21,9 +21,9 @@ from migrate.storage.rate_limit import Throttle
 from migrate.storage.s3.capability_probe import refused_markers
 from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
-from migrate.sync.copy import Way
+from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
-from migrate.sync.diff import Do, Step
+from migrate.sync.diff import Do, SyncStep
 from migrate.sync.equality_proof import prove
 from migrate.sync.execute import Work, refusal_of
 from migrate.sync.inspect import FOREIGN
@@ -246,9 +246,9 @@ class _Sync:
                 if step.marks and step.why.startswith(REFUSED):
                     yield Loss(step.name, "delete marker", step.why)
 
-    def _way(self, terms: Terms) -> Way:
+    def _way(self, terms: Terms) -> SyncContext:
         sides = self.sides
-        return Way(
+        return SyncContext(
             sides.source,
             sides.destination,
             terms,
@@ -294,7 +294,7 @@ class _Sync:
             return False
         self.check()
 
-        def dropped(step: Step) -> bool:
+        def dropped(step: SyncStep) -> bool:
             if step.destination is None or step.do != Do.EXTRA:
                 return step.do == Do.FORGET
             return step.known and (step.key, step.destination.version_id) in removed
@@ -302,7 +302,7 @@ class _Sync:
         self.record.fold(plan.run, map(self.record.which, filter(dropped, self.record.plan(plan.run))))
         return True
 
-    def _steps(self, plan: Plan, *kinds: Do) -> Iterator[Step]:
+    def _steps(self, plan: Plan, *kinds: Do) -> Iterator[SyncStep]:
         if not any(plan.steps[do] for do in kinds):
             return iter(())
         return (step for step in self.record.plan(plan.run) if step.do in kinds)

@@ -9,7 +9,7 @@ from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Progress
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import WantedFile
-from migrate.transfer.source_bundle import Sealed
+from migrate.transfer.source_bundle import SealedSource
 
 
 class Counter(Protocol):
@@ -44,7 +44,7 @@ class Counter(Protocol):
         ...
 
 
-class Tally:
+class TransferCounters:
     """See ``Counter``: sums over all files."""
 
     def __init__(self, progress: Progress) -> None:
@@ -101,7 +101,7 @@ class Tally:
             self.blocked = self.blocked or blocks
         self._progress.note(str(finding))
 
-    def outcome(self, sealed: Sealed, seconds: float) -> TransferOutcome:
+    def outcome(self, sealed: SealedSource, seconds: float) -> TransferOutcome:
         """Sum up."""
         return TransferOutcome(
             files=len(sealed.files),

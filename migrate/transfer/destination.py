@@ -13,7 +13,7 @@ from migrate.bundle.tag_files import parse_manifest
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.storage.api import Store
 from migrate.transfer.plan import foreign
-from migrate.transfer.source_bundle import Sealed, bundle_id, is_payload
+from migrate.transfer.source_bundle import SealedSource, bundle_id, is_payload
 
 VERSION = 1
 
@@ -75,7 +75,7 @@ class Surveyed:
     predecessor: str
 
 
-def survey(destination: Store, sealed: Sealed) -> Surveyed:
+def survey(destination: Store, sealed: SealedSource) -> Surveyed:
     """Look at the destination. Raises ``NotEmptyError`` if the location holds anything but (a part of) this very
     bundle, or of one that it continues.
     """
@@ -93,7 +93,7 @@ def survey(destination: Store, sealed: Sealed) -> Surveyed:
     return Surveyed(present, state is not None and state.id == sealed.id, predecessor)
 
 
-def make_room(destination: Store, sealed: Sealed, surveyed: Surveyed, origin: str) -> Surveyed:
+def make_room(destination: Store, sealed: SealedSource, surveyed: Surveyed, origin: str) -> Surveyed:
     """Remove what the predecessor has and this bundle has not, or has otherwise; the lease must be held.
 
     The tag manifest goes first, so that nobody takes the place for sealed meanwhile. After a crash at any
@@ -134,7 +134,7 @@ def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
     return {entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, is_payload)}
 
 
-def _id_at(destination: Store, sealed: Sealed) -> str:
+def _id_at(destination: Store, sealed: SealedSource) -> str:
     """Return the id of the bundle at the destination, "" if it is this one: also where its identity is damaged,
     by its manifest. Raises ``DamageError`` where nobody can tell.
     """
@@ -156,7 +156,7 @@ def _has(destination: Store, key: str, sha256: str | None) -> bool:
         return False
 
 
-def _hashed(destination: Store, sealed: Sealed, present: Mapping[str, int]) -> dict[str, str]:
+def _hashed(destination: Store, sealed: SealedSource, present: Mapping[str, int]) -> dict[str, str]:
     """Return the same by reading, for files that may be the same: where no manifest had arrived yet."""
     same = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
     payload = [key for key in same if key.startswith(layout.DATA)]
@@ -173,7 +173,7 @@ def _files_of_predecessor(destination: Store, present: Mapping[str, int]) -> set
 
 
 def _predecessor(
-    destination: Store, sealed: Sealed, present: Mapping[str, int], state: TransferState | None
+    destination: Store, sealed: SealedSource, present: Mapping[str, int], state: TransferState | None
 ) -> str:
     """Return the id of the bundle that must make room. Raises ``NotEmptyError`` for what must not."""
     found, what = "", ""

@@ -17,12 +17,12 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
 from migrate.storage.api import MultipartStore, Upload
-from migrate.transfer.counters import Tally
+from migrate.transfer.counters import TransferCounters
 from migrate.transfer.destination import TransferState, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import Phases, WantedFile, phases
-from migrate.transfer.source_bundle import Sealed, read_sealed
+from migrate.transfer.source_bundle import SealedSource, read_sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class FileMoves:
     """What a pool that moves files is told. ``recheck``: what lies at the destination is hashed."""
 
     lease: Lease
-    tally: Tally
+    tally: TransferCounters
     progress: Progress
     recheck: bool
 
@@ -84,12 +84,12 @@ class _Transfer:
     def __init__(
         self,
         settings: CopySettings,
-        sealed: Sealed,
+        sealed: SealedSource,
         lease: Lease,
         progress: Progress,
         open_pool: OpenPool | None,
     ) -> None:
-        self.tally = Tally(progress)
+        self.tally = TransferCounters(progress)
         self._origin, self._destination, self._recheck = (
             settings.origin,
             settings.destination,

@@ -17,7 +17,7 @@ from migrate.transfer.plan import WantedFile
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedSource:
     """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, what
     lies there without belonging to it, and the ids of the incomplete bundles that it was continued from.
     """
@@ -34,7 +34,7 @@ class Sealed:
         return sum(file.size_bytes for file in self.files)
 
 
-def read_sealed(origin: Store) -> Sealed:
+def read_sealed(origin: Store) -> SealedSource:
     """Read the manifests and the listing of the origin.
 
     Raises ``UsageError`` where there is no sealed bundle, ``DamageError`` for a manifest that cannot be read.
@@ -65,7 +65,7 @@ def read_sealed(origin: Store) -> Sealed:
         if key in hashes or _is_unlisted(key)
     ]
     identity = _identity(origin)
-    return Sealed(bundle_id(identity), files, findings, extra, _continues(identity))
+    return SealedSource(bundle_id(identity), files, findings, extra, _continues(identity))
 
 
 def bundle_id(data: bytes) -> str:

@@ -42,7 +42,7 @@ class Side(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DifferingRow:
     """A row on one side only: its text, and the part it lies in."""
 
     text: bytes
@@ -55,9 +55,9 @@ class Narrowed:
     is all there is; else these are some of many.
     """
 
-    changed: Sequence[tuple[Row, Row]]
-    left: Sequence[Row]
-    right: Sequence[Row]
+    changed: Sequence[tuple[DifferingRow, DifferingRow]]
+    left: Sequence[DifferingRow]
+    right: Sequence[DifferingRow]
     whole: bool
 
 
@@ -117,11 +117,11 @@ class _Kept:
     """The first rows, as many as memory has room for."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[DifferingRow] = []
         self.whole = True
         self._size = 0
 
-    def add(self, row: Row, copies: int = 1) -> None:
+    def add(self, row: DifferingRow, copies: int = 1) -> None:
         self._size += len(row.text)
         if len(self.rows) + copies > KEPT_ROWS or (self.rows and self._size > KEPT_BYTES):
             self.whole = False
@@ -174,15 +174,15 @@ class _Leftovers:
             elif count:
                 del self._hashes[number]
             else:
-                self.right.add(Row(text))
+                self.right.add(DifferingRow(text))
 
     def _collect(self, texts: Texts) -> None:
         for number, text in self._among.of(texts):
             if copies := self._hashes.pop(number, 0):
-                self.left.add(Row(text, self._one.part), copies)
+                self.left.add(DifferingRow(text, self._one.part), copies)
 
 
-def _paired(left: Sequence[Row], right: Sequence[Row], key_of: KeyOf | None) -> Narrowed:
+def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> Narrowed:
     """Rows of both sides with the same key are one row that has changed."""
     if key_of is None:
         return Narrowed((), left, right, whole=True)
@@ -198,7 +198,11 @@ def _paired(left: Sequence[Row], right: Sequence[Row], key_of: KeyOf | None) -> 
 
 
 def _with_partners(
-    left: Side, right: Side, few: tuple[Sequence[Row], Sequence[Row]], key_of: KeyOf, among: _Among
+    left: Side,
+    right: Side,
+    few: tuple[Sequence[DifferingRow], Sequence[DifferingRow]],
+    key_of: KeyOf,
+    among: _Among,
 ) -> Narrowed:
     """Of many differing rows take a few, and look on the other side for rows with their keys."""
     wanted = {key_of(row.text): row for row in few[0]}
@@ -211,14 +215,16 @@ def _with_partners(
     return Narrowed(changed, list(wanted.values()), list(others.values()), whole=False)
 
 
-def _by_key(side: Side, wanted: Mapping[Key, Row], key_of: KeyOf, among: _Among) -> dict[Key, Row]:
+def _by_key(
+    side: Side, wanted: Mapping[Key, DifferingRow], key_of: KeyOf, among: _Among
+) -> dict[Key, DifferingRow]:
     """Return the rows of a side that have one of the keys, among those of differing buckets."""
-    found: dict[Key, Row] = {}
+    found: dict[Key, DifferingRow] = {}
 
     def take(texts: Texts) -> None:
         for _, text in among.of(texts):
             if (key := key_of(text)) in wanted:
-                found[key] = Row(text, side.part)
+                found[key] = DifferingRow(text, side.part)
 
     if wanted:
         side.each(take)

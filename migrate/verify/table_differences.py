@@ -13,7 +13,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
-from migrate.verify.row_diff import Narrowed, Row, Take, narrow
+from migrate.verify.row_diff import DifferingRow, Narrowed, Take, narrow
 
 MOST_TABLES = 50
 """Of so many differing tables the rows are looked for."""
@@ -136,7 +136,7 @@ class _Show:
         most = max(SHOWN_ROWS // 3, SHOWN_ROWS - len(left) - len(right))
         return [*changed[:most], *left[:most], *right[:most], *changed[most:], *left[most:], *right[most:]]
 
-    def _changed(self, one: Row, other: Row) -> RowDifference:
+    def _changed(self, one: DifferingRow, other: DifferingRow) -> RowDifference:
         expected: list[tuple[str, str | None]] = []
         found: list[tuple[str, str | None]] = []
         pairs = zip(
@@ -149,12 +149,12 @@ class _Show:
                 found.append((_name(name), _shown(right, at)))
         return RowDifference("changed", self._key(one), tuple(expected), tuple(found), one.part)
 
-    def _key(self, row: Row) -> Values:
+    def _key(self, row: DifferingRow) -> Values:
         return tuple(
             (_name(name), _shown(value)) for name, value in zip(self.key, self.key_of(row.text), strict=True)
         )
 
-    def _all(self, row: Row) -> Values:
+    def _all(self, row: DifferingRow) -> Values:
         values = zip(self.columns, self.part_reader.split(row.text), strict=True)
         return tuple((_name(name), _shown(value)) for name, value in values)
 

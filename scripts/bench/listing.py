@@ -57,7 +57,7 @@ class _Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListingTime:
     """What one listing took: seconds of the clock and of both processors, and how often the server was asked."""
 
     seconds: float
@@ -72,7 +72,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Endpoints:
     """The bucket as it is reached by one endpoint."""
 
     endpoint: str
@@ -92,7 +92,7 @@ class Way:
             print(f"  {taken.totals.shards} shards, {taken.totals.at_once} at once", flush=True)
             return taken.totals.objects
 
-    def measure(self, name: str, run: Callable[[], int], count: int) -> Listed:
+    def measure(self, name: str, run: Callable[[], int], count: int) -> ListingTime:
         """Run one of both, and print what it took."""
         asked, used = _asked(self.server), used_by(self.server.child.popen.pid)
         before, started = time.process_time(), time.monotonic()
@@ -100,7 +100,7 @@ class Way:
             raise SystemExit(f"{name} found {found} keys, not {count}")
         seconds, own = time.monotonic() - started, time.process_time() - before
         used = used_by(self.server.child.popen.pid) - used
-        listed = Listed(seconds, own, used, _asked(self.server) - asked)
+        listed = ListingTime(seconds, own, used, _asked(self.server) - asked)
         print(f"  {name:10} {listed}", flush=True)
         return listed
 
@@ -120,7 +120,7 @@ def main() -> int:
         for where, endpoint in (("directly", minio.endpoint), (f"{options.latency} ms away", proxy.endpoint)):
             os.environ.update(_environment(minio, endpoint))
             print(f"\n{options.objects} keys, {where}; {os.cpu_count()} cores", flush=True)
-            _compare(Way(endpoint, minio, Path(directory)), options.objects, options.runs)
+            _compare(Endpoints(endpoint, minio, Path(directory)), options.objects, options.runs)
     return 0
 
 
@@ -144,7 +144,7 @@ def _environment(server: S3Server, endpoint: str) -> dict[str, str]:
     }
 
 
-def _compare(way: Way, count: int, runs: int) -> None:
+def _compare(way: Endpoints, count: int, runs: int) -> None:
     rounds = [
         (way.measure("paginator", way.paginate, count), way.measure("moveout", way.take, count))
         for _ in range(runs)
@@ -156,11 +156,11 @@ def _compare(way: Way, count: int, runs: int) -> None:
         print(f"by {what}: {rates}: {ratio:.2f} x", flush=True)
 
 
-def _seconds(one: Listed) -> float:
+def _seconds(one: ListingTime) -> float:
     return one.seconds
 
 
-def _processors(one: Listed) -> float:
+def _processors(one: ListingTime) -> float:
     return one.own_seconds + one.server_seconds
 
 

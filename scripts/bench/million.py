@@ -34,7 +34,7 @@ import boto3
 from scripts import metrics
 from scripts.bench.population import BUCKET, body_of, key_of, populate, total_bytes
 from scripts.bench.turns import as_installed
-from scripts.bench.watched import MB, Run, watch
+from scripts.bench.watched import MB, WatchedRun, watch
 from scripts.servers import S3Server, Servers
 
 SHARES = {"export": (0.01, 0.4, 0.7, 0.99), "transfer": (0.3, 0.7), "restore": (0.05, 0.35, 0.65, 0.95)}
@@ -60,7 +60,7 @@ class Move:
     objects: int
     kills: bool
     snowball: bool
-    runs: list[Run] = field(default_factory=list)
+    runs: list[WatchedRun] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -235,7 +235,7 @@ def _score(move: Move, seconds: float, limit: int) -> int:
     return int(bool(large or grown))
 
 
-def _has_grown(run: Run) -> bool:
+def _has_grown(run: WatchedRun) -> bool:
     return run.seconds > _LONG_SECONDS and run.rss[-1] > _GROWTH * run.rss[1]
 
 

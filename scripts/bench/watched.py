@@ -24,7 +24,7 @@ _RSS = re.compile(r"^Vm(HWM|RSS):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WatchedRun:
     """One run. ``rss`` is the largest resident memory in each fifth of its time, in bytes; ``peak_bytes`` what the
     system counted, but for the last fifth of a second. ``requests`` and ``received_bytes`` are what each server, by its
     profile, has counted meanwhile.
@@ -55,7 +55,7 @@ class Run:
 
 def watch(
     command: Sequence[str | Path], servers: Sequence[S3Server], *, kill: Callable[[], bool] | None = None
-) -> Run:
+) -> WatchedRun:
     """Run a command, whose second word is its verb; SIGKILL it once ``kill()`` holds. Ends the program where it fails,
     or ends before it was killed.
     """
@@ -76,7 +76,7 @@ def watch(
     after = [_counted(one) for one in servers]
     pairs = list(zip(servers, before, after, strict=True))
     used = ended[2]
-    return Run(
+    return WatchedRun(
         verb=str(command[1]),
         killed=killed,
         seconds=time.monotonic() - started,

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.outsiders.scoreboard import print_row, print_summary, print_title
-from scripts.outsiders.suite import Context, Row, Skipped, Suite
+from scripts.outsiders.suite import Context, Skipped, Suite, SuiteRow
 from scripts.process import ServerError
 from scripts.servers import Servers
 
@@ -51,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(row.failed for rows in results.values() for row in rows) else 0
 
 
-def _run_all(suites: Sequence[Suite], options: argparse.Namespace) -> dict[str, list[Row]]:
+def _run_all(suites: Sequence[Suite], options: argparse.Namespace) -> dict[str, list[SuiteRow]]:
     """Obtain all suites, then run each; of the budget a suite may use its share of what is left."""
-    results: dict[str, list[Row]] = {}
+    results: dict[str, list[SuiteRow]] = {}
     materials: list[tuple[Suite, Path]] = []
     for suite in suites:
         material = suite.obtain()
         if isinstance(material, Skipped):
-            results[suite.name] = [Row("all", skipped=material.reason)]
+            results[suite.name] = [SuiteRow("all", skipped=material.reason)]
             print_title(suite)
             print_row(results[suite.name][0])
         else:
@@ -102,10 +102,10 @@ def _load(module: str) -> Suite:
     return suite
 
 
-def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: float | None) -> list[Row]:
+def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: float | None) -> list[SuiteRow]:
     """Run one suite; a suite that breaks off is a row with an error."""
     print_title(suite)
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     try:
         with (
             tempfile.TemporaryDirectory(prefix="moveout-outsiders-") as directory,
@@ -127,7 +127,7 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
                 if sum(not each.skipped for each in rows) == options.rows:
                     break
     except (ServerError, subprocess.SubprocessError) as error:
-        rows.append(Row("setup", errors=[str(error)]))
+        rows.append(SuiteRow("setup", errors=[str(error)]))
         print_row(rows[-1])
     return rows
 

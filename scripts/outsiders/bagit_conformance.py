@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scripts.outsiders.program import Program
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 
 _VARIABLE = "OUTSIDERS_BAGIT"
 _NOT_OURS, _DAMAGED = 2, 6
@@ -31,11 +31,11 @@ class BagitConformance:
         found = next(Path(checkout).glob("v*/*/*/manifest-*"), None)
         return Path(checkout) if found else Skipped(f"{_VARIABLE}={checkout}: there is no bag in it")
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Verify each bag; a row for each kind of a version."""
         program = Program.for_servers(context.servers, context.scratch / "verify")
         for kind in sorted(context.material.glob("v*/*")):
-            row = Row(str(kind.relative_to(context.material)))
+            row = SuiteRow(str(kind.relative_to(context.material)))
             for bag in context.choose(sorted(path for path in kind.iterdir() if path.is_dir())):
                 if context.out_of_time:
                     break
@@ -44,7 +44,7 @@ class BagitConformance:
                 yield row
 
 
-def _verify(program: Program, bag: Path, row: Row) -> None:
+def _verify(program: Program, bag: Path, row: SuiteRow) -> None:
     outcome = program.run("verify", str(bag))
     row.moved += 1
     told = " ".join((outcome.stderr or outcome.stdout).split())

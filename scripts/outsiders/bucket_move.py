@@ -16,7 +16,7 @@ import urllib3
 from minio.error import S3Error
 
 from scripts.outsiders.program import Outcome, Program
-from scripts.outsiders.suite import Context, Row
+from scripts.outsiders.suite import Context, SuiteRow
 from scripts.servers import S3Server
 
 _BATCH = 16
@@ -95,21 +95,21 @@ class BucketMove:
     source: S3Server
     destination: S3Server
 
-    def run(self, buckets: Sequence[str]) -> Iterator[Row]:
+    def run(self, buckets: Sequence[str]) -> Iterator[SuiteRow]:
         """Move buckets; yield a row for each batch."""
         program = Program.for_servers(self.context.servers, self.context.scratch / "move")
         before = {name: read_contents(client_of(self.source), name) for name in buckets}
         filled = [name for name in buckets if before[name]]
         for start in range(0, len(filled), _BATCH):
             if self.context.out_of_time:
-                yield Row("other buckets", skipped="the time is used up")
+                yield SuiteRow("other buckets", skipped="the time is used up")
                 return
             batch = {name: before[name] for name in filled[start : start + _BATCH]}
             yield self._export(program, batch, start)
             yield self._sync(program, batch, start)
 
-    def _export(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
-        row = Row(f"buckets {start + 1} to {start + len(batch)}: export, restore")
+    def _export(self, program: Program, batch: Mapping[str, Contents], start: int) -> SuiteRow:
+        row = SuiteRow(f"buckets {start + 1} to {start + len(batch)}: export, restore")
         bundle, account = self.context.scratch / f"bundle-{start}", self.context.scratch / f"account-{start}"
         destinations = {name: self._make_destination(name, "r") for name in batch}
         sources = [f"{name}={_url(self.source, name)}" for name in batch]
@@ -126,8 +126,8 @@ class BucketMove:
         self._compare(row, batch, destinations, said)
         return row
 
-    def _sync(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
-        row = Row(f"buckets {start + 1} to {start + len(batch)}: sync")
+    def _sync(self, program: Program, batch: Mapping[str, Contents], start: int) -> SuiteRow:
+        row = SuiteRow(f"buckets {start + 1} to {start + len(batch)}: sync")
         for name, contents in batch.items():
             destination, record = self._make_destination(name, "s"), self.context.scratch / "records" / name
             words = [
@@ -158,7 +158,7 @@ class BucketMove:
         return made
 
     def _compare(
-        self, row: Row, batch: Mapping[str, Contents], destinations: Mapping[str, str], said: _Said
+        self, row: SuiteRow, batch: Mapping[str, Contents], destinations: Mapping[str, str], said: _Said
     ) -> None:
         for name, wanted in batch.items():
             found = read_contents(client_of(self.destination), destinations[name])

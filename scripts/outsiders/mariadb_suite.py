@@ -21,7 +21,7 @@ from scripts.outsiders.debian import fetch_package
 from scripts.outsiders.mariadb_compare import Item, differences
 from scripts.outsiders.mariadb_script import in_database, runs_alone, without_drops
 from scripts.outsiders.program import Outcome, Program
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.process import ServerError
 
 _PACKAGES = ("mariadb-test", "mariadb-test-data", "libpcre2-posix3")
@@ -67,9 +67,9 @@ class MariadbSuite:
                 scratch.rename(merged)
         return merged
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move the databases of this run's tests, some tests at a time."""
-        yield Row("MySQL's own tests", skipped="no package has them")
+        yield SuiteRow("MySQL's own tests", skipped="no package has them")
         home = context.material / "usr/share/mysql/mysql-test"
         tests = [path for location in _LOCATIONS for path in sorted((home / location).glob("*.test"))]
         chosen = context.choose([path for path in tests if runs_alone(_text(path))])
@@ -108,11 +108,11 @@ class _Batch:
     def __init__(self, context: Context, number: int, tests: Sequence[Path]) -> None:
         self._context, self._tests = context, tests
         self._label = f"batch-{number}"
-        self._row = Row(tests[0].stem)
+        self._row = SuiteRow(tests[0].stem)
         self._objects = 0
         self._home = context.material / "usr/share/mysql/mysql-test"
 
-    def move(self) -> Row:
+    def move(self) -> SuiteRow:
         """Run the tests, move what they leave, and compare."""
         servers = self._context.servers
         source = servers.mariadb(f"source-{self._label}")

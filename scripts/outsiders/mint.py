@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.binaries import cache_dir, say
 from scripts.outsiders.bucket_move import BucketMove, buckets_of
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.servers import S3Server
 
 _VARIABLE = "OUTSIDERS_MINT"
@@ -46,15 +46,15 @@ class Mint:
             return Skipped("its scripts need jq, which is not installed")
         return Path(checkout)
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Run the scripts, then move the buckets that they leave."""
         source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
         yield _fill(context, source)
-        yield Row("clients other than awscli", skipped="each is built by mint's own container only")
+        yield SuiteRow("clients other than awscli", skipped="each is built by mint's own container only")
         yield from BucketMove(context, source, destination).run(context.choose(buckets_of(source)))
 
 
-def _fill(context: Context, server: S3Server) -> Row:
+def _fill(context: Context, server: S3Server) -> SuiteRow:
     """Run each test by itself; how it ends is the server's affair."""
     left = context.seconds_left
     directory = context.scratch / "mint"
@@ -93,7 +93,7 @@ def _fill(context: Context, server: S3Server) -> Row:
             child.wait()
     said = log.read_text(errors="replace")
     how = f"{said.count('PASS')} steps pass, {said.count('FAIL')} fail"
-    return Row("filling buckets", skipped=f"{how}; {len(buckets_of(server))} buckets to be moved")
+    return SuiteRow("filling buckets", skipped=f"{how}; {len(buckets_of(server))} buckets to be moved")
 
 
 def _make_data(directory: Path, script: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from minio.error import S3Error
 
 from scripts.outsiders.bucket_move import BucketMove, client_of
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.servers import S3Server
 
 _CLASSES = {
@@ -69,11 +69,11 @@ class OddKeys:
         """Return a directory; nothing is needed."""
         return Path(tempfile.gettempdir())
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Fill a bucket, and move it to two servers."""
         source = context.servers.minio("outsiders-old")
         refused = _fill(source, "odd-keys", context.choose(sorted(odd_keys())))
-        yield Row("filling the bucket", skipped=f"{len(refused)} names are refused by the source itself")
+        yield SuiteRow("filling the bucket", skipped=f"{len(refused)} names are refused by the source itself")
         for destination in (
             context.servers.minio("outsiders-new"),
             context.servers.versitygw("outsiders-gateway"),

@@ -10,7 +10,7 @@ import psycopg
 
 from scripts.outsiders.postgresql_move import Move, move
 from scripts.outsiders.postgresql_source import Scripts, create_database, trust_everybody
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.postgresql import PostgresServer
 
 _VARIABLE = "OUTSIDERS_PGCOPYDB"
@@ -34,12 +34,12 @@ class Pgcopydb:
             tests if tests.is_dir() else Skipped(f"{_VARIABLE}={checkout}: there is no directory tests in it")
         )
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move each directory's database."""
         directories = {path.parent for path in context.material.rglob("*.sql")}
         for directory in context.choose(sorted(path for path in directories if not _queries_only(path))):
             if context.out_of_time:
-                yield Row("others", skipped="the time is used up")
+                yield SuiteRow("others", skipped="the time is used up")
                 return
             yield from _move_directory(context, directory)
 
@@ -49,7 +49,7 @@ def _queries_only(directory: Path) -> bool:
     return directory.name == "sql" or directory.parent.name in {"filtering", "sql"}
 
 
-def _move_directory(context: Context, directory: Path) -> Iterator[Row]:
+def _move_directory(context: Context, directory: Path) -> Iterator[SuiteRow]:
     """Run the scripts of a directory on a server of their own; move each database that they fill."""
     variant = str(directory.relative_to(context.material))
     label = variant.replace("/", "-")

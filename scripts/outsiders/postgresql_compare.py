@@ -103,7 +103,7 @@ def compare_databases(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DumpEntry:
     """An entry of a dump: an object's definition, its comment or its privileges."""
 
     kind: str
@@ -117,7 +117,7 @@ class Entry:
         return self.kind, self.schema, self.name
 
 
-def dump_entries(server: PostgresServer, database: str) -> list[Entry]:
+def dump_entries(server: PostgresServer, database: str) -> list[DumpEntry]:
     """Return what ``pg_dump --schema-only`` writes."""
     argv: Argv = [server.bin_dir / "pg_dump", "--schema-only", "-d", server.url_of(database)]
     done = subprocess.run(
@@ -126,7 +126,7 @@ def dump_entries(server: PostgresServer, database: str) -> list[Entry]:
     return read_entries(done.stdout.decode("utf-8", "surrogateescape"))
 
 
-def read_entries(text: str) -> list[Entry]:
+def read_entries(text: str) -> list[DumpEntry]:
     """Return a dump's entries. Access privileges are put in order: pg_dump writes them in that of the catalog."""
     heads = list(_HEAD.finditer(text))
     ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
@@ -142,11 +142,11 @@ def read_entries(text: str) -> list[Entry]:
         if head[2] in {"ACL", "DEFAULT ACL"}:
             body = "\n".join(sorted(body.splitlines()))
         if head[3] != CONTROL_SCHEMA:
-            entries.append(Entry(head[2], head[3], head[1], body))
+            entries.append(DumpEntry(head[2], head[3], head[1], body))
     return entries
 
 
-def _reference_entries(server: PostgresServer, database: str) -> list[Entry]:
+def _reference_entries(server: PostgresServer, database: str) -> list[DumpEntry]:
     """Return the dump of a copy that PostgreSQL's own programs make of the database on its own server."""
     environment = {"PGPASSWORD": server.password, "LC_ALL": "C"}
     reference = f"{database}_reference"
@@ -171,8 +171,8 @@ def _reference_entries(server: PostgresServer, database: str) -> list[Entry]:
 
 
 def as_printed_again(
-    ours: Iterable[Entry], theirs: Iterable[Entry], reference: Iterable[Entry]
-) -> list[Entry]:
+    ours: Iterable[DumpEntry], theirs: Iterable[DumpEntry], reference: Iterable[DumpEntry]
+) -> list[DumpEntry]:
     """Return our entries, each as the reference has it where that is how the copy has it, too.
 
     PostgreSQL prints some expressions otherwise once it has read back what it printed.
@@ -185,14 +185,14 @@ def as_printed_again(
     ]
 
 
-def _by_key(entries: Iterable[Entry]) -> dict[tuple[str, str, str], Counter[Entry]]:
-    grouped: dict[tuple[str, str, str], Counter[Entry]] = defaultdict(Counter)
+def _by_key(entries: Iterable[DumpEntry]) -> dict[tuple[str, str, str], Counter[DumpEntry]]:
+    grouped: dict[tuple[str, str, str], Counter[DumpEntry]] = defaultdict(Counter)
     for entry in entries:
         grouped[entry.key][entry] += 1
     return dict(grouped)
 
 
-def compare_entries(ours: Iterable[Entry], theirs: Iterable[Entry]) -> Iterator[Difference]:
+def compare_entries(ours: Iterable[DumpEntry], theirs: Iterable[DumpEntry]) -> Iterator[Difference]:
     """Yield the entries that only one side has, or has otherwise."""
     missing = Counter(ours)
     more = Counter(theirs)

@@ -14,7 +14,7 @@ from scripts.outsiders.postgresql_source import (
     obtain_source,
     trust_everybody,
 )
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 
 _NO_DATABASE = {"test_decoding", "sepgsql", "basic_archive", "passwordcheck"}
 """Their tests need a server set up for them."""
@@ -30,24 +30,24 @@ class PostgresqlContrib:
         """Return the unpacked source."""
         return obtain_source()
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move each extension's database."""
         modules = [path.parent for path in sorted((context.material / "contrib").glob("*/sql"))]
         for module in context.choose([module for module in modules if module.name not in _NO_DATABASE]):
             if context.out_of_time:
-                yield Row("others", skipped="the time is used up")
+                yield SuiteRow("others", skipped="the time is used up")
                 return
             yield _move_module(context, module)
 
 
-def _move_module(context: Context, module: Path) -> Row:
+def _move_module(context: Context, module: Path) -> SuiteRow:
     """Run a module's scripts in a database of a server of their own, and move it."""
     server = context.servers.postgres(f"source-{module.name}")
     try:
         trust_everybody(server)
         libraries = obtain_libraries(context.material)
         if isinstance(libraries, Skipped):
-            return Row(module.name, skipped=libraries.reason)
+            return SuiteRow(module.name, skipped=libraries.reason)
         scripts = Scripts.stage(server, module, libraries, context.scratch / f"scripts-{module.name}")
         create_database(server, "contrib")
         for name in scripts_of(module):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripts.outsiders.postgresql_move import Move, move
 from scripts.outsiders.postgresql_source import Scripts, create_database, obtain_source, trust_everybody
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 
 _TEST = re.compile(r"^\t'((?:[^'\\]|\\.)*)'\s*=>\s*\{(.*?)^\t\},?$", re.MULTILINE | re.DOTALL)
 _SQL = re.compile(r"create_sql\s*=>\s*(.*?)\n\t\t\w+\s*=>", re.DOTALL)
@@ -29,7 +29,7 @@ class PostgresqlDump:
         """Return the unpacked source."""
         return obtain_source()
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move the database as superuser and as the least role."""
         script = (context.material / "src/bin/pg_dump/t/002_pg_dump.pl").read_text()
         server = context.servers.postgres("source-dump")

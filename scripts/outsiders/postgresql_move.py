@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from scripts.outsiders.postgresql_compare import CONTROL_SCHEMA, Difference, compare_databases
 from scripts.outsiders.postgresql_source import create_database
 from scripts.outsiders.program import Outcome, Program
-from scripts.outsiders.suite import Context, Row
+from scripts.outsiders.suite import Context, SuiteRow
 from scripts.postgresql import PostgresServer
 
 _LEAST_ROLE = "mover"
@@ -37,10 +37,10 @@ class Move:
     least_role: bool = False
 
 
-def move(context: Context, order: Move) -> Row:
+def move(context: Context, order: Move) -> SuiteRow:
     """Move the database into a new server, and compare both."""
     with _Copy(context, order) as copy:
-        row = Row(order.variant)
+        row = SuiteRow(order.variant)
         exported = copy.program.run("export", *copy.export_words("bundle"))
         if not exported.finished:
             row.errors.append(exported.failure)
@@ -52,10 +52,10 @@ def move(context: Context, order: Move) -> Row:
         return row
 
 
-def move_killed(context: Context, order: Move, *, kills: int) -> Row:
+def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
     """Move the database undisturbed, then again with kills; both ways report the same in the end."""
     chance = context.random(f"kills of {order.variant}")
-    row = Row(order.variant)
+    row = SuiteRow(order.variant)
     with _Copy(context, order) as copy:
         exported = copy.program.run("export", *copy.export_words("bundle"))
         restored = copy.program.run("restore", *copy.restore_words("bundle"))
@@ -131,7 +131,7 @@ class _Copy:
         return list(reported_lines(self.program.directory, exported, restored))
 
 
-def judge(row: Row, order: Move, destination: PostgresServer, reported: Sequence[str]) -> None:
+def judge(row: SuiteRow, order: Move, destination: PostgresServer, reported: Sequence[str]) -> None:
     """Compare both sides; every difference is one that moveout reported, or a defect."""
     comparison = compare_databases(order.source, destination, order.database, "copy")
     row.moved, row.equal = comparison.relations, comparison.equal

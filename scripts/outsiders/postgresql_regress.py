@@ -16,7 +16,7 @@ from scripts.outsiders.postgresql_source import (
     trust_everybody,
 )
 from scripts.outsiders.psql_script import cuts, split_script, without_drops
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.postgresql import PostgresServer
 
 _DATABASE = "regression"
@@ -32,7 +32,7 @@ class _Variant:
 
     name: str
     seconds: float
-    run: Callable[[Context, str], Iterator[Row]]
+    run: Callable[[Context, str], Iterator[SuiteRow]]
 
 
 class PostgresqlRegress:
@@ -49,7 +49,7 @@ class PostgresqlRegress:
         libraries = obtain_libraries(tree)
         return libraries if isinstance(libraries, Skipped) else tree
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move the databases in this run's variants."""
         variants = [
             *(_Variant(f"cut {number}", 20, _run_cut) for number in range(1, _CUT_DATABASES + 1)),
@@ -62,34 +62,34 @@ class PostgresqlRegress:
         for variant in variants[context.slice_index :: context.slice_count]:
             left = context.seconds_left
             if left is not None and left < variant.seconds:
-                yield Row(
+                yield SuiteRow(
                     variant.name, skipped=f"it takes about {variant.seconds:.0f} s, {left:.0f} s are left"
                 )
             else:
                 yield from variant.run(context, variant.name)
 
 
-def _run_plain(context: Context, variant: str) -> Iterator[Row]:
+def _run_plain(context: Context, variant: str) -> Iterator[SuiteRow]:
     with _Source(context, variant) as source:
         source.run_schedule(source.scripts.text)
         yield move(context, Move(f"{variant}, superuser", source.server, _DATABASE))
         yield move(context, Move(f"{variant}, least role", source.server, _DATABASE, least_role=True))
 
 
-def _run_without_drops(context: Context, variant: str) -> Iterator[Row]:
+def _run_without_drops(context: Context, variant: str) -> Iterator[SuiteRow]:
     with _Source(context, variant) as source:
         source.run_schedule(lambda name: without_drops(source.scripts.text(name)))
         yield move(context, Move(f"{variant}, superuser", source.server, _DATABASE))
         yield move(context, Move(f"{variant}, least role", source.server, _DATABASE, least_role=True))
 
 
-def _run_encoding(context: Context, encoding: str) -> Iterator[Row]:
+def _run_encoding(context: Context, encoding: str) -> Iterator[SuiteRow]:
     with _Source(context, encoding, encoding=encoding) as source:
         source.run_schedule(source.scripts.text)
         yield move(context, Move(f"plain, {encoding}", source.server, _DATABASE, encoding=encoding))
 
 
-def _run_cut(context: Context, variant: str) -> Iterator[Row]:
+def _run_cut(context: Context, variant: str) -> Iterator[SuiteRow]:
     """Move a database in which some scripts ended just before one of their DROPs."""
     chance = context.random(variant)
     with _Source(context, variant) as source:
@@ -106,7 +106,7 @@ def _run_cut(context: Context, variant: str) -> Iterator[Row]:
         yield row
 
 
-def _run_killed(context: Context, variant: str) -> Iterator[Row]:
+def _run_killed(context: Context, variant: str) -> Iterator[SuiteRow]:
     """Kill exports and restores; what they report in the end is what they report undisturbed."""
     with _Source(context, variant) as source:
         source.run_schedule(lambda name: without_drops(source.scripts.text(name)))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from scripts.binaries import cache_dir, say
 from scripts.outsiders.bucket_move import BucketMove, buckets_of
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.servers import S3Server
 
 _VARIABLE = "OUTSIDERS_S3_TESTS"
@@ -60,14 +60,14 @@ class S3Tests:
             return Skipped(f"{_VARIABLE}={checkout}: there is no s3tests/functional/test_s3.py in it")
         return Path(checkout)
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Run the tests, then move the buckets that they leave."""
         source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
         yield _fill(context, source)
         yield from BucketMove(context, source, destination).run(context.choose(buckets_of(source)))
 
 
-def _fill(context: Context, server: S3Server) -> Row:
+def _fill(context: Context, server: S3Server) -> SuiteRow:
     """Run the tests; how they end is the server's affair."""
     left = context.seconds_left
     seconds = _FILL_SECONDS if left is None else left * _SHARE
@@ -96,7 +96,9 @@ def _fill(context: Context, server: S3Server) -> Row:
             child.kill()
             child.wait()
             how = f"ended after {seconds:.0f} s"
-    return Row("filling buckets", skipped=f"{how.strip('= ')}; {len(buckets_of(server))} buckets to be moved")
+    return SuiteRow(
+        "filling buckets", skipped=f"{how.strip('= ')}; {len(buckets_of(server))} buckets to be moved"
+    )
 
 
 def _python() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scripts.outsiders.suite import Row, Suite
+from scripts.outsiders.suite import Suite, SuiteRow
 
 _SHOWN = 25
 _COLUMNS = ("moved", "equal", "reported", "unreported", "errors")
@@ -16,7 +16,7 @@ def print_title(suite: Suite) -> None:
     print(f"{'variant':44}" + "".join(f"{name:>12}" for name in _COLUMNS), flush=True)
 
 
-def print_row(row: Row) -> None:
+def print_row(row: SuiteRow) -> None:
     """Print one variant's figures, then what it shows."""
     if row.skipped:
         print(f"{row.variant:44} SKIPPED: {row.skipped}", flush=True)
@@ -30,7 +30,7 @@ def print_row(row: Row) -> None:
     print(end="", flush=True)
 
 
-def print_summary(results: Mapping[str, Sequence[Row]]) -> None:
+def print_summary(results: Mapping[str, Sequence[SuiteRow]]) -> None:
     """Print one line per suite."""
     print(f"\n{'suite':44}" + "".join(f"{name:>12}" for name in _COLUMNS))
     for name, rows in results.items():
@@ -44,5 +44,5 @@ def print_summary(results: Mapping[str, Sequence[Row]]) -> None:
         print(f"{name:44}" + "".join(f"{total:12}" for total in totals) + more)
 
 
-def _figures(row: Row) -> tuple[int, ...]:
+def _figures(row: SuiteRow) -> tuple[int, ...]:
     return row.moved, row.equal, len(row.losses), len(row.unreported), len(row.errors)

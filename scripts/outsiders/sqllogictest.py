@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.outsiders.program import Program
-from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.outsiders.suite import Context, Skipped, SuiteRow
 
 _VARIABLE = "OUTSIDERS_SQLLOGICTEST"
 _BATCH = 10
@@ -25,7 +25,7 @@ _FILES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LogicRecord:
     """A statement or query of a test. ``types`` is empty for a statement; a letter for each column of a query."""
 
     sql: str
@@ -51,7 +51,7 @@ class Sqllogictest:
         found = next(directory.rglob("*.test"), None)
         return directory if found else Skipped(f"{_VARIABLE}={checkout}: there is no file .test in it")
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move the databases of a choice of files."""
         files = context.choose(sorted(context.material.rglob("*.test")))
         if context.ends_at is None and context.slice_count == 1:
@@ -59,19 +59,19 @@ class Sqllogictest:
         program = Program.for_servers(context.servers, context.scratch / "move")
         for start in range(0, len(files), _BATCH):
             if context.out_of_time:
-                yield Row("others", skipped="the time is used up")
+                yield SuiteRow("others", skipped="the time is used up")
                 return
             batch = files[start : start + _BATCH]
-            row = Row(f"{batch[0].relative_to(context.material)} and {len(batch) - 1} more")
+            row = SuiteRow(f"{batch[0].relative_to(context.material)} and {len(batch) - 1} more")
             _run_batch(program, batch, context.scratch / f"{start}", row)
             yield row
 
 
-def _run_batch(program: Program, files: Sequence[Path], directory: Path, row: Row) -> None:
+def _run_batch(program: Program, files: Sequence[Path], directory: Path, row: SuiteRow) -> None:
     """Run the first half of each file, move the databases, run the second halves on both; compare the answers."""
     source, copy, bundle = directory / "source", directory / "copy", directory / "bundle"
     source.mkdir(parents=True)
-    seconds: dict[str, tuple[str, Sequence[Record]]] = {}
+    seconds: dict[str, tuple[str, Sequence[LogicRecord]]] = {}
     for number, file in enumerate(files):
         records = list(read_records(file.read_text()))
         half = len(records) // 2
@@ -99,7 +99,7 @@ def _run_batch(program: Program, files: Sequence[Path], directory: Path, row: Ro
     shutil.rmtree(directory)
 
 
-def _first_difference(source: Path, copy: Path, records: Sequence[Record]) -> str:
+def _first_difference(source: Path, copy: Path, records: Sequence[LogicRecord]) -> str:
     """Run records on both databases; return where the answers differ first, or ""."""
     here, there = (sqlite3.connect(path, isolation_level=None) for path in (source, copy))
     try:
@@ -114,7 +114,7 @@ def _first_difference(source: Path, copy: Path, records: Sequence[Record]) -> st
         there.close()
 
 
-def answer(database: sqlite3.Connection, record: Record) -> list[str]:
+def answer(database: sqlite3.Connection, record: LogicRecord) -> list[str]:
     """Execute a record; return what it answers, written as the format says, or the error."""
     try:
         rows = database.execute(record.sql).fetchall()
@@ -145,7 +145,7 @@ def _written(value: object, letter: str) -> str:
     return re.sub(r"[^ -~]", "@", text) or "(empty)"
 
 
-def read_records(text: str) -> Iterator[Record]:
+def read_records(text: str) -> Iterator[LogicRecord]:
     """Yield the records of a file that are for SQLite."""
     threshold = 0
     for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
@@ -169,12 +169,12 @@ def read_records(text: str) -> Iterator[Record]:
                 break
 
 
-def _record(head: Sequence[str], lines: Sequence[str], threshold: int) -> Record:
+def _record(head: Sequence[str], lines: Sequence[str], threshold: int) -> LogicRecord:
     if head[0] == "statement":
-        return Record("\n".join(lines), fails=head[1] == "error")
+        return LogicRecord("\n".join(lines), fails=head[1] == "error")
     end = lines.index("----") if "----" in lines else len(lines)
     sort = head[2] if len(head) > 2 else "nosort"
-    return Record("\n".join(lines[:end]), types=head[1], sort=sort, threshold=threshold)
+    return LogicRecord("\n".join(lines[:end]), types=head[1], sort=sort, threshold=threshold)
 
 
 SUITE = Sqllogictest()

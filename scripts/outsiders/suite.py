@@ -26,7 +26,7 @@ class Skipped:
 
 
 @dataclass(slots=True)
-class Row:
+class SuiteRow:
     """The result of one variant. ``moved`` and ``equal`` count what the suite counts: tables, objects, files."""
 
     variant: str
@@ -97,5 +97,5 @@ class Suite(Protocol):
     def obtain(self) -> Path | Skipped:
         """Return the directory with the suite's material; find, fetch or build it first."""
 
-    def run(self, context: Context) -> Iterable[Row]:
+    def run(self, context: Context) -> Iterable[SuiteRow]:
         """Run the suite; yield each variant's row when it is done."""

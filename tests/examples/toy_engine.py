@@ -19,7 +19,7 @@ from exporters.row_digest import Tally, tally_texts, to_hex
 from exporters.sql.chunk_plan import table_directory
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common.table_parts import parts_of, readable
-from migrate.restore.common.table_restore import Run, State
+from migrate.restore.common.table_restore import State, TableRestore
 
 ENGINE = Engine(
     name="CSV files",
@@ -225,7 +225,9 @@ class CsvRestorer:
                 "CSV files are restored whole, into a directory of their own",
                 next_step="leave --only and --merge out",
             )
-        run = Run.of(request.reader, request.source, workers=request.workers, progress=request.progress)
+        run = TableRestore.of(
+            request.reader, request.source, workers=request.workers, progress=request.progress
+        )
         folder = folder_of(request.url)
         state = folder / STATE
         if state.exists():  # an earlier restore was interrupted

@@ -106,7 +106,15 @@ def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, mo
 
     size_bytes = 3 * PART_BYTES - 1000
     store = open_location(str(tmp_path))
-    work = UnitWork(store, Free(), CancellationToken(), Told(), "app", Once(), attempts=2)
+    work = UnitWork(
+        store=store,
+        lease=Free(),
+        cancellation=CancellationToken(),
+        progress=Told(),
+        source="app",
+        snapshot=Once(),
+        attempts=2,
+    )
     work.do(PlannedUnit(Unit("one", 7, size_bytes, {}), recorded=False))
     assert sum(size for _, size in told) == size_bytes
     assert [items for items, _ in told if items] == [7]

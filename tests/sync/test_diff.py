@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.objects.key_oddities import Oddities
 from migrate.sync.batches import SPAN_BYTES, SPAN_OBJECTS, spans
-from migrate.sync.diff import Comparison, Do, Step, decide
+from migrate.sync.diff import Comparison, Do, SyncStep, decide
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.record.record_merge import folded, grouped
 from migrate.sync.record.record_rows import begun_rows, plan_bytes, read_plan
@@ -36,10 +36,10 @@ def known_pages(rows: list, size: int = 1000) -> list[KnownPage]:
     return [KnownPage.of(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
-def walk(source: list, destination: list, record: list) -> list[Step]:
+def walk(source: list, destination: list, record: list) -> list[SyncStep]:
     comparison = Comparison("", "", lambda *_: None, lambda _: False)
     steps = comparison.steps(pages(source), pages(destination), known_pages(record))
-    return [step for step in steps if isinstance(step, Step)]
+    return [step for step in steps if isinstance(step, SyncStep)]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
     steps = [
         it
         for it in comparison.steps(pages(source, size), pages(destination, size + 1), parts)
-        if isinstance(it, Step)
+        if isinstance(it, SyncStep)
     ]
     wanted = {
         one.key: decide(one.key, one, _of(destination, one.key), _of(record, one.key)) for one in source
@@ -158,9 +158,9 @@ def test_a_listing_in_another_order_is_no_basis(keys):
 
 def test_a_plan_is_read_as_it_was_written():
     steps = [
-        Step(Do.COPY, "a\u00e9", "new", listed("p/a\u00e9"), None, ours=True, odd=("x",)),
-        Step(Do.LOOK, "b", "there already", listed("p/b"), listed("q/b", "c")),
-        Step(Do.EXTRA, "c", "", None, listed("q/c"), known=True),
+        SyncStep(Do.COPY, "a\u00e9", "new", listed("p/a\u00e9"), None, ours=True, odd=("x",)),
+        SyncStep(Do.LOOK, "b", "there already", listed("p/b"), listed("q/b", "c")),
+        SyncStep(Do.EXTRA, "c", "", None, listed("q/c"), known=True),
     ]
     data = plan_bytes(steps)
     assert list(read_plan(data)) == steps
@@ -168,9 +168,9 @@ def test_a_plan_is_read_as_it_was_written():
 
 
 def test_spans_are_cut_by_number_and_size():
-    small = [Step(Do.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
+    small = [SyncStep(Do.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
     assert [len(span) for span in spans(small)] == [SPAN_OBJECTS, 1]
-    large = Step(Do.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
+    large = SyncStep(Do.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
     assert [len(span) for span in spans([small[0], large, small[1]])] == [1, 1, 1]
 
 

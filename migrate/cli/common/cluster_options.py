@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,18 @@ Scheduler = Annotated[
         "--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786, or a scheduler file."
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The options of a command whose work a cluster can do."""
+
+    executor: Executor = THREADS
+    scheduler: Scheduler = None
+
+    def chosen(self) -> str | None:
+        """See ``which_scheduler``."""
+        return which_scheduler(self.executor, self.scheduler)
 
 
 def which_scheduler(executor: str, scheduler: str | None) -> str | None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.case.secrets import redact
+from migrate.case.selection import parse_tags
 from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
@@ -48,6 +49,32 @@ OlderThan = Annotated[
 Tag = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """The options that say which objects of a bucket are wanted."""
+
+    include: Include = None
+    exclude: Exclude = None
+    min_size: MinSize = None
+    max_size: MaxSize = None
+    newer_than: NewerThan = None
+    older_than: OlderThan = None
+    tag: Tag = None
+
+    def words(self) -> dict[str, Any]:
+        """Return what ``from_words`` takes."""
+        return {
+            "include": self.include or [],
+            "exclude": self.exclude or [],
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "newer_than": self.newer_than,
+            "older_than": self.older_than,
+            "tags": parse_tags(self.tag or []),
+        }
+
 
 Inventory = Annotated[
     list[str] | None,

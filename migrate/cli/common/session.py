@@ -11,10 +11,10 @@ import signal
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
-from typing import Annotated, Any, Protocol, get_type_hints
+from typing import Annotated, Any, Protocol, cast, get_type_hints
 
 import typer
 from rich.console import Console
@@ -134,7 +134,8 @@ def verb(
     workers: bool = False,
     bwlimit: bool = False,
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
-    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. ``title`` is its
+    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. A parameter whose
+    type is a dataclass stands for the options that are its fields. ``title`` is its
     whole name where it belongs to a group; ``examples`` stand at the end of its help. ``workers``, ``bwlimit``: it has
     these options.
     """
@@ -147,6 +148,8 @@ def verb(
     ]
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
+        hints = _own_hints(function)
+
         @functools.wraps(function)
         def command(
             *,
@@ -158,7 +161,7 @@ def verb(
             **own: Any,
         ) -> None:
             session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
-            raise typer.Exit(_run(session, lambda: function(session, **own)))
+            raise typer.Exit(_run(session, lambda: function(session, **_grouped(hints, own))))
 
         _add_options(command, function, common)
         epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
@@ -171,14 +174,42 @@ def verb(
 def _add_options(
     command: Callable[..., None], function: Callable[..., Answer], common: Sequence[tuple[str, Any, Any]]
 ) -> None:
-    hints = get_type_hints(function, include_extras=True)
+    hints = _own_hints(function)
     own = list(inspect.signature(function).parameters.values())[1:]
-    parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = [each for p in own for each in _options_of(p.name, hints[p.name], p.default)]
     parameters += [
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, a, d in common
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _own_hints(function: Callable[..., Answer]) -> dict[str, Any]:
+    """Return the types of a function's parameters but for the first one, the session."""
+    hints = get_type_hints(function, include_extras=True)
+    return {name: hints[name] for name in list(inspect.signature(function).parameters)[1:]}
+
+
+def _options_of(name: str, hint: Any, default: Any) -> Iterator[inspect.Parameter]:
+    """Yield the option of a parameter, or those of the fields of its dataclass."""
+    if not is_dataclass(hint):
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        return
+    hints = get_type_hints(hint, include_extras=True)
+    for each in fields(hint):
+        yield from _options_of(each.name, hints[each.name], each.default)
+
+
+def _grouped(hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a function from the values of all options."""
+    arguments = {}
+    for name, hint in hints.items():
+        if is_dataclass(hint):
+            group = cast("type", hint)
+            arguments[name] = group(**_grouped(get_type_hints(group, include_extras=True), given))
+        elif name in given:
+            arguments[name] = given[name]
+    return arguments
 
 
 def _session(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,20 @@ Passphrase = Annotated[
         help="Where the key's passphrase is: env:VAR, file:PATH, command:PROGRAM …",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class SigningOptions:
+    """The options of a command that signs."""
+
+    key: KeyFiles = None
+    passphrase: Passphrase = None
+
+    def load(self, case: Case | None) -> list[Signer]:
+        """See ``load_keys``."""
+        return load_keys(self.key, self.passphrase, case)
+
+
 Signers = Annotated[
     Path | None,
     typer.Option(

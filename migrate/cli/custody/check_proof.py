@@ -25,7 +25,7 @@ from migrate.errors import OK, DamageError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedProof:
     """What a proof came to. ``why`` says what does not hold, empty where all does."""
 
     file: str
@@ -70,7 +70,7 @@ def check_proof_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof.")],
     case: CaseFile = None,
     signers: Signers = None,
-) -> Checked:
+) -> CheckedProof:
     """Check such a proof, without the bundle.
 
     The way up to the root, and who signed that.
@@ -89,11 +89,11 @@ def check_proof_command(
     except OSError as exc:
         raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        return Checked(str(file), f"it cannot be read: {exc}", None, None, {})
+        return CheckedProof(str(file), f"it cannot be read: {exc}", None, None, {})
     who = _signed_by(found.checkpoint, trust)
     why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
     why = why if found.holds else "the item is not in the tree whose root was signed"
-    return Checked(str(file), why, item, found.checkpoint, who)
+    return CheckedProof(str(file), why, item, found.checkpoint, who)
 
 
 def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:

@@ -42,7 +42,7 @@ class Firmness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldBundle:
     """What the location says of its locks."""
 
     location: str
@@ -101,7 +101,7 @@ def place_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
-) -> Held:
+) -> HeldBundle:
     """Lock every version of every file of a bundle.
 
     Each lock is read back. The bucket must have Object Lock. The same command again goes on where an earlier one
@@ -124,7 +124,7 @@ def place_command(
     found = bundle_hold.place(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
-    return Held(store.location, found)
+    return HeldBundle(store.location, found)
 
 
 @verb(group, "extend", title="hold extend", workers=True)
@@ -136,7 +136,7 @@ def extend_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
-) -> Held:
+) -> HeldBundle:
     """Make a hold last longer, on the terms that it has.
 
     What was added since is held too.
@@ -172,7 +172,7 @@ def extend_command(
         details={**details, "until": terms.until.isoformat()},
         signer=signer,
     )
-    return Held(store.location, found)
+    return HeldBundle(store.location, found)
 
 
 def _end(details: Mapping[str, Any]) -> datetime | None:
@@ -194,7 +194,7 @@ def status_command(
     *,
     try_as: TryAs = "",
     case: CaseFile = None,
-) -> Held | Frozen:
+) -> HeldBundle | Frozen:
     """Read every lock again, and name what is not protected. With an undo file, or NAME=URL: what of the hold on these
     sources is in force.
     """
@@ -203,7 +203,7 @@ def status_command(
     if sources is not None:
         return sources
     store, vault = open_both(session, known_location(words, loaded))
-    return Held(
+    return HeldBundle(
         store.location, bundle_hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS))
     )
 

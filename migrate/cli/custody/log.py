@@ -39,7 +39,7 @@ app.add_typer(group, name="custody")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordedEvent:
     """The log at a location, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
 
     location: str
@@ -118,7 +118,7 @@ def _is_plain(value: object) -> bool:
 @verb(group, "show", title="custody show")
 def show_command(
     session: Session, words: LocationWord = None, case: CaseFile = None, signers: Signers = None
-) -> Record:
+) -> RecordedEvent:
     """Print the custody log of a bundle."""
     loaded = load_case(case)
     location = known_location(words, loaded)
@@ -127,7 +127,7 @@ def show_command(
     there, wrong = documents.read_all(store)
     findings = [*found.findings, *wrong]
     trust = load_trust(signers, loaded)
-    return Record(store.location, found.entries, findings, found.notes, trust, documents=there)
+    return RecordedEvent(store.location, found.entries, findings, found.notes, trust, documents=there)
 
 
 @verb(group, "verify", title="custody verify")
@@ -140,7 +140,7 @@ def verify_command(
         list[str] | None,
         typer.Option("--with", metavar="LOCATION", help="Another copy of the log, to compare with."),
     ] = None,
-) -> Record:
+) -> RecordedEvent:
     """Check the custody log, every signature of it.
 
     Also its order, that nothing is missing, and that it is about this bundle. A log that was put back whole to an
@@ -171,7 +171,7 @@ def verify_command(
             for one in found.entries
             if trust.name(one.public) is None
         ]
-    return Record(store.location, found.entries, findings, notes, trust, shown=False, documents=there)
+    return RecordedEvent(store.location, found.entries, findings, notes, trust, shown=False, documents=there)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,18 +97,18 @@ def _column(name: str, column: pa.Array) -> list[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LeafPart:
     """A file of a table, and how many rows it has."""
 
     key: str
     rows: int
 
 
-def parts(row: CatalogRow) -> list[Part]:
+def parts(row: CatalogRow) -> list[LeafPart]:
     """Return the parts of a table by the catalog. Raises ``DamageError``."""
     said = row.details.get("parts", [])
     try:
-        return [Part(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
+        return [LeafPart(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DamageError(layout.CATALOG, expected=f"parts of {row.name}", found=repr(said)[:200]) from exc
 
@@ -119,7 +119,7 @@ def part_hashes(reader: BundleReader, catalog: Sequence[CatalogRow]) -> dict[str
     return {file.key: file.sha256 for file in reader.files() if file.key in keys}
 
 
-def _item(row: CatalogRow, part: Part, hashes: dict[str, str]) -> str:
+def _item(row: CatalogRow, part: LeafPart, hashes: dict[str, str]) -> str:
     if part.key not in hashes:
         raise DamageError(
             layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=part.key

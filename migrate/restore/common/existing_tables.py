@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from migrate.errors import NotEmptyError, UsageError
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 
 
 class Present(Protocol):
@@ -20,7 +20,7 @@ class Present(Protocol):
         ...
 
 
-def in_the_way(run: Run, present: Present, where: str) -> str:
+def in_the_way(run: TableRestore, present: Present, where: str) -> str:
     """Return what of the destination keeps the run's part from coming into it, "" for nothing. Raises ``UsageError``
     where
     rows have no table to go to.
@@ -37,7 +37,7 @@ def in_the_way(run: Run, present: Present, where: str) -> str:
     return next((f"table {name} with rows in it" for name in names if present.has_rows(name)), "")
 
 
-def not_empty(run: Run, found: str, where: str) -> NotEmptyError:
+def not_empty(run: TableRestore, found: str, where: str) -> NotEmptyError:
     """Return what to tell where ``in_the_way`` found something."""
     step = "Drop that table" if run.selection.definitions else "Empty that table"
     return NotEmptyError(f"{where} has the {found} already", next_step=f"{step}, or leave it out.")

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable
 
 from exporters.api import Loss
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 
 PROPERTY = "name of its database"
 _SHOWN = 5
 """So many objects a note names; the ledger has all."""
 
 
-def source_database(run: Run) -> str:
+def source_database(run: TableRestore) -> str:
     """Return what the source's database was called, "" where the bundle does not say."""
     return str(run.said("database") or "")
 

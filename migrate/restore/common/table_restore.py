@@ -61,7 +61,7 @@ class Unfinished(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TableRestore:
     """What comes from where. ``tables`` are the source's rows of the catalog that are meant, ``views`` those of
     materialized views: the destination computes their rows, which are compared only.
     """
@@ -84,14 +84,14 @@ class Run:
     @staticmethod
     def of(
         reader: BundleReader, source: str, *, workers: int, progress: Progress, only: Iterable[str] = ()
-    ) -> Run:
+    ) -> TableRestore:
         """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
         reader.info.source(source)
         selection = Selection.parse(only)
         chosen = selection.choose([row for row in reader.catalog() if row.source == source and row.has_rows])
         tables = [row for row in chosen if row.kind == "table"]
         views = [row for row in chosen if row.kind == "materialized view"]
-        return Run(reader, source, tables, workers, progress, selection, views)
+        return TableRestore(reader, source, tables, workers, progress, selection, views)
 
     @property
     def whole(self) -> bool:
@@ -104,9 +104,9 @@ class Run:
         positions = [position for one in reconciliations for position in one.summary.positions]
         return next((position[name] for position in reversed(positions) if position.get(name)), None)
 
-    def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
+    def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
         """Return the same for these tables, with an summary of its own."""
-        return Run(self.reader, self.source, tables, self.workers, self.progress, self.selection)
+        return TableRestore(self.reader, self.source, tables, self.workers, self.progress, self.selection)
 
     @property
     def items(self) -> int:
@@ -147,10 +147,10 @@ class Run:
         left_out = unique(*(record.left_out for record in records), left_out)
         note = (_AS_LEFT if records else _ALREADY).format(where=where)
         notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
-        return self.outcome(Written(self.items, 0), findings, notes, left_out)
+        return self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
 
     def outcome(
-        self, rows: Written, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
+        self, rows: WrittenRows, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
     ) -> RestoreOutcome:
         """Return what it came to. What the bundle lacks is left out, too."""
         return RestoreOutcome(
@@ -208,7 +208,7 @@ class Run:
         parts: Sequence[PartFile],
         done: set[str],
         write: Callable[[Sequence[PartFile], Advance], None],
-    ) -> Written:
+    ) -> WrittenRows:
         """Let ``write`` bring in the parts that are not done, and show how far it is."""
         todo = [part for part in parts if part.name not in done]
         total = sum(part.rows for part in parts)
@@ -220,7 +220,7 @@ class Run:
         sum_ = _Sum(self.progress)
         write(todo, sum_.add)
         self.progress.end()
-        return Written(skipped, sum_.size_bytes)
+        return WrittenRows(skipped, sum_.size_bytes)
 
     def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]]) -> None:
         """Let ``live`` read the destination's rows, for ``findings``."""
@@ -238,7 +238,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenRows:
     """Rows that were there from an earlier run, and bytes that were written now."""
 
     skipped_items: int

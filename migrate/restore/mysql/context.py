@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.destination import Destination
 from migrate.restore.mysql.dialect import Adapter
 from migrate.restore.mysql.refused_rows import Refused
@@ -14,13 +14,13 @@ from migrate.restore.mysql.system_versioning import history_of
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class MysqlRestore:
     """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``notes``, ``left_out``
     and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the destination
     refuses.
     """
 
-    run: Run
+    run: TableRestore
     destination: Destination
     adapter: Adapter | None
     notes: list[str] = field(default_factory=list)

@@ -16,7 +16,7 @@ from exporters.mysql.errors import said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql import left_out as mysql_left_out
-from migrate.restore.mysql.context import Job
+from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.definitions import Definer, Definition, ddl_error, needs_the_user, step_of
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
 from migrate.restore.mysql.destination import Destination, mark_done, read_done
@@ -35,7 +35,9 @@ _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _LATE = frozenset({"view", "trigger", "event"})
 
 
-def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
+def make_all(
+    job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]
+) -> None:
     """Make the objects of these kinds that are not noted as done. What the server refuses, also for something that is
     not there, is left out by name. Raises ``MoveoutError``.
     """
@@ -55,7 +57,7 @@ def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kind
             _make(job, definer, one)
 
 
-def _make(job: Job, definer: Definer, one: Definition) -> None:
+def _make(job: MysqlRestore, definer: Definer, one: Definition) -> None:
     try:
         _make_here(job, definer, one)
     except pymysql.Error as exc:
@@ -68,7 +70,7 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
         _made(job, one)
 
 
-def _compare_system(job: Job, one: Definition) -> None:
+def _compare_system(job: MysqlRestore, one: Definition) -> None:
     """Name a spatial reference system whose number is that of another one on the destination."""
     if one not in reference_systems(job.destination.connection):
         item, reason = f"{SPATIAL} {one['name']}", "the destination has another one of this number"
@@ -76,7 +78,7 @@ def _compare_system(job: Job, one: Definition) -> None:
         job.notes.append(f"{item}: {reason}")
 
 
-def _make_here(job: Job, definer: Definer, one: Definition) -> None:
+def _make_here(job: MysqlRestore, definer: Definer, one: Definition) -> None:
     """Make an object; a table where the server puts it by itself, if it cannot lie where it lay, and without what the
     server refuses of it. Raises the driver's errors, those of the first attempt if it makes no difference.
     """
@@ -106,11 +108,11 @@ def _make_here(job: Job, definer: Definer, one: Definition) -> None:
                 raise exc from None
 
 
-def _reduced(job: Job, definer: Definer, one: Definition) -> bool:
+def _reduced(job: MysqlRestore, definer: Definer, one: Definition) -> bool:
     return make_reduced(job.destination.connection, definer, one, {table.name for table in job.run.tables})
 
 
-def _made(job: Job, one: Definition) -> None:
+def _made(job: MysqlRestore, one: Definition) -> None:
     """Mark an object as made, together with what was left out of it."""
     connection = job.destination.connection
     left_out = [entry for entry in job.left_out if entry not in job.recorded]
@@ -123,13 +125,13 @@ def _made(job: Job, one: Definition) -> None:
     job.recorded.update(left_out, notes, losses)
 
 
-def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
+def _leave_out(job: MysqlRestore, one: Definition, error: BaseException) -> None:
     if one["kind"] == "table":
         job.absent.add(one["name"])
     job.refusals.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
 
 
-def note_expired(job: Job, definitions: Sequence[Definition]) -> None:
+def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Name the events whose time was over: the server drops or disables them when they are made."""
     schema = quote_literal(job.destination.address.database)
     states = {

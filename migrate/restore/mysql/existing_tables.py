@@ -15,7 +15,7 @@ import pymysql
 from exporters.mysql.definitions.show_create import read_definition, set_sequence
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.common.existing_tables import strange_trigger
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.definitions import Definition, step_of, without_definer
 from migrate.restore.mysql.destination import Destination, mark_done
 from migrate.restore.mysql.table_ddl import options_of
@@ -43,7 +43,9 @@ class Tables:
         return bool(self.destination.connection.value(f"SELECT 1 FROM {quote_name(name)} LIMIT 1"))
 
 
-def put_aside(run: Run, destination: Destination, definitions: Sequence[Definition], done: set[str]) -> None:
+def put_aside(
+    run: TableRestore, destination: Destination, definitions: Sequence[Definition], done: set[str]
+) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
     ours = {one["name"]: one for one in definitions if one["kind"] == "trigger"}
@@ -66,7 +68,7 @@ def were_aside(definitions: Sequence[Definition], done: set[str]) -> list[Defini
     return [one for one in definitions if one["kind"] == "trigger" and _aside(one) in done]
 
 
-def set_counters(run: Run, destination: Destination, definitions: Sequence[Definition]) -> None:
+def set_counters(run: TableRestore, destination: Destination, definitions: Sequence[Definition]) -> None:
     """Let AUTO_INCREMENT and, where all tables came, sequences go on where they were. Raises the driver's errors."""
     tables = {table.name for table in run.tables}
     for one in definitions:

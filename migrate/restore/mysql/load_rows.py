@@ -33,7 +33,7 @@ from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import PartFile, damage, parts_of, readable
 from migrate.restore.mysql.definitions import needs_the_user
-from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Way, loosen
+from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Relaxation, loosen
 from migrate.restore.mysql.destination import DestinationConnection, make_empty, mark_done, read_done
 from migrate.restore.mysql.refused_rows import forget_refused, note_refused
 from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
@@ -121,12 +121,12 @@ class RowWriter:
                 except pymysql.Error as exc:
                     if needs_the_user(exc) or write == self._write_singly:
                         raise
-                    way = Way.NONE
+                    way = Relaxation.NONE
                     if self._ours or number_of(exc) == CHECK_VIOLATED:
                         way = loosen(connection, table.name, exc)
-                    if way is Way.NONE:
+                    if way is Relaxation.NONE:
                         write = self._write_singly
-                    if way is Way.TABLE or (way is Way.NONE and not transactional(todo[0])):
+                    if way is Relaxation.TABLE or (way is Relaxation.NONE and not transactional(todo[0])):
                         todo = list(parts_of([table]))
                         empty(connection, todo)
                         self._write_momentary(connection, table)

@@ -28,11 +28,11 @@ from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
-from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.accounts import restore_accounts
-from migrate.restore.mysql.context import Job
+from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.create_objects import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.deferred_keys import add_keys, set_aside
 from migrate.restore.mysql.definitions import (
@@ -73,13 +73,13 @@ def restore_database(
     the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
-    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
     address = parse_url(destination_url, password=password)
     try:
         names = [one["name"] for one in read_definitions(reader, source)]
         with mysql_destination.open_destination(address, names) as destination:
             adapter = adapter_for(_server(run), destination.connection)
-            job = Job(run, destination, adapter)
+            job = MysqlRestore(run, destination, adapter)
             outcome = _restore(job, into_existing=into_existing)
             if adapter is None and not job.losses:
                 return outcome
@@ -114,7 +114,7 @@ class MysqlRestorer:
         return mysql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
-def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
     run, destination = job.run, job.destination
     definitions = _definitions(job)
     state = mysql_destination.read_state(destination)
@@ -155,7 +155,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     return run.outcome(written, findings, job.notes, job.left_out)
 
 
-def _recall(job: Job) -> None:
+def _recall(job: MysqlRestore) -> None:
     """Add what earlier runs have recorded, and what the destination refuses."""
     recorded = mysql_left_out.read(job.destination.connection)
     job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
@@ -163,7 +163,7 @@ def _recall(job: Job) -> None:
     job.losses[:] = unique(recorded.losses, job.losses)
 
 
-def _definitions(job: Job) -> list[Definition]:
+def _definitions(job: MysqlRestore) -> list[Definition]:
     """Return what is to be made, as the destination can have it."""
     definitions = read_definitions(job.run.reader, job.run.source)
     if job.run.selection.tables:
@@ -188,7 +188,7 @@ def _moved(one: Definition, before: str, now: str) -> Definition:
     return {**one, "sql": in_database(one["sql"], before, now)} if one["kind"] == "view" else one
 
 
-def _note_names(job: Job, definitions: Sequence[Definition]) -> None:
+def _note_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     before, now = renamed_database.source_database(job.run), job.destination.address.database
     if not before or before.lower() == now.lower():
@@ -204,7 +204,7 @@ def _note_names(job: Job, definitions: Sequence[Definition]) -> None:
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
-def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
+def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> None:
     """All is there and equal: make what acts by itself, and drop the state."""
     if job.run.selection.definitions:
         make_all(job, definer, definitions, LAST)
@@ -218,19 +218,21 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
         job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))
 
 
-def _server(run: Run) -> str:
+def _server(run: TableRestore) -> str:
     """Return what the source's server was."""
     return next((one.summary.server for one in run.reader.reconciliation() if one.name == run.source), "")
 
 
-def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:
+def _made(
+    job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], *, alone: bool
+) -> WrittenRows:
     """Make everything, and write the rows if they are wanted. ``alone``: the database holds nothing else."""
     run, destination = job.run, job.destination
     if alone:
         definer.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
     make_all(job, definer, definitions, BEFORE_ROWS)
-    written = _rows(job) if run.selection.rows else Written(0, 0)
+    written = _rows(job) if run.selection.rows else WrittenRows(0, 0)
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
@@ -241,7 +243,7 @@ def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alon
     return written
 
 
-def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Written:
+def _filled(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition]) -> WrittenRows:
     """Write the rows into tables that are there."""
     connection = job.destination.connection
     put_aside(job.run, job.destination, definitions, mysql_destination.read_done(connection))
@@ -252,7 +254,7 @@ def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Wr
     return written
 
 
-def _without_triggers(job: Job, definitions: Sequence[Definition]) -> list[Definition]:
+def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> list[Definition]:
     """Leave out the triggers of tables that wait for rows: those must not fire them."""
     waiting = [one for one in definitions if one["kind"] == "trigger" and one.get("table") in job.damaged]
     job.refusals.extend(
@@ -261,7 +263,9 @@ def _without_triggers(job: Job, definitions: Sequence[Definition]) -> list[Defin
     return [one for one in definitions if one not in waiting]
 
 
-def _already(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> RestoreOutcome | None:
+def _already(
+    job: MysqlRestore, definitions: Sequence[Definition], *, into_existing: bool
+) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
     come, ``UsageError`` for a table that has to be there.
     """
@@ -287,7 +291,9 @@ def _already(job: Job, definitions: Sequence[Definition], *, into_existing: bool
     return run.already("database", records, findings, left_out=job.left_out, notes=notes)
 
 
-def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> NotEmptyError | None:
+def _in_the_way(
+    job: MysqlRestore, definitions: Sequence[Definition], *, into_existing: bool
+) -> NotEmptyError | None:
     """Return what to tell where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
@@ -305,7 +311,7 @@ def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: b
     return None
 
 
-def _rows(job: Job) -> Written:
+def _rows(job: MysqlRestore) -> WrittenRows:
     """Write the parts that are not done."""
     run, connection = job.run, job.destination.connection
     parts = parts_of(_present(job))
@@ -324,7 +330,7 @@ def _rows(job: Job) -> Written:
     return run.rows(parts, done, write)
 
 
-def _note_engines(job: Job) -> None:
+def _note_engines(job: MysqlRestore) -> None:
     """A server that lacks an engine takes its default one, and only warns."""
     schema = quote_literal(job.destination.address.database)
     query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
@@ -337,18 +343,18 @@ def _note_engines(job: Job) -> None:
             job.notes.append(f"{quote_name(name)} is {reason}")
 
 
-def _present(job: Job) -> Sequence[CatalogRow]:
+def _present(job: MysqlRestore) -> Sequence[CatalogRow]:
     """Return the tables that are wanted, but for those that the destination has refused."""
     return [table for table in job.run.tables if table.name not in job.absent]
 
 
-def _grants(job: Job) -> list[str]:
+def _grants(job: MysqlRestore) -> list[str]:
     """Grant on the destination what the source's accounts may on the source's database."""
     database = next((str(table.position.get("database", "")) for table in job.run.tables), "")
     return restore_accounts(job.run.reader, job.run.source, database, job.destination.connection)
 
 
-def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]:
+def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> list[str]:
     """Compare the destination's rows with the bundle's, but for tables that the destination cannot hold whole, that
     the bundle
     has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are compared as it has
@@ -366,7 +372,7 @@ def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]
     return _settled(job, replace(run, tables=run.differing(records)))
 
 
-def _settled(job: Job, run: Run) -> list[str]:
+def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
     """Return the findings that are more than values which the destination holds or computes otherwise; those are
     losses.
     """

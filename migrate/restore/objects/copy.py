@@ -38,7 +38,7 @@ _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ObjectWrite:
     """An object to write, and the whole key that it gets."""
 
     key: str
@@ -77,12 +77,12 @@ class Writer:
     terms: Terms
     go_on: GoOn
 
-    def write(self, batch: Sequence[Job]) -> Done:
+    def write(self, batch: Sequence[ObjectWrite]) -> Done:
         """Write one batch."""
         if len(batch) == 1 and in_parts(batch[0].row):
             return self.upload(batch[0])
         findings: list[str] = []
-        sent: deque[Job] = deque()
+        sent: deque[ObjectWrite] = deque()
         arrived = self._write_tars(batch) if self.terms.snowball else set()
         items, size_bytes = len(arrived), sum(job.row.size_bytes for job in batch if job.key in arrived)
         self.progress.advance(items=items, size_bytes=size_bytes)
@@ -100,7 +100,7 @@ class Writer:
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
         return Done(items, size_bytes, tuple(findings))
 
-    def upload(self, job: Job) -> Done:
+    def upload(self, job: ObjectWrite) -> Done:
         """Write one object in parts. Raises what stops the whole restore."""
         described = self.terms.describe(job.key, job.row)
         upload = PartsUpload(
@@ -127,7 +127,7 @@ class Writer:
         self.progress.advance(items=1)
         return Done(1, job.row.size_bytes, ())
 
-    def _pieces(self, job: Job, cut: int) -> Iterator[bytes]:
+    def _pieces(self, job: ObjectWrite, cut: int) -> Iterator[bytes]:
         row, start = job.row, 0
         for size_bytes in row.part_sizes if has_own_parts(row) else part_sizes(row.size_bytes, cut):
             self.go_on()
@@ -138,7 +138,7 @@ class Writer:
             yield piece
             start += size_bytes
 
-    def _write_tars(self, batch: Sequence[Job]) -> set[str]:
+    def _write_tars(self, batch: Sequence[ObjectWrite]) -> set[str]:
         """Write what can go many at once; return the keys of what has arrived."""
         able = [
             job for job in batch if snowball.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
@@ -146,7 +146,7 @@ class Writer:
         if len(able) < snowball.LEAST_MEMBERS:
             return set()
         arrived: set[str] = set()
-        sent: deque[Job] = deque()
+        sent: deque[ObjectWrite] = deque()
         members: list[snowball.Member] = []
         held = 0
         for described, body in self._bodies(able, sent, []):
@@ -174,7 +174,7 @@ class Writer:
             return set()
 
     def _bodies(
-        self, batch: Sequence[Job], sent: deque[Job], findings: list[str]
+        self, batch: Sequence[ObjectWrite], sent: deque[ObjectWrite], findings: list[str]
     ) -> Iterator[tuple[Description, bytes]]:
         for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start = run[0].row.offset
@@ -198,9 +198,9 @@ class Writer:
             return b""
 
 
-def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
+def runs(jobs: Sequence[ObjectWrite], most_bytes: int) -> Iterator[list[ObjectWrite]]:
     """Split jobs, ordered by file and offset, into those that one read of so many bytes fetches."""
-    run: list[Job] = []
+    run: list[ObjectWrite] = []
     for job in jobs:
         row = job.row
         together = run and run[0].row.file == row.file
@@ -214,7 +214,7 @@ def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
         yield run
 
 
-def fault_of(job: Job, written: Written) -> str | None:
+def fault_of(job: ObjectWrite, written: Written) -> str | None:
     """Return what is wrong with what was written, None where nothing is. Raises what stops the whole restore."""
     error, md5 = written.error, written.md5
     if error is None:
@@ -227,6 +227,6 @@ def fault_of(job: Job, written: Written) -> str | None:
     return f"{job.key}: the destination does not take it ({error})"
 
 
-def damaged(job: Job) -> str:
+def damaged(job: ObjectWrite) -> str:
     """Return what is to be said of bytes that are not those of the index."""
     return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"

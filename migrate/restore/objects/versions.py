@@ -15,7 +15,7 @@ from migrate.restore.objects.copy import (
     READ_BYTES,
     Done,
     GoOn,
-    Job,
+    ObjectWrite,
     Writer,
     damaged,
     fault_of,
@@ -112,14 +112,17 @@ class _Layers:
         self._counts = {one.key: one.before for one in self.batch}
         if sum(one.size_bytes for one in self.batch) <= BATCH_BYTES:
             jobs = [
-                Job(one.key, row) for one in self.batch for row in one.rows if row.file and not in_parts(row)
+                ObjectWrite(one.key, row)
+                for one in self.batch
+                for row in one.rows
+                if row.file and not in_parts(row)
             ]
             self._read(jobs)
 
     def write(self, depth: int) -> None:
         """Write the version that is ``depth``-th of those to be written, of every key that has one."""
         self.writer.go_on()
-        layer = [Job(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
+        layer = [ObjectWrite(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
         markers = [job for job in layer if job.row.is_delete_marker]
         large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
         small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
@@ -130,12 +133,14 @@ class _Layers:
                 (Description(job.key, before=self._before(job)), None) for job in markers
             ),
         )
-        sent: list[Job] = []
+        sent: list[ObjectWrite] = []
         self._take(sent, destination.put_versions(self._described(small, sent)))
         for job in large:
             self._upload(job)
 
-    def _described(self, jobs: Sequence[Job], sent: list[Job]) -> Iterator[tuple[Description, bytes]]:
+    def _described(
+        self, jobs: Sequence[ObjectWrite], sent: list[ObjectWrite]
+    ) -> Iterator[tuple[Description, bytes]]:
         for job in jobs:
             self.writer.go_on()
             body = self._body(job)
@@ -145,7 +150,7 @@ class _Layers:
             sent.append(job)
             yield self.writer.terms.describe(job.key, job.row, self._before(job)), body
 
-    def _take(self, jobs: Sequence[Job], answers: Iterable[Written]) -> None:
+    def _take(self, jobs: Sequence[ObjectWrite], answers: Iterable[Written]) -> None:
         """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
         for number, written in enumerate(answers):
             job = jobs[number]
@@ -160,7 +165,7 @@ class _Layers:
             self.size_bytes += job.row.size_bytes
             self.writer.progress.advance(items=1, size_bytes=job.row.size_bytes)
 
-    def _upload(self, job: Job) -> None:
+    def _upload(self, job: ObjectWrite) -> None:
         writer = self.writer
         single = Writer(writer.store, writer.destination, writer.progress, writer.terms, writer.go_on)
         done = single.upload(job)
@@ -173,17 +178,17 @@ class _Layers:
                 (job.key, job.row.version_id, writer.destination.newest_version(job.key), False)
             )
 
-    def _before(self, job: Job) -> int:
+    def _before(self, job: ObjectWrite) -> int:
         return self._counts[job.key]
 
-    def _body(self, job: Job) -> bytes:
+    def _body(self, job: ObjectWrite) -> bytes:
         location = (job.row.file, job.row.offset)
         if location not in self._bodies and job.row.size_bytes:
             self._bodies.clear()
             self._read([job])
         return self._bodies.get(location, b"")
 
-    def _read(self, jobs: Iterable[Job]) -> None:
+    def _read(self, jobs: Iterable[ObjectWrite]) -> None:
         for run in runs(sorted(jobs, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start, last = run[0].row.offset, run[-1].row
             length = last.offset + last.size_bytes - start

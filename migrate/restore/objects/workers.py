@@ -10,7 +10,7 @@ from migrate.restore.objects import copy
 from migrate.restore.objects import versions as objects_history
 from migrate.restore.objects.batches import History, batches
 from migrate.restore.objects.capabilities import Terms
-from migrate.restore.objects.copy import Done, GoOn, Job, Writer
+from migrate.restore.objects.copy import Done, GoOn, ObjectWrite, Writer
 from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
@@ -42,7 +42,7 @@ class Writing:
         """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
         if self.versions:
             return HistoryWriter(self.store, self.destination, progress, self.terms, go_on).write(batch)
-        jobs = [Job(one.key, one.rows[-1]) for one in batch]
+        jobs = [ObjectWrite(one.key, one.rows[-1]) for one in batch]
         return Writer(self.store, self.destination, progress, self.terms, go_on).write(jobs)
 
 

@@ -12,7 +12,7 @@ from migrate.errors import DamageError
 from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
@@ -20,7 +20,7 @@ from migrate.restore.postgres.destination import Destination, State
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PostgresRestore:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
     included. The pool of ``open_pool`` copies the rows
     instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
@@ -28,7 +28,7 @@ class Job:
     are indexes and constraints.
     """
 
-    run: Run
+    run: TableRestore
     destination: Destination
     names: frozenset[Name]
     open_pool: OpenRowPool | None = None

@@ -32,10 +32,10 @@ from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.restore.common.table_restore import Run, Written, sentences
+from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
-from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import definition_files, pre_data
 from migrate.restore.postgres.definitions.after_rows import complete
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
@@ -81,12 +81,12 @@ def restore_database(
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
     of ``exporters.errors``.
     """
-    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
     names = frozenset(run.selection.names([*run.tables, *run.views]))
     address = parse_url(destination_url, password=password)
     try:
         with sql_destination.open_destination(address) as destination:
-            job = Job(run, destination, names, open_pool)
+            job = PostgresRestore(run, destination, names, open_pool)
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
@@ -122,7 +122,7 @@ class PostgresRestorer:
         return sql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
-def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
     state = sql_destination.read_state(destination)
     prepared = PreparedParts(run.reader)
@@ -143,7 +143,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
-    written = _rows(job, run, done, prepared) if selection.rows else Written(0, 0)
+    written = _rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
     script = complete(job, state, done)
     findings: list[str] = []
     if selection.rows:
@@ -172,7 +172,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     return run.outcome(written, findings, job.notes, job.left_out)
 
 
-def _finish(job: Job, state: State, script: Script, *, into_existing: bool) -> None:
+def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing: bool) -> None:
     """All is there and equal: do what comes last, and forget the state, but for what was left out."""
     selection = job.selection
     entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
@@ -187,7 +187,7 @@ def _finish(job: Job, state: State, script: Script, *, into_existing: bool) -> N
         job.notes.append(sql_left_out.HOW_TO_FORGET)
 
 
-def _note_locale(job: Job) -> None:
+def _note_locale(job: PostgresRestore) -> None:
     """Note, before anything is made, that the destination sorts text otherwise than the source: partitions, checks and
     ranges of text may refuse rows then.
     """
@@ -216,7 +216,7 @@ ORDER BY 1
 """What may name a database: bodies, and where foreign servers lead. All else names nothing beyond its schema."""
 
 
-def _note_names(job: Job) -> None:
+def _note_names(job: PostgresRestore) -> None:
     """Note what names the source's database itself, where the destination is called otherwise."""
     connection = job.destination.connection
     before, now = renamed_database.source_database(job.run), str(connection.info.dbname)
@@ -229,7 +229,7 @@ def _note_names(job: Job) -> None:
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
-def _other_orders(job: Job) -> list[str]:
+def _other_orders(job: PostgresRestore) -> list[str]:
     """Return what to say of tables whose columns are in another order than at the source."""
     orders = job.orders
     return [
@@ -239,7 +239,7 @@ def _other_orders(job: Job) -> list[str]:
     ]
 
 
-def _recoded(job: Job, state: State) -> list[str]:
+def _recoded(job: PostgresRestore, state: State) -> list[str]:
     """Return what to say of definitions with bytes for which the destination has no character."""
     sections = [
         job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
@@ -252,14 +252,14 @@ def _recoded(job: Job, state: State) -> list[str]:
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
-def _check_ours(job: Job, state: State) -> None:
+def _check_ours(job: PostgresRestore, state: State) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
     where = job.destination.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
     job.run.ours(state, where=where, how=how)
 
 
-def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
+def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come, ``DamageError`` where that cannot be told.
     """
@@ -297,14 +297,16 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     )
 
 
-def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[str] = ()) -> RestoreOutcome:
+def _already(
+    job: PostgresRestore, records: Sequence[FinishedRestore], findings: Sequence[str] = ()
+) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     notes = [sql_left_out.HOW_TO_FORGET] if records else []
     return job.run.already("database", records, findings, left_out=job.left_out, notes=notes)
 
 
-def _begin(job: Job, *, alone: bool) -> State:
+def _begin(job: PostgresRestore, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
     alone = alone and job.run.whole
@@ -325,12 +327,12 @@ def _begin(job: Job, *, alone: bool) -> State:
     return job.state
 
 
-def _wanted(job: Job, state: State, *, alone: bool) -> pre_data.Wanted:
+def _wanted(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.Wanted:
     tables = job.names if job.selection.tables else None
     return pre_data.Wanted(job.definitions(), state, tables, alone and job.run.whole, job.orders)
 
 
-def _absent(job: Job) -> frozenset[Name]:
+def _absent(job: PostgresRestore) -> frozenset[Name]:
     """Return the tables that the destination does not have, because they need what it refuses or what the bundle
     lacks.
     """
@@ -342,7 +344,7 @@ def _absent(job: Job) -> frozenset[Name]:
     return absent
 
 
-def _rows(job: Job, run: Run, done: set[str], prepared: PreparedParts) -> Written:
+def _rows(job: PostgresRestore, run: TableRestore, done: set[str], prepared: PreparedParts) -> WrittenRows:
     """Copy the parts that are not done, the largest first: the end is reached sooner."""
     _check_triggers(job)
 
@@ -363,7 +365,7 @@ def _rows(job: Job, run: Run, done: set[str], prepared: PreparedParts) -> Writte
 
 
 def _copied_by_others(
-    job: Job, open_pool: OpenRowPool, parts: Sequence[PartFile], advance: Advance
+    job: PostgresRestore, open_pool: OpenRowPool, parts: Sequence[PartFile], advance: Advance
 ) -> list[PartFile]:
     """Have other machines copy parts; return those that the destination refused."""
     lead = job.destination.connection.info.backend_pid
@@ -376,13 +378,13 @@ def _copied_by_others(
     return refused
 
 
-def _keeps_triggers_from_firing(job: Job) -> bool:
+def _keeps_triggers_from_firing(job: PostgresRestore) -> bool:
     """Tell whether the role may write rows without any trigger."""
     with job.destination.connection.transaction(force_rollback=True):
         return sql_destination.without_triggers(job.destination.connection)
 
 
-def _check_triggers(job: Job) -> None:
+def _check_triggers(job: PostgresRestore) -> None:
     """Triggers are made after the rows; a table that was there before may have some. Raises
     ``NotAllowedError`` where they can not be kept from firing.
     """
@@ -398,7 +400,7 @@ def _check_triggers(job: Job) -> None:
 
 
 @contextmanager
-def _analyzed(job: Job) -> Iterator[None]:
+def _analyzed(job: PostgresRestore) -> Iterator[None]:
     """Analyze the tables by the destination's own connection, while the caller reads them by others."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-analyze") as pool:
@@ -415,7 +417,7 @@ def _analyzed(job: Job) -> Iterator[None]:
             raise
 
 
-def _settled(job: Job, run: Run) -> list[str]:
+def _settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     """Return the differences that are more than values which the destination computes by itself, does not take or has
     no
     bytes for; those are losses, by name.
@@ -435,7 +437,7 @@ def _settled(job: Job, run: Run) -> list[str]:
     return run.findings(rest, quote_qualified)
 
 
-def _compared(job: Job, run: Run) -> Run:
+def _compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
     does not
     let be read is left out of that by name; what cannot be read of the bundle is a finding already.

@@ -9,29 +9,31 @@ from exporters.sqlite.address import Address
 from exporters.sqlite.catalog import Entry
 from exporters.sqlite.identifiers import SCHEMA, is_own
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.sqlite.definitions import SEQUENCE, Definitions, select_entries
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SqliteRestore:
     """A restore: what, and where to. ``counters``: the table of AUTOINCREMENT's counters, where only a part is
     wanted; then SQLite's own tables are not among the run's.
     """
 
-    run: Run
+    run: TableRestore
     definitions: Definitions
     address: Address
     counters: CatalogRow | None = None
 
     @staticmethod
-    def of(run: Run, definitions: Definitions, address: Address, schema: str = SCHEMA) -> Job:
+    def of(
+        run: TableRestore, definitions: Definitions, address: Address, schema: str = SCHEMA
+    ) -> SqliteRestore:
         """Return the job for one file. ``schema``: what the catalog calls it."""
         tables = [replace(table, schema=SCHEMA) for table in run.tables if table.schema == schema]
         if run.whole:
-            return Job(run.with_tables(tables), definitions, address)
+            return SqliteRestore(run.with_tables(tables), definitions, address)
         tables = [table for table in tables if not is_own(table.name)]
-        return Job(run.with_tables(tables), definitions, address, _counters(run, schema))
+        return SqliteRestore(run.with_tables(tables), definitions, address, _counters(run, schema))
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -51,7 +53,7 @@ class Job:
         return frozenset(table.name for table in self.run.tables)
 
 
-def _counters(run: Run, schema: str) -> CatalogRow | None:
+def _counters(run: TableRestore, schema: str) -> CatalogRow | None:
     wanted = (run.source, schema, SEQUENCE)
     return next((one for one in run.reader.catalog() if (one.source, one.schema, one.name) == wanted), None)
 
@@ -60,7 +62,7 @@ def _counters(run: Run, schema: str) -> CatalogRow | None:
 class Loaded:
     """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
 
-    rows: Written
+    rows: WrittenRows
     findings: Sequence[str]
     left_out: Sequence[str]
     notes: Sequence[str]

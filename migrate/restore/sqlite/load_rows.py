@@ -15,9 +15,9 @@ from exporters.sqlite.rows.value_text import RawText
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, parts_of, readable
-from migrate.restore.common.table_restore import Written
+from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite.application_functions import Lent
-from migrate.restore.sqlite.context import Job
+from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.destination import Destination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
@@ -26,7 +26,7 @@ COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-def bring_rows(job: Job, destination: Destination, lent: Lent) -> tuple[Written, list[str]]:
+def bring_rows(job: SqliteRestore, destination: Destination, lent: Lent) -> tuple[WrittenRows, list[str]]:
     """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
     each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
     """

@@ -19,12 +19,12 @@ from migrate.errors import MoveoutError
 from migrate.restore.common.existing_tables import in_the_way, not_empty, strange_trigger
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.table_parts import REPAIR, parts_of, readable
-from migrate.restore.common.table_restore import Written
+from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
-from migrate.restore.sqlite.context import Job, Loaded
+from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import SEQUENCE
 from migrate.restore.sqlite.destination import Destination
 from migrate.restore.sqlite.load_rows import bring_rows
@@ -56,7 +56,7 @@ class Tables:
         return self.connection.execute(f"SELECT 1 FROM {quote_name(name)} LIMIT 1").fetchone() is not None
 
 
-def load_part(job: Job, destination: Destination) -> Loaded | MoveoutError:
+def load_part(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
     """Bring the part into the destination; or return what to tell where something is in the way, unless it is the
     same.
     """
@@ -72,20 +72,20 @@ def load_part(job: Job, destination: Destination) -> Loaded | MoveoutError:
         run.ours(state, where=where, how="remove the file")
     if not run.selection.definitions:
         _put_aside(job, destination)
-    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (Written(0, 0), [])
+    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (WrittenRows(0, 0), [])
     notes = lent.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
     return Loaded(written, [], _complete(job, destination, notes), notes)
 
 
-def unfinished(written: Written, damaged: list[str], notes: list[str]) -> Loaded:
+def unfinished(written: WrittenRows, damaged: list[str], notes: list[str]) -> Loaded:
     """Return what to tell where rows are missing because of damage: what comes after the rows waits for them."""
     left_out = ["indexes, views and triggers: they come when all rows are there"]
     return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
 
-def _begin(job: Job, destination: Destination, lent: Lent) -> None:
+def _begin(job: SqliteRestore, destination: Destination, lent: Lent) -> None:
     connection = destination.connection
     if sqlite_destination.is_fresh(destination):
         sqlite_destination.prepare(connection, job.definitions.pragmas)
@@ -96,7 +96,7 @@ def _begin(job: Job, destination: Destination, lent: Lent) -> None:
     connection.execute("COMMIT")
 
 
-def _complete(job: Job, destination: Destination, notes: list[str]) -> list[str]:
+def _complete(job: SqliteRestore, destination: Destination, notes: list[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
     recorded before.
     """
@@ -120,7 +120,7 @@ def _complete(job: Job, destination: Destination, notes: list[str]) -> list[str]
     return left_out
 
 
-def _put_aside(job: Job, destination: Destination) -> None:
+def _put_aside(job: SqliteRestore, destination: Destination) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
     ours = {entry.name: entry for entry in job.definitions.entries if entry.type == "trigger"}
@@ -136,12 +136,12 @@ def _put_aside(job: Job, destination: Destination) -> None:
     connection.execute("COMMIT")
 
 
-def _were_aside(job: Job, destination: Destination) -> list[Entry]:
+def _were_aside(job: SqliteRestore, destination: Destination) -> list[Entry]:
     done = sqlite_destination.read_done(destination)
     return [entry for entry in job.definitions.entries if _ASIDE + entry.name in done]
 
 
-def _counters(job: Job) -> dict[str, int]:
+def _counters(job: SqliteRestore) -> dict[str, int]:
     """Return AUTOINCREMENT's counters of the tables that are meant, from the bundle."""
     found: dict[str, int] = {}
     for part in parts_of([job.counters] if job.counters is not None else []):

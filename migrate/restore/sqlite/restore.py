@@ -20,13 +20,13 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
-from migrate.restore.sqlite.context import Job, Loaded
+from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import Definitions
 from migrate.restore.sqlite.destination import Destination
 from migrate.restore.sqlite.file_set import make_room, read_files
@@ -57,15 +57,15 @@ def restore_database(
     del password
     check_library()
     address = parse_url(destination_url)
-    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
     files = read_files(reader, source)
     if files is None:
-        job = Job.of(run, Definitions.read(reader, source), address)
+        job = SqliteRestore.of(run, Definitions.read(reader, source), address)
         return _restore(job, into_existing=into_existing)
     outcomes = []
     for name, folder in files.items():
         destination = address.below(name)
-        job = Job.of(run, Definitions.read(reader, source, f"{folder}/"), destination, name)
+        job = SqliteRestore.of(run, Definitions.read(reader, source, f"{folder}/"), destination, name)
         if run.selection.tables and not job.run.tables:
             continue
         make_room(destination.path.parent)
@@ -119,7 +119,7 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
     )
 
 
-def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
     run, address = job.run, job.address
     with sqlite_destination.open_destination(address) as destination:
         loaded = _load(job, destination) if run.whole else load_part(job, destination)
@@ -142,7 +142,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
 
 
-def _load(job: Job, destination: Destination) -> Loaded | MoveoutError:
+def _load(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
     """Bring tables, rows and the rest into the destination; or return what to tell where the file is not ours to
     write to,
     unless it is the same.
@@ -160,7 +160,7 @@ def _load(job: Job, destination: Destination) -> Loaded | MoveoutError:
         connection.execute("COMMIT")
     else:
         run.ours(state, where=str(job.address.path), how="remove the file")
-    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (Written(0, 0), [])
+    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (WrittenRows(0, 0), [])
     notes = lent.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
@@ -168,7 +168,7 @@ def _load(job: Job, destination: Destination) -> Loaded | MoveoutError:
     return Loaded(written, [], _complete(job, connection, notes), notes)
 
 
-def _complete(job: Job, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
+def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
     recorded before.
     """
@@ -189,7 +189,7 @@ def _complete(job: Job, connection: sqlite3.Connection, notes: Sequence[str]) ->
     return left_out
 
 
-def _findings(job: Job, left_out: Sequence[str]) -> list[str]:
+def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     """Compare rows and definitions of the finished file with the bundle, but for what is ``left_out`` of them."""
     rows = _differences(job) if job.run.selection.rows else []
     if not job.run.selection.definitions:
@@ -216,7 +216,7 @@ def _findings(job: Job, left_out: Sequence[str]) -> list[str]:
     return [*rows, *definitions, *settings]
 
 
-def _differences(job: Job) -> list[str]:
+def _differences(job: SqliteRestore) -> list[str]:
     """Compare the finished file's rows with the bundle's."""
     path, url, workers = job.address.path, job.address.url, job.run.workers
     names = None if job.run.whole else job.names

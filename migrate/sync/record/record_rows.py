@@ -14,7 +14,7 @@ from exporters.api import Loss
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.index_rows import INDEX
 from migrate.storage.s3.listing.page_parser import NULL
-from migrate.sync.diff import Do, Step
+from migrate.sync.diff import Do, SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage
 from migrate.sync.versions.version_diff import KnownVersion
 
@@ -110,7 +110,7 @@ def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
                 yield Loss(name, what, reason)
 
 
-def plan_bytes(steps: Sequence[Step]) -> bytes:
+def plan_bytes(steps: Sequence[SyncStep]) -> bytes:
     """Return steps as a Parquet file."""
     columns: dict[str, list[Any]] = {
         "do": [str(step.do) for step in steps],
@@ -133,10 +133,10 @@ def plan_bytes(steps: Sequence[Step]) -> bytes:
     return to_bytes(pa.table(columns, schema=_PLAN))
 
 
-def read_plan(data: bytes) -> Iterator[Step]:
+def read_plan(data: bytes) -> Iterator[SyncStep]:
     """Read what ``plan_bytes`` wrote."""
     for row in _read(data).to_pylist():
-        yield Step(
+        yield SyncStep(
             Do(row["do"]),
             row["key"],
             row["why"],

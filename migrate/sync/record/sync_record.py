@@ -28,7 +28,7 @@ from exporters.api import Loss
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import MultipartStore
-from migrate.sync.diff import Step
+from migrate.sync.diff import SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage, microseconds
 from migrate.sync.record.record_rows import (
     SYNCED,
@@ -100,7 +100,7 @@ class Record:
         for key, group in groupby(rows, key=itemgetter(0)):
             yield key, [one for _, one in group]
 
-    def which(self, step: Step) -> tuple[str, str]:
+    def which(self, step: SyncStep) -> tuple[str, str]:
         """Return the key of a step, and what its row is called (see ``fold``)."""
         if not self.header.history or step.source is None:
             return step.key, step.key
@@ -127,11 +127,11 @@ class Record:
         numbers = [int(run.split("/")[1]) for run in self.runs()]
         return f"work/{max(numbers, default=self.header.generation) + 1:06d}/"
 
-    def write_plan(self, run: str, number: int, steps: Sequence[Step]) -> None:
+    def write_plan(self, run: str, number: int, steps: Sequence[SyncStep]) -> None:
         """Write a piece of the plan."""
         self.store.put(f"{run}plan-{number:06d}.parquet", plan_bytes(steps))
 
-    def plan(self, run: str) -> Iterator[Step]:
+    def plan(self, run: str) -> Iterator[SyncStep]:
         """Yield the plan again."""
         for name in self._names(f"{run}plan-"):
             yield from read_plan(self._read(name))

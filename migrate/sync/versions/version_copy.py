@@ -19,7 +19,7 @@ from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.sync.copy import (
     UNLIKE,
     SmallCopy,
-    Way,
+    SyncContext,
     acls,
     arrived,
     is_small,
@@ -27,7 +27,7 @@ from migrate.sync.copy import (
     refusal,
     source_of,
 )
-from migrate.sync.diff import AGAIN, Do, Step
+from migrate.sync.diff import AGAIN, Do, SyncStep
 from migrate.sync.inspect import Look
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done, Item
@@ -64,13 +64,13 @@ def _is_as_promised(found: Fetched) -> bool:
 class HistoryCopy:
     """Copies histories for one span: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
 
-    way: Way
+    way: SyncContext
     done: Done
     uploads: Uploads
     locks_itself: bool = False
     _counts: dict[str, int] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[Step]) -> None:
+    def run(self, steps: Sequence[SyncStep]) -> None:
         """Look and copy. Raises what stops the whole sync."""
         again = [step for step in steps if step.why == AGAIN]
         if again:
@@ -82,7 +82,7 @@ class HistoryCopy:
         failed = {gap.item for gap in self.done.gaps if gap.disposition == "failed"}
         self.done.hidden |= {part[-1].key for part in due if part[-1].name in failed}
 
-    def _due(self, steps: Sequence[Step]) -> list[Step]:
+    def _due(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Take in what a run that was killed has written of a key; return what is to be added."""
         looked_at = [step for step in steps if step.do == Do.LOOK and step.why != AGAIN]
         due = [step for step in steps if step.do == Do.COPY]
@@ -92,7 +92,7 @@ class HistoryCopy:
         self.done.gaps += [Gap(step.name, "failed", OTHERS) for step in due]
         return []
 
-    def _adopt(self, step: Step) -> bool:
+    def _adopt(self, step: SyncStep) -> bool:
         """Take in a version if it is the same at the destination; tell whether it is."""
         assert step.destination is not None
         if step.marks:
@@ -120,10 +120,10 @@ class HistoryCopy:
         self.done.adopted += 1
         return True
 
-    def _layer(self, steps: Sequence[Step]) -> None:
+    def _layer(self, steps: Sequence[SyncStep]) -> None:
         """Add one version to each key."""
         whole = [step for step in steps if step.marks or is_small(step)]
-        small, sent = VersionCopy(self.way, self.done), deque[Item | Step]()
+        small, sent = VersionCopy(self.way, self.done), deque[Item | SyncStep]()
         for written in self.way.destination.put_versions(self._bodies(whole, small, sent)):
             self._take(small, sent.popleft(), written)
         small.end()
@@ -134,7 +134,7 @@ class HistoryCopy:
             self._counts[step.key] += self.done.copied - before
 
     def _bodies(
-        self, steps: Sequence[Step], small: VersionCopy, sent: deque[Item | Step]
+        self, steps: Sequence[SyncStep], small: VersionCopy, sent: deque[Item | SyncStep]
     ) -> Iterator[tuple[Description, bytes | None]]:
         for step in steps:
             if step.marks:
@@ -146,8 +146,8 @@ class HistoryCopy:
             sent.append(made)
             yield replace(described, before=self._counts[made.step.key]), body
 
-    def _take(self, small: VersionCopy, made: Item | Step, written: Written) -> None:
-        step = made if isinstance(made, Step) else made.step
+    def _take(self, small: VersionCopy, made: Item | SyncStep, written: Written) -> None:
+        step = made if isinstance(made, SyncStep) else made.step
         self._counts[step.key] += written.error is None
         if isinstance(made, Item):
             small.take(made, written)
@@ -158,7 +158,7 @@ class HistoryCopy:
             self.done.copied += 1
             self.way.progress.advance(items=1)
 
-    def _marked(self, step: Step, version_id: str) -> None:
+    def _marked(self, step: SyncStep, version_id: str) -> None:
         """Note a delete marker that is at the destination."""
         work = index_rows.marker(self.way.source.name, 0, source_of(step))
         work |= {"key": step.key, DESTINATION_ETAG: "", DESTINATION_VERSION: version_id or None, LOSSES: []}

@@ -19,7 +19,7 @@ from exporters.bucket_api import ObjectSummary, Page
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.listing.ordered_listing import ListedVersions
 from migrate.storage.s3.listing.page_parser import NULL
-from migrate.sync.diff import AGAIN, Do, OnSame, Step
+from migrate.sync.diff import AGAIN, Do, OnSame, SyncStep
 from migrate.sync.record.column_pages import UnorderedError, from_microseconds, is_moment
 from migrate.sync.versions.version_filter import Judged
 
@@ -98,7 +98,7 @@ class Decision:
     """``same``: versions of the source, each with what it is at the destination; and the steps about all others."""
 
     same: list[tuple[ObjectSummary, ObjectSummary]] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[SyncStep] = field(default_factory=list)
 
 
 def decide(
@@ -132,13 +132,13 @@ def decide(
     if fits or overwrite:
         found.steps += [_copy(key, one, len(destination) + number, known) for number, one in enumerate(tail)]
     else:
-        found.steps += [Step(Do.STUCK, key, OTHERS, one) for one in tail]
+        found.steps += [SyncStep(Do.STUCK, key, OTHERS, one) for one in tail]
     adopted = {one.version_id for one in begun} if fits else set()
     for one in destination:
         if one.version_id not in paired | adopted:
             found.steps.append(_extra(key, one, ours.get(one.version_id), versions))
     found.steps += [
-        Step(Do.FORGET, key, "", one.summary(key), known=True)
+        SyncStep(Do.FORGET, key, "", one.summary(key), known=True)
         for one in known
         if one.destination_version not in there and not any(one.is_of(it) for it in versions)
     ]
@@ -180,23 +180,23 @@ def _told(judged: Sequence[Judged], became: Sequence[ObjectSummary | None]) -> S
 
 def _below(
     key: str, source: Sequence[Judged], became: Sequence[ObjectSummary | None], markers: Markers
-) -> Iterator[Step]:
+) -> Iterator[SyncStep]:
     """Yield steps about what is not wanted up to the last version that is there, and what is missing below it."""
     before: ObjectSummary | None = None
     for (one, why), its in zip(source, became, strict=False):
         if its is None and (said := why or markers.refuse(one, before)):
-            yield Step(Do.EXCLUDED, key, said, one)
+            yield SyncStep(Do.EXCLUDED, key, said, one)
             continue
         if its is None:
-            yield Step(Do.STUCK, key, _LATE, one)
+            yield SyncStep(Do.STUCK, key, _LATE, one)
         elif why:
-            yield Step(Do.EXCLUDED, key, why, one, its, known=True)
+            yield SyncStep(Do.EXCLUDED, key, why, one, its, known=True)
         before = one
 
 
 def _tail(
     key: str, source: Sequence[Judged], destination: Sequence[ObjectSummary], markers: Markers
-) -> tuple[list[ObjectSummary], list[Step]]:
+) -> tuple[list[ObjectSummary], list[SyncStep]]:
     """Return what is to be added on top, and steps about what is not wanted, and delete markers that the destination
     does
     not make.
@@ -206,7 +206,7 @@ def _tail(
     before = destination[-1] if destination else None
     for one, unwanted in source:
         if why := unwanted or markers.refuse(one, before):
-            left_out.append(Step(Do.EXCLUDED, key, why, one))
+            left_out.append(SyncStep(Do.EXCLUDED, key, why, one))
         else:
             kept.append(one)
             before = one
@@ -223,22 +223,24 @@ def _is_alike(one: ObjectSummary, other: ObjectSummary) -> bool:
     return one.is_delete_marker == other.is_delete_marker and one.size_bytes == other.size_bytes
 
 
-def _look(key: str, one: ObjectSummary, its: ObjectSummary) -> Step:
-    return Step(Do.LOOK, key, "there already", one, its)
+def _look(key: str, one: ObjectSummary, its: ObjectSummary) -> SyncStep:
+    return SyncStep(Do.LOOK, key, "there already", one, its)
 
 
-def _copy(key: str, one: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> Step:
+def _copy(key: str, one: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> SyncStep:
     is_known = any(row.is_of(one) for row in known)
-    return Step(Do.COPY, key, "missing" if is_known else "new", one, ours=True, known=is_known, before=before)
+    return SyncStep(
+        Do.COPY, key, "missing" if is_known else "new", one, ours=True, known=is_known, before=before
+    )
 
 
 def _extra(
     key: str, its: ObjectSummary, known: KnownVersion | None, versions: Sequence[ObjectSummary]
-) -> Step:
+) -> SyncStep:
     if known is None:
-        return Step(Do.EXTRA, key, ANOTHER if versions else "", None, its)
+        return SyncStep(Do.EXTRA, key, ANOTHER if versions else "", None, its)
     moved = any(known.is_of(one) for one in versions)  # which the source has, in another location
-    return Step(Do.EXTRA, key, ANOTHER if moved else "", known.summary(key), its, known=True)
+    return SyncStep(Do.EXTRA, key, ANOTHER if moved else "", known.summary(key), its, known=True)
 
 
 @dataclass(slots=True)
@@ -257,7 +259,7 @@ class HistoryComparison:
 
     def steps(
         self, source: Iterable[tuple[str, Sequence[Judged]]], destination: Histories, known: KnownHistories
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         """Yield what is to be done, by key, and between that how many versions are the same. Raises
         ``UnorderedError``.
         """
@@ -271,13 +273,13 @@ class HistoryComparison:
         source: Sequence[Judged],
         destination: Sequence[ObjectSummary],
         known: Sequence[KnownVersion],
-    ) -> Iterator[Step | int]:
+    ) -> Iterator[SyncStep | int]:
         if not source and destination and self.foreign(key):
             return
         self.listed += len(source)
         self.listed_bytes += sum(one.size_bytes for one, _ in source)
         if source and all(why for _, why in source):
-            yield from (Step(Do.EXCLUDED, key, why, one) for one, why in source)
+            yield from (SyncStep(Do.EXCLUDED, key, why, one) for one, why in source)
             return
         if source and self.see is not None:
             self.see([key])
@@ -288,7 +290,7 @@ class HistoryComparison:
         if same:
             yield len(same)
         for one, its in again:
-            yield Step(Do.LOOK, key, AGAIN, one, its, ours=True, known=True)
+            yield SyncStep(Do.LOOK, key, AGAIN, one, its, ours=True, known=True)
         yield from decided.steps
 
     def _take(self, key: str, same: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:

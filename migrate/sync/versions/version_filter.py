@@ -12,7 +12,7 @@ from itertools import islice
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.selection import Selection
-from migrate.sync.diff import Do, Step
+from migrate.sync.diff import Do, SyncStep
 
 Judged = tuple[ObjectSummary, str]
 """A version of the source, and why it is not wanted: empty where it is."""
@@ -61,10 +61,10 @@ def by_tags(
 
 
 def steps_by_tags(
-    steps: Iterable[Step | int],
+    steps: Iterable[SyncStep | int],
     selection: Selection,
     heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
-) -> Iterator[Step | int]:
+) -> Iterator[SyncStep | int]:
     """Ask the same about objects that would be copied or looked at, where current ones alone are compared; what is not
     wanted is excluded.
     """
@@ -74,11 +74,11 @@ def steps_by_tags(
         answers = heads(one for one in asked if one is not None)
         for step, one in zip(batch, asked, strict=True):
             why = "" if one is None else _by_its_tags(one, "", selection, answers)[1]
-            yield replace(step, do=Do.EXCLUDED, why=why) if why and isinstance(step, Step) else step
+            yield replace(step, do=Do.EXCLUDED, why=why) if why and isinstance(step, SyncStep) else step
 
 
-def _asked(step: Step | int) -> ObjectSummary | None:
-    return step.source if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK} else None
+def _asked(step: SyncStep | int) -> ObjectSummary | None:
+    return step.source if isinstance(step, SyncStep) and step.do in {Do.COPY, Do.LOOK} else None
 
 
 def _by_its_tags(one: ObjectSummary, why: str, selection: Selection, answers: Iterator[Fetched]) -> Judged:

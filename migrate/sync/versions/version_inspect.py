@@ -17,8 +17,8 @@ from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, moment_of
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.storage.s3.version_updates import acl_change, hold_change, retention_change, tags_change
-from migrate.sync.copy import Way, acls, as_read, lost_gaps, source_of
-from migrate.sync.diff import Step
+from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, source_of
+from migrate.sync.diff import SyncStep
 from migrate.sync.inspect import destination_of
 from migrate.sync.object_item import Done, Item, item
 
@@ -35,19 +35,19 @@ class Amendment:
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
+class LockChange:
     """The retention of a version; ``until`` is None where none holds any more."""
 
     mode: str = ""
     until: datetime | None = None
 
     @staticmethod
-    def of(mode: str, until: str, now: datetime) -> Lock:
+    def of(mode: str, until: str, now: datetime) -> LockChange:
         """Return what holds ``now`` of the headers of a version."""
         moment = moment_of(until) if mode else None
-        return Lock(mode, moment) if moment is not None and moment > now else Lock()
+        return LockChange(mode, moment) if moment is not None and moment > now else LockChange()
 
-    def is_within(self, other: Lock) -> bool:
+    def is_within(self, other: LockChange) -> bool:
         """Tell whether the other one holds for as long and as strictly."""
         if self.until is None:
             return True
@@ -74,8 +74,8 @@ def amendment(
     if acl is not None and acl != wanted.acl:
         changes.append(("ACL", acl_change(its, wanted.acl)))
     moment = now or datetime.now(UTC)
-    lock = Lock.of(wanted.lock_mode, wanted.lock_until, moment)
-    its_lock = Lock.of(theirs.headers.get(LOCK_MODE, ""), theirs.headers.get(LOCK_UNTIL, ""), moment)
+    lock = LockChange.of(wanted.lock_mode, wanted.lock_until, moment)
+    its_lock = LockChange.of(theirs.headers.get(LOCK_MODE, ""), theirs.headers.get(LOCK_UNTIL, ""), moment)
     if not lock.is_within(its_lock):
         changes.append(("retention", retention_change(its, wanted.lock_mode, wanted.lock_until)))
     elif not (its_lock.is_within(lock) or locks_itself):
@@ -92,8 +92,8 @@ def amendment(
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    step: Step
+class _InspectedVersion:
+    step: SyncStep
     made: Item
     found: Amendment
 
@@ -102,25 +102,25 @@ class _Seen:
 class HistoryLook:
     """Looks at versions for one span, at both sides, and brings them in step."""
 
-    way: Way
+    way: SyncContext
     done: Done
     locks_itself: bool = False
     _refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
-    def run(self, steps: Sequence[Step]) -> None:
+    def run(self, steps: Sequence[SyncStep]) -> None:
         """Look. Raises what stops the whole sync."""
         due = [seen for seen in self._see(steps) if not self._is_settled(seen)]
         if not due:
             return
         self._amend(due)
         changed = {_which(seen.step): seen for seen in due if seen.found.changes}
-        left: dict[tuple[str, str], _Seen] = {}
+        left: dict[tuple[str, str], _InspectedVersion] = {}
         if changed:  # not every server keeps what it takes
             left = {_which(seen.step): seen for seen in self._see([seen.step for seen in changed.values()])}
         for seen in due:
             self._settle(seen, left.get(_which(seen.step)))
 
-    def _see(self, steps: Sequence[Step]) -> Iterator[_Seen]:
+    def _see(self, steps: Sequence[SyncStep]) -> Iterator[_InspectedVersion]:
         """Yield what is found of those that can be looked at."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
@@ -135,25 +135,27 @@ class HistoryLook:
             wanted = made.described(way.name(step), way.terms)
             its = destination_of(step)
             kept = way.destination.acl(its.key, its.version_id) if way.source.has_acls else None
-            yield _Seen(step, made, amendment(its, theirs, wanted, kept, locks_itself=self.locks_itself))
+            yield _InspectedVersion(
+                step, made, amendment(its, theirs, wanted, kept, locks_itself=self.locks_itself)
+            )
 
-    def _lost(self, step: Step, ours: Fetched, theirs: Fetched) -> Gap:
+    def _lost(self, step: SyncStep, ours: Fetched, theirs: Fetched) -> Gap:
         """Return the gap of a version that one side does not have any more, or does not show."""
         if ours.error is not None:
             return lost_gaps(self.way.source, [(step, ours.error)])[0]
         return Gap(step.name, "failed", f"it cannot be looked at at the destination: {theirs.error}")
 
-    def _is_settled(self, seen: _Seen) -> bool:
+    def _is_settled(self, seen: _InspectedVersion) -> bool:
         if seen.found.changes or seen.found.faults:
             return False
         self._told(seen)
         self.done.same += 1
         return True
 
-    def _told(self, seen: _Seen) -> None:
+    def _told(self, seen: _InspectedVersion) -> None:
         self.way.progress.skip(items=1, size_bytes=source_of(seen.step).size_bytes)
 
-    def _amend(self, due: Sequence[_Seen]) -> None:
+    def _amend(self, due: Sequence[_InspectedVersion]) -> None:
         """Send what is to be changed; note what the destination refuses."""
         changes = [(seen, what, request) for seen in due for what, request in seen.found.changes]
         answers = self.way.destination.amend(request for _, _, request in changes)
@@ -161,7 +163,7 @@ class HistoryLook:
             if answer.error is not None:
                 self._refused.setdefault(_which(seen.step), []).append(_refusal(what, answer.error))
 
-    def _settle(self, seen: _Seen, left: _Seen | None) -> None:
+    def _settle(self, seen: _InspectedVersion, left: _InspectedVersion | None) -> None:
         """Account for a version that was not the same. ``left``: what was found once it had been changed."""
         self._told(seen)
         refused = self._refused.get(_which(seen.step), [])
@@ -183,7 +185,7 @@ class HistoryLook:
             self.done.amended += 1
 
 
-def _which(step: Step) -> tuple[str, str]:
+def _which(step: SyncStep) -> tuple[str, str]:
     return step.key, destination_of(step).version_id
 
 

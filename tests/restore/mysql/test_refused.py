@@ -8,7 +8,7 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.degrade.concessions import conceded
-from migrate.restore.mysql.degrade.relaxed_constraints import Way, loosen
+from migrate.restore.mysql.degrade.relaxed_constraints import Relaxation, loosen
 from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -49,15 +49,15 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
 @pytest.mark.parametrize(
     ("error", "said", "way", "changed"),
     [
-        (1062, "Duplicate entry 'a-1' for key 'u`,'", Way.PART, "  KEY `u``,` (`a`,`b`)"),
-        (1062, "Duplicate entry '1' for key 'PRIMARY'", Way.PART, "  KEY `id` (`id`)"),
-        (1048, "Column 'a' cannot be null", Way.PART, "  `a` varchar(9) DEFAULT NULL"),
-        (1526, "Table has no partition for value 7", Way.PART, "utf8mb4_general_ci"),
-        (1416, "Cannot get geometry object", Way.TABLE, "  `c` int(11) DEFAULT NULL COMMENT 'x'"),
+        (1062, "Duplicate entry 'a-1' for key 'u`,'", Relaxation.PART, "  KEY `u``,` (`a`,`b`)"),
+        (1062, "Duplicate entry '1' for key 'PRIMARY'", Relaxation.PART, "  KEY `id` (`id`)"),
+        (1048, "Column 'a' cannot be null", Relaxation.PART, "  `a` varchar(9) DEFAULT NULL"),
+        (1526, "Table has no partition for value 7", Relaxation.PART, "utf8mb4_general_ci"),
+        (1416, "Cannot get geometry object", Relaxation.TABLE, "  `c` int(11) DEFAULT NULL COMMENT 'x'"),
         (
             1153,
             "Got a packet bigger than",
-            Way.NONE,
+            Relaxation.NONE,
             "  `c` int(11) GENERATED ALWAYS AS (`b` + 1) VIRTUAL COMMENT 'x'",
         ),
     ],
@@ -74,6 +74,6 @@ def test_what_keeps_rows_out_gives_way_and_is_noted(mariadb, error, said, way, c
         begin_state(destination, State("bundle", "app"))
         assert loosen(destination.connection, "t", pymysql.err.OperationalError(error, said)) is way
         noted = list(conceded(destination.connection))
-    assert len(noted) == (way is not Way.NONE)
+    assert len(noted) == (way is not Relaxation.NONE)
     lines = fetch(url, "SHOW CREATE TABLE t")[0][1].splitlines()
     assert changed in [line.rstrip(",") for line in lines] or lines[-1].endswith(changed)

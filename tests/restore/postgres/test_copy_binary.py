@@ -6,7 +6,7 @@ import pytest
 
 from exporters.postgres.sessions.connection import parse_url
 from migrate.restore.common.table_parts import parts_of
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.destination import State, begin_state, open_destination
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import copy_binary
@@ -101,7 +101,7 @@ def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
 
 def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(exported, other_postgres, sent):
     _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
-    parts = parts_of(Run.of(reader, "app", workers=1, progress=Silent()).tables)
+    parts = parts_of(TableRestore.of(reader, "app", workers=1, progress=Silent()).tables)
     for declared in ("bigint", "numeric"):
         destination = other_postgres.database()
         run_sql(destination, f"CREATE TABLE t (n {declared}, d date)")

@@ -31,7 +31,7 @@ _TOO_LONG = {1153, 1301}
 """A row is longer than the server takes, whatever it computes."""
 
 
-class Way(Enum):
+class Relaxation(Enum):
     """What to do after a table was changed for its rows."""
 
     NONE = "nothing helps"
@@ -39,7 +39,7 @@ class Way(Enum):
     TABLE = "write the whole table again"
 
 
-def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) -> Way:
+def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) -> Relaxation:
     """Let a table have rows that it has refused with ``error``, if there is a way. Raises the driver's errors."""
     number = number_of(error)
     ways: dict[int, Callable[[DestinationConnection, str, str], bool]] = {
@@ -47,11 +47,11 @@ def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) 
         1062: _plain_key,
     }
     if number in _NO_PARTITION:
-        return Way.PART if _unpartitioned(connection, table, error) else Way.NONE
+        return Relaxation.PART if _unpartitioned(connection, table, error) else Relaxation.NONE
     said = _SAID[number].search(str(error.args[1])) if number in _SAID else None
     if said is not None and ways.get(number, _nullable)(connection, table, said[1]):
-        return Way.PART
-    return Way.TABLE if _uncomputed(connection, table, error) else Way.NONE
+        return Relaxation.PART
+    return Relaxation.TABLE if _uncomputed(connection, table, error) else Relaxation.NONE
 
 
 def _item(table: str) -> str:

@@ -12,7 +12,7 @@ from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
-from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.constraint_triggers import (
     Trigger,
     names_constraint_trigger,
@@ -39,7 +39,7 @@ _LARGE_OBJECTS = "large-objects"
 _TRIGGERS = "constraint-triggers"
 
 
-def complete(job: Job, state: State, done: set[str]) -> Script:
+def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
     connection, progress = job.destination.connection, job.run.progress
     definitions = job.definitions()
@@ -95,7 +95,7 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
         raise ddl_error(exc, step) from exc
 
 
-def _write_refused_parts(job: Job) -> None:
+def _write_refused_parts(job: PostgresRestore) -> None:
     """Write the rows that the destination refused before it had indexes and constraints."""
     if not job.refused_parts:
         return
@@ -108,7 +108,7 @@ def _write_refused_parts(job: Job) -> None:
     job.note_damage(writer.damaged)
 
 
-def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
+def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
     """Let triggers of constraints fire as at the source."""
     if job.selection.tables:
         triggers = [one for one in triggers if (one["schema"], one["table"]) in job.names]
@@ -123,7 +123,7 @@ def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
         raise ddl_error(exc, "constraint-triggers.json") from exc
 
 
-def _stages(job: Job, script: Script) -> list[Stage]:
+def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
     """Return what is to be made of post-data by this restore."""
     selection = job.selection
     wanted = [
@@ -138,7 +138,7 @@ def _stages(job: Job, script: Script) -> list[Stage]:
     return stages(wanted, {(table.schema, table.name): table.size_bytes for table in job.tables})
 
 
-def _without_triggers(job: Job, entries: Sequence[Entry]) -> list[Entry]:
+def _without_triggers(job: PostgresRestore, entries: Sequence[Entry]) -> list[Entry]:
     """Leave out the triggers of tables that wait for rows: those must not fire them."""
     rows = [row for row in job.tables if (row.schema, row.name) in job.damaged]
     names = {name for row in rows for name in ((row.schema, row.name), *ancestors(row))}
@@ -151,7 +151,7 @@ def _without_triggers(job: Job, entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry not in waiting]
 
 
-def _sequences(job: Job, definitions: Definitions) -> Sequence[Mapping[str, Any]]:
+def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Mapping[str, Any]]:
     every = definitions.sequences()
     if not job.selection.tables:
         return every

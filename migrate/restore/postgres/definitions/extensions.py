@@ -14,7 +14,7 @@ from exporters.api import Loss
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.row_digest import Tally
-from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Entry, Name
 from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
 
@@ -153,7 +153,7 @@ def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
         yield entry("COMMENT", f"COMMENT ON {named} IS {comment}")
 
 
-def filled_otherwise(job: Job, done: AbstractSet[str]) -> frozenset[Name]:
+def filled_otherwise(job: PostgresRestore, done: AbstractSet[str]) -> frozenset[Name]:
     """Return the tables of extensions that are not to be filled: the extension does that, or there is no such table
     here. Others are empty, and the destination remembers that their rows are ours to write.
     """
@@ -170,7 +170,7 @@ def filled_otherwise(job: Job, done: AbstractSet[str]) -> frozenset[Name]:
     return frozenset(found)
 
 
-def note_other_rows(job: Job, names: AbstractSet[Name]) -> None:
+def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
     """Record as lost the rows of tables that their extensions fill, where those are others."""
     for table in job.run.tables:
         name = table.schema, table.name

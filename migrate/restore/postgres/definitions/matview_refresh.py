@@ -8,10 +8,10 @@ from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
 from exporters.row_digest import Tally
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.context import PostgresRestore
 
 
-def note_recomputed(job: Job) -> None:
+def note_recomputed(job: PostgresRestore) -> None:
     """Record as lost the rows of the materialized views that the comparison has found to hold others."""
     for view in job.run.views:
         if (view.schema, view.name) in job.unread:

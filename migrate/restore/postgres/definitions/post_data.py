@@ -15,7 +15,7 @@ from exporters.postgres.sessions.connection import Address
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
 from migrate.restore.postgres.definitions.dump_script import Entry
-from migrate.restore.postgres.definitions.post_data_order import Stage, Step
+from migrate.restore.postgres.definitions.post_data_order import PostDataStep, Stage
 from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
 
@@ -40,7 +40,7 @@ class StepRunner:
         self._head = head
         self._workers = max(1, workers)
         self._advance = advance
-        self._refused: list[tuple[Step, psycopg.Error]] = []
+        self._refused: list[tuple[PostDataStep, psycopg.Error]] = []
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
@@ -107,11 +107,11 @@ class StepRunner:
                 break
         return len(self._refused) < len(waiting)
 
-    def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[Step]) -> None:
+    def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[PostDataStep]) -> None:
         """Make steps in parallel, those that lock the same table one after the other."""
         waiting = list(todo)
-        running: dict[Future[bool], list[Step]] = {}
-        again: list[Step] = []
+        running: dict[Future[bool], list[PostDataStep]] = {}
+        again: list[PostDataStep] = []
         try:
             while waiting or running:
                 while len(running) < self._workers and (
@@ -133,7 +133,7 @@ class StepRunner:
         for step in again:
             self._make(step)
 
-    def _try(self, steps: Sequence[Step]) -> bool:
+    def _try(self, steps: Sequence[PostDataStep]) -> bool:
         """Make steps; False where others were in their way, so that they have to be made alone."""
         if self._stop.is_set():
             return True
@@ -143,14 +143,14 @@ class StepRunner:
             return False
         return True
 
-    def _make_each(self, steps: Sequence[Step]) -> None:
+    def _make_each(self, steps: Sequence[PostDataStep]) -> None:
         """Make entries in one transaction; if the server refuses anything of it, each in one of its own."""
         if len(steps) > 1 and self._make_together(steps):
             return
         for step in steps:
             self._make(step)
 
-    def _make_together(self, steps: Sequence[Step]) -> bool:
+    def _make_together(self, steps: Sequence[PostDataStep]) -> bool:
         """Make entries in one transaction; tell whether that succeeded. If not, nothing of it is there."""
         with self._lent() as connection:
             try:
@@ -167,7 +167,7 @@ class StepRunner:
             self._advance()
         return True
 
-    def _make(self, step: Step, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
+    def _make(self, step: PostDataStep, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
         """Make an entry, marked as done together with what is ``left_out`` of it."""
         entry = step.entry
         notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
@@ -227,7 +227,7 @@ class StepRunner:
         return connection
 
 
-def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
+def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list[PostDataStep]:
     """Take out of ``waiting`` the first step that can be made beside those that run, and behind it light ones if it is
     one.
     """

@@ -53,7 +53,7 @@ _LIGHT_BYTES = 2**20
 _STRUCTURE = frozenset({"CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH"})
 
 
-class Lock(Enum):
+class TableLock(Enum):
     """How an entry holds its tables while it is made (PostgreSQL documentation, 13.3)."""
 
     SHARED = "shared"
@@ -61,12 +61,12 @@ class Lock(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PostDataStep:
     """An entry with the tables that it locks; without any it is made alone."""
 
     entry: Entry
     tables: frozenset[Name] = frozenset()
-    lock: Lock = Lock.EXCLUSIVE
+    lock: TableLock = TableLock.EXCLUSIVE
     size_bytes: int = 0
     """Of the table that it is about."""
     parents: frozenset[Name] = frozenset()
@@ -77,15 +77,15 @@ class Step:
         """Tell whether it is soon made, so that it may share a transaction with others."""
         return self.size_bytes <= _LIGHT_BYTES and self.entry.kind in _LIGHT
 
-    def for_new_rows(self) -> Step | None:
+    def for_new_rows(self) -> PostDataStep | None:
         """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
         sql, found = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
         return replace(self, entry=replace(self.entry, sql=sql)) if found == 1 else None
 
-    def fits(self, running: Iterable[Step]) -> bool:
+    def fits(self, running: Iterable[PostDataStep]) -> bool:
         """Tell whether it can be made while those are."""
         return not any(
-            self.tables & other.tables and Lock.EXCLUSIVE in {self.lock, other.lock} for other in running
+            self.tables & other.tables and TableLock.EXCLUSIVE in {self.lock, other.lock} for other in running
         )
 
 
@@ -93,7 +93,7 @@ class Step:
 class Stage:
     """Steps to be made before the next stage begins: at once, or one after the other."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PostDataStep, ...]
     parallel: bool
 
     @property
@@ -106,10 +106,10 @@ class Stage:
 class _Segment:
     """What lies between two entries that nothing may cross."""
 
-    indexes: list[Step] = field(default_factory=list)
-    attached: list[Step] = field(default_factory=list)
-    foreign_keys: list[Step] = field(default_factory=list)
-    others: list[Step] = field(default_factory=list)
+    indexes: list[PostDataStep] = field(default_factory=list)
+    attached: list[PostDataStep] = field(default_factory=list)
+    foreign_keys: list[PostDataStep] = field(default_factory=list)
+    others: list[PostDataStep] = field(default_factory=list)
 
     def stages(self, weights: Mapping[Name, int]) -> Iterator[Stage]:
         yield Stage(tuple(_heaviest_first(self.indexes, weights)), parallel=True)
@@ -143,26 +143,26 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
     return [stage for stage in found if stage.steps]
 
 
-def _step(entry: Entry, weights: Mapping[Name, int]) -> Step:
+def _step(entry: Entry, weights: Mapping[Name, int]) -> PostDataStep:
     """Find what an entry locks; the kind counts only where the statement is one of that kind."""
     if entry.kind == "INDEX" and (index := _INDEX.search(entry.sql)) is not None:
         table = unquote(index[1])
-        return Step(entry, frozenset({table}), Lock.SHARED, weights.get(table, 0))
+        return PostDataStep(entry, frozenset({table}), TableLock.SHARED, weights.get(table, 0))
     alter = _ALTER.search(entry.sql)
     if alter is None or entry.kind not in {"CONSTRAINT", "FK CONSTRAINT"}:
-        return Step(entry)
+        return PostDataStep(entry)
     table = unquote(alter[1])
     others = _REFERENCES.findall(entry.sql) if entry.kind == "FK CONSTRAINT" else []
     parents = frozenset(map(unquote, others))
-    return Step(entry, parents | {table}, size_bytes=weights.get(table, 0), parents=parents)
+    return PostDataStep(entry, parents | {table}, size_bytes=weights.get(table, 0), parents=parents)
 
 
-def _heaviest_first(steps: Iterable[Step], weights: Mapping[Name, int]) -> list[Step]:
+def _heaviest_first(steps: Iterable[PostDataStep], weights: Mapping[Name, int]) -> list[PostDataStep]:
     """The longest work first, so that it does not end alone."""
     return sorted(steps, key=lambda step: -sum(weights.get(table, 0) for table in step.tables))
 
 
-def _by_parent(steps: Iterable[Step]) -> list[Step]:
+def _by_parent(steps: Iterable[PostDataStep]) -> list[PostDataStep]:
     """Those that are soon made come last, those of the same parent one after the other: each of them locks it, so those
     of other parents can be made meanwhile.
     """

@@ -16,14 +16,14 @@ from exporters.row_digest import Tally, to_hex
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
-from migrate.restore.common.table_restore import Run
-from migrate.restore.postgres.context import Job
+from migrate.restore.common.table_restore import TableRestore
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Name
 
 _REASON = "the destination computes other values than the source had stored, or shows none; the bundle has the source's"
 
 
-def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
+def computed_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]:
     """Return the tables that ``run.compare`` has found to differ, although all but their generated columns is equal;
     for each the losses.
     """
@@ -52,7 +52,7 @@ def _differs(table: CatalogRow, found: Mapping[Name, Tally]) -> bool:
     return tally is not None and tally.rows == table.items and to_hex(tally.digest) != table.digest
 
 
-def _in_bundle(run: Run, table: CatalogRow) -> Tally:
+def _in_bundle(run: TableRestore, table: CatalogRow) -> Tally:
     tally = Tally()
     for part in parts_of([table]):
         try:

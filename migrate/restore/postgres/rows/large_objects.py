@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from exporters.postgres.large_objects import NUMBER
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.restore.common.table_parts import damage, parts_of
-from migrate.restore.common.table_restore import Run
+from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.dump_script import Name
 
 _THERE = """
@@ -20,7 +20,7 @@ WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '
 """
 
 
-def numbers(run: Run, damaged: Collection[Name] = ()) -> set[int]:
+def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
     """Return the numbers of the bundle's objects, unless they are among what is ``damaged``. Raises ``DamageError``."""
     found: set[int] = set()
     tables = [table for table in run.tables if table.number == NUMBER]
@@ -33,7 +33,7 @@ def numbers(run: Run, damaged: Collection[Name] = ()) -> set[int]:
     return found
 
 
-def in_the_way(connection: psycopg.Connection[Any], run: Run, *, filled: bool) -> str:
+def in_the_way(connection: psycopg.Connection[Any], run: TableRestore, *, filled: bool) -> str:
     """Return the name of a large object that the destination has under a number of the bundle's, or ""; with
     ``filled`` of
     one that is not empty.

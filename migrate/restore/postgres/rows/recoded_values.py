@@ -18,15 +18,15 @@ from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
-from migrate.restore.common.table_restore import Run
-from migrate.restore.postgres.context import Job
+from migrate.restore.common.table_restore import TableRestore
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
 
 _PROPERTY = "bytes of its values"
 
 
-def held_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
+def held_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]:
     """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
@@ -40,7 +40,7 @@ def held_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
     return found
 
 
-def _as_sent(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[Tally, list[Loss]]:
     """Return what the destination has of a table, if it took what it was sent, and the losses in that."""
     tally = Tally()
     counts: Counter[tuple[str, str]] = Counter()

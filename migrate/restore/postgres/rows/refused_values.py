@@ -8,13 +8,13 @@ from exporters.row_digest import Tally, tally_texts, to_hex
 from exporters.sql.parquet_read import READ_ERRORS, open_part
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
-from migrate.restore.common.table_restore import Run
-from migrate.restore.postgres.context import Job
+from migrate.restore.common.table_restore import TableRestore
+from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
 
 
-def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
+def without_refused(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]:
     """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
@@ -29,7 +29,7 @@ def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
     return found
 
 
-def _as_taken(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[Tally, list[Loss]]:
     """Return what the destination has of a table if it lacks nothing but such values, and the losses in that."""
     label = quote_qualified(table.schema, table.name)
     values = ValueFilter(job.destination.connection, label, job.orders[table.schema, table.name])
