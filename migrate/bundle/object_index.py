@@ -16,7 +16,7 @@ from exporters.objects.index_rows import PART_NUMBERS, as_came
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.storage.object_content import Content
+from migrate.storage.checksums import Content
 
 _DICTS = 500
 _NEEDED = ("key", "size", "sha256", "disposition")

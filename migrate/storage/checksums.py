@@ -1,9 +1,10 @@
-"""CRC64NVME, the checksum that S3 computes over whole objects, and how parts of it are put together."""
+"""CRC64NVME, the checksum that S3 computes over whole objects, and the other hashes that objects are known by."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 def crc64nvme(data: bytes | bytearray | memoryview, previous: int = 0) -> int:
@@ -31,3 +32,15 @@ def to_header(crc: int) -> str:
 def from_header(text: str) -> int:
     """Read what ``to_header`` wrote. Raises ``ValueError``."""
     return int.from_bytes(base64.b64decode(text), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Size and hashes in hex digits; a hash is empty where it is not known. ``etag`` is the MD5, or what the
+    source gave as its ETag: another object of that size with that ETag is the same one.
+    """
+
+    size_bytes: int
+    sha256: str
+    etag: str
+    crc64nvme: str

@@ -240,9 +240,9 @@ class FileWriter(io.RawIOBase):
     def _find(self) -> None:
         """Look for an interrupted upload of the file; go on as it is cut."""
         self._found = True
-        found = multipart.find(self._store, self.key, self._part_bytes)
+        found = multipart.find_upload(self._store, self.key, self._part_bytes)
         if found is not None:
-            self._upload, self._part_bytes, self._there = found
+            self._upload, self._part_bytes, self._there = found.id, found.part_bytes, found.parts
 
     def _begin(self) -> str:
         return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)

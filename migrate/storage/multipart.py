@@ -1,40 +1,96 @@
-"""What an interrupted run has left of a file: an upload whose parts need not be sent again."""
+"""Large files in parts: how they are cut, and how an upload that an earlier run began is gone on with."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from migrate.errors import GoneError
-from migrate.storage.api import MultipartStore, Part
+from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, MultipartStore, Part, Upload
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.part_sizes import cut_of
+
+HALF_PART_BYTES = 8 * 2**20
+"""A part where nothing is known of the link."""
+_CUTS = frozenset(base << n for base in (MIN_PART_BYTES, HALF_PART_BYTES) for n in range(16))
 
 
-def find(store: MultipartStore, key: str, part_bytes: int) -> tuple[str, int, Mapping[int, Part]] | None:
-    """Return the upload of a file that has most bytes, the size of its parts (``part_bytes`` where it does not tell),
-    and these by number; None where there is none that can be gone on with. The file's other uploads are dropped.
+def part_bytes_for(size_bytes: int, usual: int | None = None) -> int:
+    """Return the size of a part for a file: the usual one (``PART_BYTES`` at most), doubled until ``MAX_PARTS``
+    suffice.
     """
-    found: list[tuple[str, int, Sequence[Part]]] = []
-    for upload in store.uploads(key):
-        if upload.key == key:
-            try:
-                parts = store.parts(key, upload.id)
-            except GoneError:
-                continue
-            found.append((upload.id, cut_of(parts) or part_bytes, parts))
-    able = [one for one in found if one[2]]
-    best = max(able, key=lambda one: sum(part.size_bytes for part in one[2]), default=None)
-    for one in found:
-        if one is not best:
-            store.abort(key, one[0])
-    return best and (best[0], best[1], {part.number: part for part in best[2]})
+    part_bytes = min(usual or PART_BYTES, PART_BYTES)
+    while part_bytes * MAX_PARTS < size_bytes:
+        part_bytes *= 2
+    return part_bytes
+
+
+def cut_of(parts: Iterable[Part]) -> int | None:
+    """Return the size of the parts of an upload that was begun; None where that cannot be told, or none of ours is so
+    large. All have one size but the last one of the file, which may be smaller.
+    """
+    sizes = [part.size_bytes for part in sorted(parts, key=lambda part: part.number)]
+    cut = max(sizes, default=0)
+    return cut if cut in _CUTS and all(size == cut for size in sizes[:-1]) else None
+
+
+def part_sizes(size_bytes: int, part_bytes: int) -> list[int]:
+    """Return the size of each part of a file; an empty file has none."""
+    whole, rest = divmod(size_bytes, part_bytes)
+    return [part_bytes] * whole + ([rest] if rest else [])
+
+
+@dataclass(frozen=True, slots=True)
+class ResumableUpload:
+    """An upload to go on with: the size of its parts, and the durable ones by number."""
+
+    id: str
+    part_bytes: int
+    parts: Mapping[int, Part]
+
+
+def find_upload(
+    store: MultipartStore,
+    key: str,
+    part_bytes: int,
+    *,
+    uploads: Iterable[Upload] | None = None,
+    least_bytes: int = 1,
+    drop_others: bool = True,
+) -> ResumableUpload | None:
+    """Return the upload of a file that has most bytes, None where none has ``least_bytes``.
+
+    ``part_bytes`` is the size of its parts where they do not tell. ``uploads`` are the candidates where the caller
+    knows them. ``drop_others``: the other ones are dropped; not where they may belong to other programs.
+    """
+    candidates = list(store.uploads(key) if uploads is None else uploads)
+    best: ResumableUpload | None = None
+    dropped: list[str] = []
+    most_bytes = 0
+    for upload in candidates:
+        if upload.key != key:
+            continue
+        try:
+            parts = store.parts(key, upload.id)
+        except GoneError:
+            continue
+        size_bytes = sum(part.size_bytes for part in parts)
+        if size_bytes < least_bytes or (best is not None and size_bytes <= most_bytes):
+            dropped.append(upload.id)
+            continue
+        if best is not None:
+            dropped.append(best.id)
+        most_bytes = size_bytes
+        best = ResumableUpload(upload.id, cut_of(parts) or part_bytes, {part.number: part for part in parts})
+    if drop_others:
+        for upload_id in dropped:
+            store.abort(key, upload_id)
+    return best
 
 
 def is_part(part: Part | None, body: bytes) -> bool:
     """Tell whether a part holds these bytes: by the CRC64NVME that the location has of it, else by the MD5 that its
-    ETag
-    is.
+    ETag is.
     """
     if part is None or part.size_bytes != len(body):
         return False

@@ -24,7 +24,7 @@ from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, Unreacha
 from migrate.restore.objects.capabilities import Terms
 from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.multipart import part_sizes
 from migrate.storage.rate_limit import Throttle
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description

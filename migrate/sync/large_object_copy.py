@@ -18,7 +18,7 @@ from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from migrate.errors import DamageError, MoveoutError
 from migrate.restore.objects.capabilities import has_own_parts, in_parts
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.multipart import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
 from migrate.sync.copy import SyncContext, acls, arrived, as_read, lost_gaps, refusal, source_of
@@ -125,7 +125,7 @@ class LargeCopy:
             row.size_bytes,
             way.progress,
             named=self.uploads.find(step.key, which),
-            newest=False,
+            resumes=False,
             numbers=row.part_numbers if own else (),
             on_begun=lambda begun: self.uploads.note(step.key, which, begun),
         )

@@ -14,7 +14,7 @@ from migrate.errors import GoneError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.worker_pool import ThreadWorkerPool
 from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload
-from migrate.storage.part_sizes import cut_of
+from migrate.storage.multipart import find_upload
 from migrate.transfer.counters import Counter
 from migrate.transfer.large_file_copy import LargeFile
 from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
@@ -183,25 +183,12 @@ class FileCopier:
         """Return how the file is moved: by the upload to go on with, as that is cut: the one that has most, else by a
         new one.
         """
-        found = self._uploads.pop(file.key, [])
-        if not found and self._look:
-            found = [upload for upload in self._destination.uploads(file.key) if upload.key == file.key]
         part_bytes = self._destination.part_bytes(file.size_bytes)
-        best: tuple[int, FileJob] | None = None
-        for upload in found:
-            try:
-                parts = self._destination.parts(file.key, upload.id)
-            except GoneError:
-                continue
-            job = plan_file(file, cut_of(parts) or part_bytes, upload.id, parts)
-            kept = sum(part.kept.size_bytes for part in job.parts if part.kept)
-            if best is None or kept > best[0]:
-                best = kept, job
-        for upload in found:
-            if best is None or upload.id != best[1].upload:
-                self._destination.abort(file.key, upload.id)
-        if best is not None:
-            return best[1]
+        known = self._uploads.pop(file.key, None)
+        if known or self._look:
+            found = find_upload(self._destination, file.key, part_bytes, uploads=known)
+            if found is not None:
+                return plan_file(file, found.part_bytes, found.id, found.parts.values())
         upload_id = self._destination.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
         return plan_file(file, part_bytes, upload_id)
 

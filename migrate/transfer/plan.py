@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from migrate.bundle import layout
 from migrate.storage.api import Part
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.multipart import part_sizes
 
 
 @dataclass(frozen=True, slots=True)

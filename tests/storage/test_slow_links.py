@@ -15,7 +15,7 @@ from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage import inflight_limit
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
-from migrate.storage.part_sizes import HALF_PART_BYTES, cut_of
+from migrate.storage.multipart import HALF_PART_BYTES, cut_of
 from migrate.storage.registry import open_location
 from migrate.storage.s3.capability_probe import probe
 from migrate.storage.s3.client import parse

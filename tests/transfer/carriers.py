@@ -22,7 +22,7 @@ def carry(origin: str, destination: str, rate: float | None) -> None:
     """Transfer a bundle in S3's smallest parts; 130 where it is interrupted."""
     limit = Throttle(rate) if rate else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("migrate.storage.part_sizes.PART_BYTES", MIN_PART_BYTES)
+        patch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
         try:
             there = open_location(destination, bwlimit=limit)
             transfer(open_location(origin), there, workers=WORKERS, progress=Silent())

@@ -15,7 +15,7 @@ __all__ = ["tiny_disk"]
 @pytest.fixture(autouse=True)
 def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut files into S3's smallest parts, so that large files can be small ones."""
-    monkeypatch.setattr("migrate.storage.part_sizes.PART_BYTES", MIN_PART_BYTES)
+    monkeypatch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
 
 
 @pytest.fixture(params=["local", "minio", "versitygw"])

@@ -24,7 +24,7 @@ from migrate.restore.common.report import Moved
 from migrate.restore.objects.capabilities import Terms, has_own_parts, in_parts
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import tar_upload as snowball
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description

@@ -27,7 +27,7 @@ from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
 from migrate.storage.local.errors import translated
 from migrate.storage.local.fsync import sync_directory
-from migrate.storage.part_sizes import part_bytes_for
+from migrate.storage.multipart import part_bytes_for
 
 T = TypeVar("T")
 

@@ -19,9 +19,8 @@ from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.checksums import crc64nvme
-from migrate.storage.object_content import Content
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.checksums import Content, crc64nvme
+from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests

@@ -7,23 +7,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from migrate.errors import (
     DamagedOnTheWayError,
     DamageError,
-    GoneError,
     MoveoutError,
     NoSpaceError,
     NotAllowedError,
     UnreachableError,
 )
 from migrate.runtime.progress import Progress
-from migrate.storage.api import FileInfo, Part
+from migrate.storage.api import FileInfo, Part, Upload
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.multipart import is_part
-from migrate.storage.part_sizes import cut_of
+from migrate.storage.multipart import ResumableUpload, find_upload, is_part
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
@@ -60,9 +59,10 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class PartsUpload:
-    """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
-    it is the newest unfinished one of the key: if others had begun that, it shows in what becomes of it. ``on_begun``
-    is told of a new one before the first part is sent; ``before_end`` raises where the object must not be made.
+    """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``resumes``,
+    it is the unfinished one of the key that has most bytes: if others had begun that, it shows in what becomes
+    of it. ``on_begun`` is told of a new one before the first part is sent; ``before_end`` raises where the object
+    must not be made.
     """
 
     destination: DestinationBucket
@@ -70,7 +70,7 @@ class PartsUpload:
     size_bytes: int
     progress: Progress
     named: str = ""
-    newest: bool = True
+    resumes: bool = True
     numbers: Sequence[int] = ()
     """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
@@ -85,8 +85,9 @@ class PartsUpload:
         are refused again; otherwise what is there stays, to go on with.
         """
         patient = Retrying(self.destination.parts())
-        upload, there = self._find(patient)
-        cut = cut_of(there.values()) or patient.part_bytes(self.size_bytes)
+        found = self._find(patient)
+        upload, there = (found.id, found.parts) if found else ("", {})
+        cut = found.part_bytes if found else patient.part_bytes(self.size_bytes)
         try:
             made = self._send(
                 patient, upload, there, zip(self.numbers or count(1), pieces(cut), strict=False), sha256
@@ -166,18 +167,14 @@ class PartsUpload:
             raise _RefusedError(exc, size_bytes) from exc
         return Uploaded(info, whole.hexdigest(), crc)
 
-    def _find(self, patient: Retrying) -> tuple[str, dict[int, Part]]:
-        """Return the unfinished upload to go on with, and its parts."""
-        key, upload = self.described.key, self.named
-        if not upload and self.newest:
-            found = [it for it in patient.uploads(key) if it.key == key]
-            upload = max(found, key=lambda it: it.started).id if found else ""
-        if not upload:
-            return "", {}
-        try:
-            return upload, {it.number: it for it in patient.parts(key, upload)}
-        except GoneError:
-            return "", {}
+    def _find(self, patient: Retrying) -> ResumableUpload | None:
+        """Return the unfinished upload to go on with."""
+        key = self.described.key
+        if not self.named and not self.resumes:
+            return None
+        known = [Upload(key, self.named, datetime.now(UTC))] if self.named else None
+        part_bytes = patient.part_bytes(self.size_bytes)
+        return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
 
     def _arrived(self, future: Future[Part], sent: list[Part], *, resumed: bool) -> None:
         try:

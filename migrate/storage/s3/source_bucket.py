@@ -29,7 +29,7 @@ from migrate.errors import (
 )
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.part_sizes import part_sizes
+from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import client
 from migrate.storage.s3.archive_restore import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
 from migrate.storage.s3.http.client import HttpClient

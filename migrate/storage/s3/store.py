@@ -30,7 +30,7 @@ from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo,
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
 from migrate.storage.key_rules import checked
-from migrate.storage.part_sizes import HALF_PART_BYTES, part_bytes_for
+from migrate.storage.multipart import HALF_PART_BYTES, part_bytes_for
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import (
     as_listed,
