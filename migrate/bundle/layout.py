@@ -69,6 +69,11 @@ def units_prefix(source: str) -> str:
     return f"{WORK}{source}/units/"
 
 
+def duckdb_script(source: str) -> str:
+    """Return the key of the script that makes a source's views in DuckDB: ``data/<source>/duckdb.sql``."""
+    return source_file(source, "duckdb.sql")
+
+
 def final_record(source: str) -> str:
     """Return the key of the record of a finished source: ``_work/<source>/final.json``."""
     return f"{WORK}{source}/final.json"

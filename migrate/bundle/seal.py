@@ -4,7 +4,8 @@ Order of writing, so that a crash at any step leaves either an unsealed export o
 wrong one:
 
 1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes)
-2. ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if there are gaps)
+2. ``data/<source>/duckdb.sql``, ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if
+there are gaps)
 3. reconcile the location with the commit records: leavings of dead runs are removed; a file that is missing or
 has another size
    makes its commit record void, and the seal is refused
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from exporters.api import Gap, Loss
@@ -29,6 +31,7 @@ from migrate import software
 from migrate.bundle import (
     canonical_json,
     catalog,
+    duckdb_views,
     identity,
     layout,
     tag_files,
@@ -144,22 +147,14 @@ def unseal(store: MultipartStore) -> None:
 def _write_tables(
     store: MultipartStore, ledger: Ledger, reconciliations: Sequence[SourceReconciliation]
 ) -> list[FileRecord]:
-    rows = (
-        catalog.catalog_row(
-            reconciliation.name,
-            entry,
-            reconciliation.summary.positions[-1] if reconciliation.summary.positions else {},
-        )
-        for reconciliation in reconciliations
-        for entry in reconciliation.summary.entries
-    )
+    rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
     losses = (
         (reconciliation.name, loss)
         for reconciliation in reconciliations
         for loss in ledger.losses(reconciliation.name)
     )
     tables: list[tuple[str, Callable[[BinaryIO], object]]] = [
-        (layout.CATALOG, lambda file: catalog.write_catalog(file, rows)),
+        (layout.CATALOG, lambda file: catalog.write_catalog(file, chain.from_iterable(rows.values()))),
         (layout.LOSSES, lambda file: catalog.write_losses(file, losses)),
     ]
     if any(ledger.gap_counts(reconciliation.name) for reconciliation in reconciliations):
@@ -169,12 +164,23 @@ def _write_tables(
             for gap in ledger.gaps(reconciliation.name)
         )
         tables.append((layout.GAPS, lambda file: catalog.write_gaps(file, gaps)))
-    written = []
+    written = [
+        _write(store, layout.duckdb_script(source), [duckdb_views.script(source, rows_of_source)])
+        for source, rows_of_source in rows.items()
+    ]
     for key, fill in tables:
         with FileWriter(store, key) as writer:
             fill(cast("BinaryIO", writer))
         written.append(_record(writer))
     return written
+
+
+def _catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
+    positions = reconciliation.summary.positions
+    newest = positions[-1] if positions else {}
+    return [
+        catalog.catalog_row(reconciliation.name, entry, newest) for entry in reconciliation.summary.entries
+    ]
 
 
 def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> None:

@@ -36,6 +36,7 @@ VERBS = {
     "clean": ("clean", "Clear a dead run's leavings, after asking."),
     "ls": ("ls", "List a bundle's tables and buckets, or a bucket's objects."),
     "get": ("get", "Read single objects, or rows of a table, out of a bundle."),
+    "sql": ("sql", "Query a bundle's tables with SQL, by DuckDB."),
     "keys": ("custody.keys", "Keys to sign with."),
     "sign": ("custody.sign", "Sign a sealed bundle, which says whose it is."),
     "custody": ("custody.log", "The record of who did what to a bundle."),

@@ -132,6 +132,7 @@ def test_commands_have_the_options_that_do_something_there():
     assert {name for name, has in found.items() if "--bwlimit" in has} == MUCH | {
         "ls",
         "get",
+        "sql",
         "prove",
         "sign",
     }

@@ -1,0 +1,113 @@
+"""``moveout sql``: a query over the tables and object indexes of a bundle."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from migrate.browse import sql_query
+from migrate.cli import app
+from migrate.cli.common.opened_bundle import open_bundle
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, verb
+from migrate.errors import OK, UsageError
+from migrate.number_text import things
+
+_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The rows of a query. ``more``: there are others after them. ``printed``: they are written already."""
+
+    location: str
+    names: Sequence[str]
+    types: Sequence[str]
+    rows: Sequence[tuple[Any, ...]]
+    more: bool
+    printed: bool = False
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return columns and rows."""
+        columns = [{"name": name, "type": kind} for name, kind in zip(self.names, self.types, strict=True)]
+        return {"location": self.location, "columns": columns, "rows": self.rows, "more": self.more}
+
+    def draw(self, console: Console) -> None:
+        """Print a table."""
+        if self.printed:
+            return
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in self.names:
+            table.add_column(Text(name), overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
+        console.print(table)
+        console.print(things(len(self.rows), "row"), style="dim")
+        if self.more:
+            console.print("… and more: --limit N shows them, --csv writes all", style="dim")
+
+
+@verb(
+    app,
+    "sql",
+    bwlimit=True,
+    examples=(
+        'sql bundle "SELECT count(*) FROM public.customers"',
+        "sql s3://vault/shop \"SELECT key, size FROM media.objects WHERE key LIKE 'photos/%'\"",
+        'sql bundle "FROM public.customers" --csv > customers.csv',
+    ),
+)
+def sql_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="LOCATION QUERY", help="The bundle, and one SELECT.")
+    ] = None,
+    case: CaseFile = None,
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, metavar="N", help=f"At most so many rows (default: {_LIMIT}; --csv: all)."
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a line of names.")] = False,
+) -> Selected:
+    """Query a bundle's tables with SQL, by DuckDB.
+
+    Tables have their own names: schema.table, and source.schema.table where the bundle has several sources. A bucket's
+    index is the table objects. Only what the query needs is fetched. Needs pip install 'moveout[sql]'.
+    """
+    reader, rest = open_bundle(session, words or [], case)
+    if len(rest) != 1:
+        raise UsageError(
+            "one query is needed", next_step='write it in quotes: moveout sql LOCATION "SELECT …"'
+        )
+    if as_csv and session.json:
+        raise UsageError("--csv and --json exclude each other", next_step="give one of them")
+    limit = limit or (None if as_csv else _LIMIT)
+    with sql_query.run(reader, rest[0], as_json=session.json) as result:
+        if as_csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(result.names)
+            writer.writerows(islice(result.rows, limit))
+            sys.stdout.flush()
+            return Selected(reader.store.location, result.names, result.types, (), more=False, printed=True)
+        rows = list(islice(result.rows, None if limit is None else limit + 1))
+    return Selected(
+        reader.store.location,
+        result.names,
+        result.types,
+        rows[:limit],
+        more=limit is not None and len(rows) > limit,
+    )
