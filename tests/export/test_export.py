@@ -27,7 +27,7 @@ def test_a_bundle_is_a_bag(tmp_path):
     outcome = export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent())
     assert outcome.complete
     assert outcome.exit_code == 0
-    assert outcome.files == 13
+    assert outcome.files == 14
     subprocess.run([BAGIT, "--validate", tmp_path], check=True, capture_output=True)
     subprocess.run(
         ["sha256sum", "--strict", "--quiet", "-c", "manifest-sha256.txt", "tagmanifest-sha256.txt"],
