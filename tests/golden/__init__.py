@@ -1,0 +1,1 @@
+"""A bundle of format 1 that every later version has to read."""
