@@ -6,20 +6,26 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pymysql
 
 from exporters.api import Loss
 from exporters.errors import SourceError
-from exporters.mysql.catalog import NOT_COUNTED, Table
+from exporters.mysql.catalog import NOT_COUNTED, Column, Table
 from exporters.mysql.connection import connect
 from exporters.mysql.consistent_snapshot import Session
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
-from exporters.mysql.json_types import json_columns, loss_of, types_query
+from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.source_summary import Counted
+
+PROPERTY = "types within JSON"
+_HIDDEN = ("DECIMAL", "UNSIGNED INTEGER", "DATE", "TIME", "DATETIME", "BLOB", "BIT", "OPAQUE")
+_BELOW = ("$**.*", "$**[*]")
+"""Members of objects, and cells of arrays, at any depth."""
+
 
 _Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 
@@ -134,3 +140,34 @@ def _stop(session: Session) -> None:
             killer.close()
     with contextlib.suppress(OSError, AttributeError):
         raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  to close it would wake nobody
+
+
+def json_columns(table: Table) -> Sequence[Column]:
+    """Return the columns of MySQL's JSON type; MariaDB has none: its JSON is a text."""
+    return [column for column in table.columns if column.sql_type == "json" and not column.generated]
+
+
+def types_query(table: Table, column: Column) -> str:
+    """Return what asks for the types that a column's text does not show, separated by commas, in order."""
+    hidden = ", ".join(map(quote_literal, _HIDDEN))
+    json = f"moved.{quote_name(column.name)}"
+    source = f"FROM {table.label} AS moved"
+    parts = [f"SELECT JSON_TYPE({json}) AS found {source}"]
+    parts += [
+        f"SELECT JSON_TYPE(below.value) {source},"
+        f" JSON_TABLE({json}, {quote_literal(path)} COLUMNS (value JSON PATH '$')) AS below"
+        for path in _BELOW
+    ]
+    types = " UNION ALL ".join(parts)
+    return (
+        "SELECT COALESCE(GROUP_CONCAT(DISTINCT found ORDER BY found SEPARATOR ', '), '')"
+        f" FROM ({types}) AS types WHERE found IN ({hidden})"
+    )
+
+
+def loss_of(table: Table, column: Column, types: str) -> Loss:
+    """Return the row of the ledger for a column that has such types, or could not be asked."""
+    reason = (
+        f"{types}: its text does not show them; they come back as the numbers and strings that they print as"
+    )
+    return Loss(f"{table.label}.{quote_name(column.name)}", PROPERTY, reason)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
 from migrate.storage.s3.capability_probe import ALWAYS
-from migrate.sync.batches import spans
 from migrate.sync.copy import SmallCopy, SyncContext, is_small
 from migrate.sync.diff import Do, SyncStep
 from migrate.sync.inspect import Look
@@ -20,6 +19,9 @@ from migrate.sync.plan import NAMELESS
 from migrate.sync.record.sync_record import Record
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_copy import HistoryCopy
+
+SPAN_OBJECTS = 1000
+SPAN_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +119,19 @@ def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
         if kind in refused:
             return f"it has {kind}: the destination {refused[kind]}"
     return ""
+
+
+def spans(steps: Iterable[SyncStep]) -> Iterator[list[SyncStep]]:
+    """Gather steps in their order; a large object is a span by itself. Versions of a key stay together."""
+    gathered: list[SyncStep] = []
+    held = 0
+    for step in steps:
+        size_bytes = step.source.size_bytes if step.source else 0
+        full = held + size_bytes > SPAN_BYTES or len(gathered) >= SPAN_OBJECTS
+        if gathered and full and step.key != gathered[-1].key:
+            yield gathered
+            gathered, held = [], 0
+        gathered.append(step)
+        held += size_bytes
+    if gathered:
+        yield gathered

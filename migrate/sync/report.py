@@ -22,14 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.api import Gap, Loss
+from migrate import software
 from migrate.bundle import canonical_json
 from migrate.bundle.catalog import write_gaps, write_losses
+from migrate.bundle.export_state import now
+from migrate.report.render import render
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.sync.diff import Do, SyncStep
 from migrate.sync.outcome import Removed, SyncOutcome
 from migrate.sync.plan import Sides
-from migrate.sync.report_page import page
+
+_SHOWN = 200
+
 
 GAPS, EXTRA, PROOF = "gaps.parquet", "extra.parquet", "cutover.json"
 _OBJECTS = pa.schema(
@@ -115,3 +120,15 @@ class SyncReport:
                 columns = zip(zip(*batch, strict=True), _OBJECTS, strict=True)
                 arrays = [pa.array(list(column), field.type) for column, field in columns]
                 writer.write_batch(pa.record_batch(arrays, schema=_OBJECTS))
+
+
+def page(of: SyncOutcome) -> bytes:
+    """Return the page, UTF-8."""
+    values = {
+        "title": "A bucket copied to a bucket",
+        "outcome": of,
+        "written": now(),
+        "software": software(),
+        "shown": _SHOWN,
+    }
+    return render("sync.html", values)

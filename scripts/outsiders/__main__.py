@@ -15,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.outsiders.scoreboard import print_row, print_summary, print_title
 from scripts.outsiders.suite import Context, Skipped, Suite, SuiteRow
 from scripts.process import ServerError
 from scripts.servers import Servers
+
+_SHOWN = 25
+_COLUMNS = ("moved", "equal", "reported", "unreported", "errors")
+
 
 SUITES = (
     "postgresql_regress",
@@ -135,3 +138,41 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
+
+
+def print_title(suite: Suite) -> None:
+    """Print the suite's name and origin, and the head of its table."""
+    print(f"\n== {suite.name}: {suite.origin}")
+    print(f"{'variant':44}" + "".join(f"{name:>12}" for name in _COLUMNS), flush=True)
+
+
+def print_row(row: SuiteRow) -> None:
+    """Print one variant's figures, then what it shows."""
+    if row.skipped:
+        print(f"{row.variant:44} SKIPPED: {row.skipped}", flush=True)
+        return
+    print(f"{row.variant:44}" + "".join(f"{figure:12}" for figure in _figures(row)))
+    for label, lines in (("UNREPORTED", row.unreported), ("ERROR", row.errors)):
+        for line in lines[:_SHOWN]:
+            print(f"  {label}: {line}")
+        if len(lines) > _SHOWN:
+            print(f"  and {len(lines) - _SHOWN} more")
+    print(end="", flush=True)
+
+
+def print_summary(results: Mapping[str, Sequence[SuiteRow]]) -> None:
+    """Print one line per suite."""
+    print(f"\n{'suite':44}" + "".join(f"{name:>12}" for name in _COLUMNS))
+    for name, rows in results.items():
+        ran = [row for row in rows if not row.skipped]
+        if not ran:
+            print(f"{name:44} SKIPPED: {rows[0].skipped if rows else 'nothing was run in time'}")
+            continue
+        totals = map(sum, zip(*map(_figures, ran), strict=True))
+        skipped = len(rows) - len(ran)
+        more = f"  ({skipped} of {len(rows)} variants skipped)" if skipped else ""
+        print(f"{name:44}" + "".join(f"{total:12}" for total in totals) + more)
+
+
+def _figures(row: SuiteRow) -> tuple[int, ...]:
+    return row.moved, row.equal, len(row.losses), len(row.unreported), len(row.errors)

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from scripts.outsiders import mariadb_script
+from scripts.outsiders import mariadb_suite
 from scripts.outsiders.debian import upstream_version, with_sources
 from scripts.outsiders.postgresql_compare import Difference, compare_entries, read_entries
 from scripts.outsiders.postgresql_dump import read_statements
@@ -207,7 +207,7 @@ select * from test.t1 where table_schema = 'test' and latest.x = 1;
 
 
 def test_a_test_of_mariadb_keeps_what_it_drops():
-    assert mariadb_script.without_drops(MARIADB_SCRIPT).splitlines()[1:9] == [
+    assert mariadb_suite.without_drops(MARIADB_SCRIPT).splitlines()[1:9] == [
         "create table t1 (a int);",
         "rename table if exists `t1` to `t1__1`;",
         "rename table if exists `other`.`t3` to `other`.`t3__2`;",
@@ -221,11 +221,11 @@ def test_a_test_of_mariadb_keeps_what_it_drops():
 
 def test_views_of_a_test_of_mariadb_keep_their_tables():
     script = "create view v1 as select * from t1; drop table t1;"
-    assert mariadb_script.without_drops(script) == "create view v1 as select * from t1;\ndo 0;"
+    assert mariadb_suite.without_drops(script) == "create view v1 as select * from t1;\ndo 0;"
 
 
 def test_a_test_of_mariadb_uses_another_database():
-    script = mariadb_script.in_database(MARIADB_SCRIPT, "t_one")
+    script = mariadb_suite.in_database(MARIADB_SCRIPT, "t_one")
     assert "use t_one;" in script
     assert "t_one.t1 where table_schema = 't_one' and latest.x" in script
 
@@ -241,4 +241,4 @@ def test_a_test_of_mariadb_uses_another_database():
     ],
 )
 def test_a_test_of_mariadb_that_needs_more_than_a_server_is_left_out(script, alone):
-    assert mariadb_script.runs_alone(script) is alone
+    assert mariadb_suite.runs_alone(script) is alone

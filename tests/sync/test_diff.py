@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.objects.key_oddities import Oddities
-from migrate.sync.batches import SPAN_BYTES, SPAN_OBJECTS, spans
 from migrate.sync.diff import Comparison, Do, SyncStep, decide
+from migrate.sync.execute import SPAN_BYTES, SPAN_OBJECTS, spans
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.record.record_merge import folded, grouped
 from migrate.sync.record.record_rows import begun_rows, plan_bytes, read_plan

@@ -13,7 +13,7 @@ from exporters.selection import Selection
 from migrate.errors import UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.sync import batches as spans_module
+from migrate.sync import execute as spans_module
 from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop

@@ -14,7 +14,7 @@ from exporters.selection import Selection
 from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
 from migrate.runtime.progress import Silent
-from migrate.sync import batches as spans_module
+from migrate.sync import execute as spans_module
 from tests.exporters.objects.conftest import ODD_KEYS, fill
 from tests.sync.conftest import Move, body
 

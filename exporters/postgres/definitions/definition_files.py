@@ -21,16 +21,31 @@ from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions import pg_dump, roles
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
 from exporters.postgres.definitions.extensions import read_extensions
-from exporters.postgres.definitions.languages import with_handlers
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.definitions.sequences import read_sequences
-from exporters.postgres.definitions.system_schema import undumped, with_system_objects
+from exporters.postgres.definitions.system_schema import FIRST_OID, undumped, with_system_objects
 from exporters.postgres.definitions.unrepresented import losses_of, unreadable
 from exporters.postgres.definitions.unwritten_by_pg_dump import with_unwritten
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.snapshot_session import Session
+
+_LANGUAGES = """
+SELECT pg_catalog.convert_to(
+    pg_catalog.format(E'CREATE OR REPLACE PROCEDURAL LANGUAGE %%I;\\n', l.lanname), %(encoding)s),
+  pg_catalog.convert_to(pg_catalog.format(E'CREATE %%sPROCEDURAL LANGUAGE %%I HANDLER %%s%%s%%s;\\n',
+    CASE WHEN l.lanpltrusted THEN 'TRUSTED ' ELSE '' END, l.lanname,
+    (SELECT pg_catalog.format('%%I.%%I', n.nspname, p.proname) FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = l.lanplcallfoid),
+    (SELECT pg_catalog.format(' INLINE %%I.%%I', n.nspname, p.proname) FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = l.laninline),
+    (SELECT pg_catalog.format(' VALIDATOR %%I.%%I', n.nspname, p.proname) FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = l.lanvalidator)), %(encoding)s)
+FROM pg_catalog.pg_language l WHERE l.lanispl AND l.oid >= %(first)s AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+  WHERE d.classid = 'pg_catalog.pg_language'::pg_catalog.regclass AND d.objid = l.oid AND d.deptype = 'e')
+"""
+
 
 PRE_DATA = "schema/pre-data.sql"
 POST_DATA = "schema/post-data.sql"
@@ -171,3 +186,12 @@ def _json(value: Any) -> bytes:
 def _write(sink: Sink, name: str, data: bytes) -> None:
     with sink.create(name) as file:
         file.write(data)
+
+
+def with_handlers(script: bytes, holder: psycopg.Connection[Any], encoding: str) -> bytes:
+    """Return pre-data in this encoding with the handlers of such languages."""
+    for bare, whole in holder.execute(
+        _LANGUAGES.encode(), {"encoding": encoding, "first": FIRST_OID}
+    ).fetchall():
+        script = script.replace(b"\n" + bytes(bare), b"\n" + bytes(whole), 1)
+    return script

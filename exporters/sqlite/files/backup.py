@@ -10,12 +10,13 @@ committing, so pages are copied in short steps; SQLite begins anew where somebod
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporters.errors import (
@@ -27,8 +28,10 @@ from exporters.errors import (
 )
 from exporters.sqlite.address import Address
 from exporters.sqlite.errors import needs_recovery, translate
-from exporters.sqlite.files.hot_journal import recovered
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
+
+_BESIDE = ("-journal", "-wal")
+
 
 LOCK_SECONDS = 60.0
 STEP_PAGES = 2000
@@ -231,3 +234,33 @@ def _content_hash(path: Path) -> str:
         while piece := file.read(2**20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+@contextmanager
+def recovered(address: Address, refused: sqlite3.Error) -> Iterator[sqlite3.Connection]:
+    """Open a copy that SQLite may put in order. ``refused``: why the file itself cannot be read, which is raised where
+    nothing lies beside it. Raises ``SourceError``.
+    """
+    files = {suffix: address.beside(suffix) for suffix in _BESIDE if address.beside(suffix).exists()}
+    if not files:
+        raise refused
+    marks = [mark_of(replace(address, path=path)) for path in (address.path, *files.values())]
+    with scratch_directory() as directory:
+        check_room(address, directory)
+        copy = directory / "left.db"
+        try:
+            shutil.copyfile(address.path, copy)
+            for suffix, path in files.items():
+                shutil.copyfile(path, f"{copy}{suffix}")
+        except OSError:
+            raise refused from None
+        if marks != [mark_of(replace(address, path=path)) for path in (address.path, *files.values())]:
+            raise SourceUnreachableError(
+                f"{address.path} changes while it is copied", next_step="Give the same command again."
+            )
+        connection = sqlite3.connect(copy, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield connection
+        finally:
+            connection.close()

@@ -8,6 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -18,9 +21,9 @@ from migrate.cli.common.proved_item import Item, describe
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.custody.tree import bundle_tree, leaf_json
-from migrate.custody.tree.row_location import part_with
-from migrate.errors import OK, GoneError, UsageError
+from migrate.errors import OK, DamageError, GoneError, UsageError
 from migrate.storage.api import Store
+from migrate.storage.file_reader import RandomAccess
 
 SUFFIX = ".tlog-proof"
 
@@ -118,3 +121,31 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise UsageError(f"{path} cannot be made: {exc.strerror}") from exc
+
+
+def part_with(store: Store, key: str, column: str, value: str) -> bool:
+    """Tell whether a part has a row whose ``column`` reads ``value``, or whose exact text beside it does.
+
+    Raises ``UsageError`` where there is no such column.
+    """
+    try:
+        with pq.ParquetFile(RandomAccess(store, key)) as parquet:
+            names = [name for name in (column, f"{column}$exact") if name in parquet.schema_arrow.names]
+            if not names:
+                raise UsageError(
+                    f"{key} has no column {column!r}",
+                    next_step=f"it has {', '.join(parquet.schema_arrow.names)}",
+                )
+            for batch in parquet.iter_batches(columns=names):
+                if any(pc.any(pc.equal(_text(batch[name]), value)).as_py() for name in names):
+                    return True
+    except (pa.ArrowException, OSError) as exc:
+        raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+    return False
+
+
+def _text(column: pa.Array) -> pa.Array:
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())

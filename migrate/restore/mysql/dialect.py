@@ -15,9 +15,15 @@ from exporters.api import Loss
 from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.identifiers import quote_name
-from migrate.restore.mysql.default_expressions import bracketed
 from migrate.restore.mysql.definitions import Definition
-from migrate.restore.mysql.table_ddl import edited, masked, without_items
+from migrate.restore.mysql.table_ddl import closing, edited, items_of, masked, without_items
+
+_DEFAULT = re.compile(r" DEFAULT (?=\S)")
+_FUNCTION = re.compile(r"(?!current_timestamp\b)\w+(?=\()", re.IGNORECASE)
+_LONG = re.compile(
+    r"\0+ (?:(?:tiny|medium|long)?(?:text|blob)|json|geometry|point|\w*linestring|\w*polygon)\b"
+)
+_LITERAL = re.compile(r"\w*\0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +264,25 @@ def adapter_for(source: str, destination: Connection) -> Adapter | None:
         rows = destination.rows(_NAMES)
     known = frozenset(str(row[0]).lower() for row in rows)
     return Adapter(TO_MARIADB if destination.is_mariadb else TO_MYSQL, known)
+
+
+def bracketed(sql: str) -> str:
+    """Return a table's definition with parentheses around defaults that are functions, and around those of texts."""
+    open_, close, items = items_of(sql)
+    done = [_column(item) for item in items]
+    return sql if done == items else f"{sql[:open_]}(\n  " + ",\n  ".join(done) + f"\n{sql[close:]}"
+
+
+def _column(item: str) -> str:
+    shown = masked(item)
+    found = _DEFAULT.search(shown) if shown.startswith("\0") else None
+    if found is None:
+        return item
+    start = found.end()
+    if (function := _FUNCTION.match(shown, start)) is not None:
+        end = closing(shown, function.end())
+    elif _LONG.match(shown) and (literal := _LITERAL.match(shown, start)) is not None:
+        end = literal.end()
+    else:
+        return item
+    return f"{item[:start]}({item[start:end]}){item[end:]}"

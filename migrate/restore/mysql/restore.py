@@ -9,11 +9,14 @@ that has other things in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from exporters.api import Loss
 from exporters.mysql.connection import parse_url
+from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
@@ -48,12 +51,14 @@ from migrate.restore.mysql.dialect import adapter_for
 from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
-from migrate.restore.mysql.selected_tables import select_definitions
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
 from migrate.restore.mysql.values.value_differences import held_otherwise
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
+
+_SYSTEM = re.compile(r"/\*!80003 SRID (\d+) \*/")
+_NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
 
 
 def restore_database(
@@ -390,3 +395,25 @@ def _settled(job: MysqlRestore, run: TableRestore) -> list[str]:
 def _label(schema: str, name: str) -> str:
     del schema
     return quote_name(name)
+
+
+def select_definitions(definitions: Sequence[Definition], tables: AbstractSet[str]) -> list[Definition]:
+    """Return, in order, what makes these tables: themselves, the sequences that their defaults count with, the spatial
+    reference systems of their columns, and their triggers.
+    """
+    made = [one for one in definitions if one["kind"] == "table" and one["name"] in tables]
+    sequences = {name.replace("``", "`") for one in made for name in _NEXT_VALUE.findall(one["sql"])}
+    systems = {number for one in made for number in _SYSTEM.findall(one["sql"])}
+    return [one for one in definitions if _is_of(one, tables, sequences, systems)]
+
+
+def _is_of(
+    one: Definition, tables: AbstractSet[str], sequences: AbstractSet[str], systems: AbstractSet[str]
+) -> bool:
+    if one["kind"] == "table":
+        return one["name"] in tables
+    if one["kind"] == "sequence":
+        return one["name"] in sequences
+    if one["kind"] == SPATIAL:
+        return one["name"] in systems
+    return one["kind"] == "trigger" and one.get("table") in tables

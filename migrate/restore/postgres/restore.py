@@ -16,13 +16,15 @@ from dataclasses import replace
 
 import psycopg
 
+from exporters.api import Loss
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.definitions.collation import create_words, read_locale, same
 from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import parse_url
-from exporters.row_digest import Advance
+from exporters.row_digest import Advance, Tally
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
@@ -42,7 +44,6 @@ from migrate.restore.postgres.definitions.column_order import describe_order, mi
 from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
-from migrate.restore.postgres.definitions.matview_refresh import note_recomputed
 from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.destination import State
@@ -461,3 +462,25 @@ def _compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     )
     unknown = job.unread.keys() | job.damaged.keys()
     return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])
+
+
+def note_recomputed(job: PostgresRestore) -> None:
+    """Record as lost the rows of the materialized views that the comparison has found to hold others."""
+    for view in job.run.views:
+        if (view.schema, view.name) in job.unread:
+            continue
+        tally = job.run.found.get((view.schema, view.name))
+        if tally == Tally(view.items, int(view.digest, 16)):
+            continue
+        loss = Loss(
+            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, tally)
+        )
+        job.losses.append(loss)
+        job.left_out.append(f"the rows of {loss.item}: {loss.reason}")
+
+
+def _reason(view: CatalogRow, tally: Tally | None) -> str:
+    if tally is None:
+        return f"it has none here, for it could not be made or refreshed; the bundle has the source's {view.items}"
+    many = "as many" if tally.rows == view.items else f"{tally.rows} instead of {view.items}"
+    return f"REFRESH computes others here than the source had ({many}); the bundle has the source's"

@@ -6,6 +6,8 @@ Implements ``exporters.bucket_api.Bucket``; the errors of this side of the fence
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +33,6 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import client
-from migrate.storage.s3.archive_restore import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
@@ -62,6 +63,14 @@ from migrate.storage.s3.metadata.customer_keys import (
     needs_key,
 )
 from migrate.storage.s3.source_errors import as_source_errors, source_error
+
+EXPEDITED, STANDARD_TIER = "Expedited", "Standard"
+_UNDER_WAY = "RestoreAlreadyInProgress"
+_BODY = (
+    '<RestoreRequest xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Days>{days}</Days>'
+    "<GlacierJobParameters><Tier>{tier}</Tier></GlacierJobParameters></RestoreRequest>"
+)
+
 
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
@@ -447,3 +456,16 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
             raise
         kind = SourceChangedError if isinstance(exc, ChangedError | GoneError) else SourceItemError
         raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
+
+
+def restore_request(key: str, which: Mapping[str, str], days: int, tier: str) -> Request:
+    """Return the request that asks for an object (``which``: its version) by a tier."""
+    body = _BODY.format(days=days, tier=tier).encode()
+    md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+    headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
+    return Request("RestoreObject", "POST", key, {"restore": "", **which}, headers, body)
+
+
+def is_under_way(error: MoveoutError) -> bool:
+    """Tell whether it was asked for before."""
+    return error_code(error) == _UNDER_WAY

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.bucket_api import Bucket
-from exporters.objects.listing import inventory, lister, parallelism, prefetch, shards
+from exporters.objects.listing import inventory, lister, prefetch, shards
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -35,8 +35,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few keys are a large bucket."""
     monkeypatch.setattr(inventory, "SHARD_ROWS", 7)
     monkeypatch.setattr(lister, "_TICK_SECONDS", 0.001)
-    monkeypatch.setattr(parallelism, "PAGES", 1)
-    monkeypatch.setattr(parallelism, "_GROWS", 0.0)
+    monkeypatch.setattr(lister, "PAGES", 1)
+    monkeypatch.setattr(lister, "_GROWS", 0.0)
 
 
 def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from migrate.restore.mysql.default_expressions import bracketed
-from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for
+from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql, session
