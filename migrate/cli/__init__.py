@@ -70,16 +70,16 @@ class _Verbs(TyperGroup):
         self.commands = {**stubs, **self.commands}
 
     def invoke(self, ctx: Any) -> Any:
-        words = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
+        arguments = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
         try:
             return super().invoke(ctx)
         except _UsageError as exc:
-            if "--json" in words:
+            if "--json" in arguments:
                 from migrate.cli.common.session import print_error  # noqa: PLC0415  it needs this module
 
-                where = exc.ctx.command_path if exc.ctx else "moveout"
-                code, said = MoveoutUsageError.code, exc.format_message()
-                print_error(words[0], exc.exit_code, code, said, f"{where} -h")
+                command_path = exc.ctx.command_path if exc.ctx else "moveout"
+                code, message = MoveoutUsageError.code, exc.format_message()
+                print_error(arguments[0], exc.exit_code, code, message, f"{command_path} -h")
             raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -109,8 +109,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(software())
         raise typer.Exit
 

@@ -61,18 +61,18 @@ def clean_command(
     loaded = load_case(case)
     location = one_location(sort_words(words or []), loaded.transfer_to if loaded else None, "location")
     store = open_location(location.url, secrets=location.reveal())
-    found = clean(store, dry_run=True)
-    if not found:
-        return Cleaned(store.location, found, done=False)
-    for leaving in found[:20]:
+    leavings = clean(store, dry_run=True)
+    if not leavings:
+        return Cleaned(store.location, leavings, done=False)
+    for leaving in leavings[:20]:
         session.err.print(Text(f"  {leaving}"))
-    if len(found) > 20:
-        session.err.print(f"  and {len(found) - 20} more")
+    if len(leavings) > 20:
+        session.err.print(f"  and {len(leavings) - 20} more")
     if not (
         yes
         or session.confirm(
-            f"Remove {len(found)} leavings from {store.location}? A killed run cannot go on from them then."
+            f"Remove {len(leavings)} leavings from {store.location}? A killed run cannot go on from them then."
         )
     ):
-        return Cleaned(store.location, found, done=False)
+        return Cleaned(store.location, leavings, done=False)
     return Cleaned(store.location, clean(store, dry_run=False), done=True)

@@ -57,42 +57,44 @@ class Exported:
 
     def as_json(self) -> dict[str, Any]:
         """Return the bundle, counts, sizes in bytes, seconds and gaps."""
-        done = self.outcome
+        summary = self.outcome
         broken = [
             {"source": name, "code": error.code, "message": str(error), "next": error.next_step}
-            for name, error in done.broken
+            for name, error in summary.broken
         ]
         return {
-            "location": done.location,
-            "bundle": done.bundle_id,
-            "complete": done.complete,
-            "already_sealed": done.already_sealed,
-            "files": done.files,
-            "size_bytes": done.size_bytes,
+            "location": summary.location,
+            "bundle": summary.bundle_id,
+            "complete": summary.complete,
+            "already_sealed": summary.already_sealed,
+            "files": summary.files,
+            "size_bytes": summary.size_bytes,
             "seconds": self.seconds,
-            "sources": [asdict(source) for source in done.sources],
+            "sources": [asdict(source) for source in summary.sources],
             "broken": broken,
-            "signatures": [one.key for one in self.signed],
+            "signatures": [signed_file.key for signed_file in self.signed],
         }
 
     def draw(self, console: Console) -> None:
         """Say what was exported and what is missing."""
-        done = self.outcome
-        for source in done.sources:
+        summary = self.outcome
+        for source in summary.sources:
             _draw_source(console, source)
-        for name, error in done.broken:
+        for name, error in summary.broken:
             console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)))
-        if done.already_sealed:
-            state = "" if done.complete else ", INCOMPLETE"
-            console.print(f"The bundle at {done.location} was sealed before{state}; nothing was left to do")
+        if summary.already_sealed:
+            state = "" if summary.complete else ", INCOMPLETE"
+            console.print(
+                f"The bundle at {summary.location} was sealed before{state}; nothing was left to do"
+            )
             return
-        state = "complete" if done.complete else "INCOMPLETE"
+        state = "complete" if summary.complete else "INCOMPLETE"
         console.print(
-            f"Sealed, {state}: {count_words(done.files)} files, {bytes_words(done.size_bytes)}"
-            f" at {done.location} in {duration_words(self.seconds)}",
+            f"Sealed, {state}: {count_words(summary.files)} files, {bytes_words(summary.size_bytes)}"
+            f" at {summary.location} in {duration_words(self.seconds)}",
         )
         draw_signed(console, self.signed)
-        if not done.complete:
+        if not summary.complete:
             console.print(
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
@@ -105,16 +107,20 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             (source.name, "bold"), f"  {counts or 'nothing there'}, {bytes_words(source.size_bytes)} read"
         ),
     )
-    for what in dict.fromkeys(one.what for one in source.enumerations):
-        ways = [f"{count_words(one.count)} ({one.how})" for one in source.enumerations if one.what == what]
-        console.print(Text(f"  {what}: {', '.join(ways)}", style="dim"))
+    for counted_noun in dict.fromkeys(enumeration.what for enumeration in source.enumerations):
+        ways = [
+            f"{count_words(enumeration.count)} ({enumeration.how})"
+            for enumeration in source.enumerations
+            if enumeration.what == counted_noun
+        ]
+        console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"))
     for reason in source.reasons:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"))
-    more = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
-    if more > 0:
-        console.print(f"  and {count_words(more)} more (all in the bundle's data/gaps.parquet)")
+    gaps_not_shown = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
+    if gaps_not_shown > 0:
+        console.print(f"  and {count_words(gaps_not_shown)} more (all in the bundle's data/gaps.parquet)")
 
 
 def run_export(
@@ -132,14 +138,14 @@ def run_export(
     """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
     before what the case file says. With a ``scheduler`` its workers do what they can.
     """
-    with machines(session, scheduler, case.bwlimit if case else None) as others:
+    with machines(session, scheduler, case.bwlimit if case else None) as cluster_machines:
         return _run_export(
             session,
             endpoints,
             location,
             case,
             options,
-            others=others,
+            cluster_machines=cluster_machines,
             signers=signers,
             selection=selection,
             limits=limits,
@@ -153,12 +159,14 @@ def _run_export(
     case: Case | None,
     options: ExportOptions,
     *,
-    others: Machines | None,
+    cluster_machines: Machines | None,
     signers: Sequence[Signer],
     selection: Selection,
     limits: Limits | None,
 ) -> Exported:
-    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
+    throttle = (
+        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
+    )
     cancellation = session.cancellation.child()
     store = open_location(
         location.url,
@@ -180,11 +188,11 @@ def _run_export(
 
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
-    if others is not None:
+    if cluster_machines is not None:
         from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
 
-        selections = {name: wanted(one, selection) for name, one in endpoints.items()}
-        cluster = ExportCluster(others, location, endpoints, selections, limits, options.prove)
+        selections = {name: wanted(endpoint, selection) for name, endpoint in endpoints.items()}
+        cluster = ExportCluster(cluster_machines, location, endpoints, selections, limits, options.prove)
         options = replace(options, open_pool=cluster.open_pool)
     note = session.progress.note
     with open_sources(

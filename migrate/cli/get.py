@@ -54,8 +54,8 @@ class Got:
 
     def as_json(self) -> dict[str, Any]:
         """Return files by name, or the rows."""
-        found: dict[str, Any] = {"location": self.location, "missing": list(self.missing)}
-        return found | ({"files": dict(self.files)} if self.rows is None else {"rows": list(self.rows)})
+        result: dict[str, Any] = {"location": self.location, "missing": list(self.missing)}
+        return result | ({"files": dict(self.files)} if self.rows is None else {"rows": list(self.rows)})
 
     def draw(self, console: Console) -> None:
         """Say where things are."""
@@ -114,16 +114,16 @@ def get_command(
     signers = load_keys(key, passphrase, load_case(case))
     name = source_name(reader, source)
     if single_objects.is_bucket(reader, name):
-        wanted = Wanted(keys=set(keys), version_id=version_id or "")
-        got = _get_objects(session, reader, name, wanted, to)
-        details: dict[str, Any] = {"objects": len(keys) - len(got.missing)}
+        object_filter = Wanted(keys=set(keys), version_id=version_id or "")
+        output = _get_objects(session, reader, name, object_filter, to)
+        details: dict[str, Any] = {"objects": len(keys) - len(output.missing)}
     else:
-        got = _get_rows(session, reader, keys, rows, to, source=name)
+        output = _get_rows(session, reader, keys, rows, to, source=name)
         details = {"table": keys[0], "rows": rows or ":"}
-    why = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
-    if why is not None:
-        session.progress.note(why)
-    return got
+    failure = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
+    if failure is not None:
+        session.progress.note(failure)
+    return output
 
 
 def _get_rows(
@@ -139,30 +139,32 @@ def _get_rows(
         raise UsageError("one table at a time", next_step="moveout get LOCATION schema.table --rows 0:100")
     table = table_rows.table_of(reader, source, keys[0])
     start, end = _parse_range(rows)
-    found = table_rows.rows(reader, table, start, end)
+    matching_rows = table_rows.rows(reader, table, start, end)
     if session.json:
-        return Got(reader.store.location, rows=list(found))
+        return Got(reader.store.location, rows=list(matching_rows))
     with _output(to, f"{table.name}.jsonl") as file:
-        for row in found:
+        for row in matching_rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return Got(reader.store.location)
 
 
-def _get_objects(session: Session, reader: BundleReader, name: str, wanted: Wanted, to: str | None) -> Got:
+def _get_objects(
+    session: Session, reader: BundleReader, name: str, object_filter: Wanted, to: str | None
+) -> Got:
     if to != _STDOUT:
-        done = single_objects.fetch(reader, name, wanted, Path(to or "."))
-        return Got(reader.store.location, done.files, None, done.size_bytes, done.missing)
-    if session.json or len(wanted.keys) != 1:
+        fetched = single_objects.fetch(reader, name, object_filter, Path(to or "."))
+        return Got(reader.store.location, fetched.files, None, fetched.size_bytes, fetched.missing)
+    if session.json or len(object_filter.keys) != 1:
         raise UsageError(
             "only one object, and nothing else, can be written to stdout",
             next_step="name a directory with --to",
         )
-    for row in single_objects.find(reader, name, wanted):
+    for row in single_objects.find(reader, name, object_filter):
         if not row.is_delete_marker:
             single_objects.copy(reader.store, row, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return Got(reader.store.location)
-    return Got(reader.store.location, missing=list(wanted.keys))
+    return Got(reader.store.location, missing=list(object_filter.keys))
 
 
 @contextmanager

@@ -80,25 +80,32 @@ def ls_command(
     """
     reader, rest = open_bundle(session, words or [], case)
     if source is None and not rest:
-        found = [
+        matching_tables = [
             (row.source, row.kind, table_rows.full_name(row), row.items, row.size_bytes)
             for row in reader.catalog()
         ]
         names = ("source", "kind", "name", "items", "size_bytes")
         lines = _aligned(
-            [(*one[:2], count_words(one[3]), bytes_words(one[4]), one[2]) for one in found], "<<>>"
+            [
+                (*table_row[:2], count_words(table_row[3]), bytes_words(table_row[4]), table_row[2])
+                for table_row in matching_tables
+            ],
+            "<<>>",
         )
         return Listing(
-            reader.store.location, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
+            reader.store.location,
+            "entries",
+            [dict(zip(names, table_row, strict=True)) for table_row in matching_tables],
+            lines,
         )
     if source is None:  # a pattern is for buckets, and often there is but one
-        buckets = [one for one in reader.sources if single_objects.is_bucket(reader, one)]
+        buckets = [table_row for table_row in reader.sources if single_objects.is_bucket(reader, table_row)]
         source = buckets[0] if len(buckets) == 1 else None
     name = source_name(reader, source)
     if not single_objects.is_bucket(reader, name):
         return _list_tables(session, reader, name, rest)
-    wanted = Wanted(globs=tuple(rest), versions=versions)
-    rows = list(islice(single_objects.find(reader, name, wanted), limit + 1))
+    object_filter = Wanted(globs=tuple(rest), versions=versions)
+    rows = list(islice(single_objects.find(reader, name, object_filter), limit + 1))
     if not rows:
         session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
     shown = rows[:limit]
@@ -127,13 +134,18 @@ def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 
 def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
     """Tell whether a table matches, by its name with or without the schema."""
-    return any(fnmatchcase(name, one) for one in globs for name in (row.name, table_rows.full_name(row)))
+    return any(fnmatchcase(name, glob) for glob in globs for name in (row.name, table_rows.full_name(row)))
 
 
 def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
-    found = [row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))]
-    if not found:
+    matching_tables = [
+        row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))
+    ]
+    if not matching_tables:
         session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
-    shown = [{"name": table_rows.full_name(row), "items": row.items, "digest": row.digest} for row in found]
-    lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
+    shown = [
+        {"name": table_rows.full_name(row), "items": row.items, "digest": row.digest}
+        for row in matching_tables
+    ]
+    lines = [f"{table_row['items']:>14}  {table_row['name']}" for table_row in shown]
     return Listing(reader.store.location, "tables", shown, lines)

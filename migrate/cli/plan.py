@@ -101,7 +101,7 @@ def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
 
 
 def _draw_forecast(console: Console, planned: Planned) -> None:
-    found = planned.forecast
+    forecast_shown = planned.forecast
     for source in planned.sources:
         if source.estimate:
             rate = source.estimate
@@ -112,23 +112,28 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
             console.print(f"the {name} location takes {bytes_words(write)}/s")
     leaving = sum(source.size_bytes for source in planned.sources)
     if planned.location_free is not None and planned.location_free < leaving:
-        said = f"the bundle's location has {bytes_words(planned.location_free)} free, and {bytes_words(leaving)} leave"
-        console.print(Text.assemble(("! ", "yellow"), f"{said}: make room, or name another location"))
-    for stage in found.stages:
+        free = bytes_words(planned.location_free)
+        sentence = f"the bundle's location has {free} free, and {bytes_words(leaving)} leave"
+        console.print(Text.assemble(("! ", "yellow"), f"{sentence}: make room, or name another location"))
+    for stage in forecast_shown.stages:
         console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
-    ready = f"ready {moment_words(found.ready)} {'at the earliest ' if found.at_least else ''}if started now"
-    console.print(f"{'in all':<24}{duration_words(found.seconds):>14}   {ready}")
-    if found.deadline is None or found.margin_seconds is None:
+    earliest = "at the earliest " if forecast_shown.at_least else ""
+    ready = f"ready {moment_words(forecast_shown.ready)} {earliest}if started now"
+    console.print(f"{'in all':<24}{duration_words(forecast_shown.seconds):>14}   {ready}")
+    if forecast_shown.deadline is None or forecast_shown.margin_seconds is None:
         console.print(
             "No deadline is given; --deadline 30h, or deadline in the case file, is checked against.",
             style="dim",
         )
         return
-    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[found.verdict]
-    side = "too late" if found.margin_seconds < 0 else "to spare"
-    margin = f"{duration_words(abs(found.margin_seconds))} {side}"
+    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[forecast_shown.verdict]
+    side = "too late" if forecast_shown.margin_seconds < 0 else "to spare"
+    margin = f"{duration_words(abs(forecast_shown.margin_seconds))} {side}"
     console.print(
-        Text.assemble((found.verdict.upper(), style), f": deadline {moment_words(found.deadline)}, {margin}")
+        Text.assemble(
+            (forecast_shown.verdict.upper(), style),
+            f": deadline {moment_words(forecast_shown.deadline)}, {margin}",
+        )
     )
 
 
@@ -140,11 +145,11 @@ def run_plan(
     throttle = session.throttle(case.bwlimit if case else None)
     limits = case.limits if case else None
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
-        found = survey(sources, workers=workers)
+        source_plans = survey(sources, workers=workers)
     locations = (case.bundle, case.transfer_to) if case else (None, None)
     bundle, destination = (_write_rate(p) if p else None for p in locations)
     verdict = forecast(
-        found,
+        source_plans,
         location_rate=bundle,
         destination_rate=destination,
         limit_rate=throttle.bytes_per_second if throttle else None,
@@ -153,11 +158,11 @@ def run_plan(
     )
     free = free_bytes(locations[0].url, secrets=locations[0].reveal()) if locations[0] else None
     return Planned(
-        found,
+        source_plans,
         verdict,
         bundle,
         destination,
-        list(check_destinations(found, case.destinations if case else {})),
+        list(check_destinations(source_plans, case.destinations if case else {})),
         free,
     )
 

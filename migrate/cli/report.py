@@ -90,8 +90,8 @@ def report_command(
     _check_outside(store, out)
     reader = BundleReader(store)
     later = _custody(store)
-    for command, found in _results(result or []):
-        later = learn(later, command, found, reader.info.id)
+    for command, result_value in _results(result or []):
+        later = learn(later, command, result_value, reader.info.id)
     verified = None
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
@@ -102,9 +102,9 @@ def report_command(
 
 def _custody(store: Store) -> Later:
     """Return who signed the bundle, and who did what to it, as far as the location says; what is wrong is a check."""
-    signed, found = signatures(store), custody_log.read(store)
-    findings = [*signed.findings, *found.findings]
-    checks = [Checked("signatures and custody log", now(), findings)] if findings or found.entries else []
+    signed, log = signatures(store), custody_log.read(store)
+    findings = [*signed.findings, *log.findings]
+    checks = [Checked("signatures and custody log", now(), findings)] if findings or log.entries else []
     return Later(
         written=now(),
         location=store.location,
@@ -112,13 +112,13 @@ def _custody(store: Store) -> Later:
         signers=[public.fingerprint for public in signed.of(layout.TAG_MANIFEST)],
         custody=[
             Event(
-                one.time,
-                one.what.event,
-                one.what.location,
-                f"{one.name} {one.public.fingerprint}".strip(),
-                one.hash,
+                log_entry.time,
+                log_entry.what.event,
+                log_entry.what.location,
+                f"{log_entry.name} {log_entry.public.fingerprint}".strip(),
+                log_entry.hash,
             )
-            for one in found.entries
+            for log_entry in log.entries
         ],
         checks=checks,
     )
@@ -134,17 +134,17 @@ def _check_outside(store: Store, out: Path) -> None:
 
 
 def _results(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    results = []
     for file in files:
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
-            found.append((str(value["command"]), dict(value["result"])))
+            results.append((str(value["command"]), dict(value["result"])))
         except OSError as exc:
             raise UsageError(f"{file} cannot be read: {exc.strerror}", next_step="check its path") from exc
         except (ValueError, KeyError, TypeError) as exc:
             step = "give what verify or restore wrote with --json"
             raise UsageError(f"{file} holds no result of a command", next_step=step) from exc
-    return found
+    return results
 
 
 def _write(file: Path, data: bytes) -> None:

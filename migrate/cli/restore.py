@@ -52,9 +52,9 @@ class Restored:
     @property
     def exit_code(self) -> int:
         """6 where something could not be brought up as it was, 3 where the bundle lacks what something needs."""
-        if any(one.findings for one in self.outcomes):
+        if any(outcome.findings for outcome in self.outcomes):
             return DamageError.exit_code
-        return IncompleteError.exit_code if any(one.left_out for one in self.outcomes) else OK
+        return IncompleteError.exit_code if any(outcome.left_out for outcome in self.outcomes) else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
@@ -63,28 +63,32 @@ class Restored:
             "bundle": self.bundle,
             "at": self.at,
             "seconds": self.seconds,
-            "restored": [asdict(one) | {"url": self.destinations[one.source]} for one in self.outcomes],
+            "restored": [
+                asdict(outcome) | {"url": self.destinations[outcome.source]} for outcome in self.outcomes
+            ],
         }
 
     def draw(self, console: Console) -> None:
         """Say what is up and what is not."""
-        for one in self.outcomes:
-            skipped = f" ({count_words(one.skipped_items)} were there already)" if one.skipped_items else ""
-            console.print(
-                f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
-                f" → {self.destinations[one.source]}",
+        for outcome in self.outcomes:
+            skipped = (
+                f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""
             )
-            if one.losses and one.report:
+            console.print(
+                f"{outcome.source}: {count_words(outcome.items)} restored{skipped}, {bytes_words(outcome.size_bytes)}"
+                f" → {self.destinations[outcome.source]}",
+            )
+            if outcome.losses and outcome.report:
                 console.print(
                     Text(
-                        f"  what the destination cannot hold: {count_words(one.losses)} rows in {one.report}",
+                        f"  what the destination cannot hold: {count_words(outcome.losses)} rows in {outcome.report}",
                         style="dim",
                     )
                 )
-            for note in one.notes:
+            for note in outcome.notes:
                 console.print(Text(f"  {note}", style="dim"))
-            left_out = [f"left out: {entry}" for entry in one.left_out]
-            for lines in (one.findings, left_out):
+            left_out = [f"left out: {entry}" for entry in outcome.left_out]
+            for lines in (outcome.findings, left_out):
                 for line in lines[:_SHOWN]:
                     console.print(Text(f"  ! {line}", style="yellow"))
                 if len(lines) > _SHOWN:
@@ -115,8 +119,10 @@ def run_restore(
     """Bring the named sources up from the bundle at a location; the custody log says so where there is a key. The
     bandwidth limit holds for what is read of the bundle, by all workers of a cluster together.
     """
-    with machines(session, options.scheduler, case.bwlimit if case else None) as others:
-        return _run_restore(session, location, destinations, case, options, others=others, signers=signers)
+    with machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines:
+        return _run_restore(
+            session, location, destinations, case, options, cluster_machines=cluster_machines, signers=signers
+        )
 
 
 def _run_restore(
@@ -126,10 +132,12 @@ def _run_restore(
     case: Case | None,
     options: RestoreOptions,
     *,
-    others: Machines | None,
+    cluster_machines: Machines | None,
     signers: Sequence[Signer],
 ) -> Restored:
-    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
+    throttle = (
+        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
+    )
     store = open_location(
         location.url,
         secrets=location.reveal(),
@@ -140,14 +148,16 @@ def _run_restore(
     started = time.monotonic()
     reader = BundleReader(store)
     check_kinds(reader, destinations)
-    kept = open_location(
+    report_store = open_location(
         options.report_to or f"{REPORTS}/{reader.info.id}",
         note=session.progress.note,
         cancellation=session.cancellation,
     )
     outcomes = []
     for name, endpoint in destinations.items():
-        open_pool = _open_pool(session, others, location, name, endpoint) if others else None
+        open_pool = (
+            _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
+        )
         request = RestoreRequest(
             reader,
             name,
@@ -157,17 +167,17 @@ def _run_restore(
             endpoint.reveal(),
             merge=options.merge,
             only=options.only,
-            report=kept,
+            report=report_store,
             open_pool=open_pool,
             cancellation=session.cancellation,
             pack_small_objects=options.snowball,
         )
         outcomes.append(restore_source(request, endpoint.shown))
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
-    details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
+    details = {"to": shown, "findings": sum(len(outcome.findings) for outcome in outcomes)}
     details |= {"only": list(options.only)} if options.only else {}
-    if (why := record_if_allowed(store, signers, "restored", details)) is not None:
-        session.progress.note(why)
+    if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
+        session.progress.note(failure)
     return Restored(store.location, shown, outcomes, time.monotonic() - started, reader.info.id, now())
 
 
@@ -177,11 +187,13 @@ def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
     return session.workers(default=default, case=case.workers if case else None)
 
 
-def _open_pool(session: Session, others: Machines, location: Endpoint, name: str, endpoint: Endpoint) -> Any:
+def _open_pool(
+    session: Session, cluster_machines: Machines, location: Endpoint, name: str, endpoint: Endpoint
+) -> Any:
     """Return what makes the pool of a cluster for a restore; None, and a note, where one machine restores it."""
     from migrate.cluster.restore_tasks import open_pool_of  # noqa: PLC0415  see ``cli.common.cluster_options``
 
-    open_pool = open_pool_of(others, location, endpoint)
+    open_pool = open_pool_of(cluster_machines, location, endpoint)
     if open_pool is None:
         session.progress.note(f"{name} can only be restored by one machine: this one does it")
     return open_pool

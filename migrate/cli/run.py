@@ -133,19 +133,19 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     cluster = which_scheduler(executor, scheduler)
-    done: list[CommandStep] = []
+    finished_steps: list[CommandStep] = []
     for name, work in _steps(session, loaded, loaded.bundle, cluster):
         session.err.print(Rule(name, align="left"))
         step = CommandStep(name, work())
         session.progress.end()
-        done.append(step)
+        finished_steps.append(step)
         if step.answer is None:
             session.err.print("done before")
         elif not session.json:
             step.answer.draw(session.out)
         if step.stops:
             break
-    return Evacuated(loaded.name, tuple(done))
+    return Evacuated(loaded.name, tuple(finished_steps))
 
 
 def _steps(
@@ -155,10 +155,10 @@ def _steps(
     signers = load_keys(None, None, case)
     destination = case.transfer_to
     away = destination is not None and _sealed(destination) is SealState.COMPLETE
-    here = SealState.COMPLETE if away else _sealed(bundle)
-    if here is SealState.NOT:
+    sealed_state = SealState.COMPLETE if away else _sealed(bundle)
+    if sealed_state is SealState.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
-    yield "export", lambda: _export(session, case, bundle, here, signers=signers, cluster=cluster)
+    yield "export", lambda: _export(session, case, bundle, sealed_state, signers=signers, cluster=cluster)
     if destination is not None:
         yield (
             "transfer",
@@ -191,28 +191,28 @@ class SealState(Enum):
 
 
 def _sealed(location: Endpoint) -> SealState:
-    found = identity.read_sealed(open_location(location.url, secrets=location.reveal()))
-    if found is None:
+    seal = identity.read_sealed(open_location(location.url, secrets=location.reveal()))
+    if seal is None:
         return SealState.NOT
-    return SealState.COMPLETE if found.complete else SealState.INCOMPLETE
+    return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
 
 
 def _export(
     session: Session,
     case: Case,
     bundle: Endpoint,
-    here: SealState,
+    sealed_state: SealState,
     *,
     signers: Sequence[Signer],
     cluster: str | None,
 ) -> Answer | None:
     """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
-    if here is SealState.COMPLETE:
+    if sealed_state is SealState.COMPLETE:
         return None
     try:
         options = ExportOptions(seal_incomplete=True)
         return run_export(session, case.sources, bundle, case, options, signers=signers, scheduler=cluster)
     except SourceError as exc:
-        if here is SealState.NOT or _sealed(bundle) is SealState.NOT:
+        if sealed_state is SealState.NOT or _sealed(bundle) is SealState.NOT:
             raise
         return StillIncomplete(str(exc))

@@ -39,6 +39,6 @@ def seal_command(
     store = session.store(location)
     started = time.monotonic()
     workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
-    done = seal_unasked(store, workers=workers, progress=session.progress)
+    summary = seal_unasked(store, workers=workers, progress=session.progress)
     signed = sealed_by(store, signers, custody_of(loaded).timestamp)
-    return Exported(done, time.monotonic() - started, signed)
+    return Exported(summary, time.monotonic() - started, signed)

@@ -64,62 +64,67 @@ class Status:
 
 def _draw_deadline(console: Console, until: datetime) -> None:
     left = (until - datetime.now(UTC)).total_seconds()
-    words = (
+    deadline_text = (
         (f"{duration_words(left)} left", "") if left > 0 else (f"{duration_words(-left)} over", "bold red")
     )
-    console.print(Text.assemble(f"deadline {moment_words(until)}: ", words))
+    console.print(Text.assemble(f"deadline {moment_words(until)}: ", deadline_text))
 
 
-def _draw_transfer(console: Console, found: TransferStatus) -> None:
-    total = found.bytes_done + found.bytes_left
-    share = f"{found.bytes_done / total:.0%}" if total else "-"
+def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
+    total = transfer_status.bytes_done + transfer_status.bytes_left
+    share = f"{transfer_status.bytes_done / total:.0%}" if total else "-"
     state = (
-        f"running: {found.holder}"
-        if found.holder
+        f"running: {transfer_status.holder}"
+        if transfer_status.holder
         else "nobody is at work; run the same transfer again to go on"
     )
-    console.print(f"  transfer of {found.id} from {found.origin}")
+    console.print(f"  transfer of {transfer_status.id} from {transfer_status.origin}")
     console.print(
-        f"  {share}: {count_words(found.files_done)} files, {bytes_words(found.bytes_done)} done;"
-        f" {count_words(found.files_left)} files, {bytes_words(found.bytes_left)} left",
+        f"  {share}: {count_words(transfer_status.files_done)} files, {bytes_words(transfer_status.bytes_done)} done;"
+        f" {count_words(transfer_status.files_left)} files, {bytes_words(transfer_status.bytes_left)} left",
     )
     console.print(f"  {state}")
 
 
-def _draw_export(console: Console, found: ExportStatus) -> None:
-    words = {
+def _draw_export(console: Console, export_status: ExportStatus) -> None:
+    state_texts = {
         "empty": "nothing is there yet",
         "exporting": "an export is running",
         "stopped": "an export was stopped; run the same export again to go on",
         "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
         "complete": "a sealed bundle, complete",
     }
-    console.print(f"  {words[found.state]}" + (f" ({found.bundle_id})" if found.bundle_id else ""))
-    if found.holder and found.state == "exporting":
+    console.print(
+        f"  {state_texts[export_status.state]}"
+        + (f" ({export_status.bundle_id})" if export_status.bundle_id else "")
+    )
+    if export_status.holder and export_status.state == "exporting":
         age = (
-            f", last sign of life {duration_words(found.heartbeat_seconds)} ago"
-            if found.heartbeat_seconds
+            f", last sign of life {duration_words(export_status.heartbeat_seconds)} ago"
+            if export_status.heartbeat_seconds
             else ""
         )
-        console.print(f"  {found.holder}{age}")
-    for source in found.sources:
+        console.print(f"  {export_status.holder}{age}")
+    for source in export_status.sources:
         _draw_source(console, source)
 
 
 def _draw_source(console: Console, source: SourceStatus) -> None:
     about = "" if source.exact else "~"
-    done = f"{about}{count_words(source.done.items)} items, {about}{bytes_words(source.done.size_bytes)}"
+    progress_text = (
+        f"{about}{count_words(source.done.items)} items, {about}{bytes_words(source.done.size_bytes)}"
+    )
     planned = ""
     if source.planned and not source.finished:
-        more = "" if source.whole else "at least "
+        qualifier = "" if source.whole else "at least "
         items = f"{count_words(source.planned.items)} items, " if source.planned.items else ""
-        planned = f" of {more}{items}{bytes_words(source.planned.size_bytes)}"
+        planned = f" of {qualifier}{items}{bytes_words(source.planned.size_bytes)}"
     rate = f"; {bytes_words(source.bytes_rate)}/s" if source.bytes_rate and not source.finished else ""
-    console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"))
+    console.print(Text.assemble("  ", (source.name, "bold"), f"  {progress_text}{planned}{rate}"))
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
-    if (others := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
-        console.print(f"    and {count_words(others)} more")
+    if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
+        console.print(f"    and {count_words(gaps_not_shown)} more")
 
 
 @verb(
@@ -141,8 +146,8 @@ def status_command(
     """
     loaded = load_case(case)
     locations = _locations(words or [], loaded)
-    found = [_look(endpoint, alone=len(locations) == 1) for endpoint in locations]
-    return Status(found, loaded.deadline if loaded else None)
+    statuses = [_look(endpoint, alone=len(locations) == 1) for endpoint in locations]
+    return Status(statuses, loaded.deadline if loaded else None)
 
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:

@@ -54,34 +54,34 @@ class Synced:
 
     def draw(self, console: Console) -> None:
         """Say what was copied, what was not, and what is proven."""
-        done = self.outcome
-        if done.planned is not None:
-            _draw_plan(console, done)
+        outcome = self.outcome
+        if outcome.planned is not None:
+            _draw_plan(console, outcome)
             return
         console.print(
-            f"{count_words(done.copied)} {done.noun} copied ({bytes_words(done.copied_bytes)}"
-            f" in {duration_words(self.seconds)}); {count_words(done.same + done.adopted)} were there already",
+            f"{count_words(outcome.copied)} {outcome.noun} copied ({bytes_words(outcome.copied_bytes)}"
+            f" in {duration_words(self.seconds)}); {count_words(outcome.same + outcome.adopted)} were there already",
         )
-        if done.amended:
+        if outcome.amended:
             console.print(
-                f"{count_words(done.amended)} were there with other tags, locks or ACL, which were changed"
+                f"{count_words(outcome.amended)} were there with other tags, locks or ACL, which were changed"
             )
-        if done.excluded:
-            console.print(f"{count_words(done.excluded)} were not wanted, or deleted meanwhile")
-        for gap in done.gaps[:_SHOWN]:
+        if outcome.excluded:
+            console.print(f"{count_words(outcome.excluded)} were not wanted, or deleted meanwhile")
+        for gap in outcome.gaps[:_SHOWN]:
             console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}", style="yellow"))
-        if len(done.gaps) > _SHOWN:
-            console.print(f"  and {len(done.gaps) - _SHOWN:,} more (gaps.parquet has all)")
-        for line in [*done.damaged[:_SHOWN], *done.reasons]:
+        if len(outcome.gaps) > _SHOWN:
+            console.print(f"  and {len(outcome.gaps) - _SHOWN:,} more (gaps.parquet has all)")
+        for line in [*outcome.damaged[:_SHOWN], *outcome.reasons]:
             console.print(Text(f"  ! {line}", style="bold red"))
-        _draw_settings(console, done)
-        _draw_removed(console, done)
-        console.print(Text(f"The report and the record: {done.record}", style="dim"))
-        _draw_verdict(console, done)
+        _draw_settings(console, outcome)
+        _draw_removed(console, outcome)
+        console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
+        _draw_verdict(console, outcome)
 
 
-def _draw_plan(console: Console, done: SyncOutcome) -> None:
-    said = {
+def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
+    headings = {
         "stuck": "cannot come to their location at the destination",
         "copy": "would be copied",
         "look": "are at the destination already and would be looked at",
@@ -90,47 +90,51 @@ def _draw_plan(console: Console, done: SyncOutcome) -> None:
         "settings": "settings of the bucket would be written or removed",
     }
     console.print(
-        f"{count_words(done.listed)} {done.noun} at the source, {count_words(done.same)} the same already"
+        f"{count_words(outcome.listed)} {outcome.noun} at the source, {count_words(outcome.same)} the same already"
     )
-    for kind, words in said.items():
-        found = (done.planned or {})[kind]
-        if found["count"]:
-            console.print(f"{count_words(found['count'])} {words}:")
-            for key in found["first"]:
+    for kind, heading in headings.items():
+        planned_group = (outcome.planned or {})[kind]
+        if planned_group["count"]:
+            console.print(f"{count_words(planned_group['count'])} {heading}:")
+            for key in planned_group["first"]:
                 console.print(Text(f"  {key}"))
     console.print("Nothing was touched.")
 
 
-def _draw_settings(console: Console, done: SyncOutcome) -> None:
-    for said in (WRITTEN, REMOVED):
-        if names := sorted(name for name, what in done.settings.items() if what == said):
-            console.print(f"Settings of the bucket {said}: {', '.join(names)}")
-    for name, what in sorted(done.settings.items()):
-        if what not in {WRITTEN, REMOVED}:
-            console.print(Text(f"  the bucket's {name}: {what}", style="yellow"))
+def _draw_settings(console: Console, outcome: SyncOutcome) -> None:
+    for change in (WRITTEN, REMOVED):
+        if names := sorted(name for name, result in outcome.settings.items() if result == change):
+            console.print(f"Settings of the bucket {change}: {', '.join(names)}")
+    for name, result in sorted(outcome.settings.items()):
+        if result not in {WRITTEN, REMOVED}:
+            console.print(Text(f"  the bucket's {name}: {result}", style="yellow"))
 
 
-def _draw_removed(console: Console, done: SyncOutcome) -> None:
-    for one in done.removed[:_SHOWN]:
-        console.print(Text(f"  removed at the destination: {one.key} ({bytes_words(one.size_bytes)})"))
-    if done.deleted > _SHOWN:
-        console.print(f"  and {done.deleted - _SHOWN:,} more (deleted/ has all)")
-    left = done.extra - done.deleted
+def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
+    for removed_object in outcome.removed[:_SHOWN]:
+        console.print(
+            Text(
+                f"  removed at the destination: {removed_object.key} ({bytes_words(removed_object.size_bytes)})"
+            )
+        )
+    if outcome.deleted > _SHOWN:
+        console.print(f"  and {outcome.deleted - _SHOWN:,} more (deleted/ has all)")
+    left = outcome.extra - outcome.deleted
     if left > 0:
-        console.print(f"{count_words(left)} {done.noun} are only at the destination, and stay there:")
-        for key in done.extras[:5]:
+        console.print(f"{count_words(left)} {outcome.noun} are only at the destination, and stay there:")
+        for key in outcome.extras[:5]:
             console.print(Text(f"  {key}", style="dim"))
 
 
-def _draw_verdict(console: Console, done: SyncOutcome) -> None:
-    if done.proof is not None:
+def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:
+    if outcome.proof is not None:
         console.print(
-            f"Equal at {done.proof.moment}: {count_words(done.proof.objects)} {done.noun},"
-            f" {bytes_words(done.proof.size_bytes)}, on both sides"
+            f"Equal at {outcome.proof.moment}: {count_words(outcome.proof.objects)} {outcome.noun},"
+            f" {bytes_words(outcome.proof.size_bytes)}, on both sides"
         )
-    elif done.unproven:
-        console.print(Text(f"NOT PROVEN: {done.unproven}", style="bold red"))
-    elif not done.complete:
+    elif outcome.unproven:
+        console.print(Text(f"NOT PROVEN: {outcome.unproven}", style="bold red"))
+    elif not outcome.complete:
         console.print(
             "→ once the reasons above are gone, run the same command again; what is done stays done"
         )
@@ -266,16 +270,16 @@ def run_sync(
     if outcome.proof is not None:
         for signer in signers:
             sign_file(store, PROOF, signer)
-    if record is None and (why := clear_versions(sides)):
-        session.progress.note(why)
+    if record is None and (failure := clear_versions(sides)):
+        session.progress.note(failure)
     return Synced(outcome, time.monotonic() - started)
 
 
 def _ends(words: Sequence[str], case: Case | None) -> list[tuple[str, Endpoint]]:
-    found = [pair for word in words for pair in known_secrets(parse_pairs([word]), case).items()]
-    if len(found) != 2:
+    pairs = [pair for word in words for pair in known_secrets(parse_pairs([word]), case).items()]
+    if len(pairs) != 2:
         raise UsageError(
-            f"two buckets are wanted, {len(found)} given",
+            f"two buckets are wanted, {len(pairs)} given",
             next_step="moveout sync old=s3://BUCKET?profile=OLD new=s3://BUCKET?profile=NEW",
         )
-    return found
+    return pairs

@@ -48,21 +48,23 @@ class Transferred:
 
     def draw(self, console: Console) -> None:
         """Say what moved and what was there already."""
-        done = self.outcome
+        outcome = self.outcome
         rate = (
-            f", {bytes_words(done.bytes_moved / done.seconds)}/s" if done.bytes_moved and done.seconds else ""
+            f", {bytes_words(outcome.bytes_moved / outcome.seconds)}/s"
+            if outcome.bytes_moved and outcome.seconds
+            else ""
         )
         console.print(
-            f"{count_words(done.files_moved)} files moved"
-            f" ({bytes_words(done.bytes_moved)} in {duration_words(done.seconds)}{rate})",
+            f"{count_words(outcome.files_moved)} files moved"
+            f" ({bytes_words(outcome.bytes_moved)} in {duration_words(outcome.seconds)}{rate})",
         )
-        if done.files_skipped or done.bytes_skipped:
+        if outcome.files_skipped or outcome.bytes_skipped:
             console.print(
-                f"{count_words(done.files_skipped)} files lay there already;"
-                f" {bytes_words(done.bytes_skipped)} were not sent again",
+                f"{count_words(outcome.files_skipped)} files lay there already;"
+                f" {bytes_words(outcome.bytes_skipped)} were not sent again",
             )
-        if done.findings:
-            draw_findings(console, done.findings)
+        if outcome.findings:
+            draw_findings(console, outcome.findings)
             console.print("→ repair these files at the origin, then run the same command again")
         else:
             console.print(f"The bundle lies whole at {self.destination}; every file was hashed on the way")
@@ -82,8 +84,10 @@ def run_transfer(
     of the
     ``scheduler`` together.
     """
-    with machines(session, scheduler, case.bwlimit if case else None) as others:
-        return _run_transfer(session, origin, destination, case, others, recheck=recheck, signers=signers)
+    with machines(session, scheduler, case.bwlimit if case else None) as cluster_machines:
+        return _run_transfer(
+            session, origin, destination, case, cluster_machines, recheck=recheck, signers=signers
+        )
 
 
 def _run_transfer(
@@ -91,12 +95,14 @@ def _run_transfer(
     origin: Endpoint,
     destination: Endpoint,
     case: Case | None,
-    others: Machines | None,
+    cluster_machines: Machines | None,
     *,
     recheck: bool,
     signers: Sequence[Signer],
 ) -> Transferred:
-    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
+    throttle = (
+        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
+    )
     cancellation = session.cancellation.child()
     source = open_location(
         origin.url, secrets=origin.reveal(), note=session.progress.note, cancellation=cancellation
@@ -110,11 +116,11 @@ def _run_transfer(
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     open_pool: OpenPool | None = None
-    if others is not None:
+    if cluster_machines is not None:
         from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cli.cluster``
 
-        each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
-        open_pool = TransferCluster(others, origin, destination, each).open_pool
+        parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
+        open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool
     outcome = transfer(
         source,
         destination_store,

@@ -59,12 +59,12 @@ class Compared:
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings, with the rows that differ, and the digests of all tables."""
-        found = [finding.as_json() for finding in self.findings]
+        findings = [finding.as_json() for finding in self.findings]
         tables = [asdict(table) for table in self.tables]
         return {
             "source": self.source,
             "url": self.url,
-            "findings": found,
+            "findings": findings,
             "left_out": [*self.left_out],
             "tables": tables,
         }
@@ -110,28 +110,36 @@ class Verified:
         """6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled anew, a
         table that could not be compared), or where something was left out.
         """
-        compared = [finding for one in self.compared for finding in one.findings]
-        if self.outcome.findings or self.signed.findings or not all(one.incomplete for one in compared):
+        compared = [finding for comparison in self.compared for finding in comparison.findings]
+        if (
+            self.outcome.findings
+            or self.signed.findings
+            or not all(finding.incomplete for finding in compared)
+        ):
             return DamageError.exit_code
-        left_out = compared or any(one.left_out for one in self.compared)
+        left_out = compared or any(comparison.left_out for comparison in self.compared)
         return IncompleteError.exit_code if left_out else OK
 
     def summary(self) -> dict[str, Any]:
         """Return what the custody log says of it."""
-        found = [
+        findings = [
             *self.outcome.findings,
             *self.signed.findings,
-            *(f for one in self.compared for f in one.findings),
+            *(f for comparison in self.compared for f in comparison.findings),
         ]
-        said: dict[str, Any] = {
+        details: dict[str, Any] = {
             "level": self.level.value,
             "files": self.outcome.files,
-            "findings": len(found),
+            "findings": len(findings),
         }
-        said |= {"first": str(found[0])} if found else {}
-        left_out = sum(len(one.left_out) for one in self.compared)
-        said |= {"left_out": left_out} if left_out else {}
-        return said | ({"against": {one.source: one.url for one in self.compared}} if self.compared else {})
+        details |= {"first": str(findings[0])} if findings else {}
+        left_out = sum(len(comparison.left_out) for comparison in self.compared)
+        details |= {"left_out": left_out} if left_out else {}
+        return details | (
+            {"against": {comparison.source: comparison.url for comparison in self.compared}}
+            if self.compared
+            else {}
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings."""
@@ -143,7 +151,7 @@ class Verified:
             "seconds": self.seconds,
             **asdict(self.outcome),
             "findings": [finding.as_json() for finding in self.outcome.findings],
-            "compared": [one.as_json() for one in self.compared],
+            "compared": [comparison.as_json() for comparison in self.compared],
             "signatures": self.signed.as_json(),
         }
 
@@ -162,8 +170,8 @@ class Verified:
                     "! It was sealed INCOMPLETE: moveout status names what it lacks", style="yellow"
                 )
         self.signed.draw(console)
-        for one in self.compared:
-            one.draw(console)
+        for comparison in self.compared:
+            comparison.draw(console)
         console.print(f"Checked in {duration_words(self.seconds)}")
 
 
@@ -218,10 +226,10 @@ def run_verify(
     sealed = None if outcome.findings else identity.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
-    done = Verified(store.location, level, outcome, compared, seconds, signed, now(), complete)
-    if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
-        session.progress.note(why)
-    return done
+    verified_bundle = Verified(store.location, level, outcome, compared, seconds, signed, now(), complete)
+    if (failure := record_if_allowed(store, keys, "verified", verified_bundle.summary())) is not None:
+        session.progress.note(failure)
+    return verified_bundle
 
 
 @verb(

@@ -67,5 +67,5 @@ def machines(session: Session, scheduler: str | None, bwlimit: str | None) -> It
         return
     from migrate.cluster.machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
 
-    with connected(scheduler, session.rates(bwlimit)) as found:
-        yield found
+    with connected(scheduler, session.rates(bwlimit)) as cluster_machines:
+        yield cluster_machines

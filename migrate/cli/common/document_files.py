@@ -22,8 +22,10 @@ def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
     """Read a document and the signatures beside it. Raises ``UsageError``, ``DamageError``."""
     try:
         document = documents.parse(path.read_bytes(), path.name)
-        beside = sorted(path.parent.glob(f"{path.name}.*.sig"))
-        return document, {one.name: one.read_bytes() for one in beside}
+        signature_files = sorted(path.parent.glob(f"{path.name}.*.sig"))
+        return document, {
+            signature_file.name: signature_file.read_bytes() for signature_file in signature_files
+        }
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
 
@@ -47,11 +49,11 @@ def write_files(directory: Path, document: Document, signatures: Mapping[str, by
     """Write a document and signatures into a directory; return the files' names."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        made = {document.key: document.data, **signatures}
-        for key, data in made.items():
+        files = {document.key: document.data, **signatures}
+        for key, data in files.items():
             (directory / key.rpartition("/")[2]).write_bytes(data)
     except OSError as exc:
         raise MoveoutError(
             f"{directory} cannot be written: {exc.strerror}", next_step="name another: --to DIR"
         ) from exc
-    return [str(directory / key.rpartition("/")[2]) for key in made]
+    return [str(directory / key.rpartition("/")[2]) for key in files]

@@ -32,25 +32,25 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def _row(row: RowDifference) -> str:
-    where = f"  ({row.part})" if row.part else ""
+    suffix = f"  ({row.part})" if row.part else ""
     if row.side == "changed":
         both = [
             f"{name}: {_value(old)} → {_value(new)}"
             for (name, old), (_, new) in zip(row.expected, row.found, strict=True)
         ]
-        return f"{row.side}: {_pairs(row.key)}: {_few(both)}{where}"
+        return f"{row.side}: {_pairs(row.key)}: {_few(both)}{suffix}"
     values = row.expected or row.found
-    said = _pairs(row.key) if row.key else _few([f"{name}={_value(value)}" for name, value in values])
-    return f"{row.side}: {said}{where}"
+    values_text = _pairs(row.key) if row.key else _few([f"{name}={_value(value)}" for name, value in values])
+    return f"{row.side}: {values_text}{suffix}"
 
 
 def _pairs(values: Values) -> str:
     return ", ".join(f"{plain(name)}={_value(value)}" for name, value in values)
 
 
-def _few(words: Sequence[str]) -> str:
-    more = f", … ({len(words) - _VALUES} more)" if len(words) > _VALUES else ""
-    return plain(", ".join(words[:_VALUES])) + more
+def _few(texts: Sequence[str]) -> str:
+    remainder = f", … ({len(texts) - _VALUES} more)" if len(texts) > _VALUES else ""
+    return plain(", ".join(texts[:_VALUES])) + remainder
 
 
 def _value(value: str | None) -> str:

@@ -69,9 +69,9 @@ def write_links(
     store = session.store(location)
     s3_location = client.parse(location.url, secrets=location.reveal())
     listed = link_scripts.files_of(store)
-    made = presigned_urls.links(s3_location, [key for key, _, _ in listed], until - datetime.now(UTC))
+    links = presigned_urls.links(s3_location, [key for key, _, _ in listed], until - datetime.now(UTC))
     offered = [
-        Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, made, strict=True)
+        Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, links, strict=True)
     ]
     paths = (file, file.with_suffix(".aria2"), file.with_suffix(".html"))
     offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, link_scripts.CHECK)

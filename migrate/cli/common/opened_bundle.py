@@ -23,9 +23,9 @@ Source = Annotated[
 def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:
     """Return the bundle and the words after its location; with a case file the location is the case's."""
     loaded = load_case(case)
-    kept = (loaded.transfer_to or loaded.bundle) if loaded else None
-    rest = list(words)
-    location = kept or (Endpoint(rest.pop(0)) if rest else None)
+    from_case = (loaded.transfer_to or loaded.bundle) if loaded else None
+    arguments = list(words)
+    location = from_case or (Endpoint(arguments.pop(0)) if arguments else None)
     if location is None:
         raise UsageError(
             "no location is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
@@ -38,7 +38,7 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
         note=session.progress.note,
         cancellation=session.cancellation,
     )
-    return BundleReader(store), rest
+    return BundleReader(store), arguments
 
 
 def source_name(reader: BundleReader, name: str | None) -> str:

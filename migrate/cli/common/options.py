@@ -102,18 +102,18 @@ def sort_words(words: Sequence[str]) -> Words:
     return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
 
 
-def one_location(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
+def one_location(words: Words, fallback: Endpoint | None, noun: str) -> Endpoint:
     """Return the one location that is meant: the word, else the case's. Raises ``UsageError``."""
     if len(words.locations) > 1:
         raise UsageError(
-            f"one {what} is wanted, {len(words.locations)} are given: {', '.join(map(redact, words.locations))}",
+            f"one {noun} is wanted, {len(words.locations)} are given: {', '.join(map(redact, words.locations))}",
             next_step="moveout COMMAND --help says what it takes",
         )
     if words.locations:
         return Endpoint(words.locations[0])
     if fallback is None:
         raise UsageError(
-            f"no {what} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+            f"no {noun} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
         )
     return fallback
 
@@ -124,24 +124,24 @@ def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
     its bundle where it has no destination.
     """
     listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
-    found = one_location(sort_words(words or []), listed[0] if listed else None, "location")
-    return next((location for location in listed if location.url == found.url), found)
+    location_given = one_location(sort_words(words or []), listed[0] if listed else None, "location")
+    return next((location for location in listed if location.url == location_given.url), location_given)
 
 
 def with_inventories(endpoints: Mapping[str, Endpoint], words: Sequence[str]) -> dict[str, Endpoint]:
     """Give sources the reports that ``--inventory`` names. Raises ``UsageError``."""
-    found = dict(endpoints)
+    endpoints_by_name = dict(endpoints)
     for word in words:
         name, equals, url = word.partition("=")
-        if not equals or name not in found:
-            if len(found) != 1:
+        if not equals or name not in endpoints_by_name:
+            if len(endpoints_by_name) != 1:
                 raise UsageError(
                     f"--inventory {redact(word)!r} does not say of which source it is",
                     next_step="write NAME=MANIFEST",
                 )
-            name, url = next(iter(found)), word
-        found[name] = replace(found[name], inventory=url)
-    return found
+            name, url = next(iter(endpoints_by_name)), word
+        endpoints_by_name[name] = replace(endpoints_by_name[name], inventory=url)
+    return endpoints_by_name
 
 
 def moment_to_come(text: str) -> datetime:

@@ -58,10 +58,10 @@ class Meter:
         self._moves: deque[tuple[float, int, int]] = deque()
         """When something was first seen to have moved, and how far everything was by then."""
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
         """Start a stage with its totals."""
         with self._lock:
-            self._stage = Stage(what, self._clock(), items, size_bytes)
+            self._stage = Stage(stage_name, self._clock(), items, size_bytes)
             self._moves.clear()
             self._moves.append((self._stage.started, 0, 0))
 
@@ -91,8 +91,8 @@ class Meter:
         with self._lock:
             if self._stage is None:
                 return ""
-            seen = self._seen(self._stage)
-            return _line(seen, *self._rates(seen), self._clock(), width)
+            progress_seen = self._seen(self._stage)
+            return _line(progress_seen, *self._rates(progress_seen), self._clock(), width)
 
     def _seen(self, stage: Stage) -> Stage:
         """Return the stage with what has left for the location but is not answered yet: where parts take minutes, it is
@@ -119,7 +119,7 @@ def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float, width:
     fraction = stage.fraction
     items, size_bytes = stage.items + stage.skipped_items, stage.size_bytes + stage.skipped_bytes
     left = _left_seconds(stage, items_rate, bytes_rate)
-    words = {
+    fields = {
         "share": f"{fraction:4.0%}" if fraction is not None else "",
         "items": _of(count_words, items, stage.total_items),
         "bytes": _of(bytes_words, size_bytes, stage.total_bytes),
@@ -128,8 +128,8 @@ def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float, width:
         "left": f"{duration_words(left)} left" if left is not None else duration_words(now - stage.started),
     }
     for dropped in ("", *_DISPENSABLE):
-        words.pop(dropped, None)
-        line = f"{stage.what}  " + "  ".join(word for word in words.values() if word)
+        fields.pop(dropped, None)
+        line = f"{stage.what}  " + "  ".join(word for word in fields.values() if word)
         if width is None or len(line) <= width:
             break
     return line
@@ -139,10 +139,10 @@ _DISPENSABLE = ("items rate", "items", "bytes rate", "bytes")
 """What a narrow terminal is not told, the first of them first: how long it will still take is told on any."""
 
 
-def _of(say: Callable[[int], str], done: int, total: int) -> str:
-    if not done and not total:
+def _of(say: Callable[[int], str], done_count: int, total: int) -> str:
+    if not done_count and not total:
         return ""
-    return say(done) + (f" of {say(total)}" if total else "")
+    return say(done_count) + (f" of {say(total)}" if total else "")
 
 
 def _left_seconds(stage: Stage, items_rate: float, bytes_rate: float) -> float | None:
@@ -161,10 +161,10 @@ class LiveProgress(Meter):
         self._console = console
         self._live: Live | None = None
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
         """Start drawing."""
         self.end()
-        super().begin(what, items=items, size_bytes=size_bytes)
+        super().begin(stage_name, items=items, size_bytes=size_bytes)
         self._live = Live(
             get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True
         )
@@ -195,10 +195,10 @@ class LineProgress(Meter):
         self._console = console
         self._stop: threading.Event | None = None
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
         """Start the clock."""
         self.end()
-        super().begin(what, items=items, size_bytes=size_bytes)
+        super().begin(stage_name, items=items, size_bytes=size_bytes)
         self._stop = threading.Event()
         threading.Thread(target=self._tick, args=(self._stop,), daemon=True, name="progress").start()
 

@@ -158,10 +158,10 @@ def verb(
             workers: int | None = None,
             bwlimit: str | None = None,
             no_input: bool = False,
-            **own: Any,
+            **options: Any,
         ) -> None:
             session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
-            raise typer.Exit(_run(session, lambda: function(session, **_grouped(hints, own))))
+            raise typer.Exit(_run(session, lambda: function(session, **_grouped(hints, options))))
 
         _add_options(command, function, common)
         epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
@@ -175,8 +175,10 @@ def _add_options(
     command: Callable[..., None], function: Callable[..., Answer], common: Sequence[tuple[str, Any, Any]]
 ) -> None:
     hints = _own_hints(function)
-    own = list(inspect.signature(function).parameters.values())[1:]
-    parameters = [each for p in own for each in _options_of(p.name, hints[p.name], p.default)]
+    parameters_of_verb = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [
+        option for p in parameters_of_verb for option in _options_of(p.name, hints[p.name], p.default)
+    ]
     parameters += [
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, a, d in common
     ]
@@ -196,8 +198,8 @@ def _options_of(name: str, hint: Any, default: Any) -> Iterator[inspect.Paramete
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
         return
     hints = get_type_hints(hint, include_extras=True)
-    for each in fields(hint):
-        yield from _options_of(each.name, hints[each.name], each.default)
+    for option_field in fields(hint):
+        yield from _options_of(option_field.name, hints[option_field.name], option_field.default)
 
 
 def _grouped(hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,8 +273,12 @@ def _terminable(cancellation: CancellationToken) -> Iterator[None]:
         raise KeyboardInterrupt
 
     # A shell may have said that a job in the background ignores Ctrl-C, and nohup that it outlives its terminal.
-    taken = [one for one in _STOPS if one is signal.SIGTERM or signal.getsignal(one) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in taken}
+    handled_signals = [
+        signal_number
+        for signal_number in _STOPS
+        if signal_number is signal.SIGTERM or signal.getsignal(signal_number) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop) for number in handled_signals}
     try:
         yield
     finally:

@@ -41,10 +41,10 @@ class Signed:
         """Return signers, timestamps and findings."""
         signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
         stamped = [
-            {"file": key, "at": one.moment, "by": one.authority, "chain": one.chain}
-            for key, one in self.stamps
+            {"file": key, "at": stamp.moment, "by": stamp.authority, "chain": stamp.chain}
+            for key, stamp in self.stamps
         ]
-        findings = [one.as_json() for one in self.findings]
+        findings = [finding.as_json() for finding in self.findings]
         return {"signers": signers, "timestamps": stamped, "findings": findings}
 
     def draw(self, console: Console) -> None:
@@ -53,9 +53,9 @@ class Signed:
             console.print(
                 f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
             )
-        for key, one in self.stamps:
-            said = f"There at {moment_words(one.moment)}, says {one.authority}"
-            console.print(Text(f"{said}; {_CHAINS[one.chain]} ({key})"))
+        for key, stamp in self.stamps:
+            sentence = f"There at {moment_words(stamp.moment)}, says {stamp.authority}"
+            console.print(Text(f"{sentence}; {_CHAINS[stamp.chain]} ({key})"))
         if self.findings:
             console.print("Its signatures are not in order")
             draw_findings(console, self.findings)
@@ -69,12 +69,12 @@ def check_signed(
     must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
-    found: Signatures = signatures(store)
-    signers = found.of(layout.TAG_MANIFEST)
+    checked: Signatures = signatures(store)
+    signers = checked.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.names if trust else ()), *signers])
     stamps, wrong = timestamps.stamps(store, roots)
     findings = [
-        *found.findings,
+        *checked.findings,
         *wrong,
         *bundle_tree.check(store, list(known), deep=deep),
         *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),

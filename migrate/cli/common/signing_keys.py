@@ -65,9 +65,9 @@ def custody_of(case: Case | None) -> Custody:
 
 def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
     """Return the keys that are named: on the command line, by MOVEOUT_KEY, or in the case; none where none is."""
-    said = custody_of(case)
-    chosen = list(paths or ([said.key] if said.key else []))
-    secret = _passphrase(passphrase, said)
+    custody = custody_of(case)
+    chosen = list(paths or ([custody.key] if custody.key else []))
+    secret = _passphrase(passphrase, custody)
     return [_signer(path.expanduser(), secret) for path in chosen]
 
 
@@ -79,13 +79,13 @@ def _signer(path: Path, secret: Secret | None) -> Signer:
 
 def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
     """Like ``load_keys``, and raise ``UsageError`` where no key is named."""
-    found = load_keys(paths, passphrase, case)
-    if not found:
+    signers = load_keys(paths, passphrase, case)
+    if not signers:
         raise UsageError(
             "no key is named to sign with",
             next_step="add --key FILE, MOVEOUT_KEY or [custody] key in the case file; `moveout keys init` makes one",
         )
-    return found
+    return signers
 
 
 def load_trust(path: Path | None, case: Case | None) -> Trust | None:
@@ -104,6 +104,6 @@ def reference(text: str | None) -> Secret | None:
     return Secret(text) if text is not None else None
 
 
-def _passphrase(option: str | None, said: Custody) -> Secret | None:
-    found = reference(option) or said.passphrase
-    return found or (Secret(f"env:{PASSPHRASE}") if PASSPHRASE in os.environ else None)
+def _passphrase(option: str | None, custody: Custody) -> Secret | None:
+    chosen = reference(option) or custody.passphrase
+    return chosen or (Secret(f"env:{PASSPHRASE}") if PASSPHRASE in os.environ else None)

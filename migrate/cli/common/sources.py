@@ -23,7 +23,7 @@ from migrate.runtime.cancellation import CancellationToken
 
 def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
     """Parse ``NAME=URL`` words. Raises ``UsageError`` naming the word."""
-    found: dict[str, Endpoint] = {}
+    endpoints: dict[str, Endpoint] = {}
     for word in words:
         name, equals, url = word.partition("=")
         if not equals or not url:
@@ -32,10 +32,10 @@ def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
                 next_step="for example: app=postgresql://me@host/db media=s3://media",
             )
         check_name(name)
-        if name in found:
+        if name in endpoints:
             raise UsageError(f"the source {name!r} is named twice")
-        found[name] = Endpoint(url)
-    return found
+        endpoints[name] = Endpoint(url)
+    return endpoints
 
 
 def check_name(name: str) -> None:

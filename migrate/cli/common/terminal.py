@@ -11,7 +11,10 @@ from rich.segment import Segment
 
 def plain(text: str) -> str:
     """Return text on one line, with everything escaped that a terminal might obey."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -23,7 +26,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 class _Harmless(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(one) for one in renderables]
+        return [_Escaped(renderable) for renderable in renderables]
 
 
 class _Escaped:

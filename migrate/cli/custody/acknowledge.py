@@ -77,7 +77,7 @@ def acknowledge_command(
     The same command again changes nothing.
     """
     loaded = load_case(case)
-    mine = need_keys(key, passphrase, loaded)[0]
+    signer = need_keys(key, passphrase, loaded)[0]
     endpoint = known_location([location], loaded)
     store = session.store(endpoint)
     document, signatures = read_files(file)
@@ -89,6 +89,6 @@ def acknowledge_command(
                 f"the receipt is signed by nobody in {trust.source}",
                 next_step="ask the customer for the key, and add it",
             )
-    who = receipt.acknowledge(store, document, signatures, mine)
-    files = write_files(to or file.parent, document, dict([documents.signature_of(document, mine)]))
-    return Acknowledged(document, [one.fingerprint for one in who], files)
+    senders = receipt.acknowledge(store, document, signatures, signer)
+    files = write_files(to or file.parent, document, dict([documents.signature_of(document, signer)]))
+    return Acknowledged(document, [sender.fingerprint for sender in senders], files)

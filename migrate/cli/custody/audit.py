@@ -79,7 +79,7 @@ def audit_command(
     signer = need_keys(key, passphrase, loaded)[0]
     location = known_location(words, loaded)
     store = session.store(location, loaded.bwlimit if loaded else None)
-    done = sampling_audit.audit(
+    audited = sampling_audit.audit(
         store,
         Question(confidence, loss),
         signer,
@@ -88,14 +88,14 @@ def audit_command(
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
     )
-    return Result(store.location, done)
+    return Result(store.location, audited)
 
 
 def _parsed(text: str) -> bytes:
     try:
-        found = bytes.fromhex(text)
+        data = bytes.fromhex(text)
     except ValueError:
-        found = b""
-    if len(found) != _SEED_BYTES:
+        data = b""
+    if len(data) != _SEED_BYTES:
         raise UsageError("a seed is 64 hex digits", next_step="an audit's document has it")
-    return found
+    return data

@@ -41,16 +41,18 @@ class CheckedProof:
 
     def as_json(self) -> dict[str, Any]:
         """Return what is proved."""
-        found = self.checkpoint
+        checkpoint_ = self.checkpoint
         return {
             "file": self.file,
             "holds": not self.why,
             "why": self.why,
             "item": self.item,
-            "bundle": found.bundle if found else None,
-            "root": found.root if found else None,
+            "bundle": checkpoint_.bundle if checkpoint_ else None,
+            "root": checkpoint_.root if checkpoint_ else None,
             "signed_by": list(self.signers.values()),
-            "verifiers": [checkpoint.verifier(found.bundle, one) for one in self.signers] if found else [],
+            "verifiers": [checkpoint.verifier(checkpoint_.bundle, signer) for signer in self.signers]
+            if checkpoint_
+            else [],
         }
 
     def draw(self, console: Console) -> None:
@@ -58,9 +60,11 @@ class CheckedProof:
         if self.why or self.item is None or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return
-        who = ", ".join(self.signers.values())
+        signer_names = ", ".join(self.signers.values())
         console.print(
-            Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}")
+            Text(
+                f"{signer_names} signed that the bundle {self.checkpoint.bundle} holds {describe(self.item)}"
+            )
         )
 
 
@@ -84,17 +88,17 @@ def check_proof_command(
         )
     try:
         with file.open("rb") as data:
-            found = inclusion_proof.decode(data.read(inclusion_proof.MAX_BYTES + 1))
-            item = found.item
+            proof = inclusion_proof.decode(data.read(inclusion_proof.MAX_BYTES + 1))
+            item = proof.item
     except OSError as exc:
         raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         return CheckedProof(str(file), f"it cannot be read: {exc}", None, None, {})
-    who = _signed_by(found.checkpoint, trust)
-    why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
-    why = why if found.holds else "the item is not in the tree whose root was signed"
-    return CheckedProof(str(file), why, item, found.checkpoint, who)
+    signed_by = _signed_by(proof.checkpoint, trust)
+    failure = "" if signed_by else f"its checkpoint is signed by nobody in {trust.source}"
+    failure = failure if proof.holds else "the item is not in the tree whose root was signed"
+    return CheckedProof(str(file), failure, item, proof.checkpoint, signed_by)
 
 
-def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
-    return {public: trust.names[public] for public in found.signers(trust.names)}
+def _signed_by(signed_checkpoint: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
+    return {public: trust.names[public] for public in signed_checkpoint.signers(trust.names)}

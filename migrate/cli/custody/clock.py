@@ -50,7 +50,7 @@ class Judged:
     @property
     def exit_code(self) -> int:
         """9 where something is breached."""
-        late = any(one.state == "breached" for _, verdicts in self.sets for one in verdicts)
+        late = any(verdict.state == "breached" for _, verdicts in self.sets for verdict in verdicts)
         return DeadlineError.exit_code if late else OK
 
     def as_json(self) -> dict[str, Any]:
@@ -64,15 +64,15 @@ class Judged:
                     "set": rules.id,
                     "source": rules.source,
                     "checked": rules.checked,
-                    "article": one.rule.article,
-                    "says": one.rule.says,
-                    "state": one.state,
-                    "due": one.due,
-                    "why": one.why,
-                    "entries": list(one.entries),
+                    "article": verdict.rule.article,
+                    "says": verdict.rule.says,
+                    "state": verdict.state,
+                    "due": verdict.due,
+                    "why": verdict.why,
+                    "entries": list(verdict.entries),
                 }
                 for rules, verdicts in self.sets
-                for one in verdicts
+                for verdict in verdicts
             ],
         }
 
@@ -81,13 +81,15 @@ class Judged:
         for rules, verdicts in self.sets:
             console.print(Text(rules.title, style="bold"))
             console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"))
-            for one in verdicts:
-                shown = f" (entry {', '.join(map(str, one.entries))})" if one.entries else ""
+            for verdict in verdicts:
+                shown = f" (entry {', '.join(map(str, verdict.entries))})" if verdict.entries else ""
                 head = Text.assemble(
-                    "  ", (f"{one.state:<9}", _STYLES[one.state]), f"{one.rule.article}: {one.why}{shown}"
+                    "  ",
+                    (f"{verdict.state:<9}", _STYLES[verdict.state]),
+                    f"{verdict.rule.article}: {verdict.why}{shown}",
                 )
                 console.print(head)
-                console.print(Text(f"            {one.rule.says}", style="dim"))
+                console.print(Text(f"            {verdict.rule.says}", style="dim"))
         for note in self.notes:
             console.print(Text(f"Note: {note}", style="yellow"))
         console.print(NO_ADVICE)
@@ -115,9 +117,9 @@ def clock_command(
     """
     loaded = load_case(case)
     location = known_location(words, loaded)
-    found = custody_log.read(session.store(location))
-    if found.findings:
-        first = found.findings[0]
+    log = custody_log.read(session.store(location))
+    if log.findings:
+        first = log.findings[0]
         raise DamageError(
             first.key,
             expected="a custody log in order",
@@ -126,4 +128,6 @@ def clock_command(
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
     sets = load_rules(rules)
-    return Judged(location.shown, [(one, clock.judge(one, found.entries, now)) for one in sets], found.notes)
+    return Judged(
+        location.shown, [(rule_set, clock.judge(rule_set, log.entries, now)) for rule_set in sets], log.notes
+    )

@@ -40,13 +40,15 @@ class Certified:
 
     def draw(self, console: Console) -> None:
         """Say what is gone, and what nobody can know."""
-        done = self.done
+        erased = self.done
         console.print(
-            f"Erased: {self.location}: {count_words(done.versions)} versions ({bytes_words(done.size_bytes)}),"
-            f" {count_words(done.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
+            f"Erased: {self.location}: {count_words(erased.versions)} versions ({bytes_words(erased.size_bytes)}),"
+            f" {count_words(erased.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
         )
-        console.print(f"The signed certificate is {done.document.key}; the custody log stays. Not verified:")
-        for line in done.document.value["not_verified"]:
+        console.print(
+            f"The signed certificate is {erased.document.key}; the custody log stays. Not verified:"
+        )
+        for line in erased.document.value["not_verified"]:
             console.print(Text(f"  - {line}"))
 
 
@@ -80,13 +82,15 @@ def erase_command(
     if not erase.is_begun(store):
         entries, now = custody_log.read(store).entries, vault.now()
         breaches = [
-            one for each in load_rules(rules) for one in clock.would_breach(each, entries, _ERASURE, now)
+            breach
+            for rule_set in load_rules(rules)
+            for breach in clock.would_breach(rule_set, entries, _ERASURE, now)
         ]
         reasons = erase.check(store, vault, breaches, workers=workers)
         erase.refuse(reasons, override)
     if not (yes or session.confirm(f"Erase the bundle at {store.location} for good?")):
         raise UsageError("nothing was erased")
-    done = erase.erase(
+    erased = erase.erase(
         store, vault, signer, workers=workers, progress=session.progress, override=override, reasons=reasons
     )
-    return Certified(store.location, done)
+    return Certified(store.location, erased)

@@ -104,9 +104,9 @@ def create_command(
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
         rules = grant.policy(s3_location.bucket, s3_location.folder, until)
-        made = grant.create(store, accounts, to, rules, until, signer=signer)
-        out.write(_profile(to, accounts.region, accounts.endpoint, made.access_key, made.secret_key))
-    return Created(store.location, to, made.access_key, moment_words(until), str(path))
+        granted = grant.create(store, accounts, to, rules, until, signer=signer)
+        out.write(_profile(to, accounts.region, accounts.endpoint, granted.access_key, granted.secret_key))
+    return Created(store.location, to, granted.access_key, moment_words(until), str(path))
 
 
 @verb(group, "session", title="grant session")
@@ -140,10 +140,16 @@ def session_command(
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
         rules = grant.policy(s3_location.bucket, s3_location.folder, until)
-        made = grant.begin(store, service, to, rules, until, account=accounts.user, role=role, signer=signer)
+        granted = grant.begin(
+            store, service, to, rules, until, account=accounts.user, role=role, signer=signer
+        )
         endpoint = "" if service.is_aws else accounts.endpoint
-        out.write(_profile(to, accounts.region, endpoint, made.access_key, made.secret_key, token=made.token))
-    return Created(store.location, to, made.access_key, moment_words(until), str(path), kind="session")
+        out.write(
+            _profile(
+                to, accounts.region, endpoint, granted.access_key, granted.secret_key, token=granted.token
+            )
+        )
+    return Created(store.location, to, granted.access_key, moment_words(until), str(path), kind="session")
 
 
 @verb(group, "links", title="grant links")
@@ -186,13 +192,14 @@ class Grants:
 
     def as_json(self) -> dict[str, Any]:
         """Return each with its state."""
-        return {"location": self.location, "grants": [asdict(one) for one in self.found]}
+        return {"location": self.location, "grants": [asdict(grant_) for grant_ in self.found]}
 
     def draw(self, console: Console) -> None:
         """Print one a line."""
-        for one in self.found:
-            where = f"  {one.location}" if one.state == "elsewhere" else ""
-            line = f"{one.name:<24} {one.state:<9} {one.kind:<8} until {one.expires}  {one.access_key}{where}"
+        for entry in self.found:
+            location_suffix = f"  {entry.location}" if entry.state == "elsewhere" else ""
+            state = f"{entry.state:<9} {entry.kind:<8} until {entry.expires}"
+            line = f"{entry.name:<24} {state}  {entry.access_key}{location_suffix}"
             console.print(Text(line))
         if not self.found:
             console.print(f"Nobody was granted {self.location}")
@@ -219,7 +226,7 @@ class TakenBack:
 
     def as_json(self) -> dict[str, Any]:
         """Return whose, which keys, and what is still open."""
-        still_open = [asdict(one) for one in self.done.still_open]
+        still_open = [asdict(grant_) for grant_ in self.done.still_open]
         return {
             "to": self.name,
             "access_keys": list(self.done.keys),
@@ -235,14 +242,14 @@ class TakenBack:
             console.print(f"{self.name} may not read the bundle any more")
             return
         console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
-        for one in self.done.still_open:
-            where = f"  at {one.location}" if one.state == "elsewhere" else ""
-            console.print(Text(f"  {one.expires}  {one.kind}  {one.access_key}{where}"))
+        for entry in self.done.still_open:
+            location_suffix = f"  at {entry.location}" if entry.state == "elsewhere" else ""
+            console.print(Text(f"  {entry.expires}  {entry.kind}  {entry.access_key}{location_suffix}"))
         if self.done.why:
             console.print(Text(self.done.why))
-        there = {word for one in self.done.still_open for word in (one.state, one.kind)}
+        present = {word for entry in self.done.still_open for word in (entry.state, entry.kind)}
         for word, line in _SOONER.items():
-            if word in there:
+            if word in present:
                 console.print(Text(f"→ {line}"))
 
 
@@ -285,13 +292,13 @@ class Probed:
 
     def draw(self, console: Console) -> None:
         """Say so."""
-        found = self.found
+        tested = self.found
         console.print(
-            f"{count_words(found.files)} files of {self.location} can be read; {len(found.refused)} other operations"
+            f"{count_words(tested.files)} files of {self.location} can be read; {len(tested.refused)} other operations"
             " were tried and refused"
         )
-        if found.findings:
-            draw_findings(console, found.findings)
+        if tested.findings:
+            draw_findings(console, tested.findings)
 
 
 @verb(group, "test", title="grant test", workers=True)

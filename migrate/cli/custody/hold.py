@@ -60,21 +60,23 @@ class HeldBundle:
 
     def draw(self, console: Console) -> None:
         """Say what is held and what is not."""
-        found = self.found
-        until = f" until {moment_words(found.until)}" if found.until else ""
-        legal = f", {count_words(found.legal)} of them by a legal hold without an end" if found.legal else ""
-        counted = f"{count_words(found.protected)} of {count_words(found.versions)} versions protected{until}{legal}"
-        if found.is_held:
+        survey = self.found
+        until = f" until {moment_words(survey.until)}" if survey.until else ""
+        legal = (
+            f", {count_words(survey.legal)} of them by a legal hold without an end" if survey.legal else ""
+        )
+        counted = f"{count_words(survey.protected)} of {count_words(survey.versions)} versions protected{until}{legal}"
+        if survey.is_held:
             console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:
             console.print(
                 Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.wanted else "")
             )
             if self.wanted:
-                draw_findings(console, found.findings)
-        if found.later:
+                draw_findings(console, survey.findings)
+        if survey.later:
             console.print(
-                f"{count_words(found.later)} versions of the log and of documents came later, and are free"
+                f"{count_words(survey.later)} versions of the log and of documents came later, and are free"
             )
 
 
@@ -110,21 +112,21 @@ def place_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_location(words, loaded))
-    said = custody_of(loaded)
+    custody = custody_of(loaded)
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
         "until": terms.until.isoformat(),
         "mode": terms.mode,
         "legal": legal,
         "reason": reason,
-        "release_keys": list(said.release_keys),
-        "release_quorum": said.release_quorum if said.release_keys else 0,
+        "release_keys": list(custody.release_keys),
+        "release_quorum": custody.release_quorum if custody.release_keys else 0,
     }
     workers = session.workers(default=TRANSFER_WORKERS)
-    found = bundle_hold.place(
+    protection = bundle_hold.place(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
-    return HeldBundle(store.location, found)
+    return HeldBundle(store.location, protection)
 
 
 @verb(group, "extend", title="hold extend", workers=True)
@@ -163,7 +165,7 @@ def extend_command(
     )
     details = {name: value for name, value in before.items() if name != "versions"}
     workers = session.workers(default=TRANSFER_WORKERS)
-    found = bundle_hold.place(
+    protection = bundle_hold.place(
         store,
         vault,
         terms,
@@ -172,7 +174,7 @@ def extend_command(
         details={**details, "until": terms.until.isoformat()},
         signer=signer,
     )
-    return HeldBundle(store.location, found)
+    return HeldBundle(store.location, protection)
 
 
 def _end(details: Mapping[str, Any]) -> datetime | None:
@@ -254,7 +256,7 @@ def release_command(
     signers = need_keys(key, passphrase, loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
-    document, found = bundle_hold.release(
+    document, protection = bundle_hold.release(
         store, vault, reason, signers, workers=workers, progress=session.progress
     )
-    return Released(store.location, document.key, found)
+    return Released(store.location, document.key, protection)

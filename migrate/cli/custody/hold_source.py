@@ -43,25 +43,25 @@ class Frozen:
     @property
     def exit_code(self) -> int:
         """3 where some source is not held."""
-        return OK if all(one.is_held for one in self.found) else IncompleteError.exit_code
+        return OK if all(standing.is_held for standing in self.found) else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return each source with what is in force and what is not."""
-        sources = [{"held": one.is_held, **asdict(one)} for one in self.found]
+        sources = [{"held": standing.is_held, **asdict(standing)} for standing in self.found]
         return {"held": self.exit_code == OK, "undo": self.file or None, "sources": sources}
 
     def draw(self, console: Console) -> None:
         """Say of each source whether it is held, and what such a hold cannot do."""
-        for one in self.found:
-            if one.is_held:
-                console.print(Text(f"HELD: {one.name} ({one.url}), each setting read back"))
+        for standing in self.found:
+            if standing.is_held:
+                console.print(Text(f"HELD: {standing.name} ({standing.url}), each setting read back"))
             else:
-                console.print(Text(f"NOT HELD: {one.name} ({one.url})", style="bold red"))
-            for setting in one.in_force:
+                console.print(Text(f"NOT HELD: {standing.name} ({standing.url})", style="bold red"))
+            for setting in standing.in_force:
                 console.print(Text(f"  in force: {setting}"))
-            if one.findings:
-                draw_findings(console, one.findings)
-            for limit in one.limits:
+            if standing.findings:
+                draw_findings(console, standing.findings)
+            for limit in standing.limits:
                 console.print(Text(f"  note: {limit}", style="dim"))
         if self.file:
             console.print(f"→ to take it back: moveout hold undo {self.file}")
@@ -154,9 +154,9 @@ def undo_command(
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))
     with _opened(endpoints, known, Wish()) as holds:
-        for name, one in holds.items():
-            if one.url != known.sources[name].url:
-                raise UsageError(f"the case's {name} is {one.url}, the file's {known.sources[name].url}")
+        for name, hold in holds.items():
+            if hold.url != known.sources[name].url:
+                raise UsageError(f"the case's {name} is {hold.url}, the file's {known.sources[name].url}")
         changes = source_hold.undoable(holds, known, force=force)
         if changes:
             _show(session, [f"{name}: {change.undo_says}" for name, change in changes])
@@ -200,7 +200,9 @@ def _need_file(file: Path) -> UndoFile:
 def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
     """Return the file's sources, with the case's secrets where it has a source of the name."""
     cased = case.sources if case else {}
-    return {name: cased.get(name, Endpoint(one.url)) for name, one in known.sources.items()}
+    return {
+        name: cased.get(name, Endpoint(source_record.url)) for name, source_record in known.sources.items()
+    }
 
 
 @contextmanager

@@ -35,7 +35,10 @@ class Keys:
 
     def as_json(self) -> dict[str, Any]:
         """Return what may be shown of each."""
-        shown = [{"name": one.name, "fingerprint": one.fingerprint, "public": one.line} for one in self.found]
+        shown = [
+            {"name": public_key.name, "fingerprint": public_key.fingerprint, "public": public_key.line}
+            for public_key in self.found
+        ]
         return {"file": self.made or None, "in_agent": self.in_agent, "keys": shown}
 
     def draw(self, console: Console) -> None:
@@ -49,9 +52,9 @@ class Keys:
                     f"The ssh-agent has it: --key {self.made}.pub signs by it, without the passphrase"
                 )
             console.print("Give this line to those who shall check your signatures:")
-        for one in self.found:
-            console.print(f"{_principal(one)} {one.line}")
-            console.print(f"# {one.fingerprint}")
+        for public_key in self.found:
+            console.print(f"{_principal(public_key)} {public_key.line}")
+            console.print(f"# {public_key.fingerprint}")
 
 
 def _principal(public: PublicKey) -> str:
@@ -82,10 +85,10 @@ def init_command(
     running = ssh_agent.running() if to_agent else None
     secret = reference(passphrase)
     word = secret.reveal() if secret else os.environ.get(PASSPHRASE)
-    made = keys.create(file, name or getpass.getuser(), word)
+    created_key = keys.create(file, name or getpass.getuser(), word)
     if running:
-        running.add(made)
-    return Keys((made.public,), str(file), in_agent=running is not None)
+        running.add(created_key)
+    return Keys((created_key.public,), str(file), in_agent=running is not None)
 
 
 @verb(group, "show", title="keys show")
@@ -105,4 +108,4 @@ def show_command(
     del session
     if files:
         return Keys(tuple(map(keys.load_public, map(keys.public_half, files))))
-    return Keys(tuple(one.public for one in need_keys(key, passphrase, load_case(case))))
+    return Keys(tuple(signer.public for signer in need_keys(key, passphrase, load_case(case))))

@@ -59,35 +59,39 @@ class RecordedEvent:
         """Return entries, findings and notes."""
         return {
             "location": self.location,
-            "entries": [self._entry(one) for one in self.entries],
-            "findings": [asdict(one) for one in self.findings],
+            "entries": [self._entry(entry) for entry in self.entries],
+            "findings": [asdict(finding) for finding in self.findings],
             "notes": list(self.notes),
             "documents": [
-                {"key": one.key, "about": one.about, "signed_by": [by.fingerprint for by in one.signers]}
-                for one in self.documents
+                {
+                    "key": document.key,
+                    "about": document.about,
+                    "signed_by": [by.fingerprint for by in document.signers],
+                }
+                for document in self.documents
             ],
         }
 
-    def _entry(self, one: Entry) -> dict[str, Any]:
+    def _entry(self, entry: Entry) -> dict[str, Any]:
         return {
-            "number": one.number,
-            "time": one.time,
-            **asdict(one.what),
-            "name": one.name,
-            "fingerprint": one.public.fingerprint,
-            "known_as": self.trust.name(one.public) if self.trust else None,
-            "hash": one.hash,
+            "number": entry.number,
+            "time": entry.time,
+            **asdict(entry.what),
+            "name": entry.name,
+            "fingerprint": entry.public.fingerprint,
+            "known_as": self.trust.name(entry.public) if self.trust else None,
+            "hash": entry.hash,
         }
 
     def draw(self, console: Console) -> None:
         """Print an entry a line."""
-        for one in self.entries if self.shown else ():
-            known = self.trust.name(one.public) if self.trust else None
-            who = known or f"{one.name or 'nameless'} (says the key)"
+        for entry in self.entries if self.shown else ():
+            known = self.trust.name(entry.public) if self.trust else None
+            signer_text = known or f"{entry.name or 'nameless'} (says the key)"
             details = ", ".join(
-                f"{name} {value}" for name, value in one.what.details.items() if _is_plain(value)
+                f"{name} {value}" for name, value in entry.what.details.items() if _is_plain(value)
             )
-            line = f"{one.number:>4}  {one.time[:19]}Z  {one.what.event:<12} {who}  {details}"
+            line = f"{entry.number:>4}  {entry.time[:19]}Z  {entry.what.event:<12} {signer_text}  {details}"
             console.print(Text(plain(line)))
         for document in self.documents:
             console.print(Text(plain(f"{document.key}: {document.about}")))
@@ -123,11 +127,11 @@ def show_command(
     loaded = load_case(case)
     location = known_location(words, loaded)
     store = session.store(location)
-    found = custody_log.read(store)
-    there, wrong = documents.read_all(store)
-    findings = [*found.findings, *wrong]
+    log = custody_log.read(store)
+    documents_kept, wrong = documents.read_all(store)
+    findings = [*log.findings, *wrong]
     trust = load_trust(signers, loaded)
-    return RecordedEvent(store.location, found.entries, findings, found.notes, trust, documents=there)
+    return RecordedEvent(store.location, log.entries, findings, log.notes, trust, documents=documents_kept)
 
 
 @verb(group, "verify", title="custody verify")
@@ -149,29 +153,33 @@ def verify_command(
     loaded = load_case(case)
     location = known_location(words, loaded)
     store = session.store(location)
-    found = custody_log.read(store)
+    log = custody_log.read(store)
     trust = load_trust(signers, loaded)
-    there, wrong = documents.read_all(store)
-    receipts = [one for one in there if one.kind == "receipt"]
-    contradicted, said = consistency.against_receipts(found, store.location, receipts)
-    findings = [*found.findings, *wrong, *consistency.against_bundle(found, store), *contradicted]
-    notes = [*found.notes, *said]
-    for one in map(Endpoint, other or []):
-        more, said = consistency.compare(found, custody_log.read(open_location(one.url)), one.shown)
-        findings += more
-        notes += said
+    documents_kept, wrong = documents.read_all(store)
+    receipts = [receipt_document for receipt_document in documents_kept if receipt_document.kind == "receipt"]
+    contradicted, comparison_notes = consistency.against_receipts(log, store.location, receipts)
+    findings = [*log.findings, *wrong, *consistency.against_bundle(log, store), *contradicted]
+    notes = [*log.notes, *comparison_notes]
+    for endpoint in map(Endpoint, other or []):
+        further_findings, comparison_notes = consistency.compare(
+            log, custody_log.read(open_location(endpoint.url)), endpoint.shown
+        )
+        findings += further_findings
+        notes += comparison_notes
     if trust is not None:
         findings += [
             Finding(
-                f"{layout.CUSTODY_LOG} line {one.number}",
+                f"{layout.CUSTODY_LOG} line {receipt_document.number}",
                 f"is signed by nobody in {trust.source}",
                 "",
-                one.name,
+                receipt_document.name,
             )
-            for one in found.entries
-            if trust.name(one.public) is None
+            for receipt_document in log.entries
+            if trust.name(receipt_document.public) is None
         ]
-    return RecordedEvent(store.location, found.entries, findings, notes, trust, shown=False, documents=there)
+    return RecordedEvent(
+        store.location, log.entries, findings, notes, trust, shown=False, documents=documents_kept
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +218,7 @@ def note_command(
 
     A notice, the end of a contract: the clock's rules count from it.
     """
-    if not what or any(one.isspace() or not one.isprintable() for one in what):
+    if not what or any(character.isspace() or not character.isprintable() for character in what):
         raise UsageError(
             f"{what!r} is no word that a rule could name", next_step="write it as one: transition-end"
         )

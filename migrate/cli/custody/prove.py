@@ -79,17 +79,19 @@ def prove_command(
             "name the objects, or --table with perhaps --row",
             next_step="moveout prove LOCATION photos/1.jpg",
         )
-    wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
+    is_wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
     needle = leaf_json.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
-    for found in bundle_tree.prove(store, wanted, needle):
-        file = to / f"{sha256(found.leaf).hexdigest()[:16]}{SUFFIX}"
-        file.write_bytes(found.encode())
-        written.append((str(file), found.item))
+    for proof in bundle_tree.prove(store, is_wanted, needle):
+        file = to / f"{sha256(proof.leaf).hexdigest()[:16]}{SUFFIX}"
+        file.write_bytes(proof.encode())
+        written.append((str(file), proof.item))
     missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
     if missing or not written:
-        what = repr(missing[0]) if missing else f"a part of the table {table}"
-        raise GoneError(f"the bundle at {store.location} does not list {what}", next_step="check the name")
+        missing_item = repr(missing[0]) if missing else f"a part of the table {table}"
+        raise GoneError(
+            f"the bundle at {store.location} does not list {missing_item}", next_step="check the name"
+        )
     return Proved(store.location, written)
 
 

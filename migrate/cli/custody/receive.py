@@ -84,7 +84,7 @@ def receive_command(
     for the same again.
     """
     loaded = load_case(case)
-    mine = need_keys(key, passphrase, loaded)
+    own_keys = need_keys(key, passphrase, loaded)
     location = known_location(words, loaded)
     store = session.store(location, loaded.bwlimit if loaded else None)
     outcome = verify(
@@ -96,9 +96,15 @@ def receive_command(
     findings = [*outcome.findings, *signed.findings]
     checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
     try:
-        made = receipt.receive(store, checked, mine)
+        document = receipt.receive(store, checked, own_keys)
     except NotAllowedError:
         to = to or Path()
-        made = receipt.write(store, checked, [one.public for one in mine], read_directory(to, "receipt"))
-    files = write_files(to, made, dict(documents.signature_of(made, one) for one in mine)) if to else []
-    return Received(made, findings, files)
+        document = receipt.write(
+            store, checked, [own_key.public for own_key in own_keys], read_directory(to, "receipt")
+        )
+    files = (
+        write_files(to, document, dict(documents.signature_of(document, own_key) for own_key in own_keys))
+        if to
+        else []
+    )
+    return Received(document, findings, files)

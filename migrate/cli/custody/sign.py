@@ -34,8 +34,11 @@ class SignedBundle:
 
     def as_json(self) -> dict[str, Any]:
         """Return root and signatures."""
-        made = [{"key": one.key, "fingerprint": one.public.fingerprint} for one in self.signed]
-        return {"location": self.location, "root": self.root, "signatures": made}
+        signatures = [
+            {"key": signed_file.key, "fingerprint": signed_file.public.fingerprint}
+            for signed_file in self.signed
+        ]
+        return {"location": self.location, "root": self.root, "signatures": signatures}
 
     def draw(self, console: Console) -> None:
         """Say who signed what."""
@@ -45,8 +48,10 @@ class SignedBundle:
 
 def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
     """Say who signed."""
-    for one in signed:
-        console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})")
+    for signed_file in signed:
+        console.print(
+            f"Signed by {signed_file.public.fingerprint} {signed_file.public.name} ({signed_file.key})"
+        )
 
 
 def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:
