@@ -33,25 +33,33 @@ from migrate.storage.registry import open_location
 from scripts.servers import Servers
 
 _TABLE = (
-    "CREATE TABLE orders (id bigint PRIMARY KEY, name text, price numeric(10,2), made timestamptz, tags text[]);"
-    """INSERT INTO orders VALUES (1, 'a "quoted" name', 1.5, now(), ARRAY['x', 'y'])"""
+    "CREATE TABLE orders (id bigint PRIMARY KEY, name text, price numeric(10,2), made timestamptz);"
+    """INSERT INTO orders VALUES (1, 'a "quoted" name', 1.5, now())"""
 )
 STAGES = {
     "PostgresSnapshot.export": "export",
-    "_prepare": "restore",
     "RowWriter.write_all": "restore",
     "live_tables": "comparison",
     "differences": "comparison",
 }
-"""Functions in which a row is on its way."""
+"""Functions in which a row is on its way, in whatever thread."""
+_ALONE = {"_prepare": "restore"}
+"""The same, of one thread: others do something else meanwhile."""
 _BESIDE = (
     "/sessions/",
     "/exporters/limits.py",
     "/postgres/catalog.py",
+    "/postgres/definitions/",
     "/postgres/destination.py",
     "/postgres/errors.py",
+    "/postgres/identifiers.py",
     "/postgres/large_objects.py",
     "/postgres/left_out.py",
+    "/postgres/chunk_plan.py",
+    "/postgres/charset/",
+    "/postgres/rows/source_charset.py",
+    "PostgresSnapshot.foresee_finish",
+    "open_feed",
     "/postgres/server_counts.py",
     "/postgres/statistics.py",
     "/note_refusals",
@@ -81,6 +89,8 @@ class Walk:
 
     def __init__(self) -> None:
         self.calls: dict[str, dict[tuple[str, str], None]] = {stage: {} for stage in STAGES.values()}
+        self.entered: set[tuple[str, str]] = set()
+        """Those that another module calls."""
         self._stages: list[str] = []
         self._threads = threading.local()
 
@@ -96,21 +106,39 @@ class Walk:
             threading.setprofile(None)
 
     def _see(self, frame: FrameType, event: str, _argument: Any) -> None:
-        if event not in {"call", "return"} or not frame.f_code.co_filename.startswith(str(_ROOT)):
+        code = frame.f_code
+        if event not in {"call", "return"} or not code.co_filename.startswith(str(_ROOT)):
             return
-        code, beside = frame.f_code, getattr(self._threads, "beside", 0)
-        file = code.co_filename.removeprefix(str(_ROOT))
-        aside = any(name in f"{file}/{code.co_qualname}" for name in _BESIDE)
-        if aside:
-            self._threads.beside = beside + (1 if event == "call" else -1)
-        elif code.co_qualname in STAGES:
+        file, name = code.co_filename.removeprefix(str(_ROOT)), code.co_qualname
+        step = 1 if event == "call" else -1
+        if any(part in f"{file}/{name}" for part in _BESIDE):
+            self._threads.beside = getattr(self._threads, "beside", 0) + step
+        elif name in STAGES:
             if event == "call":
-                self._stages.append(STAGES[code.co_qualname])
+                self._stages.append(STAGES[name])
             else:
                 self._stages.pop()
-        around = file.startswith(_AROUND) or not file.startswith(("/exporters", "/migrate"))
-        if event == "call" and self._stages and not beside and not aside and not around:
-            self.calls[self._stages[-1]].setdefault((code.co_qualname, file.removeprefix("/")))
+        elif name in _ALONE:
+            self._threads.stage = _ALONE[name] if event == "call" else ""
+        stage = getattr(self._threads, "stage", "") or (self._stages or [""])[-1]
+        if event == "call" and stage and not getattr(self._threads, "beside", 0) and _is_a_step(file, name):
+            self.calls[stage].setdefault((name, file.removeprefix("/")))
+            if _caller(frame) != file:
+                self.entered.add((name, file.removeprefix("/")))
+
+
+def _caller(frame: FrameType) -> str:
+    """Return the module of moveout that calls."""
+    caller = frame.f_back
+    while caller is not None and not caller.f_code.co_filename.startswith(str(_ROOT)):
+        caller = caller.f_back
+    return "" if caller is None else caller.f_code.co_filename.removeprefix(str(_ROOT))
+
+
+def _is_a_step(file: str, name: str) -> bool:
+    """Tell whether a function is one with a name of its own, and may touch rows."""
+    named = not name.endswith(">") and not name.rpartition(".")[2].startswith("__")
+    return named and file.startswith(("/exporters", "/migrate")) and not file.startswith(_AROUND)
 
 
 def main() -> None:
@@ -121,22 +149,28 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         if options.url:
-            calls = walk(options.url, Path(directory))
+            seen = walk(options.url, Path(directory))
         else:
             with Servers(Path(directory)) as servers:
                 server = servers.postgres("walk")
                 os.environ["PGPASSWORD"] = server.password
-                calls = walk(server.url, Path(directory))
-    every = {call for some in calls.values() for call in some}
-    for stage, some in calls.items():
-        print(f"{stage:10} {len(some):3} functions in {len({file for _, file in some}):2} files")
-        for name, file in some if options.list else ():
-            print(f"    {name:45} {file}")
-    print(f"{'all':10} {len(every):3} functions in {len({file for _, file in every}):2} files")
+                seen = walk(server.url, Path(directory))
+    for stage, calls in seen.calls.items():
+        _print(stage, set(calls), seen.entered)
+        for name, file in calls if options.list else ():
+            print(f"  {'>' if (name, file) in seen.entered else ' '} {name:45} {file}")
+    _print("all", {call for calls in seen.calls.values() for call in calls}, seen.entered)
 
 
-def walk(url: str, directory: Path) -> dict[str, dict[tuple[str, str], None]]:
-    """Return the functions by stage."""
+def _print(what: str, calls: set[tuple[str, str]], entered: set[tuple[str, str]]) -> None:
+    files = {file for _, file in calls}
+    print(
+        f"{what:10} {len(calls):3} functions in {len(files):2} files, {len(calls & entered):2} called by another module"
+    )
+
+
+def walk(url: str, directory: Path) -> Walk:
+    """Return what was noted."""
     source, destination = (f"{url.rpartition('/')[0]}/row_walk_{name}" for name in ("source", "destination"))
     with psycopg.connect(url, autocommit=True) as connection:
         for name in ("source", "destination"):
@@ -149,7 +183,7 @@ def walk(url: str, directory: Path) -> dict[str, dict[tuple[str, str], None]]:
     with seen.noting():
         export([PostgresExporter().open("app", source, _NoBuckets())], location, workers=1, progress=Silent())
         restore_database(BundleReader(location), "app", destination, workers=1, progress=Silent())
-    return seen.calls
+    return seen
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.column_types import SqlType, kind_of
-from exporters.sql.column_types import Kind
+from exporters.sql.columns import Kind
 
 ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})
 """Engines whose rows lie in other tables or on other servers."""

@@ -16,7 +16,7 @@ from exporters.mysql.server_counts import Counting
 from exporters.mysql.source_summary import Finished, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of
-from exporters.sql.column_layout import Layout
+from exporters.sql.columns import Layout
 
 
 @dataclass(frozen=True, slots=True)

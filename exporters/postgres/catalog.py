@@ -17,7 +17,7 @@ from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.rows.column_types import kind_of
 from exporters.postgres.rows.type_catalog import fetch, known_types
-from exporters.sql.column_types import Kind
+from exporters.sql.columns import Kind
 
 _MOVED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])

@@ -10,7 +10,7 @@ from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_feed import Feeds
-from exporters.postgres.rows.csv_lines import split_lines
+from exporters.postgres.rows.csv_rows import split_lines
 from exporters.postgres.sessions.connection import Address
 from exporters.postgres.sessions.snapshot_session import Session, hold
 from exporters.sql.blocks import LongRowText, in_blocks

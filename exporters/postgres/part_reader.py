@@ -7,7 +7,7 @@ from typing import Any
 
 from exporters.engine import Texts
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.rows.csv_lines import csv_values
+from exporters.postgres.rows.csv_rows import csv_values
 from exporters.postgres.rows.parquet_read import tally_part, texts_of
 from exporters.row_digest import Tally
 from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part

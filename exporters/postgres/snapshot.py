@@ -18,7 +18,7 @@ from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import Session
 from exporters.postgres.source_summary import Finished, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
-from exporters.sql.column_layout import Layout
+from exporters.sql.columns import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.api import DoneUnit
-from exporters.sql.column_layout import Layout, Typed
+from exporters.sql.columns import Layout, Typed
 from exporters.sql.large_values.long_values import LongValue
 
 FACT = "octets"

@@ -11,7 +11,7 @@ from exporters.errors import SourceError
 from exporters.row_digest import Tally, tally_empty_rows, tally_pieces, tally_texts
 from exporters.sql.blocks import LongRowText
 from exporters.sql.byte_counts import Octets
-from exporters.sql.column_layout import Layout, Typed
+from exporters.sql.columns import Layout, Typed
 from exporters.sql.large_values.long_values import LongRow, Spool, TypedRow
 from exporters.sql.parquet_write import Part, PartWriter
 

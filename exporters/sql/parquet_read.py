@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.sql.column_metadata import columns_in
+from exporters.sql.columns import columns_in
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
 

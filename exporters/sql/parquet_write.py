@@ -1,19 +1,221 @@
-"""The Parquet files of a chunk: row groups of bounded size, side columns only in files that need them."""
+"""The Parquet files of a chunk: encoded columns, row groups of bounded size, side columns where they are needed.
+
+Rows come in blocks (``PartWriter``). What is taken is encoded and compressed a piece at a time, and its pages wait for
+the end of the row group (``GroupedFile``). A column with a dictionary has one for the whole group, so there the values
+wait, in the smallest form. A file of one piece is written by Arrow alone: to read footers and put them together costs
+more than all else of a small file.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from exporters.api import Sink
-from exporters.sql.column_layout import Typed
+from exporters.sql.columns import Typed
 from exporters.sql.large_values.long_values import Spooled
-from exporters.sql.parquet_row_groups import GroupedFile
+from exporters.sql.large_values.parquet_footer import Chunk, groups_of, merged, order_of
+from exporters.sql.large_values.parquet_splice import Sequential, SplicedFile
+from exporters.sql.parquet_read import leaves_of
+
+_SAMPLE_ROWS = 20_000
+_FEW = 0.05
+"""A column whose sample has at most this share of distinct values is written with a dictionary."""
+_INTEGER_DECIMAL_DIGITS = 18
+"""Parquet keeps decimals of so many digits as integers."""
+_ENCODINGS = {"integer": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"}
+"""Smaller than plain and quicker to write, since less is left for zstd (measured: half the time for keys and
+amounts).
+"""
+
+
+def encoded(table: pa.Table, *, dictionaries: Sequence[str] = (), plain: Collection[str] = ()) -> pa.Buffer:
+    """Return a whole Parquet file with the rows of ``table`` as one row group, or none where it has no rows. Columns of
+    ``dictionaries`` have one; those of ``plain`` are not encoded at all.
+    """
+    encodings = {
+        column.name: _ENCODINGS.get(_physical(column.type))
+        for column in table.schema
+        if column.name not in dictionaries
+    }
+    encodings |= dict.fromkeys(plain, "PLAIN")
+    out = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        out,
+        table.schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=list(dictionaries),
+        column_encoding={name: encoding for name, encoding in encodings.items() if encoding} or None,
+        store_decimal_as_integer=True,
+    ) as writer:
+        if table.num_rows:
+            writer.write_table(table, row_group_size=table.num_rows)
+    return out.getvalue()
+
+
+def with_few_values(table: pa.Table) -> list[str]:
+    """Return the columns of few distinct values, judged by the first rows; a dictionary is good for them."""
+    head = table[:_SAMPLE_ROWS]
+    return [
+        field.name
+        for field, values in zip(head.schema, head.columns, strict=True)
+        if not pa.types.is_nested(field.type) and _distinct(values) <= _FEW * len(values)
+    ]
+
+
+def _distinct(values: pa.ChunkedArray) -> int:
+    chunks = [one.storage if isinstance(one, pa.ExtensionArray) else one for one in values.chunks]
+    found: int = pc.count_distinct(pa.chunked_array(chunks)).as_py()
+    return found
+
+
+def small_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which values take less memory and become the same Parquet, where that costs nothing.
+
+    What a cast of decimals takes is saved when they are written; a dictionary of texts takes more than it saves.
+    """
+    if pa.types.is_decimal128(kind) and kind.precision <= _INTEGER_DECIMAL_DIGITS:
+        return pa.decimal64(kind.precision, kind.scale)
+    return kind
+
+
+def _physical(data_type: pa.DataType) -> str:
+    """Return how Parquet keeps a type, as far as an encoding hangs on it."""
+    data_type = data_type.storage_type if isinstance(data_type, pa.BaseExtensionType) else data_type
+    if pa.types.is_decimal(data_type):
+        return "integer" if data_type.precision <= _INTEGER_DECIMAL_DIGITS else ""
+    if pa.types.is_string(data_type) or pa.types.is_binary(data_type):
+        return "text"
+    whole = pa.types.is_integer(data_type) or pa.types.is_date(data_type)
+    return "integer" if whole or pa.types.is_timestamp(data_type) or pa.types.is_time(data_type) else ""
+
+
+_LEAST_ROWS = 1_000
+"""In a file of fewer rows a dictionary saves nothing that is worth the search for few values."""
+
+
+class GroupedFile:
+    """Writes one file. Whoever calls closes the stream, after ``finish``."""
+
+    def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
+        self._stream = stream
+        self._schema = schema
+        self._single: pa.Table | None = None
+        self._groups: _Groups | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What the row group that is open takes of memory."""
+        if self._groups is not None:
+            return self._groups.held_bytes
+        return 0 if self._single is None else int(self._single.nbytes)
+
+    def write(self, table: pa.Table) -> None:
+        """Take rows into the row group that is open."""
+        if not table.num_rows:
+            return
+        if self._single is None and self._groups is None:
+            self._single = table
+        else:
+            self._grouped().write(table)
+
+    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
+        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
+        self._grouped().write_long(row, long)
+
+    def end_group(self) -> None:
+        """Write the row group, if there are rows; then another one is open."""
+        self._grouped().end_group()
+
+    def finish(self) -> None:
+        """Write what is left, and the footer."""
+        if self._groups is not None:
+            self._groups.finish()
+            return
+        table = _empty(self._schema) if self._single is None else self._single
+        few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
+        self._stream.write(encoded(table, dictionaries=few))
+
+    def _grouped(self) -> _Groups:
+        if self._groups is None:
+            self._groups = _Groups(self._stream, self._schema)
+            if self._single is not None:
+                self._groups.write(self._single)
+                self._single = None
+        return self._groups
+
+
+class _Groups:
+    """Row groups that are put together from pieces."""
+
+    def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
+        empty = encoded(_empty(schema))
+        self._file = SplicedFile(stream, empty)
+        self._schema = schema
+        self._leaves = leaves_of(schema)
+        columns = pq.ParquetFile(pa.BufferReader(empty)).schema
+        self._orders = [order_of(columns.column(leaf)) for leaf in range(len(columns))]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows = 0
+        self._many: list[str] = []
+        self._pages: dict[int, list[Chunk]] = {}
+        self._values: dict[str, pa.ChunkedArray] = {}
+        self.held_bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        if not self._rows:
+            few = with_few_values(table)
+            self._many = [name for name in table.column_names if name not in few]
+            self._values = {name: pa.chunked_array([], small_type(table.column(name).type)) for name in few}
+        self._rows += table.num_rows
+        for leaf, chunk in self._chunks(encoded(table.select(self._many)), self._many):
+            self._pages.setdefault(leaf, []).append(chunk)
+            self.held_bytes += sum(map(len, chunk.pages))
+        for name, kept in self._values.items():
+            values = table.column(name)
+            small = values if values.type == kept.type else values.cast(kept.type)
+            self._values[name] = pa.chunked_array([*kept.chunks, *small.chunks], kept.type)
+            self.held_bytes += small.nbytes
+
+    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
+        self.end_group()
+        chunks = [chunk for _, chunk in self._chunks(encoded(row, plain=long), row.column_names)]
+        self._file.add(1, chunks, {self._leaves[name][0]: value for name, value in long.items()})
+
+    def end_group(self) -> None:
+        if self._rows:
+            chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
+            fields = [self._schema.field(name).with_type(kept.type) for name, kept in self._values.items()]
+            few = pa.Table.from_arrays(list(self._values.values()), schema=pa.schema(fields))
+            chunks |= self._chunks(encoded(few, dictionaries=few.column_names), self._values)
+            self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
+        self._begin()
+
+    def _chunks(self, file: pa.Buffer, names: Iterable[str]) -> Iterable[tuple[int, Chunk]]:
+        """Yield the chunks of a file of one row group, each with the number of its leaf in ours."""
+        leaves = [leaf for name in names for leaf in self._leaves[name]]
+        for _, chunks in groups_of(file):
+            yield from zip(leaves, chunks, strict=True)
+
+    def finish(self) -> None:
+        self.end_group()
+        self._file.finish()
+
+
+def _empty(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; ``Schema.empty_table`` refuses lists of extension types."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
 
 GROUP_BYTES = 128 * 2**20
 """Values that become one row group, as text: readers like large ones."""

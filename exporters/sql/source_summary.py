@@ -9,7 +9,7 @@ from typing import Any
 from exporters.api import CatalogEntry, DoneUnit, Enumeration, Gap, ItemKind, Loss
 from exporters.row_digest import MODULUS, to_hex
 from exporters.sql import byte_counts as octets
-from exporters.sql.column_layout import Column
+from exporters.sql.columns import Column
 
 
 def of_a_restore(item: str, *, finished: bool = False) -> Loss:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from exporters.sql.column_metadata import ENCODING, EXACT_OF, OWN
+from exporters.sql.columns import ENCODING, EXACT_OF, OWN
 from exporters.sql.parquet_read import Part, open_part
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle import layout

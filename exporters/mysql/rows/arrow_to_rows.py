@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 
 from exporters.mysql.rows.row_columns import NULL, WIDE, value_at
 from exporters.mysql.rows.text_codec import CODECS
-from exporters.sql.binary_values import values_of
-from exporters.sql.column_metadata import EXACT_OF, KIND, sides_of
-from exporters.sql.value_codec import exact_text, is_utf8
+from exporters.sql.columns import EXACT_OF, KIND, sides_of
+from exporters.sql.value_codec import exact_text, is_utf8, values_of
 
 _DIRECT = b"hex"
 _SHORT = pa.array([bytes([size]) for size in range(NULL)], pa.binary())

@@ -22,7 +22,7 @@ from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, Tally, tally_texts
 from exporters.sql.blocks import LongRowText, digest_long
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
-from exporters.sql.column_layout import Layout
+from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.rows.text_codec import CODECS
-from exporters.sql.column_types import MAX_DECIMAL_DIGITS, Kind
+from exporters.sql.columns import MAX_DECIMAL_DIGITS, Kind
 
 SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
 """All their characters are in Unicode, one to one, and none of their values holds anything else."""

@@ -11,9 +11,7 @@ from xxhash import xxh3_128
 
 from exporters.mysql.rows.arrow_to_rows import encoded_length, values_by_column
 from exporters.mysql.rows.row_columns import NULL, WIDE, parse_columns
-from exporters.sql.column_layout import Column, Layout
-from exporters.sql.column_metadata import sides_of
-from exporters.sql.column_types import Kind
+from exporters.sql.columns import Column, Kind, Layout, sides_of
 from exporters.sql.large_values.long_values import (
     SHORT_BYTES,
     LongRow,

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.errors import SourceError
-from exporters.sql.column_layout import Layout, Typed
-from exporters.sql.column_types import Kind
+from exporters.sql.columns import Kind, Layout, Typed
 from exporters.sql.value_codec import merged_sides, parse_exactly, split_utf8
 
 NULL = 0xFB

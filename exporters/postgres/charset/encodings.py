@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from exporters.postgres.rows.csv_lines import split_lines
-from exporters.sql.column_metadata import OWN
+from exporters.postgres.rows.csv_rows import split_lines
+from exporters.sql.columns import OWN
 
 AS_STORED = frozenset({"UTF8", "SQL_ASCII"})
 """Encodings of databases whose text leaves as the bytes that are stored."""

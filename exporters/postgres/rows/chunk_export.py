@@ -8,16 +8,14 @@ from contextlib import closing
 import pyarrow as pa
 
 from exporters.api import Sink
-from exporters.postgres.rows.arrow_to_csv import lines_of
-from exporters.postgres.rows.csv_lines import split_lines
-from exporters.postgres.rows.csv_to_arrow import parse_block, parse_block_exactly
+from exporters.postgres.rows.csv_rows import lines_of, parse_block, parse_block_exactly, split_lines
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, Tally, tally_empty_rows, tally_texts
-from exporters.sql.binary_values import joined
 from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
-from exporters.sql.column_layout import Layout
+from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
+from exporters.sql.value_codec import joined
 
 
 def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from exporters.postgres.rows.text_codec import hstore, intervals, ranges, time_with_zone
 from exporters.postgres.rows.text_codec.codecs import codec_of, named
-from exporters.sql.column_types import MAX_DECIMAL_DIGITS, Kind
+from exporters.sql.columns import MAX_DECIMAL_DIGITS, Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from exporters.postgres.charset.server_conversion import (
 from exporters.postgres.chunk_plan import Range, canonical_select, changing, longest_query
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_stream import copy_stream
-from exporters.postgres.rows.csv_lines import csv_values, split_lines
+from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
     UNHURRIED,
@@ -258,6 +258,7 @@ class Feeds:
     def __init__(self, session: Session, *, workers: int) -> None:
         self._session = session
         self._encoding = str(session.position["encoding"])
+        self._may_change = may_change(self._encoding)
         self._codec = Codec(self._encoding, self._conversions)
         self._room = threading.BoundedSemaphore(session.manners.workers(workers))
         self._idle: list[tuple[Feed, Transaction]] = []
@@ -277,16 +278,15 @@ class Feeds:
         asked = longest_query(table, pages)
         long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
         query = canonical_select(table, pages)
-        if not may_change(self._encoding) or not self._changes(table, pages):
+        if not self._may_change or not self._changes(table, pages):
             return self.copy(query, long=long)
         return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
 
     def _unplanned_rows(self, table: Table) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
-        changes = may_change(self._encoding)
-        encoding = self._encoding if changes else copy_encoding(self._encoding)
+        encoding = self._encoding if self._may_change else copy_encoding(self._encoding)
         rows = self._copied(lambda feed: feed.copy_table(copied(table), encoding))
-        return as_selected(table, converted(rows, self._codec) if changes else rows)
+        return as_selected(table, converted(rows, self._codec) if self._may_change else rows)
 
     def _changes(self, table: Table, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""

@@ -11,11 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import pyarrow as pa
 from xxhash import xxh3_128
 
-from exporters.postgres.rows.arrow_to_csv import columns_of
-from exporters.postgres.rows.csv_to_arrow import parse_block
-from exporters.sql.column_layout import Layout
-from exporters.sql.column_metadata import KIND, OWN, sides_of
-from exporters.sql.column_types import Kind
+from exporters.postgres.rows.csv_rows import columns_of, parse_block
+from exporters.sql.columns import KIND, OWN, Kind, Layout, sides_of
 from exporters.sql.large_values.long_values import (
     LONG_BYTES,
     SHORT_BYTES,
@@ -171,7 +168,7 @@ class _Value:
 
 
 def line_pieces(row: LongRow, *, generated: bool = True) -> Iterator[bytes]:
-    """Yield the text of a row, without the newline at its end; see ``arrow_to_csv.lines_of``."""
+    """Yield the text of a row, without the newline at its end; see ``csv_rows.lines_of``."""
     sides = sides_of(row.batch.schema)
     for number, (one, text) in enumerate(columns_of(row.batch, generated=generated)):
         if number:

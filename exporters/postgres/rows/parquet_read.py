@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exporters.postgres.rows.arrow_to_csv import lines_of
-from exporters.postgres.rows.csv_lines import split_lines, tally_block
+from exporters.postgres.rows.csv_rows import lines_of, split_lines, tally_block
 from exporters.postgres.rows.long_lines import line_pieces
 from exporters.row_digest import Tally, tally_empty_rows, tally_pieces
-from exporters.sql.binary_values import joined
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import Part, column_names, open_part, rows_of
+from exporters.sql.value_codec import joined
 
 
 def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:

@@ -10,7 +10,7 @@ from typing import IO, Protocol, Self
 
 import pyarrow as pa
 
-from exporters.sql.column_layout import Layout, Typed
+from exporters.sql.columns import Layout, Typed
 
 LONG_BYTES = 8 * 2**20
 """A row whose text is longer is read in pieces: whole, the text of a row is held several times over."""

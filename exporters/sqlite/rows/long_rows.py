@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporters.row_digest import Tally, tally_pieces
-from exporters.sql.column_layout import Typed
+from exporters.sql.columns import Typed
 from exporters.sql.large_values.long_values import (
     LONG_BYTES,
     PIECE_BYTES,

@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporters.row_digest import Tally
-from exporters.sql.column_layout import Typed
-from exporters.sql.column_metadata import EXACT_OF, KIND, TYPE
+from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import open_part, rows_of
 from exporters.sqlite.catalog import Table

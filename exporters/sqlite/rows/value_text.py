@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from xxhash import xxh3_128
 
 from exporters.row_digest import MODULUS, Tally, tally_texts
-from exporters.sql.binary_values import values_of
+from exporters.sql.value_codec import values_of
 
 FEW_ROWS = 8
 """So few rows are hashed value by value: they may be huge, and need no copies then."""

@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from exporters.postgres.catalog import read_columns
-from exporters.postgres.rows.arrow_to_csv import lines_of
-from exporters.postgres.rows.csv_to_arrow import parse_block
-from exporters.sql.binary_values import joined
-from exporters.sql.column_layout import Layout
+from exporters.postgres.rows.csv_rows import lines_of, parse_block
+from exporters.sql.columns import Layout
+from exporters.sql.value_codec import joined
 
 
 def plain(strategy: st.SearchStrategy) -> st.SearchStrategy[str]:

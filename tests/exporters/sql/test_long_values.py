@@ -19,17 +19,16 @@ from exporters.mysql.rows.column_types import SqlType as MySqlType
 from exporters.mysql.rows.column_types import kind_of as mysql_kind
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload
 from exporters.postgres.rows import long_lines
-from exporters.postgres.rows.arrow_to_csv import lines_of
 from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.postgres.rows.csv_rows import lines_of
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.postgres.rows.parquet_read import tally_part
 from exporters.row_digest import Tally
-from exporters.sql.binary_values import joined
-from exporters.sql.column_layout import Layout
-from exporters.sql.column_types import Kind
+from exporters.sql.columns import Kind, Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_read import leaves_of, open_part, rows_of
 from exporters.sql.parquet_write import PartWriter
+from exporters.sql.value_codec import joined
 from tests.exporters.mysql.test_protocol_rows import length_encoded
 
 SHORT, LONG = 20, 60

@@ -14,10 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporters.sql import parquet_write
-from exporters.sql.column_layout import Layout, Typed
-from exporters.sql.parquet_encoding import encoded
-from exporters.sql.parquet_row_groups import GroupedFile
-from exporters.sql.parquet_write import PartWriter
+from exporters.sql.columns import Layout, Typed
+from exporters.sql.parquet_write import GroupedFile, PartWriter, encoded
 from tests.exporters.sql.test_long_values import Column, ToDirectory, typed
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)

@@ -11,16 +11,14 @@ from exporters.postgres.catalog import Column, Table
 from exporters.postgres.changed_chunks import nothing_happened, query
 from exporters.postgres.chunk_plan import BY_TID_SHARE, cut, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.rows import csv_lines
-from exporters.postgres.rows.arrow_to_csv import lines_of
+from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_lines import split_lines, tally_block
-from exporters.postgres.rows.csv_to_arrow import parse_block
+from exporters.postgres.rows.csv_rows import lines_of, parse_block, split_lines, tally_block
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, Tally
-from exporters.sql.binary_values import joined
 from exporters.sql.chunk_plan import Plan
-from exporters.sql.column_layout import Layout
+from exporters.sql.columns import Layout
+from exporters.sql.value_codec import joined
 from migrate.restore.postgres.definitions.dump_script import plain_sql
 from migrate.restore.postgres.definitions.roles import create_role
 
@@ -64,7 +62,7 @@ def table(
 )
 def test_lines_end_at_newlines_outside_of_quotes(block, lines, monkeypatch):
     assert split_lines(block) == lines
-    monkeypatch.setattr(csv_lines, "_LARGE_BYTES", 0)  # as large blocks are split
+    monkeypatch.setattr(csv_rows, "_LARGE_BYTES", 0)  # as large blocks are split
     assert split_lines(block) == lines
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.binary_values import joined
+from exporters.sql.value_codec import joined
 
 SPACE = b" \t\n\v\f\r"
 

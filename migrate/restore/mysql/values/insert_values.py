@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
-from exporters.sql.column_metadata import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
+from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
 from exporters.sql.parquet_read import Part, rows_of
 from migrate.restore.mysql.values.json_decimals import with_decimals

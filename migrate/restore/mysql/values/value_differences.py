@@ -18,7 +18,7 @@ from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.row_digest import Tally, tally_pieces, tally_texts
-from exporters.sql.column_metadata import EXACT_OF, KIND, TYPE, sides_of
+from exporters.sql.columns import EXACT_OF, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow

@@ -16,10 +16,10 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.binary_values import joined
-from exporters.sql.column_metadata import EXACT_OF, KIND, columns_in
+from exporters.sql.columns import EXACT_OF, KIND, columns_in
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import Part, rows_of
+from exporters.sql.value_codec import joined
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"

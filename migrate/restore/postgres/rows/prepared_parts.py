@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.rows.parquet_read import blocks_of
-from exporters.sql.column_metadata import TYPE
+from exporters.sql.columns import TYPE
 from exporters.sql.parquet_read import READ_ERRORS, Part, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError

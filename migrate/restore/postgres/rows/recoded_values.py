@@ -10,9 +10,9 @@ from xxhash import xxh3_128
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.rows.csv_lines import tally_block
+from exporters.postgres.rows.csv_rows import tally_block
 from exporters.row_digest import Tally, to_hex
-from exporters.sql.column_metadata import OWN, sides_of
+from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
 from exporters.sql.value_codec import is_utf8

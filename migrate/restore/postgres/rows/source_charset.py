@@ -19,7 +19,7 @@ from exporters.postgres.charset.server_conversion import asking, database_encodi
 from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.rows.parquet_read import blocks_of
-from exporters.sql.column_metadata import ENCODING, OWN
+from exporters.sql.columns import ENCODING, OWN
 from exporters.sql.parquet_read import Part
 
 _QUOTE = b'"'

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal
-from exporters.postgres.rows.csv_lines import csv_fields, split_lines, unquoted
+from exporters.postgres.rows.csv_rows import csv_fields, split_lines, unquoted
 from exporters.postgres.rows.parquet_read import blocks_of
-from exporters.sql.column_metadata import OWN
+from exporters.sql.columns import OWN
 from exporters.sql.parquet_read import Part
 from exporters.sql.value_codec import is_utf8
 from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal

@@ -1,15 +1,77 @@
-"""A table's columns, the fields that they become, and blocks of rows as arrays of these fields."""
+"""A table's columns: their kinds, the fields that they become, what these say, and blocks of rows as arrays of them.
+
+The rule for values that a type cannot hold is one for all kinds: the typed column is NULL there and the exact text
+stands in a side column. What a column is stands in the metadata of its field, so a part is read without anything else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.sql.column_metadata import CHARACTERS, ENCODING, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
-from exporters.sql.column_types import Kind
+from exporters.sql.value_codec import ValueCodec
+
+MAX_DECIMAL_DIGITS = 38
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a column's values are read. ``codec``: between their text and values of the type ``stored``; the text is
+    ``parsed`` as another type before. ``expression`` makes the canonical SQL from a quoted column name. ``compared``:
+    the text is parsed as a string first and every value rendered back. ``plain``: its text is ASCII and never needs
+    quotes in CSV; ``characters``: it is characters, which need quotes in SQL and may come in bytes that are not UTF-8.
+    ``direct``: values that come by columns are not their text but already what is stored. ``encoding``: the database's
+    own, where values may come in that instead (``OWN``).
+    """
+
+    codec: ValueCodec
+    parsed: pa.DataType
+    stored: pa.DataType
+    compared: bool = False
+    plain: bool = True
+    characters: bool = False
+    direct: bool = False
+    encoding: str = ""
+    expression: Callable[[str], str] = str
+
+    @property
+    def name(self) -> str:
+        """What the metadata of the field say."""
+        return self.codec.name
+
+
+TYPE = b"moveout.type"
+KIND = b"moveout.kind"
+GENERATED = b"moveout.generated"
+EXACT_OF = b"moveout.exact_of"
+PLAIN = b"moveout.plain"
+CHARACTERS = b"moveout.characters"
+ENCODING = b"moveout.encoding"
+COLLATION = b"moveout.collation"
+NOT_NULL = b"moveout.not_null"
+
+OWN = b"\xff"
+"""How the text of a value begins that stands in the database's own encoding: no UTF-8 has this byte."""
+
+
+def has(field: pa.Field, key: bytes) -> bool:
+    """Tell whether a field has an entry."""
+    return field.metadata is not None and key in field.metadata
+
+
+def sides_of(schema: pa.Schema) -> dict[str, str]:
+    """Return the names of the side columns by those of their columns."""
+    return {field.metadata[EXACT_OF].decode(): field.name for field in schema if has(field, EXACT_OF)}
+
+
+def columns_in(schema: pa.Schema, *, generated: bool) -> Sequence[pa.Field]:
+    """Return the fields of the table's own columns, those that a server computes only with ``generated``."""
+    return [
+        field for field in schema if not has(field, EXACT_OF) and (generated or not has(field, GENERATED))
+    ]
 
 
 class Column(Protocol):

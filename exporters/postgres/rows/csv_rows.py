@@ -1,0 +1,232 @@
+"""The CSV of COPY: lines cut out of blocks, parsed to typed Arrow, and rendered from Arrow again.
+
+A row's text is the line that ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints for it, without the newline that
+ends it. ``parse_block`` types all columns while it parses; where a block holds a value that its type cannot hold,
+``parse_block_exactly`` parses every column as text, and compares every value with its text. ``lines_of`` makes the very
+lines again that the server printed: for restore (COPY FROM), for the check at export, and for ``verify --level full``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from exporters.postgres.rows.text_codec.codecs import codec_of
+from exporters.postgres.rows.text_codec.value_tokens import Quotes
+from exporters.row_digest import Tally, tally_texts
+from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, has, sides_of
+from exporters.sql.value_codec import (
+    TEXT,
+    exact_text,
+    merged_sides,
+    parse_exactly,
+    parse_leniently,
+    split_utf8,
+)
+
+_LARGE_BYTES = 64 * 2**20
+
+
+def tally_block(block: bytes) -> Tally:
+    """Return the tally of whole lines, each ended by a newline."""
+    return tally_texts(split_lines(block))
+
+
+def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
+    """Split whole lines at the newlines that are not inside quotes. ``rows``, where it is known, saves the look."""
+    if rows is None and _has_quoted_newlines(block):
+        return _split_quoted(block)
+    lines = block.split(b"\n")
+    lines.pop()
+    return lines if rows is None or len(lines) == rows else _split_quoted(block)
+
+
+def _has_quoted_newlines(block: bytes) -> bool:
+    """Every second piece between quotes is inside. A large block may have too many pieces: then yes, to be sure."""
+    if b'"' not in block:
+        return False
+    return len(block) > _LARGE_BYTES or b"\n" in b"".join(block.split(b'"')[1::2])
+
+
+def _split_quoted(block: bytes) -> list[bytes]:
+    """Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes."""
+    if len(block) > _LARGE_BYTES:
+        return _split_sparingly(block)
+    lines: list[bytes] = []
+    pending: list[bytes] = []
+    for piece in block.split(b"\n"):
+        odd = piece.count(b'"') % 2 == 1
+        if not pending and not odd:
+            lines.append(piece)
+            continue
+        pending.append(piece)
+        if odd and len(pending) > 1:
+            lines.append(b"\n".join(pending))
+            pending = []
+    lines.pop()
+    return lines
+
+
+def _split_sparingly(block: bytes) -> list[bytes]:
+    """The same, slower: nothing is copied but the lines. A large value may have millions of newlines."""
+    lines: list[bytes] = []
+    begin = position = odd = 0
+    while (end := block.find(b"\n", position)) >= 0:
+        odd ^= block.count(b'"', position, end) & 1
+        position = end + 1
+        if not odd:
+            lines.append(block[begin:end])
+            begin = position
+    return lines
+
+
+def csv_values(line: bytes) -> list[bytes | None]:
+    """Return the values of one CSV line: nothing is NULL, two quotes are the empty text."""
+    return [unquoted(field) for field in csv_fields(line)]
+
+
+def csv_fields(line: bytes) -> list[bytes]:
+    """Return the fields of one CSV line as they stand in it, quotes included."""
+    fields: list[bytes] = []
+    position = 0
+    while True:
+        if line[position : position + 1] == b'"':
+            end = _closing(line, position + 1) + 1
+        else:
+            end = line.find(b",", position)
+            end = len(line) if end < 0 else end
+        fields.append(line[position:end])
+        if end >= len(line):
+            return fields
+        position = end + 1
+
+
+def unquoted(field: bytes) -> bytes | None:
+    """Return the value of a field, None for NULL."""
+    return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field or None
+
+
+def _closing(line: bytes, position: int) -> int:
+    """Return where the quote is that ends a value; those inside of it are doubled."""
+    while True:
+        position = line.index(b'"', position)
+        if line[position + 1 : position + 2] != b'"':
+            return position
+        position += 2
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def parse_block(block: bytes, layout: Layout, *, compare: bool = True) -> Typed:
+    """Type one block of whole lines. Without ``compare`` no value is compared with its text, and one that its type
+    cannot hold may be lost: only for who renders all rows back and compares these. Raises ``pa.ArrowInvalid`` where the
+    block is not the CSV of these columns.
+    """
+    try:
+        parsed = _read(block, [column.kind.parsed for column in layout.columns])
+    except pa.ArrowInvalid:
+        return parse_block_exactly(block, layout)
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    for i, (column, values) in enumerate(zip(layout.columns, parsed, strict=True)):
+        kind = column.kind
+        if kind.compared and compare:
+            typed, side = parse_exactly(kind.codec, values, kind.stored)
+            if side is not None:
+                sides[i] = side.cast(layout.sides[i].type)
+        elif kind.compared:
+            typed = parse_leniently(kind.codec, values, kind.stored)
+        else:
+            typed = values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored)
+        columns.append(typed)
+    return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def parse_block_exactly(block: bytes, layout: Layout) -> Typed:
+    """Type one block the slow way: compare every value of every column with its text."""
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
+    for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
+        typed, side = _parse_text(column.kind, text)
+        columns.append(typed)
+        if side is not None:
+            sides[i] = side.cast(layout.sides[i].type)
+    return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def _text_type(kind: Kind) -> pa.DataType:
+    """Return what the text of a kind is parsed as, before it is typed."""
+    if kind.encoding:
+        return pa.binary()
+    return kind.parsed if kind.codec is TEXT else pa.string()
+
+
+def _parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Type the text of a column; what is not UTF-8 is for the side column."""
+    if not pa.types.is_binary(raw.type) or pa.types.is_binary(kind.parsed):
+        return parse_exactly(kind.codec, raw, kind.stored)
+    text, bad = split_utf8(raw)
+    typed, side = parse_exactly(kind.codec, text, kind.stored)
+    return typed, merged_sides(side, bad)
+
+
+def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
+    """Parse a block whole. The server writes NULL as nothing and the empty string as two quotes."""
+    names = [str(i) for i in range(len(types))]
+    if block.startswith(_BOM):  # Arrow drops one at the beginning of its input; here it would be a value's
+        block = _BOM + block
+    table = csv.read_csv(
+        pa.BufferReader(block),
+        read_options=csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(zip(names, types, strict=True)),
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=not block.isascii(),
+        ),
+    )
+    return [
+        column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns
+    ]
+
+
+_QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
+_QUOTES_ALONE = replace(_QUOTES, word=b"\\.")
+"""Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c), and if it is the only column."""
+
+
+def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
+    """Return one binary value a row: its CSV line with the newline. Without ``generated``, the columns that a server
+    computes by itself are left out, as COPY FROM wants it.
+    """
+    texts = [text for _, text in columns_of(batch, generated=generated)]
+    if not texts:
+        return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
+    line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
+    return pc.binary_join_element_wise(line, b"", b"\n")
+
+
+def columns_of(batch: pa.RecordBatch, *, generated: bool) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the fields of the table's own columns, and their values as they stand in CSV lines."""
+    sides = sides_of(batch.schema)
+    fields = columns_in(batch.schema, generated=generated)
+    quotes = _QUOTES_ALONE if len(fields) == 1 else _QUOTES
+    texts = []
+    for field in fields:
+        side = sides.get(field.name)
+        codec = codec_of(field.metadata[KIND].decode())
+        text = exact_text(codec, batch.column(field.name), None if side is None else batch.column(side))
+        if side is not None or not has(field, PLAIN):
+            text = quotes.around(text)
+        texts.append((field, text))
+    return texts
