@@ -112,6 +112,13 @@ Position = tuple[str, str]
 """Where a listing stands: behind this version of this key, or behind all of the key where the version is empty."""
 Bound = Callable[[], str | None]
 """The last key that is of interest, which may come to be an earlier one meanwhile; None: to the end."""
+NULL_VERSION = "null"
+"""The id of the version that was written while a bucket kept no versions."""
+
+
+def no_end() -> str | None:
+    """Be the bound of a listing that goes to the end."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from migrate.quantities import Rates
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 
 NOTHING = 1.0
 """Bytes a second of who has no share: nobody divides by zero."""
@@ -52,7 +52,7 @@ class Allowance:
 
     def __init__(self, cancellation: CancellationToken | None = None) -> None:
         self.share = Share()
-        self.throttle = Throttle(self.share, cancellation=cancellation)
+        self.throttle = RateLimiter(self.share, cancellation=cancellation)
 
     def exchange(self, rate: float | None, seconds: float) -> tuple[float, float]:
         """Take a new share; return the bytes that were taken until now, and those that are still to be paid for."""

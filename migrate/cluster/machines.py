@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from migrate.cluster.dask_client import Cluster, connect
 from migrate.cluster.members import Limit
 from migrate.quantities import Rates
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Machines:
     limit: Limit | None
 
     @property
-    def throttle(self) -> Throttle | None:
+    def throttle(self) -> RateLimiter | None:
         """What the lead's own bytes count against."""
         return self.limit.here.throttle if self.limit else None
 

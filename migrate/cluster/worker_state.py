@@ -32,7 +32,7 @@ from migrate.restore.objects.workers import Writing
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 from migrate.storage.retry import TOTAL_SECONDS
 from migrate.storage.s3.destination_bucket import open_destination_bucket
@@ -84,7 +84,7 @@ class WorkerSession:
         self.cancellation.cancel()
 
     def _open(
-        self, reach: Reach, throttle: Throttle | None = None, *, patience_seconds: float = TOTAL_SECONDS
+        self, reach: Reach, throttle: RateLimiter | None = None, *, patience_seconds: float = TOTAL_SECONDS
     ) -> MultipartStore:
         return open_location(
             reach.url,
@@ -95,7 +95,7 @@ class WorkerSession:
             cancellation=self.cancellation,
         )
 
-    def _sealed(self, reach: Reach, throttle: Throttle | None) -> MultipartStore:
+    def _sealed(self, reach: Reach, throttle: RateLimiter | None) -> MultipartStore:
         """Open a bundle, and prove that it can be read from here."""
         store = self._open(reach, throttle)
         store.stat(layout.BAGIT)

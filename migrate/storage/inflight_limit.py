@@ -45,7 +45,7 @@ class Body:
 
     __slots__ = ("_cancellation", "_flow", "among_bytes", "begun", "gone_bytes", "size_bytes")
 
-    def __init__(self, flow: Flow, size_bytes: int, cancellation: CancellationToken) -> None:
+    def __init__(self, flow: InflightLimiter, size_bytes: int, cancellation: CancellationToken) -> None:
         self._flow = flow
         self._cancellation = cancellation
         self.size_bytes = size_bytes
@@ -86,7 +86,7 @@ def carrying(body: Body) -> Iterator[None]:
         _here.body = before
 
 
-class Flow:
+class InflightLimiter:
     """Shared by all that send to one server. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -235,12 +235,12 @@ class Flow:
         self._changed.notify_all()
 
 
-def flow_to(server: str) -> Flow:
+def inflight_limiter_of(server: str) -> InflightLimiter:
     """Return the flow to a server, which all of this process share, by the URL of its endpoint."""
-    return _flows.setdefault(server, Flow())
+    return _flows.setdefault(server, InflightLimiter())
 
 
-_flows: dict[str, Flow] = {}
+_flows: dict[str, InflightLimiter] = {}
 
 
 def gone_bytes() -> int:

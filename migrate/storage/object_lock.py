@@ -35,7 +35,7 @@ class Lock:
     legal: bool
 
 
-class Vault(Protocol):
+class ObjectLock(Protocol):
     """All versions at a location. Thread-safe; raises only errors of ``migrate.errors``."""
 
     location: str

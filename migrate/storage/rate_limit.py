@@ -17,7 +17,7 @@ _STEP_SECONDS = 1.0
 _NEXT_TO_NOTHING = 0.5
 
 
-class Throttle:
+class RateLimiter:
     """A token bucket that may be overdrawn: whoever takes waits until what was taken before has been paid
     for.
 
@@ -81,10 +81,10 @@ class Throttle:
         return rate
 
 
-class Throttled(StoreWrapper):
+class RateLimited(StoreWrapper):
     """A store whose bodies, read and written, count against a rate limiter."""
 
-    def __init__(self, store: MultipartStore, throttle: Throttle) -> None:
+    def __init__(self, store: MultipartStore, throttle: RateLimiter) -> None:
         super().__init__(store)
         self._throttle = throttle
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore
-from migrate.storage.object_lock import Vault
-from migrate.storage.rate_limit import Throttle, Throttled
+from migrate.storage.object_lock import ObjectLock
+from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
 
 ENTRY_POINTS = "moveout.locations"
@@ -48,14 +48,14 @@ class LocationType:
 
     example: str
     open: Callable[[str, Access], MultipartStore]
-    open_object_lock: Callable[[str, Access], Vault] | None = None
+    open_object_lock: Callable[[str, Access], ObjectLock] | None = None
 
 
 def open_location(
     url: str,
     *,
     secrets: Mapping[str, str] | None = None,
-    bwlimit: Throttle | None = None,
+    bwlimit: RateLimiter | None = None,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
     cancellation: CancellationToken | None = None,
@@ -68,7 +68,7 @@ def open_location(
     """
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
     if bwlimit is not None:
-        store = Throttled(store, bwlimit)
+        store = RateLimited(store, bwlimit)
     policy = RetryPolicy(
         note=note,
         total_seconds=patience_seconds,
@@ -78,7 +78,9 @@ def open_location(
     return Retrying(store, policy)
 
 
-def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
+def open_object_lock(
+    url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None
+) -> ObjectLock:
     """Return the versions and locks of a location. Raises ``UsageError`` where its kind has none."""
     found = _type_of(url)
     if found.open_object_lock is None:

@@ -25,7 +25,7 @@ from migrate.restore.objects.capabilities import Terms
 from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
@@ -51,7 +51,7 @@ class SyncContext:
     outage: Outage
     """Of the source."""
     destination_outage: Outage
-    throttle: Throttle | None = None
+    throttle: RateLimiter | None = None
 
     def note(self, ours: Fetched, theirs: Fetched | None = None) -> None:
         """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 
-from exporters.bucket_api import Fetched, ObjectSummary, Page
+from exporters.bucket_api import Fetched, ObjectSummary, Page, no_end
 from exporters.objects.key_oddities import Oddities
 from exporters.objects.outage_detection import Outage
 from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
-from migrate.storage.s3.listing.pages import no_end
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Comparison, Do, SyncStep
 from migrate.sync.ordered_listing import RESERVED, in_order, without_records

@@ -17,7 +17,7 @@ from migrate.restore.objects.capabilities import STANDARD, Terms
 from migrate.restore.objects.versions import REFUSED, Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import refused_markers
 from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
@@ -69,7 +69,7 @@ def sync(
     *,
     workers: int,
     progress: Progress,
-    throttle: Throttle | None = None,
+    throttle: RateLimiter | None = None,
 ) -> SyncOutcome:
     """Copy what is new or has changed, one object to one object. ``store`` is where the record lies.
 
@@ -118,7 +118,7 @@ class _Sync:
     record: Record
     options: SyncOptions
     progress: Progress
-    throttle: Throttle | None
+    throttle: RateLimiter | None
     workers: int
     check: Callable[[], None] = _nobody
     _settled: bool = False

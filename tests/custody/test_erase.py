@@ -19,7 +19,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked
@@ -57,7 +57,7 @@ def do(store, vault, signer, **more):
 
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
-    vault = open_vault(kept.location)
+    vault = open_object_lock(kept.location)
     reasons = erase.check(kept, vault, [], workers=2)
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
@@ -69,7 +69,7 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 
 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
-    vault = open_vault(kept.location)
+    vault = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
     other = Happening("received", "b", "0" * 64, kept.location, {"findings": 0})
@@ -83,7 +83,7 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     certificates = []
     for _ in range(2):
-        certificates.append(do(kept, open_vault(kept.location), provider).document.key)
+        certificates.append(do(kept, open_object_lock(kept.location), provider).document.key)
         transfer(copy, kept, workers=2, progress=Silent())
     assert len(set(certificates)) == 2
     assert len(custody_log.read(kept).find("erased")) == 2
@@ -97,8 +97,8 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
 
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, open_vault(kept.location), [], workers=2) == []
-    done = do(kept, open_vault(kept.location), provider)
+    assert erase.check(kept, open_object_lock(kept.location), [], workers=2) == []
+    done = do(kept, open_object_lock(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
         key.startswith(("sig/custody", "sig/receipt-", "sig/erasure-", "sig/checkpoint")) for key in left
@@ -116,7 +116,7 @@ def test_what_is_left_is_the_record(kept, provider, customer):
 def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, customer, left):
     """On a bucket with versions, an older one and a delete marker among them."""
     url = locked[2]
-    store, vault = open_location(url), open_vault(url)
+    store, vault = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     sign_receipt(store, provider, customer)
@@ -148,7 +148,7 @@ def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
     (root / "_work" / "tmp").mkdir(exist_ok=True)
     (root / "_work" / "tmp" / "torn").write_bytes(b"rows")
     (root / "data" / "link").symlink_to(root / "bagit.txt")
-    do(kept, open_vault(kept.location), provider)
+    do(kept, open_object_lock(kept.location), provider)
     left = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()]
     assert all(name.startswith("sig/") for name in left), left
 
@@ -156,7 +156,7 @@ def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
 @pytest.mark.parametrize("name", ["receipt-all-rows.parquet", "receipt-0123456789abcdef.json", "checkpoint"])
 def test_what_is_only_named_like_the_record_goes_too(kept, provider, name):
     kept.put(f"sig/{name}", b"x" * (documents.MAX_BYTES + 1))
-    do(kept, open_vault(kept.location), provider)
+    do(kept, open_object_lock(kept.location), provider)
     assert f"sig/{name}" not in {info.key for info in kept.list()}
 
 
@@ -166,12 +166,12 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     """Nor is anything erased without a question because of it."""
     copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     with pytest.raises(UnreachableError):
-        do(kept, Broken(open_vault(kept.location), 3), provider)
+        do(kept, Broken(open_object_lock(kept.location), 3), provider)
     assert erase.is_begun(kept)
     transfer(copy, kept, workers=2, progress=Silent())
     assert not erase.is_begun(kept)
     with pytest.raises(NotAllowedError, match="nobody"):
-        do(kept, open_vault(kept.location), provider, reasons=["nobody has signed a receipt for it"])
+        do(kept, open_object_lock(kept.location), provider, reasons=["nobody has signed a receipt for it"])
     elsewhere = open_location(str(tmp_path / "elsewhere"))
     transfer(kept, elsewhere, workers=2, progress=Silent())
     custody_log.carry(kept, elsewhere)
@@ -183,13 +183,13 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
 def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = erase.check(kept, open_vault(kept.location), [], workers=2)
+    (reason,) = erase.check(kept, open_object_lock(kept.location), [], workers=2)
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
 def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):
     with lease.Lease(kept, "transfer"), pytest.raises(BusyError, match="transfer"):
-        do(kept, open_vault(kept.location), provider)
+        do(kept, open_object_lock(kept.location), provider)
     assert custody_log.read(kept).find("erasing") == []
 
 
@@ -202,9 +202,9 @@ def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, pr
             return getattr(self._inner, name)
 
     with pytest.raises(DamageError, match="_work/uploads"):
-        do(kept, Writing(open_vault(kept.location), 3), provider)
+        do(kept, Writing(open_object_lock(kept.location), 3), provider)
     assert documents.read_all(kept, "erasure")[0] == []
-    assert do(kept, open_vault(kept.location), provider).uploads == 1
+    assert do(kept, open_object_lock(kept.location), provider).uploads == 1
 
 
 def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, servers):
@@ -217,7 +217,7 @@ def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, 
     store.put_part(layout.CATALOG, upload := store.begin(layout.CATALOG), 1, b"rows")
     minio.child.start_again(lambda: answers(f"{minio.endpoint}/minio/health/cluster"))
     assert list(store.uploads()) == []
-    assert do(store, open_vault(url), provider).document.value["uploads"] == 1
+    assert do(store, open_object_lock(url), provider).document.value["uploads"] == 1
     with pytest.raises(GoneError):
         store.parts(layout.CATALOG, upload)
 
@@ -228,7 +228,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
 ):
     s3 = request.getfixturevalue(server)
     url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
-    store, vault = open_location(url), open_vault(url)
+    store, vault = open_location(url), open_object_lock(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     sign_receipt(store, provider, customer)

@@ -23,7 +23,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import NotAllowedError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
@@ -103,7 +103,7 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
     record_seal(store, signer, [signer])
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
     held = bundle_hold.place(
-        store, open_vault(url), terms, workers=4, progress=Silent(), details={}, signer=signer
+        store, open_object_lock(url), terms, workers=4, progress=Silent(), details={}, signer=signer
     )
     assert held.is_held
     return Kept(client, bucket, url, store, signer)
@@ -244,18 +244,18 @@ def test_no_operation_of_the_customer_shortens_a_hold(kept, kind):
     """MinIO lets any account take a GOVERNANCE retention away, so it is the legal hold that counts there."""
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     client = s3_client.client(s3_client.parse(kept.url, secrets=credential))
-    before = bundle_hold.survey(kept.store, open_vault(kept.url), workers=4)
+    before = bundle_hold.survey(kept.store, open_object_lock(kept.url), workers=4)
     version = kept.client.head_object(Bucket=kept.bucket, Key="acme/bundle/bagit.txt")["VersionId"]
     for operation, request in forbidden_to_shorten(kept.bucket, version):
         if request.get("Retention") == {}:
             continue
         with pytest.raises(botocore.exceptions.ClientError):
             pytest.fail(f"{operation} {request}: {getattr(client, operation)(**request)}")
-    assert bundle_hold.survey(kept.store, open_vault(kept.url), workers=4) == before
+    assert bundle_hold.survey(kept.store, open_object_lock(kept.url), workers=4) == before
     here = {"Bucket": kept.bucket, "Key": "acme/bundle/bagit.txt", "VersionId": version}
     with contextlib.suppress(botocore.exceptions.ClientError):
         client.put_object_retention(**here, Retention={}, BypassGovernanceRetention=True)
-    after = bundle_hold.survey(kept.store, open_vault(kept.url), workers=4)
+    after = bundle_hold.survey(kept.store, open_object_lock(kept.url), workers=4)
     assert (after.is_held, after.protected) == (True, before.versions)
     for who in (client, kept.client):
         with pytest.raises(botocore.exceptions.ClientError):
@@ -301,12 +301,12 @@ def test_on_another_server_a_retention_is_firm(versitygw):
             pytest.fail(f"{operation} {request}: {getattr(client, operation)(**request)}")
     found = root.get_object_retention(**here, VersionId=version)["Retention"]
     assert (found["Mode"], found["RetainUntilDate"]) == ("GOVERNANCE", until)
-    assert open_vault(url).is_firm("GOVERNANCE")
+    assert open_object_lock(url).is_firm("GOVERNANCE")
 
 
 def test_where_anybody_may_lift_a_retention_it_is_not_called_a_hold(kept):
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=False)
-    store, vault = kept.store, open_vault(kept.url)
+    store, vault = kept.store, open_object_lock(kept.url)
     with pytest.raises(NotAllowedError, match="lets every account lift"):
         bundle_hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=kept.signer)
 

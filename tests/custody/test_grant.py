@@ -21,7 +21,7 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.storage.s3 import client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
@@ -141,7 +141,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     url, store = there
     for _ in range(2):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
-    erase.erase(store, open_vault(url), provider, workers=4, progress=Silent())
+    erase.erase(store, open_object_lock(url), provider, workers=4, progress=Silent())
     done = made_grants.revoke(store, Accounts(client.parse(url)), "acme", provider)
     assert (len(done.keys), done.still_open) == (2, [])
 

@@ -17,7 +17,7 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
@@ -43,7 +43,7 @@ def there(location, locked, provider):
     store = open_location(locked[2])
     assert transfer(location, store, workers=2, progress=Silent()).findings == []
     record_seal(store, provider, [provider])
-    return store, open_vault(locked[2])
+    return store, open_object_lock(locked[2])
 
 
 def put_hold(there, provider, terms, **details):
@@ -186,7 +186,7 @@ def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, prov
     client = boto_client(versitygw.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     url = f"s3://{name}/bundle?profile={versitygw.profile}"
-    store, vault = open_location(url), open_vault(url)
+    store, vault = open_location(url), open_object_lock(url)
     transfer(location, store, workers=2, progress=Silent())
     assert put_hold((store, vault), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
@@ -239,7 +239,7 @@ def test_without_object_lock_it_is_not_called_a_hold(location, provider, request
         transfer(location, open_location(url), workers=2, progress=Silent())
     terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
     with pytest.raises(NotAllowedError, match=r"no Object Lock|is a directory"):
-        put_hold((open_location(url), open_vault(url)), provider, terms)
+        put_hold((open_location(url), open_object_lock(url)), provider, terms)
 
 
 def test_the_commands(location, locked, make_key):

@@ -17,7 +17,7 @@ from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.transfer import transfer
 from tests.tools.clients import boto_client
 
@@ -78,7 +78,7 @@ def there(location, minio, provider):
     store = open_location(url)
     transfer(location, store, workers=4, progress=Silent())
     record_seal(store, provider, [provider])
-    return store, open_vault(url)
+    return store, open_object_lock(url)
 
 
 def sign(store, provider, customer):
@@ -210,7 +210,7 @@ def test_a_hold_ends_by_the_clock_of_the_location(there, provider, monkeypatch):
             return datetime.now(tz) + timedelta(minutes=10)
 
     monkeypatch.setattr("migrate.storage.s3.object_lock.datetime", Fast)
-    fast = open_vault(store.location)
+    fast = open_object_lock(store.location)
     assert abs(fast.now() - datetime.now(UTC)) < timedelta(seconds=3)
     assert bundle_hold.survey(store, fast, workers=4).is_held
     assert any("are held until" in one for one in erase.check(store, fast, [], workers=4))

@@ -10,7 +10,7 @@ import pytest
 from migrate.errors import DamageError, GoneError, UnreachableError
 from migrate.storage.api import MIN_PART_BYTES
 from migrate.storage.checksums import crc64nvme
-from migrate.storage.registry import open_location, open_vault
+from migrate.storage.registry import open_location, open_object_lock
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.store import S3Store
 from scripts.servers import S3Server
@@ -106,7 +106,7 @@ def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
     with Mute(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
         url = f"s3://{bucket}/location?profile={profile}"
-        store, vault = open_location(url), open_vault(url)
+        store, vault = open_location(url), open_object_lock(url)
         store.put("file", b"x")
         upload = store.begin("large")
         (version,) = vault.versions()
@@ -138,6 +138,6 @@ def test_a_minio_behind_a_proxy_of_another_name_holds_no_firmer(
         bucket = make_bucket(server)
         with HttpProxy(server.endpoint, name="nginx") as proxy:
             profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
-            vault = open_vault(f"s3://{bucket}/location?profile={profile}")
+            vault = open_object_lock(f"s3://{bucket}/location?profile={profile}")
             assert vault.is_firm("GOVERNANCE") == (server is versitygw)
             assert vault.is_firm("COMPLIANCE")

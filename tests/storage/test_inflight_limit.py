@@ -9,7 +9,7 @@ import pytest
 
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage import inflight_limit as flows
-from migrate.storage.inflight_limit import SECONDS_UNDER_WAY, Body, Flow, leaving
+from migrate.storage.inflight_limit import SECONDS_UNDER_WAY, Body, InflightLimiter, leaving
 
 GO_ON = CancellationToken()
 
@@ -27,10 +27,10 @@ class Clock:
         return self.now
 
 
-def known(rate: int) -> Flow:
+def known(rate: int) -> InflightLimiter:
     """A flow over a link of which the rate has been seen, with its clock standing still."""
     clock = Clock()
-    flow = Flow(clock=clock)
+    flow = InflightLimiter(clock=clock)
     body = flow.begin_patiently(rate, GO_ON)
     clock.now += 1
     flow.end(body, arrived=True)
@@ -39,7 +39,7 @@ def known(rate: int) -> Flow:
 
 
 @contextmanager
-def senders(flow: Flow, count: int, end: threading.Event) -> Iterator[list[Body]]:
+def senders(flow: InflightLimiter, count: int, end: threading.Event) -> Iterator[list[Body]]:
     """So many threads that each want to send a part; those that may are in the list, until ``end``."""
     sending: list[Body] = []
 
@@ -110,7 +110,7 @@ def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(mon
     """Far away, with losses: one part does not fill the link, and eight bring eight times as much."""
     monkeypatch.setattr(flows, "_LOOK_SECONDS", 0.01)
     clock = Clock()
-    flow, end = Flow(clock=clock), threading.Event()
+    flow, end = InflightLimiter(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
         until(lambda: len(sending) == 1)
         for _ in range(90):
@@ -124,7 +124,7 @@ def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(mon
 def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
     monkeypatch.setattr(flows, "_LOOK_SECONDS", 0.01)
     clock = Clock()
-    flow, end = Flow(clock=clock), threading.Event()
+    flow, end = InflightLimiter(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
         until(lambda: len(sending) == 1)
         for _ in range(25):  # seconds, less than until the next trial
@@ -137,7 +137,7 @@ def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
 
 
 def test_what_is_sent_anew_counts_anew():
-    flow = Flow()
+    flow = InflightLimiter()
     with flow.sending(PART, GO_ON):
         body = leaving()
         assert body is not None
@@ -153,7 +153,7 @@ def test_what_is_sent_anew_counts_anew():
 def test_cancelling_ends_waiting():
     cancellation, errors = CancellationToken(), []
 
-    def send(flow: Flow) -> None:
+    def send(flow: InflightLimiter) -> None:
         try:
             with flow.sending(PART, cancellation):
                 pass

@@ -10,7 +10,7 @@ import pytest
 from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_rate, parse_size
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 
 
@@ -42,7 +42,7 @@ def test_the_average_is_kept_whatever_the_pieces():
         nonlocal now
         now += seconds
 
-    throttle = Throttle(1000, clock=lambda: now, sleep=sleep)
+    throttle = RateLimiter(1000, clock=lambda: now, sleep=sleep)
     for size in (10, 5000, 1, 989, 4000):
         throttle.take(size)
     assert now == pytest.approx(6.0)  # the last piece is paid for by whoever comes next
@@ -51,7 +51,7 @@ def test_the_average_is_kept_whatever_the_pieces():
 
 
 def test_threads_and_locations_share_it(tmp_path):
-    throttle = Throttle(2**20)
+    throttle = RateLimiter(2**20)
     locations = [open_location(str(tmp_path / name), bwlimit=throttle) for name in "ab"]
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
@@ -104,7 +104,7 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
             f"2026-11-24T18:59:{50 + int(now)}" if now < 10 else "2026-11-24T19:00:01"
         )
 
-    throttle = Throttle(
+    throttle = RateLimiter(
         parse_limit("08:00,1K 19:00,off"), clock=lambda: now, sleep=sleep, local_time=local_time
     )
     throttle.take(100 * 1024)
@@ -118,7 +118,7 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
 
 def test_an_interruption_cuts_waiting_short():
     cancellation = CancellationToken()
-    throttle = Throttle(1, cancellation=cancellation)
+    throttle = RateLimiter(1, cancellation=cancellation)
     throttle.take(3600)
     waiting = threading.Thread(target=throttle.take, args=(1,))
     started = time.monotonic()

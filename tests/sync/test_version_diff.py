@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.bucket_api import Fetched, ObjectSummary
+from exporters.bucket_api import NULL_VERSION, Fetched, ObjectSummary
 from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
-from migrate.storage.s3.listing.page_parser import NULL
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.diff import Do
 from migrate.sync.record.column_pages import microseconds
@@ -234,10 +233,13 @@ def test_tags_are_asked_for_of_what_is_wanted_so_far(monkeypatch: pytest.MonkeyP
 
 def test_what_has_no_id_comes_on_top_again() -> None:
     """Where a record says that it lies below what is older, it is not in its place, and no proof says that it is."""
-    one, null = version(1, "a"), replace(version(2, "b"), version_id=NULL)
+    one, null = version(1, "a"), replace(version(2, "b"), version_id=NULL_VERSION)
     destination = [version(8, "b", "t"), version(9, "a", "t")]
     modified = microseconds(null.modified)
-    known = [KnownVersion(NULL, "b", 1, modified, False, "t8"), KnownVersion("s1", "a", 1, 0, False, "t9")]
+    known = [
+        KnownVersion(NULL_VERSION, "b", 1, modified, False, "t8"),
+        KnownVersion("s1", "a", 1, 0, False, "t9"),
+    ]
     found = decide("k", [(one, ""), (null, "")], destination, known, Markers())
     assert found.same == [(one, destination[1])]
     assert [(step.do, step.source, step.destination) for step in found.steps] == [

@@ -10,7 +10,7 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MIN_PART_BYTES
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.export.victims import run
@@ -20,7 +20,7 @@ WORKERS = 3
 
 def carry(origin: str, destination: str, rate: float | None) -> None:
     """Transfer a bundle in S3's smallest parts; 130 where it is interrupted."""
-    limit = Throttle(rate) if rate else None
+    limit = RateLimiter(rate) if rate else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
         try:

@@ -28,7 +28,7 @@ from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
-from migrate.storage.rate_limit import Throttle
+from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 
 JSON_VERSION = 1
@@ -77,10 +77,10 @@ class Session:
         text = self.bwlimit_given or case
         return parse_limit(text) if text else None
 
-    def throttle(self, case: str | None = None) -> Throttle | None:
+    def throttle(self, case: str | None = None) -> RateLimiter | None:
         """Return what keeps to the bandwidth limit, or None."""
         rates = self.rates(case)
-        return Throttle(rates, cancellation=self.cancellation) if rates else None
+        return RateLimiter(rates, cancellation=self.cancellation) if rates else None
 
     def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
         """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it is

@@ -25,8 +25,8 @@ from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import count_words, moment_words
 from migrate.storage.api import MultipartStore
-from migrate.storage.object_lock import Vault
-from migrate.storage.registry import open_vault
+from migrate.storage.object_lock import ObjectLock
+from migrate.storage.registry import open_object_lock
 
 app.add_typer(group, name="hold")
 
@@ -80,9 +80,9 @@ class HeldBundle:
             )
 
 
-def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, Vault]:
+def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, ObjectLock]:
     """Return the store and the vault of a location."""
-    return session.store(location), open_vault(
+    return session.store(location), open_object_lock(
         location.url, secrets=location.reveal(), note=session.progress.note
     )
 

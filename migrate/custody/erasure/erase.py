@@ -27,7 +27,7 @@ from migrate.errors import DamageError, GoneError, NotAllowedError
 from migrate.number_text import things
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
-from migrate.storage.object_lock import FileVersion, Vault
+from migrate.storage.object_lock import FileVersion, ObjectLock
 
 UNVERIFIABLE = (
     "Copies that others made while they could read the location, and bundles that were transferred from it.",
@@ -51,7 +51,7 @@ class Erased:
 
 def check(
     store: MultipartStore,
-    vault: Vault,
+    vault: ObjectLock,
     breaches: Sequence[Verdict],
     *,
     workers: int,
@@ -105,7 +105,7 @@ def is_begun(store: MultipartStore) -> bool:
 
 
 def erase(
-    store: MultipartStore, vault: Vault, signer: Signer, *, workers: int, progress: Progress, override: str = "",
+    store: MultipartStore, vault: ObjectLock, signer: Signer, *, workers: int, progress: Progress, override: str = "",
     reasons: Sequence[str] = (),
 ) -> Erased:  # fmt: skip
     """Remove the bundle. ``reasons`` are what speaks against it, ``override`` why it is done all the same.
@@ -137,7 +137,7 @@ def erase(
 
 
 def _begin(
-    store: MultipartStore, vault: Vault, signer: Signer, override: str, reasons: Sequence[str]
+    store: MultipartStore, vault: ObjectLock, signer: Signer, override: str, reasons: Sequence[str]
 ) -> Happening:
     there = [one for one in vault.versions() if not is_kept(one)]
     details: dict[str, Any] = {
@@ -179,7 +179,9 @@ def _is_there(store: MultipartStore, key: str) -> bool:
     return True
 
 
-def _remove(store: MultipartStore, vault: Vault, found: Remains, workers: int, progress: Progress) -> None:
+def _remove(
+    store: MultipartStore, vault: ObjectLock, found: Remains, workers: int, progress: Progress
+) -> None:
     """Remove it, the tag manifest first: without it nobody takes what is left for a bundle. The manifest, which names
     all, goes late, and delete markers last: nothing that they hide is seen again.
     """

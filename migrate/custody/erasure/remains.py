@@ -15,7 +15,7 @@ from migrate.custody.signing import ssh_signatures
 from migrate.custody.tree import checkpoint
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import FileInfo, MultipartStore, Upload
-from migrate.storage.object_lock import FileVersion, Vault
+from migrate.storage.object_lock import FileVersion, ObjectLock
 
 _DOCUMENT = re.compile(
     rf"sig/({'|'.join(documents.KINDS)})-[0-9a-f]{{16}}\.json(?P<signature>\.[0-9a-f]{{16}}\.sig)?"
@@ -39,7 +39,7 @@ class Remains:
             yield f"an unfinished upload of {upload.key}"
 
 
-def look(store: MultipartStore, vault: Vault, names: Collection[str], *, workers: int) -> Remains:
+def look(store: MultipartStore, vault: ObjectLock, names: Collection[str], *, workers: int) -> Remains:
     """List the location. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
     that was started again lists those from before by their whole names only.
     """

@@ -24,7 +24,7 @@ from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.storage.object_lock import FileVersion, Lock, Mode, Vault
+from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
 
 _SOON = timedelta(seconds=10)
 """A server that knows no end of a retention has it end in a moment."""
@@ -63,7 +63,7 @@ class Protection:
         return self.versions > 0 and self.protected == self.versions and not self.findings
 
 
-def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = None) -> Protection:
+def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None = None) -> Protection:
     """Ask the location for the lock of every version, and compare with what the bundle's manifest names.
 
     A version counts as protected where its retention is firm here and has not ended, by the clock of the location, or a
@@ -108,7 +108,7 @@ def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = No
 
 def place(
     store: Store,
-    vault: Vault,
+    vault: ObjectLock,
     terms: Terms,
     *,
     workers: int,
@@ -153,7 +153,13 @@ def place(
 
 
 def release(
-    store: Store, vault: Vault, reason: str, signers: Sequence[Signer], *, workers: int, progress: Progress
+    store: Store,
+    vault: ObjectLock,
+    reason: str,
+    signers: Sequence[Signer],
+    *,
+    workers: int,
+    progress: Progress,
 ) -> tuple[Document, Protection]:
     """Lift the legal hold and, where the mode lets, the retention of every version, by the word of those whom the hold
     names, and whom each hold names that was placed since the last release; return the signed release and what is still
@@ -192,7 +198,7 @@ def release(
     return document, survey(store, vault, workers=workers)
 
 
-def _check_unlocked(vault: Vault, version: FileVersion) -> None:
+def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
     """Read back what was lifted. Raises ``DamageError`` where it is still there."""
     found = vault.lock(version)
     lasts = found.mode == "GOVERNANCE" and found.until is not None and found.until > vault.now() + _SOON
@@ -272,7 +278,7 @@ def _is_loose(version: FileVersion) -> bool:
     return layout.is_custody(version.key) or version.key.startswith(grows)
 
 
-def _said(version: FileVersion, locks: dict[FileVersion, Lock], vault: Vault) -> str:
+def _said(version: FileVersion, locks: dict[FileVersion, Lock], vault: ObjectLock) -> str:
     lock = locks[version]
     until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
     weak = " (which any account here may lift)" if lock.mode and not vault.is_firm(lock.mode) else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from migrate.errors import UsageError
-from migrate.storage.local.object_lock import DirectoryVault
+from migrate.storage.local.object_lock import DirectoryObjectLock
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import Access, LocationType
 
@@ -28,8 +28,8 @@ def _open(url: str, _access: Access) -> LocalStore:
     return _store(url)
 
 
-def _open_object_lock(url: str, _access: Access) -> DirectoryVault:
-    return DirectoryVault(_store(url))
+def _open_object_lock(url: str, _access: Access) -> DirectoryObjectLock:
+    return DirectoryObjectLock(_store(url))
 
 
 LOCATION = LocationType("/backup/bundle", _open, _open_object_lock)

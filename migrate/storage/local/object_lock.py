@@ -14,7 +14,7 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.object_lock import FileVersion, Lock, Mode
 
 
-class DirectoryVault:
+class DirectoryObjectLock:
     """A directory: one version of each file, and nothing that could hold it against its owner. Files of the store's own
     are among them, such as what a writer that died has left: they hold what any other does.
     """
@@ -24,23 +24,23 @@ class DirectoryVault:
         self.location = self._store.location
 
     def check_lock(self) -> None:
-        """See ``Vault.check_lock``."""
+        """See ``ObjectLock.check_lock``."""
         raise NotAllowedError(
             f"{self.location} is a directory: nothing there can be held against whoever may write to it",
             next_step="hold the bundle in a bucket with Object Lock",
         )
 
     def is_firm(self, mode: Mode) -> bool:
-        """See ``Vault.is_firm``."""
+        """See ``ObjectLock.is_firm``."""
         del mode
         return False
 
     def now(self) -> datetime:
-        """See ``Vault.now``."""
+        """See ``ObjectLock.now``."""
         return datetime.now(UTC)
 
     def versions(self) -> Iterator[FileVersion]:
-        """See ``Vault.versions``. A symbolic link is a file of its own, whatever it leads to."""
+        """See ``ObjectLock.versions``. A symbolic link is a file of its own, whatever it leads to."""
         with translated(self._store.root):
             found = sorted(self._files(self._store.root), key=lambda one: os.fsencode(one[0]))
         for key, size_bytes in found:
@@ -61,22 +61,22 @@ class DirectoryVault:
                 yield key, size_bytes
 
     def lock(self, version: FileVersion) -> Lock:
-        """See ``Vault.lock``."""
+        """See ``ObjectLock.lock``."""
         del version
         return Lock(None, None, legal=False)
 
     def retain(
         self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
     ) -> None:
-        """See ``Vault.retain``."""
+        """See ``ObjectLock.retain``."""
         del version, until, mode, firmer
         self.check_lock()
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:
-        """See ``Vault.set_legal``."""
+        """See ``ObjectLock.set_legal``."""
         del version, on
         self.check_lock()
 
     def remove(self, version: FileVersion) -> None:
-        """See ``Vault.remove``."""
+        """See ``ObjectLock.remove``."""
         self._store.erase(version.key)

@@ -28,8 +28,8 @@ _HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
 
-class S3Vault:
-    """See ``Vault``."""
+class S3ObjectLock:
+    """See ``ObjectLock``."""
 
     def __init__(self, s3_location: client.S3Location, note: Note | None = None) -> None:
         self._prefix = s3_location.folder
@@ -42,13 +42,13 @@ class S3Vault:
         self._minio: bool | None = None
 
     def now(self) -> datetime:
-        """See ``Vault.now``: the date that the server gave with its last answer, and what has passed since."""
+        """See ``ObjectLock.now``: the date that the server gave with its last answer, and what has passed since."""
         self._meet()
         return datetime.now(UTC) + (self._ahead or timedelta())
 
     def is_firm(self, mode: Mode) -> bool:
-        """See ``Vault.is_firm``. MinIO (2026-02-12) lets every account take a GOVERNANCE retention away: it asks for no
-        right where a request to bypass it brings an empty retention.
+        """See ``ObjectLock.is_firm``. MinIO (2026-02-12) lets every account take a GOVERNANCE retention away: it asks
+        for no right where a request to bypass it brings an empty retention.
         """
         if mode == "COMPLIANCE":
             return True
@@ -77,7 +77,7 @@ class S3Vault:
             self._call("", "head_bucket", Bucket=self._bucket)
 
     def check_lock(self) -> None:
-        """See ``Vault.check_lock``."""
+        """See ``ObjectLock.check_lock``."""
         self._call(
             "", "head_bucket", Bucket=self._bucket
         )  # of a bucket that is not there MinIO says that it has no lock
@@ -93,7 +93,7 @@ class S3Vault:
             )
 
     def versions(self) -> Iterator[FileVersion]:
-        """See ``Vault.versions``; one page in memory."""
+        """See ``ObjectLock.versions``; one page in memory."""
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix, "EncodingType": "url"}
         while True:
             page = self._call("", "list_object_versions", **request)
@@ -117,7 +117,7 @@ class S3Vault:
                 request["VersionIdMarker"] = page["NextVersionIdMarker"]
 
     def lock(self, version: FileVersion) -> Lock:
-        """See ``Vault.lock``."""
+        """See ``ObjectLock.lock``."""
         mode, until = self._retention(version)
         return Lock(mode, until, self._legal(version))
 
@@ -140,7 +140,7 @@ class S3Vault:
     def retain(
         self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
     ) -> None:
-        """See ``Vault.retain``."""
+        """See ``ObjectLock.retain``."""
         if until is None:
             self._lift(version)
             return
@@ -159,11 +159,11 @@ class S3Vault:
             self._of(version, "put_object_retention", Retention=soon, BypassGovernanceRetention=True)
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:
-        """See ``Vault.set_legal``."""
+        """See ``ObjectLock.set_legal``."""
         self._of(version, "put_object_legal_hold", LegalHold={"Status": "ON" if on else "OFF"})
 
     def remove(self, version: FileVersion) -> None:
-        """See ``Vault.remove``. What is gone already is gone."""
+        """See ``ObjectLock.remove``. What is gone already is gone."""
         try:
             self._of(version, "delete_object")
         except GoneError:

@@ -14,7 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exporters.bucket_api import Bound, Fetched, ObjectPart, ObjectSummary, Page, Position
+from exporters.bucket_api import (
+    NULL_VERSION,
+    Bound,
+    Fetched,
+    ObjectPart,
+    ObjectSummary,
+    Page,
+    Position,
+    no_end,
+)
 from exporters.errors import (
     SourceChangedError,
     SourceError,
@@ -33,6 +42,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3 import client
+from migrate.storage.s3.errors import as_source_errors, source_error
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
@@ -51,8 +61,8 @@ from migrate.storage.s3.http.read_responses import (
     which,
     whole,
 )
-from migrate.storage.s3.listing.page_parser import NULL, parse_objects, parse_versions, parsed
-from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
+from migrate.storage.s3.listing.page_parser import parse_objects, parse_versions, parsed
+from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, objects_request, versions_request
 from migrate.storage.s3.metadata import acl as s3_acl
 from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
 from migrate.storage.s3.metadata.customer_keys import (
@@ -62,7 +72,6 @@ from migrate.storage.s3.metadata.customer_keys import (
     is_encrypted,
     needs_key,
 )
-from migrate.storage.s3.source_errors import as_source_errors, source_error
 
 EXPEDITED, STANDARD_TIER = "Expedited", "Standard"
 _UNDER_WAY = "RestoreAlreadyInProgress"
@@ -326,7 +335,7 @@ class S3Bucket:
         except NotAllowedError:
             return None
         page = parse_versions(parsed(response.body))
-        return any(version != NULL for version in page.versions)
+        return any(version != NULL_VERSION for version in page.versions)
 
     def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
         """See ``Bucket.parts``. Where the server does not list them, each is asked for by its number."""

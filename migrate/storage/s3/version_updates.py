@@ -14,6 +14,8 @@ from exporters.bucket_api import ObjectSummary
 from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.http.read_responses import which
 
+Change = Request
+"""A request that ``DestinationBucket.amend`` sends."""
 PRIVATE = "private"
 """The canned ACL of what is its owner's alone."""
 _XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'

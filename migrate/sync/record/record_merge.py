@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from migrate.storage.s3.listing.page_parser import NULL
+from exporters.bucket_api import NULL_VERSION
 
 KEY = "key"
 _OF_VERSION = ("version_id", "last_modified")
@@ -30,7 +30,7 @@ def by_version(table: pa.Table) -> Any:
     if not table.num_rows:
         return table[KEY]
     version, modified = (table[name] for name in _OF_VERSION)
-    times = pc.if_else(pc.equal(version, NULL), modified.cast(pa.int64()).cast(pa.string()), "")
+    times = pc.if_else(pc.equal(version, NULL_VERSION), modified.cast(pa.int64()).cast(pa.string()), "")
     return pc.binary_join_element_wise(table[KEY], pc.fill_null(version, ""), pc.fill_null(times, ""), "\0")
 
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.api import Loss
-from exporters.bucket_api import ObjectSummary
+from exporters.bucket_api import NULL_VERSION, ObjectSummary
 from exporters.objects.index_rows import INDEX
-from migrate.storage.s3.listing.page_parser import NULL
 from migrate.sync.diff import Do, SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage
 from migrate.sync.versions.version_diff import KnownVersion
@@ -95,7 +94,7 @@ def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
 
 def which_version(key: str, version_id: str, modified: int) -> str:
     """Return what ``fold.by_version`` calls a row; the time, in microseconds, tells apart those without an id."""
-    return f"{key}\0{version_id}\0{modified if version_id == NULL else ''}"
+    return f"{key}\0{version_id}\0{modified if version_id == NULL_VERSION else ''}"
 
 
 def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:

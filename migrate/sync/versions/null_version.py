@@ -5,10 +5,9 @@ read is refused; its listing tells.
 
 from __future__ import annotations
 
-from exporters.bucket_api import ObjectSummary
-from migrate.storage.s3.listing.page_parser import NULL
+from exporters.bucket_api import NULL_VERSION, ObjectSummary
+from migrate.storage.s3.errors import as_source_errors
 from migrate.storage.s3.source_bucket import S3Bucket
-from migrate.storage.s3.source_errors import as_source_errors
 from migrate.sync.record.column_pages import is_moment
 
 REPLACED = "replaced at the source after it was listed; the next run adds what it is now, on top"
@@ -16,7 +15,7 @@ REPLACED = "replaced at the source after it was listed; the next run adds what i
 
 def is_null(found: ObjectSummary | None) -> bool:
     """Tell whether this is the version without an id of some key."""
-    return found is not None and found.version_id == NULL
+    return found is not None and found.version_id == NULL_VERSION
 
 
 def is_replaced(source: S3Bucket, was: ObjectSummary) -> bool:
@@ -32,7 +31,7 @@ def _listed(source: S3Bucket, key: str) -> ObjectSummary | None:
     with as_source_errors(source.url):
         for page in source.listing.versions(key):
             for one in page.rows():
-                if one.key == key and one.version_id == NULL:
+                if one.key == key and one.version_id == NULL_VERSION:
                     return one
                 if source.lists_in_order and one.key > key:
                     return None

@@ -15,10 +15,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from exporters.bucket_api import ObjectSummary, Page
+from exporters.bucket_api import NULL_VERSION, ObjectSummary, Page
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.listing.ordered_listing import ListedVersions
-from migrate.storage.s3.listing.page_parser import NULL
 from migrate.sync.diff import AGAIN, Do, OnSame, SyncStep
 from migrate.sync.record.column_pages import UnorderedError, from_microseconds, is_moment
 from migrate.sync.versions.version_filter import Judged
@@ -54,7 +53,7 @@ class KnownVersion:
         ours = (self.version_id, self.etag, self.size_bytes)
         if ours != (source.version_id, source.etag, source.size_bytes):
             return False
-        return self.version_id != NULL or is_moment(from_microseconds(self.modified), source.modified)
+        return self.version_id != NULL_VERSION or is_moment(from_microseconds(self.modified), source.modified)
 
     def summary(self, key: str) -> ObjectSummary:
         """Return the version as the source had it."""
@@ -165,7 +164,7 @@ def _in_place(
     top = -1
     for one, its in zip(source, became, strict=True):
         at = -1 if its is None else locations[its.version_id]
-        moved = one.version_id == NULL and at < top
+        moved = one.version_id == NULL_VERSION and at < top
         yield None if moved else its
         top = max(top, at)
 

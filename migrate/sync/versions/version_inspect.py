@@ -13,10 +13,9 @@ from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.objects.index_rows import Content
 from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.storage.s3.destination_bucket import Written
-from migrate.storage.s3.http.messages import Request
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_tags, moment_of
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
-from migrate.storage.s3.version_updates import acl_change, hold_change, retention_change, tags_change
+from migrate.storage.s3.version_updates import Change, acl_change, hold_change, retention_change, tags_change
 from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, source_of
 from migrate.sync.diff import SyncStep
 from migrate.sync.inspect import destination_of
@@ -30,7 +29,7 @@ _COMPLIANCE = "COMPLIANCE"
 class Amendment:
     """What is to be changed of a version at the destination, each with its name, and what cannot be."""
 
-    changes: Sequence[tuple[str, Request]] = ()
+    changes: Sequence[tuple[str, Change]] = ()
     faults: Sequence[str] = ()
 
 
@@ -67,7 +66,7 @@ def amendment(
     """Decide purely about a version. ``acl``: the canned one that it has, None where ACLs do not count.
     ``locks_itself``: the destination's bucket has a default retention, which may have locked it for longer.
     """
-    changes: list[tuple[str, Request]] = []
+    changes: list[tuple[str, Change]] = []
     faults = [] if has_headers(theirs, wanted) else [_HEADERS]
     if not has_tags(theirs, wanted):
         changes.append(("tags", tags_change(its, wanted.tags)))

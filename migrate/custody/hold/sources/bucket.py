@@ -18,8 +18,7 @@ from migrate.custody.hold.sources.contract import Change, Wish
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_policies import Policies
 from migrate.storage.s3.client import S3Location
-from migrate.storage.s3.metadata.bucket_configuration import same_setting
-from migrate.storage.s3.metadata.hold_settings import BucketSettings
+from migrate.storage.s3.metadata.bucket_configuration import BucketSettings, same_setting
 
 VERSIONING, LIFECYCLE, POLICY = "versioning", "lifecycle", "policy"
 _DENIAL, _USER = "the policy for users", "the user "

@@ -17,7 +17,7 @@ import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
 from migrate.errors import UsageError
-from migrate.storage.inflight_limit import Body, flow_to, leaving
+from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session, translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
 from migrate.storage.s3.http.messages import Request, Response, client_error
@@ -36,7 +36,7 @@ class HttpClient:
 
     def __init__(self, boto: Any, location: S3Location, session_of_location: Any = None) -> None:
         self.bucket = location.bucket
-        self.flow = flow_to(str(boto.meta.endpoint_url))
+        self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))
         self._location = location
         self._session = session_of_location or session(location)
         self._idle: deque[tuple[float, Connection]] = deque()

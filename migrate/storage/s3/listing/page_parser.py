@@ -12,10 +12,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
-from exporters.bucket_api import ObjectSummary, Page
+from exporters.bucket_api import NULL_VERSION, ObjectSummary, Page
 
-NULL = "null"
-"""The id of a version that was written while the bucket kept none."""
 STANDARD = "STANDARD"
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _TAGS = re.compile(rb"<[^<>]*>")
@@ -211,7 +209,7 @@ def _version(found: dict[str, str], *, is_marker: bool) -> ObjectSummary:
         etag="" if is_marker else found.get("ETag", "").strip('"'),
         modified=datetime.fromisoformat(found["LastModified"]),
         storage_class=found.get("StorageClass") or STANDARD,
-        version_id=found.get("VersionId") or NULL,
+        version_id=found.get("VersionId") or NULL_VERSION,
         is_latest=found.get("IsLatest") == "true",
         is_delete_marker=is_marker,
     )
@@ -237,7 +235,7 @@ def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
     those of files that it moves about, but its version ids are ULIDs, which begin with the time.
     """
     page = sorted(page, key=lambda one: one.modified, reverse=True)
-    if all(_ULID.fullmatch(one.version_id) or one.version_id == NULL for one in page):
-        page.sort(key=lambda one: "" if one.version_id == NULL else one.version_id, reverse=True)
+    if all(_ULID.fullmatch(one.version_id) or one.version_id == NULL_VERSION for one in page):
+        page.sort(key=lambda one: "" if one.version_id == NULL_VERSION else one.version_id, reverse=True)
     page.sort(key=lambda one: (one.key, not one.is_latest))
     return page

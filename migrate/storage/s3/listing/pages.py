@@ -8,7 +8,7 @@ from html import unescape
 from typing import Any
 from urllib.parse import unquote_plus
 
-from exporters.bucket_api import Bound, Page, Position, beginning
+from exporters.bucket_api import Bound, Page, Position, beginning, no_end
 from migrate.errors import UnreachableError
 from migrate.storage.s3.http.client import PendingResponse
 from migrate.storage.s3.http.concurrent_requests import Requests
@@ -27,11 +27,6 @@ PAGE_KEYS = 1000
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _PLAIN = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[^\0-\x1f\x7f-\x9f\ufffd]*", re.DOTALL)
 """Prefixes that every server takes as they are: no empty segments, none of dots, no control characters."""
-
-
-def no_end() -> str | None:
-    """Be the bound of a listing that goes to the end."""
-    return None
 
 
 class Pages:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import secrets as random_names
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
-from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
-from migrate.storage.retry import RetryPolicy
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
+from migrate.storage.s3 import client as s3_client
+from migrate.storage.s3.access.permission_probe import NO_VERSION, judged
 from migrate.storage.s3.client import translate
 from migrate.storage.s3.metadata.acl import canned, grants
 
@@ -284,3 +288,59 @@ def _ordered(value: Any) -> Any:
         listed = sorted((_ordered(one) for one in value), key=lambda one: json.dumps(one, sort_keys=True))
         return listed[0] if len(listed) == 1 else listed
     return value
+
+
+class BucketSettings:
+    """A bucket and prefix, by its URL. Raises errors of ``migrate.errors``."""
+
+    def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None) -> None:
+        self.s3_location = s3_client.parse(url, secrets=secrets)
+        self.bucket, self.url = self.s3_location.bucket, self.s3_location.url
+        self.prefix = self.s3_location.folder
+        self._client = s3_client.client(self.s3_location)
+        self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
+
+    def server(self) -> str:
+        """Return what the server calls itself, "" where it does not. Raises ``GoneError`` where there is no bucket."""
+        answer = self._call("head_bucket", Bucket=self.bucket)
+        return str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("server", ""))
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a setting as plain JSON, empty where it is not set. Raises ``NotAllowedError``."""
+        found = read_setting(self._client, self.bucket, name)
+        plain: dict[str, Any] = json.loads(json.dumps(dict(found), default=_plain))
+        return plain
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Set it as ``read`` gives it; an empty one is removed."""
+        if value:
+            write_setting(self._client, self.bucket, name, value)
+        elif not remove_setting(self._client, self.bucket, name):
+            raise UsageError(f"{self.url}: {name} can be changed and not removed")
+
+    def may_delete(self) -> bool:
+        """Tell whether these credentials may delete a version here. A version that does not exist is tried, which
+        leaves nothing behind.
+        """
+        key = f"{self.prefix}moveout-hold-test-{random_names.token_hex(8)}"
+        try:
+            self._call("delete_object", Bucket=self.bucket, Key=key, VersionId=NO_VERSION)
+        except UnreachableError:
+            raise
+        except MoveoutError as exc:
+            error = getattr(exc.__cause__, "response", {}).get("Error", {})
+            return judged(str(error.get("Code", "")), str(error.get("Message", ""))) != "refused"
+        return True
+
+    def _call(self, operation: str, **request: Any) -> Any:
+        def once() -> Any:
+            try:
+                return getattr(self._client, operation)(**request)
+            except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+                raise s3_client.translate(exc, self.url) from exc
+
+        return self._retry.run(once)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
