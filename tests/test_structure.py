@@ -23,7 +23,6 @@ MOST_GETATTR = 0
 """Calls of getattr or hasattr on a store, a bucket, or what wraps one."""
 
 LARGE_FOLDERS: dict[str, int] = {
-    "migrate/bundle": 21,
     "scripts": 22,
     "scripts/bench": 21,
     "scripts/outsiders": 21,

@@ -16,9 +16,8 @@ from migrate.bundle import catalog, identity, layout, reconciliation, tag_files
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.identity import BundleInfo, SourceInfo
-from migrate.bundle.line_files import chunks, lines
 from migrate.bundle.reconciliation import SourceReconciliation
-from migrate.bundle.tag_files import ManifestEntry
+from migrate.bundle.tag_files import ManifestEntry, chunks, lines
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess

@@ -1,4 +1,4 @@
-"""BagIt's own files (RFC 8493) as text: pure functions, both directions.
+"""BagIt's own files (RFC 8493) as text, written and read line by line in bounded memory.
 
 Reading is strict, because a bundle may come from anywhere: a name that could leave the bundle, a line that is
 no line of ours, a name given twice are ``DamageError``s that say which line.
@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import FileRecord
 from migrate.errors import DamageError, UsageError
+from migrate.storage.api import Store
 
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+CHUNK_BYTES = 4 * 2**20
+MAX_LINE_BYTES = 8192
+"""A payload name has at most 1024 bytes (S3's limit for keys); hashes and punctuation come on top."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\r\n]+)")
 _OXUM = re.compile(r"(\d{1,20})\.(\d{1,20})")
 
@@ -140,3 +144,34 @@ def parse_oxum(value: str) -> tuple[int, int]:
     if match is None:
         raise DamageError(layout.BAG_INFO, expected="a Payload-Oxum BYTES.FILES", found=repr(value[:80]))
     return int(match[1]), int(match[2])
+
+
+def chunks(store: Store, key: str) -> Iterator[bytes]:
+    """Yield a file in pieces. Raises ``GoneError``."""
+    start = 0
+    while piece := store.read(key, start, CHUNK_BYTES):
+        yield piece
+        start += len(piece)
+        if len(piece) < CHUNK_BYTES:
+            return
+
+
+def lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Cut pieces into lines, newline included. Raises ``DamageError`` for a line that is too long or does
+    not end.
+    """
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if len(line) > MAX_LINE_BYTES:
+                raise _too_long(name)
+            yield line + b"\n"
+        if len(rest) > MAX_LINE_BYTES:
+            raise _too_long(name)
+    if rest:
+        raise DamageError(name, expected="a newline at the end", found=repr(rest[-80:]))
+
+
+def _too_long(name: str) -> DamageError:
+    return DamageError(name, expected=f"lines of at most {MAX_LINE_BYTES} bytes", found="a longer one")

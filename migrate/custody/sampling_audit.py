@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.bundle.line_files import CHUNK_BYTES
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.tag_files import CHUNK_BYTES
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migrate.bundle.findings import Finding
-from migrate.bundle.line_files import chunks
+from migrate.bundle.tag_files import chunks
 from migrate.errors import GoneError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store

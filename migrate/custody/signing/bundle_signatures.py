@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.bundle.line_files import chunks
 from migrate.bundle.reader import BundleReader, hash_file
+from migrate.bundle.tag_files import chunks
 from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import GoneError
