@@ -124,7 +124,7 @@ def begin(
     made = service.begin(name, rules, lasts, role=role, revocation=known_by)
     details: dict[str, Any] = {"to": name, "access_key": made.access_key}
     details |= {"expires": expires.astimezone(UTC).isoformat()}
-    details |= {"session": True, "by_account": account, "role": role, "revocation": known_by}
+    details |= {"session": True, "by_access_key": account, "role": role, "revocation": known_by}
     what = replace(what, details=details)
     custody_log.append(store, signer, lambda _: [what])
     return made

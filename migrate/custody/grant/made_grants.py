@@ -154,7 +154,7 @@ def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> s
     """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
     that began them.
     """
-    others = {str(one.what.details.get("by_account")) for one in sessions} - {accounts.user}
+    others = {str(one.what.details.get("by_access_key")) for one in sessions} - {accounts.user}
     if others:
         return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
     try:
