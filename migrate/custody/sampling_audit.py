@@ -86,9 +86,9 @@ def draw(seed: bytes, root: str, items: int, samples: int) -> list[int]:
     start = hashlib.sha256(seed + bytes.fromhex(root))
     drawn = []
     for number in range(samples):
-        one = start.copy()
-        one.update(number.to_bytes(8, "big"))
-        drawn.append(int.from_bytes(one.digest(), "big") % items)
+        hasher = start.copy()
+        hasher.update(number.to_bytes(8, "big"))
+        drawn.append(int.from_bytes(hasher.digest(), "big") % items)
     return drawn
 
 
@@ -109,24 +109,24 @@ def audit(
     The list of items itself is checked first, against the signed root; with ``trust`` a key of its list must have
     signed that. Raises ``UsageError`` where there is no tree.
     """
-    kept, signed = bundle_tree.read(store)
+    tree, signed = bundle_tree.read(store)
     findings = _of_the_list(store, trust)
-    drawn = draw(seed.value, kept.root, kept.size, question.samples)
-    wanted = sorted(set(drawn))
-    located, wrong = _examine(store, wanted, workers, progress)
+    drawn = draw(seed.value, tree.root, tree.size, question.samples)
+    numbers = sorted(set(drawn))
+    located, wrong = _examine(store, numbers, workers, progress)
     findings += wrong
-    if len(located) != len(wanted) and not findings:
-        what = "has other items than the bundle"
-        findings.append(Finding(layout.TREE, what, str(len(wanted)), str(len(located))))
+    if len(located) != len(numbers) and not findings:
+        sentence = "has other items than the bundle"
+        findings.append(Finding(layout.TREE, sentence, str(len(numbers)), str(len(located))))
     counts = {
-        "items": kept.size,
+        "items": tree.size,
         "samples": len(drawn),
-        "distinct": len(wanted),
+        "distinct": len(numbers),
         "known": located.count(None),
     }
     value = {
-        "bundle": kept.bundle,
-        "root": kept.root,
+        "bundle": tree.bundle,
+        "root": tree.root,
         "location": store.location,
         "tree": signed.hash.hex(),
         "seed": seed.value.hex(),
@@ -135,16 +135,16 @@ def audit(
         "loss": question.loss,
         **counts,
         "findings_total": len(findings),
-        "findings": [asdict(one) for one in findings[:_SHOWN]],
+        "findings": [asdict(finding) for finding in findings[:_SHOWN]],
     }
     document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
     documents.keep(store, document, [signer])
-    said = {"file": document.key, "sha256": document.sha256}
-    details = {**said, "samples": len(drawn), "findings": len(findings)}
+    document_details = {"file": document.key, "sha256": document.sha256}
+    details = {**document_details, "samples": len(drawn), "findings": len(findings)}
     custody_log.append(
-        store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.location, details)]
+        store, signer, lambda _: [Happening("audited", tree.bundle, tree.root, store.location, details)]
     )
-    return Audited(document, kept.size, len(drawn), counts["known"], findings)
+    return Audited(document, tree.size, len(drawn), counts["known"], findings)
 
 
 def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
@@ -161,25 +161,25 @@ def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
 
 
 def _examine(
-    store: Store, wanted: Sequence[int], workers: int, progress: Progress
+    store: Store, numbers: Sequence[int], workers: int, progress: Progress
 ) -> tuple[list[_Located | None], list[Finding]]:
     """Find the wanted items and hash each; return them, None for what the bundle says it has not, and what is wrong."""
-    progress.begin("audit", items=len(wanted), size_bytes=0)
+    progress.begin("audit", items=len(numbers), size_bytes=0)
     located: list[_Located | None] = []
     findings: list[Finding] = []
     try:
-        located += _locate(BundleReader(store), wanted)
+        located += _locate(BundleReader(store), numbers)
     except DamageError as exc:
         findings.append(Finding(exc.key, "cannot be read", exc.expected, exc.found))
 
-    def look(one: _Located) -> Finding | None:
-        found = _check(store, one)
+    def look(item: _Located) -> Finding | None:
+        finding = _check(store, item)
         progress.advance(items=1)
-        return found
+        return finding
 
-    there = [one for one in located if one is not None]
+    located_items = [item for item in located if item is not None]
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-audit") as pool:
-        findings += [one for one in pool.map(look, there) if one is not None]
+        findings += [item for item in pool.map(look, located_items) if item is not None]
     progress.end()
     return located, findings
 
@@ -204,27 +204,28 @@ def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Fin
     )
 
 
-def _locate(reader: BundleReader, wanted: Sequence[int]) -> Iterator[_Located | None]:
+def _locate(reader: BundleReader, numbers: Sequence[int]) -> Iterator[_Located | None]:
     """Yield where the wanted items are, by their numbers in the tree; None for what the bundle says it has not."""
     first, catalog = 0, reader.catalog()
     files = leaves.part_hashes(reader, catalog)
     for source in reader.info.sources:
         if any(row.source == source.name and row.kind == "bucket" for row in catalog):
             for batch in reader.index(source.name, columns=_COLUMNS):
-                yield from _rows(batch, source.name, _between(wanted, first, batch.num_rows))
+                yield from _rows(batch, source.name, _between(numbers, first, batch.num_rows))
                 first += batch.num_rows
         for row in catalog:
             if row.source == source.name and row.has_rows:
                 parts = leaves.parts(row)
-                for at in _between(wanted, first, len(parts)):
-                    key = parts[at].key
+                for part_number in _between(numbers, first, len(parts)):
+                    key = parts[part_number].key
                     yield _Located(key, key, 0, None, files.get(key, ""))
                 first += len(parts)
 
 
-def _between(wanted: Sequence[int], first: int, count: int) -> list[int]:
+def _between(numbers: Sequence[int], first: int, count: int) -> list[int]:
     return [
-        number - first for number in wanted[bisect_left(wanted, first) : bisect_left(wanted, first + count)]
+        number - first
+        for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, first + count)]
     ]
 
 
@@ -241,23 +242,23 @@ def _located(row: dict[str, Any], source: str) -> _Located | None:
     return _Located(f"{row['key']!r} in {name}", name, row["offset"] or 0, length, row["sha256"] or "")
 
 
-def _check(store: Store, one: _Located) -> Finding | None:
+def _check(store: Store, item: _Located) -> Finding | None:
     try:
-        found = _hash(store, one)
+        sha256 = _hash(store, item)
     except (GoneError, UsageError) as exc:
-        return Finding(one.name, f"cannot be read: {exc}")
+        return Finding(item.name, f"cannot be read: {exc}")
     except DamageError as exc:
-        return Finding(one.name, "cannot be read", exc.expected, exc.found)
-    return None if found == one.sha256 else Finding(one.name, "has other bytes", one.sha256, found)
+        return Finding(item.name, "cannot be read", exc.expected, exc.found)
+    return None if sha256 == item.sha256 else Finding(item.name, "has other bytes", item.sha256, sha256)
 
 
-def _hash(store: Store, one: _Located) -> str:
-    digest, at = hashlib.sha256(), one.offset
-    end = None if one.length is None else one.offset + one.length
-    while end is None or at < end:
-        piece = store.read(one.file, at, CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - at))
+def _hash(store: Store, item: _Located) -> str:
+    digest, offset = hashlib.sha256(), item.offset
+    end = None if item.length is None else item.offset + item.length
+    while end is None or offset < end:
+        piece = store.read(item.file, offset, CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - offset))
         if not piece:
             break
         digest.update(piece)
-        at += len(piece)
+        offset += len(piece)
     return digest.hexdigest()

@@ -60,30 +60,32 @@ def check(
     is another's would go with it.
     """
     reasons = []
-    mine = [one for one in vault.versions() if not one.is_marker and not is_kept(one)]
+    versions = [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
     now = vault.now()
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
-        locks = list(pool.map(vault.lock, mine))
-    held = [lock for lock in locks if lock.legal or (lock.until is not None and lock.until > now)]
-    if held:
-        ends = [lock.until for lock in held if lock.until is not None]
+        locks = list(pool.map(vault.lock, versions))
+    locked = [lock for lock in locks if lock.legal or (lock.until is not None and lock.until > now)]
+    if locked:
+        ends = [lock.until for lock in locked if lock.until is not None]
         until = f" until {max(ends).isoformat()}" if ends else ""
-        reasons.append(f"{len(held)} of {len(mine)} versions are held{until}")
-    if others := strangers(store, (one.key for one in mine)):
-        number = things(len(others), "file")
-        reasons.append(f"{number} that the bundle does not name would go with it, such as {others[0]!r}")
-    reasons += [f"{one.rules}, {one.rule.article}: {one.why}" for one in breaches]
+        reasons.append(f"{len(locked)} of {len(versions)} versions are held{until}")
+    if other_files := strangers(store, (version.key for version in versions)):
+        number = things(len(other_files), "file")
+        reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
+    reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
     return [*reasons, *_unreceived(store)]
 
 
 def _unreceived(store: MultipartStore) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
-    found, root = custody_log.read(store), happening(store, "erasing").root
-    said = [one.what.details for event in ("received", "acknowledged") for one in found.find(event, root)]
-    if not said:
+    log, root = custody_log.read(store), happening(store, "erasing").root
+    receipt_details = [
+        entry.what.details for event in ("received", "acknowledged") for entry in log.find(event, root)
+    ]
+    if not receipt_details:
         return ["nobody has signed a receipt for it"]
-    if all(one.get("findings") != 0 for one in said):
-        return [f"its receipt names damage: {said[-1].get('findings')} findings"]
+    if all(entry.get("findings") != 0 for entry in receipt_details):
+        return [f"its receipt names damage: {receipt_details[-1].get('findings')} findings"]
     return []
 
 
@@ -114,43 +116,45 @@ def erase(
     ``DamageError`` (something is still there after all).
     """
     lease.refuse_live(store, progress=progress)
-    begun = _begun(store)
-    if begun is None:
+    erasing = _begun(store)
+    if erasing is None:
         refuse(reasons, override)
-        begun = _begin(store, vault, signer, override, reasons)
-    progress.begin("erase", items=int(begun.details.get("versions", 0)), size_bytes=0)
+        erasing = _begin(store, vault, signer, override, reasons)
+    progress.begin("erase", items=int(erasing.details.get("versions", 0)), size_bytes=0)
     names = remains.names(store)
-    found = remains.look(store, vault, names, workers=workers)
-    _remove(store, vault, found, workers, progress)
+    remaining = remains.look(store, vault, names, workers=workers)
+    _remove(store, vault, remaining, workers, progress)
     progress.end()
     if left := list(remains.look(store, vault, names, workers=workers).said()):
         raise DamageError(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",
         )  # fmt: skip
-    document = _certificate(store, signer, begun, found)
-    details = {"file": document.key, "sha256": document.sha256, **_counts(begun)}
-    what = Happening("erased", begun.bundle, begun.root, store.location, details)
-    custody_log.append(store, signer, custody_log.once(what, undone_by="erasing"))
-    said = document.value
-    return Erased(document, said["versions"], said["delete_markers"], said["uploads"], said["size_bytes"])
+    document = _certificate(store, signer, erasing, remaining)
+    details = {"file": document.key, "sha256": document.sha256, **_counts(erasing)}
+    event = Happening("erased", erasing.bundle, erasing.root, store.location, details)
+    custody_log.append(store, signer, custody_log.once(event, undone_by="erasing"))
+    counts = document.value
+    return Erased(
+        document, counts["versions"], counts["delete_markers"], counts["uploads"], counts["size_bytes"]
+    )
 
 
 def _begin(
     store: MultipartStore, vault: ObjectLock, signer: Signer, override: str, reasons: Sequence[str]
 ) -> Happening:
-    there = [one for one in vault.versions() if not is_kept(one)]
+    versions = [version for version in vault.versions() if not is_kept(version)]
     details: dict[str, Any] = {
-        "versions": sum(not one.is_marker for one in there),
-        "markers": sum(one.is_marker for one in there),
-        "size_bytes": sum(one.size_bytes for one in there),
+        "versions": sum(not version.is_marker for version in versions),
+        "markers": sum(version.is_marker for version in versions),
+        "size_bytes": sum(version.size_bytes for version in versions),
         "uploads": sum(1 for _ in store.uploads()),
     }
     if override:
         details |= {"override": override, "against": list(reasons)}
-    what = happening(store, "erasing", details)
-    custody_log.append(store, signer, custody_log.once(what, undone_by="erased"))
-    return what
+    event = happening(store, "erasing", details)
+    custody_log.append(store, signer, custody_log.once(event, undone_by="erased"))
+    return event
 
 
 def _begun(store: MultipartStore) -> Happening | None:
@@ -161,14 +165,14 @@ def _begun(store: MultipartStore) -> Happening | None:
     gone,
     which goes first, nothing has been removed.
     """
-    found = custody_log.read(store)
-    begun = found.at(store.location, "erasing")
-    if not begun or _is_there(store, layout.TAG_MANIFEST):
+    log = custody_log.read(store)
+    erasing_entries = log.at(store.location, "erasing")
+    if not erasing_entries or _is_there(store, layout.TAG_MANIFEST):
         return None
-    ended = any(one.number > begun[-1].number for one in found.find("erased"))
-    if ended and not all(map(is_kept, store.list())):
+    has_ended = any(entry.number > erasing_entries[-1].number for entry in log.find("erased"))
+    if has_ended and not all(map(is_kept, store.list())):
         return None
-    return begun[-1].what
+    return erasing_entries[-1].what
 
 
 def _is_there(store: MultipartStore, key: str) -> bool:
@@ -180,7 +184,7 @@ def _is_there(store: MultipartStore, key: str) -> bool:
 
 
 def _remove(
-    store: MultipartStore, vault: ObjectLock, found: Remains, workers: int, progress: Progress
+    store: MultipartStore, vault: ObjectLock, remaining: Remains, workers: int, progress: Progress
 ) -> None:
     """Remove it, the tag manifest first: without it nobody takes what is left for a bundle. The manifest, which names
     all, goes late, and delete markers last: nothing that they hide is seen again.
@@ -192,44 +196,44 @@ def _remove(
 
     order = {layout.TAG_MANIFEST: 0, layout.MANIFEST: 2}
     groups: list[list[FileVersion]] = [[], [], []]
-    for one in found.files:
-        groups[order.get(one.key, 1)].append(one)
+    for file in remaining.files:
+        groups[order.get(file.key, 1)].append(file)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
         list(pool.map(remove, groups[0]))
-        for upload in found.uploads:
+        for upload in remaining.uploads:
             store.abort(upload.key, upload.id)
-        for group in (*groups[1:], found.markers):
+        for group in (*groups[1:], remaining.markers):
             list(pool.map(remove, group))
 
 
-def _certificate(store: MultipartStore, signer: Signer, begun: Happening, there: Remains) -> Document:
-    found = custody_log.read(store)
-    last = found.find("erasing")[-1].number
-    former = {one.what.details.get("file") for one in found.find("erased") if one.number < last}
-    for one in documents.read_all(store, "erasure")[0]:
-        if one.root == begun.root and one.key not in former:
-            return one
+def _certificate(store: MultipartStore, signer: Signer, erasing: Happening, remaining: Remains) -> Document:
+    log = custody_log.read(store)
+    last = log.find("erasing")[-1].number
+    former = {entry.what.details.get("file") for entry in log.find("erased") if entry.number < last}
+    for document in documents.read_all(store, "erasure")[0]:
+        if document.root == erasing.root and document.key not in former:
+            return document
     about = (
-        f"Certificate of erasure: the bundle {begun.bundle} was removed from {store.location}, and a listing afterwards"
-        " named nothing of it"
+        f"Certificate of erasure: the bundle {erasing.bundle} was removed from {store.location}, and a listing"
+        " afterwards named nothing of it"
     )
     value = {
-        "bundle": begun.bundle,
-        "root": begun.root,
+        "bundle": erasing.bundle,
+        "root": erasing.root,
         "location": store.location,
-        **_counts(begun),
-        "delete_markers": max(len(there.markers), int(begun.details.get("markers", 0))),
-        "uploads": max(len(there.uploads), int(begun.details.get("uploads", 0))),
-        "override": begun.details.get("override", ""),
-        "against": begun.details.get("against", []),
+        **_counts(erasing),
+        "delete_markers": max(len(remaining.markers), int(erasing.details.get("markers", 0))),
+        "uploads": max(len(remaining.uploads), int(erasing.details.get("uploads", 0))),
+        "override": erasing.details.get("override", ""),
+        "against": erasing.details.get("against", []),
         "not_verified": list(UNVERIFIABLE),
         "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/: they may name"
         " sources and objects, and hold nothing of their content",
     }
-    made = documents.resumed(store, documents.make("erasure", about, value))
-    documents.keep(store, made, [signer])
-    return made
+    certificate = documents.resumed(store, documents.make("erasure", about, value))
+    documents.keep(store, certificate, [signer])
+    return certificate
 
 
-def _counts(begun: Happening) -> dict[str, Any]:
-    return {name: begun.details.get(name, 0) for name in ("versions", "size_bytes")}
+def _counts(erasing: Happening) -> dict[str, Any]:
+    return {name: erasing.details.get(name, 0) for name in ("versions", "size_bytes")}

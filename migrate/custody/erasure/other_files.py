@@ -16,11 +16,11 @@ _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFES
 
 def strangers(store: Store, keys: Iterable[str]) -> list[str]:
     """Return those of ``keys`` that are outside of the bundle's folders and no file of its tag manifest, sorted."""
-    found = sorted({key for key in keys if key not in _FILES and not key.startswith(_FOLDERS)})
-    if not found:
+    unknown_keys = sorted({key for key in keys if key not in _FILES and not key.startswith(_FOLDERS)})
+    if not unknown_keys:
         return []
     try:
         known = read_tag_manifest(store)
     except DamageError:
         known = {}
-    return [key for key in found if key not in known]
+    return [key for key in unknown_keys if key not in known]

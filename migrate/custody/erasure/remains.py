@@ -33,8 +33,8 @@ class Remains:
 
     def said(self) -> Iterator[str]:
         """Yield it in words."""
-        for one in (*self.files, *self.markers):
-            yield f"{one.key} (version {one.id or 'only'})"
+        for version in (*self.files, *self.markers):
+            yield f"{version.key} (version {version.id or 'only'})"
         for upload in self.uploads:
             yield f"an unfinished upload of {upload.key}"
 
@@ -43,34 +43,34 @@ def look(store: MultipartStore, vault: ObjectLock, names: Collection[str], *, wo
     """List the location. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
     that was started again lists those from before by their whole names only.
     """
-    versions = [one for one in vault.versions() if not is_kept(one)]
-    uploads = {one.id: one for one in store.uploads()}
-    keys = sorted({*names, *(one.key for one in versions)} - {""})
+    versions = [version for version in vault.versions() if not is_kept(version)]
+    uploads = {upload.id: upload for upload in store.uploads()}
+    keys = sorted({*names, *(version.key for version in versions)} - {""})
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
-        for found in pool.map(lambda key: list(store.uploads(key)), keys):
-            uploads |= {one.id: one for one in found}
-    files = [one for one in versions if not one.is_marker]
-    return Remains(files, [one for one in versions if one.is_marker], list(uploads.values()))
+        for key_uploads in pool.map(lambda key: list(store.uploads(key)), keys):
+            uploads |= {upload.id: upload for upload in key_uploads}
+    files = [version for version in versions if not version.is_marker]
+    return Remains(files, [version for version in versions if version.is_marker], list(uploads.values()))
 
 
 def names(store: MultipartStore) -> set[str]:
     """Return the files that the bundle names, as far as its manifests can be read."""
-    found: set[str] = set()
+    keys: set[str] = set()
     unreadable = (DamageError, GoneError, UsageError)
     with suppress(*unreadable):
-        found.update(read_tag_manifest(store))
+        keys.update(read_tag_manifest(store))
     with suppress(*unreadable):
-        found.update(one.key for one in read_manifest(store))
-    return found
+        keys.update(entry.key for entry in read_manifest(store))
+    return keys
 
 
-def is_kept(one: FileVersion | FileInfo) -> bool:
+def is_kept(file: FileVersion | FileInfo) -> bool:
     """Tell whether it is of the record: also by its size, for a document's name holds nothing else together."""
-    if layout.is_custody(one.key):
+    if layout.is_custody(file.key):
         return True
-    if one.key == layout.CHECKPOINT:
-        return one.size_bytes <= checkpoint.MAX_BYTES
-    match = _DOCUMENT.fullmatch(one.key)
+    if file.key == layout.CHECKPOINT:
+        return file.size_bytes <= checkpoint.MAX_BYTES
+    match = _DOCUMENT.fullmatch(file.key)
     if match is None:
         return False
-    return one.size_bytes <= (ssh_signatures.MAX_BYTES if match["signature"] else documents.MAX_BYTES)
+    return file.size_bytes <= (ssh_signatures.MAX_BYTES if match["signature"] else documents.MAX_BYTES)

@@ -81,9 +81,9 @@ def check_alone(store: Store) -> None:
     """Raise ``UsageError`` where somebody else's files lie below the location: whoever may read the one may read the
     others.
     """
-    if others := strangers(store, (info.key for info in store.list())):
+    if other_files := strangers(store, (info.key for info in store.list())):
         raise UsageError(
-            f"{store.location} has files that are no part of the bundle, such as {others[0]!r}",
+            f"{store.location} has files that are no part of the bundle, such as {other_files[0]!r}",
             next_step="transfer the bundle to a location of its own, and grant it there",
         )
 
@@ -96,18 +96,22 @@ def create(
     """
     check_name(name)
     check_alone(store)
-    what = happening(store, "granted")
-    made = accounts.add(
-        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.location, what.bundle, name)
+    event = happening(store, "granted")
+    access = accounts.add(
+        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.location, event.bundle, name)
     )
     try:
-        details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
-        what = replace(what, details=details)
-        custody_log.append(store, signer, lambda _: [what])
+        details = {
+            "to": name,
+            "access_key": access.access_key,
+            "expires": expires.astimezone(UTC).isoformat(),
+        }
+        event = replace(event, details=details)
+        custody_log.append(store, signer, lambda _: [event])
     except BaseException:
-        accounts.remove(made.access_key)
+        accounts.remove(access.access_key)
         raise
-    return made
+    return access
 
 
 def begin(
@@ -119,15 +123,15 @@ def begin(
     """
     check_name(name)
     check_alone(store)
-    lasts, what = expires - datetime.now(UTC), happening(store, "granted")
-    known_by = revocation(store.location, what.bundle, name)
-    made = service.begin(name, rules, lasts, role=role, revocation=known_by)
-    details: dict[str, Any] = {"to": name, "access_key": made.access_key}
+    lasts, event = expires - datetime.now(UTC), happening(store, "granted")
+    known_by = revocation(store.location, event.bundle, name)
+    access = service.begin(name, rules, lasts, role=role, revocation=known_by)
+    details: dict[str, Any] = {"to": name, "access_key": access.access_key}
     details |= {"expires": expires.astimezone(UTC).isoformat()}
     details |= {"session": True, "by_access_key": account, "role": role, "revocation": known_by}
-    what = replace(what, details=details)
-    custody_log.append(store, signer, lambda _: [what])
-    return made
+    event = replace(event, details=details)
+    custody_log.append(store, signer, lambda _: [event])
+    return access
 
 
 def purpose(location: str, bundle: str, name: str) -> str:
@@ -163,17 +167,17 @@ def probe(store: Store, attempts: Sequence[Attempt], *, workers: int, progress: 
     progress.begin("grant test", items=len(keys) + len(attempts), size_bytes=0)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-grant") as pool:
         read = list(pool.map(lambda key: _can_read(store, key, progress), keys))
-    findings = [one for one in read if one is not None]
+    findings = [finding for finding in read if finding is not None]
     refused = []
     for attempt in attempts:
-        said = _try(attempt.run)
+        answer = _try(attempt.run)
         progress.advance(items=1)
-        if said == "refused":
+        if answer == "refused":
             refused.append(attempt.what)
         else:
-            findings.append(Finding(attempt.what, "is not refused", "AccessDenied", said))
+            findings.append(Finding(attempt.what, "is not refused", "AccessDenied", answer))
     progress.end()
-    return Tested(len(keys) - sum(one is not None for one in read), refused, findings)
+    return Tested(len(keys) - sum(finding is not None for finding in read), refused, findings)
 
 
 def files_of(store: Store) -> list[str]:

@@ -26,8 +26,8 @@ def files_of(store: Store) -> list[tuple[str, int, str]]:
         )
     ]
     payload = [(file.key, file.size_bytes, file.sha256) for file in reader.files()]
-    beside = [info for info in store.list(layout.SIGNATURES) if layout.is_tag_name(info.key)]
-    signatures = [(info.key, info.size_bytes, "") for info in beside]
+    signature_files = [info for info in store.list(layout.SIGNATURES) if layout.is_tag_name(info.key)]
+    signatures = [(info.key, info.size_bytes, "") for info in signature_files]
     return [*tags, *payload, *signatures]
 
 
@@ -50,14 +50,14 @@ CHECK = "sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.tx
 def script(files: Sequence[Link], expires: str) -> Iterator[str]:
     """Yield a script for sh that needs curl and sha256sum."""
     yield _SCRIPT.format(expires=expires)
-    for one in files:
-        yield f"get {shlex.quote(one.key)} {shlex.quote(one.link)}\n"
+    for file in files:
+        yield f"get {shlex.quote(file.key)} {shlex.quote(file.link)}\n"
     yield f'{CHECK}\necho "the bundle is whole"\n'
 
 
 def aria2(files: Sequence[Link]) -> Iterator[str]:
     """Yield an input file of aria2's: a link a line, its options below it (aria2c(1), "Input File")."""
-    for one in files:
-        yield f"{one.link}\n  out={one.key}\n  continue=true\n"
-        if one.sha256:
-            yield f"  checksum=sha-256={one.sha256}\n"
+    for file in files:
+        yield f"{file.link}\n  out={file.key}\n  continue=true\n"
+        if file.sha256:
+            yield f"  checksum=sha-256={file.sha256}\n"

@@ -50,31 +50,31 @@ def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> 
     """
     now = now or datetime.now(UTC)
     known = custody_log.read(store)
-    here, ended = known.at(store.location, "granted"), _ended(known)
-    found = []
-    for one in known.find("granted"):
-        this = _granted(one)
-        if this.end <= now:
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
+    grants = []
+    for entry in known.find("granted"):
+        grant_ = _granted(entry)
+        if grant_.end <= now:
             state = "expired"
-        elif this.kind == "account" and one in here:
-            state = "open" if _is_open(accounts, this) else "revoked"
-        elif this.access_key in ended:
+        elif grant_.kind == "account" and entry in entries_here:
+            state = "open" if _is_open(accounts, grant_) else "revoked"
+        elif grant_.access_key in ended_keys:
             state = "revoked"
         else:
-            state = "open" if one in here else "elsewhere"
-        found.append(replace(this, state=state))
-    return found
+            state = "open" if entry in entries_here else "elsewhere"
+        grants.append(replace(grant_, state=state))
+    return grants
 
 
-def _granted(one: Entry) -> Granted:
-    details = one.what.details
+def _granted(entry: Entry) -> Granted:
+    details = entry.what.details
     kind = "links" if "access_key" not in details else "session" if details.get("session") else "account"
     access, expires = str(details.get("access_key", "links")), str(details.get("expires"))
-    return Granted(str(details.get("to")), access, expires, "open", kind, one.what.location)
+    return Granted(str(details.get("to")), access, expires, "open", kind, entry.what.location)
 
 
 def _ended(known: Log) -> set[str]:
-    return {str(one.what.details.get("access_key")) for one in known.find("revoked")}
+    return {str(entry.what.details.get("access_key")) for entry in known.find("revoked")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,69 +96,71 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
     """
     now = datetime.now(UTC)
     known = custody_log.read(store)
-    entries = [one for one in known.find("granted") if one.what.details.get("to") == name]
-    lost = _unwritten(accounts, known, store.location, name)
-    if not entries and not lost:
+    entries = [entry for entry in known.find("granted") if entry.what.details.get("to") == name]
+    unrecorded_keys = _unwritten(accounts, known, store.location, name)
+    if not entries and not unrecorded_keys:
         raise GoneError(
             f"no grant to {name!r} is in the custody log", next_step="moveout grant list LOCATION"
         )
-    here, ended = known.at(store.location, "granted"), _ended(known)
-    sessions = [one for one in entries if one in here and _granted(one).kind == "session"]
-    why = _end_sessions(accounts, name, sessions)
+    entries_here, ended_keys = known.at(store.location, "granted"), _ended(known)
+    sessions = [entry for entry in entries if entry in entries_here and _granted(entry).kind == "session"]
+    failure = _end_sessions(accounts, name, sessions)
     keys: list[str] = []
     still_open: list[Granted] = []
-    for one in entries:
-        this = _granted(one)
-        if one not in here or this.kind == "links" or (this.kind == "session" and why):
-            if this.end > now and this.access_key not in ended:
-                still_open.append(this if one in here else replace(this, state="elsewhere"))
+    for entry in entries:
+        grant_ = _granted(entry)
+        if entry not in entries_here or grant_.kind == "links" or (grant_.kind == "session" and failure):
+            if grant_.end > now and grant_.access_key not in ended_keys:
+                still_open.append(grant_ if entry in entries_here else replace(grant_, state="elsewhere"))
             continue
-        if this.kind == "account" and not _remove(accounts, this):
-            still_open.append(this)
+        if grant_.kind == "account" and not _remove(accounts, grant_):
+            still_open.append(grant_)
             continue
-        details = {"to": name, "access_key": this.access_key}
-        what = Happening("revoked", one.what.bundle, one.what.root, store.location, details)
-        custody_log.append(store, signer, custody_log.once(what))
-        keys.append(this.access_key)
-    for access_key in lost:
+        details = {"to": name, "access_key": grant_.access_key}
+        event = Happening("revoked", entry.what.bundle, entry.what.root, store.location, details)
+        custody_log.append(store, signer, custody_log.once(event))
+        keys.append(grant_.access_key)
+    for access_key in unrecorded_keys:
         accounts.remove(access_key)
-    return Revoked([*keys, *lost], still_open, why)
+    return Revoked([*keys, *unrecorded_keys], still_open, failure)
 
 
 def _unwritten(accounts: Accounts, known: Log, location: str, name: str) -> list[str]:
     """Return the access keys of accounts for this grant that the log does not know, as far as the server tells."""
-    written = {str(one.what.details.get("access_key")) for one in known.find("granted")}
-    found: list[str] = []
+    written = {str(entry.what.details.get("access_key")) for entry in known.find("granted")}
+    access_keys: list[str] = []
     with suppress(NotAllowedError, UsageError, GoneError):
-        for bundle in sorted({one.what.bundle for one in known.entries}):
-            found += accounts.of(grant.purpose(location, bundle, name))
-    return [one for one in found if one not in written]
+        for bundle in sorted({entry.what.bundle for entry in known.entries}):
+            access_keys += accounts.of(grant.purpose(location, bundle, name))
+    return [entry for entry in access_keys if entry not in written]
 
 
-def _remove(accounts: Accounts, this: Granted) -> bool:
+def _remove(accounts: Accounts, grant_: Granted) -> bool:
     """Remove a grant's account; tell whether there is none any more. A log may come from anywhere, and name any: an
     account of another name is no grant's, and stays.
     """
-    if _is_open(accounts, this):
-        accounts.remove(this.access_key)
+    if _is_open(accounts, grant_):
+        accounts.remove(grant_.access_key)
         return True
-    return accounts.find(this.access_key) is None
+    return accounts.find(grant_.access_key) is None
 
 
-def _is_open(accounts: Accounts, this: Granted) -> bool:
-    found = accounts.find(this.access_key)
-    return found is not None and found.name == this.name
+def _is_open(accounts: Accounts, grant_: Granted) -> bool:
+    account = accounts.find(grant_.access_key)
+    return account is not None and account.name == grant_.name
 
 
 def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> str:
     """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
     that began them.
     """
-    others = {str(one.what.details.get("by_access_key")) for one in sessions} - {accounts.user}
-    if others:
-        return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
+    other_accounts = {str(session.what.details.get("by_access_key")) for session in sessions} - {
+        accounts.user
+    }
+    if other_accounts:
+        return f"sessions are ended by the account that began them ({', '.join(sorted(other_accounts))})"
     try:
-        for known_by in sorted({_known_by(one, name) for one in sessions}):
+        for known_by in sorted({_known_by(session, name) for session in sessions}):
             accounts.end_sessions(known_by)
     except UnreachableError:
         raise

@@ -58,31 +58,31 @@ def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | Non
     """Return a document that nobody signed yet. ``value`` are plain JSON values, ``bundle`` and ``root`` among them."""
     assert kind in KINDS
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    whole = {"about": about, "kind": kind, "version": VERSION, "time": time, **value}
-    data = canonical_json.encode_pretty(whole)
-    return Document(f"{layout.SIGNATURES}{kind}-{_id(data)}.json", kind, whole, data)
+    content = {"about": about, "kind": kind, "version": VERSION, "time": time, **value}
+    data = canonical_json.encode_pretty(content)
+    return Document(f"{layout.SIGNATURES}{kind}-{_id(data)}.json", kind, content, data)
 
 
-def resumed(store: Store, made: Document) -> Document:
+def resumed(store: Store, document: Document) -> Document:
     """Return what a run that died has written and not signed, if it says the same as ``made``; else ``made``. Its time
     must lie between the last entry of the log and now, or somebody else may have put it there.
     """
     last = custody_log.read(store).last
     earliest = last.moment.replace(microsecond=0) if last else None
-    keys = [info.key for info in store.list(f"{layout.SIGNATURES}{made.kind}-")]
+    keys = [info.key for info in store.list(f"{layout.SIGNATURES}{document.kind}-")]
     for key in keys:
-        if _NAME.fullmatch(key) is None or any(one.startswith(f"{key}.") for one in keys):
+        if _NAME.fullmatch(key) is None or any(other_key.startswith(f"{key}.") for other_key in keys):
             continue
         try:
-            found = parse(store.read(key, 0, MAX_BYTES), key)
-            time = datetime.fromisoformat(str(found.value.get("time")))
+            earlier = parse(store.read(key, 0, MAX_BYTES), key)
+            time = datetime.fromisoformat(str(earlier.value.get("time")))
         except (DamageError, ValueError):
             continue
-        if {**found.value, "time": None} != {**made.value, "time": None} or time.tzinfo is None:
+        if {**earlier.value, "time": None} != {**document.value, "time": None} or time.tzinfo is None:
             continue
-        if (earliest is None or earliest <= time) and time <= datetime.fromisoformat(made.value["time"]):
-            return found
-    return made
+        if (earliest is None or earliest <= time) and time <= datetime.fromisoformat(document.value["time"]):
+            return earlier
+    return document
 
 
 def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:
@@ -115,12 +115,12 @@ def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
 def signed_by(document: Document, armored: bytes) -> PublicKey:
     """Return whose signature of the document this is. Raises ``DamageError``."""
     try:
-        found = ssh_signatures.parse(armored)
+        signature = ssh_signatures.parse(armored)
     except ValueError as exc:
         raise DamageError(document.key, expected="a signature beside it", found=str(exc)) from exc
-    if not found.holds([document.data], ssh_signatures.DOCUMENT):
+    if not signature.holds([document.data], ssh_signatures.DOCUMENT):
         raise DamageError(document.key, expected="a signature that holds", found="one that does not")
-    return found.public
+    return signature.public
 
 
 def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding]]:
@@ -133,15 +133,15 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
         if match is None or match["kind"] not in KINDS:
             continue
         try:
-            found = parse(store.read(info.key, 0, MAX_BYTES), info.key)
+            document = parse(store.read(info.key, 0, MAX_BYTES), info.key)
         except DamageError as exc:
             findings.append(Finding(info.key, "is not as it was written", exc.expected, exc.found))
             continue
         signers = signed.of(info.key)
         if not signers:
             findings.append(Finding(info.key, "is not signed by anybody"))
-        elif kind in {"", found.kind}:
-            documents.append(Document(found.key, found.kind, found.value, found.data, signers))
+        elif kind in {"", document.kind}:
+            documents.append(Document(document.key, document.kind, document.value, document.data, signers))
     return documents, findings
 
 

@@ -37,7 +37,7 @@ def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Docume
 
     Raises ``NotAllowedError`` where one may only read.
     """
-    by = [one.public for one in signers]
+    by = [signer.public for signer in signers]
     document = write(store, checked, by)
     documents.keep(store, document, signers)
     custody_log.append(
@@ -47,7 +47,7 @@ def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Docume
 
 
 def write(
-    store: Store, checked: Checked, by: Sequence[PublicKey] = (), beside: Sequence[Document] = ()
+    store: Store, checked: Checked, by: Sequence[PublicKey] = (), other_receipts: Sequence[Document] = ()
 ) -> Document:
     """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
@@ -61,10 +61,10 @@ def write(
     gaps = 0
     if not info.complete:
         gaps = sum(
-            count for one in reconciliation.decode(store.read(layout.RECONCILIATION))
-            for name, count in one.dispositions.items() if name != "exported"
+            count for entry in reconciliation.decode(store.read(layout.RECONCILIATION))
+            for name, count in entry.dispositions.items() if name != "exported"
         )  # fmt: skip
-    found = custody_log.read(store)
+    log = custody_log.read(store)
     value = {
         "bundle": info.id,
         "root": root_of(store),
@@ -75,29 +75,35 @@ def write(
         "files": checked.files,
         "size_bytes": checked.size_bytes,
         "findings_total": len(checked.findings),
-        "findings": [asdict(one) for one in checked.findings[:_SHOWN]],
-        "custody": {"entries": len(found.entries), "hash": found.last.hash if found.last else ""},
+        "findings": [asdict(finding) for finding in checked.findings[:_SHOWN]],
+        "custody": {"entries": len(log.entries), "hash": log.last.hash if log.last else ""},
     }
-    made = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
-    signed = [one for one in documents.read_all(store, "receipt")[0] if set(by) & set(one.signers)]
-    own = [one for one in beside if not one.signers or set(by) & set(one.signers)]
-    same = [one for one in (*signed, *own) if _is_same(one, made, found)]
-    return same[0] if same else documents.resumed(store, made)
+    new_receipt = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+    signed = [
+        document for document in documents.read_all(store, "receipt")[0] if set(by) & set(document.signers)
+    ]
+    own_receipts = [
+        document for document in other_receipts if not document.signers or set(by) & set(document.signers)
+    ]
+    same_receipts = [
+        document for document in (*signed, *own_receipts) if _is_same(document, new_receipt, log)
+    ]
+    return same_receipts[0] if same_receipts else documents.resumed(store, new_receipt)
 
 
-def _is_same(one: Document, made: Document, found: custody_log.Log) -> bool:
+def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) -> bool:
     """Tell whether a receipt says what ``made`` says, save for its time and how far the log had come by then."""
     grown = {"time": None, "custody": None}
-    return {**one.value, **grown} == {**made.value, **grown} and not contradiction(one, found)
+    return {**document.value, **grown} == {**new_receipt.value, **grown} and not contradiction(document, log)
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
-    whole = f"{checked.files} files, {checked.size_bytes} bytes, checked at level {checked.level}"
+    counts = f"{checked.files} files, {checked.size_bytes} bytes, checked at level {checked.level}"
     if checked.findings:
-        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({whole})"
+        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({counts})"
     if not complete:
-        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {gaps} items are missing by its own account ({whole})"
-    return f"Receipt for the bundle {bundle}, complete and whole ({whole})"
+        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {gaps} items are missing by its own account ({counts})"
+    return f"Receipt for the bundle {bundle}, complete and whole ({counts})"
 
 
 def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> Happening:
@@ -105,7 +111,7 @@ def happened(document: Document, event: str, location: str, signers: Sequence[Pu
     details = {
         "file": document.key,
         "sha256": document.sha256,
-        "by": ", ".join(one.fingerprint for one in signers),
+        "by": ", ".join(signer.fingerprint for signer in signers),
         "complete": bool(document.value.get("complete")),
         "findings": document.value.get("findings_total"),
     }
@@ -137,33 +143,33 @@ def acknowledge(
             next_step="it was not written by moveout; ask for another",
         )
     by = [documents.signed_by(document, armored) for armored in signatures.values()]
-    by = [one for one in by if one != signer.public]
+    by = [public for public in by if public != signer.public]
     if not by:
         raise UsageError("nobody but you has signed the receipt", next_step="ask for the .sig file beside it")
     documents.bring(store, document, signatures)
     documents.keep(store, document, [signer])
 
-    def choose(found: custody_log.Log) -> list[Happening]:
-        wanted = [
+    def choose(log: custody_log.Log) -> list[Happening]:
+        events = [
             happened(document, "received", store.location, by),
             happened(document, "acknowledged", store.location, by),
         ]
         return [
-            what for what in wanted
-            if not any(one.what.details.get("sha256") == document.sha256 for one in found.find(what.event, root))
+            event for event in events
+            if not any(entry.what.details.get("sha256") == document.sha256 for entry in log.find(event.event, root))
         ]  # fmt: skip
 
     custody_log.append(store, signer, choose)
     return by
 
 
-def contradiction(document: Document, found: custody_log.Log) -> str:
+def contradiction(document: Document, log: custody_log.Log) -> str:
     """Return what the log has instead of the entry that a receipt names, "" where it has that."""
-    said = document.value.get("custody")
-    if not isinstance(said, dict):
+    log_position = document.value.get("custody")
+    if not isinstance(log_position, dict):
         return ""
-    number = said.get("entries")
+    number = log_position.get("entries")
     if not isinstance(number, int) or number < 1:
         return ""
-    there = found.entries[number - 1].hash if number <= len(found.entries) else "no such entry"
-    return "" if there == said.get("hash") else there
+    hash_found = log.entries[number - 1].hash if number <= len(log.entries) else "no such entry"
+    return "" if hash_found == log_position.get("hash") else hash_found

@@ -69,11 +69,15 @@ def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None
     A version counts as protected where its retention is firm here and has not ended, by the clock of the location, or a
     legal hold is on; with ``terms`` where it meets them.
     """
-    found = list(vault.versions())
+    all_versions = list(vault.versions())
     now = vault.now()
-    hidden = {one.key for one in found if one.is_marker and one.is_latest and not _is_work(one.key)}
-    mine = [one for one in found if not one.is_marker and not _is_work(one.key)]
-    locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))
+    hidden = {
+        version.key
+        for version in all_versions
+        if version.is_marker and version.is_latest and not _is_work(version.key)
+    }
+    versions = [version for version in all_versions if not version.is_marker and not _is_work(version.key)]
+    locks = dict(zip(versions, _each(vault.lock, versions, workers), strict=True))
 
     def is_protected(lock: Lock) -> bool:
         if terms:
@@ -82,27 +86,27 @@ def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None
             lock.mode is not None and lock.until is not None and lock.until > now and vault.is_firm(lock.mode)
         )
 
-    bound = [one for one in mine if not _is_loose(one)]
-    open_ = [one for one in bound if not is_protected(locks[one])]
+    bound = [version for version in versions if not _is_loose(version)]
+    open_ = [version for version in bound if not is_protected(locks[version])]
     findings = [
         Finding(
-            one.key,
+            version.key,
             "is not protected" if terms is None else "is not protected as it should be",
             "",
-            _said(one, locks, vault),
+            _said(version, locks, vault),
         )
-        for one in open_
+        for version in open_
     ]
     findings += [Finding(key, "is hidden behind a delete marker") for key in sorted(hidden)]
-    findings += _missing(store, {one.key for one in bound})
-    ends = [until for one in bound if (until := locks[one].until) is not None]
+    findings += _missing(store, {version.key for version in bound})
+    ends = [until for version in bound if (until := locks[version].until) is not None]
     return Protection(
         versions=len(bound),
         protected=len(bound) - len(open_),
-        legal=sum(locks[one].legal for one in bound),
+        legal=sum(locks[version].legal for version in bound),
         until=min(ends, default=None),
         findings=findings,
-        later=sum(not is_protected(locks[one]) for one in mine if _is_loose(one)),
+        later=sum(not is_protected(locks[version]) for version in versions if _is_loose(version)),
     )
 
 
@@ -124,32 +128,38 @@ def place(
     where it holds no sealed bundle.
     """
     vault.check_lock()
-    what = happening(store, "held", details)
+    event = happening(store, "held", details)
     if not terms.legal and not vault.is_firm(terms.mode):
         raise NotAllowedError(
             f"{vault.location}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
-    mine = [one for one in vault.versions() if not one.is_marker and not _is_work(one.key)]
-    progress.begin("hold", items=len(mine), size_bytes=0)
+    versions = [
+        version for version in vault.versions() if not version.is_marker and not _is_work(version.key)
+    ]
+    progress.begin("hold", items=len(versions), size_bytes=0)
 
     def lock(version: FileVersion) -> None:
-        found = vault.lock(version)
-        if found.until is None or found.until < terms.until or (found.mode != terms.mode == "COMPLIANCE"):
-            mode = found.mode if found.mode == "COMPLIANCE" else terms.mode
-            firmer = found.mode is not None and found.mode != mode
-            vault.retain(version, max(terms.until, found.until or terms.until), mode, firmer=firmer)
-        if terms.legal and not found.legal:
+        current = vault.lock(version)
+        if (
+            current.until is None
+            or current.until < terms.until
+            or (current.mode != terms.mode == "COMPLIANCE")
+        ):
+            mode = current.mode if current.mode == "COMPLIANCE" else terms.mode
+            firmer = current.mode is not None and current.mode != mode
+            vault.retain(version, max(terms.until, current.until or terms.until), mode, firmer=firmer)
+        if terms.legal and not current.legal:
             vault.set_legal(version, on=True)
         progress.advance(items=1)
 
-    _each(lock, mine, workers)
+    _each(lock, versions, workers)
     progress.end()
-    done = survey(store, vault, workers=workers, terms=terms)
-    if done.is_held:
-        what = replace(what, details={**details, "versions": done.versions})
-        custody_log.append(store, signer, custody_log.once(what, undone_by="released"))
-    return done
+    protection = survey(store, vault, workers=workers, terms=terms)
+    if protection.is_held:
+        event = replace(event, details={**details, "versions": protection.versions})
+        custody_log.append(store, signer, custody_log.once(event, undone_by="released"))
+    return protection
 
 
 def release(
@@ -173,23 +183,23 @@ def release(
         raise UsageError(
             f"no hold is in the custody log at {store.location}", next_step="moveout hold status LOCATION"
         )
-    for held in standing:
-        _need_keys(held, signers)
+    for hold in standing:
+        _need_keys(hold, signers)
     document = _release_document(store, reason, signers, standing[-1])
-    mine = [one for one in vault.versions() if not one.is_marker]
-    progress.begin("release", items=len(mine), size_bytes=0)
+    versions = [version for version in vault.versions() if not version.is_marker]
+    progress.begin("release", items=len(versions), size_bytes=0)
 
     def unlock(version: FileVersion) -> None:
-        found = vault.lock(version)
-        if found.legal:
+        current = vault.lock(version)
+        if current.legal:
             vault.set_legal(version, on=False)
-        if found.mode == "GOVERNANCE":
+        if current.mode == "GOVERNANCE":
             vault.retain(version, None, "GOVERNANCE")
-        if found.legal or found.mode == "GOVERNANCE":
+        if current.legal or current.mode == "GOVERNANCE":
             _check_unlocked(vault, version)
         progress.advance(items=1)
 
-    _each(unlock, mine, workers)
+    _each(unlock, versions, workers)
     progress.end()
     details = {"file": document.key, "sha256": document.sha256, "reason": reason}
     custody_log.append(
@@ -200,57 +210,60 @@ def release(
 
 def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
     """Read back what was lifted. Raises ``DamageError`` where it is still there."""
-    found = vault.lock(version)
-    lasts = found.mode == "GOVERNANCE" and found.until is not None and found.until > vault.now() + _SOON
-    if found.legal or lasts:
-        said = "a legal hold" if found.legal else f"a retention until {found.until}"
+    lock = vault.lock(version)
+    lasts = lock.mode == "GOVERNANCE" and lock.until is not None and lock.until > vault.now() + _SOON
+    if lock.legal or lasts:
+        lock_text = "a legal hold" if lock.legal else f"a retention until {lock.until}"
         raise DamageError(
-            f"{vault.location}/{version.key}", expected="no hold any more", found=said,
+            f"{vault.location}/{version.key}", expected="no hold any more", found=lock_text,
             next_step="the server took the release and does not have it; run the same command again",
         )  # fmt: skip
 
 
-def _release_document(store: Store, reason: str, signers: Sequence[Signer], held: Entry) -> Document:
+def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold: Entry) -> Document:
     """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
-    what, found = happening(store, "released"), custody_log.read(store)
-    former = {one.what.details.get("file") for one in found.find("released") if one.number < held.number}
-    for one in documents.read_all(store, "release")[0]:
-        if one.key not in former and (one.root, one.value.get("reason")) == (what.root, reason):
-            documents.keep(store, one, signers)
-            return one
-    about = f"Release of the bundle {what.bundle} from its hold"
-    value = {"bundle": what.bundle, "root": what.root, "location": store.location, "reason": reason}
-    made = documents.resumed(store, documents.make("release", about, value))
-    documents.keep(store, made, signers)
-    return made
+    event, log = happening(store, "released"), custody_log.read(store)
+    former = {entry.what.details.get("file") for entry in log.find("released") if entry.number < hold.number}
+    for document in documents.read_all(store, "release")[0]:
+        if document.key not in former and (document.root, document.value.get("reason")) == (
+            event.root,
+            reason,
+        ):
+            documents.keep(store, document, signers)
+            return document
+    about = f"Release of the bundle {event.bundle} from its hold"
+    value = {"bundle": event.bundle, "root": event.root, "location": store.location, "reason": reason}
+    new_release = documents.resumed(store, documents.make("release", about, value))
+    documents.keep(store, new_release, signers)
+    return new_release
 
 
 def standing_at(store: Store) -> list[Entry]:
     """Return the holds of the location, by its log, that no release has ended; where all are released the newest, for a
     release may have to be finished.
     """
-    found = custody_log.read(store)
-    held = found.at(store.location, "held")
-    released = max((one.number for one in found.at(store.location, "released")), default=0)
-    return [one for one in held if one.number > released] or held[-1:]
+    log = custody_log.read(store)
+    holds = log.at(store.location, "held")
+    released = max((entry.number for entry in log.at(store.location, "released")), default=0)
+    return [entry for entry in holds if entry.number > released] or holds[-1:]
 
 
-def _need_keys(held: Entry, signers: Sequence[Signer]) -> None:
+def _need_keys(hold: Entry, signers: Sequence[Signer]) -> None:
     """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
-    details = held.what.details
-    named, wanted = _list(details.get("release_keys")), details.get("release_quorum")
-    quorum = wanted if isinstance(wanted, int) else 0
-    there = {signer.public.fingerprint for signer in signers} & set(named)
-    if len(there) < quorum:
+    details = hold.what.details
+    named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")
+    quorum = quorum_value if isinstance(quorum_value, int) else 0
+    signed_with = {signer.public.fingerprint for signer in signers} & set(named)
+    if len(signed_with) < quorum:
         raise NotAllowedError(
-            f"the hold of entry {held.number} ends by {quorum} of these keys: {', '.join(named)}; {len(there)} of"
+            f"the hold of entry {hold.number} ends by {quorum} of these keys: {', '.join(named)}; {len(signed_with)} of"
             " them signed",
             next_step="name them all: --key FILE --key FILE",
         )
 
 
 def _list(value: object) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else []
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _missing(store: Store, present: Collection[str]) -> Iterator[Finding]:

@@ -49,26 +49,38 @@ class Log:
 
     def find(self, event: str, root: str | None = None) -> list[Entry]:
         """Return the entries of one kind, of one root where that is given."""
-        return [one for one in self.entries if one.what.event == event and root in {None, one.what.root}]
+        return [
+            entry_
+            for entry_ in self.entries
+            if entry_.what.event == event and root in {None, entry_.what.root}
+        ]
 
     def at(self, location: str, event: str) -> list[Entry]:
         """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
         came
         along with the bundle from another server, where the location has the same name, is of there.
         """
-        here = [one for one in self.find(event) if is_same_location(one.what.location, location)]
-        came = [one for one in self.find("transferred") if is_same_location(one.what.location, location)]
-        return [one for one in here if not any(one.number < by.number and _is_of(one, by) for by in came)]
+        entries_here = [
+            entry_ for entry_ in self.find(event) if is_same_location(entry_.what.location, location)
+        ]
+        transfers = [
+            entry_ for entry_ in self.find("transferred") if is_same_location(entry_.what.location, location)
+        ]
+        return [
+            entry_
+            for entry_ in entries_here
+            if not any(entry_.number < by.number and _is_of(entry_, by) for by in transfers)
+        ]
 
 
-def _is_of(one: Entry, transfer: Entry) -> bool:
+def _is_of(entry_: Entry, transfer: Entry) -> bool:
     """Tell whether an entry is of the location that a transfer came from."""
-    return one.what.location == transfer.what.details.get("from")
+    return entry_.what.location == transfer.what.details.get("from")
 
 
-def is_same_location(one: str, other: str) -> bool:
+def is_same_location(location: str, other: str) -> bool:
     """Tell whether two URLs name one location, by whichever profile each is reached."""
-    return one.partition("?")[0] == other.partition("?")[0]
+    return location.partition("?")[0] == other.partition("?")[0]
 
 
 def read(store: Store) -> Log:
@@ -116,15 +128,15 @@ def append(
         if log.findings:
             raise _damaged(log.findings[0])
         new: list[Entry] = []
-        for what in choose(log):
-            new.append(entry.write(signer, what, new[-1] if new else log.last, clock()))
+        for event in choose(log):
+            new.append(entry.write(signer, event, new[-1] if new else log.last, clock()))
         if not new:
             if log.etag is not None:
                 _write_head(store, signer, log.entries)
             return []
         if log.etag is None:
             _write_head(store, signer, [])  # so that a log without a head is one whose head was taken away
-        data = log.data + b"".join(one.line + b"\n" for one in new)
+        data = log.data + b"".join(new_entry.line + b"\n" for new_entry in new)
         try:
             _put(store, layout.CUSTODY_LOG, data, log.etag)
         except (ChangedError, AlreadyExistsError):
@@ -137,16 +149,20 @@ def append(
     )
 
 
-def once(what: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
+def once(event: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
     """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same location,
     and no
     entry of the event ``undone_by`` after it.
     """
 
     def choose(log: Log) -> Sequence[Happening]:
-        undone = max((one.number for one in log.find(undone_by, what.root)), default=0)
-        same = (one for one in log.find(what.event, what.root) if one.what == what and one.number > undone)
-        return [] if any(same) else [what]
+        undone = max((entry_.number for entry_ in log.find(undone_by, event.root)), default=0)
+        same_entries = (
+            entry_
+            for entry_ in log.find(event.event, event.root)
+            if entry_.what == event and entry_.number > undone
+        )
+        return [] if any(same_entries) else [event]
 
     return choose
 
@@ -158,15 +174,15 @@ def carry(origin: Store, destination: Store) -> bool:
     A log at the destination that has more stays; one that went another way stays too.
     """
     for _ in range(_TRIES):
-        here, there = read(origin), read(destination)
-        if there.data.startswith(here.data):
-            if there.data == here.data:
+        log_here, log_there = read(origin), read(destination)
+        if log_there.data.startswith(log_here.data):
+            if log_there.data == log_here.data:
                 _carry_head(origin, destination)
             return True
-        if not here.data.startswith(there.data):
+        if not log_here.data.startswith(log_there.data):
             return False
         try:
-            _put(destination, layout.CUSTODY_LOG, here.data, there.etag)
+            _put(destination, layout.CUSTODY_LOG, log_here.data, log_there.etag)
             _carry_head(origin, destination)
         except (ChangedError, AlreadyExistsError):
             continue
@@ -191,10 +207,13 @@ def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
 
 
 def _notes(entries: Sequence[Entry]) -> Sequence[str]:
-    back = ((one, after) for one, after in itertools.pairwise(entries) if after.moment < one.moment)
+    clock_set_back = (
+        (before, after) for before, after in itertools.pairwise(entries) if after.moment < before.moment
+    )
     return [
-        f"entry {after.number} ({after.time}) is earlier than entry {one.number} ({one.time}): a clock was set back"
-        for one, after in back
+        f"entry {after.number} ({after.time}) is earlier than entry {before.number} ({before.time}):"
+        " a clock was set back"
+        for before, after in clock_set_back
     ]
 
 
@@ -209,8 +228,8 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[Entry]) -> None:
     for _ in range(_TRIES):
         try:
             etag = store.stat(layout.CUSTODY_HEAD).etag
-            said = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
-            if isinstance(said, Finding) or said[0] >= size:
+            recorded_head = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
+            if isinstance(recorded_head, Finding) or recorded_head[0] >= size:
                 return
         except GoneError:
             etag = None
@@ -251,17 +270,17 @@ def _head(data: bytes) -> tuple[int, str] | Finding:
 def _behind_head(entries: Sequence[Entry], data: bytes | None) -> list[Finding]:
     if data is None:
         return [Finding(layout.CUSTODY_HEAD, "is missing")]
-    said = _head(data)
-    if isinstance(said, Finding):
-        return [said]
-    size, digest = said
+    head = _head(data)
+    if isinstance(head, Finding):
+        return [head]
+    size, digest = head
     if size > len(entries):
-        found = f"it has {len(entries)} entries" if entries else "it is gone"
-        return [Finding(layout.CUSTODY_LOG, f"was cut short: {found}, its head says {size}")]
-    there = entries[size - 1].hash if size > 0 else entry.NOBODY
-    if there != digest:
-        what = f"is another log than its head names: entry {size} differs, so there is a second branch"
-        return [Finding(layout.CUSTODY_LOG, what, digest, there)]
+        state = f"it has {len(entries)} entries" if entries else "it is gone"
+        return [Finding(layout.CUSTODY_LOG, f"was cut short: {state}, its head says {size}")]
+    hash_found = entries[size - 1].hash if size > 0 else entry.NOBODY
+    if hash_found != digest:
+        sentence = f"is another log than its head names: entry {size} differs, so there is a second branch"
+        return [Finding(layout.CUSTODY_LOG, sentence, digest, hash_found)]
     return []
 
 

@@ -71,20 +71,20 @@ class Entry:
         return datetime.fromisoformat(self.time)
 
 
-def write(signer: Signer, what: Happening, after: Entry | None, now: datetime) -> Entry:
+def write(signer: Signer, happening: Happening, after: Entry | None, now: datetime) -> Entry:
     """Return the entry that follows ``after`` (None: the first)."""
     value = {
         "version": VERSION,
         "number": after.number + 1 if after else 1,
         "prev": after.hash if after else NOBODY,
         "time": now.astimezone(UTC).isoformat(timespec="milliseconds"),
-        "event": what.event,
-        "bundle": what.bundle,
-        "root": what.root,
-        "location": what.location,
+        "event": happening.event,
+        "bundle": happening.bundle,
+        "root": happening.root,
+        "location": happening.location,
         "name": signer.public.name,
         "key": signer.public.fingerprint,
-        "details": dict(what.details),
+        "details": dict(happening.details),
     }
     armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
     value["signature"] = b"".join(armored.splitlines()[1:-1]).decode()
@@ -114,9 +114,9 @@ def read(line: bytes) -> Entry:
         raise ValueError("was changed after it was signed")
     if moment.tzinfo is None:
         raise ValueError("is no entry: its time has no zone")
-    what = Happening(value["event"], value["bundle"], value["root"], value["location"], details)
+    happening = Happening(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
-    return Entry(number, value["prev"], value["time"], what, value["name"], public, line)
+    return Entry(number, value["prev"], value["time"], happening, value["name"], public, line)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
@@ -147,20 +147,20 @@ def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]
     locations = {NOBODY: 0}
     last, number = NOBODY, 0
     for position, line in enumerate(lines, 1):
-        where = f"{key} line {position}"
+        line_name = f"{key} line {position}"
         try:
             entry = read(line)
         except ValueError as exc:
-            findings.append(Finding(where, str(exc)))
+            findings.append(Finding(line_name, str(exc)))
             last, number = hashlib.sha256(line).hexdigest(), number + 1
             locations.setdefault(last, position)
             continue
         if entry.prev != last:
             findings.append(
-                Finding(where, _misplaced(entry, locations), f"after {last}", f"after {entry.prev}")
+                Finding(line_name, _misplaced(entry, locations), f"after {last}", f"after {entry.prev}")
             )
         elif entry.number != number + 1:
-            findings.append(Finding(where, "has another number", str(number + 1), str(entry.number)))
+            findings.append(Finding(line_name, "has another number", str(number + 1), str(entry.number)))
         entries.append(entry)
         last, number = entry.hash, entry.number
         locations.setdefault(last, position)
@@ -172,6 +172,6 @@ def _misplaced(entry: Entry, locations: Mapping[str, int]) -> str:
         return f"repeats line {locations[entry.hash]}"
     if entry.prev in locations:
         before = locations[entry.prev]
-        what = "the beginning" if before == 0 else f"line {before}"
-        return f"begins a second branch after {what}"
+        earlier = "the beginning" if before == 0 else f"line {before}"
+        return f"begins a second branch after {earlier}"
     return f"is entry {entry.number}, and what it follows is missing or stands elsewhere"

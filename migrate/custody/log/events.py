@@ -26,8 +26,8 @@ def happening(store: Store, event: str, details: Mapping[str, Any] | None = None
 
 def record(store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None) -> list[Entry]:
     """Append one event, every time it happens."""
-    what = happening(store, event, details)
-    return custody_log.append(store, signer, lambda _: [what])
+    event_ = happening(store, event, details)
+    return custody_log.append(store, signer, lambda _: [event_])
 
 
 def record_once(
@@ -43,18 +43,20 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     assert info is not None
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
-    sources = [{"name": one.name, "url": one.url, "complete": one.complete} for one in info.sources]
+    sources = [
+        {"name": source.name, "url": source.url, "complete": source.complete} for source in info.sources
+    ]
     created = {"at": info.created, "software": info.software, "sources": sources}
     sealed = {"at": info.sealed, "complete": info.complete, "files": files, "size_bytes": size_bytes}
-    wanted = [happening(store, "created", created), happening(store, "sealed", sealed)]
-    wanted += [happening(store, "signed", {"by": one.public.fingerprint}) for one in signers]
+    events = [happening(store, "created", created), happening(store, "sealed", sealed)]
+    events += [happening(store, "signed", {"by": signer.public.fingerprint}) for signer in signers]
 
-    def choose(found: custody_log.Log) -> Sequence[Happening]:
+    def choose(log: custody_log.Log) -> Sequence[Happening]:
         """Choose what the log does not say: of another location, too, from which it came along with the bundle."""
         return [
-            what
-            for what in wanted
-            if not any(one.what.details == what.details for one in found.find(what.event, what.root))
+            event
+            for event in events
+            if not any(entry.what.details == event.details for entry in log.find(event.event, event.root))
         ]
 
     return custody_log.append(store, signer, choose)

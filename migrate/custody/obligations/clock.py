@@ -46,29 +46,32 @@ def would_breach(
     rules: RuleSet, entries: Sequence[Entry], events: Collection[str], now: datetime
 ) -> list[Verdict]:
     """Return the rules that one of ``events`` would breach if it happened now, whatever happened before."""
-    found = []
+    verdicts = []
     for case in _cases(rules, entries, now):
         if not set(case.rule.event).isdisjoint(events) and case.rule.kind in {"not-before", "requires"}:
             verdict = _judge(replace(case, events=()))
             if verdict.state in {"due", "unknown"} and (case.starts or case.rule.kind == "requires"):
-                found.append(verdict)
-    return found
+                verdicts.append(verdict)
+    return verdicts
 
 
 def _cases(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> Iterator[_Case]:
-    seen: dict[str, list[_Seen]] = {}
-    for one in entries:
-        what, moment = one.what.event, one.moment
-        if what == "noted":
-            what = f"noted:{one.what.details.get('what')}"
-            moment = _noted(one)
-        seen.setdefault(what, []).append(_Seen(moment, one.number))
+    seen_by_event: dict[str, list[_Seen]] = {}
+    for entry in entries:
+        event, moment = entry.what.event, entry.moment
+        if event == "noted":
+            event = f"noted:{entry.what.details.get('what')}"
+            moment = _noted(entry)
+        seen_by_event.setdefault(event, []).append(_Seen(moment, entry.number))
 
     def of(names: Sequence[str]) -> list[_Seen]:
-        return sorted((one for name in names for one in seen.get(name, ())), key=lambda one: one.moment)
+        return sorted(
+            (seen_event for name in names for seen_event in seen_by_event.get(name, ())),
+            key=lambda seen_event: seen_event.moment,
+        )
 
     for rule in rules.rules:
-        notes = [of(one.until) for one in rule.longer]
+        notes = [of(longer.until) for longer in rule.longer]
         yield _Case(rules.id, rule, of(rule.start), of(rule.event), now, notes)
 
 
@@ -84,8 +87,8 @@ class _Case:
     notes: Sequence[Sequence[_Seen]] = ()
     """What puts the end off, for each of the rule's ``longer``."""
 
-    def verdict(self, state: State, why: str, due: datetime | None, *shown: _Seen) -> Verdict:
-        return Verdict(self.rules, self.rule, state, due, sorted({one.number for one in shown}), why)
+    def verdict(self, state: State, reason: str, due: datetime | None, *shown: _Seen) -> Verdict:
+        return Verdict(self.rules, self.rule, state, due, sorted({event.number for event in shown}), reason)
 
     @property
     def names(self) -> str:
@@ -97,15 +100,15 @@ class _Case:
 
     @property
     def after(self) -> _Seen | None:
-        return next((one for one in self.events if one.moment >= self.starts[0].moment), None)
+        return next((event for event in self.events if event.moment >= self.starts[0].moment), None)
 
 
 def _judge(case: _Case) -> Verdict:
     if case.rule.kind == "requires":
         return _requires(case)
     if not case.starts:
-        why = f"the log does not say when it began ({case.names})"
-        return case.verdict("unknown", why, None, *case.events[:1])
+        reason = f"the log does not say when it began ({case.names})"
+        return case.verdict("unknown", reason, None, *case.events[:1])
     return {"within": _within, "not-before": _not_before, "happens": _happens}[case.rule.kind](case)
 
 
@@ -128,8 +131,8 @@ def _within(case: _Case) -> Verdict:
     shown = [case.starts[0], *by]
     if case.after is not None:
         state: State = "met" if case.after.moment <= due else "breached"
-        why = f"{case.wanted} at {_shown(case.after.moment)}"
-        return case.verdict(state, why, due, *shown, case.after)
+        reason = f"{case.wanted} at {_shown(case.after.moment)}"
+        return case.verdict(state, reason, due, *shown, case.after)
     if case.now <= due:
         return case.verdict("due", f"{case.wanted} by {_shown(due)}", due, *shown)
     return case.verdict("breached", f"no {case.wanted} by {_shown(due)}", due, *shown)
@@ -154,8 +157,8 @@ def _not_before(case: _Case) -> Verdict:
     due = later(case.starts[-1].moment, case.rule.period)
     if case.events:
         state: State = "met" if case.events[0].moment >= due else "breached"
-        why = f"{case.wanted} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
-        return case.verdict(state, why, due, case.starts[-1], case.events[0])
+        reason = f"{case.wanted} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
+        return case.verdict(state, reason, due, case.starts[-1], case.events[0])
     if case.now < due:
         return case.verdict("due", f"no {case.wanted} before {_shown(due)}", due, case.starts[-1])
     return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
@@ -185,11 +188,11 @@ def _later(moment: datetime, number: int, unit: str) -> datetime:
     return day.replace(year=year, month=month, day=last) + timedelta(days=1)
 
 
-def _noted(one: Entry) -> datetime:
+def _noted(entry: Entry) -> datetime:
     try:
-        moment = datetime.fromisoformat(str(one.what.details.get("at")))
+        moment = datetime.fromisoformat(str(entry.what.details.get("at")))
     except ValueError:
-        return one.moment
+        return entry.moment
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -96,7 +96,9 @@ def load(name: str) -> RuleSet:
         raise UsageError(f"{name} has version {value.get('version')!r}; this moveout reads version {VERSION}")
     try:
         _known(value, _SET, name)
-        rules = [_rule(one, f"{name}, rule {number}") for number, one in enumerate(value["rule"], 1)]
+        rules = [
+            _rule(rule_value, f"{name}, rule {number}") for number, rule_value in enumerate(value["rule"], 1)
+        ]
         identity, title, source, applies = (
             str(value[field]) for field in ("id", "title", "source", "applies")
         )
@@ -105,47 +107,47 @@ def load(name: str) -> RuleSet:
         raise UsageError(f"{name} lacks {exc}") from exc
 
 
-def _rule(value: Mapping[str, Any], where: str) -> Rule:
-    _known(value, _RULE, where)
-    period = _period(value["period"], where) if "period" in value else None
+def _rule(value: Mapping[str, Any], rule_name: str) -> Rule:
+    _known(value, _RULE, rule_name)
+    period = _period(value["period"], rule_name) if "period" in value else None
     kind = str(value["kind"])
     if kind not in KINDS or (period is None) == (kind in {"within", "not-before"}):
-        raise UsageError(f"{where}: kind must be one of {', '.join(KINDS)}, the first two with a period")
-    longer = [_longer(one, where) for one in value.get("longer", ())]
+        raise UsageError(f"{rule_name}: kind must be one of {', '.join(KINDS)}, the first two with a period")
+    longer = [_longer(longer_value, rule_name) for longer_value in value.get("longer", ())]
     if longer and kind != "within":
-        raise UsageError(f"{where}: only a rule of the kind within can be put off (longer)")
-    start, event = _events(value["start"], where), _events(value["event"], where)
-    identity, article, says = (str(value[field]) for field in ("id", "article", "says"))
-    return Rule(identity, article, says, kind, start, event, period, longer)
+        raise UsageError(f"{rule_name}: only a rule of the kind within can be put off (longer)")
+    start, event = _events(value["start"], rule_name), _events(value["event"], rule_name)
+    identity, article, text = (str(value[field]) for field in ("id", "article", "says"))
+    return Rule(identity, article, text, kind, start, event, period, longer)
 
 
-def _longer(value: Mapping[str, Any], where: str) -> Longer:
-    _known(value, _LONGER, where)
-    at_most = _period(value["at-most"], where) if "at-most" in value else None
-    return Longer(_events(value["until"], where), at_most)
+def _longer(value: Mapping[str, Any], rule_name: str) -> Longer:
+    _known(value, _LONGER, rule_name)
+    at_most = _period(value["at-most"], rule_name) if "at-most" in value else None
+    return Longer(_events(value["until"], rule_name), at_most)
 
 
-def _events(value: object, where: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise UsageError(f"{where}: {value!r} is no list of events", next_step='write ["received"]')
-    for one in value:
-        if one not in EVENTS and not re.fullmatch(r"noted:\S+", one):
+def _events(value: object, rule_name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(event, str) for event in value):
+        raise UsageError(f"{rule_name}: {value!r} is no list of events", next_step='write ["received"]')
+    for event in value:
+        if event not in EVENTS and not re.fullmatch(r"noted:\S+", event):
             raise UsageError(
-                f"{where}: {one!r} is no event of the custody log",
+                f"{rule_name}: {event!r} is no event of the custody log",
                 next_step=f"there are noted:WORD, {', '.join(EVENTS)}",
             )
     return value
 
 
-def _period(value: object, where: str) -> Period:
+def _period(value: object, rule_name: str) -> Period:
     match = _PERIOD.fullmatch(str(value))
     if match is None:
-        raise UsageError(f"{where}: {value!r} is no period", next_step='write "30 days" or "2 months"')
+        raise UsageError(f"{rule_name}: {value!r} is no period", next_step='write "30 days" or "2 months"')
     return (int(match[1]), match[2])
 
 
-def _known(value: Mapping[str, Any], fields: set[str], where: str) -> None:
+def _known(value: Mapping[str, Any], fields: set[str], rule_name: str) -> None:
     if unknown := sorted(set(value) - fields):
         raise UsageError(
-            f"{where}: {unknown[0]!r} is no field", next_step=f"known are {', '.join(sorted(fields))}"
+            f"{rule_name}: {unknown[0]!r} is no field", next_step=f"known are {', '.join(sorted(fields))}"
         )

@@ -33,11 +33,11 @@ class Trust:
         """Return what our side calls the key's owner, None where nobody knows him."""
         return self.names.get(public)
 
-    def missing(self, signers: Iterable[PublicKey], what: str) -> list[Finding]:
+    def missing(self, signers: Iterable[PublicKey], signed_thing: str) -> list[Finding]:
         """Return a finding where none of ``signers`` is known."""
         if any(self.name(public) for public in signers):
             return []
-        return [Finding(what, f"is signed by nobody in {self.source}")]
+        return [Finding(signed_thing, f"is signed by nobody in {self.source}")]
 
 
 def load(path: Path) -> Trust:
@@ -48,7 +48,7 @@ def load(path: Path) -> Trust:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"the list of signers {path} cannot be read: {exc}") from exc
-    found: dict[PublicKey, str] = {}
+    names: dict[PublicKey, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -60,38 +60,39 @@ def load(path: Path) -> Trust:
                 next_step="write: NAME ssh-ed25519 AAAA… (a line that `moveout keys show` prints)",
             )
         if _counts(match["options"] or "", datetime.now(UTC), f"{path} line {number}"):
-            found[public] = match["principals"].strip('"')
-    return Trust(found, str(path))
+            names[public] = match["principals"].strip('"')
+    return Trust(names, str(path))
 
 
-def _counts(options: str, now: datetime, where: str) -> bool:
+def _counts(options: str, now: datetime, line_name: str) -> bool:
     """Tell whether a key may sign what moveout signs, now. Raises ``UsageError`` for an option that is not known."""
     for option in _OPTION.finditer(options):
         name, value = option["name"].lower(), option["value"]
         if name == "namespaces" and value is not None:
             able = [
-                any(map(partial(fnmatchcase, one), value.split(","))) for one in ssh_signatures.NAMESPACES
+                any(map(partial(fnmatchcase, namespace), value.split(",")))
+                for namespace in ssh_signatures.NAMESPACES
             ]
             if any(able) and not all(able):
                 raise UsageError(
-                    f"{where}: a key may sign some of what moveout signs, and some not",
+                    f"{line_name}: a key may sign some of what moveout signs, and some not",
                     next_step=f'write namespaces="{",".join(ssh_signatures.NAMESPACES)}"',
                 )
             if not any(able):
                 return False
         elif name in {"valid-after", "valid-before"} and value is not None:
-            moment = _moment(value, where)
+            moment = _moment(value, line_name)
             if now < moment if name == "valid-after" else now >= moment:
                 return False
         else:
             raise UsageError(
-                f"{where}: the option {name} is not known here",
+                f"{line_name}: the option {name} is not known here",
                 next_step="namespaces, valid-after and valid-before are; certificates are not read",
             )
     return True
 
 
-def _moment(text: str, where: str) -> datetime:
+def _moment(text: str, line_name: str) -> datetime:
     """Return a time as ssh-keygen(1) has it: digits, of local time unless a Z follows."""
     digits, zone = text.removesuffix("Z"), UTC if text.endswith("Z") else None
     form = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits), "")
@@ -99,5 +100,5 @@ def _moment(text: str, where: str) -> datetime:
         return datetime.strptime(digits, form).replace(tzinfo=zone).astimezone(UTC)
     except ValueError as exc:
         raise UsageError(
-            f"{where}: {text!r} is no time", next_step="write YYYYMMDD or YYYYMMDDHHMMZ"
+            f"{line_name}: {text!r} is no time", next_step="write YYYYMMDD or YYYYMMDDHHMMZ"
         ) from exc

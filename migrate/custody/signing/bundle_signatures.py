@@ -60,13 +60,13 @@ def sign_bundle(store: Store, signer: Signer) -> Signed:
 def sign_file(store: Store, file: str, signer: Signer) -> Signed:
     """Sign the tag manifest or a document under ``sig/``."""
     key = signature_key(file, signer.public)
-    made = ssh_signatures.sign(signer, namespace_of(file), chunks(store, file))
+    signature = ssh_signatures.sign(signer, namespace_of(file), chunks(store, file))
     try:
-        there = store.read(key)
+        existing = store.read(key)
     except GoneError:
-        there = b""
-    if there != made:  # Ed25519 is deterministic: the same key and file make the same bytes
-        store.put(key, made)
+        existing = b""
+    if existing != signature:  # Ed25519 is deterministic: the same key and file make the same bytes
+        store.put(key, signature)
     return Signed(file, key, signer.public)
 
 
@@ -85,11 +85,11 @@ def signatures(store: Store) -> Signatures:
     good: list[Signed] = []
     findings: list[Finding] = []
     for key in [info.key for info in store.list(layout.SIGNATURES) if info.key.endswith(".sig")]:
-        found = _check(store, key)
-        if isinstance(found, Finding):
-            findings.append(found)
+        checked = _check(store, key)
+        if isinstance(checked, Finding):
+            findings.append(checked)
         else:
-            good.append(found)
+            good.append(checked)
     return Signatures(good, findings)
 
 
@@ -113,8 +113,8 @@ def _check(store: Store, key: str) -> Signed | Finding:
     return Signed(file, key, signature.public)
 
 
-def unsigned(names: Sequence[str], found: Signatures) -> Iterator[Finding]:
+def unsigned(names: Sequence[str], signed: Signatures) -> Iterator[Finding]:
     """Yield a finding for every file of ``names`` that nobody signed."""
     for name in names:
-        if not found.of(name):
+        if not signed.of(name):
             yield Finding(name, "is not signed by anybody")

@@ -105,12 +105,12 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     if passphrase:
         seal = serialization.BestAvailableEncryption(passphrase.encode())
     data = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, seal)
-    made = KeyFile(PublicKey(private.public_key().public_bytes_raw(), " ".join(name.split())), private)
+    key_file = KeyFile(PublicKey(private.public_key().public_bytes_raw(), " ".join(name.split())), private)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_new(path, data, 0o600)
         try:
-            _write_new(public_half(path), made.public.line.encode() + b"\n", 0o644)
+            _write_new(public_half(path), key_file.public.line.encode() + b"\n", 0o644)
         except OSError:
             path.unlink()
             raise
@@ -121,7 +121,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
         ) from exc
     except OSError as exc:
         raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
-    return made
+    return key_file
 
 
 def load(path: Path, passphrase: Callable[[], str | None]) -> KeyFile:
@@ -180,27 +180,27 @@ def _load(data: bytes, passphrase: bytes | None) -> object:
 def load_public(path: Path) -> PublicKey:
     """Read a ``.pub`` file. Raises ``UsageError``."""
     try:
-        found = parse_line(path.read_text(encoding="utf-8"))
+        public = parse_line(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(
             f"the key {path} cannot be read: {_why(exc)}",
             next_step="ssh-keygen -y -f KEY prints the public half, ssh-add -L an agent's",
         ) from exc
-    if found is None:
+    if public is None:
         raise UsageError(
             f"{path} is the public half of no Ed25519 key", next_step="moveout keys init makes one"
         )
-    return found
+    return public
 
 
 def parse_line(line: str) -> PublicKey | None:
     """Return the key of a ``.pub`` line, None where it is none of ours."""
-    words = line.split(maxsplit=2)
-    if len(words) < 2 or words[0] != TYPE:
+    fields = line.split(maxsplit=2)
+    if len(fields) < 2 or fields[0] != TYPE:
         return None
     try:
         return from_blob(
-            base64.b64decode(words[1], validate=True), words[2].strip() if len(words) > 2 else ""
+            base64.b64decode(fields[1], validate=True), fields[2].strip() if len(fields) > 2 else ""
         )
     except ValueError:
         return None
@@ -217,10 +217,10 @@ def from_blob(blob: bytes, name: str = "") -> PublicKey:
 
 def _name(path: Path) -> str:
     try:
-        found = parse_line(public_half(path).read_text(encoding="utf-8"))
+        public = parse_line(public_half(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    return found.name if found else ""
+    return public.name if public else ""
 
 
 def _why(exc: OSError | UnicodeDecodeError) -> str:

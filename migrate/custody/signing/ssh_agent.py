@@ -40,15 +40,15 @@ class Agent:
                 f"the ssh-agent at {self.path} shows no keys", next_step="is it locked? ssh-add -X"
             )
         count, body = ssh_encoding.take_number(body)
-        found = []
+        public_keys_ = []
         for _ in range(count):
             blob, body = ssh_encoding.take_string(body)
             comment, body = ssh_encoding.take_string(body)
             try:
-                found.append(keys.from_blob(blob, comment.decode("utf-8", "replace")))
+                public_keys_.append(keys.from_blob(blob, comment.decode("utf-8", "replace")))
             except ValueError:  # of another type: it may serve for logging in
                 continue
-        return found
+        return public_keys_
 
     def sign(self, public: PublicKey, data: bytes) -> bytes:
         """Return the 64 bytes of the key's signature. Raises ``NotAllowedError`` where the agent (or its owner, who was
@@ -79,20 +79,20 @@ class Agent:
                 f"the ssh-agent at {self.path} takes no key", next_step="is it locked? ssh-add -X"
             )
 
-    def _ask(self, kind: int, body: bytes, wanted: int) -> bytes | None:
+    def _ask(self, kind: int, body: bytes, expected_kind: int) -> bytes | None:
         """Return the answer's contents, None for any other answer than ``wanted``: the agent refuses."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_SECONDS)
                 connection.connect(self.path)
                 connection.sendall(ssh_encoding.string(bytes([kind]) + body))
-                answer = _received(connection, ssh_encoding.take_number(_received(connection, 4))[0])
+                response = _received(connection, ssh_encoding.take_number(_received(connection, 4))[0])
         except (OSError, ValueError) as exc:
             raise UnreachableError(
                 f"the ssh-agent at {self.path} does not answer: {exc}",
                 next_step=f"check {VARIABLE}; ssh-add -l",
             ) from exc
-        return answer[1:] if answer[:1] == bytes([wanted]) else None
+        return response[1:] if response[:1] == bytes([expected_kind]) else None
 
 
 @dataclass(frozen=True, slots=True)

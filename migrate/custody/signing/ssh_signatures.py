@@ -80,11 +80,11 @@ def parse(armored: bytes) -> Signature:
         raise ValueError("no SSH signature as ssh-keygen writes it")
     if not blob.startswith(_MAGIC + ssh_encoding.number(1)):
         raise ValueError("no SSH signature of version 1")
-    found, rest = [], blob[len(_MAGIC) + 4 :]
+    fields, rest = [], blob[len(_MAGIC) + 4 :]
     for _ in range(5):
         text, rest = ssh_encoding.take_string(rest)
-        found.append(text)
-    public, namespace, reserved, hash_name, signature = found
+        fields.append(text)
+    public, namespace, reserved, hash_name, signature = fields
     if rest or reserved or hash_name not in _HASHES:
         raise ValueError("no SSH signature as ssh-keygen writes it")
     kind, rest = ssh_encoding.take_string(signature)

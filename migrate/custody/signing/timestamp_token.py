@@ -25,21 +25,25 @@ def request(data: bytes) -> TimeStampRequest:
     return TimestampRequestBuilder(data, HashAlgorithm.SHA256).build()
 
 
-def parse(answer: bytes, roots: Sequence[x509.Certificate] = ()) -> Stamp:
+def parse(response_bytes: bytes, roots: Sequence[x509.Certificate] = ()) -> Stamp:
     """Read a TimeStampResp and check it (see ``Chain``). Raises ``ValueError``."""
     try:
-        return _parse(answer, roots)
+        return _parse(response_bytes, roots)
     except Exception as exc:  # certificates from anywhere make cryptography raise all sorts of things
         raise ValueError(str(exc) or type(exc).__name__) from exc
 
 
-def _parse(answer: bytes, roots: Sequence[x509.Certificate]) -> Stamp:
-    response = decode_timestamp_response(_in_der_order(answer))
-    certificates = [x509.load_der_x509_certificate(one) for one in response.signed_data.certificates]
+def _parse(response_bytes: bytes, roots: Sequence[x509.Certificate]) -> Stamp:
+    response = decode_timestamp_response(_in_der_order(response_bytes))
+    certificates = [
+        x509.load_der_x509_certificate(certificate) for certificate in response.signed_data.certificates
+    ]
     info = response.tst_info
     if info.message_imprint.hash_algorithm != _SHA256:
         raise ValueError("not over a SHA-256")
-    trusted = roots or [one for one in certificates if one.issuer == one.subject]
+    trusted = roots or [
+        certificate for certificate in certificates if certificate.issuer == certificate.subject
+    ]
     if trusted:
         builder = VerifierBuilder(roots=list(trusted), intermediates=certificates)
         builder.build().verify(response, info.message_imprint.message)
@@ -48,20 +52,22 @@ def _parse(answer: bytes, roots: Sequence[x509.Certificate]) -> Stamp:
     return Stamp(info.message_imprint.message, info.gen_time, authority, info.nonce, chain)
 
 
-def _in_der_order(answer: bytes) -> bytes:
+def _in_der_order(response_bytes: bytes) -> bytes:
     """Return an answer with its certificates in the order of DER (X.690, 11.6), which the library requires and openssl
     does not keep. No signature covers that order. Raises ``ValueError`` where the authority refused.
     """
-    status, *token = core.SequenceOf.load(answer, spec=core.Any)
+    status, *token = core.SequenceOf.load(response_bytes, spec=core.Any)
     if not token:
         raise ValueError(f"the authority refused ({status.parse(tsp.PKIStatusInfo)['status'].native})")
-    certificates = [one.dump() for one in token[0].parse(cms.ContentInfo)["content"]["certificates"]]
-    return answer.replace(b"".join(certificates), b"".join(sorted(certificates)), 1)
+    certificates = [
+        certificate.dump() for certificate in token[0].parse(cms.ContentInfo)["content"]["certificates"]
+    ]
+    return response_bytes.replace(b"".join(certificates), b"".join(sorted(certificates)), 1)
 
 
 def _signer(response: TimeStampResponse, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
     (signer,) = response.signed_data.signer_infos
-    for one in certificates:
-        if (one.issuer, one.serial_number) == (signer.issuer, signer.serial_number):
-            return one
+    for certificate in certificates:
+        if (certificate.issuer, certificate.serial_number) == (signer.issuer, signer.serial_number):
+            return certificate
     raise ValueError("the certificate of its authority is missing")

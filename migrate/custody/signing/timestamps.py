@@ -71,19 +71,19 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
     request = timestamp_token.request(store.read(layout.TAG_MANIFEST))
     digest = request.message_imprint.message
     for key in _keys(store):
-        found = _read(store, key, ())
-        if isinstance(found, Stamp) and found.hash == digest:
-            return key, found
-    answer = _ask(url, request.as_bytes())
+        existing = _read(store, key, ())
+        if isinstance(existing, Stamp) and existing.hash == digest:
+            return key, existing
+    response = _ask(url, request.as_bytes())
     try:
-        given = timestamp_token.parse(answer)
+        new_stamp = timestamp_token.parse(response)
     except ValueError as exc:
         raise UsageError(f"{url} did not answer with a timestamp: {exc}", next_step="check the URL") from exc
-    if (given.hash, given.nonce) != (digest, request.nonce):
+    if (new_stamp.hash, new_stamp.nonce) != (digest, request.nonce):
         raise NotAllowedError(f"{url} gave a timestamp for something else", next_step="ask another authority")
-    key = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{given.moment.strftime('%Y%m%dt%H%M%Sz')}.tsr"
-    store.put(key, answer)
-    return key, given
+    key = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{new_stamp.moment.strftime('%Y%m%dt%H%M%Sz')}.tsr"
+    store.put(key, response)
+    return key, new_stamp
 
 
 def stamps(
@@ -94,14 +94,14 @@ def stamps(
     good: list[tuple[str, Stamp]] = []
     findings: list[Finding] = []
     for key in _keys(store):
-        found = _read(store, key, roots)
-        if isinstance(found, Finding):
-            findings.append(found)
-        elif found.hash != digest:
-            what = f"is for another {layout.TAG_MANIFEST}"
-            findings.append(Finding(key, what, digest.hex(), found.hash.hex()))
+        stamp_read = _read(store, key, roots)
+        if isinstance(stamp_read, Finding):
+            findings.append(stamp_read)
+        elif stamp_read.hash != digest:
+            sentence = f"is for another {layout.TAG_MANIFEST}"
+            findings.append(Finding(key, sentence, digest.hex(), stamp_read.hash.hex()))
         else:
-            good.append((key, found))
+            good.append((key, stamp_read))
     return good, findings
 
 
@@ -125,10 +125,10 @@ def _ask(url: str, query: bytes) -> bytes:
         raise UsageError(
             f"{url!r} is no URL of a timestamp authority", next_step="write http://… or https://…"
         )
-    asked = urllib.request.Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 - checked above
+    request = urllib.request.Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:  # noqa: S310
-            return bytes(answer.read(MAX_BYTES))
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
+            return bytes(response.read(MAX_BYTES))
     except urllib.error.HTTPError as exc:
         raise _refused(url, exc) from exc
     except OSError as exc:
@@ -139,7 +139,7 @@ def _ask(url: str, query: bytes) -> bytes:
 
 
 def _refused(url: str, exc: urllib.error.HTTPError) -> MoveoutError:
-    said = f"the timestamp authority {url} answered {exc.code} {exc.reason}"
+    message = f"the timestamp authority {url} answered {exc.code} {exc.reason}"
     if exc.code >= 500 or exc.code == 429:
-        return UnreachableError(said, next_step="run the same command again later")
-    return NotAllowedError(said, next_step="check the URL and what the authority asks for")
+        return UnreachableError(message, next_step="run the same command again later")
+    return NotAllowedError(message, next_step="check the URL and what the authority asks for")

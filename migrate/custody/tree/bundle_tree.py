@@ -47,14 +47,14 @@ def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
     tree = _planted(store)
     plain = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
     while True:
-        etag, found = _checkpoint(store)
-        signed = found if found is not None and found.body == plain.body else plain
+        etag, earlier = _checkpoint(store)
+        signed = earlier if earlier is not None and earlier.body == plain.body else plain
         for signer in signers:
             signed = signed.signed(signer)
         try:
             if etag is None:
                 store.create(layout.CHECKPOINT, signed.encode())
-            elif found != signed:
+            elif earlier != signed:
                 store.replace(layout.CHECKPOINT, signed.encode(), etag=etag)
         except (AlreadyExistsError, ChangedError):  # somebody else has signed meanwhile
             continue
@@ -67,17 +67,17 @@ def _planted(store: Store) -> Tree:
     """
     root = root_of(store)
     while True:
-        there = _kept(store)
-        mine = there if there is not None and there.root == root else None
-        if mine is not None and merkle_tree.top(mine.nodes) == mine.hash:
-            return mine
-        made = grow(store, mine.seed if mine else b"")
-        store.put(layout.TREE_NODES, made.nodes)
+        kept_tree = _kept(store)
+        matching_tree = kept_tree if kept_tree is not None and kept_tree.root == root else None
+        if matching_tree is not None and merkle_tree.top(matching_tree.nodes) == matching_tree.hash:
+            return matching_tree
+        new_tree = grow(store, matching_tree.seed if matching_tree else b"")
+        store.put(layout.TREE_NODES, new_tree.nodes)
         try:
-            if there is None:
-                store.create(layout.TREE, _encode(made))
+            if kept_tree is None:
+                store.create(layout.TREE, _encode(new_tree))
             else:
-                store.put(layout.TREE, _encode(made))
+                store.put(layout.TREE, _encode(new_tree))
         except AlreadyExistsError:
             continue
 
@@ -87,11 +87,11 @@ def grow(store: Store, seed: bytes = b"") -> Tree:
     reader = BundleReader(store)
     seed = seed or secrets.token_bytes(leaves.SEED_BYTES)
     nodes, waiting, size = bytearray(), bytearray(), 0
-    whole = merkle_tree.GROUP * merkle_tree.SIZE
+    group_bytes = merkle_tree.GROUP * merkle_tree.SIZE
     for batch in leaves.leaf_batches(reader, seed):
         size += len(batch)
         waiting += merkle_tree.leaf_hashes(batch)
-        ready = len(waiting) // whole * whole
+        ready = len(waiting) // group_bytes * group_bytes
         nodes += merkle_tree.grouped(bytes(waiting[:ready]))
         del waiting[:ready]
     nodes += merkle_tree.grouped(bytes(waiting))
@@ -108,40 +108,42 @@ def read(store: Store) -> tuple[Tree, Checkpoint]:
     return tree, signed
 
 
-def prove(store: Store, wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
+def prove(store: Store, is_wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
     """Yield the proof of every item that is wanted. ``needle`` stands in the text of each of them, so that not all need
     be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
     """
-    kept = read(store)
+    tree_and_checkpoint = read(store)
     first, group = 0, []
     for batch in leaves.unsalted(BundleReader(store)):
         group += batch
         while len(group) >= merkle_tree.GROUP:
-            yield from _prove(kept, group[: merkle_tree.GROUP], first, wanted, needle)
+            yield from _prove(tree_and_checkpoint, group[: merkle_tree.GROUP], first, is_wanted, needle)
             del group[: merkle_tree.GROUP]
             first += merkle_tree.GROUP
-    yield from _prove(kept, group, first, wanted, needle)
+    yield from _prove(tree_and_checkpoint, group, first, is_wanted, needle)
 
 
 def _prove(
-    kept: tuple[Tree, Checkpoint],
+    tree_and_checkpoint: tuple[Tree, Checkpoint],
     group: Sequence[str],
     first: int,
-    wanted: Callable[[dict[str, object]], bool],
+    is_wanted: Callable[[dict[str, object]], bool],
     needle: str,
 ) -> Iterator[Proof]:
-    chosen = [at for at, text in enumerate(group) if needle in text and wanted(leaf_json.decode(text))]
+    chosen = [
+        index for index, text in enumerate(group) if needle in text and is_wanted(leaf_json.decode(text))
+    ]
     if not chosen:
         return
-    tree, signed = kept
+    tree, signed = tree_and_checkpoint
     salted = leaves.salted(group, tree.seed, first)
     hashes = merkle_tree.leaf_hashes(salted)
     number = first // merkle_tree.GROUP
     if merkle_tree.top(hashes) != tree.nodes[number * merkle_tree.SIZE : (number + 1) * merkle_tree.SIZE]:
         raise DamageError(layout.TREE_NODES, expected="the nodes of this bundle's tree", found="others")
     above = merkle_tree.path(tree.nodes, number)
-    for at in chosen:
-        yield Proof(salted[at], first + at, [*merkle_tree.path(hashes, at), *above], signed)
+    for index in chosen:
+        yield Proof(salted[index], first + index, [*merkle_tree.path(hashes, index), *above], signed)
 
 
 def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Finding]:
@@ -155,8 +157,8 @@ def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Findi
     if tree is None or signed is None:
         return [
             Finding(key, "is missing, though another file of the tree is there")
-            for key, found in ((layout.TREE, tree), (layout.CHECKPOINT, signed))
-            if found is None and (tree or signed)
+            for key, file_content in ((layout.TREE, tree), (layout.CHECKPOINT, signed))
+            if file_content is None and (tree or signed)
         ]
     return list(_differences(store, tree, signed, known, deep=deep))
 
@@ -174,20 +176,20 @@ def _differences(
         )
     if not signed.notes:
         yield Finding(layout.CHECKPOINT, "is not signed")
-    kept = (tree.bundle, tree.root, tree.size, tree.hash)
-    if kept != (signed.bundle, signed.root, signed.size, signed.hash):
+    kept_values = (tree.bundle, tree.root, tree.size, tree.hash)
+    if kept_values != (signed.bundle, signed.root, signed.size, signed.hash):
         yield Finding(layout.TREE, f"differs from {layout.CHECKPOINT}", signed.hash.hex(), tree.hash.hex())
     if merkle_tree.top(tree.nodes) != signed.hash:
         yield Finding(layout.TREE_NODES, "does not lead to the root in the checkpoint", signed.hash.hex())
     if deep:
         try:
-            again = grow(store, tree.seed)
+            regrown = grow(store, tree.seed)
         except DamageError as exc:
             yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
             return
-        if (again.size, again.hash) != (signed.size, signed.hash):
-            what = "is not the root over index and catalog, with the salts of sig/tree.json"
-            yield Finding(layout.CHECKPOINT, what, again.hash.hex(), signed.hash.hex())
+        if (regrown.size, regrown.hash) != (signed.size, signed.hash):
+            sentence = "is not the root over index and catalog, with the salts of sig/tree.json"
+            yield Finding(layout.CHECKPOINT, sentence, regrown.hash.hex(), signed.hash.hex())
 
 
 def _kept(store: Store) -> Tree | None:
@@ -199,9 +201,9 @@ def _kept(store: Store) -> Tree | None:
     try:
         value = canonical_json.decode(data, key)
         canonical_json.check_version(value, key, VERSION)
-        size, found = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
+        size, found_bytes = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
         length = -(-size // merkle_tree.GROUP) * merkle_tree.SIZE
-        nodes = store.read(layout.TREE_NODES) if found == length else b""
+        nodes = store.read(layout.TREE_NODES) if found_bytes == length else b""
         tree = Tree(
             str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), size,
             bytes.fromhex(value["hash"]), nodes,
@@ -211,7 +213,7 @@ def _kept(store: Store) -> Tree | None:
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DamageError(key, expected="a tree", found=repr(exc)) from exc
     if len(nodes) != length:
-        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{found} bytes")
+        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{found_bytes} bytes")
     if _encode(tree) != data or not _ROOT.fullmatch(tree.root):
         raise DamageError(key, expected="a tree as it is written", found="something else")
     return tree

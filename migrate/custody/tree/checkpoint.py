@@ -90,10 +90,10 @@ def decode(data: bytes) -> Checkpoint:
     except binascii.Error as exc:
         raise ValueError("no checkpoint of a bundle's tree") from exc
     bundle = match["origin"].removeprefix("moveout/")
-    found = Checkpoint(bundle, int(match["size"]), digest, match["root"], notes)
-    if found.encode() != data or notes != sorted(notes):
+    checkpoint = Checkpoint(bundle, int(match["size"]), digest, match["root"], notes)
+    if checkpoint.encode() != data or notes != sorted(notes):
         raise ValueError("not written as a checkpoint is")
-    return found
+    return checkpoint
 
 
 def _note(value: str) -> tuple[bytes, bytes]:

@@ -41,10 +41,10 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether the leaf is in the tree of the checkpoint; its signature is another matter."""
-        found = merkle_tree.climb(
+        root_hash = merkle_tree.climb(
             merkle_tree.leaf_hash(self.leaf), self.index, self.checkpoint.size, self.siblings
         )
-        return found == self.checkpoint.hash
+        return root_hash == self.checkpoint.hash
 
     def encode(self) -> bytes:
         """Return the proof's file."""
@@ -67,7 +67,7 @@ def decode(data: bytes) -> Proof:
         siblings = [base64.b64decode(line, validate=True) for line in lines[2:]]
     except binascii.Error as exc:
         raise ValueError("no base64") from exc
-    found = Proof(leaf, int(match[1]), siblings, checkpoint.decode(rest))
-    if found.encode() != data or any(len(one) != merkle_tree.SIZE for one in siblings):
+    proof = Proof(leaf, int(match[1]), siblings, checkpoint.decode(rest))
+    if proof.encode() != data or any(len(sibling) != merkle_tree.SIZE for sibling in siblings):
         raise ValueError("not written as a proof is")
-    return found
+    return proof

@@ -106,11 +106,16 @@ class LeafPart:
 
 def parts(row: CatalogRow) -> list[LeafPart]:
     """Return the parts of a table by the catalog. Raises ``DamageError``."""
-    said = row.details.get("parts", [])
+    part_values = row.details.get("parts", [])
     try:
-        return [LeafPart(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
+        return [
+            LeafPart(layout.source_file(row.source, str(part_value["name"])), int(part_value["rows"]))
+            for part_value in part_values
+        ]
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
-        raise DamageError(layout.CATALOG, expected=f"parts of {row.name}", found=repr(said)[:200]) from exc
+        raise DamageError(
+            layout.CATALOG, expected=f"parts of {row.name}", found=repr(part_values)[:200]
+        ) from exc
 
 
 def part_hashes(reader: BundleReader, catalog: Sequence[CatalogRow]) -> dict[str, str]:

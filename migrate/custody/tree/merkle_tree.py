@@ -30,14 +30,18 @@ def above(hashes: bytes) -> bytes:
     if len(hashes) % SIZE:
         raise ValueError("hashes of another size")
     pairs = len(hashes) // (2 * SIZE) * (2 * SIZE)
-    nodes = [sha256(b"\1" + hashes[at : at + 2 * SIZE]).digest() for at in range(0, pairs, 2 * SIZE)]
+    nodes = [
+        sha256(b"\1" + hashes[offset : offset + 2 * SIZE]).digest() for offset in range(0, pairs, 2 * SIZE)
+    ]
     return b"".join(nodes) + hashes[pairs:]
 
 
 def grouped(hashes: bytes) -> bytes:
     """Return one node for each group of leaves; the last may have fewer."""
-    whole = GROUP * SIZE
-    return b"".join(top(hashes[at : at + whole]) for at in range(0, len(hashes), whole))
+    group_bytes = GROUP * SIZE
+    return b"".join(
+        top(hashes[offset : offset + group_bytes]) for offset in range(0, len(hashes), group_bytes)
+    )
 
 
 def top(hashes: bytes) -> bytes:
@@ -51,13 +55,13 @@ def top(hashes: bytes) -> bytes:
 
 def path(hashes: bytes, index: int) -> list[bytes]:
     """Return the siblings on the way from node ``index`` of a level up to the root above it."""
-    found = []
+    siblings = []
     while len(hashes) > SIZE:
-        at = (index ^ 1) * SIZE
-        if at < len(hashes):
-            found.append(hashes[at : at + SIZE])
+        offset = (index ^ 1) * SIZE
+        if offset < len(hashes):
+            siblings.append(hashes[offset : offset + SIZE])
         hashes, index = above(hashes), index // 2
-    return found
+    return siblings
 
 
 def climb(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
@@ -66,15 +70,15 @@ def climb(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> byte
     """
     if not 0 <= index < size:
         return None
-    last, found = size - 1, leaf
+    last, node_hash = size - 1, leaf
     for sibling in siblings:
         if last == 0:
             return None
         if index % 2 or index == last:
-            found = sha256(b"\1" + sibling + found).digest()
+            node_hash = sha256(b"\1" + sibling + node_hash).digest()
             while index % 2 == 0 and index:
                 index, last = index // 2, last // 2
         else:
-            found = sha256(b"\1" + found + sibling).digest()
+            node_hash = sha256(b"\1" + node_hash + sibling).digest()
         index, last = index // 2, last // 2
-    return found if last == 0 else None
+    return node_hash if last == 0 else None

@@ -41,30 +41,30 @@ class BucketHold:
         """Return the users' policies of a MinIO that we administer."""
         if self._settings.server() != "MinIO":
             return None
-        found = Policies(self._settings.s3_location)
+        policies = Policies(self._settings.s3_location)
         try:
-            found.users()
+            policies.users()
         except (NotAllowedError, UsageError, GoneError):
             return None
-        return found
+        return policies
 
     def wanted(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
-        found = [self._versioning(), self._lifecycle(), self._policy(), *self._users()]
-        return [change for change in found if change is not None]
+        changes = [self._versioning(), self._lifecycle(), self._policy(), *self._users()]
+        return [change for change in changes if change is not None]
 
     def _versioning(self) -> Change | None:
         before = self.read(VERSIONING)
         if before.get("Status") == "Enabled":
             return None
         after = {**before, "Status": "Enabled"}
-        back = before or {"Status": "Suspended"}
+        undo_value = before or {"Status": "Suspended"}
         undo_says = (
             "suspend versioning again"
             if before
             else "suspend versioning (servers cannot go back to never on)"
         )
-        return Change(VERSIONING, before, after, back, "keep versions: versioning on", undo_says)
+        return Change(VERSIONING, before, after, undo_value, "keep versions: versioning on", undo_says)
 
     def _lifecycle(self) -> Change | None:
         before = self.read(LIFECYCLE)
@@ -86,29 +86,32 @@ class BucketHold:
     def _policy(self) -> Change | None:
         before = self.read(POLICY)
         policy = json.loads(before.get("Policy", "{}")) or {"Version": "2012-10-17"}
-        own = _statements(self._settings.bucket, self._settings.prefix, _BUCKET)
-        there = policy.get("Statement", [])
-        others = [
-            one
-            for one in (there if isinstance(there, list) else [there])
-            if one.get("Sid") not in {statement["Sid"] for statement in own}
+        hold_statements = _statements(self._settings.bucket, self._settings.prefix, _BUCKET)
+        statements = policy.get("Statement", [])
+        other_statements = [
+            statement_
+            for statement_ in (statements if isinstance(statements, list) else [statements])
+            if statement_.get("Sid") not in {statement["Sid"] for statement in hold_statements}
         ]
-        after = {"Policy": json.dumps({**policy, "Statement": [*others, *own]})}
+        after = {"Policy": json.dumps({**policy, "Statement": [*other_statements, *hold_statements]})}
         if same_setting(POLICY, before, after):
             return None
         undo_says = "put the bucket's policy back" if before else "remove the bucket's policy"
-        says = f"deny {', '.join(_OBJECTS + _BUCKET)} to everybody by the bucket's policy"
-        return Change(POLICY, before, after, before, says, undo_says)
+        description = f"deny {', '.join(_OBJECTS + _BUCKET)} to everybody by the bucket's policy"
+        return Change(POLICY, before, after, before, description, undo_says)
 
     def _users(self) -> Sequence[Change]:
         if self._policies is None:
             return ()
         name = self._denial_name
-        own = _statements(self._settings.bucket, self._settings.prefix, _MINIO_BUCKET)
-        value = {"Version": "2012-10-17", "Statement": [_without_principal(one) for one in own]}
-        before, found = self.read(_DENIAL), []
+        hold_statements = _statements(self._settings.bucket, self._settings.prefix, _MINIO_BUCKET)
+        value = {
+            "Version": "2012-10-17",
+            "Statement": [_without_principal(statement) for statement in hold_statements],
+        }
+        before, changes = self.read(_DENIAL), []
         if not self.same(_DENIAL, before, value):
-            found.append(
+            changes.append(
                 Change(
                     _DENIAL,
                     before,
@@ -120,9 +123,12 @@ class BucketHold:
             )
         for user, attached in self._policies.users().items():
             if name not in attached:
-                says, undo_says = f"attach {name} to the user {user}", f"take {name} from the user {user}"
-                found.append(Change(_USER + user, False, True, False, says, undo_says))
-        return found
+                description, undo_says = (
+                    f"attach {name} to the user {user}",
+                    f"take {name} from the user {user}",
+                )
+                changes.append(Change(_USER + user, False, True, False, description, undo_says))
+        return changes
 
     @property
     def _denial_name(self) -> str:
@@ -152,15 +158,15 @@ class BucketHold:
         else:
             self._settings.write(setting, value)
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``. A user who is gone (None) has nothing to be bound or freed."""
         if setting.startswith(_USER):
-            return one is None or other is None or bool(one == other)
+            return value is None or other is None or bool(value == other)
         if setting == _DENIAL:
             return same_setting(
-                POLICY, *({"Policy": json.dumps(value)} if value else {} for value in (one, other))
+                POLICY, *({"Policy": json.dumps(policy)} if policy else {} for policy in (value, other))
             )
-        return same_setting(setting, one, other)
+        return same_setting(setting, value, other)
 
     def mark(self) -> str:
         """See ``SourceHold.mark``; no setting of a bucket needs one."""
@@ -195,15 +201,15 @@ class BucketHold:
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
-        words = [
+        texts = [
             "who may change the bucket's policy may lift it; it keeps versions, and new ones may be written"
         ]
         if self._policies is not None:
-            words.append(
+            texts.append(
                 "the server's own administrator may delete all the same, and accounts that he made for himself; users"
                 " that are made later are bound by the same command again, those of LDAP or OpenID not at all"
             )
-        return words
+        return texts
 
     def close(self) -> None:
         """See ``SourceHold.close``."""
@@ -227,8 +233,8 @@ def _statements(bucket: str, prefix: str, of_bucket: Sequence[str]) -> list[dict
     itself = {"Action": list(of_bucket), "Resource": arn}
     mark = _mark(prefix)
     return [
-        {"Sid": f"{_SID}{name}{mark}", "Effect": "Deny", "Principal": everybody, **what}
-        for name, what in (("Objects", objects), ("Bucket", itself))
+        {"Sid": f"{_SID}{name}{mark}", "Effect": "Deny", "Principal": everybody, **scope}
+        for name, scope in (("Objects", objects), ("Bucket", itself))
     ]
 
 

@@ -57,7 +57,7 @@ class SourceHold(Protocol):
         """Set it, as ``read`` returns it."""
         ...
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """Tell whether two values of a setting mean the same: servers write them in other words."""
         ...
 

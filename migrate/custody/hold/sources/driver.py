@@ -12,7 +12,7 @@ from exporters.errors import SourceError, SourceNotAllowedError
 def translated(
     errors: tuple[type[BaseException], ...],
     translate: Callable[[BaseException, str], SourceError],
-    where: str,
+    location: str,
     *,
     needs: str,
 ) -> Iterator[None]:
@@ -20,7 +20,7 @@ def translated(
     try:
         yield
     except errors as exc:
-        found = translate(exc, where)
-        if isinstance(found, SourceNotAllowedError):
-            found.next_step = needs
-        raise found from exc
+        translated_error = translate(exc, location)
+        if isinstance(translated_error, SourceNotAllowedError):
+            translated_error.next_step = needs
+        raise translated_error from exc

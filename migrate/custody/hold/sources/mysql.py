@@ -83,10 +83,10 @@ class DatabaseHold(_ServerMode):
     def _sql(self, value: str) -> str:
         return f"ALTER DATABASE {quote_name(self._server.name)} READ ONLY = {value}"
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
         del setting
-        return bool(one == other)
+        return bool(value == other)
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
@@ -124,28 +124,28 @@ class ServerHold(_ServerMode):
         _need(setting in _VARIABLES and bool(re.fullmatch(r"[A-Za-z0-9_]+", str(value))), setting)
         self._server.run(_sql(setting, value))
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
         del setting
-        return bool(_plain(one) == _plain(other))
+        return bool(_plain(value) == _plain(other))
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
-        words = [
+        texts = [
             "it ends when the server is restarted, unless its configuration says read_only too",
             "what a replica receives is still written, and temporary tables",
         ]
-        others, mighty = self._server.neighbours(), self._mighty()
-        if others:
-            words.insert(0, f"these databases of the server are read-only too: {listed(others)}")
+        other_databases, mighty = self._server.neighbours(), self._mighty()
+        if other_databases:
+            texts.insert(0, f"these databases of the server are read-only too: {listed(other_databases)}")
         if mighty:
-            words.insert(0, f"accounts that may lift it may also write: {listed(mighty)}")
-        return words
+            texts.insert(0, f"accounts that may lift it may also write: {listed(mighty)}")
+        return texts
 
     def _mighty(self) -> list[str]:
         if (self._server.variable("super_read_only") or "OFF").upper() not in _OFF:
             return []
-        privileges = ", ".join(f"'{one}'" for one in _MAY_WRITE)
+        privileges = ", ".join(f"'{privilege}'" for privilege in _MAY_WRITE)
         try:
             rows = self._server.rows(
                 "SELECT DISTINCT grantee FROM information_schema.user_privileges"
@@ -177,14 +177,14 @@ def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
     if server.value(_HAS_MODE):
         return DatabaseHold(server)
     is_on = (server.variable("read_only") or "OFF").upper() not in _OFF
-    meant = wish.whole_server or is_on or any(one in _VARIABLES for one in wish.settings)
-    others = [] if meant else server.neighbours()
-    if not others:
+    is_server_wide = wish.whole_server or is_on or any(setting in _VARIABLES for setting in wish.settings)
+    other_databases = [] if is_server_wide else server.neighbours()
+    if not other_databases:
         return ServerHold(server)
     statements = _locks(server)
     server.close()
     raise UsageError(
-        f"{server.url}: this server cannot make one database read-only; it also has {listed(others)}",
+        f"{server.url}: this server cannot make one database read-only; it also has {listed(other_databases)}",
         next_step="add --whole-server: all databases of the server become read-only. Or stop what writes and let an"
         f" administrator lock its accounts: {statements}",
     )
@@ -197,4 +197,6 @@ def _locks(server: Server) -> str:
     except SourceError:
         rows = []
     accounts = [f"{quote_literal(str(user))}@{quote_literal(str(host))}" for user, host in rows]
-    return " ".join(f"ALTER USER {one} ACCOUNT LOCK;" for one in accounts) or "ALTER USER … ACCOUNT LOCK"
+    return (
+        " ".join(f"ALTER USER {account} ACCOUNT LOCK;" for account in accounts) or "ALTER USER … ACCOUNT LOCK"
+    )

@@ -39,20 +39,20 @@ class Events:
 
     def read(self, setting: str) -> Any:
         """Return an event's status."""
-        found = self._events().get(setting.removeprefix(_EVENT))
-        return found[0] if found else None
+        event = self._events().get(setting.removeprefix(_EVENT))
+        return event[0] if event else None
 
     def write(self, setting: str, value: Any) -> None:
         """Set an event's status. Raises ``UsageError``, ``GoneError``."""
         name = setting.removeprefix(_EVENT)
-        found = self._events().get(name)
+        event = self._events().get(name)
         if value not in {_ENABLED, _DISABLED}:
             raise UsageError(f"{value!r} is no setting of an event's")
-        if found is None:
+        if event is None:
             raise GoneError(
                 f"{self._server.url} has no event {name} any more", next_step="take it out of the undo file"
             )
-        self._server.run(self._sql(name, found[1], value))
+        self._server.run(self._sql(name, event[1], value))
 
     def _sql(self, name: str, definer: str, status: str) -> str:
         """Return the statement: without its definer an event becomes ours (MySQL manual, "ALTER EVENT")."""

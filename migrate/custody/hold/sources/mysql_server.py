@@ -56,5 +56,5 @@ class Server:
 
 def listed(names: list[str]) -> str:
     """Return names as words, the first ones if they are many."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    remainder = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + remainder

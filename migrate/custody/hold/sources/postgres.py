@@ -61,28 +61,28 @@ class PostgresHold:
     def wanted(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         settings = self._settings()
-        found = []
+        changes = []
         if not _is_on(settings.get(("", True))):
-            found.append(self._change(_DATABASE, settings.get(("", True))))
+            changes.append(self._change(_DATABASE, settings.get(("", True))))
         for role in self._roles():
-            own = settings.get((role, True))
-            counts = own if own is not None else settings.get((role, False), "on")
+            own_setting = settings.get((role, True))
+            counts = own_setting if own_setting is not None else settings.get((role, False), "on")
             if not _is_on(counts):
-                found.append(self._change(_ROLE + role, own))
-        return found
+                changes.append(self._change(_ROLE + role, own_setting))
+        return changes
 
     def _change(self, setting: str, before: str | None) -> Change:
         return Change(setting, before, "on", before, self._sql(setting, "on"), self._sql(setting, before))
 
     def _sql(self, setting: str, value: str | None) -> str:
         database = quote_name(self._database)
-        whose = f"ALTER DATABASE {database}"
+        alter_clause = f"ALTER DATABASE {database}"
         if setting != _DATABASE:
-            whose = f"ALTER ROLE {quote_name(setting.removeprefix(_ROLE))} IN DATABASE {database}"
+            alter_clause = f"ALTER ROLE {quote_name(setting.removeprefix(_ROLE))} IN DATABASE {database}"
         return (
-            f"{whose} RESET {_NAME}"
+            f"{alter_clause} RESET {_NAME}"
             if value is None
-            else f"{whose} SET {_NAME} = {quote_literal(value).strip()}"
+            else f"{alter_clause} SET {_NAME} = {quote_literal(value).strip()}"
         )
 
     def read(self, setting: str) -> Any:
@@ -95,10 +95,10 @@ class PostgresHold:
         with self._translated():
             self._connection.execute(self._sql(setting, value).encode())
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
         del setting
-        return bool(one == other or (_is_on(one) and _is_on(other)))
+        return bool(value == other or (_is_on(value) and _is_on(other)))
 
     def mark(self) -> str:
         """See ``SourceHold.mark``: the server's own clock."""
@@ -111,11 +111,11 @@ class PostgresHold:
         """See ``SourceHold.open_ways``: what a new session begins with, and sessions from before."""
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
-        found = []
+        findings = []
         if row is None or row[0] != "on":
-            found.append(Finding("a new session", "may write", "on", str(row and row[0])))
+            findings.append(Finding("a new session", "may write", "on", str(row and row[0])))
         older = self._older(since) if since else []
-        found += [
+        findings += [
             Finding(
                 f"session {pid}",
                 "was opened before the hold, and may still write",
@@ -125,8 +125,8 @@ class PostgresHold:
             for pid, user, program in older[:_SHOWN]
         ]
         if len(older) > _SHOWN:
-            found.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
-        return found
+            findings.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
+        return findings
 
     def _older(self, since: str) -> list[tuple[int, str, str]]:
         with self._translated():
@@ -137,14 +137,14 @@ class PostgresHold:
 
     def close_ways(self, since: str) -> int:
         """See ``SourceHold.close_ways``."""
-        found = self._older(since)
+        older_sessions = self._older(since)
         with self._translated():
-            for pid, _, _ in found:
+            for pid, _, _ in older_sessions:
                 self._connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
         end = time.monotonic() + _ENDING_SECONDS
         while self._older(since) and time.monotonic() < end:
             time.sleep(0.05)
-        return len(found)
+        return len(older_sessions)
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
@@ -162,7 +162,7 @@ class PostgresHold:
         """Return the settings by (role or "", whether for this database)."""
         with self._translated():
             rows = self._connection.execute(_SETTINGS.encode()).fetchall()
-        return {(str(role), bool(here)): str(value) for role, here, value in rows}
+        return {(str(role), bool(is_of_database)): str(value) for role, is_of_database, value in rows}
 
     def _roles(self) -> Sequence[str]:
         with self._translated():

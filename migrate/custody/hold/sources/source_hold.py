@@ -65,8 +65,8 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
             )
         _refuse_foreign(name, hold, recorded.changes)
         settings = {change.setting for change in recorded.changes}
-        more = [change for change in hold.wanted() if change.setting not in settings]
-        known = known.with_source(name, replace(recorded, changes=(*recorded.changes, *more)))
+        new_changes = [change for change in hold.wanted() if change.setting not in settings]
+        known = known.with_source(name, replace(recorded, changes=(*recorded.changes, *new_changes)))
     return known
 
 
@@ -85,7 +85,7 @@ def place(path: Path, holds: Holds, plan: UndoFile) -> None:
 
     Raises ``DamageError`` where a source does not have a setting that it took.
     """
-    if not any(one.changes for one in plan.sources.values()):
+    if not any(recorded.changes for recorded in plan.sources.values()):
         return
     undo_file.write(path, plan)
     for name, hold in holds.items():
@@ -100,30 +100,32 @@ def place(path: Path, holds: Holds, plan: UndoFile) -> None:
 
 def older_sessions(holds: Holds, plan: UndoFile) -> list[str]:
     """Return, in words, the sessions that ``close_ways`` ends."""
-    words = []
+    texts = []
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        ways = hold.open_ways(since or hold.mark())
-        words += [
-            f"{name}: end {way.key} {way.found}".rstrip() for way in ways if way.key.startswith("session")
+        open_ways = hold.open_ways(since or hold.mark())
+        texts += [
+            f"{name}: end {open_way.key} {open_way.found}".rstrip()
+            for open_way in open_ways
+            if open_way.key.startswith("session")
         ]
-    return words
+    return texts
 
 
 def close_ways(holds: Holds, plan: UndoFile) -> int:
     """End what was begun before the settings were in force; return how many sessions that were."""
-    ended = 0
+    ended_count = 0
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        ended += hold.close_ways(since or hold.mark())
-    return ended
+        ended_count += hold.close_ways(since or hold.mark())
+    return ended_count
 
 
 def survey(holds: Holds, known: UndoFile | None) -> list[Standing]:
     """Ask every source what is in force, and try what must not be possible. Nothing is taken from the file but since
     when the settings hold.
     """
-    found = []
+    standings = []
     for name, hold in holds.items():
         recorded = known.sources.get(name, Recorded(hold.url)) if known else Recorded(hold.url)
         missing = [
@@ -133,9 +135,11 @@ def survey(holds: Holds, known: UndoFile | None) -> list[Standing]:
             change.says for change in recorded.changes
             if hold.same(change.setting, hold.read(change.setting), change.after)
         ]  # fmt: skip
-        ways = [replace(one, key=f"{name}: {one.key}") for one in hold.open_ways(recorded.since)]
-        found.append(Standing(name, hold.url, in_force, [*missing, *ways], hold.limits()))
-    return found
+        findings = [
+            replace(finding, key=f"{name}: {finding.key}") for finding in hold.open_ways(recorded.since)
+        ]
+        standings.append(Standing(name, hold.url, in_force, [*missing, *findings], hold.limits()))
+    return standings
 
 
 def undoable(holds: Holds, known: UndoFile, *, force: bool) -> list[tuple[str, Change]]:
@@ -143,16 +147,16 @@ def undoable(holds: Holds, known: UndoFile, *, force: bool) -> list[tuple[str, C
 
     Raises ``UsageError`` where somebody else has changed a setting since, unless ``force``.
     """
-    wanted = []
+    statements = []
     for name, hold in reversed(list(holds.items())):
         changes = known.sources[name].changes
         if not force:
             _refuse_foreign(name, hold, changes)
-        wanted += [
+        statements += [
             (name, change) for change in reversed(changes)
             if not _is_back(hold, change, hold.read(change.setting))
         ]  # fmt: skip
-    return wanted
+    return statements
 
 
 def take_back(path: Path, holds: Holds, known: UndoFile, *, force: bool) -> None:
@@ -161,7 +165,7 @@ def take_back(path: Path, holds: Holds, known: UndoFile, *, force: bool) -> None
     """
     for name, change in undoable(holds, known, force=force):
         _bring(name, holds[name], change, change.back)
-    left = {name: one for name, one in known.sources.items() if name not in holds}
+    left = {name: recorded for name, recorded in known.sources.items() if name not in holds}
     if left:
         undo_file.write(path, replace(known, sources=left), undone=list(holds))
     else:
@@ -189,12 +193,12 @@ def _bring(name: str, hold: SourceHold, change: Change, value: object) -> bool:
         return False
     hold.write(change.setting, value)
     end = time.monotonic() + _SETTLES_SECONDS
-    while not hold.same(change.setting, there := hold.read(change.setting), value):
+    while not hold.same(change.setting, current := hold.read(change.setting), value):
         if time.monotonic() < end:
             time.sleep(_LOOKS_SECONDS)
             continue
         raise DamageError(
-            f"{name}: {change.setting}", expected=_shown(value), found=_shown(there),
+            f"{name}: {change.setting}", expected=_shown(value), found=_shown(current),
             next_step="the server took the setting and does not have it; look there, then run the same command again",
         )  # fmt: skip
     return True

@@ -35,14 +35,14 @@ class SqliteHold:
 
     def wanted(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
-        found = []
+        changes = []
         for path in self._files:
             before = self.read(str(path))
             after = f"{int(before, 8) & ~_WRITING:04o}"
             if after != before:
-                says, undo_says = (f"chmod {value} {path}" for value in (after, before))
-                found.append(Change(str(path), before, after, before, says, undo_says))
-        return found
+                description, undo_says = (f"chmod {value} {path}" for value in (after, before))
+                changes.append(Change(str(path), before, after, before, description, undo_says))
+        return changes
 
     def read(self, setting: str) -> Any:
         """See ``SourceHold.read``."""
@@ -56,10 +56,10 @@ class SqliteHold:
         with _translated(setting):
             Path(setting).chmod(int(value, 8))
 
-    def same(self, setting: str, one: Any, other: Any) -> bool:
+    def same(self, setting: str, value: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
         del setting
-        return bool(one == other)
+        return bool(value == other)
 
     def mark(self) -> str:
         """See ``SourceHold.mark``."""
@@ -96,9 +96,9 @@ def _writers(watched: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """Yield (process, path) for every watched file that a process has open for writing, as far as Linux shows it
     (proc(5), "/proc/pid/fdinfo").
     """
-    own = os.getpid()
+    own_pid = os.getpid()
     for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) == own:
+        if int(process.name) == own_pid:
             continue
         with suppress(OSError, ValueError):
             for link in (process / "fd").iterdir():

@@ -65,7 +65,7 @@ def read(path: Path) -> UndoFile | None:
         raise DamageError(str(path), expected="an undo file of moveout hold source", found="another file")
     canonical_json.check_version(value, str(path), VERSION)
     try:
-        sources = {name: _recorded(one) for name, one in value["sources"].items()}
+        sources = {name: _recorded(source_value) for name, source_value in value["sources"].items()}
         return UndoFile(str(value["reason"]), str(value["made"]), sources)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DamageError(str(path), expected="an undo file", found=f"one that was changed ({exc})") from exc
@@ -73,22 +73,22 @@ def read(path: Path) -> UndoFile | None:
 
 def _recorded(value: Mapping[str, Any]) -> Recorded:
     since = str(value["since"]) if value["since"] else None
-    return Recorded(str(value["url"]), tuple(Change(**one) for one in value["changes"]), since)
+    return Recorded(str(value["url"]), tuple(Change(**change) for change in value["changes"]), since)
 
 
-def write(path: Path, said: UndoFile, *, undone: Collection[str] = ()) -> None:
+def write(path: Path, undo_file: UndoFile, *, undone: Collection[str] = ()) -> None:
     """Write or replace the file: whole, durable, readable by its owner alone. Nothing that it says goes but the sources
     that are ``undone``. Raises ``UsageError``, ``BusyError`` where another run has written there meanwhile.
     """
-    sources = {name: _plain(one) for name, one in said.sources.items()}
+    sources = {name: _plain(recorded) for name, recorded in undo_file.sources.items()}
     value = {
-        "kind": KIND, "version": VERSION, "reason": said.reason, "made": said.made, "sources": sources,
+        "kind": KIND, "version": VERSION, "reason": undo_file.reason, "made": undo_file.made, "sources": sources,
     }  # fmt: skip
     data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _alone(path.parent):
-            _check_kept(path, said, undone)
+            _check_kept(path, undo_file, undone)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(descriptor, 0o600)
@@ -106,8 +106,12 @@ def write(path: Path, said: UndoFile, *, undone: Collection[str] = ()) -> None:
         ) from exc
 
 
-def _plain(one: Recorded) -> Any:
-    value = {"url": one.url, "since": one.since, "changes": [asdict(change) for change in one.changes]}
+def _plain(recorded: Recorded) -> Any:
+    value = {
+        "url": recorded.url,
+        "since": recorded.since,
+        "changes": [asdict(change) for change in recorded.changes],
+    }
     return json.loads(json.dumps(value, allow_nan=False))
 
 
@@ -123,11 +127,11 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_kept(path: Path, said: UndoFile, undone: Collection[str]) -> None:
-    there = read(path)
-    for name, one in there.sources.items() if there else ():
-        kept = _plain(said.sources.get(name, Recorded("")))["changes"]
-        if name not in undone and any(change not in kept for change in _plain(one)["changes"]):
+def _check_kept(path: Path, undo_file: UndoFile, undone: Collection[str]) -> None:
+    earlier = read(path)
+    for name, recorded in earlier.sources.items() if earlier else ():
+        kept_changes = _plain(undo_file.sources.get(name, Recorded("")))["changes"]
+        if name not in undone and any(change not in kept_changes for change in _plain(recorded)["changes"]):
             raise BusyError(
                 f"another run has written how {name} was into {path} meanwhile",
                 next_step="wait for its end, then run the same command again",
