@@ -69,31 +69,33 @@ class Rules:
 
     def decide(
         self,
-        wanted: Mapping[str, Any],
+        source_settings: Mapping[str, Any],
         new: Mapping[str, Any],
-        there: Mapping[str, Any],
-        ours: Mapping[str, Any],
+        destination_settings: Mapping[str, Any],
+        written_settings: Mapping[str, Any],
     ) -> Decision:
         """Decide. ``wanted`` is what the source has, ``new`` the same under the destination's name, ``there`` what the
         destination has, ``ours`` what a sync wrote there.
         """
         write, stay, remove = {}, {}, []
         for name, value in new.items():
-            if same_setting(name, there.get(name), value):
+            if same_setting(name, destination_settings.get(name), value):
                 continue
-            if why := self._against(name, value, there.get(name), ours.get(name)):
-                stay[name] = why
+            if reason := self._against(
+                name, value, destination_settings.get(name), written_settings.get(name)
+            ):
+                stay[name] = reason
             else:
-                write[name] = wanted[name]
-        for name, value in ours.items():
-            if name not in wanted and same_setting(name, there.get(name), value):
+                write[name] = source_settings[name]
+        for name, value in written_settings.items():
+            if name not in source_settings and same_setting(name, destination_settings.get(name), value):
                 if self.delete and self.wish != Wish.LEAVE:
                     remove.append(name)
                 else:
                     stay[name] = _GONE
         return Decision(write, tuple(remove), stay)
 
-    def _against(self, name: str, value: Any, there: Any, ours: Any) -> str:
+    def _against(self, name: str, value: Any, current: Any, written: Any) -> str:
         """Return what speaks against writing a setting."""
         if self.wish == Wish.LEAVE:
             return _LEFT
@@ -101,7 +103,7 @@ class Rules:
             return _LOCKS
         if self.wish == Wish.REPLACE:
             return ""
-        if not is_unset(name, there) and not (ours and same_setting(name, there, ours)):
+        if not is_unset(name, current) and not (written and same_setting(name, current, written)):
             return _OWN
         return _OTHERS if self.others else ""
 
@@ -125,8 +127,8 @@ def _rule(value: Mapping[str, Any]) -> Any:
 
 
 def _default(rule: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = rule.get("ApplyServerSideEncryptionByDefault", {})
-    return found
+    default_encryption: Mapping[str, Any] = rule.get("ApplyServerSideEncryptionByDefault", {})
+    return default_encryption
 
 
 class BucketSettings:
@@ -136,61 +138,65 @@ class BucketSettings:
 
     def __init__(self, sides: Sides, store: Store, rules: Rules) -> None:
         self._sides, self._store, self._rules = sides, store, rules
-        kept = _read(store)
-        self._ours: dict[str, Any] = dict(kept.get("written", {}))
-        self._kept = [Loss(sides.destination.name, name, reason) for name, reason in kept.get("losses", ())]
+        recorded = _read(store)
+        self._ours: dict[str, Any] = dict(recorded.get("written", {}))
+        self._kept = [
+            Loss(sides.destination.name, name, reason) for name, reason in recorded.get("losses", ())
+        ]
         self.told: dict[str, str] = {}
-        whole = not sides.source.prefix and not sides.destination.prefix
-        self._wanted: Mapping[str, Any] = _plain(sides.source.configuration()) if whole else {}
+        is_whole_bucket = not sides.source.prefix and not sides.destination.prefix
+        self._wanted: Mapping[str, Any] = _plain(sides.source.configuration()) if is_whole_bucket else {}
 
     @property
     def losses(self) -> list[Loss]:
         """What the destination has not of the settings, as far as it is known by now."""
         return self._kept
 
-    def write_first(self, *, others: bool) -> bool:
+    def write_first(self, *, other_objects: bool) -> bool:
         """Write what must hold before objects are written; tell whether there was any."""
-        decided = self._decide(others=others)
+        decided = self._decide(other_objects=other_objects)
         chosen = {name: value for name, value in decided.write.items() if name in FIRST}
         self._write(chosen)
         return bool(chosen)
 
-    def write_last(self, *, others: bool) -> bool:
+    def write_last(self, *, other_objects: bool) -> bool:
         """Write the rest, remove what is to be removed, and keep what was done; tell whether the losses are others."""
         if not self._wanted and not self._ours:
             return False
-        decided = self._decide(others=others)
-        lost = [self._loss(name, why) for name, why in decided.stay.items()]
-        lost += self._write(decided.write)
-        lost += [self._loss(name, why) for name in decided.remove if (why := self._remove(name))]
+        decided = self._decide(other_objects=other_objects)
+        losses = [self._loss(name, reason) for name, reason in decided.stay.items()]
+        losses += self._write(decided.write)
+        losses += [self._loss(name, reason) for name in decided.remove if (reason := self._remove(name))]
         for name in UNREAD:
-            lost += [self._loss(it, _UNREADABLE) for it in self._wanted.get(name, ())]
-        lost += Settings(self._wanted, self._sides.source.name, self._sides.destination).losses_before()
-        self.told |= {it.property.removeprefix("bucket "): it.reason for it in lost}
-        lost.sort(key=lambda it: it.property)
-        differ = lost != self._kept
-        self._kept = lost
+            losses += [self._loss(setting, _UNREADABLE) for setting in self._wanted.get(name, ())]
+        losses += Settings(self._wanted, self._sides.source.name, self._sides.destination).losses_before()
+        self.told |= {loss.property.removeprefix("bucket "): loss.reason for loss in losses}
+        losses.sort(key=lambda loss: loss.property)
+        differ = losses != self._kept
+        self._kept = losses
         self._keep()
         return differ
 
-    def foresee(self, *, others: bool) -> list[str]:
+    def foresee(self, *, other_objects: bool) -> list[str]:
         """Return the names of what would be written or removed."""
-        decided = self._decide(others=others)
+        decided = self._decide(other_objects=other_objects)
         return sorted([*decided.write, *decided.remove])
 
-    def _decide(self, *, others: bool) -> Decision:
+    def _decide(self, *, other_objects: bool) -> Decision:
         unread = {name for kind in UNREAD for name in self._wanted.get(kind, ())}
-        wanted = {
+        source_settings = {
             name: value
             for name, value in self._wanted.items()
             if name not in UNREAD and not is_of_the_host(name, value)
         }
-        ours = {name: value for name, value in self._ours.items() if name not in unread}
+        written_settings = {name: value for name, value in self._ours.items() if name not in unread}
         destination = self._sides.destination
-        new = {name: self._renamed(name, value) for name, value in wanted.items()}
-        there = {name: _plain(destination.setting(name)) for name in sorted({*new, *ours})}
-        rules = Rules(self._rules.wish, self._rules.delete, others, self._rules.inside)
-        return rules.decide(wanted, new, there, ours)
+        new = {name: self._renamed(name, value) for name, value in source_settings.items()}
+        destination_settings = {
+            name: _plain(destination.setting(name)) for name in sorted({*new, *written_settings})
+        }
+        rules = Rules(self._rules.wish, self._rules.delete, other_objects, self._rules.inside)
+        return rules.decide(source_settings, new, destination_settings, written_settings)
 
     def _renamed(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
         return renamed(name, value, self._sides.source.name, self._sides.destination.name)
@@ -199,14 +205,16 @@ class BucketSettings:
         if not chosen:
             return []
         settings = Settings(chosen, self._sides.source.name, self._sides.destination)
-        lost = [*settings.write_first(), *settings.write_last()]
-        missing = {it.property.removeprefix("bucket ") for it in lost}
-        done = {name: self._renamed(name, value) for name, value in chosen.items() if name not in missing}
-        self._ours |= done
-        self.told |= dict.fromkeys(done, WRITTEN)
-        if done:
+        losses = [*settings.write_first(), *settings.write_last()]
+        missing = {loss.property.removeprefix("bucket ") for loss in losses}
+        written_now = {
+            name: self._renamed(name, value) for name, value in chosen.items() if name not in missing
+        }
+        self._ours |= written_now
+        self.told |= dict.fromkeys(written_now, WRITTEN)
+        if written_now:
             self._keep()
-        return lost
+        return losses
 
     def _remove(self, name: str) -> str:
         """Remove a setting; return why it stays, empty where it does not."""
@@ -222,8 +230,8 @@ class BucketSettings:
         return ""
 
     def _keep(self) -> None:
-        lost = [[it.property, it.reason] for it in self._kept]
-        value = {"version": 1, "written": self._ours, "losses": lost}
+        losses = [[loss.property, loss.reason] for loss in self._kept]
+        value = {"version": 1, "written": self._ours, "losses": losses}
         if value != _read(self._store):
             self._store.put(KEPT, canonical_json.encode_pretty(value))
 
@@ -232,8 +240,8 @@ class BucketSettings:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return found
+    plain_value: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return plain_value
 
 
 def _read(store: Store) -> dict[str, Any]:

@@ -49,33 +49,36 @@ def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: f
     if known is not None:
         return known
     acls = set(CANNED.values()) if sides.source.has_acls else ()
-    found = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls)
-    made = Survey(found, bool(sides.destination.setting("encryption")), tuple(_losses(sides)))
-    value = found.as_json() | {
+    capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls)
+    new_survey = Survey(capabilities, bool(sides.destination.setting("encryption")), tuple(_losses(sides)))
+    value = capabilities.as_json() | {
         "version": 1,
         "tried": {"keys": sorted(keys), "classes": sorted(classes)},
-        "encrypts": made.encrypts,
-        "bucket_losses": [[it.property, it.reason] for it in made.losses],
+        "encrypts": new_survey.encrypts,
+        "bucket_losses": [[loss.property, loss.reason] for loss in new_survey.losses],
     }
     store.put(CAPABILITIES, canonical_json.encode_pretty(value))
-    return made
+    return new_survey
 
 
 def _kept(
     sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]
 ) -> Survey | None:
     try:
-        kept = canonical_json.decode(store.read(CAPABILITIES), CAPABILITIES)
-        tried, lost = kept["tried"], kept["bucket_losses"]
-        found = Capabilities(**{name: kept[name] for name in Capabilities.__slots__})
-        fresh = datetime.now(UTC) - datetime.fromisoformat(found.at) < _HOLDS
+        recorded = canonical_json.decode(store.read(CAPABILITIES), CAPABILITIES)
+        tried, bucket_losses = recorded["tried"], recorded["bucket_losses"]
+        capabilities = Capabilities(**{name: recorded[name] for name in Capabilities.__slots__})
+        fresh = datetime.now(UTC) - datetime.fromisoformat(capabilities.at) < _HOLDS
     except (GoneError, DamageError, KeyError, ValueError):
         return None
-    same = (found.url, found.server) == (sides.destination.url, sides.destination.server)
-    if not (fresh and same and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
+    is_same_server = (capabilities.url, capabilities.server) == (
+        sides.destination.url,
+        sides.destination.server,
+    )
+    if not (fresh and is_same_server and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
         return None
-    losses = tuple(Loss(sides.source.name, what, reason) for what, reason in lost)
-    return Survey(found, bool(kept.get("encrypts")), losses)
+    losses = tuple(Loss(sides.source.name, property_name, reason) for property_name, reason in bucket_losses)
+    return Survey(capabilities, bool(recorded.get("encrypts")), losses)
 
 
 def _losses(sides: Sides) -> Iterator[Loss]:

@@ -53,13 +53,13 @@ class SyncContext:
     destination_outage: Outage
     throttle: RateLimiter | None = None
 
-    def note(self, ours: Fetched, theirs: Fetched | None = None) -> None:
+    def note(self, source_object: Fetched, destination_object: Fetched | None = None) -> None:
         """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
         be it for the object or at all.
         """
-        self.outage.note(ours.error)
-        if theirs is not None:
-            self.destination_outage.note(theirs.error)
+        self.outage.note(source_object.error)
+        if destination_object is not None:
+            self.destination_outage.note(destination_object.error)
 
     def name(self, step: SyncStep) -> str:
         """Return the whole key at the destination."""
@@ -70,20 +70,22 @@ class SyncContext:
         if self.throttle is not None:
             self.throttle.take(size_bytes)
 
-    def is_same_when_read(self, ours: Fetched, theirs: Fetched) -> bool:
+    def is_same_when_read(self, source_object: Fetched, destination_object: Fetched) -> bool:
         """Read an object at the source where no listing tells: it is compared with what the destination keeps of its
         own.
         """
-        summary = ours.summary
-        kept = self.destination.crc64nvme(theirs.summary.key, theirs.summary.version_id)
-        if kept is None or summary.size_bytes != theirs.summary.size_bytes:
+        summary = source_object.summary
+        destination_crc = self.destination.crc64nvme(
+            destination_object.summary.key, destination_object.summary.version_id
+        )
+        if destination_crc is None or summary.size_bytes != destination_object.summary.size_bytes:
             return False
         crc = 0
         sizes = part_sizes(summary.size_bytes, _READ_BYTES)
         for body in self.source.stream_parts(summary, sizes, window_bytes=4 * _READ_BYTES):
             self.source.cancellation.check()
             crc = crc64nvme(body, crc)
-        return crc == kept
+        return crc == destination_crc
 
 
 def is_small(step: SyncStep) -> bool:
@@ -96,7 +98,7 @@ def is_small(step: SyncStep) -> bool:
 class SmallCopy:
     """Copies small objects for one span; what is to go another way by now ends up in ``grown``."""
 
-    way: SyncContext
+    context: SyncContext
     done: Done
     grown: list[SyncStep] = field(default_factory=list)
     _lost: list[tuple[SyncStep, SourceError]] = field(default_factory=list)
@@ -111,101 +113,115 @@ class SmallCopy:
     def _settle_doubts(self) -> None:
         """Read again what may have been damaged on the way from the source. What comes otherwise is copied again."""
         doubts, self._unlike = self._unlike, []
-        again: list[SyncStep] = []
-        for number, (made, written) in enumerate(doubts):
-            found = read_again(self.way.source, made.found) if number < _READ_AGAIN else made.found
-            if found.error is None and found.body == made.found.body:
-                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+        steps_again: list[SyncStep] = []
+        for number, (read_item, written) in enumerate(doubts):
+            fetched = (
+                read_again(self.context.source, read_item.found) if number < _READ_AGAIN else read_item.found
+            )
+            if fetched.error is None and fetched.body == read_item.found.body:
+                arrived(self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE))
             else:
-                again.append(made.step)
-        self._copy(again)
-        for made, written in self._unlike:
-            arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+                steps_again.append(read_item.step)
+        self._copy(steps_again)
+        for read_item, written in self._unlike:
+            arrived(self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE))
         self._unlike = []
 
-    def doubt(self, made: Item, written: Written) -> None:
+    def doubt(self, read_item: Item, written: Written) -> None:
         """Note an object that may have been damaged on the way from the source."""
-        self._unlike.append((made, written))
+        self._unlike.append((read_item, written))
 
-    def sure(self, found: Fetched) -> Fetched:
+    def sure(self, fetched: Fetched) -> Fetched:
         """Return what is written of what was read."""
-        return found
+        return fetched
 
     def end(self) -> None:
         """Note what could not be read."""
-        self.done.gaps += lost_gaps(self.way.source, self._lost)
+        self.done.gaps += lost_gaps(self.context.source, self._lost)
         self._lost = []
 
     def _copy(self, steps: Sequence[SyncStep]) -> None:
-        destination = self.way.destination
+        destination = self.context.destination
         sent: deque[Item] = deque()
         for written in destination.put_all(self.bodies(steps, sent), window_bytes=WINDOW_BYTES):
             self.take(sent.popleft(), written)
 
     def bodies(self, steps: Sequence[SyncStep], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
         """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
-        way = self.way
-        fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
-        found_acls = acls(way, map(source_of, steps))
-        for step, first, acl in zip(steps, way.outage.unless(fetched), found_acls, strict=False):
-            way.source.cancellation.check()
-            found = first
-            if changed_objects.is_due(found.error) and not is_null(found.summary):
-                found = changed_objects.again(way.source, found, PUT_BYTES, WINDOW_BYTES)
-                self.done.newer += found.error is None
-            if found.error is not None:
-                self._lost.append((step, found.error))
+        context = self.context
+        fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
+        found_acls = acls(context, map(source_of, steps))
+        for step, first, acl in zip(steps, context.outage.unless(fetched), found_acls, strict=False):
+            context.source.cancellation.check()
+            fetched_object = first
+            if changed_objects.is_due(fetched_object.error) and not is_null(fetched_object.summary):
+                fetched_object = changed_objects.again(
+                    context.source, fetched_object, PUT_BYTES, WINDOW_BYTES
+                )
+                self.done.newer += fetched_object.error is None
+            if fetched_object.error is not None:
+                self._lost.append((step, fetched_object.error))
                 continue
-            if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
+            if (
+                context.selection.tags
+                and (reason := context.selection.excludes_tags(fetched_object.tags)) is not None
+            ):
                 self.done.gaps.append(Gap(step.name, "excluded", reason))
                 continue
-            if found.summary.size_bytes > PUT_BYTES or "-" in found.summary.etag:
-                self.grown.append(as_read(step, found))
+            if fetched_object.summary.size_bytes > PUT_BYTES or "-" in fetched_object.summary.etag:
+                self.grown.append(as_read(step, fetched_object))
                 continue
-            found = self.sure(found)
-            if found.error is not None:
-                self._lost.append((step, found.error))
+            fetched_object = self.sure(fetched_object)
+            if fetched_object.error is not None:
+                self._lost.append((step, fetched_object.error))
                 continue
-            made = self._item(step, found, acl)
-            sent.append(made)
-            way.take(len(found.body))
-            yield made.described(way.name(step), way.terms), found.body
+            read_item = self._item(step, fetched_object, acl)
+            sent.append(read_item)
+            context.take(len(fetched_object.body))
+            yield read_item.described(context.name(step), context.terms), fetched_object.body
 
-    def _item(self, step: SyncStep, found: Fetched, acl: Acl) -> Item:
-        body, crc = found.body, found.crc64nvme
+    def _item(self, step: SyncStep, fetched: Fetched, acl: Acl) -> Item:
+        body, crc = fetched.body, fetched.crc64nvme
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=None,
-            crc64nvme=self.way.source.crc64nvme(body) if crc is None else crc,
+            crc64nvme=self.context.source.crc64nvme(body) if crc is None else crc,
         )
-        return item(self.way.source.name, as_read(step, found), found, content, acl)
+        return item(self.context.source.name, as_read(step, fetched), fetched, content, acl)
 
-    def take(self, made: Item, written: Written) -> None:
+    def take(self, read_item: Item, written: Written) -> None:
         """Note what became of one object."""
         if written.error is not None:
-            self.done.gaps.append(refusal(made.step, written.error))
+            self.done.gaps.append(refusal(read_item.step, written.error))
             return
-        summary, md5 = made.found.summary, written.md5
-        if promises_md5(made.found):
-            if made.found.crc64nvme is None and (md5 or md5_of(made.found.body)) != summary.etag:
-                self.doubt(made, written)
+        summary, md5 = read_item.found.summary, written.md5
+        if promises_md5(read_item.found):
+            if read_item.found.crc64nvme is None and (md5 or md5_of(read_item.found.body)) != summary.etag:
+                self.doubt(read_item, written)
                 return
-            if md5 not in {"", summary.etag} and not self.way.terms.encrypts:
-                said = f"{made.step.key}: the destination answers with the ETag {md5}, not {summary.etag}"
-                self.done.damaged.append(said)
+            if md5 not in {"", summary.etag} and not self.context.terms.encrypts:
+                sentence = (
+                    f"{read_item.step.key}: the destination answers with the ETag {md5}, not {summary.etag}"
+                )
+                self.done.damaged.append(sentence)
                 return
-        arrived(self.way, self.done, made, written)
+        arrived(self.context, self.done, read_item, written)
 
 
 def arrived(
-    way: SyncContext, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False
+    context: SyncContext,
+    outcome: Done,
+    read_item: Item,
+    written: Written,
+    *losses: Loss,
+    bytes_counted: bool = False,
 ) -> None:
     """Note an object that is at the destination now. ``told``: the progress knows of its bytes already."""
-    size_bytes = made.found.summary.size_bytes
-    done.rows.append(made.finished(written, way.terms, *losses))
-    done.copied += 1
-    done.copied_bytes += size_bytes
-    way.progress.advance(items=1, size_bytes=0 if told else size_bytes)
+    size_bytes = read_item.found.summary.size_bytes
+    outcome.rows.append(read_item.finished(written, context.terms, *losses))
+    outcome.copied += 1
+    outcome.copied_bytes += size_bytes
+    context.progress.advance(items=1, size_bytes=0 if bytes_counted else size_bytes)
 
 
 def refusal(step: SyncStep, error: MoveoutError) -> Gap:
@@ -215,31 +231,42 @@ def refusal(step: SyncStep, error: MoveoutError) -> Gap:
     return Gap(step.name, "failed", f"the destination does not take it ({error})")
 
 
-def lost_gaps(source: S3Bucket, lost: Sequence[tuple[SyncStep, SourceError]]) -> list[Gap]:
+def lost_gaps(source: S3Bucket, unreadable: Sequence[tuple[SyncStep, SourceError]]) -> list[Gap]:
     """Return the gaps of objects that could not be read: what is deleted by now is excluded, or was replaced and has no
     id.
     """
-    replaced = [step for step, _ in lost if is_null(step.source) and is_replaced(source, source_of(step))]
-    rest = [(step, error) for step, error in lost if step not in replaced]
-    found = changed_objects.gaps(source, [(source_of(step), error) for step, error in rest], ordered=False)
+    replaced = [
+        step for step, _ in unreadable if is_null(step.source) and is_replaced(source, source_of(step))
+    ]
+    rest = [(step, error) for step, error in unreadable if step not in replaced]
+    gaps_found = changed_objects.gaps(
+        source, [(source_of(step), error) for step, error in rest], ordered=False
+    )
     return [
         *(Gap(step.name, "excluded", REPLACED) for step in replaced),
-        *(Gap(step.name, gap.disposition, gap.reason) for (step, _), gap in zip(rest, found, strict=True)),
+        *(
+            Gap(step.name, gap.disposition, gap.reason)
+            for (step, _), gap in zip(rest, gaps_found, strict=True)
+        ),
     ]
 
 
-def acls(way: SyncContext, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
+def acls(context: SyncContext, summaries: Iterable[ObjectSummary]) -> Iterator[Acl]:
     """Yield the ACLs of objects, in order and without end where the source has none: then nobody is asked."""
-    source = way.source
+    source = context.source
     if not source.has_acls:
         yield from repeat((None, ()))
-    asked = list(wanted)
-    for one, (acl, error) in zip(asked, source.acls((it.key, it.version_id) for it in asked), strict=True):
-        way.outage.note(error)
+    asked_summaries = list(summaries)
+    for summary, (acl, error) in zip(
+        asked_summaries,
+        source.acls((summary.key, summary.version_id) for summary in asked_summaries),
+        strict=True,
+    ):
+        context.outage.note(error)
         if error is None or isinstance(error, SourceGoneError):
             yield acl, ()
         else:
-            yield None, (Loss(one.name, "ACL", f"it could not be read: {error}"),)
+            yield None, (Loss(summary.name, "ACL", f"it could not be read: {error}"),)
 
 
 def source_of(step: SyncStep) -> ObjectSummary:
@@ -248,8 +275,8 @@ def source_of(step: SyncStep) -> ObjectSummary:
     return step.source
 
 
-def as_read(step: SyncStep, found: Fetched) -> SyncStep:
+def as_read(step: SyncStep, fetched: Fetched) -> SyncStep:
     """Return the step with what was really read."""
-    if found.summary is step.source:
+    if fetched.summary is step.source:
         return step
-    return replace(step, source=found.summary)
+    return replace(step, source=fetched.summary)

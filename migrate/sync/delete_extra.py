@@ -32,57 +32,61 @@ class Removal:
         for key, reason in self.kept.items():
             yield Gap(key, "failed", reason)
 
-    def run(self, way: SyncContext, steps: Iterable[SyncStep]) -> None:
+    def run(self, context: SyncContext, steps: Iterable[SyncStep]) -> None:
         """Remove. Each key is asked for at the source once more: not every server lists all that it has."""
         rest = iter(steps)
         while batch := list(islice(rest, _BATCH)):
-            self._remove(way, self._gone(way, batch))
+            self._remove(context, self._gone(context, batch))
 
-    def _gone(self, way: SyncContext, batch: Sequence[SyncStep]) -> list[ObjectSummary]:
-        asked = [_at_source(way, step) for step in batch]
+    def _gone(self, context: SyncContext, batch: Sequence[SyncStep]) -> list[ObjectSummary]:
+        summaries = [_at_source(context, step) for step in batch]
         gone: list[ObjectSummary] = []
-        for step, found in zip(batch, way.source.heads(asked), strict=True):
+        for step, fetched in zip(batch, context.source.heads(summaries), strict=True):
             assert step.destination is not None
-            way.note(found)
-            if step.why == ANOTHER or _is_gone(way, step, found):
+            context.note(fetched)
+            if step.why == ANOTHER or _is_gone(context, step, fetched):
                 gone.append(step.destination)
             else:
-                why = (
+                reason = (
                     _LISTED_NOT
-                    if found.error is None
-                    else f"whether the source has it is not known: {found.error}"
+                    if fetched.error is None
+                    else f"whether the source has it is not known: {fetched.error}"
                 )
-                self.kept[step.name] = why
+                self.kept[step.name] = reason
         return gone
 
-    def _remove(self, way: SyncContext, there: Sequence[ObjectSummary]) -> None:
-        skip = len(way.destination.prefix)
-        if any(one.version_id for one in there):
-            answers = way.destination.delete_versions((one.key, one.version_id) for one in there)
+    def _remove(self, context: SyncContext, extra_objects: Sequence[ObjectSummary]) -> None:
+        skip = len(context.destination.prefix)
+        if any(extra_object.version_id for extra_object in extra_objects):
+            results = context.destination.delete_versions(
+                (extra_object.key, extra_object.version_id) for extra_object in extra_objects
+            )
         else:
-            answers = way.destination.delete_all(one.key for one in there)
-        for one, answer in zip(there, answers, strict=True):
-            key = one.key[skip:]
-            if answer.error is None:
-                self.removed.append(Removed(key, one.size_bytes, one.etag, one.version_id))
-                way.progress.advance(items=1)
+            results = context.destination.delete_all(extra_object.key for extra_object in extra_objects)
+        for extra_object, result in zip(extra_objects, results, strict=True):
+            key = extra_object.key[skip:]
+            if result.error is None:
+                self.removed.append(
+                    Removed(key, extra_object.size_bytes, extra_object.etag, extra_object.version_id)
+                )
+                context.progress.advance(items=1)
                 continue
-            locked = bool(one.version_id) and isinstance(answer.error, NotAllowedError)
-            if isinstance(answer.error, UnreachableError | NotAllowedError) and not locked:
-                raise answer.error
-            self.kept[one.name[skip:]] = f"the destination does not remove it ({answer.error})"
+            locked = bool(extra_object.version_id) and isinstance(result.error, NotAllowedError)
+            if isinstance(result.error, UnreachableError | NotAllowedError) and not locked:
+                raise result.error
+            self.kept[extra_object.name[skip:]] = f"the destination does not remove it ({result.error})"
 
 
-def _is_gone(way: SyncContext, step: SyncStep, found: Fetched) -> bool:
+def _is_gone(context: SyncContext, step: SyncStep, fetched: Fetched) -> bool:
     """Tell whether the source does not have it any more."""
     if is_null(step.source):
-        return is_replaced(way.source, replace(source_of(step), key=way.source.prefix + step.key))
-    return isinstance(found.error, SourceGoneError)
+        return is_replaced(context.source, replace(source_of(step), key=context.source.prefix + step.key))
+    return isinstance(fetched.error, SourceGoneError)
 
 
-def _at_source(way: SyncContext, step: SyncStep) -> ObjectSummary:
+def _at_source(context: SyncContext, step: SyncStep) -> ObjectSummary:
     assert step.destination is not None
-    key, modified, was = way.source.prefix + step.key, step.destination.modified, step.source
+    key, modified, was = context.source.prefix + step.key, step.destination.modified, step.source
     if was is None:
         return ObjectSummary(key, 0, "", modified)
     return ObjectSummary(key, 0, was.etag, modified, version_id=was.version_id)

@@ -95,37 +95,39 @@ class Comparison:
         """Yield what is to be done, by key, and between that how many keys in a row are the same everywhere. Raises
         ``UnorderedError``.
         """
-        ours = Listed(source, len(self.source_prefix), "source")
-        theirs = Listed(destination, len(self.destination_prefix), "destination")
-        noted = Noted(known)
+        source_rows = Listed(source, len(self.source_prefix), "source")
+        destination_rows = Listed(destination, len(self.destination_prefix), "destination")
+        recorded_rows = Noted(known)
         while True:
-            keys = [one.key for one in (ours, theirs, noted) if one.key is not None]
+            keys = [
+                rows.key for rows in (source_rows, destination_rows, recorded_rows) if rows.key is not None
+            ]
             if not keys:
                 return
             if (
                 not (self.chooses or self.recheck)
                 and len(keys) == 3
-                and (count := run_of_same(ours, theirs, noted))
+                and (count := run_of_same(source_rows, destination_rows, recorded_rows))
             ):
-                self._take(ours.take(count), theirs.take(count))
-                noted.go(count)
+                self._take(source_rows.take(count), destination_rows.take(count))
+                recorded_rows.go(count)
                 yield count
                 continue
             key = min(keys)
-            here = ours.row() if ours.key == key else None
-            there = theirs.row() if theirs.key == key else None
-            before = noted.row() if noted.key == key else None
-            yield self._step(key, here, there, before) or 1
+            source_object = source_rows.row() if source_rows.key == key else None
+            destination_object = destination_rows.row() if destination_rows.key == key else None
+            before = recorded_rows.row() if recorded_rows.key == key else None
+            yield self._step(key, source_object, destination_object, before) or 1
 
-    def _take(self, ours: Page, theirs: Page) -> None:
+    def _take(self, source_page: Page, destination_page: Page) -> None:
         """Count objects that are the same."""
-        self.listed += len(ours.keys)
-        self.listed_bytes += sum(ours.sizes)
+        self.listed += len(source_page.keys)
+        self.listed_bytes += sum(source_page.sizes)
         if self.see is not None:
-            self.see(ours.keys)
-        self.same += len(ours.keys)
+            self.see(source_page.keys)
+        self.same += len(source_page.keys)
         if self.on_same is not None:
-            self.on_same(ours.keys, ours.sizes, ours.etags, theirs.etags)
+            self.on_same(source_page.keys, source_page.sizes, source_page.etags, destination_page.etags)
 
     def _step(
         self, key: str, source: ObjectSummary | None, destination: ObjectSummary | None, known: Known | None
@@ -162,13 +164,13 @@ def decide(
     """Return what to do about an object of the source; None where the destination has it as it is."""
     has_row = known is not None and known.size_bytes >= 0
     if destination is None:
-        why = "missing" if has_row else "new"
-        return SyncStep(Do.COPY, key, why, source, None, ours=True, known=has_row)
+        reason = "missing" if has_row else "new"
+        return SyncStep(Do.COPY, key, reason, source, None, ours=True, known=has_row)
     if known is None:
         return SyncStep(Do.LOOK, key, "there already", source, destination)
     if has_row and known.is_at(destination):
         if known.is_of(source):
             return None
         return SyncStep(Do.COPY, key, "changed", source, destination, ours=True, known=True)
-    why = "begun" if known.begun else "changed at the destination"
-    return SyncStep(Do.LOOK, key, why, source, destination, ours=known.begun, known=has_row)
+    reason = "begun" if known.begun else "changed at the destination"
+    return SyncStep(Do.LOOK, key, reason, source, destination, ours=known.begun, known=has_row)

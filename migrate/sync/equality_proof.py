@@ -105,12 +105,15 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
     comparison = sides.comparison()
 
     def on_same(
-        keys: Sequence[str], sizes: Sequence[int], ours: Sequence[str], theirs: Sequence[str]
+        keys: Sequence[str],
+        sizes: Sequence[int],
+        source_etags: Sequence[str],
+        destination_etags: Sequence[str],
     ) -> None:
-        source.add(keys, sizes, ours)
-        destination.add(keys, sizes, theirs)
+        source.add(keys, sizes, source_etags)
+        destination.add(keys, sizes, destination_etags)
         walk.size_bytes += sum(sizes)
-        walk.by_etag += sum(map(eq, ours, theirs))
+        walk.by_etag += sum(map(eq, source_etags, destination_etags))
         progress.advance(items=len(keys))
 
     comparison.on_same = on_same

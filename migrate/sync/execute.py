@@ -28,7 +28,7 @@ SPAN_BYTES = 32 * 2**20
 class Work:
     """One run's work. ``check`` raises once the lease is lost. ``locks_itself``: see ``version_inspect``."""
 
-    way: SyncContext
+    context: SyncContext
     record: Record
     run: str
     overwrite: bool
@@ -57,7 +57,7 @@ class Work:
 
     def _allowed(self, total: Done) -> Iterator[SyncStep]:
         """Yield what the destination takes; what it does not is a gap."""
-        refused = self.way.terms.refused_keys
+        refused = self.context.terms.refused_keys
         meeting = self._meeting(refused)
         for step in self.record.plan(self.run):
             if step.do not in {Do.COPY, Do.LOOK}:
@@ -65,7 +65,7 @@ class Work:
             reason = refusal_of([*step.odd, *meeting.get(step.key, ())], refused)
             if reason:
                 total.gaps.append(Gap(step.name, "failed", reason))
-                self.way.progress.advance(items=1)
+                self.context.progress.advance(items=1)
             else:
                 yield step
 
@@ -76,39 +76,42 @@ class Work:
         """
         if not ALWAYS & refused.keys():
             return {}
-        kinds, skip = Oddities(ALWAYS & refused.keys()), len(self.way.source.prefix)
-        seen = (
-            (one.key[skip:], kinds.of(self.way.destination.prefix + one.key[skip:], one.size_bytes) & ALWAYS)
-            for one in self.way.source.list()
+        kinds, skip = Oddities(ALWAYS & refused.keys()), len(self.context.source.prefix)
+        oddities = (
+            (
+                summary.key[skip:],
+                kinds.of(self.context.destination.prefix + summary.key[skip:], summary.size_bytes) & ALWAYS,
+            )
+            for summary in self.context.source.list()
         )
-        return {key: found for key, found in seen if found}
+        return {key: oddities_found for key, oddities_found in oddities if oddities_found}
 
     def _span(self, number: int, span: list[SyncStep]) -> Done:
-        done = Done()
+        outcome = Done()
         try:
-            self.way.source.cancellation.check()
+            self.context.source.cancellation.check()
             self.check()
-            self._do(span, done)
+            self._do(span, outcome)
         finally:
-            if done.rows:
+            if outcome.rows:
                 self.check()
-                self.record.write_done(self.run, number, done.rows)
-                done.noted = len(done.rows)
-                done.rows = []
-        return done
+                self.record.write_done(self.run, number, outcome.rows)
+                outcome.noted = len(outcome.rows)
+                outcome.rows = []
+        return outcome
 
-    def _do(self, span: list[SyncStep], done: Done) -> None:
+    def _do(self, span: list[SyncStep], outcome: Done) -> None:
         if self.history:
-            HistoryCopy(self.way, done, self.uploads, self.locks_itself).run(span)
+            HistoryCopy(self.context, outcome, self.uploads, self.locks_itself).run(span)
             return
-        due = [step for step in span if step.do == Do.COPY]
+        steps_to_copy = [step for step in span if step.do == Do.COPY]
         looked_at = [step for step in span if step.do == Do.LOOK]
         if looked_at:
-            due += Look(self.way, done, self.overwrite).run(looked_at)
-        small = SmallCopy(self.way, done)
-        small.run([step for step in due if is_small(step)])
-        rest = [step for step in due if not is_small(step)] + small.grown
-        LargeCopy(self.way, done, self.uploads).run(rest)
+            steps_to_copy += Look(self.context, outcome, self.overwrite).run(looked_at)
+        small = SmallCopy(self.context, outcome)
+        small.run([step for step in steps_to_copy if is_small(step)])
+        rest = [step for step in steps_to_copy if not is_small(step)] + small.grown
+        LargeCopy(self.context, outcome, self.uploads).run(rest)
 
 
 def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
@@ -124,14 +127,14 @@ def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
 def spans(steps: Iterable[SyncStep]) -> Iterator[list[SyncStep]]:
     """Gather steps in their order; a large object is a span by itself. Versions of a key stay together."""
     gathered: list[SyncStep] = []
-    held = 0
+    held_bytes = 0
     for step in steps:
         size_bytes = step.source.size_bytes if step.source else 0
-        full = held + size_bytes > SPAN_BYTES or len(gathered) >= SPAN_OBJECTS
+        full = held_bytes + size_bytes > SPAN_BYTES or len(gathered) >= SPAN_OBJECTS
         if gathered and full and step.key != gathered[-1].key:
             yield gathered
-            gathered, held = [], 0
+            gathered, held_bytes = [], 0
         gathered.append(step)
-        held += size_bytes
+        held_bytes += size_bytes
     if gathered:
         yield gathered

@@ -28,45 +28,52 @@ FOREIGN = (
 class Look:
     """Looks at objects for one span."""
 
-    way: SyncContext
+    context: SyncContext
     done: Done
     overwrite: bool
 
     def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Look; return what is to be copied after all. Raises what stops the whole sync."""
-        way = self.way
-        here = way.source.heads(map(source_of, steps))
-        there = way.destination.reader.heads(map(destination_of, steps))
-        found_acls = acls(way, map(source_of, steps))
+        context = self.context
+        source_objects = context.source.heads(map(source_of, steps))
+        destination_objects = context.destination.reader.heads(map(destination_of, steps))
+        found_acls = acls(context, map(source_of, steps))
         return [
             step
-            for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False)
-            if self._is_due(step, ours, theirs, acl)
+            for step, source_object, destination_object, acl in zip(
+                steps, source_objects, destination_objects, found_acls, strict=False
+            )
+            if self._is_due(step, source_object, destination_object, acl)
         ]
 
-    def _is_due(self, step: SyncStep, ours: Fetched, theirs: Fetched, acl: Acl) -> bool:
-        self.way.note(ours, theirs)
-        if ours.error is not None or isinstance(theirs.error, SourceGoneError):
+    def _is_due(self, step: SyncStep, source_object: Fetched, destination_object: Fetched, acl: Acl) -> bool:
+        self.context.note(source_object, destination_object)
+        if source_object.error is not None or isinstance(destination_object.error, SourceGoneError):
             return True  # copying finds out what has become of it
         if (
-            theirs.error is None
-            and (same := self.same(step, ours, theirs, acl, self._content_of(step))) is not None
+            destination_object.error is None
+            and (same_item := self.same(step, source_object, destination_object, acl, self._content_of(step)))
+            is not None
         ):
-            self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
+            self.context.progress.skip(items=1, size_bytes=source_object.summary.size_bytes)
             if step.why == AGAIN:
                 self.done.same += 1
                 return False
             self.done.rows.append(
-                same.finished(
-                    Written(step.key, theirs.summary.etag, version_id=theirs.summary.version_id),
-                    self.way.terms,
+                same_item.finished(
+                    Written(
+                        step.key,
+                        destination_object.summary.etag,
+                        version_id=destination_object.summary.version_id,
+                    ),
+                    self.context.terms,
                 )
             )
             self.done.adopted += 1
             return False
         if step.ours or self.overwrite:
             return True
-        self.done.gaps.append(Gap(step.name, "failed", _reason(theirs.error)))
+        self.done.gaps.append(Gap(step.name, "failed", _reason(destination_object.error)))
         return False
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
@@ -76,47 +83,52 @@ class Look:
         if step.why == AGAIN:
             return lambda _ours, _theirs: True
         if step.ours and not is_small(step):
-            return self.way.is_same_when_read
+            return self.context.is_same_when_read
         return lambda _ours, _theirs: False
 
     def same(
         self,
         step: SyncStep,
-        ours: Fetched,
-        theirs: Fetched,
+        source_object: Fetched,
+        destination_object: Fetched,
         acl: Acl,
         is_same: Callable[[Fetched, Fetched], bool] = lambda _ours, _theirs: False,
     ) -> Item | None:
         """Return the object where both sides have the same, bytes and description, else None. ``is_same`` is asked
         where what both servers keep does not tell.
         """
-        if not is_same_content(ours, theirs) and not is_same(ours, theirs):
+        if not is_same_content(source_object, destination_object) and not is_same(
+            source_object, destination_object
+        ):
             return None
-        md5 = ours.summary.etag if is_md5(ours.summary.etag) else None
-        made = item(self.way.source.name, as_read(step, ours), ours, Content("", md5, 0), acl)
-        crc = kept_crc64nvme(ours.headers)
-        made.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
-        described = made.described(self.way.name(step), self.way.terms)
-        if not (has_headers(theirs, described) and has_tags(theirs, described)):
+        md5 = source_object.summary.etag if is_md5(source_object.summary.etag) else None
+        same_item = item(
+            self.context.source.name, as_read(step, source_object), source_object, Content("", md5, 0), acl
+        )
+        crc = kept_crc64nvme(source_object.headers)
+        same_item.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
+        described = same_item.described(self.context.name(step), self.context.terms)
+        if not (has_headers(destination_object, described) and has_tags(destination_object, described)):
             return None
         version = destination_of(step).version_id
         has_acl = (
-            not self.way.source.has_acls or self.way.destination.acl(described.key, version) == described.acl
+            not self.context.source.has_acls
+            or self.context.destination.acl(described.key, version) == described.acl
         )
-        return made if has_acl else None
+        return same_item if has_acl else None
 
 
-def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
+def is_same_content(source_object: Fetched, destination_object: Fetched) -> bool:
     """Tell whether two objects have the same bytes, by what both servers keep: the same ETag, or the CRC64NVME of the
     whole. Where that cannot tell, they are taken for different.
     """
-    one, other = ours.summary, theirs.summary
-    if one.size_bytes != other.size_bytes:
+    source_summary, destination_summary = source_object.summary, destination_object.summary
+    if source_summary.size_bytes != destination_summary.size_bytes:
         return False
-    if one.etag == other.etag and one.etag:
+    if source_summary.etag == destination_summary.etag and source_summary.etag:
         return True
-    kept = kept_crc64nvme(ours.headers)
-    return kept is not None and kept == kept_crc64nvme(theirs.headers)
+    crc = kept_crc64nvme(source_object.headers)
+    return crc is not None and crc == kept_crc64nvme(destination_object.headers)
 
 
 def destination_of(step: SyncStep) -> ObjectSummary:

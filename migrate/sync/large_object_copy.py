@@ -39,7 +39,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 class LargeCopy:
     """Copies large objects for one span; ``versions``: each becomes a version of its own, and never two."""
 
-    way: SyncContext
+    context: SyncContext
     done: Done
     uploads: Uploads
     versions: bool = False
@@ -52,17 +52,17 @@ class LargeCopy:
 
     def _copy(self, step: SyncStep) -> None:
         """Copy what is there now; what changes while it is read is read again, a few times."""
-        found = self.way.source.head(source_of(step))
-        error: SourceError | None = found.error
+        fetched = self.context.source.head(source_of(step))
+        error: SourceError | None = fetched.error
         for _ in range(changed_objects.ATTEMPTS):
-            if error is not None and changed_objects.is_due(error) and not is_null(found.summary):
-                found = changed_objects.current(self.way.source, found.summary)
-                error = found.error
+            if error is not None and changed_objects.is_due(error) and not is_null(fetched.summary):
+                fetched = changed_objects.current(self.context.source, fetched.summary)
+                error = fetched.error
             if error is not None:
                 break
-            self.done.newer += found.summary.etag != source_of(step).etag
+            self.done.newer += fetched.summary.etag != source_of(step).etag
             try:
-                self._copy_found(as_read(step, found), found)
+                self._copy_found(as_read(step, fetched), fetched)
             except SourceChangedError as exc:
                 self.uploads.forget(step.key)
                 error = exc
@@ -71,23 +71,23 @@ class LargeCopy:
                 break
             else:
                 return
-        self.way.outage.note(error)
+        self.context.outage.note(error)
         if error is not None:
-            self.done.gaps += lost_gaps(self.way.source, [(step, error)])
+            self.done.gaps += lost_gaps(self.context.source, [(step, error)])
 
-    def _copy_found(self, step: SyncStep, found: Fetched) -> None:
-        way = self.way
-        if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
+    def _copy_found(self, step: SyncStep, fetched: Fetched) -> None:
+        context = self.context
+        if context.selection.tags and (reason := context.selection.excludes_tags(fetched.tags)) is not None:
             self.done.gaps.append(Gap(step.name, "excluded", reason))
             return
-        parts = way.source.parts(found.summary) if "-" in found.summary.etag else ()
-        acl = next(acls(way, [found.summary]))
-        made = item(way.source.name, step, found, Content("", None, 0, parts=parts), acl)
+        parts = context.source.parts(fetched.summary) if "-" in fetched.summary.etag else ()
+        acl = next(acls(context, [fetched.summary]))
+        read_item = item(context.source.name, step, fetched, Content("", None, 0, parts=parts), acl)
         try:
-            if in_parts(made.row):
-                self._send(made)
+            if in_parts(read_item.row):
+                self._send(read_item)
             else:
-                self._put(made)
+                self._put(read_item)
         except SourceError:
             raise
         except DamageError as exc:
@@ -95,55 +95,59 @@ class LargeCopy:
         except MoveoutError as exc:
             self.done.gaps.append(refusal(step, exc))
 
-    def _put(self, made: Item) -> None:
+    def _put(self, read_item: Item) -> None:
         """Write an object that was small in parts by one request."""
-        way, size_bytes = self.way, made.found.summary.size_bytes
-        body = b"".join(self._pieces(made, part_sizes(size_bytes, _READ_BYTES)))
-        described = made.described(way.name(made.step), way.terms)
+        context, size_bytes = self.context, read_item.found.summary.size_bytes
+        body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
+        described = read_item.described(context.name(read_item.step), context.terms)
         if self.versions:
             written = next(
-                way.destination.put_versions([(replace(described, before=made.step.before), body)])
+                context.destination.put_versions([(replace(described, before=read_item.step.before), body)])
             )
         else:
-            written = way.destination.put(described, body)
+            written = context.destination.put(described, body)
         if written.error is not None:
             raise written.error
-        crc = way.source.crc64nvme(body)
-        self._arrived(made, written, hashlib.sha256(body).hexdigest(), crc)
+        crc = context.source.crc64nvme(body)
+        self._arrived(read_item, written, hashlib.sha256(body).hexdigest(), crc)
 
-    def _send(self, made: Item) -> None:
-        way, step, row = self.way, made.step, made.row
-        own = has_own_parts(row)
+    def _send(self, read_item: Item) -> None:
+        context, step, row = self.context, read_item.step, read_item.row
+        has_own = has_own_parts(row)
 
         def pieces(cut: int) -> Iterator[bytes]:
-            return self._pieces(made, row.part_sizes if own else part_sizes(row.size_bytes, cut))
+            return self._pieces(read_item, row.part_sizes if has_own else part_sizes(row.size_bytes, cut))
 
-        which = f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
+        identity = (
+            f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
+        )
         upload = PartsUpload(
-            way.destination,
-            made.described(way.name(step), way.terms),
+            context.destination,
+            read_item.described(context.name(step), context.terms),
             row.size_bytes,
-            way.progress,
-            named=self.uploads.find(step.key, which),
+            context.progress,
+            named=self.uploads.find(step.key, identity),
             resumes=False,
-            numbers=row.part_numbers if own else (),
-            on_begun=lambda begun: self.uploads.note(step.key, which, begun),
+            numbers=row.part_numbers if has_own else (),
+            on_begun=lambda upload_id: self.uploads.note(step.key, identity, upload_id),
         )
         sent: Uploaded = upload.run(pieces)
         self.uploads.end(step.key)
-        if own and sent.info.etag != row.etag and not way.terms.encrypts:
-            made = replace(made, lost=(*made.lost, Loss(step.name, "ETag", OTHER_PARTS)))
-        version = way.destination.newest_version(way.name(step)) if self.versions else ""
+        if has_own and sent.info.etag != row.etag and not context.terms.encrypts:
+            read_item = replace(read_item, lost=(*read_item.lost, Loss(step.name, "ETag", OTHER_PARTS)))
+        version = context.destination.newest_version(context.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)
-        self._arrived(made, written, sent.sha256, sent.crc64nvme, told=True)
+        self._arrived(read_item, written, sent.sha256, sent.crc64nvme, bytes_counted=True)
 
-    def _arrived(self, made: Item, written: Written, sha256: str, crc: int, *, told: bool = False) -> None:
-        work = made.work | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
-        arrived(self.way, self.done, replace(made, work=work), written, told=told)
+    def _arrived(
+        self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False
+    ) -> None:
+        work = read_item.work | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
+        arrived(self.context, self.done, replace(read_item, work=work), written, bytes_counted=bytes_counted)
 
-    def _pieces(self, made: Item, sizes: Sequence[int]) -> Iterator[bytes]:
-        summary = made.found.summary
-        for body in self.way.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
-            self.way.source.cancellation.check()
-            self.way.take(len(body))
+    def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
+        summary = read_item.found.summary
+        for body in self.context.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
+            self.context.source.cancellation.check()
+            self.context.take(len(body))
             yield body

@@ -34,31 +34,33 @@ class Item:
         """Return what goes along with its bytes to ``key`` of the destination."""
         return terms.describe(key, self.row)
 
-    def finished(self, written: Written, terms: Terms, *more: Loss) -> dict[str, Any]:
+    def finished(self, written: Written, terms: Terms, *further_losses: Loss) -> dict[str, Any]:
         """Return the row of the record once it is at the destination, with what the destination does not have of it."""
-        lost = [(it.property, it.reason) for it in (*self.lost, *self._losses(terms), *more)]
+        losses_of_copy = [
+            (loss.property, loss.reason) for loss in (*self.lost, *self._losses(terms), *further_losses)
+        ]
         work = self.work | {
             DESTINATION_ETAG: written.etag,
             DESTINATION_VERSION: written.version_id or None,
-            LOSSES: lost,
+            LOSSES: losses_of_copy,
         }
         if work["md5"] is None and is_md5(written.etag) and written.etag == self.found.summary.etag:
             work["md5"] = written.etag  # both servers say so, of what each of them has
         return work
 
     def _losses(self, terms: Terms) -> list[Loss]:
-        lost = list(losses(self.found))
+        all_losses = list(losses(self.found))
         if is_of_concern(self.row):
-            lost += terms.losses(self.step.key, self.row)
-        return lost
+            all_losses += terms.losses(self.step.key, self.row)
+        return all_losses
 
 
-def item(bucket: str, step: SyncStep, found: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
+def item(bucket: str, step: SyncStep, fetched: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
     """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
-    work = rows.exported(bucket, 0, found, content) | {"acl": acl[0]}
+    work = rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
     row = row_of("", bucket)(work)
     work |= {"key": step.key, "sha256": content.sha256 or None}
-    return Item(step, found, row, work, acl[1])
+    return Item(step, fetched, row, work, acl[1])
 
 
 @dataclass(slots=True)

@@ -31,12 +31,23 @@ def open_sides(
             raise UsageError(
                 "a sync goes from bucket to bucket", next_step="give s3://BUCKET/PREFIX?profile=NAME"
             )
-    ours = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
-    theirs = open_destination_bucket(destination.url, secrets=destination.reveal(), cancellation=cancellation)
-    same = (ours.boto.meta.endpoint_url, ours.name) == (theirs.reader.boto.meta.endpoint_url, theirs.name)
-    if same and (ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)):
-        raise UsageError(f"{ours.url} and {theirs.url} overlap", next_step="name another prefix or bucket")
-    return Sides(name, ours, theirs, selection)
+    source_bucket = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
+    destination_bucket = open_destination_bucket(
+        destination.url, secrets=destination.reveal(), cancellation=cancellation
+    )
+    is_same_bucket = (source_bucket.boto.meta.endpoint_url, source_bucket.name) == (
+        destination_bucket.reader.boto.meta.endpoint_url,
+        destination_bucket.name,
+    )
+    if is_same_bucket and (
+        source_bucket.prefix.startswith(destination_bucket.prefix)
+        or destination_bucket.prefix.startswith(source_bucket.prefix)
+    ):
+        raise UsageError(
+            f"{source_bucket.url} and {destination_bucket.url} overlap",
+            next_step="name another prefix or bucket",
+        )
+    return Sides(name, source_bucket, destination_bucket, selection)
 
 
 def check_histories(sides: Sides, *, dry_run: bool) -> None:
@@ -45,9 +56,9 @@ def check_histories(sides: Sides, *, dry_run: bool) -> None:
         raise UsageError(f"{sides.source.url} keeps no versions", next_step="leave out --history")
     if dry_run:
         return
-    if why := why_flat(sides.destination):
+    if reason := why_flat(sides.destination):
         raise UsageError(
-            f"{sides.destination.url} cannot have a history: {why}",
+            f"{sides.destination.url} cannot have a history: {reason}",
             next_step="switch versioning on there, name an empty bucket, or leave out --history: then current versions"
             " are copied, and the ledger says so",
         )
@@ -79,9 +90,9 @@ def clear_versions(sides: Sides) -> str:
     if not destination.versioning():
         return ""
     try:
-        for one in destination.list_versions(prefix=_folder(sides)):
-            if not one.is_latest or one.is_delete_marker:
-                destination.delete(one.key, one.version_id)
+        for version in destination.list_versions(prefix=_folder(sides)):
+            if not version.is_latest or version.is_delete_marker:
+                destination.delete(version.key, version.version_id)
     except MoveoutError as exc:
         return f"older versions of the record stay at {destination.url}: {exc}"
     return ""

@@ -26,8 +26,8 @@ def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
         if not page.keys or max(page.keys) < RESERVED or min(page.keys) >= _BEHIND:
             yield page
             continue
-        kept = [at for at, key in enumerate(page.keys) if not key.startswith(RESERVED)]
-        yield page if len(kept) == len(page.keys) else page.choose(kept)
+        kept_indexes = [index for index, key in enumerate(page.keys) if not key.startswith(RESERVED)]
+        yield page if len(kept_indexes) == len(page.keys) else page.choose(kept_indexes)
 
 
 def in_order(pages: Iterable[Page]) -> Iterator[Page]:
@@ -38,16 +38,22 @@ def in_order(pages: Iterable[Page]) -> Iterator[Page]:
             "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified INTEGER, class TEXT)"
             " WITHOUT ROWID"
         )
-        found = (
-            (one.key, one.size_bytes, one.etag, microseconds(one.modified), one.storage_class)
+        rows_listed = (
+            (
+                summary.key,
+                summary.size_bytes,
+                summary.etag,
+                microseconds(summary.modified),
+                summary.storage_class,
+            )
             for page in pages
-            for one in page.rows()
+            for summary in page.rows()
         )
-        rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)", found)
+        rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)", rows_listed)
         ordered = rows.execute("SELECT * FROM listed ORDER BY key")
         while piece := ordered.fetchmany(_PAGE_ROWS):
             keys, sizes, etags, modified, classes = map(list, zip(*piece, strict=True))
-            times = [_EPOCH + timedelta(microseconds=one) for one in modified]
+            times = [_EPOCH + timedelta(microseconds=summary) for summary in modified]
             yield Page(keys, sizes, etags, times, classes)
     finally:
         rows.close()

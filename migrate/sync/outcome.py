@@ -131,5 +131,5 @@ class SyncOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept and told; of gaps and removed objects the first thousand."""
-        whole = asdict(replace(self, gaps=self.gaps[:_TOLD], removed=self.removed[:_TOLD]))
-        return whole | {"complete": self.complete}
+        all_fields = asdict(replace(self, gaps=self.gaps[:_TOLD], removed=self.removed[:_TOLD]))
+        return all_fields | {"complete": self.complete}

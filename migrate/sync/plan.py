@@ -93,14 +93,14 @@ class Sides:
     markers: Markers = field(default_factory=Markers)
     hidden: HiddenKeys | None = None
 
-    def excludes(self, key: str, found: ObjectSummary) -> str | None:
+    def excludes(self, key: str, summary: ObjectSummary) -> str | None:
         """Return why an object of the source is not wanted, None where it is."""
-        if found.key.startswith(RESERVED):
+        if summary.key.startswith(RESERVED):
             return _RESERVED
         if not self.selection.filters:
             return None
-        size_bytes = None if found.is_delete_marker else found.size_bytes
-        return self.selection.excludes(key, size_bytes, found.modified)
+        size_bytes = None if summary.is_delete_marker else summary.size_bytes
+        return self.selection.excludes(key, size_bytes, summary.modified)
 
     def is_foreign(self, key: str) -> bool:
         """Tell of a key that only the destination has whether the choice leaves it alone."""
@@ -119,40 +119,44 @@ class Sides:
     def _walk_histories(
         self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
     ) -> Iterator[SyncStep | int]:
-        ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
-        theirs = without_records(
+        source_pages: Iterable[Page] = self.source.pages(versions=True, until=no_end)
+        destination_pages = without_records(
             self.destination.reader.listing.versions(self.destination.prefix), self.destination.prefix
         )
         skip, its_skip = len(self.source.prefix), len(self.destination.prefix)
-        listed = version_diff.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
-        wanted = judged(listed, self.excludes)
+        listed = (
+            version_diff.in_order(source_pages, skip)
+            if "source" in unordered
+            else by_key(source_pages, skip, "source")
+        )
+        judged_histories = judged(listed, self.excludes)
         if self.selection.tags:
-            wanted = by_tags(wanted, self.selection, self._heads)
-        there = (
-            version_diff.in_order(theirs, its_skip)
+            judged_histories = by_tags(judged_histories, self.selection, self._heads)
+        destination_histories = (
+            version_diff.in_order(destination_pages, its_skip)
             if "destination" in unordered
-            else by_key(theirs, its_skip, "destination")
+            else by_key(destination_pages, its_skip, "destination")
         )
         if self.hidden is not None:
-            there = self.hidden.without_markers(there)
-        return comparison.steps(wanted, there, known)
+            destination_histories = self.hidden.without_markers(destination_histories)
+        return comparison.steps(judged_histories, destination_histories, known)
 
     def _walk_objects(
         self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
     ) -> Iterator[SyncStep | int]:
-        ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
-        theirs = without_records(
+        source_pages: Iterable[Page] = self.source.pages(versions=False, until=no_end)
+        destination_pages = without_records(
             self.destination.reader.listing.objects(self.destination.prefix), self.destination.prefix
         )
         steps = comparison.steps(
-            in_order(ours) if "source" in unordered else ours,
-            in_order(theirs) if "destination" in unordered else theirs,
+            in_order(source_pages) if "source" in unordered else source_pages,
+            in_order(destination_pages) if "destination" in unordered else destination_pages,
             known,
         )
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
 
-    def _heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
-        return Outage(self.source).unless(self.source.heads(wanted))
+    def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
+        return Outage(self.source).unless(self.source.heads(summaries))
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the destination's names of all keys."""
@@ -224,11 +228,11 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
 
 def _telling(walked: Iterable[SyncStep | int], progress: Progress) -> Iterator[SyncStep]:
     """Report how far the comparison is. Nothing is taken ahead: keys are seen in their order."""
-    untold = 0
-    for found in walked:
-        untold += found if isinstance(found, int) else 1
-        if untold >= _TOLD_AT_ONCE:
-            progress.advance(items=untold)
-            untold = 0
-        if not isinstance(found, int):
-            yield found
+    count_not_reported = 0
+    for step_or_count in walked:
+        count_not_reported += step_or_count if isinstance(step_or_count, int) else 1
+        if count_not_reported >= _TOLD_AT_ONCE:
+            progress.advance(items=count_not_reported)
+            count_not_reported = 0
+        if not isinstance(step_or_count, int):
+            yield step_or_count

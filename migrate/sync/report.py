@@ -65,7 +65,10 @@ class SyncReport:
     def write_removed(self, removed: Sequence[Removed]) -> None:
         """Write what was removed at the destination."""
         self._files += 1
-        rows = ((one.key, one.size_bytes, one.etag, one.version_id) for one in removed)
+        rows = (
+            (removed_object.key, removed_object.size_bytes, removed_object.etag, removed_object.version_id)
+            for removed_object in removed
+        )
         self._write_objects(f"deleted/{self._stamp}-{self._files:03d}.parquet", rows)
 
     def write_gaps(self, steps: Iterable[SyncStep], gaps: Iterable[Gap]) -> None:
@@ -73,7 +76,7 @@ class SyncReport:
         planned = (
             Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
         )
-        rows = ((self._sides.name, gap) for one in (planned, gaps) for gap in one)
+        rows = ((self._sides.name, gap) for gap_list in (planned, gaps) for gap in gap_list)
         if (first := next(rows, None)) is None:
             self._drop(GAPS)
             return

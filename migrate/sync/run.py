@@ -180,36 +180,36 @@ class _Sync:
         """Bring the destination to where the source is now."""
         run = self.record.begin_run()
         plan = make_plan(self.sides, self.record, run, self.progress)
-        others = plan.strangers > 0
-        if self._settings.write_first(others=others):
+        other_objects = plan.strangers > 0
+        if self._settings.write_first(other_objects=other_objects):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
-        done = self._copy(report, plan) if plan.to_do else Done()
+        outcome = self._copy(report, plan) if plan.to_do else Done()
         if self.sides.hidden is not None:
-            self.sides.hidden.settle(done.hidden)
+            self.sides.hidden.settle(outcome.hidden)
         removal = Removal()
         if self.options.delete and plan.extra:
             self._remove(report, plan, removal)
-        others = (others and not self.options.delete) or any(
-            gap.reason.startswith(FOREIGN) for gap in done.gaps
+        other_objects = (other_objects and not self.options.delete) or any(
+            gap.reason.startswith(FOREIGN) for gap in outcome.gaps
         )
-        lost = self._settings.write_last(others=others)
-        if self._fold(plan, done, removal) or self._settled or lost:
+        lost_settings = self._settings.write_last(other_objects=other_objects)
+        if self._fold(plan, outcome, removal) or self._settled or lost_settings:
             self._write_losses(report, plan, self._survey(plan))
             self._settled = False
-        report.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*done.gaps, *removal.gaps()])
-        removed = frozenset(one.which for one in removal.removed)
+        report.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*outcome.gaps, *removal.gaps()])
+        removed = frozenset(removed_object.which for removed_object in removal.removed)
         report.write_extra(self._steps(plan, Do.EXTRA), removed)
         self.record.sweep()
-        return self._outcome(plan, done, removal)
+        return self._outcome(plan, outcome, removal)
 
     def _copy(self, report: SyncReport, plan: Plan) -> Done:
-        found = self._survey(plan)
-        way = self._way(found.terms)
-        self._write_losses(report, plan, found)
+        capability_survey = self._survey(plan)
+        context = self._context(capability_survey.terms)
+        self._write_losses(report, plan, capability_survey)
         uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(
-            way,
+            context,
             self.record,
             plan.run,
             self.options.overwrite,
@@ -218,18 +218,18 @@ class _Sync:
             self.options.history,
             locks_itself=bool((self.sides.destination.object_lock() or {}).get("Rule")),
         )
-        done = work.all(self.workers)
+        outcome = work.all(self.workers)
         self.progress.end()
         uploads.clear()
-        return done
+        return outcome
 
     def _survey(self, plan: Plan) -> Survey:
         """Return what the destination takes, and what a sync does not bring there."""
         keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
-        found = survey(self.sides, self.record.store, keys, classes)
-        if not found.capabilities.probed:
-            self.progress.note(f"the destination was not tried out: {found.capabilities.why}")
-        return found
+        capability_survey = survey(self.sides, self.record.store, keys, classes)
+        if not capability_survey.capabilities.probed:
+            self.progress.note(f"the destination was not tried out: {capability_survey.capabilities.why}")
+        return capability_survey
 
     def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
         """Yield what is known not to come to the destination, before the first object goes there."""
@@ -246,7 +246,7 @@ class _Sync:
                 if step.marks and step.why.startswith(REFUSED):
                     yield Loss(step.name, "delete marker", step.why)
 
-    def _way(self, terms: Terms) -> SyncContext:
+    def _context(self, terms: Terms) -> SyncContext:
         sides = self.sides
         return SyncContext(
             sides.source,
@@ -269,28 +269,28 @@ class _Sync:
         self.check()
         self.progress.begin("remove at the destination", items=plan.extra, size_bytes=0)
         try:
-            removal.run(self._way(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
+            removal.run(self._context(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
         finally:
             if removal.removed:
                 report.write_removed(removal.removed)
             self.progress.end()
 
-    def _write_losses(self, report: SyncReport, plan: Plan, found: Survey) -> None:
+    def _write_losses(self, report: SyncReport, plan: Plan, capability_survey: Survey) -> None:
         """Write the ledger, as far as it is known by now."""
         known = chain(
-            found.losses,
+            capability_survey.losses,
             self._settings.losses,
-            self._refused(plan, found.terms),
+            self._refused(plan, capability_survey.terms),
             self._left_out(plan),
             self.record.losses(),
         )
         self.record.header = replace(self.record.header, losses=report.write_losses(known))
         self.record.write_header()
 
-    def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:
+    def _fold(self, plan: Plan, outcome: Done, removal: Removal) -> bool:
         """Make the record that holds from now on; tell whether it is another one."""
-        removed = frozenset(one.which for one in removal.removed)
-        if not (done.noted or plan.steps[Do.FORGET] or removed):
+        removed = frozenset(removed_object.which for removed_object in removal.removed)
+        if not (outcome.noted or plan.steps[Do.FORGET] or removed):
             return False
         self.check()
 
@@ -307,8 +307,8 @@ class _Sync:
             return iter(())
         return (step for step in self.record.plan(plan.run) if step.do in kinds)
 
-    def _outcome(self, plan: Plan, done: Done, removal: Removal) -> SyncOutcome:
-        sides, gaps = self.sides, [*done.gaps, *removal.gaps()]
+    def _outcome(self, plan: Plan, batch_outcome: Done, removal: Removal) -> SyncOutcome:
+        sides, gaps = self.sides, [*batch_outcome.gaps, *removal.gaps()]
         excluded = sum(gap.disposition == "excluded" for gap in gaps)
         return SyncOutcome(
             source=sides.source.url,
@@ -316,12 +316,12 @@ class _Sync:
             record=self.record.store.location,
             listed=plan.listed,
             listed_bytes=plan.listed_bytes,
-            same=plan.same + done.same,
-            copied=done.copied,
-            copied_bytes=done.copied_bytes,
-            adopted=done.adopted,
-            amended=done.amended,
-            newer=done.newer,
+            same=plan.same + batch_outcome.same,
+            copied=batch_outcome.copied,
+            copied_bytes=batch_outcome.copied_bytes,
+            adopted=batch_outcome.adopted,
+            amended=batch_outcome.amended,
+            newer=batch_outcome.newer,
             excluded=plan.excluded + excluded,
             failed=len(gaps) - excluded + plan.steps[Do.STUCK],
             extra=plan.extra,
@@ -329,20 +329,20 @@ class _Sync:
             losses=self.record.header.losses,
             rows=self.record.header.rows,
             gaps=tuple(gaps),
-            damaged=tuple(done.damaged),
+            damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
             extras=tuple(plan.examples.get(Do.EXTRA, ())),
-            reasons=(*_reconciled(plan, done), *(() if plan.listed else _nothing(sides))),
+            reasons=(*_reconciled(plan, batch_outcome), *(() if plan.listed else _nothing(sides))),
             history=sides.history,
             settings=self._settings.told,
         )
 
     def _planned(self, plan: Plan) -> dict[str, object]:
-        names = self._settings.foresee(others=plan.strangers > 0)
-        found: dict[str, object] = {
+        names = self._settings.foresee(other_objects=plan.strangers > 0)
+        planned: dict[str, object] = {
             str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do
         }
-        return found | {"settings": {"count": len(names), "first": names}}
+        return planned | {"settings": {"count": len(names), "first": names}}
 
 
 def _nothing(sides: Sides) -> Sequence[str]:
@@ -350,20 +350,20 @@ def _nothing(sides: Sides) -> Sequence[str]:
     return (reason,) if reason else ()
 
 
-def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
+def _reconciled(plan: Plan, outcome: Done) -> Iterator[str]:
     """Yield what does not add up: every object that was listed has ended in one way."""
     if not plan.run:
         return
-    ended = (
+    accounted_for = (
         plan.same
-        + done.same
+        + outcome.same
         + plan.excluded
-        + done.copied
-        + done.adopted
-        + done.amended
-        + len(done.gaps)
-        + len(done.damaged)
+        + outcome.copied
+        + outcome.adopted
+        + outcome.amended
+        + len(outcome.gaps)
+        + len(outcome.damaged)
         + plan.steps[Do.STUCK]
     )
-    if ended != plan.listed:
-        yield f"{plan.listed} objects were listed, {ended} are accounted for"
+    if accounted_for != plan.listed:
+        yield f"{plan.listed} objects were listed, {accounted_for} are accounted for"

@@ -21,19 +21,19 @@ class Uploads:
     def __init__(self, store: MultipartStore, destination: DestinationBucket) -> None:
         self._store, self._destination = store, destination
 
-    def find(self, key: str, which: str) -> str:
+    def find(self, key: str, identity: str) -> str:
         """Return the upload of this version of an object, empty where there is none. One of another is dropped."""
-        noted = self._noted(key)
-        if not noted:
+        recorded = self._noted(key)
+        if not recorded:
             return ""
-        if noted.get("which") == which:
-            return str(noted.get("upload", ""))
-        self._drop(key, noted)
+        if recorded.get("which") == identity:
+            return str(recorded.get("upload", ""))
+        self._drop(key, recorded)
         return ""
 
-    def note(self, key: str, which: str, upload: str) -> None:
+    def note(self, key: str, identity: str, upload: str) -> None:
         """Say that an upload has begun."""
-        value = {"version": 1, "key": key, "which": which, "upload": upload}
+        value = {"version": 1, "key": key, "which": identity, "upload": upload}
         self._store.put(_file(key), canonical_json.encode(value))
 
     def end(self, key: str) -> None:
@@ -42,18 +42,18 @@ class Uploads:
 
     def forget(self, key: str) -> None:
         """Drop the upload of a key with all its parts."""
-        if noted := self._noted(key):
-            self._drop(key, noted)
+        if recorded := self._noted(key):
+            self._drop(key, recorded)
 
     def clear(self) -> None:
         """Drop all uploads: those whose objects are there, or are not wanted any more."""
         for info in list(self._store.list(_FOLDER)):
-            noted = self._read(info.key)
-            self._drop(str(noted.get("key", "")), noted)
+            recorded = self._read(info.key)
+            self._drop(str(recorded.get("key", "")), recorded)
 
-    def _drop(self, key: str, noted: dict[str, object]) -> None:
-        if noted.get("upload"):
-            Retrying(self._destination.parts()).abort(self._destination.prefix + key, str(noted["upload"]))
+    def _drop(self, key: str, recorded: dict[str, object]) -> None:
+        if recorded.get("upload"):
+            Retrying(self._destination.parts()).abort(self._destination.prefix + key, str(recorded["upload"]))
         self.end(key)
 
     def _noted(self, key: str) -> dict[str, object]:

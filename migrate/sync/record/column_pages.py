@@ -53,21 +53,24 @@ class KnownPage:
     def of(rows: Sequence[Known]) -> KnownPage:
         """Return the page of these rows."""
         columns = zip(
-            *((it.key, it.etag, it.size_bytes, it.modified, it.destination_etag, it.begun) for it in rows),
+            *(
+                (known.key, known.etag, known.size_bytes, known.modified, known.destination_etag, known.begun)
+                for known in rows
+            ),
             strict=True,
         )
         return KnownPage(*columns)
 
-    def row(self, at: int) -> Known:
+    def row(self, index: int) -> Known:
         """Return a row."""
-        begun = bool(self.begun) and self.begun[at]
+        has_begun = bool(self.begun) and self.begun[index]
         return Known(
-            self.keys[at],
-            self.etags[at],
-            self.sizes[at],
-            self.modified[at],
-            self.destination_etags[at],
-            begun,
+            self.keys[index],
+            self.etags[index],
+            self.sizes[index],
+            self.modified[index],
+            self.destination_etags[index],
+            has_begun,
         )
 
 
@@ -99,7 +102,7 @@ class Listed:
     def times(self) -> Sequence[int]:
         """The times of the page in microseconds since 1970."""
         if self._times is None:
-            self._times = [(one - _EPOCH) // _MICROSECOND for one in self.page.modified]
+            self._times = [(moment - _EPOCH) // _MICROSECOND for moment in self.page.modified]
         return self._times
 
     def go(self, count: int) -> None:
@@ -112,25 +115,25 @@ class Listed:
 
     def row(self) -> ObjectSummary:
         """Return the row at hand, and go on."""
-        page, at = self.page, self.at
-        found = ObjectSummary(
-            page.keys[at], page.sizes[at], page.etags[at], page.modified[at], page.classes[at]
+        page, index = self.page, self.at
+        summary = ObjectSummary(
+            page.keys[index], page.sizes[index], page.etags[index], page.modified[index], page.classes[index]
         )
         self.go(1)
-        return found
+        return summary
 
     def take(self, count: int) -> Page:
         """Return so many rows, keys without the prefix, and go on."""
-        page, at, end = self.page, self.at, self.at + count
-        found = Page(
-            self.keys[at:end],
-            page.sizes[at:end],
-            page.etags[at:end],
-            page.modified[at:end],
-            page.classes[at:end],
+        page, index, end = self.page, self.at, self.at + count
+        taken_page = Page(
+            self.keys[index:end],
+            page.sizes[index:end],
+            page.etags[index:end],
+            page.modified[index:end],
+            page.classes[index:end],
         )
         self.go(count)
-        return found
+        return taken_page
 
     def _load(self) -> None:
         for page in self._pages:
@@ -166,9 +169,9 @@ class Noted:
 
     def row(self) -> Known:
         """Return the row at hand, and go on."""
-        found = self.page.row(self.at)
+        summary = self.page.row(self.at)
         self.go(1)
-        return found
+        return summary
 
     def _load(self) -> None:
         page = next(self._pages, None)
@@ -177,34 +180,50 @@ class Noted:
         self.page = page or KnownPage((), (), (), (), ())
 
 
-def run_of_same(ours: Listed, theirs: Listed, noted: Noted) -> int:
+def run_of_same(source_rows: Listed, destination_rows: Listed, recorded_rows: Noted) -> int:
     """Return of how many rows from those at hand it can be seen at once that they are the same on both sides, as the
     record says; 0 where the row itself has to be looked at. Columns that are no lists are not seen through.
     """
-    known = noted.page
-    if ours.key != theirs.key or ours.key != noted.key or known.begun:
+    known = recorded_rows.page
+    if source_rows.key != destination_rows.key or source_rows.key != recorded_rows.key or known.begun:
         return 0
-    most = min(len(ours.keys) - ours.at, len(theirs.keys) - theirs.at, len(known.keys) - noted.at)
-    done, size = 0, 1
-    while done < most:
-        size = min(size, most - done)
-        one, other, third = ours.at + done, theirs.at + done, noted.at + done
-        mine, its, last = slice(one, one + size), slice(other, other + size), slice(third, third + size)
-        same = (
-            ours.keys[mine] == theirs.keys[its] == known.keys[last]
-            and ours.page.etags[mine] == known.etags[last]
-            and theirs.page.etags[its] == known.destination_etags[last]
-            and ours.page.sizes[mine] == theirs.page.sizes[its] == known.sizes[last]
-            and ours.times[mine] == known.modified[last]
+    most = min(
+        len(source_rows.keys) - source_rows.at,
+        len(destination_rows.keys) - destination_rows.at,
+        len(known.keys) - recorded_rows.at,
+    )
+    same_count, size = 0, 1
+    while same_count < most:
+        size = min(size, most - same_count)
+        source_start, destination_start, recorded_start = (
+            source_rows.at + same_count,
+            destination_rows.at + same_count,
+            recorded_rows.at + same_count,
         )
-        if same:
-            done += size
+        source_slice, destination_slice, recorded_slice = (
+            slice(source_start, source_start + size),
+            slice(destination_start, destination_start + size),
+            slice(recorded_start, recorded_start + size),
+        )
+        is_same = (
+            source_rows.keys[source_slice]
+            == destination_rows.keys[destination_slice]
+            == known.keys[recorded_slice]
+            and source_rows.page.etags[source_slice] == known.etags[recorded_slice]
+            and destination_rows.page.etags[destination_slice] == known.destination_etags[recorded_slice]
+            and source_rows.page.sizes[source_slice]
+            == destination_rows.page.sizes[destination_slice]
+            == known.sizes[recorded_slice]
+            and source_rows.times[source_slice] == known.modified[recorded_slice]
+        )
+        if is_same:
+            same_count += size
             size = max(size * 4, _FIRST_RUN)
         elif size == 1:
-            return done
+            return same_count
         else:
             size = 1 if size <= _FIRST_RUN else size // 8
-    return done
+    return same_count
 
 
 def microseconds(moment: datetime) -> int:
@@ -212,11 +231,11 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def is_moment(kept: datetime, listed: datetime) -> bool:
+def is_moment(recorded: datetime, listed: datetime) -> bool:
     """Tell whether a time that was kept is the one that is listed. Headers tell whole seconds, listings more: of what
     had changed since it was listed only the former is known.
     """
-    return kept in {listed, listed.replace(microsecond=0)}
+    return recorded in {listed, listed.replace(microsecond=0)}
 
 
 def from_microseconds(moment: int) -> datetime:

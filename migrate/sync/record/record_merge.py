@@ -39,24 +39,30 @@ def amended(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
     Return
     the old rows with what can have changed, each in its place, and the rest of the new ones.
     """
-    found = pc.index_in(_at_destination(before), value_set=_at_destination(after), skip_nulls=True)
-    pairs = [(row, its) for row, its in enumerate(found.to_pylist()) if its is not None]
+    indexes = pc.index_in(_at_destination(before), value_set=_at_destination(after), skip_nulls=True)
+    pairs = [
+        (row, amendment_index)
+        for row, amendment_index in enumerate(indexes.to_pylist())
+        if amendment_index is not None
+    ]
     if not pairs:
         return before, after
-    locations, again = (list(column) for column in zip(*pairs, strict=True))
-    rows = zip(before.take(locations).to_pylist(), after.take(again).to_pylist(), strict=True)
-    made = pa.Table.from_pylist([_amended(row, its) for row, its in rows], schema=before.schema)
+    locations, amendment_rows = (list(column) for column in zip(*pairs, strict=True))
+    rows = zip(before.take(locations).to_pylist(), after.take(amendment_rows).to_pylist(), strict=True)
+    amended_rows = pa.Table.from_pylist(
+        [_amended(row, amendment) for row, amendment in rows], schema=before.schema
+    )
     order = list(range(before.num_rows))
     for number, location in enumerate(locations):
         order[location] = before.num_rows + number
-    rest = [row for row in range(after.num_rows) if row not in set(again)]
-    return pa.concat_tables([before, made]).take(order), after.take(pa.array(rest, pa.int64()))
+    rest = [row for row in range(after.num_rows) if row not in set(amendment_rows)]
+    return pa.concat_tables([before, amended_rows]).take(order), after.take(pa.array(rest, pa.int64()))
 
 
-def _amended(row: dict[str, Any], its: dict[str, Any]) -> dict[str, Any]:
-    kept = [loss for loss in row[_LOSSES] or () if loss[0] not in _CHANGEABLE_LOSSES]
-    lost = [loss for loss in its[_LOSSES] or () if loss[0] in _CHANGEABLE_LOSSES]
-    return row | {name: its[name] for name in _CHANGEABLE} | {_LOSSES: [*kept, *lost]}
+def _amended(row: dict[str, Any], amendment: dict[str, Any]) -> dict[str, Any]:
+    kept_losses = [loss for loss in row[_LOSSES] or () if loss[0] not in _CHANGEABLE_LOSSES]
+    new_losses = [loss for loss in amendment[_LOSSES] or () if loss[0] in _CHANGEABLE_LOSSES]
+    return row | {name: amendment[name] for name in _CHANGEABLE} | {_LOSSES: [*kept_losses, *new_losses]}
 
 
 def _at_destination(table: pa.Table) -> Any:
@@ -91,18 +97,18 @@ def folded(
 
 def whole_keys(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Cut tables so that no key has rows in two of them."""
-    held: pa.Table | None = None
+    held_table: pa.Table | None = None
     for table in tables:
         if not table.num_rows:
             continue
-        whole = table if held is None else pa.concat_tables([held, table])
-        last = whole[KEY][-1].as_py()
-        count = pc.sum(pc.less(whole[KEY], last)).as_py() or 0
+        joined = table if held_table is None else pa.concat_tables([held_table, table])
+        last = joined[KEY][-1].as_py()
+        count = pc.sum(pc.less(joined[KEY], last)).as_py() or 0
         if count:
-            yield whole.slice(0, count)
-        held = whole.slice(count)
-    if held is not None:
-        yield held
+            yield joined.slice(0, count)
+        held_table = joined.slice(count)
+    if held_table is not None:
+        yield held_table
 
 
 def size_bytes_of(table: pa.Table) -> int:
@@ -112,23 +118,23 @@ def size_bytes_of(table: pa.Table) -> int:
 
 def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Gather tables, in order, into ones of exactly so many rows, the last one of fewer."""
-    held: list[pa.Table] = []
+    tables_held: list[pa.Table] = []
     count = 0
     for table in tables:
-        held.append(table)
+        tables_held.append(table)
         count += table.num_rows
         while count >= rows:
-            whole = pa.concat_tables(held)
-            yield whole.slice(0, rows)
-            held, count = [whole.slice(rows)], count - rows
+            joined = pa.concat_tables(tables_held)
+            yield joined.slice(0, rows)
+            tables_held, count = [joined.slice(rows)], count - rows
     if count:
-        yield pa.concat_tables(held)
+        yield pa.concat_tables(tables_held)
 
 
-def _least(one: str | None, other: str | None) -> str | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
+def _least(key: str | None, other_key: str | None) -> str | None:
+    if key is None or other_key is None:
+        return other_key if key is None else key
+    return min(key, other_key)
 
 
 class _Tables:
@@ -163,8 +169,8 @@ class _Keys:
         self._next = next(self._dropped, None)
 
     def take(self, bound: str) -> list[str]:
-        found = []
+        rows_taken = []
         while self._next is not None and self._next[0] <= bound:
-            found.append(self._next[1])
+            rows_taken.append(self._next[1])
             self._next = next(self._dropped, None)
-        return found
+        return rows_taken

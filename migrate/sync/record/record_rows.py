@@ -64,7 +64,7 @@ _PLAN = pa.schema(
 def synced_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return rows of the record as a table."""
     listed = list(rows)
-    columns = [pa.array([row.get(one.name) for row in listed], one.type) for one in SYNCED]
+    columns = [pa.array([row.get(field_.name) for row in listed], field_.type) for field_ in SYNCED]
     return pa.Table.from_arrays(columns, schema=SYNCED)
 
 
@@ -84,7 +84,7 @@ def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
         columns = [batch[name] for name in _OF_VERSIONS]
         columns[4] = columns[4].view(pa.int64())
         for key, version, etag, size_bytes, modified, is_marker, destination in zip(
-            *(it.to_pylist() for it in columns), strict=True
+            *(column.to_pylist() for column in columns), strict=True
         ):
             yield (
                 key,
@@ -103,10 +103,10 @@ def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
     for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=columns):
         if not len(batch[LOSSES].items):
             continue
-        for key, version, lost in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+        for key, version, losses_of_row in zip(*(batch[name].to_pylist() for name in columns), strict=True):
             name = f"{key} (version {version})" if history else key
-            for what, reason in lost or ():
-                yield Loss(name, what, reason)
+            for property_name, reason in losses_of_row or ():
+                yield Loss(name, property_name, reason)
 
 
 def plan_bytes(steps: Sequence[SyncStep]) -> bytes:
@@ -121,14 +121,20 @@ def plan_bytes(steps: Sequence[SyncStep]) -> bytes:
         "before": [step.before for step in steps],
     }
     for side in ("source", "destination"):
-        there: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
-        columns[f"{side}_key"] = [None if it is None else it.key for it in there]
-        columns[f"{side}_size"] = [None if it is None else it.size_bytes for it in there]
-        columns[f"{side}_etag"] = [None if it is None else it.etag for it in there]
-        columns[f"{side}_modified"] = [None if it is None else it.modified for it in there]
-        columns[f"{side}_class"] = [None if it is None else it.storage_class for it in there]
-        columns[f"{side}_version"] = [None if it is None else it.version_id for it in there]
-        columns[f"{side}_marker"] = [None if it is None else it.is_delete_marker for it in there]
+        summaries: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
+        columns[f"{side}_key"] = [None if summary is None else summary.key for summary in summaries]
+        columns[f"{side}_size"] = [None if summary is None else summary.size_bytes for summary in summaries]
+        columns[f"{side}_etag"] = [None if summary is None else summary.etag for summary in summaries]
+        columns[f"{side}_modified"] = [None if summary is None else summary.modified for summary in summaries]
+        columns[f"{side}_class"] = [
+            None if summary is None else summary.storage_class for summary in summaries
+        ]
+        columns[f"{side}_version"] = [
+            None if summary is None else summary.version_id for summary in summaries
+        ]
+        columns[f"{side}_marker"] = [
+            None if summary is None else summary.is_delete_marker for summary in summaries
+        ]
     return to_bytes(pa.table(columns, schema=_PLAN))
 
 
@@ -151,8 +157,8 @@ def read_plan(data: bytes) -> Iterator[SyncStep]:
 def begun_rows(data: bytes) -> Iterator[Known]:
     """Yield the keys of a plan that a run may have written before it ended."""
     table = _read(data, ["do", "key", "ours"])
-    for do, key, ours in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if ours and do in {Do.COPY, Do.LOOK}:
+    for do, key, is_ours in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if is_ours and do in {Do.COPY, Do.LOOK}:
             yield Known(key, begun=True)
 
 

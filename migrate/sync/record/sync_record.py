@@ -88,8 +88,10 @@ class Record:
         if not plans:
             yield from index
             return
-        streams: list[Iterator[Known]] = [(page.row(at) for page in index for at in range(len(page.keys)))]
-        streams += [(one for name in names for one in begun_rows(self._read(name))) for names in plans]
+        streams: list[Iterator[Known]] = [
+            (page.row(row_number) for page in index for row_number in range(len(page.keys)))
+        ]
+        streams += [(row_ for name in names for row_ in begun_rows(self._read(name))) for names in plans]
         merged = (_together(list(rows)) for _, rows in groupby(heapq.merge(*streams, key=_key), key=_key))
         while piece := list(islice(merged, PLAN_ROWS)):
             yield KnownPage.of(piece)
@@ -98,14 +100,14 @@ class Record:
         """Yield what is known of the versions of each key, by key, in the order in which they were written."""
         rows = (row for name in self._index() for row in read_versions(self._read(name)))
         for key, group in groupby(rows, key=itemgetter(0)):
-            yield key, [one for _, one in group]
+            yield key, [version for _, version in group]
 
     def which(self, step: SyncStep) -> tuple[str, str]:
         """Return the key of a step, and what its row is called (see ``fold``)."""
         if not self.header.history or step.source is None:
             return step.key, step.key
-        it = step.source
-        return step.key, which_version(step.key, it.version_id, microseconds(it.modified))
+        summary = step.source
+        return step.key, which_version(step.key, summary.version_id, microseconds(summary.modified))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the index, by key."""
@@ -119,8 +121,8 @@ class Record:
 
     def runs(self) -> list[str]:
         """Return the folders of runs that did not end, the oldest first."""
-        found = {match[0] for name in self._names("work/") if (match := _RUN.match(name))}
-        return sorted(found, key=lambda run: int(run.split("/")[1]))
+        run_names = {match[0] for name in self._names("work/") if (match := _RUN.match(name))}
+        return sorted(run_names, key=lambda run: int(run.split("/")[1]))
 
     def begin_run(self) -> str:
         """Return the folder of a new run."""
@@ -146,8 +148,8 @@ class Record:
         """Make the index that has what the run has done, and has not what is ``dropped`` (see ``which``; by key). The
         old one counts until the new one is whole.
         """
-        done = self._names(f"{run}done-")
-        new = (table for name in done for table in _tables(self._read(name)))
+        done_names = self._names(f"{run}done-")
+        new = (table for name in done_names for table in _tables(self._read(name)))
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
         from migrate.sync.record import record_merge as fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
@@ -168,10 +170,10 @@ class Record:
         """
         before = self.header.generation
         for run in self.runs():
-            done = self._names(f"{run}done-")
-            if done:
+            done_names = self._names(f"{run}done-")
+            if done_names:
                 self.fold(run, ())
-            for name in done:
+            for name in done_names:
                 self.store.delete(name)
         return self.header.generation > before
 
@@ -214,23 +216,23 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
     except GoneError:
         return None
     canonical_json.check_version(value, HEADER, VERSION)
-    found = Header(**{name: value[name] for name in Header.__slots__ if name in value})
-    if _which(found) != _which(fresh):
-        before = f"s3://{found.source_bucket}/{found.source_prefix}"
+    header = Header(**{name: value[name] for name in Header.__slots__ if name in value})
+    if _which(header) != _which(fresh):
+        before = f"s3://{header.source_bucket}/{header.source_prefix}"
         raise UsageError(
             f"{store.location} is the record of another sync: from {before}"
-            f" to s3://{found.destination_bucket}/{found.destination_prefix}",
+            f" to s3://{header.destination_bucket}/{header.destination_prefix}",
             next_step="name another location with --record, or another prefix of the destination",
         )
-    if found.history != fresh.history:
-        what = "whole histories" if found.history else "current versions"
+    if header.history != fresh.history:
+        kept_versions = "whole histories" if header.history else "current versions"
         raise UsageError(
-            f"{store.location} is the record of a sync of {what}",
+            f"{store.location} is the record of a sync of {kept_versions}",
             next_step="say --history"
-            if found.history
+            if header.history
             else "leave out --history, or begin anew in another bucket",
         )
-    return found
+    return header
 
 
 def _which(header: Header) -> tuple[str, ...]:
@@ -238,8 +240,8 @@ def _which(header: Header) -> tuple[str, ...]:
 
 
 def _together(rows: Sequence[Known]) -> Known:
-    whole = next((one for one in rows if one.size_bytes >= 0), rows[0])
-    return replace(whole, begun=True) if any(one.begun for one in rows) else whole
+    whole_row = next((row for row in rows if row.size_bytes >= 0), rows[0])
+    return replace(whole_row, begun=True) if any(row.begun for row in rows) else whole_row
 
 
 def _key(known: Known) -> str:

@@ -35,7 +35,10 @@ class HiddenKeys:
         """Yield the histories of the destination without the markers that hide them."""
         for key, versions in listed:
             marker = self._markers.get(key)
-            yield key, [one for one in versions if one.version_id != marker] if marker else versions
+            yield (
+                key,
+                [version for version in versions if version.version_id != marker] if marker else versions,
+            )
 
     def settle(self, keys: AbstractSet[str]) -> None:
         """Hide these keys, and no others. Raises ``MoveoutError``."""
@@ -52,10 +55,10 @@ class HiddenKeys:
 
     def _hide(self, key: str) -> str:
         """Put a delete marker on top of a key that shows an older version; return its id."""
-        there = self._destination.versions(key)
-        if not there or there[-1].is_delete_marker:
+        versions = self._destination.versions(key)
+        if not versions or versions[-1].is_delete_marker:
             return ""
-        [written] = self._destination.put_versions([(Description(key, before=len(there)), None)])
+        [written] = self._destination.put_versions([(Description(key, before=len(versions)), None)])
         if written.error is not None:
             raise written.error
         return written.version_id

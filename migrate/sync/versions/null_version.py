@@ -13,9 +13,9 @@ from migrate.sync.record.column_pages import is_moment
 REPLACED = "replaced at the source after it was listed; the next run adds what it is now, on top"
 
 
-def is_null(found: ObjectSummary | None) -> bool:
+def is_null(summary: ObjectSummary | None) -> bool:
     """Tell whether this is the version without an id of some key."""
-    return found is not None and found.version_id == NULL_VERSION
+    return summary is not None and summary.version_id == NULL_VERSION
 
 
 def is_replaced(source: S3Bucket, was: ObjectSummary) -> bool:
@@ -23,16 +23,16 @@ def is_replaced(source: S3Bucket, was: ObjectSummary) -> bool:
     now = _listed(source, was.key)
     if now is None:
         return True
-    ours, its = ((one.etag, one.size_bytes, one.is_delete_marker) for one in (was, now))
-    return ours != its or not is_moment(was.modified, now.modified)
+    before, after = ((summary.etag, summary.size_bytes, summary.is_delete_marker) for summary in (was, now))
+    return before != after or not is_moment(was.modified, now.modified)
 
 
 def _listed(source: S3Bucket, key: str) -> ObjectSummary | None:
     with as_source_errors(source.url):
         for page in source.listing.versions(key):
-            for one in page.rows():
-                if one.key == key and one.version_id == NULL_VERSION:
-                    return one
-                if source.lists_in_order and one.key > key:
+            for version in page.rows():
+                if version.key == key and version.version_id == NULL_VERSION:
+                    return version
+                if source.lists_in_order and version.key > key:
                     return None
     return None

@@ -44,27 +44,27 @@ class VersionCopy(SmallCopy):
 
     __slots__ = ()
 
-    def sure(self, found: Fetched) -> Fetched:
+    def sure(self, fetched: Fetched) -> Fetched:
         """See ``SmallCopy.sure``."""
-        return found if _is_as_promised(found) else read_again(self.way.source, found)
+        return fetched if _is_as_promised(fetched) else read_again(self.context.source, fetched)
 
-    def doubt(self, made: Item, written: Written) -> None:
+    def doubt(self, read_item: Item, written: Written) -> None:
         """See ``SmallCopy.doubt``: read twice, it is what it is."""
-        arrived(self.way, self.done, made, written, Loss(made.step.name, "ETag", UNLIKE))
+        arrived(self.context, self.done, read_item, written, Loss(read_item.step.name, "ETag", UNLIKE))
 
 
-def _is_as_promised(found: Fetched) -> bool:
-    etag = found.summary.etag
-    if found.crc64nvme is not None or not is_md5(etag) or not promises_md5(found):
+def _is_as_promised(fetched: Fetched) -> bool:
+    etag = fetched.summary.etag
+    if fetched.crc64nvme is not None or not is_md5(etag) or not promises_md5(fetched):
         return True
-    return md5_of(found.body) == etag
+    return md5_of(fetched.body) == etag
 
 
 @dataclass(slots=True)
 class HistoryCopy:
     """Copies histories for one span: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
 
-    way: SyncContext
+    context: SyncContext
     done: Done
     uploads: Uploads
     locks_itself: bool = False
@@ -72,24 +72,26 @@ class HistoryCopy:
 
     def run(self, steps: Sequence[SyncStep]) -> None:
         """Look and copy. Raises what stops the whole sync."""
-        again = [step for step in steps if step.why == AGAIN]
-        if again:
-            HistoryLook(self.way, self.done, self.locks_itself).run(again)
-        due = [part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))]
-        self._counts = {part[0].key: part[0].before for part in due}
-        for depth in range(max(map(len, due), default=0)):
-            self._layer([part[depth] for part in due if len(part) > depth])
+        steps_again = [step for step in steps if step.why == AGAIN]
+        if steps_again:
+            HistoryLook(self.context, self.done, self.locks_itself).run(steps_again)
+        steps_to_copy = [
+            part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))
+        ]
+        self._counts = {part[0].key: part[0].before for part in steps_to_copy}
+        for depth in range(max(map(len, steps_to_copy), default=0)):
+            self._layer([part[depth] for part in steps_to_copy if len(part) > depth])
         failed = {gap.item for gap in self.done.gaps if gap.disposition == "failed"}
-        self.done.hidden |= {part[-1].key for part in due if part[-1].name in failed}
+        self.done.hidden |= {part[-1].key for part in steps_to_copy if part[-1].name in failed}
 
     def _due(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Take in what a run that was killed has written of a key; return what is to be added."""
         looked_at = [step for step in steps if step.do == Do.LOOK and step.why != AGAIN]
-        due = [step for step in steps if step.do == Do.COPY]
+        steps_to_copy = [step for step in steps if step.do == Do.COPY]
         adopted = [self._adopt(step) for step in looked_at]
         if all(adopted):
-            return due
-        self.done.gaps += [Gap(step.name, "failed", OTHERS) for step in due]
+            return steps_to_copy
+        self.done.gaps += [Gap(step.name, "failed", OTHERS) for step in steps_to_copy]
         return []
 
     def _adopt(self, step: SyncStep) -> bool:
@@ -99,35 +101,37 @@ class HistoryCopy:
             self._marked(step, step.destination.version_id)
             self.done.adopted += 1
             return True
-        ours = self.way.source.head(source_of(step))
-        theirs = self.way.destination.reader.head(step.destination)
-        self.way.note(ours, theirs)
-        acl = next(acls(self.way, [source_of(step)]))
-        same = None
-        if ours.error is None and theirs.error is None:
-            same = Look(self.way, self.done, overwrite=False).same(
-                step, ours, theirs, acl, self.way.is_same_when_read
+        source_object = self.context.source.head(source_of(step))
+        destination_object = self.context.destination.reader.head(step.destination)
+        self.context.note(source_object, destination_object)
+        acl = next(acls(self.context, [source_of(step)]))
+        same_item = None
+        if source_object.error is None and destination_object.error is None:
+            same_item = Look(self.context, self.done, overwrite=False).same(
+                step, source_object, destination_object, acl, self.context.is_same_when_read
             )
-        if same is None:
-            gap = Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))
-            if ours.error is not None:
-                gap = lost_gaps(self.way.source, [(step, ours.error)])[0]
+        if same_item is None:
+            gap = Gap(
+                step.name, "failed", OTHERS if source_object.error is None else str(source_object.error)
+            )
+            if source_object.error is not None:
+                gap = lost_gaps(self.context.source, [(step, source_object.error)])[0]
             self.done.gaps.append(gap)
             return gap.disposition == "excluded"
-        self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
+        self.context.progress.skip(items=1, size_bytes=source_object.summary.size_bytes)
         written = Written(step.key, step.destination.etag, version_id=step.destination.version_id)
-        self.done.rows.append(same.finished(written, self.way.terms))
+        self.done.rows.append(same_item.finished(written, self.context.terms))
         self.done.adopted += 1
         return True
 
     def _layer(self, steps: Sequence[SyncStep]) -> None:
         """Add one version to each key."""
-        whole = [step for step in steps if step.marks or is_small(step)]
-        small, sent = VersionCopy(self.way, self.done), deque[Item | SyncStep]()
-        for written in self.way.destination.put_versions(self._bodies(whole, small, sent)):
+        whole_objects = [step for step in steps if step.marks or is_small(step)]
+        small, sent = VersionCopy(self.context, self.done), deque[Item | SyncStep]()
+        for written in self.context.destination.put_versions(self._bodies(whole_objects, small, sent)):
             self._take(small, sent.popleft(), written)
         small.end()
-        large = LargeCopy(self.way, self.done, self.uploads, versions=True)
+        large = LargeCopy(self.context, self.done, self.uploads, versions=True)
         for step in [*(step for step in steps if not (step.marks or is_small(step))), *small.grown]:
             before = self.done.copied
             large.run([replace(step, before=self._counts[step.key])])
@@ -139,27 +143,27 @@ class HistoryCopy:
         for step in steps:
             if step.marks:
                 sent.append(step)
-                yield Description(self.way.name(step), before=self._counts[step.key]), None
+                yield Description(self.context.name(step), before=self._counts[step.key]), None
         read: deque[Item] = deque()
         for described, body in small.bodies([step for step in steps if not step.marks], read):
-            made = read.popleft()
-            sent.append(made)
-            yield replace(described, before=self._counts[made.step.key]), body
+            read_item = read.popleft()
+            sent.append(read_item)
+            yield replace(described, before=self._counts[read_item.step.key]), body
 
-    def _take(self, small: VersionCopy, made: Item | SyncStep, written: Written) -> None:
-        step = made if isinstance(made, SyncStep) else made.step
+    def _take(self, small: VersionCopy, read_item: Item | SyncStep, written: Written) -> None:
+        step = read_item if isinstance(read_item, SyncStep) else read_item.step
         self._counts[step.key] += written.error is None
-        if isinstance(made, Item):
-            small.take(made, written)
+        if isinstance(read_item, Item):
+            small.take(read_item, written)
         elif written.error is not None:
             self.done.gaps.append(refusal(step, written.error))
         else:
             self._marked(step, written.version_id)
             self.done.copied += 1
-            self.way.progress.advance(items=1)
+            self.context.progress.advance(items=1)
 
     def _marked(self, step: SyncStep, version_id: str) -> None:
         """Note a delete marker that is at the destination."""
-        work = index_rows.marker(self.way.source.name, 0, source_of(step))
+        work = index_rows.marker(self.context.source.name, 0, source_of(step))
         work |= {"key": step.key, DESTINATION_ETAG: "", DESTINATION_VERSION: version_id or None, LOSSES: []}
         self.done.rows.append(work)

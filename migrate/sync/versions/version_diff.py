@@ -50,8 +50,8 @@ class KnownVersion:
         """Tell whether this is a version of the source. The one without an id of its own can be replaced; of all others
         the id is enough, and not every server keeps their times.
         """
-        ours = (self.version_id, self.etag, self.size_bytes)
-        if ours != (source.version_id, source.etag, source.size_bytes):
+        recorded = (self.version_id, self.etag, self.size_bytes)
+        if recorded != (source.version_id, source.etag, source.size_bytes):
             return False
         return self.version_id != NULL_VERSION or is_moment(from_microseconds(self.modified), source.modified)
 
@@ -110,87 +110,104 @@ def decide(
     overwrite: bool = False,
 ) -> Decision:
     """Decide about one key of which something is wanted. What is not stays as it is on both sides."""
-    found = Decision()
-    there = {one.version_id: one for one in destination}
-    ours = {one.destination_version: one for one in known}
-    versions = [one for one, _ in judged]
-    became = list(_in_place(versions, [_at_destination(one, known, there) for one in versions], destination))
-    source = _told(judged, became)
-    pairs = zip(source, became, strict=True)
-    found.same = [(one, its) for (one, why), its in pairs if its is not None and not why]
-    paired = {its.version_id for its in became if its is not None}
-    top = max((at for at, its in enumerate(became) if its is not None), default=-1)
-    found.steps += _below(key, source[: top + 1], became, markers)
-    begun = _begun(destination, ours)
-    tail, left_out = _tail(key, source[top + 1 :], destination[: len(destination) - len(begun)], markers)
-    found.steps += left_out
-    fits = len(begun) <= len(tail) and all(map(_is_alike, begun, tail))
-    if fits:
-        found.steps += [_look(key, *pair) for pair in zip(tail, begun, strict=False)]
-        tail = tail[len(begun) :]
-    if fits or overwrite:
-        found.steps += [_copy(key, one, len(destination) + number, known) for number, one in enumerate(tail)]
-    else:
-        found.steps += [SyncStep(Do.STUCK, key, OTHERS, one) for one in tail]
-    adopted = {one.version_id for one in begun} if fits else set()
-    for one in destination:
-        if one.version_id not in paired | adopted:
-            found.steps.append(_extra(key, one, ours.get(one.version_id), versions))
-    found.steps += [
-        SyncStep(Do.FORGET, key, "", one.summary(key), known=True)
-        for one in known
-        if one.destination_version not in there and not any(one.is_of(it) for it in versions)
+    decision = Decision()
+    destination_versions = {version.version_id: version for version in destination}
+    known_versions = {version.destination_version: version for version in known}
+    versions = [version for version, _ in judged]
+    counterparts = list(
+        _in_place(
+            versions,
+            [_at_destination(version, known, destination_versions) for version in versions],
+            destination,
+        )
+    )
+    source = _told(judged, counterparts)
+    pairs = zip(source, counterparts, strict=True)
+    decision.same = [
+        (version, counterpart)
+        for (version, reason), counterpart in pairs
+        if counterpart is not None and not reason
     ]
-    return found
+    paired = {counterpart.version_id for counterpart in counterparts if counterpart is not None}
+    top = max(
+        (number_ for number_, counterpart in enumerate(counterparts) if counterpart is not None), default=-1
+    )
+    decision.steps += _below(key, source[: top + 1], counterparts, markers)
+    begun_versions = _begun(destination, known_versions)
+    tail, left_out = _tail(
+        key, source[top + 1 :], destination[: len(destination) - len(begun_versions)], markers
+    )
+    decision.steps += left_out
+    fits = len(begun_versions) <= len(tail) and all(map(_is_alike, begun_versions, tail))
+    if fits:
+        decision.steps += [_look(key, *pair) for pair in zip(tail, begun_versions, strict=False)]
+        tail = tail[len(begun_versions) :]
+    if fits or overwrite:
+        decision.steps += [
+            _copy(key, version, len(destination) + number, known) for number, version in enumerate(tail)
+        ]
+    else:
+        decision.steps += [SyncStep(Do.STUCK, key, OTHERS, version) for version in tail]
+    adopted = {version.version_id for version in begun_versions} if fits else set()
+    for version in destination:
+        if version.version_id not in paired | adopted:
+            decision.steps.append(_extra(key, version, known_versions.get(version.version_id), versions))
+    decision.steps += [
+        SyncStep(Do.FORGET, key, "", version.summary(key), known=True)
+        for version in known
+        if version.destination_version not in destination_versions
+        and not any(version.is_of(version_) for version_ in versions)
+    ]
+    return decision
 
 
 def _at_destination(
-    one: ObjectSummary, known: Sequence[KnownVersion], there: dict[str, ObjectSummary]
+    version: ObjectSummary, known: Sequence[KnownVersion], destination_versions: dict[str, ObjectSummary]
 ) -> ObjectSummary | None:
     """Return the version that a version of the source has become, None where none is there."""
-    found = (there.get(row.destination_version) for row in known if row.is_of(one))
-    return next((its for its in found if its is not None), None)
+    counterparts = (destination_versions.get(row.destination_version) for row in known if row.is_of(version))
+    return next((counterpart for counterpart in counterparts if counterpart is not None), None)
 
 
 def _in_place(
     source: Sequence[ObjectSummary],
-    became: Sequence[ObjectSummary | None],
+    counterparts: Sequence[ObjectSummary | None],
     destination: Sequence[ObjectSummary],
 ) -> Iterator[ObjectSummary | None]:
     """Yield what the versions have become. The one without an id comes to stand on top each time that it is replaced;
     where it lies below what is older, it is not in its place.
     """
-    locations = {one.version_id: number for number, one in enumerate(destination)}
+    locations = {version.version_id: number for number, version in enumerate(destination)}
     top = -1
-    for one, its in zip(source, became, strict=True):
-        at = -1 if its is None else locations[its.version_id]
-        moved = one.version_id == NULL_VERSION and at < top
-        yield None if moved else its
-        top = max(top, at)
+    for version, counterpart in zip(source, counterparts, strict=True):
+        location = -1 if counterpart is None else locations[counterpart.version_id]
+        is_moved = version.version_id == NULL_VERSION and location < top
+        yield None if is_moved else counterpart
+        top = max(top, location)
 
 
-def _told(judged: Sequence[Judged], became: Sequence[ObjectSummary | None]) -> Sequence[Judged]:
+def _told(judged: Sequence[Judged], counterparts: Sequence[ObjectSummary | None]) -> Sequence[Judged]:
     """Say of a newest version that is not wanted what that comes to where others are."""
-    if not judged or not judged[-1][1] or became[-1] is not None or all(why for _, why in judged):
+    if not judged or not judged[-1][1] or counterparts[-1] is not None or all(reason for _, reason in judged):
         return judged
-    one, why = judged[-1]
-    return [*judged[:-1], (one, why + NOT_CURRENT)]
+    version, reason = judged[-1]
+    return [*judged[:-1], (version, reason + NOT_CURRENT)]
 
 
 def _below(
-    key: str, source: Sequence[Judged], became: Sequence[ObjectSummary | None], markers: Markers
+    key: str, source: Sequence[Judged], counterparts: Sequence[ObjectSummary | None], markers: Markers
 ) -> Iterator[SyncStep]:
     """Yield steps about what is not wanted up to the last version that is there, and what is missing below it."""
     before: ObjectSummary | None = None
-    for (one, why), its in zip(source, became, strict=False):
-        if its is None and (said := why or markers.refuse(one, before)):
-            yield SyncStep(Do.EXCLUDED, key, said, one)
+    for (version, reason), counterpart in zip(source, counterparts, strict=False):
+        if counterpart is None and (refusal := reason or markers.refuse(version, before)):
+            yield SyncStep(Do.EXCLUDED, key, refusal, version)
             continue
-        if its is None:
-            yield SyncStep(Do.STUCK, key, _LATE, one)
-        elif why:
-            yield SyncStep(Do.EXCLUDED, key, why, one, its, known=True)
-        before = one
+        if counterpart is None:
+            yield SyncStep(Do.STUCK, key, _LATE, version)
+        elif reason:
+            yield SyncStep(Do.EXCLUDED, key, reason, version, counterpart, known=True)
+        before = version
 
 
 def _tail(
@@ -200,46 +217,51 @@ def _tail(
     does
     not make.
     """
-    kept: list[ObjectSummary] = []
+    kept_versions: list[ObjectSummary] = []
     left_out = []
     before = destination[-1] if destination else None
-    for one, unwanted in source:
-        if why := unwanted or markers.refuse(one, before):
-            left_out.append(SyncStep(Do.EXCLUDED, key, why, one))
+    for version, unwanted in source:
+        if reason := unwanted or markers.refuse(version, before):
+            left_out.append(SyncStep(Do.EXCLUDED, key, reason, version))
         else:
-            kept.append(one)
-            before = one
-    return kept, left_out
+            kept_versions.append(version)
+            before = version
+    return kept_versions, left_out
 
 
-def _begun(destination: Sequence[ObjectSummary], ours: dict[str, KnownVersion]) -> Sequence[ObjectSummary]:
+def _begun(
+    destination: Sequence[ObjectSummary], known_versions: dict[str, KnownVersion]
+) -> Sequence[ObjectSummary]:
     """Return what lies above all that the record knows: a run that was killed may have written it."""
-    last = max((at for at, one in enumerate(destination) if one.version_id in ours), default=-1)
+    last = max(
+        (number for number, version in enumerate(destination) if version.version_id in known_versions),
+        default=-1,
+    )
     return destination[last + 1 :]
 
 
-def _is_alike(one: ObjectSummary, other: ObjectSummary) -> bool:
-    return one.is_delete_marker == other.is_delete_marker and one.size_bytes == other.size_bytes
+def _is_alike(version: ObjectSummary, other: ObjectSummary) -> bool:
+    return version.is_delete_marker == other.is_delete_marker and version.size_bytes == other.size_bytes
 
 
-def _look(key: str, one: ObjectSummary, its: ObjectSummary) -> SyncStep:
-    return SyncStep(Do.LOOK, key, "there already", one, its)
+def _look(key: str, version: ObjectSummary, counterpart: ObjectSummary) -> SyncStep:
+    return SyncStep(Do.LOOK, key, "there already", version, counterpart)
 
 
-def _copy(key: str, one: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> SyncStep:
-    is_known = any(row.is_of(one) for row in known)
+def _copy(key: str, version: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> SyncStep:
+    is_known = any(row.is_of(version) for row in known)
     return SyncStep(
-        Do.COPY, key, "missing" if is_known else "new", one, ours=True, known=is_known, before=before
+        Do.COPY, key, "missing" if is_known else "new", version, ours=True, known=is_known, before=before
     )
 
 
 def _extra(
-    key: str, its: ObjectSummary, known: KnownVersion | None, versions: Sequence[ObjectSummary]
+    key: str, counterpart: ObjectSummary, known: KnownVersion | None, versions: Sequence[ObjectSummary]
 ) -> SyncStep:
     if known is None:
-        return SyncStep(Do.EXTRA, key, ANOTHER if versions else "", None, its)
-    moved = any(known.is_of(one) for one in versions)  # which the source has, in another location
-    return SyncStep(Do.EXTRA, key, ANOTHER if moved else "", known.summary(key), its, known=True)
+        return SyncStep(Do.EXTRA, key, ANOTHER if versions else "", None, counterpart)
+    is_moved = any(known.is_of(version) for version in versions)  # which the source has, in another location
+    return SyncStep(Do.EXTRA, key, ANOTHER if is_moved else "", known.summary(key), counterpart, known=True)
 
 
 @dataclass(slots=True)
@@ -262,9 +284,15 @@ class HistoryComparison:
         """Yield what is to be done, by key, and between that how many versions are the same. Raises
         ``UnorderedError``.
         """
-        ours, theirs, noted = _Stream(iter(source)), _Stream(iter(destination)), _Stream(iter(known))
-        while (key := _least(ours.key, theirs.key, noted.key)) is not None:
-            yield from self._steps(key, ours.take(key), theirs.take(key), noted.take(key))
+        source_rows, destination_rows, recorded_rows = (
+            _Stream(iter(source)),
+            _Stream(iter(destination)),
+            _Stream(iter(known)),
+        )
+        while (key := _least(source_rows.key, destination_rows.key, recorded_rows.key)) is not None:
+            yield from self._steps(
+                key, source_rows.take(key), destination_rows.take(key), recorded_rows.take(key)
+            )
 
     def _steps(
         self,
@@ -276,32 +304,34 @@ class HistoryComparison:
         if not source and destination and self.foreign(key):
             return
         self.listed += len(source)
-        self.listed_bytes += sum(one.size_bytes for one, _ in source)
-        if source and all(why for _, why in source):
-            yield from (SyncStep(Do.EXCLUDED, key, why, one) for one, why in source)
+        self.listed_bytes += sum(version.size_bytes for version, _ in source)
+        if source and all(reason for _, reason in source):
+            yield from (SyncStep(Do.EXCLUDED, key, reason, version) for version, reason in source)
             return
         if source and self.see is not None:
             self.see([key])
         decided = decide(key, source, destination, known, self.markers, overwrite=self.overwrite)
-        again = [pair for pair in decided.same if self.recheck and not pair[0].is_delete_marker]
-        same = [pair for pair in decided.same if not self.recheck or pair[0].is_delete_marker]
-        self._take(key, same)
-        if same:
-            yield len(same)
-        for one, its in again:
-            yield SyncStep(Do.LOOK, key, AGAIN, one, its, ours=True, known=True)
+        pairs_to_inspect = [pair for pair in decided.same if self.recheck and not pair[0].is_delete_marker]
+        same_pairs = [pair for pair in decided.same if not self.recheck or pair[0].is_delete_marker]
+        self._take(key, same_pairs)
+        if same_pairs:
+            yield len(same_pairs)
+        for version, counterpart in pairs_to_inspect:
+            yield SyncStep(Do.LOOK, key, AGAIN, version, counterpart, ours=True, known=True)
         yield from decided.steps
 
-    def _take(self, key: str, same: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:
-        self.same += len(same)
-        if same and self.on_same is not None:
-            sizes = [one.size_bytes for one, _ in same]
-            ours, theirs = ([_etag(one) for one in side] for side in zip(*same, strict=True))
-            self.on_same([key] * len(same), sizes, ours, theirs)
+    def _take(self, key: str, same_pairs: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:
+        self.same += len(same_pairs)
+        if same_pairs and self.on_same is not None:
+            sizes = [version.size_bytes for version, _ in same_pairs]
+            source_page, destination_page = (
+                [_etag(version) for version in side] for side in zip(*same_pairs, strict=True)
+            )
+            self.on_same([key] * len(same_pairs), sizes, source_page, destination_page)
 
 
-def _etag(one: ObjectSummary) -> str:
-    return MARKER if one.is_delete_marker else one.etag
+def _etag(version: ObjectSummary) -> str:
+    return MARKER if version.is_delete_marker else version.etag
 
 
 def _least(*keys: str | None) -> str | None:

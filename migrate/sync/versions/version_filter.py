@@ -28,21 +28,23 @@ def judged(
 ) -> Iterator[tuple[str, Sequence[Judged]]]:
     """Judge what a listing shows of each key, oldest first."""
     for key, versions in histories:
-        yield key, alone([(one, excludes(key, one) or "") for one in versions])
+        yield key, alone([(version, excludes(key, version) or "") for version in versions])
 
 
 def alone(versions: Sequence[Judged]) -> Sequence[Judged]:
     """Return the versions of a key with the delete markers that would stand alone made unwanted."""
-    if not any(why for _, why in versions):
+    if not any(reason for _, reason in versions):
         return versions
-    found: list[Judged] = []
-    left_out = wanted = False
-    for one, why in versions:
-        said = ALONE if one.is_delete_marker and left_out and not wanted and not why else why
-        found.append((one, said))
-        if not one.is_delete_marker:
-            left_out, wanted = left_out or bool(why), wanted or not why
-    return found
+    judged_versions: list[Judged] = []
+    left_out = any_wanted = False
+    for version, reason in versions:
+        reason_said = (
+            ALONE if version.is_delete_marker and left_out and not any_wanted and not reason else reason
+        )
+        judged_versions.append((version, reason_said))
+        if not version.is_delete_marker:
+            left_out, any_wanted = left_out or bool(reason), any_wanted or not reason
+    return judged_versions
 
 
 def by_tags(
@@ -54,10 +56,18 @@ def by_tags(
     many at once. A version that cannot be asked is taken for wanted: copying it says what is wrong.
     """
     for batch in _batches(histories):
-        due = (one for _, versions in batch for one, why in versions if not (why or one.is_delete_marker))
-        answers = heads(due)
+        versions_to_ask = (
+            version
+            for _, versions in batch
+            for version, reason in versions
+            if not (reason or version.is_delete_marker)
+        )
+        responses = heads(versions_to_ask)
         for key, versions in batch:
-            yield key, alone([_by_its_tags(one, why, selection, answers) for one, why in versions])
+            yield (
+                key,
+                alone([_by_its_tags(version, reason, selection, responses) for version, reason in versions]),
+            )
 
 
 def steps_by_tags(
@@ -70,34 +80,36 @@ def steps_by_tags(
     """
     rest = iter(steps)
     while batch := list(islice(rest, _ASKED_AT_ONCE)):
-        asked = [_asked(step) for step in batch]
-        answers = heads(one for one in asked if one is not None)
-        for step, one in zip(batch, asked, strict=True):
-            why = "" if one is None else _by_its_tags(one, "", selection, answers)[1]
-            yield replace(step, do=Do.EXCLUDED, why=why) if why and isinstance(step, SyncStep) else step
+        summaries = [_asked(step) for step in batch]
+        responses = heads(version for version in summaries if version is not None)
+        for step, version in zip(batch, summaries, strict=True):
+            reason = "" if version is None else _by_its_tags(version, "", selection, responses)[1]
+            yield replace(step, do=Do.EXCLUDED, why=reason) if reason and isinstance(step, SyncStep) else step
 
 
 def _asked(step: SyncStep | int) -> ObjectSummary | None:
     return step.source if isinstance(step, SyncStep) and step.do in {Do.COPY, Do.LOOK} else None
 
 
-def _by_its_tags(one: ObjectSummary, why: str, selection: Selection, answers: Iterator[Fetched]) -> Judged:
-    if why or one.is_delete_marker:
-        return one, "" if why == ALONE else why
-    found = next(answers)
-    return one, "" if found.error is not None else selection.excludes_tags(found.tags) or ""
+def _by_its_tags(
+    version: ObjectSummary, reason: str, selection: Selection, responses: Iterator[Fetched]
+) -> Judged:
+    if reason or version.is_delete_marker:
+        return version, "" if reason == ALONE else reason
+    fetched = next(responses)
+    return version, "" if fetched.error is not None else selection.excludes_tags(fetched.tags) or ""
 
 
 def _batches(
     histories: Iterable[tuple[str, Sequence[Judged]]],
 ) -> Iterator[list[tuple[str, Sequence[Judged]]]]:
-    held: list[tuple[str, Sequence[Judged]]] = []
+    batch: list[tuple[str, Sequence[Judged]]] = []
     count = 0
     for key, versions in histories:
-        held.append((key, versions))
+        batch.append((key, versions))
         count += len(versions)
         if count >= _ASKED_AT_ONCE:
-            yield held
-            held, count = [], 0
-    if held:
-        yield held
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch

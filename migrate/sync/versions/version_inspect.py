@@ -55,9 +55,9 @@ class LockChange:
 
 
 def amendment(
-    its: ObjectSummary,
-    theirs: Fetched,
-    wanted: Description,
+    summary: ObjectSummary,
+    destination_object: Fetched,
+    description: Description,
     acl: str | None = None,
     *,
     locks_itself: bool = False,
@@ -67,25 +67,29 @@ def amendment(
     ``locks_itself``: the destination's bucket has a default retention, which may have locked it for longer.
     """
     changes: list[tuple[str, Change]] = []
-    faults = [] if has_headers(theirs, wanted) else [_HEADERS]
-    if not has_tags(theirs, wanted):
-        changes.append(("tags", tags_change(its, wanted.tags)))
-    if acl is not None and acl != wanted.acl:
-        changes.append(("ACL", acl_change(its, wanted.acl)))
+    faults = [] if has_headers(destination_object, description) else [_HEADERS]
+    if not has_tags(destination_object, description):
+        changes.append(("tags", tags_change(summary, description.tags)))
+    if acl is not None and acl != description.acl:
+        changes.append(("ACL", acl_change(summary, description.acl)))
     moment = now or datetime.now(UTC)
-    lock = LockChange.of(wanted.lock_mode, wanted.lock_until, moment)
-    its_lock = LockChange.of(theirs.headers.get(LOCK_MODE, ""), theirs.headers.get(LOCK_UNTIL, ""), moment)
+    lock = LockChange.of(description.lock_mode, description.lock_until, moment)
+    its_lock = LockChange.of(
+        destination_object.headers.get(LOCK_MODE, ""), destination_object.headers.get(LOCK_UNTIL, ""), moment
+    )
     if not lock.is_within(its_lock):
-        changes.append(("retention", retention_change(its, wanted.lock_mode, wanted.lock_until)))
+        changes.append(
+            ("retention", retention_change(summary, description.lock_mode, description.lock_until))
+        )
     elif not (its_lock.is_within(lock) or locks_itself):
         faults.append(
             f"the destination locks it until {its_lock.until:%Y-%m-%dT%H:%M:%SZ} ({its_lock.mode}), longer or stricter"
             " than the source; a sync lifts no lock"
         )
-    held = theirs.headers.get(LEGAL_HOLD, "OFF") == "ON"
-    if wanted.legal_hold and not held:
-        changes.append(("legal hold", hold_change(its)))
-    elif held and not wanted.legal_hold:
+    has_legal_hold = destination_object.headers.get(LEGAL_HOLD, "OFF") == "ON"
+    if description.legal_hold and not has_legal_hold:
+        changes.append(("legal hold", hold_change(summary)))
+    elif has_legal_hold and not description.legal_hold:
         faults.append("the destination has a legal hold on it, the source has none; a sync lifts no lock")
     return Amendment(changes, faults)
 
@@ -101,85 +105,114 @@ class _InspectedVersion:
 class HistoryLook:
     """Looks at versions for one span, at both sides, and brings them in step."""
 
-    way: SyncContext
+    context: SyncContext
     done: Done
     locks_itself: bool = False
     _refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def run(self, steps: Sequence[SyncStep]) -> None:
         """Look. Raises what stops the whole sync."""
-        due = [seen for seen in self._see(steps) if not self._is_settled(seen)]
-        if not due:
+        unsettled = [inspected for inspected in self._see(steps) if not self._is_settled(inspected)]
+        if not unsettled:
             return
-        self._amend(due)
-        changed = {_which(seen.step): seen for seen in due if seen.found.changes}
+        self._amend(unsettled)
+        changed = {_which(inspected.step): inspected for inspected in unsettled if inspected.found.changes}
         left: dict[tuple[str, str], _InspectedVersion] = {}
         if changed:  # not every server keeps what it takes
-            left = {_which(seen.step): seen for seen in self._see([seen.step for seen in changed.values()])}
-        for seen in due:
-            self._settle(seen, left.get(_which(seen.step)))
+            left = {
+                _which(inspected.step): inspected
+                for inspected in self._see([inspected.step for inspected in changed.values()])
+            }
+        for inspected in unsettled:
+            self._settle(inspected, left.get(_which(inspected.step)))
 
     def _see(self, steps: Sequence[SyncStep]) -> Iterator[_InspectedVersion]:
         """Yield what is found of those that can be looked at."""
-        way = self.way
-        here = way.source.heads(map(source_of, steps))
-        there = way.destination.reader.heads(map(destination_of, steps))
-        found_acls = acls(way, map(source_of, steps))
-        for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False):
-            way.note(ours, theirs)
-            if ours.error is not None or theirs.error is not None:
-                self.done.gaps.append(self._lost(step, ours, theirs))
+        context = self.context
+        source_objects = context.source.heads(map(source_of, steps))
+        destination_objects = context.destination.reader.heads(map(destination_of, steps))
+        found_acls = acls(context, map(source_of, steps))
+        for step, source_object, destination_object, acl in zip(
+            steps, source_objects, destination_objects, found_acls, strict=False
+        ):
+            context.note(source_object, destination_object)
+            if source_object.error is not None or destination_object.error is not None:
+                self.done.gaps.append(self._lost(step, source_object, destination_object))
                 continue
-            made = item(way.source.name, as_read(step, ours), ours, Content("", None, 0), acl)
-            wanted = made.described(way.name(step), way.terms)
-            its = destination_of(step)
-            kept = way.destination.acl(its.key, its.version_id) if way.source.has_acls else None
+            read_item = item(
+                context.source.name, as_read(step, source_object), source_object, Content("", None, 0), acl
+            )
+            description = read_item.described(context.name(step), context.terms)
+            destination_summary = destination_of(step)
+            destination_acl = (
+                context.destination.acl(destination_summary.key, destination_summary.version_id)
+                if context.source.has_acls
+                else None
+            )
             yield _InspectedVersion(
-                step, made, amendment(its, theirs, wanted, kept, locks_itself=self.locks_itself)
+                step,
+                read_item,
+                amendment(
+                    destination_summary,
+                    destination_object,
+                    description,
+                    destination_acl,
+                    locks_itself=self.locks_itself,
+                ),
             )
 
-    def _lost(self, step: SyncStep, ours: Fetched, theirs: Fetched) -> Gap:
+    def _lost(self, step: SyncStep, source_object: Fetched, destination_object: Fetched) -> Gap:
         """Return the gap of a version that one side does not have any more, or does not show."""
-        if ours.error is not None:
-            return lost_gaps(self.way.source, [(step, ours.error)])[0]
-        return Gap(step.name, "failed", f"it cannot be looked at at the destination: {theirs.error}")
+        if source_object.error is not None:
+            return lost_gaps(self.context.source, [(step, source_object.error)])[0]
+        return Gap(
+            step.name, "failed", f"it cannot be looked at at the destination: {destination_object.error}"
+        )
 
-    def _is_settled(self, seen: _InspectedVersion) -> bool:
-        if seen.found.changes or seen.found.faults:
+    def _is_settled(self, inspected: _InspectedVersion) -> bool:
+        if inspected.found.changes or inspected.found.faults:
             return False
-        self._told(seen)
+        self._told(inspected)
         self.done.same += 1
         return True
 
-    def _told(self, seen: _InspectedVersion) -> None:
-        self.way.progress.skip(items=1, size_bytes=source_of(seen.step).size_bytes)
+    def _told(self, inspected: _InspectedVersion) -> None:
+        self.context.progress.skip(items=1, size_bytes=source_of(inspected.step).size_bytes)
 
-    def _amend(self, due: Sequence[_InspectedVersion]) -> None:
+    def _amend(self, unsettled: Sequence[_InspectedVersion]) -> None:
         """Send what is to be changed; note what the destination refuses."""
-        changes = [(seen, what, request) for seen in due for what, request in seen.found.changes]
-        answers = self.way.destination.amend(request for _, _, request in changes)
-        for (seen, what, _), answer in zip(changes, answers, strict=True):
-            if answer.error is not None:
-                self._refused.setdefault(_which(seen.step), []).append(_refusal(what, answer.error))
+        changes = [
+            (inspected, property_name, request)
+            for inspected in unsettled
+            for property_name, request in inspected.found.changes
+        ]
+        results = self.context.destination.amend(request for _, _, request in changes)
+        for (inspected, property_name, _), result in zip(changes, results, strict=True):
+            if result.error is not None:
+                self._refused.setdefault(_which(inspected.step), []).append(
+                    _refusal(property_name, result.error)
+                )
 
-    def _settle(self, seen: _InspectedVersion, left: _InspectedVersion | None) -> None:
+    def _settle(self, inspected: _InspectedVersion, left: _InspectedVersion | None) -> None:
         """Account for a version that was not the same. ``left``: what was found once it had been changed."""
-        self._told(seen)
-        refused = self._refused.get(_which(seen.step), [])
-        faults = [*seen.found.faults, *refused]
-        if seen.found.changes:
+        self._told(inspected)
+        refused = self._refused.get(_which(inspected.step), [])
+        faults = [*inspected.found.faults, *refused]
+        if inspected.found.changes:
             if left is None:
                 return  # it has become a gap meanwhile
             if not refused:
                 faults += [
-                    f"the destination takes its {what} and does not show it afterwards"
-                    for what, _ in left.found.changes
+                    f"the destination takes its {property_name} and does not show it afterwards"
+                    for property_name, _ in left.found.changes
                 ]
-            its = destination_of(seen.step)
-            written = Written(seen.step.key, its.etag, version_id=its.version_id)
-            self.done.rows.append(left.made.finished(written, self.way.terms))
+            destination_summary = destination_of(inspected.step)
+            written = Written(
+                inspected.step.key, destination_summary.etag, version_id=destination_summary.version_id
+            )
+            self.done.rows.append(left.made.finished(written, self.context.terms))
         if faults:
-            self.done.gaps.append(Gap(seen.step.name, "failed", "; ".join(faults)))
+            self.done.gaps.append(Gap(inspected.step.name, "failed", "; ".join(faults)))
         else:
             self.done.amended += 1
 
@@ -188,8 +221,8 @@ def _which(step: SyncStep) -> tuple[str, str]:
     return step.key, destination_of(step).version_id
 
 
-def _refusal(what: str, error: MoveoutError) -> str:
+def _refusal(property_name: str, error: MoveoutError) -> str:
     """Return the fault of a change that the destination does not take. Raises what stops the whole sync."""
     if isinstance(error, UnreachableError | NoSpaceError):
         raise error
-    return f"the destination does not take its {what} ({error})"
+    return f"the destination does not take its {property_name} ({error})"
