@@ -62,21 +62,21 @@ def _begin(pattern: str) -> str:
     return _LITERAL.match(pattern)[0] if "/" in pattern else ""  # type: ignore[index]
 
 
-def find(reader: BundleReader, source: str, wanted: Wanted) -> Iterator[ObjectRow]:
+def find(reader: BundleReader, source: str, query: Wanted) -> Iterator[ObjectRow]:
     """Yield the objects that are looked for, in the order of the index. Raises ``DamageError``."""
     prefix = source_prefix(reader, source)
-    for batch in _groups(reader, source, wanted, prefix):
+    for batch in _groups(reader, source, query, prefix):
         table = batch.filter(pc.equal(batch["disposition"], "exported"))
-        if wanted.keys:
-            keys = pa.array([prefix + key for key in wanted.keys], pa.string())
+        if query.keys:
+            keys = pa.array([prefix + key for key in query.keys], pa.string())
             table = table.filter(pc.is_in(table["key"], keys))
         for record in table.to_batches(max_chunksize=10_000):
             for row in map(row_of(prefix, source), record.to_pylist()):
-                if wanted.has(row):
+                if query.has(row):
                     yield row
 
 
-def _groups(reader: BundleReader, source: str, wanted: Wanted, prefix: str) -> Iterator[pa.Table]:
+def _groups(reader: BundleReader, source: str, query: Wanted, prefix: str) -> Iterator[pa.Table]:
     for file in reader.source_files(source, "index/objects-"):
         try:
             with pq.ParquetFile(reader.open(file.key, size_bytes=file.size_bytes)) as parquet:
@@ -88,7 +88,7 @@ def _groups(reader: BundleReader, source: str, wanted: Wanted, prefix: str) -> I
                         if known is not None and known.has_min_max
                         else ("", "\U0010ffff")
                     )
-                    if wanted.may_be_within(ends[0], ends[1], prefix):
+                    if query.may_be_within(ends[0], ends[1], prefix):
                         yield parquet.read_row_group(group)
         except (pa.ArrowException, OSError, ValueError) as exc:
             raise DamageError(file.key, expected="an object index", found=f"something else ({exc})") from exc
@@ -103,23 +103,23 @@ class Fetched:
     missing: list[str] = field(default_factory=list)
 
 
-def fetch(reader: BundleReader, source: str, wanted: Wanted, to: Path) -> Fetched:
+def fetch(reader: BundleReader, source: str, query: Wanted, to: Path) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
     the key). Raises ``NotEmptyError`` for a file that is there, ``DamageError`` for bytes that are not those of the
     index; nothing of such a file remains.
     """
-    done = Fetched()
-    found = set()
-    for row in find(reader, source, wanted):
-        found.add(row.key)
+    fetched = Fetched()
+    found_keys = set()
+    for row in find(reader, source, query):
+        found_keys.add(row.key)
         if row.is_delete_marker:
             continue
         path = to / member_name(row.key, "" if row.is_latest else row.version_id)
         _write_file(reader.store, row, path)
-        done.files[row.name] = str(path)
-        done.size_bytes += row.size_bytes
-    done.missing = sorted(set(wanted.keys) - found)
-    return done
+        fetched.files[row.name] = str(path)
+        fetched.size_bytes += row.size_bytes
+    fetched.missing = sorted(set(query.keys) - found_keys)
+    return fetched
 
 
 def _write_file(store: Store, row: ObjectRow, path: Path) -> None:

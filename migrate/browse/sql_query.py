@@ -106,16 +106,16 @@ def _create_views(
     """Make the views that the query names, all where it names anything else: to make one, DuckDB opens its files."""
     catalog = reader.catalog()
     views = {source: views_of(row for row in catalog if row.source == source) for source in reader.sources}
-    asked = _named_tables(query)
+    named_tables = _named_tables(query)
     known = {view.name.lower() for some in views.values() for view in some}
-    everything = not asked or not asked <= known
+    everything = not named_tables or not named_tables <= known
     for source, some in views.items():
         name = source + "_" * (source in _RESERVED)
         duck.execute(f"ATTACH ':memory:' AS {quote_name(name)}")
         for statement in schemas_of(some, name):
             duck.execute(statement)
         for view in some:
-            if everything or view.name.lower() in asked:
+            if everything or view.name.lower() in named_tables:
                 keys = _files(view.row, filesystem)
                 duck.execute(view.create([f"{filesystem.protocol}://{key}" for key in keys], name))
         if len(views) == 1:
@@ -159,11 +159,11 @@ def _lock(duck: duckdb.DuckDBPyConnection, spill: str) -> None:
 
 def _result(duck: duckdb.DuckDBPyConnection, query: str, *, as_json: bool) -> Result:
     relation = duck.sql(query)
-    kinds = [one.id for one in relation.types]
+    kinds = [type_.id for type_ in relation.types]
     columns = [f"c{number}" for number in range(len(kinds))]
     value = _json_value if as_json else _text_value
     values = ", ".join(map(value, columns, kinds))
-    names, types = list(relation.columns), [str(one) for one in relation.types]
+    names, types = list(relation.columns), [str(type_) for type_ in relation.types]
     duck.execute(f"SELECT {values} FROM (\n{query}\n) AS q({', '.join(columns)})")
     return Result(names, types, _rows(duck, [as_json and kind in _NESTED for kind in kinds]))
 

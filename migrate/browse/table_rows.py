@@ -29,13 +29,13 @@ def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
     Raises ``GoneError`` where there is none, ``UsageError`` where there are several.
     """
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
-    found = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
-    if not found:
+    matches = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
+    if not matches:
         raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls LOCATION shows them")
-    if len(found) > 1:
-        said = ", ".join(full_name(row) for row in found)
-        raise UsageError(f"{name!r} may be {said}", next_step="write the schema, too")
-    return found[0]
+    if len(matches) > 1:
+        names = ", ".join(full_name(row) for row in matches)
+        raise UsageError(f"{name!r} may be {names}", next_step="write the schema, too")
+    return matches[0]
 
 
 def full_name(row: CatalogRow) -> str:
@@ -47,14 +47,14 @@ def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -
     """Yield rows ``start`` to ``end`` (without it) in the order of the parts, as JSON can hold them: exact texts
     where a type cannot hold a value. Raises ``DamageError``.
     """
-    at = 0
+    position = 0
     for part in table.details.get("parts", ()):
         count = int(part["rows"])
-        if at + count > start and (end is None or at < end):
+        if position + count > start and (end is None or position < end):
             yield from _rows_of_part(
-                reader, table, str(part["name"]), start - at, None if end is None else end - at
+                reader, table, str(part["name"]), start - position, None if end is None else end - position
             )
-        at += count
+        position += count
 
 
 def _rows_of_part(
@@ -63,26 +63,26 @@ def _rows_of_part(
     key = layout.source_file(table.source, name)
     try:
         with open_part(reader.open(key)) as part:
-            at = 0
+            position = 0
             for group in range(part.num_row_groups):
                 count = part.metadata.row_group(group).num_rows
-                if at + count > start and (end is None or at < end):
+                if position + count > start and (end is None or position < end):
                     yield from _rows_of_group(
-                        part, group, max(0, start - at), count if end is None else end - at
+                        part, group, max(0, start - position), count if end is None else end - position
                     )
-                at += count
+                position += count
     except (pa.ArrowException, OSError) as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 
 def _rows_of_group(part: Part, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
     """Yield rows of a row group; what lies behind them is not read."""
-    at = 0
+    position = 0
     for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
-        if at >= end:
+        if position >= end:
             return
-        yield from _plain_rows(batch[max(0, start - at) : end - at])
-        at += batch.num_rows
+        yield from _plain_rows(batch[max(0, start - position) : end - position])
+        position += batch.num_rows
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -109,8 +109,8 @@ def _exact(side: pa.Field, value: Any) -> Any:
     if is_utf8(value):
         return value.decode()
     encoding = side.metadata[ENCODING].decode()
-    own = value if encoding == "UTF8" else value.removeprefix(OWN)
-    return {"encoding": encoding, "base64": base64.b64encode(own).decode()}
+    own_encoding = value if encoding == "UTF8" else value.removeprefix(OWN)
+    return {"encoding": encoding, "base64": base64.b64encode(own_encoding).decode()}
 
 
 def _plain(value: Any) -> Any:
@@ -124,7 +124,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     return value

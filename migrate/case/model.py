@@ -156,40 +156,46 @@ class _Reader:
     def _check_section(self, section: str, content: Any) -> None:
         if section not in _SECTIONS:
             self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
-        wanted = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
+        expected = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
         tables = content if section in _LISTS else [content]
         known = _SECTIONS[section] + (registry.secret_names() if section in _LISTS else ())
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            self._fail(f"{section!r} must be {wanted % section}")
+            self._fail(f"{section!r} must be {expected % section}")
         for table in tables:
             for key in table:
                 if key not in known:
                     self._fail(f"[{section}] has no {key!r}{_suggest(key, known)}")
 
-    def _text(self, table: Mapping[str, Any], key: str, where: str, *, default: str | None = None) -> str:
+    def _text(
+        self, table: Mapping[str, Any], key: str, section_name: str, *, default: str | None = None
+    ) -> str:
         value = table.get(key, default)
         if not isinstance(value, str) or not value.strip():
-            self._fail(f'{where} needs {key} = "…"')
+            self._fail(f'{section_name} needs {key} = "…"')
         return str(value)
 
     def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
-        found: dict[str, Endpoint] = {}
+        endpoints: dict[str, Endpoint] = {}
         for position, table in enumerate(document.get(section, []), start=1):
-            where = f"[[{section}]] number {position}"
-            name = self._text(table, key, where)
-            if name in found:
-                self._fail(f"{where}: {name!r} stands there twice")
-            url = self._resolve(self._text(table, "url", f"{where} ({name})"))
-            report = self._resolve(self._text(table, "inventory", where)) if "inventory" in table else None
-            found[name] = Endpoint(url, self._secrets(table, where), self._selection(table, where), report)
-        return found
+            section_name = f"[[{section}]] number {position}"
+            name = self._text(table, key, section_name)
+            if name in endpoints:
+                self._fail(f"{section_name}: {name!r} stands there twice")
+            url = self._resolve(self._text(table, "url", f"{section_name} ({name})"))
+            report = (
+                self._resolve(self._text(table, "inventory", section_name)) if "inventory" in table else None
+            )
+            endpoints[name] = Endpoint(
+                url, self._secrets(table, section_name), self._selection(table, section_name), report
+            )
+        return endpoints
 
-    def _selection(self, table: Mapping[str, Any], where: str) -> Selection:
-        given = {name: table[name] for name in SELECTION_FIELDS if name in table}
+    def _selection(self, table: Mapping[str, Any], section_name: str) -> Selection:
+        selected = {name: table[name] for name in SELECTION_FIELDS if name in table}
         try:
-            return selection.from_words(given)
+            return selection.from_words(selected)
         except UsageError as exc:
-            raise UsageError(f"{self._path}: {where}: {exc}", next_step=exc.next_step) from exc
+            raise UsageError(f"{self._path}: {section_name}: {exc}", next_step=exc.next_step) from exc
 
     def _location(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
         if section not in document:
@@ -230,20 +236,20 @@ class _Reader:
         return Path(self._resolve(self._text(table, key, "[custody]"))) if key in table else None
 
     def _secrets(
-        self, table: Mapping[str, Any], where: str, names: Iterable[str] | None = None
+        self, table: Mapping[str, Any], section_name: str, names: Iterable[str] | None = None
     ) -> dict[str, Secret]:
         """Return a table's secrets; without ``names`` those of locations and engines."""
-        found = {}
+        secrets = {}
         for name in names or {*LOCATION_SECRETS, *registry.secret_names(), CUSTOMER_KEY}:
             if name not in table:
                 continue
             reference = table[name]
             if not is_reference(reference):
                 self._fail(
-                    f"{where}: {name} takes no secret itself; write env:VAR, file:PATH or command:PROGRAM …"
+                    f"{section_name}: {name} takes no secret itself; write env:VAR, file:PATH or command:PROGRAM …"
                 )
-            found[name] = Secret(reference, self._path.parent)
-        return found
+            secrets[name] = Secret(reference, self._path.parent)
+        return secrets
 
     def _deadline(self, value: Any) -> datetime | None:
         if value is None:
@@ -306,20 +312,20 @@ def parse_limits(
 
 
 def _archive_tier(word: str) -> str:
-    found = next((tier for tier in ARCHIVE_TIERS if tier.lower() == word.lower()), None)
-    if found is None:
+    tier_name = next((tier for tier in ARCHIVE_TIERS if tier.lower() == word.lower()), None)
+    if tier_name is None:
         known = ", ".join(tier.lower() for tier in ARCHIVE_TIERS)
         raise UsageError(
             f"archived {word!r} is no way to have archived objects", next_step=f"write one of {known}"
         )
-    return found
+    return tier_name
 
 
 def _seconds(name: str, value: Any) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+    if match is None:
         raise UsageError(f"{name} {value!r} is no length of time", next_step="write 90, 30s, 5m or 2h")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}

@@ -38,7 +38,7 @@ class Secret:
                 raise _unreadable(path, exc) from exc
         else:
             data = self.reveal().encode()
-        key = next((it for it in _as_keys(data) if len(it) == _KEY_BYTES), None)
+        key = next((candidate for candidate in _as_keys(data) if len(candidate) == _KEY_BYTES), None)
         if key is None:
             raise UsageError(
                 f"{self.reference} holds no key of 256 bits",
@@ -72,7 +72,7 @@ class Secret:
     @staticmethod
     def _from_command(line: str) -> str:
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60
             )
         except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
@@ -81,7 +81,7 @@ class Secret:
                 f"the secret's command {program[0]!r} failed: {_reason(exc)}",
                 next_step="run it by hand: it has to print the secret, and nothing else",
             ) from exc
-        return done.stdout.rstrip("\r\n")
+        return completed.stdout.rstrip("\r\n")
 
 
 CUSTOMER_KEY = "sse_c"

@@ -11,35 +11,35 @@ from migrate.errors import UsageError
 from migrate.quantities import parse_size
 
 
-def from_words(given: Mapping[str, Any]) -> Selection:
+def from_words(options: Mapping[str, Any]) -> Selection:
     """Return the choice that fields of the case file make, by their names there. Raises ``UsageError``."""
     return Selection(
-        include=_texts(given, "include"),
-        exclude=_texts(given, "exclude"),
-        min_bytes=_size(given.get("min_size")),
-        max_bytes=_size(given.get("max_size")),
-        newer_than=_moment(given.get("newer_than"), "newer_than"),
-        older_than=_moment(given.get("older_than"), "older_than"),
-        tags=_tags(given.get("tags", {})),
-        current_only=_flag(given.get("current_only", False)),
+        include=_texts(options, "include"),
+        exclude=_texts(options, "exclude"),
+        min_bytes=_size(options.get("min_size")),
+        max_bytes=_size(options.get("max_size")),
+        newer_than=_moment(options.get("newer_than"), "newer_than"),
+        older_than=_moment(options.get("older_than"), "older_than"),
+        tags=_tags(options.get("tags", {})),
+        current_only=_flag(options.get("current_only", False)),
     )
 
 
-def parse_tags(words: Sequence[str]) -> dict[str, str]:
+def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
     """Return tags by name from ``NAME=VALUE`` words. Raises ``UsageError``."""
-    found = {}
-    for word in words:
+    tags = {}
+    for word in pairs:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"{word!r} is no tag", next_step="write NAME=VALUE")
-        found[name] = value
-    return found
+        tags[name] = value
+    return tags
 
 
-def _texts(given: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = given.get(name, ())
+def _texts(options: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = options.get(name, ())
     value = [value] if isinstance(value, str) else value
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise UsageError(f'{name} must be a list of globs, such as ["photos/**", "*.jpg"]')
     return tuple(value)
 
@@ -62,7 +62,7 @@ def _moment(value: Any, name: str) -> datetime | None:
 
 
 def _tags(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
         raise UsageError('tags must be a table of texts, such as { project = "blue" }')
     return dict(value)
 

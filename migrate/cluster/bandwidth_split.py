@@ -42,8 +42,8 @@ def divide(rate: float, uses: Mapping[str, Use | None]) -> dict[str, float]:
     }
     parts: dict[str, float] = {}
     left = rate
-    for location, (name, wish) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
-        parts[name] = min(wish, left / (len(wishes) - location))
+    for location, (name, wished_rate) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
+        parts[name] = min(wished_rate, left / (len(wishes) - location))
         left -= parts[name]
     return parts
 
@@ -64,12 +64,12 @@ class Budget:
         """Return what is offered to a member now. Until ``accepted`` or ``refused`` is called, the larger of this and
         what it had counts as lent, without end.
         """
-        self._loans = {who: loan for who, loan in self._loans.items() if loan.until > now}
-        others = sum(loan.rate for who, loan in self._loans.items() if who != name)
-        offered = max(0.0, min(divide(rate, self._uses).get(name, 0.0), rate - others))
+        self._loans = {member: loan for member, loan in self._loans.items() if loan.until > now}
+        lent_to_others = sum(loan.rate for member, loan in self._loans.items() if member != name)
+        offered = max(0.0, min(divide(rate, self._uses).get(name, 0.0), rate - lent_to_others))
         before = self._loans.get(name)
-        held = max(offered, before.rate if before else 0.0)
-        self._loans[name] = _Loan(held, float("inf"))
+        held_rate = max(offered, before.rate if before else 0.0)
+        self._loans[name] = _Loan(held_rate, float("inf"))
         return offered
 
     def accepted(self, name: str, offered: float, use: Use | None, now: float) -> None:

@@ -50,8 +50,8 @@ class Cluster:
         ``UnreachableError``.
         """
         with self._errors():
-            found: Mapping[str, int] = self._client.nthreads()
-        return found
+            threads_by_address: Mapping[str, int] = self._client.nthreads()
+        return threads_by_address
 
     def submit(
         self, function: Callable[[str], str], text: str, *, key: str, workers: Collection[str] | None
@@ -121,9 +121,13 @@ def connect(scheduler: str) -> Cluster:
             next_step="pip install 'moveout[cluster]'",
         ) from exc
     _hush()
-    where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": _file(scheduler)}
+    scheduler_arguments = (
+        {"address": scheduler} if "://" in scheduler else {"scheduler_file": _file(scheduler)}
+    )
     try:
-        client: Any = Client(**where, timeout=CONNECT_SECONDS, set_as_default=False, name="moveout")  # type: ignore[no-untyped-call]
+        client: Any = Client(
+            **scheduler_arguments, timeout=CONNECT_SECONDS, set_as_default=False, name="moveout"
+        )  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, KeyError) as exc:
         raise UsageError(
             f"{scheduler!r} is no scheduler: {exc}",

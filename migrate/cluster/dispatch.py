@@ -120,7 +120,7 @@ class Dispatch:
 
     def _result(self, batch: _Batch) -> Iterator[tuple[Json, Json | Exception]]:
         try:
-            told = json.loads(self._cluster.result(batch.ticket))
+            report = json.loads(self._cluster.result(batch.ticket))
         except WorkersDiedError as exc:
             self._note(
                 "several workers died while they had the same work; it is given out again, piece by piece"
@@ -132,30 +132,30 @@ class Dispatch:
                 next_step="start the cluster again, then run the same command: what is done stays done",
             ) from exc
         else:
-            yield from self._told(batch, told)
+            yield from self._told(batch, report)
 
-    def _told(self, batch: _Batch, told: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
-        for note in told["notes"]:
+    def _told(self, batch: _Batch, report: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
+        for note in report["notes"]:
             self._note(note)
-        unfit = "unfit" in told
+        unfit = "unfit" in report
         if unfit:
-            self._exclude(told["worker"], error_transport.raised(told["unfit"]))
+            self._exclude(report["worker"], error_transport.raised(report["unfit"]))
         left: list[Json] = []
         for piece in batch.pieces:
-            answer = told["answers"].get(piece["id"])
-            error = error_transport.raised(answer) if answer and "error" in answer else None
-            if answer is None or _is_of_the_worker(error):
+            response = report["answers"].get(piece["id"])
+            error = error_transport.raised(response) if response and "error" in response else None
+            if response is None or _is_of_the_worker(error):
                 left.append(piece)
                 if error is not None:
                     unfit = True
-                    self._exclude(told["worker"], error)
+                    self._exclude(report["worker"], error)
             else:
-                yield piece, error or answer
+                yield piece, error or response
         if left and (unfit or len(left) < len(batch.pieces)):
             self.send(left)
         elif left:
-            again = MoveoutError("workers stopped before they had done it")
-            yield from self._again(left, again, alone=False)
+            retry_error = MoveoutError("workers stopped before they had done it")
+            yield from self._again(left, retry_error, alone=False)
 
     def _exclude(self, name: str, reason: Exception) -> None:
         if isinstance(reason, BusyError):
@@ -178,11 +178,11 @@ class Dispatch:
 
     def _rescue(self) -> None:
         """Send batches anew that were meant for workers of whom none is there any more."""
-        there = self._roster.fit
-        if not there:
+        fit_workers = self._roster.fit
+        if not fit_workers:
             return
         for key, batch in list(self._batches.items()):
-            if batch.workers is not None and batch.workers.isdisjoint(there):
+            if batch.workers is not None and batch.workers.isdisjoint(fit_workers):
                 del self._batches[key]
                 self._cluster.drop([batch.ticket])
                 self.send(batch.pieces)

@@ -11,22 +11,24 @@ from migrate.errors import DamageError, MoveoutError, SourceError
 
 def tell(error: Exception) -> Json:
     """Return an error as plain data."""
-    told: dict[str, Any] = {"error": type(error).__name__}
+    encoded: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, DamageError):
         fields = {"key": error.key, "expected": error.expected, "found": error.found}
-        return told | fields | {"next": error.next_step}
+        return encoded | fields | {"next": error.next_step}
     if isinstance(error, MoveoutError):
-        return told | {"message": str(error), "next": error.next_step}
-    return told | {"message": repr(error), "next": ""}
+        return encoded | {"message": str(error), "next": error.next_step}
+    return encoded | {"message": repr(error), "next": ""}
 
 
-def raised(told: Json) -> MoveoutError:
+def raised(encoded: Json) -> MoveoutError:
     """Return the error that was told. One of no known kind becomes a ``SourceError``, as if it had come up here."""
     known = {kind.__name__: kind for kind in _kinds()}
-    kind = known.get(told["error"], SourceError)
+    kind = known.get(encoded["error"], SourceError)
     if issubclass(kind, DamageError):
-        return kind(told["key"], expected=told["expected"], found=told["found"], next_step=told["next"])
-    return kind(told["message"], next_step=told["next"])
+        return kind(
+            encoded["key"], expected=encoded["expected"], found=encoded["found"], next_step=encoded["next"]
+        )
+    return kind(encoded["message"], next_step=encoded["next"])
 
 
 def _kinds() -> Iterator[type[MoveoutError]]:

@@ -72,9 +72,9 @@ class _UnitCodec:
         return 0 if planned.recorded else planned.unit.size_bytes
 
     def decode(
-        self, answered: Sequence[tuple[Sequence[PlannedUnit], Json]]
+        self, responses: Sequence[tuple[Sequence[PlannedUnit], Json]]
     ) -> Iterator[Sequence[SettledUnit]]:
-        work, units = self.work, [planned for (planned,), _ in answered]
+        work, units = self.work, [planned for (planned,), _ in responses]
         ids = [planned.unit.id for planned in units]
         records = read_records(work.store, work.source, ids, self.executor)
         for planned, record in zip(units, records, strict=True):

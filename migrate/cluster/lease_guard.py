@@ -83,16 +83,16 @@ class Fence:
 
     def check(self) -> None:
         """Raise ``BusyError`` unless the lease at the location is the lead's and was seen to move of late."""
-        asked, found = self._look()
-        if found is None or found.id != self._id:
+        asked_at, record = self._look()
+        if record is None or record.id != self._id:
             self._cancellation.cancel()
             raise BusyError(
                 f"{self._store.location}: "
-                + (f"in use: {found}" if found else "there is no lease of this run"),
+                + (f"in use: {record}" if record else "there is no lease of this run"),
                 next_step="a location must be the same one for all machines: a bucket, or a shared directory",
             )
-        if found.beats != self._beats:
-            self._beats, self._moved = found.beats, asked
+        if record.beats != self._beats:
+            self._beats, self._moved = record.beats, asked_at
         if self._silent():
             self._cancellation.cancel()
             raise BusyError(
@@ -107,11 +107,11 @@ class Fence:
         that it makes no difference any more.
         """
         while True:
-            asked = uptime()
+            asked_at = uptime()
             try:
-                return asked, lease.decode(self._store.read(layout.LEASE))
+                return asked_at, lease.decode(self._store.read(layout.LEASE))
             except (GoneError, DamageError):
-                return asked, None
+                return asked_at, None
             except UnreachableError:
                 if self._silent():
                     self._cancellation.cancel()

@@ -110,9 +110,9 @@ class Roster:
                 return
 
     def _look(self) -> None:
-        found = dict(self._cluster.threads())
+        threads = dict(self._cluster.threads())
         with self._lock:
-            self._threads = found
+            self._threads = threads
         if not self.fit:
             self._tell(f"no worker is there at {self._cluster.address}; waiting for one to join")
 
@@ -130,17 +130,17 @@ class Roster:
             self._budget.members({HERE, *names})
             free = [name for name in names if name not in self._busy]
             self._busy.update(free)
-        here = self._limit.here
-        self._exchange(HERE, rate, here.exchange)
+        local_share = self._limit.here
+        self._exchange(HERE, rate, local_share.exchange)
         for name in free:
             self._calls.submit(self._exchange, name, rate, self._asking(name))
 
     def _asking(self, name: str) -> Callable[[float | None, float], tuple[float, float] | None]:
         def ask(rate: float | None, seconds: float) -> tuple[float, float] | None:
-            found: tuple[float, float] | None = self._cluster.call(
+            usage: tuple[float, float] | None = self._cluster.call(
                 name, worker.exchange, self._job, rate, seconds
             )
-            return found
+            return usage
 
         return ask
 
@@ -168,7 +168,7 @@ class Roster:
     def _use(self, name: str, used: tuple[float, float] | None, now: float) -> Use:
         if used is None:
             return Use(0.0, waiting=False)
-        taken, owed = used
+        taken_bytes, owed = used
         before, then = self._asked.get(name, (0.0, now - TICK_SECONDS))
-        self._asked[name] = (taken, now)
-        return Use(max(0.0, taken - before) / max(now - then, 0.001), waiting=owed > 0)
+        self._asked[name] = (taken_bytes, now)
+        return Use(max(0.0, taken_bytes - before) / max(now - then, 0.001), waiting=owed > 0)

@@ -34,12 +34,12 @@ def fill(session: RestoreSession, piece: Json) -> Json:
 
 
 def _write(session: RestoreSession, batch: Sequence[History], claim: Claim) -> Done:
-    writing, there = session.writing, Done(0, 0, ())
+    writing, done_there = session.writing, Done(0, 0, ())
     if claim.contested:
-        batch, there = look(writing, batch)
+        batch, done_there = look(writing, batch)
     if not batch:
-        return there
-    return there + writing.write(batch, session.notes, claim.check)
+        return done_there
+    return done_there + writing.write(batch, session.notes, claim.check)
 
 
 def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Done]:
@@ -47,30 +47,32 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
     as a finding.
     """
     left: list[History] = []
-    there = Done(0, 0, ())
-    for one in batch:
-        found = _found(writing, one)
-        if not begins(writing.destination, found, one.rows):
-            finding = f"{one.key}: the bucket holds another object of this key; it was left alone"
-            there += Done(0, 0, (finding,))
+    total = Done(0, 0, ())
+    for history in batch:
+        versions = _found(writing, history)
+        if not begins(writing.destination, versions, history.rows):
+            finding = f"{history.key}: the bucket holds another object of this key; it was left alone"
+            total += Done(0, 0, (finding,))
             continue
-        rows = one.rows[: len(found)]
-        moved: list[Moved] = [
-            (one.key, row.version_id, it.version_id, row.is_delete_marker)
-            for row, it in zip(rows, found, strict=True)
+        rows = history.rows[: len(versions)]
+        moved_versions: list[Moved] = [
+            (history.key, row.version_id, version.version_id, row.is_delete_marker)
+            for row, version in zip(rows, versions, strict=True)
         ]
         size_bytes = sum(row.size_bytes for row in rows)
-        there += Done(len(rows), size_bytes, (), tuple(moved) if writing.versions else ())
-        if len(found) < len(one.rows):
-            left.append(replace(one, rows=one.rows[len(found) :], before=one.before + len(found)))
-    return left, there
+        total += Done(len(rows), size_bytes, (), tuple(moved_versions) if writing.versions else ())
+        if len(versions) < len(history.rows):
+            left.append(
+                replace(history, rows=history.rows[len(versions) :], before=history.before + len(versions))
+            )
+    return left, total
 
 
-def _found(writing: Writing, one: History) -> Sequence[ObjectSummary]:
+def _found(writing: Writing, history: History) -> Sequence[ObjectSummary]:
     """Return what has become of a key since the batch was made, oldest first."""
     if writing.versions:
-        return writing.destination.versions(one.key)[one.before :]
-    return _current(writing.destination, one.key)
+        return writing.destination.versions(history.key)[history.before :]
+    return _current(writing.destination, history.key)
 
 
 def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
@@ -78,7 +80,7 @@ def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
     return [first] if first is not None and first.key == key else []
 
 
-def answer_of(told: Json) -> Done:
+def answer_of(response: Json) -> Done:
     """Return what a worker says of a batch."""
-    moved = [tuple(row) for row in told["moved"]]
-    return Done(told["items"], told["size_bytes"], tuple(told["findings"]), tuple(moved))
+    moved_versions = [tuple(row) for row in response["moved"]]
+    return Done(response["items"], response["size_bytes"], tuple(response["findings"]), tuple(moved_versions))

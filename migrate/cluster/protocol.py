@@ -40,8 +40,8 @@ class Reach:
                 f"the URL {endpoint.shown} holds a password, which would travel through the cluster",
                 next_step="name where each worker finds it: password = 'env:VAR' or 'file:PATH' in the case file",
             )
-        found = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
-        return cls(absolute(endpoint.url), found)
+        references = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
+        return cls(absolute(endpoint.url), references)
 
     def endpoint(self) -> Endpoint:
         """Return the endpoint as it is reached from here."""
@@ -210,23 +210,29 @@ def terms_of(value: Json) -> Terms:
 
 def batch_json(batch: Sequence[History]) -> list[Json]:
     """Return objects to be written as plain JSON."""
-    return [{"key": one.key, "before": one.before, "rows": [_row(row) for row in one.rows]} for one in batch]
+    return [
+        {"key": history.key, "before": history.before, "rows": [_row(row) for row in history.rows]}
+        for history in batch
+    ]
 
 
 def batch_of(value: Sequence[Json]) -> list[History]:
     """Return the objects again."""
-    return [History(one["key"], [_row_of(row) for row in one["rows"]], one["before"]) for one in value]
+    return [
+        History(history["key"], [_row_of(row) for row in history["rows"]], history["before"])
+        for history in value
+    ]
 
 
-_USUAL = {it.name: it.default for it in fields(ObjectRow) if it.default is not MISSING} | {
-    it.name: it.default_factory() for it in fields(ObjectRow) if it.default_factory is not MISSING
+_USUAL = {field.name: field.default for field in fields(ObjectRow) if field.default is not MISSING} | {
+    field.name: field.default_factory() for field in fields(ObjectRow) if field.default_factory is not MISSING
 }
 
 
 def _row(row: ObjectRow) -> Json:
     """Return what is not as usual: rows travel by the million."""
-    found = {it.name: _plain(getattr(row, it.name)) for it in fields(row)}
-    return {name: value for name, value in found.items() if name not in _USUAL or value != _USUAL[name]}
+    values = {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
+    return {name: value for name, value in values.items() if name not in _USUAL or value != _USUAL[name]}
 
 
 def _row_of(value: Json) -> ObjectRow:

@@ -104,13 +104,13 @@ class _ObjectCodec:
         return {"id": f"{next(self.numbers):08d}", "objects": protocol.batch_json(item)}
 
     def size_bytes(self, item: Sequence[History]) -> int:
-        return sum(row.size_bytes for one in item for row in one.rows)
+        return sum(row.size_bytes for history in item for row in history.rows)
 
-    def decode(self, answered: Sequence[tuple[Sequence[History], Json]]) -> Iterator[Done]:
-        for _, answer in answered:
-            done = object_worker.answer_of(answer)
-            self.progress.advance(items=done.items, size_bytes=done.size_bytes)
-            yield done
+    def decode(self, responses: Sequence[tuple[Sequence[History], Json]]) -> Iterator[Done]:
+        for _, response in responses:
+            restored = object_worker.answer_of(response)
+            self.progress.advance(items=restored.items, size_bytes=restored.size_bytes)
+            yield restored
 
 
 class _PartCodec:
@@ -122,6 +122,6 @@ class _PartCodec:
     def size_bytes(self, item: PartFile) -> int:
         return item.size_bytes
 
-    def decode(self, answered: Sequence[tuple[PartFile, Json]]) -> Iterator[bool]:
-        for _, answer in answered:
-            yield bool(answer["written"])
+    def decode(self, responses: Sequence[tuple[PartFile, Json]]) -> Iterator[bool]:
+        for _, response in responses:
+            yield bool(response["written"])

@@ -59,7 +59,7 @@ class _FileCodec:
     def size_bytes(self, item: WantedFile) -> int:
         return item.size_bytes
 
-    def decode(self, answered: Sequence[tuple[WantedFile, Json]]) -> Iterator[None]:
-        for file, answer in answered:
-            transfer_worker.take(self.tally, file, answer)
+    def decode(self, responses: Sequence[tuple[WantedFile, Json]]) -> Iterator[None]:
+        for file, response in responses:
+            transfer_worker.take(self.tally, file, response)
             yield None

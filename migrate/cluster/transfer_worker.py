@@ -57,10 +57,10 @@ class ByFile:
         self.skip_bytes(file, file.size_bytes)
         self.move_file(file)
 
-    def again(self, file: WantedFile, found: Finding) -> None:
+    def again(self, file: WantedFile, finding: Finding) -> None:
         """See ``Counter``."""
         del file
-        self._progress.note(f"{found}; once more")
+        self._progress.note(f"{finding}; once more")
 
     def find(self, finding: Finding, *, blocks: bool = True) -> None:
         """See ``Counter``."""
@@ -89,13 +89,13 @@ def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tup
 
 def _present(store: Store, files: Sequence[WantedFile]) -> dict[str, int]:
     """Return the sizes of those that lie there, perhaps by a worker that died before it could say so."""
-    found = {}
+    sizes = {}
     for file in files:
         try:
-            found[file.key] = store.stat(file.key).size_bytes
+            sizes[file.key] = store.stat(file.key).size_bytes
         except GoneError:
             continue
-    return found
+    return sizes
 
 
 def piece(file: WantedFile) -> Json:
@@ -103,19 +103,19 @@ def piece(file: WantedFile) -> Json:
     return {"id": file.key, "size_bytes": file.size_bytes, "sha256": file.sha256}
 
 
-def file_of(found: Json) -> WantedFile:
+def file_of(value: Json) -> WantedFile:
     """Return the file of a piece."""
-    return WantedFile(found["id"], found["size_bytes"], found["sha256"])
+    return WantedFile(value["id"], value["size_bytes"], value["sha256"])
 
 
-def take(tally: TransferCounters, file: WantedFile, answer: Json) -> None:
+def take(tally: TransferCounters, file: WantedFile, response: Json) -> None:
     """Count what a worker says of a file."""
-    if answer["bytes_skipped"] == file.size_bytes and answer["here"] and not answer["bytes_moved"]:
+    if response["bytes_skipped"] == file.size_bytes and response["here"] and not response["bytes_moved"]:
         tally.skip_file(file)
         return
-    tally.skip_bytes(file, answer["bytes_skipped"])
-    tally.move_bytes(file, answer["bytes_moved"])
-    for finding in answer["findings"]:
+    tally.skip_bytes(file, response["bytes_skipped"])
+    tally.move_bytes(file, response["bytes_moved"])
+    for finding in response["findings"]:
         tally.find(Finding(**finding))
-    if answer["here"]:
+    if response["here"]:
         tally.move_file(file)

@@ -62,7 +62,7 @@ def exchange(job: str, rate: float | None, seconds: float) -> tuple[float, float
     if not sessions:
         return None
     used = [session.allowance.exchange(_part(rate, len(sessions)), seconds) for session in sessions]
-    return sum(taken for taken, _ in used), sum(owed for _, owed in used)
+    return sum(taken_bytes for taken_bytes, _ in used), sum(owed for _, owed in used)
 
 
 def halt(job: str) -> int:
@@ -77,11 +77,11 @@ def _part(rate: float | None, sessions: int) -> float | None:
 def _do(order: protocol.Order) -> str:
     job = order.job
     with _SESSIONS.enter(job, _maker(job)) as session:
-        answers: dict[str, Json] = {}
+        responses: dict[str, Json] = {}
         with suppress(Cancelled):
-            for id_, answer in _work(session, order):
-                answers[id_] = answer  # noqa: PERF403  what was answered before counts
-        return _encode(answers, session.notes.take())
+            for id_, response in _work(session, order):
+                responses[id_] = response  # noqa: PERF403  what was answered before counts
+        return _encode(responses, session.notes.take())
 
 
 def _maker(job: Job) -> Callable[[], WorkerSession]:
@@ -168,8 +168,8 @@ def _is_recorded(store: Store, source: str, unit: Unit) -> bool:
 
 
 def _encode(
-    answers: dict[str, Json] | None = None, notes: list[str] | None = None, unfit: Exception | None = None
+    responses: dict[str, Json] | None = None, notes: list[str] | None = None, unfit: Exception | None = None
 ) -> str:
     value: dict[str, Any] = {"version": protocol.VERSION, "worker": own_address()}
-    value |= {"answers": answers or {}, "notes": notes or []}
+    value |= {"answers": responses or {}, "notes": notes or []}
     return json.dumps(value | ({"unfit": error_transport.tell(unfit)} if unfit else {}))

@@ -33,7 +33,7 @@ class ItemCodec(Protocol[Item_contra, Result_co]):
         """Return how much work it is: of little, much goes into one batch."""
         ...
 
-    def decode(self, answered: Sequence[tuple[Item_contra, Json]]) -> Iterator[Result_co]:
+    def decode(self, responses: Sequence[tuple[Item_contra, Json]]) -> Iterator[Result_co]:
         """Return what workers say of items, in order."""
         ...
 
@@ -87,14 +87,14 @@ class ClusterWorkerPool(Generic[Item, Result]):
 
     def settle(self, seconds: float) -> Iterator[tuple[Item, Result | Exception]]:
         """See ``WorkerPool.settle``. Raises ``BusyError`` where a worker says that the lease is lost."""
-        answered: list[tuple[Item, Json]] = []
-        for piece, answer in self._dispatch.settle(seconds):
+        responses: list[tuple[Item, Json]] = []
+        for piece, response in self._dispatch.settle(seconds):
             item = self._under_way.pop(piece["id"])
-            if isinstance(answer, Exception):
-                yield item, answer
+            if isinstance(response, Exception):
+                yield item, response
             else:
-                answered.append((item, answer))
-        for (item, _), result in zip(answered, self._codec.decode(answered), strict=True):
+                responses.append((item, response))
+        for (item, _), result in zip(responses, self._codec.decode(responses), strict=True):
             yield item, result
 
     def __enter__(self) -> Self:

@@ -55,8 +55,8 @@ class Notes(Silent):
     def take(self) -> list[str]:
         """Return what was said since the last time."""
         with self._lock:
-            said, self._said = self._said, []
-            return said
+            notes, self._said = self._said, []
+            return notes
 
 
 class WorkerSession:
@@ -237,12 +237,12 @@ class Sessions:
         with self._lock:
             if job not in self._halted:
                 self._halted.append(job)
-        found = self.of(job)
-        for session in found:
+        sessions = self.of(job)
+        for session in sessions:
             session.halt()
         threading.Thread(target=self._sweep, name="moveout-sweep", daemon=True).start()
         with self._lock:
-            return sum(session.running for session in found)
+            return sum(session.running for session in sessions)
 
     def _claim(self, job: Job, make: Callable[[], WorkerSession]) -> WorkerSession:
         with self._opening:
@@ -264,7 +264,9 @@ class Sessions:
     def _sweep(self) -> None:
         """Close sessions that have come to their end, also those of leads that have died."""
         with self._lock:
-            ended = [one for one in self._open if one.cancellation.is_cancelled and not one.running]
-            self._open = [one for one in self._open if one not in ended]
-        for session in ended:
+            ended_sessions = [
+                session for session in self._open if session.cancellation.is_cancelled and not session.running
+            ]
+            self._open = [session for session in self._open if session not in ended_sessions]
+        for session in ended_sessions:
             session.close()

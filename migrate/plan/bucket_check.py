@@ -20,25 +20,25 @@ def check_bucket(
     try:
         destination = open_destination_bucket(url, secrets=secrets)
     except GoneError as exc:
-        more = ", with object lock" if OBJECT_LOCK in features else ""
-        return DestinationPlan(source.name, url, (f"{exc}: create it{more} before the restore",))
+        suffix = ", with object lock" if OBJECT_LOCK in features else ""
+        return DestinationPlan(source.name, url, (f"{exc}: create it{suffix} before the restore",))
     kinds = [
         kind for kind in features if kind not in {OBJECT_LOCK, OLDER, MARKERS} and not kind.startswith(CLASS)
     ]
     classes = [kind.removeprefix(CLASS) for kind in features if kind.startswith(CLASS)]
-    found = probe(destination, keys=kinds, classes=classes)
-    return DestinationPlan(source.name, destination.url, tuple(_warnings(features, found)))
+    capabilities = probe(destination, keys=kinds, classes=classes)
+    return DestinationPlan(source.name, destination.url, tuple(_warnings(features, capabilities)))
 
 
-def _warnings(features: Mapping[str, int], found: Capabilities) -> Iterator[str]:
-    if not found.probed:
-        yield f"the destination was not tried out: {found.why}"
-    for kind, what in found.refused_keys.items():
+def _warnings(features: Mapping[str, int], capabilities: Capabilities) -> Iterator[str]:
+    if not capabilities.probed:
+        yield f"the destination was not tried out: {capabilities.why}"
+    for kind, refusal in capabilities.refused_keys.items():
         if kind in features:
-            yield f"{features[kind]} keys have {kind}: the destination {what}; they will not be restored"
+            yield f"{features[kind]} keys have {kind}: the destination {refusal}; they will not be restored"
         else:
-            yield f"keys with {kind} will not be restored: the destination {what}"
-    for name, what in found.refused_classes.items():
-        yield f"{features[CLASS + name]} objects have the storage class {name}: the destination {what}"
-    if OBJECT_LOCK in features and not found.object_lock:
+            yield f"keys with {kind} will not be restored: the destination {refusal}"
+    for name, refusal in capabilities.refused_classes.items():
+        yield f"{features[CLASS + name]} objects have the storage class {name}: the destination {refusal}"
+    if OBJECT_LOCK in features and not capabilities.object_lock:
         yield "the source locks objects, the destination bucket has no object lock; create it anew with object lock"

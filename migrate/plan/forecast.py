@@ -72,8 +72,8 @@ def _export_stage(
     write = source.size_bytes / min(rates) if rates else 0.0
     if source.estimate is None and not rates:
         return None
-    why = "measured read rate" if read >= write else "measured write rate"
-    return StageTime(f"export {source.name}", max(read, write), why)
+    reason = "measured read rate" if read >= write else "measured write rate"
+    return StageTime(f"export {source.name}", max(read, write), reason)
 
 
 def _verdict(seconds: float, margin: float | None, *, at_least: bool) -> Verdict:

@@ -44,12 +44,12 @@ def survey(sources: Sequence[Source], *, workers: int) -> list[SourcePlan]:
 
 
 def _survey_one(source: Source, workers: int) -> SourcePlan:
-    found = source.survey()
+    snapshot = source.survey()
     measure = getattr(source, "estimate", None)
-    estimate = measure(found, seconds=SAMPLE_SECONDS, workers=workers) if measure else None
+    estimate = measure(snapshot, seconds=SAMPLE_SECONDS, workers=workers) if measure else None
     if estimate is not None and estimate.faults:
-        found = replace(found, warnings=[*found.warnings, *estimate.faults])
-    return SourcePlan(source.name, source.url, found, estimate)
+        snapshot = replace(snapshot, warnings=[*snapshot.warnings, *estimate.faults])
+    return SourcePlan(source.name, source.url, snapshot, estimate)
 
 
 def measure_write(store: Store) -> float:

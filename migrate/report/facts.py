@@ -174,14 +174,14 @@ def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> li
     skip = len(str(buckets[0].details.get("prefix", "")))
     sums: Counter[str | None] = Counter()
     for batch in contents.index(source, columns=["key", "size", "disposition"]):
-        kept = batch.filter(pc.equal(batch.column("disposition"), "exported"))
-        keys = pc.utf8_slice_codeunits(kept.column("key"), skip, None) if skip else kept.column("key")
-        found = pc.struct_field(pc.extract_regex(keys, r"(?s)^(?P<first>[^/]*/)"), "first")
-        first = pc.fill_null(found, "")
-        sizes = pa.table({"first": first, "size": kept.column("size")})
-        for one in sizes.group_by("first").aggregate([("size", "sum")]).to_pylist():
-            known = one["first"] in sums or len(sums) < _PREFIXES
-            sums[one["first"] if known else OTHERS] += one["size_sum"] or 0
+        exported = batch.filter(pc.equal(batch.column("disposition"), "exported"))
+        keys = pc.utf8_slice_codeunits(exported.column("key"), skip, None) if skip else exported.column("key")
+        matches = pc.struct_field(pc.extract_regex(keys, r"(?s)^(?P<first>[^/]*/)"), "first")
+        first = pc.fill_null(matches, "")
+        sizes = pa.table({"first": first, "size": exported.column("size")})
+        for group in sizes.group_by("first").aggregate([("size", "sum")]).to_pylist():
+            known = group["first"] in sums or len(sums) < _PREFIXES
+            sums[group["first"] if known else OTHERS] += group["size_sum"] or 0
     return most(sums)
 
 
@@ -189,7 +189,7 @@ def most(sums: Mapping[str | None, int]) -> list[tuple[str | None, int]]:
     """Return the largest, then the sum of all others where there are any."""
     ordered = sorted(
         ((label, size) for label, size in sums.items() if label is not OTHERS),
-        key=lambda one: (-one[1], one[0] or ""),
+        key=lambda pair: (-pair[1], pair[0] or ""),
     )
     shown: list[tuple[str | None, int]] = list(islice(ordered, SHOWN_BARS))
     rest = sum(size for _, size in ordered[SHOWN_BARS:]) + sums.get(OTHERS, 0)

@@ -19,8 +19,10 @@ def learn(later: Later, command: str, result: Mapping[str, Any], bundle: str) ->
     from which nothing is to be learnt.
     """
     if result.get("bundle") != bundle:
-        found = result.get("bundle")
-        raise UsageError(f"a result of {command} is of bundle {found}, not of {bundle}", next_step=_STEP)
+        bundle_named = result.get("bundle")
+        raise UsageError(
+            f"a result of {command} is of bundle {bundle_named}, not of {bundle}", next_step=_STEP
+        )
     try:
         if command == "verify":
             return _verified(later, result)
@@ -32,32 +34,39 @@ def learn(later: Later, command: str, result: Mapping[str, Any], bundle: str) ->
 
 
 def _verified(later: Later, result: Mapping[str, Any]) -> Later:
-    at = str(result["at"])
-    what = f"verify, level {result['level']}, at {result['location']}"
-    checks = [Checked(what, at, _findings(result["findings"]))]
+    moment = str(result["at"])
+    check_name = f"verify, level {result['level']}, at {result['location']}"
+    checks = [Checked(check_name, moment, _findings(result["findings"]))]
     destination = dict(later.destination)
-    for one in result["compared"]:
-        what = f"{one['source']} compared with {one['url']}"
-        checks.append(Checked(what, at, _findings(one["findings"]), _sentences(one.get("left_out", ()))))
-        destination |= _digests(one["tables"])
+    for comparison in result["compared"]:
+        check_name = f"{comparison['source']} compared with {comparison['url']}"
+        checks.append(
+            Checked(
+                check_name,
+                moment,
+                _findings(comparison["findings"]),
+                _sentences(comparison.get("left_out", ())),
+            )
+        )
+        destination |= _digests(comparison["tables"])
     signatures = result.get("signatures", {})
     for signer in signatures.get("signers", ()):
         known = f", known as {signer['known_as']}" if signer["known_as"] else ""
-        checks.append(Checked(f"signature of {signer['fingerprint']}{known}", at))
+        checks.append(Checked(f"signature of {signer['fingerprint']}{known}", moment))
     if wrong := signatures.get("findings"):
-        checks.append(Checked("signatures", at, _findings(wrong)))
+        checks.append(Checked("signatures", moment, _findings(wrong)))
     parquet = {**later.parquet, **_digests(result["tables"])}
     return replace(later, checks=[*later.checks, *checks], parquet=parquet, destination=destination)
 
 
 def _restored(later: Later, result: Mapping[str, Any]) -> Later:
-    at = str(result["at"])
+    moment = str(result["at"])
     checks, destination = [], dict(later.destination)
-    for one in result["restored"]:
-        what = f"{one['source']} restored to {one['url']}"
-        findings, left_out = _sentences(one["findings"]), _sentences(one.get("left_out", ()))
-        checks.append(Checked(what, at, findings, left_out))
-        destination |= _digests(one["tables"])
+    for outcome in result["restored"]:
+        check_name = f"{outcome['source']} restored to {outcome['url']}"
+        findings, left_out = _sentences(outcome["findings"]), _sentences(outcome.get("left_out", ()))
+        checks.append(Checked(check_name, moment, findings, left_out))
+        destination |= _digests(outcome["tables"])
     return replace(later, checks=[*later.checks, *checks], destination=destination)
 
 
@@ -67,13 +76,19 @@ def _sentences(values: Sequence[Any]) -> list[str]:
 
 def _findings(values: Sequence[Mapping[str, Any]]) -> list[Finding]:
     return [
-        Finding(str(one["key"]), str(one["what"]), str(one["expected"]), str(one["found"])) for one in values
+        Finding(
+            str(finding_value["key"]),
+            str(finding_value["what"]),
+            str(finding_value["expected"]),
+            str(finding_value["found"]),
+        )
+        for finding_value in values
     ]
 
 
 def _digests(values: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], TableDigest]:
-    found = [
+    table_digests = [
         TableDigest(str(v["source"]), str(v["schema"]), str(v["name"]), int(v["rows"]), str(v["digest"]))
         for v in values
     ]
-    return {(one.source, one.schema, one.name): one for one in found}
+    return {(digest.source, digest.schema, digest.name): digest for digest in table_digests}

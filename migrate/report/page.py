@@ -51,7 +51,11 @@ def _prefix_bars(source: SourceFacts) -> list[tuple[str, int]]:
 
 
 def _missing(source: SourceFacts) -> int:
-    return sum(count for what, count in source.reconciliation.dispositions.items() if what != "exported")
+    return sum(
+        count
+        for disposition, count in source.reconciliation.dispositions.items()
+        if disposition != "exported"
+    )
 
 
 def _position(position: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -62,7 +66,7 @@ def _position(position: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in sorted(value.items()))
+        return ", ".join(f"{key} {_plain(item)}" for key, item in sorted(value.items()))
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
     if isinstance(value, str) and _MOMENT.fullmatch(value):

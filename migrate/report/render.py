@@ -42,7 +42,7 @@ def environment() -> jinja2.Environment:
     """Return the templates with their filters."""
     import jinja2  # noqa: PLC0415  a twentieth of a second, and few commands write a page
 
-    made = jinja2.Environment(
+    environment_ = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -50,7 +50,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
+    environment_.filters |= {
         "name": name,
         "moment": moment,
         "count": count_words,
@@ -60,7 +60,7 @@ def environment() -> jinja2.Environment:
         "peak": _peak,
         "area": _area,
     }
-    return made
+    return environment_
 
 
 def name(value: str) -> Markup:
@@ -74,17 +74,17 @@ def name(value: str) -> Markup:
     return Markup("<bdi>{}</bdi><i>… ({} characters)</i>").format(characters, len(value))
 
 
-def _character(one: str) -> Markup:
-    if unicodedata.category(one) in _HIDDEN or (one.isspace() and one != " "):
-        return Markup('<span class="code">U+{:04X}</span>').format(ord(one))
-    return escape(one)
+def _character(character: str) -> Markup:
+    if unicodedata.category(character) in _HIDDEN or (character.isspace() and character != " "):
+        return Markup('<span class="code">U+{:04X}</span>').format(ord(character))
+    return escape(character)
 
 
-def moment(at: str) -> Markup:
+def moment(time: str) -> Markup:
     """Return ``2026-01-31T12:00:00Z`` as people read it."""
-    shown = name(at.replace("T", " ").removesuffix("Z") + (" UTC" if at.endswith("Z") else ""))
-    if _MOMENT.fullmatch(at):
-        return Markup('<time datetime="{}">{}</time>').format(at, shown)
+    shown = name(time.replace("T", " ").removesuffix("Z") + (" UTC" if time.endswith("Z") else ""))
+    if _MOMENT.fullmatch(time):
+        return Markup('<time datetime="{}">{}</time>').format(time, shown)
     return Markup("<time>{}</time>").format(shown)
 
 
