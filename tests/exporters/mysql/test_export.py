@@ -43,7 +43,7 @@ def values(reader, table_name, column_name):
 
 
 def point(reader):
-    return reader.catalog()[0].point
+    return reader.catalog()[0].position
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_the_documented_account_exports_everything(mariadb, tmp_path):
         ("event", "e"),
     }
     assert made | {("sequence", "s")} <= names_of(reader)
-    assert reader.catalog()[0].point["consistency"] == "global read lock"
+    assert reader.catalog()[0].position["consistency"] == "global read lock"
     assert not [loss for _, loss in reader.losses() if loss.property == "definition"]
 
 

@@ -263,7 +263,7 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
         time.sleep(0.05)
     assert export_database(replica, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    assert reader.catalog()[0].point["standby"] is True
+    assert reader.catalog()[0].position["standby"] is True
     run_sql(url, "CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS x")
     while not fetch(replica, "SELECT to_regclass('fleeting') IS NOT NULL")[0][0]:
         time.sleep(0.05)
