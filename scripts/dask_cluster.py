@@ -41,8 +41,16 @@ class DaskCluster:
     def __enter__(self) -> Self:
         self.port = free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
-        words = ("scheduler", "--host", self.host, "--port", str(self.port), "--no-dashboard", "--no-jupyter")
-        self._scheduler = self._start("scheduler", words, ())
+        arguments = (
+            "scheduler",
+            "--host",
+            self.host,
+            "--port",
+            str(self.port),
+            "--no-dashboard",
+            "--no-jupyter",
+        )
+        self._scheduler = self._start("scheduler", arguments, ())
         self._scheduler.wait_until(self._listens, seconds=READY_SECONDS)
         return self
 
@@ -66,9 +74,9 @@ class DaskCluster:
         namespace, say), ``host`` is its address there.
         """
         name = f"worker-{len(self.workers)}"
-        words = ("worker", self.address, "--nthreads", str(threads), "--no-nanny", "--no-dashboard")
-        words = (*words, *(("--host", host) if host else ()))
-        child = self._start(name, (*words, "--memory-limit", "0", "--name", name), prefix, environment)
+        arguments = ("worker", self.address, "--nthreads", str(threads), "--no-nanny", "--no-dashboard")
+        arguments = (*arguments, *(("--host", host) if host else ()))
+        child = self._start(name, (*arguments, "--memory-limit", "0", "--name", name), prefix, environment)
         self.workers.append(child)
         return child
 
@@ -83,12 +91,12 @@ class DaskCluster:
     def _start(
         self,
         name: str,
-        words: Sequence[str],
+        arguments: Sequence[str],
         prefix: Sequence[str],
         environment: Mapping[str, str] | None = None,
     ) -> Child:
         log = self.directory / f"{name}.log"
-        argv = [*prefix, sys.executable, "-m", "dask", *words]
+        argv = [*prefix, sys.executable, "-m", "dask", *arguments]
         local = {"DASK_TEMPORARY_DIRECTORY": str(self.directory)}
         return start(name, argv, log=log, env={**local, **self.environment, **(environment or {})})
 

@@ -68,9 +68,9 @@ class Demo:
         self.hosts.new_db.database("plaza")
         with self.figures.timed("seed"), ThreadPoolExecutor(1) as pool:
             rows = pool.submit(seed.seed_database, self.old_url)
-            found = seed.seed_bucket(self.hosts.old_s3.profile, "plaza-media", list(seed.objects()))
+            seeded = seed.seed_bucket(self.hosts.old_s3.profile, "plaza-media", list(seed.objects()))
             self.figures.rows, self.figures.tables = rows.result()
-        self.figures.objects, self.figures.object_bytes = found
+        self.figures.objects, self.figures.object_bytes = seeded
         seed.make_buckets(self.hosts.new_s3.profile, "evacuated", "plaza-media")
         say(f"  old host   {self.old_url}   {self.figures.rows:,} rows in {self.figures.tables} tables")
         say(f"             s3://plaza-media?profile=old-s3   {self.figures.objects_words()}")
@@ -137,33 +137,33 @@ class Demo:
         self.figures.sent_before_kill_bytes = received_bytes(self.hosts.new_s3.endpoint) - before
         say(f"  the new host had received {megabytes(self.figures.sent_before_kill_bytes)}")
 
-    def run(self, step: str, *words: str) -> None:
+    def run(self, step: str, *arguments: str) -> None:
         """Run a moveout command in the foreground, and measure it."""
         with self.figures.timed(step):
-            run_command(words, work=self.work, environment=self.hosts.environment)
+            run_command(arguments, work=self.work, environment=self.hosts.environment)
 
     def prove(self) -> list[str]:
         """Compare both hosts without moveout, run the four commands on the bundle; return what was found."""
         heading("The same question, asked without moveout")
         with self.figures.timed("proof"):
-            found = [
+            proof_lines = [
                 proof.compare_databases(self.old_url, self.new_url),
                 proof.compare_schemas(self.hosts.old_db.bin_dir, self.old_url, self.new_url),
                 proof.compare_buckets(self.hosts.old_s3.profile, self.hosts.new_s3.profile, "plaza-media"),
             ]
-        for line in found:
+        for line in proof_lines:
             say(f"  {line}")
         heading("Anyone can check the bundle with tools that know nothing of moveout")
         say(f"$ cd {shown(self.bundle)}", bold=True)
         for command in proof.commands(self.bundle):
             say(f"$ {command.shown}", bold=True)
             say(proof.run_command(command, self.bundle))
-        return found
+        return proof_lines
 
 
-def announce(words: Sequence[str]) -> list[str]:
+def announce(arguments: Sequence[str]) -> list[str]:
     """Print a moveout command as a user types it, return it as a process takes it."""
-    command = [words[0], "-c", "moveout.toml", *words[1:]]
+    command = [arguments[0], "-c", "moveout.toml", *arguments[1:]]
     say(f"$ {shlex.join(['moveout', *command])}", bold=True)
     return [str(MOVEOUT), *command]
 

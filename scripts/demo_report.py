@@ -50,15 +50,15 @@ class Figures:
     def resume_words(self) -> str:
         """Say what the second run of the transfer did not have to send, and what it sent again."""
         saved = self.bundle_bytes - self.sent_after_kill_bytes
-        again = max(0, self.sent_before_kill_bytes - saved)
-        return f"saved {megabytes(saved)}; {megabytes(again)} travelled twice (by the new host's own counter)"
+        resent_bytes = max(0, self.sent_before_kill_bytes - saved)
+        return f"saved {megabytes(saved)}; {megabytes(resent_bytes)} travelled twice (by the new host's own counter)"
 
     def transfer_words(self) -> str:
         """Say what the two runs of the transfer sent."""
         first, second = megabytes(self.sent_before_kill_bytes), megabytes(self.sent_after_kill_bytes)
         return f"killed after {first}; the second run sent {second} in {self.seconds['transfer']:.1f} s"
 
-    def summary(self, found: Sequence[str], bundle: Path) -> None:
+    def summary(self, proof_lines: Sequence[str], bundle: Path) -> None:
         """Print what was moved, how fast, what the resume saved, and where everything lies."""
         lines = [
             ("moved", f"{self.rows:,} rows in {self.tables} tables, {self.objects_words()}"),
@@ -68,7 +68,7 @@ class Figures:
             ("resume", self.resume_words()),
             ("verify", f"every byte on the new host, {self.seconds['verify']:.1f} s"),
             ("restore", self.rate_words("restore")),
-            *(("both sides", line) for line in found),
+            *(("both sides", line) for line in proof_lines),
             ("lies in", f"{shown(bundle)}, and the same in s3://evacuated/plaza on the new host"),
         ]
         heading("Summary")

@@ -39,14 +39,14 @@ class Lane:
 
     def take(self) -> None:
         """Take what is there now."""
-        due = time.monotonic() + self.late_seconds
+        due_at = time.monotonic() + self.late_seconds
         for _ in range(_AT_ONCE):
             try:
                 packet = os.read(self.source, _LARGEST_PACKET)
             except OSError:  # nothing more now; or the device is being taken away
                 return
             if random.random() >= self.loss:
-                self._under_way.append((due, packet))
+                self._under_way.append((due_at, packet))
 
     def give(self) -> float | None:
         """Give on what is due; return the seconds until the next is, None where nothing is under way."""
@@ -68,10 +68,15 @@ def main() -> int:
     parser.add_argument("--late-ms", type=float, default=0, help="in each direction")
     parser.add_argument("--loss", type=float, default=0, help="the part of packets that is lost, 0 to 1")
     options = parser.parse_args()
-    one, other = (_device(name) for name in options.devices)
+    first_device, second_device = (_device(name) for name in options.devices)
     late = options.late_ms / 1000
     print("there", flush=True)
-    _forward([Lane(one, other, late, options.loss), Lane(other, one, late, options.loss)])
+    _forward(
+        [
+            Lane(first_device, second_device, late, options.loss),
+            Lane(second_device, first_device, late, options.loss),
+        ]
+    )
     return 0
 
 
@@ -88,9 +93,9 @@ def _forward(lanes: Sequence[Lane]) -> None:
 
 
 def _device(name: str) -> int:
-    found = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    fcntl.ioctl(found, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
-    return found
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    return device
 
 
 if __name__ == "__main__":

@@ -174,7 +174,9 @@ def man_pages() -> Iterator[tuple[str, str]]:
         ):
             if parameters:
                 text += f".SH {heading}\n"
-                text += "".join(f".TP\n.B {_roff(one.names)}\n{_roff(one.help)}\n" for one in parameters)
+                text += "".join(
+                    f".TP\n.B {_roff(parameter.names)}\n{_roff(parameter.help)}\n" for parameter in parameters
+                )
         if command.examples:
             text += ".SH EXAMPLES\n.nf\n" + "".join(f"{_roff(line)}\n" for line in command.examples) + ".fi\n"
         yield f"{name}.1", text + ".SH SEE ALSO\n.BR moveout (1)\n"

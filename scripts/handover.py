@@ -80,10 +80,10 @@ class Role:
     environment: Mapping[str, str]
     execute: Execute
 
-    def run(self, *words: str, code: int = 0) -> None:
+    def run(self, *arguments: str, code: int = 0) -> None:
         """Run a moveout command in the foreground. Raises ``HandoverError`` unless it ends with ``code``."""
-        say(f"{self.name}$ {shlex.join(['moveout', *words])}", bold=True)
-        self._run([str(MOVEOUT), *words], code)
+        say(f"{self.name}$ {shlex.join(['moveout', *arguments])}", bold=True)
+        self._run([str(MOVEOUT), *arguments], code)
 
     def run_other(self, line: str) -> None:
         """Run a line of the shell."""
@@ -132,8 +132,12 @@ class Handover:
             f"aws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
             "s3 =\n    addressing_style = path\n\n"
         )
-        own = {**environment, "AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
-        return Role(name, directory, own, self._execute)
+        role_environment = {
+            **environment,
+            "AWS_CONFIG_FILE": str(config),
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+        return Role(name, directory, role_environment, self._execute)
 
     def tell(self) -> None:
         """Do all of it."""
@@ -147,7 +151,9 @@ class Handover:
     def prepare(self) -> None:
         """Fill the host, make keys, write the case."""
         heading("A host with a customer's bucket, and a promise to keep")
-        provider, customer = (boto3.Session(profile_name=one.profile).client("s3") for one in self._servers)
+        provider, customer = (
+            boto3.Session(profile_name=server.profile).client("s3") for server in self._servers
+        )
         media = f"media-{self.bucket}"
         provider.create_bucket(Bucket=media)
         for number in range(40):

@@ -54,8 +54,8 @@ class Link:
         """Return the bytes that have gone to the namespace."""
         return self._count("tx_bytes")
 
-    def _count(self, what: str) -> int:
-        return int(Path(f"/sys/class/net/{self.device}/statistics/{what}").read_text())
+    def _count(self, counter_name: str) -> int:
+        return int(Path(f"/sys/class/net/{self.device}/statistics/{counter_name}").read_text())
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def links(count: int, shape: Shape) -> Iterator[list[Link]]:
     program = shutil.which("ip")
     if os.geteuid() != 0 or program is None or shutil.which("tc") is None:
         raise ServerError("shaped links need Linux, root, and iproute2 (ip, tc)")
-    made: list[Link] = []
+    made_links: list[Link] = []
     _ip("addr", "add", f"{HERE}/32", "dev", _LOOPBACK)
     with ExitStack() as detours:
         try:
@@ -75,11 +75,11 @@ def links(count: int, shape: Shape) -> Iterator[list[Link]]:
                     f"mvo{os.getpid() % 10**6}h{number}",
                     (program, "netns", "exec", f"moveout-{os.getpid()}-{number}"),
                 )
-                made.append(link)
+                made_links.append(link)
                 _make(link, f"{_NET}.{number}.1", shape, detours)
-            yield made
+            yield made_links
         finally:
-            for link in made:
+            for link in made_links:
                 with suppress(ServerError):
                     _ip("netns", "del", link.name)
                 with suppress(ServerError):
@@ -98,21 +98,21 @@ def _make(link: Link, gateway: str, shape: Shape, detours: ExitStack) -> None:
         _ip("link", "add", link.device, "type", "veth", "peer", "name", inner, "netns", link.name)
     _ip("addr", "add", f"{gateway}/30", "dev", link.device)
     _ip("link", "set", link.device, "up")
-    for words in (
+    for arguments in (
         ("link", "set", _LOOPBACK, "up"),
         ("addr", "add", f"{link.address}/30", "dev", inner),
         ("link", "set", inner, "up"),
         ("route", "add", "default", "via", gateway),
     ):
-        _ip("-n", link.name, *words)
+        _ip("-n", link.name, *arguments)
     _run("tc", "qdisc", "add", "dev", link.device, *_queue(shape.down_mbit))
     _run("tc", "-n", link.name, "qdisc", "add", "dev", inner, *_queue(shape.up_mbit))
 
 
 @contextmanager
 def _detour(outer: str, inner: str, shape: Shape) -> Iterator[None]:
-    words = ["--late-ms", str(shape.delay_ms / 2), "--loss", str(shape.loss)]
-    command = [sys.executable, "-m", "scripts.detour", outer, inner, *words]
+    arguments = ["--late-ms", str(shape.delay_ms / 2), "--loss", str(shape.loss)]
+    command = [sys.executable, "-m", "scripts.detour", outer, inner, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -129,11 +129,11 @@ def _queue(rate_mbit: float) -> Sequence[str]:
     return ("root", "tbf", "rate", f"{rate_mbit}mbit", "burst", str(burst), "limit", str(room + burst))
 
 
-def _ip(*words: str) -> None:
-    _run("ip", *words)
+def _ip(*arguments: str) -> None:
+    _run("ip", *arguments)
 
 
-def _run(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ServerError(f"{' '.join(words)}: {done.stderr.strip()}")
+def _run(*arguments: str) -> None:
+    completed = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise ServerError(f"{' '.join(arguments)}: {completed.stderr.strip()}")

@@ -104,12 +104,12 @@ class Store:
 def find_mariadb() -> Path:
     """Return the server program. Raises ``ServerError`` that says how to get it."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_LOCATIONS])
-    found = shutil.which("mariadbd", path=path)
-    if not found:
+    program = shutil.which("mariadbd", path=path)
+    if not program:
         raise ServerError(
             "MariaDB is not on this machine; on Debian and Ubuntu: apt-get install mariadb-server"
         )
-    return Path(found)
+    return Path(program)
 
 
 def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store:
@@ -119,7 +119,7 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
     """
     program = find_mariadb()
     home = borrow(f"moveout-{name}-")
-    user = unprivileged_user("MariaDB", own="mysql")
+    user = unprivileged_user("MariaDB", own_user="mysql")
     install = shutil.which("mariadb-install-db")
     if not install:
         raise ServerError("mariadb-install-db is not on PATH; it comes with mariadb-server")
@@ -130,10 +130,10 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
     argv = [install, "--no-defaults", f"--datadir={home / 'data'}", "--skip-test-db", "--skip-name-resolve"]
     argv += [f"--tmpdir={scratch}"]
     argv += ["--auth-root-authentication-method=normal", *([f"--user={user}"] if user else [])]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
+    completed = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if completed.returncode:
         raise ServerError(
-            f"mariadb-install-db for {name} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}"
+            f"mariadb-install-db for {name} failed:\n{completed.stdout[-1000:]}{completed.stderr[-1000:]}"
         )
     write_accounts(home, password)
     if user:

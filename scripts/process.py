@@ -133,15 +133,15 @@ def start(
     return Child(name, log, spawn(), spawn, stop_signal)
 
 
-def unprivileged_user(server: str, *, own: str) -> str:
+def unprivileged_user(server: str, *, own_user: str) -> str:
     """Return whom a server that refuses root runs as: its ``own`` user, else nobody; "" where we are not root."""
     if os.geteuid() != 0:
         return ""
     known = {entry.pw_name for entry in pwd.getpwall()}
-    for name in (own, "nobody"):
+    for name in (own_user, "nobody"):
         if name in known:
             return name
-    raise ServerError(f"{server} refuses to run as root, and there is neither a user {own} nor nobody")
+    raise ServerError(f"{server} refuses to run as root, and there is neither a user {own_user} nor nobody")
 
 
 def write_private(path: Path, text: str) -> None:

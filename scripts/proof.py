@@ -56,7 +56,7 @@ def compare_databases(old_url: str, new_url: str) -> str:
 
 def _fingerprint(url: str) -> dict[str, str]:
     """Return per table its count and the sum of its rows' hashes; per sequence its position."""
-    found = {}
+    fingerprints = {}
     with psycopg.connect(url, options="-c TimeZone=UTC -c search_path=pg_catalog") as connection:
         relations = connection.execute(
             "SELECT c.oid::regclass::text, c.relkind::text"
@@ -71,8 +71,8 @@ def _fingerprint(url: str) -> dict[str, str]:
                 hashes = "coalesce(sum(hashtextextended(t::text, 0)), 0)"
                 query = f"SELECT count(*) || ' ' || {hashes} FROM {name} AS t"
             row = connection.execute(query).fetchone()
-            found[f"{_KINDS[kind]} {name}"] = str(row[0]) if row else ""
-    return found
+            fingerprints[f"{_KINDS[kind]} {name}"] = str(row[0]) if row else ""
+    return fingerprints
 
 
 def compare_schemas(bin_dir: Path, old_url: str, new_url: str) -> str:
@@ -86,11 +86,11 @@ def compare_schemas(bin_dir: Path, old_url: str, new_url: str) -> str:
 
 def _schema(bin_dir: Path, url: str) -> list[str]:
     argv = [str(bin_dir / "pg_dump"), "--schema-only", "--no-owner", url]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DifferenceError(f"pg_dump failed: {done.stderr.strip()}")
+    completed = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise DifferenceError(f"pg_dump failed: {completed.stderr.strip()}")
     # \restrict and \unrestrict carry a random word.
-    return [line for line in done.stdout.splitlines() if not re.match(r"\\(un)?restrict |--|$", line)]
+    return [line for line in completed.stdout.splitlines() if not re.match(r"\\(un)?restrict |--|$", line)]
 
 
 def compare_buckets(old_profile: str, new_profile: str, bucket: str) -> str:
@@ -100,7 +100,9 @@ def compare_buckets(old_profile: str, new_profile: str, bucket: str) -> str:
         boto3.Session(profile_name=name).client("s3", config=config) for name in (old_profile, new_profile)
     )
     listed_old, listed_new = _listing(old, bucket), _listing(new, bucket)
-    sizes_old, sizes_new = ({key: size for key, (size, _) in one.items()} for one in (listed_old, listed_new))
+    sizes_old, sizes_new = (
+        {key: size for key, (size, _) in listing.items()} for listing in (listed_old, listed_new)
+    )
     _require_equal("object", sizes_old, sizes_new)
     # A single-part ETag is the MD5 that the server computed; where parts were cut differently, read both.
     unlike = [key for key in listed_old if listed_old[key] != listed_new[key]]
@@ -143,10 +145,10 @@ def _described(client: Any, bucket: str, keys: Sequence[str]) -> dict[str, str]:
         return dict(zip(keys, pool.map(describe, keys), strict=True))
 
 
-def _require_equal(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _require_equal(description: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            raise DifferenceError(f"{what} {name!r}: old {old.get(name)!r}, new {new.get(name)!r}")
+            raise DifferenceError(f"{description} {name!r}: old {old.get(name)!r}, new {new.get(name)!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +161,8 @@ class Command:
 
 def commands(bundle: Path) -> list[Command]:
     """Return the four commands, to be typed in the bundle's directory."""
-    beside = Path(sys.executable).parent
-    bagit = shlex.quote(str(beside / "bagit.py"))
+    bin_dir = Path(sys.executable).parent
+    bagit = shlex.quote(str(bin_dir / "bagit.py"))
     table = f"{_posts(bundle)}/*.parquet"
     if shutil.which("duckdb"):
         duck = Command(f"duckdb -c \"select count(*) from '{table}'\"", "duckdb")
@@ -169,7 +171,7 @@ def commands(bundle: Path) -> list[Command]:
         duck = Command(f"{shlex.quote(sys.executable)} -c '{code}'", sys.executable)
     return [
         Command("sha256sum -c manifest-sha256.txt", "sha256sum"),
-        Command(f"{bagit} --validate .", str(beside / "bagit.py")),
+        Command(f"{bagit} --validate .", str(bin_dir / "bagit.py")),
         Command("tar tf data/media/packs/pack-000000.tar", "tar"),
         duck,
     ]
@@ -190,7 +192,7 @@ def run_command(command: Command, bundle: Path) -> str:
     """Run a command in the bundle's directory, return its output's end. Raises ``DifferenceError``."""
     if shutil.which(command.program) is None:
         return f"  (not run: this machine has no {command.program})"
-    done = subprocess.run(
+    completed = subprocess.run(
         ["/bin/sh", "-c", command.shown],
         cwd=bundle,
         stdin=subprocess.DEVNULL,
@@ -199,10 +201,10 @@ def run_command(command: Command, bundle: Path) -> str:
         text=True,
         check=False,
     )
-    lines = done.stdout.splitlines()
-    if done.returncode:
+    lines = completed.stdout.splitlines()
+    if completed.returncode:
         end = "\n".join(lines[-10:])
-        raise DifferenceError(f"`{command.shown}` ended with {done.returncode}:\n{end}")
+        raise DifferenceError(f"`{command.shown}` ended with {completed.returncode}:\n{end}")
     if len(lines) > 8:
         return f"  … {len(lines) - 1:,} lines\n  {lines[-1]}"
     return "\n".join(f"  {line}" for line in lines)

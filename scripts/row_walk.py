@@ -149,23 +149,24 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         if options.url:
-            seen = walk(options.url, Path(directory))
+            finished_walk = walk(options.url, Path(directory))
         else:
             with Servers(Path(directory)) as servers:
                 server = servers.postgres("walk")
                 os.environ["PGPASSWORD"] = server.password
-                seen = walk(server.url, Path(directory))
-    for stage, calls in seen.calls.items():
-        _print(stage, set(calls), seen.entered)
+                finished_walk = walk(server.url, Path(directory))
+    for stage, calls in finished_walk.calls.items():
+        _print(stage, set(calls), finished_walk.entered)
         for name, file in calls if options.list else ():
-            print(f"  {'>' if (name, file) in seen.entered else ' '} {name:45} {file}")
-    _print("all", {call for calls in seen.calls.values() for call in calls}, seen.entered)
+            print(f"  {'>' if (name, file) in finished_walk.entered else ' '} {name:45} {file}")
+    _print("all", {call for calls in finished_walk.calls.values() for call in calls}, finished_walk.entered)
 
 
-def _print(what: str, calls: set[tuple[str, str]], entered: set[tuple[str, str]]) -> None:
+def _print(label: str, calls: set[tuple[str, str]], entered: set[tuple[str, str]]) -> None:
     files = {file for _, file in calls}
     print(
-        f"{what:10} {len(calls):3} functions in {len(files):2} files, {len(calls & entered):2} called by another module"
+        f"{label:10} {len(calls):3} functions in {len(files):2} files,"
+        f" {len(calls & entered):2} called by another module"
     )
 
 
@@ -178,12 +179,12 @@ def walk(url: str, directory: Path) -> Walk:
             connection.execute(f"CREATE DATABASE row_walk_{name}".encode())
     with psycopg.connect(source) as connection:
         connection.execute(_TABLE.encode())
-    seen = Walk()
+    recorded_walk = Walk()
     location = open_location(str(directory / "bundle"))
-    with seen.noting():
+    with recorded_walk.noting():
         export([PostgresExporter().open("app", source, _NoBuckets())], location, workers=1, progress=Silent())
         restore_database(BundleReader(location), "app", destination, workers=1, progress=Silent())
-    return seen
+    return recorded_walk
 
 
 if __name__ == "__main__":

@@ -107,15 +107,15 @@ def _photo(number: int, size_bytes: int) -> SeedObject:
     return SeedObject(f"media/{number % 30:02}/photo-{number:05}.jpg", size_bytes, number, headers, tags)
 
 
-def seed_bucket(profile: str, bucket: str, wanted: Sequence[SeedObject]) -> tuple[int, int]:
+def seed_bucket(profile: str, bucket: str, seed_objects: Sequence[SeedObject]) -> tuple[int, int]:
     """Make the bucket and fill it, return objects and bytes."""
     config = Config(max_pool_connections=2 * WORKERS, request_checksum_calculation="when_required")
     client = boto3.Session(profile_name=profile).client("s3", config=config)
     client.create_bucket(Bucket=bucket)
     with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in pool.map(lambda one: _put(client, bucket, one), wanted):
+        for _ in pool.map(lambda seed_object: _put(client, bucket, seed_object), seed_objects):
             pass
-    return len(wanted), sum(one.size_bytes for one in wanted)
+    return len(seed_objects), sum(seed_object.size_bytes for seed_object in seed_objects)
 
 
 def make_buckets(profile: str, *buckets: str) -> None:
@@ -125,10 +125,12 @@ def make_buckets(profile: str, *buckets: str) -> None:
         client.create_bucket(Bucket=bucket)
 
 
-def _put(client: Any, bucket: str, one: SeedObject) -> None:
-    extra = {**one.headers, **({"Tagging": urlencode(one.tags)} if one.tags else {})}
-    if one.size_bytes < LARGE_BYTES:
-        client.put_object(Bucket=bucket, Key=one.key, Body=one.body(), **extra)
+def _put(client: Any, bucket: str, seed_object: SeedObject) -> None:
+    extra = {**seed_object.headers, **({"Tagging": urlencode(seed_object.tags)} if seed_object.tags else {})}
+    if seed_object.size_bytes < LARGE_BYTES:
+        client.put_object(Bucket=bucket, Key=seed_object.key, Body=seed_object.body(), **extra)
         return
     parts = TransferConfig(multipart_chunksize=8 * 2**20, max_concurrency=4)
-    client.upload_fileobj(io.BytesIO(one.body()), bucket, one.key, ExtraArgs=extra, Config=parts)
+    client.upload_fileobj(
+        io.BytesIO(seed_object.body()), bucket, seed_object.key, ExtraArgs=extra, Config=parts
+    )

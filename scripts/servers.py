@@ -144,10 +144,10 @@ class Servers:
                 env["MINIO_KMS_SECRET_KEY"] = (
                     f"{KMS_KEY}:{base64.b64encode(secrets.token_bytes(32)).decode()}"
                 )
-            words: list[str | Path] = [program, "server", "--quiet", "--address", f"{host}:{port}"]
+            arguments: list[str | Path] = [program, "server", "--quiet", "--address", f"{host}:{port}"]
             if certificates is not None:
-                words += ["--certs-dir", certificates.parent]
-            return self._launch(name, [*(link.prefix if link else ()), *words, data], env=env)
+                arguments += ["--certs-dir", certificates.parent]
+            return self._launch(name, [*(link.prefix if link else ()), *arguments, data], env=env)
 
         return self._s3_server(
             name, launch, ready_path="/minio/health/cluster", host=host, ca_bundle=certificates
@@ -297,17 +297,19 @@ class Servers:
 
     def _write_access_files(self) -> None:
         profiles = "".join(
-            f"[profile {one.profile}]\nregion = us-east-1\nendpoint_url = {one.endpoint}\n"
-            + (f"ca_bundle = {one.ca_bundle}\n" if one.ca_bundle else "")
+            f"[profile {server.profile}]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
+            + (f"ca_bundle = {server.ca_bundle}\n" if server.ca_bundle else "")
             + "s3 =\n    addressing_style = path\n\n"
-            for one in self.s3
+            for server in self.s3
         )
         keys = "".join(
-            f"[{one.profile}]\naws_access_key_id = {one.access_key}\n"
-            f"aws_secret_access_key = {one.secret_key}\n\n"
-            for one in self.s3
+            f"[{server.profile}]\naws_access_key_id = {server.access_key}\n"
+            f"aws_secret_access_key = {server.secret_key}\n\n"
+            for server in self.s3
         )
-        passwords = "".join(f"{one.host}:{one.port}:*:postgres:{one.password}\n" for one in self.databases)
+        passwords = "".join(
+            f"{server.host}:{server.port}:*:postgres:{server.password}\n" for server in self.databases
+        )
         write_private(self.directory / "aws-config", profiles)
         write_private(self.directory / "aws-credentials", keys)
         write_private(self.directory / "pgpass", passwords)
@@ -332,8 +334,8 @@ def sweep(directory: Path) -> None:
 
 def environment_for(servers: Servers) -> dict[str, str]:
     """Return our environment without what reaches other servers, and with what reaches these."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return {**own, **servers.environment}
+    own_variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return {**own_variables, **servers.environment}
 
 
 def _retried(attempt: Callable[[], _Started]) -> _Started:
@@ -352,10 +354,21 @@ def make_certificate(directory: Path, host: str) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     certificate = directory / "public.crt"
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", f"/CN={host}"]
-    words += ["-addext", f"subjectAltName=IP:{host}"]
-    words += ["-keyout", str(directory / "private.key"), "-out", str(certificate)]
-    subprocess.run(words, check=True, capture_output=True)
+    arguments = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "9",
+        "-subj",
+        f"/CN={host}",
+    ]
+    arguments += ["-addext", f"subjectAltName=IP:{host}"]
+    arguments += ["-keyout", str(directory / "private.key"), "-out", str(certificate)]
+    subprocess.run(arguments, check=True, capture_output=True)
     return certificate
 
 
@@ -393,14 +406,14 @@ def _seed(servers: Servers) -> None:
     from scripts import seed  # noqa: PLC0415  the servers alone need no database driver
 
     os.environ.update(servers.environment)
-    done = servers.directory / "seeded"
-    if not done.exists():
+    marker_file = servers.directory / "seeded"
+    if not marker_file.exists():
         for database in servers.databases:
             database.database("plaza")
         seed.seed_database(servers.databases[0].url_of("plaza"))
         seed.seed_bucket("old-s3", "plaza-media", list(seed.objects(small=500, large=1)))
         seed.make_buckets("new-s3", "evacuated", "plaza-media")
-        done.touch()
+        marker_file.touch()
     with (servers.directory / "env.sh").open("a") as file:
         for name, database in zip(("OLD_DB", "NEW_DB"), servers.databases, strict=True):
             file.write(f"export {name}={shlex.quote(database.url_of('plaza'))}\n")

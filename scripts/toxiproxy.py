@@ -55,14 +55,14 @@ class Toxiproxy:
     def proxy(self, endpoint: str) -> Proxy:
         """Put a proxy before a server's endpoint (``http://host:port`` or ``postgresql://user@host:port/db``)."""
         parts = urlsplit(endpoint)
-        made = Proxy(self.api, f"proxy-{secrets.token_hex(4)}", "127.0.0.1", free_port())
-        wanted = {
-            "name": made.name,
-            "listen": f"{made.host}:{made.port}",
+        new_proxy = Proxy(self.api, f"proxy-{secrets.token_hex(4)}", "127.0.0.1", free_port())
+        fields = {
+            "name": new_proxy.name,
+            "listen": f"{new_proxy.host}:{new_proxy.port}",
             "upstream": f"{parts.hostname}:{parts.port}",
         }
-        _call("POST", f"{self.api}/proxies", {**wanted, "enabled": True})
-        return made
+        _call("POST", f"{self.api}/proxies", {**fields, "enabled": True})
+        return new_proxy
 
 
 def _call(method: str, url: str, body: Any = None) -> None:

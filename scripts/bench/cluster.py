@@ -56,11 +56,11 @@ def main() -> int:
     options = _options()
     try:
         with (
-            links(max(options.workers), Shape(options.down_mbit, options.up_mbit)) as found,
+            links(max(options.workers), Shape(options.down_mbit, options.up_mbit)) as worker_links,
             tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
             Servers(Path(directory), HERE) as servers,
         ):
-            _compare(Path(directory), servers, found, options)
+            _compare(Path(directory), servers, worker_links, options)
     except ServerError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
@@ -84,10 +84,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: argparse.Namespace) -> None:
+def _compare(
+    directory: Path, servers: Servers, worker_links: Sequence[Link], options: argparse.Namespace
+) -> None:
     old, new = servers.minio("old"), servers.minio("new")
     os.environ.update(servers.environment)
-    clients = [boto3.Session(profile_name=one.profile).client("s3") for one in (old, new)]
+    clients = [boto3.Session(profile_name=server.profile).client("s3") for server in (old, new)]
     size_bytes = _fill(clients[0], options)
     clients[1].create_bucket(Bucket="bench")
     print(
@@ -100,20 +102,20 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
     for number in range(options.rounds):
         for workers in options.workers:
             with DaskCluster(directory / f"dask-{number}-{workers}", HERE, servers.environment) as cluster:
-                for link in found[:workers]:
+                for link in worker_links[:workers]:
                     cluster.join(threads=options.threads, prefix=link.prefix, host=link.address)
                 cluster.wait()
                 clients[0].create_bucket(Bucket=f"again-{number}-{workers}")
-                for verb, words in _commands(number, workers, options.verbs):
+                for verb, arguments in _commands(number, workers, options.verbs):
                     command = [
                         beside("moveout"),
-                        *words,
+                        *arguments,
                         "--executor",
                         "dask",
                         "--scheduler",
                         cluster.address,
                     ]
-                    measured = _run([*command, "--quiet"], found[:workers], options.up_mbit)
+                    measured = _run([*command, "--quiet"], worker_links[:workers], options.up_mbit)
                     seconds.setdefault((verb, workers), []).append(measured.seconds)
                     print(f"  {verb:8} {workers} workers {measured}", flush=True)
     _sum_up(seconds, size_bytes)
@@ -126,16 +128,16 @@ def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str
     restore = ["restore", BUNDLE, f"media=s3://again-{number}-{workers}?profile=old"]
     restore += ["--report-to", f"s3://bench/account-{number}-{workers}?profile=new"]
     pairs = zip(VERBS, (export, transfer, restore), strict=True)
-    return [(verb, words) for verb, words in pairs if verb in verbs]
+    return [(verb, arguments) for verb, arguments in pairs if verb in verbs]
 
 
-def _run(command: Sequence[str], found: Sequence[Link], up_mbit: float) -> Measured:
-    before, processors, started = [link.sent() for link in found], _processors(), time.monotonic()
+def _run(command: Sequence[str], worker_links: Sequence[Link], up_mbit: float) -> Measured:
+    before, processors, started = [link.sent() for link in worker_links], _processors(), time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
     idle, total = (now - then for now, then in zip(_processors(), processors, strict=True))
-    sent = sum(link.sent() for link in found) - sum(before)
-    return Measured(seconds, sent / (len(found) * up_mbit * 1e6 / 8 * seconds), idle / total)
+    sent = sum(link.sent() for link in worker_links) - sum(before)
+    return Measured(seconds, sent / (len(worker_links) * up_mbit * 1e6 / 8 * seconds), idle / total)
 
 
 def _processors() -> tuple[int, int]:
@@ -147,7 +149,7 @@ def _processors() -> tuple[int, int]:
 def _sum_up(seconds: dict[tuple[str, int], list[float]], size_bytes: int) -> None:
     for (verb, workers), measured in sorted(seconds.items()):
         best = min(measured)
-        first = min(seconds[verb, min(count for one, count in seconds if one == verb)])
+        first = min(seconds[verb, min(count for verb_timed, count in seconds if verb_timed == verb)])
         rate = size_bytes / best / 1e6
         print(f"{verb:8} {workers} workers: {best:6.1f} s, {rate:5.1f} MB/s, {first / best:.2f} x")
 

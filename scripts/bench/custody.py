@@ -90,15 +90,15 @@ def measure(directory: Path, objects: int) -> int:
         f"proofs of {PROOF_BYTES} bytes at most": sizes[-1] <= PROOF_BYTES,
         f"checked in {CHECK_SECONDS} s": check < CHECK_SECONDS,
     }
-    for what, holds in bars.items():
-        print(f"{'holds' if holds else 'MISSED':8} {what}")
+    for bar, holds in bars.items():
+        print(f"{'holds' if holds else 'MISSED':8} {bar}")
     return 0 if all(bars.values()) else 1
 
 
-def taken(argv: Sequence[object], what: str) -> Cost:
+def taken(argv: Sequence[object], label: str) -> Cost:
     """Run a program; say and return what it took."""
     cost = cost_of([str(word) for word in argv])
-    print(f"{what:44} {cost}", flush=True)
+    print(f"{label:44} {cost}", flush=True)
     return cost
 
 

@@ -66,9 +66,9 @@ class ListingTime:
     requests: int
 
     def __str__(self) -> str:
-        each = 1000 * self.server_seconds / max(self.requests, 1)
+        each_ms = 1000 * self.server_seconds / max(self.requests, 1)
         processors = f"processor {self.own_seconds:5.2f} s, the server's {self.server_seconds:5.2f} s"
-        return f"{self.seconds:6.2f} s, {processors}; {self.requests} requests of {each:.1f} ms of it"
+        return f"{self.seconds:6.2f} s, {processors}; {self.requests} requests of {each_ms:.1f} ms of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +88,22 @@ class Endpoints:
     def take(self) -> int:
         """Make an inventory; return the number of keys."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as shards:
-            taken = inventory.take(open_bucket(f"s3://{BUCKET}"), _Directory(Path(shards)))
-            print(f"  {taken.totals.shards} shards, {taken.totals.at_once} at once", flush=True)
-            return taken.totals.objects
+            taken_inventory = inventory.take(open_bucket(f"s3://{BUCKET}"), _Directory(Path(shards)))
+            print(
+                f"  {taken_inventory.totals.shards} shards, {taken_inventory.totals.at_once} at once",
+                flush=True,
+            )
+            return taken_inventory.totals.objects
 
     def measure(self, name: str, run: Callable[[], int], count: int) -> ListingTime:
         """Run one of both, and print what it took."""
-        asked, used = _asked(self.server), used_by(self.server.child.popen.pid)
+        requests_before, used = _asked(self.server), used_by(self.server.child.popen.pid)
         before, started = time.process_time(), time.monotonic()
-        if (found := run()) != count:
-            raise SystemExit(f"{name} found {found} keys, not {count}")
-        seconds, own = time.monotonic() - started, time.process_time() - before
+        if (key_count := run()) != count:
+            raise SystemExit(f"{name} found {key_count} keys, not {count}")
+        seconds, own_seconds = time.monotonic() - started, time.process_time() - before
         used = used_by(self.server.child.popen.pid) - used
-        listed = ListingTime(seconds, own, used, _asked(self.server) - asked)
+        listed = ListingTime(seconds, own_seconds, used, _asked(self.server) - requests_before)
         print(f"  {name:10} {listed}", flush=True)
         return listed
 
@@ -117,9 +120,12 @@ def main() -> int:
         populate(minio, options.objects)
         proxy = servers.toxiproxy().proxy(minio.endpoint)
         proxy.add("latency", latency=options.latency)
-        for where, endpoint in (("directly", minio.endpoint), (f"{options.latency} ms away", proxy.endpoint)):
+        for distance, endpoint in (
+            ("directly", minio.endpoint),
+            (f"{options.latency} ms away", proxy.endpoint),
+        ):
             os.environ.update(_environment(minio, endpoint))
-            print(f"\n{options.objects} keys, {where}; {os.cpu_count()} cores", flush=True)
+            print(f"\n{options.objects} keys, {distance}; {os.cpu_count()} cores", flush=True)
             _compare(Endpoints(endpoint, minio, Path(directory)), options.objects, options.runs)
     return 0
 
@@ -144,24 +150,31 @@ def _environment(server: S3Server, endpoint: str) -> dict[str, str]:
     }
 
 
-def _compare(way: Endpoints, count: int, runs: int) -> None:
+def _compare(endpoints: Endpoints, count: int, runs: int) -> None:
     rounds = [
-        (way.measure("paginator", way.paginate, count), way.measure("moveout", way.take, count))
+        (
+            endpoints.measure("paginator", endpoints.paginate, count),
+            endpoints.measure("moveout", endpoints.take, count),
+        )
         for _ in range(runs)
     ]
-    for what, of in (("the clock", _seconds), ("processors", _processors)):
-        theirs, ours = (statistics.median(map(of, column)) for column in zip(*rounds, strict=True))
-        ratio = theirs / ours
-        rates = f"moveout {count / ours:.0f}, paginator {count / theirs:.0f} keys a second"
-        print(f"by {what}: {rates}: {ratio:.2f} x", flush=True)
+    for measure_name, of in (("the clock", _seconds), ("processors", _processors)):
+        paginator_median, moveout_median = (
+            statistics.median(map(of, column)) for column in zip(*rounds, strict=True)
+        )
+        ratio = paginator_median / moveout_median
+        rates = (
+            f"moveout {count / moveout_median:.0f}, paginator {count / paginator_median:.0f} keys a second"
+        )
+        print(f"by {measure_name}: {rates}: {ratio:.2f} x", flush=True)
 
 
-def _seconds(one: ListingTime) -> float:
-    return one.seconds
+def _seconds(timing: ListingTime) -> float:
+    return timing.seconds
 
 
-def _processors(one: ListingTime) -> float:
-    return one.own_seconds + one.server_seconds
+def _processors(timing: ListingTime) -> float:
+    return timing.own_seconds + timing.server_seconds
 
 
 def _asked(server: S3Server) -> int:

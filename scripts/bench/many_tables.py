@@ -174,13 +174,13 @@ def _take_turns(
     return exports, restores
 
 
-def _print(what: str, figures: dict[str, Figures]) -> None:
+def _print(label: str, figures: dict[str, Figures]) -> None:
     peer = figures[PG_DUMP]
-    for name, one in figures.items():
+    for name, tool in figures.items():
         print(
-            f"{what:8} {name:10} {one.seconds:6.2f} s, {one.cpu_seconds:6.2f} s of processor, with the server's"
-            f" {one.all_cpu_seconds:6.2f} s;  {one.seconds / peer.seconds:5.2f}x of {PG_DUMP}'s time,"
-            f" {one.all_cpu_seconds / peer.all_cpu_seconds:5.2f}x of its processor time"
+            f"{label:8} {name:10} {tool.seconds:6.2f} s, {tool.cpu_seconds:6.2f} s of processor, with the server's"
+            f" {tool.all_cpu_seconds:6.2f} s;  {tool.seconds / peer.seconds:5.2f}x of {PG_DUMP}'s time,"
+            f" {tool.all_cpu_seconds / peer.all_cpu_seconds:5.2f}x of its processor time"
         )
 
 

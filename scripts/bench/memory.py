@@ -54,21 +54,21 @@ def main() -> int:
         Servers(Path(directory)) as servers,
     ):
         os.environ.update(servers.environment)
-        found: list[Measured] = []
+        measured: list[Measured] = []
         if options.objects:
             old, new = servers.minio("old"), servers.minio("new")
-            found += _objects(old, new, options.objects)
+            measured += _objects(old, new, options.objects)
         if options.rows:
-            found += _table(
+            measured += _table(
                 servers.postgres("old-db"),
                 servers.postgres("new-db"),
                 Path(directory) / "bundle",
                 options.rows,
             )
     print(f"\n{'':44} {'seconds':>8} {'peak MB':>8}")
-    for what, cost in found:
-        print(f"{what:44} {cost.seconds:8.1f} {cost.peak_bytes / MB:8.0f}")
-    return int(any(cost.peak_bytes > options.limit * MB for _, cost in found))
+    for label, cost in measured:
+        print(f"{label:44} {cost.seconds:8.1f} {cost.peak_bytes / MB:8.0f}")
+    return int(any(cost.peak_bytes > options.limit * MB for _, cost in measured))
 
 
 def _options() -> argparse.Namespace:
@@ -87,15 +87,15 @@ def _objects(old: S3Server, new: S3Server, count: int) -> Iterator[Measured]:
     client = boto3.Session(profile_name=new.profile).client("s3")
     for name in ("bundle", "moved", "restored"):
         client.create_bucket(Bucket=name)
-    bundle, moved = (f"s3://{name}/b?profile={new.profile}" for name in ("bundle", "moved"))
+    bundle, moved_bundle = (f"s3://{name}/b?profile={new.profile}" for name in ("bundle", "moved"))
     restored = f"shop=s3://restored?profile={new.profile}"
-    what = f"{count} objects:"
-    yield _measure(f"{what} plan", "plan", f"shop=s3://{BUCKET}?profile={old.profile}")
-    yield _measure(f"{what} export", "export", f"shop=s3://{BUCKET}?profile={old.profile}", "--to", bundle)
-    yield _measure(f"{what} transfer", "transfer", bundle, moved)
-    yield _measure(f"{what} verify, full", "verify", moved, "--level", "full")
-    yield _measure(f"{what} restore", "restore", moved, restored)
-    yield _measure(f"{what} verify against the new bucket", "verify", moved, "--against", restored)
+    label = f"{count} objects:"
+    yield _measure(f"{label} plan", "plan", f"shop=s3://{BUCKET}?profile={old.profile}")
+    yield _measure(f"{label} export", "export", f"shop=s3://{BUCKET}?profile={old.profile}", "--to", bundle)
+    yield _measure(f"{label} transfer", "transfer", bundle, moved_bundle)
+    yield _measure(f"{label} verify, full", "verify", moved_bundle, "--level", "full")
+    yield _measure(f"{label} restore", "restore", moved_bundle, restored)
+    yield _measure(f"{label} verify against the new bucket", "verify", moved_bundle, "--against", restored)
 
 
 def _seed(old: S3Server, count: int) -> None:
@@ -125,20 +125,20 @@ def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) ->
     with psycopg.connect(source, password=old.password) as connection:
         connection.execute(_TABLE)
         connection.execute(_ROWS, (rows,))
-    what = f"{rows} rows:"
-    yield _measure(f"{what} plan", "plan", f"app={source}")
-    yield _measure(f"{what} export", "export", f"app={source}", "--to", str(bundle))
-    yield _measure(f"{what} verify, full", "verify", str(bundle), "--level", "full")
-    yield _measure(f"{what} restore", "restore", str(bundle), f"app={destination}")
+    label = f"{rows} rows:"
+    yield _measure(f"{label} plan", "plan", f"app={source}")
+    yield _measure(f"{label} export", "export", f"app={source}", "--to", str(bundle))
+    yield _measure(f"{label} verify, full", "verify", str(bundle), "--level", "full")
+    yield _measure(f"{label} restore", "restore", str(bundle), f"app={destination}")
     yield _measure(
-        f"{what} verify against the new database", "verify", str(bundle), "--against", f"app={destination}"
+        f"{label} verify against the new database", "verify", str(bundle), "--against", f"app={destination}"
     )
 
 
-def _measure(what: str, *words: str) -> Measured:
-    cost = cost_of([as_installed(), *words, "--quiet"])
-    print(f"  {what}: {cost.seconds:.1f} s, {cost.peak_bytes / MB:.0f} MB", flush=True)
-    return what, cost
+def _measure(label: str, *arguments: str) -> Measured:
+    cost = cost_of([as_installed(), *arguments, "--quiet"])
+    print(f"  {label}: {cost.seconds:.1f} s, {cost.peak_bytes / MB:.0f} MB", flush=True)
+    return label, cost
 
 
 if __name__ == "__main__":

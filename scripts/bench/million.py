@@ -65,13 +65,13 @@ class Move:
 
     def __post_init__(self) -> None:
         self._client = boto3.Session(profile_name=self.new.profile).client("s3")
-        there = {one["Name"] for one in self._client.list_buckets()["Buckets"]}
-        for name in {"bundle", "moved", "restored"} - there:
+        existing_buckets = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
+        for name in {"bundle", "moved", "restored"} - existing_buckets:
             self._client.create_bucket(Bucket=name)
         self._source = f"shop=s3://{BUCKET}?profile={self.old.profile}"
         self._restored = f"shop=s3://restored?profile={self.new.profile}"
         self._bundle, self._moved = (
-            f"s3://{one}/b?profile={self.new.profile}" for one in ("bundle", "moved")
+            f"s3://{bucket}/b?profile={self.new.profile}" for bucket in ("bundle", "moved")
         )
 
     def source(self) -> None:
@@ -85,20 +85,22 @@ class Move:
     def export(self) -> None:
         """Export, and say what was read and sent twice."""
         expected = total_bytes(self.objects) + _TAR_BYTES * self.objects
-        words = ("export", self._source, "--to", self._bundle)
-        sent = self._killed(words, expected)
+        arguments = ("export", self._source, "--to", self._bundle)
+        sent = self._killed(arguments, expected)
         read = self._requests("export", self.old, "GetObject")
-        again = sent - _size(self._client, "bundle")
-        self._tell("export", f"read {read - self.objects} objects again, sent {again / MB:.1f} MB again")
-        self._watch(*words)
+        resent_bytes = sent - _size(self._client, "bundle")
+        self._tell(
+            "export", f"read {read - self.objects} objects again, sent {resent_bytes / MB:.1f} MB again"
+        )
+        self._watch(*arguments)
 
     def transfer(self) -> None:
         """Bring the bundle to another location, and say what was sent twice."""
         size_bytes = _size(self._client, "bundle")
-        words = ("transfer", self._bundle, self._moved)
-        sent = self._killed(words, size_bytes)
+        arguments = ("transfer", self._bundle, self._moved)
+        sent = self._killed(arguments, size_bytes)
         self._tell("transfer", f"sent {(sent - size_bytes) / MB:.1f} MB again")
-        self._watch(*words)
+        self._watch(*arguments)
 
     def verify(self) -> None:
         """Read all of the bundle."""
@@ -107,15 +109,15 @@ class Move:
     def restore(self) -> None:
         """Restore, and say what was written twice."""
         options = ("--snowball",) if self.snowball else ()
-        words = ("restore", self._moved, self._restored, *options)
+        arguments = ("restore", self._moved, self._restored, *options)
         expected = total_bytes(self.objects) + (_SNOWBALL_BYTES * self.objects if self.snowball else 0)
-        sent = self._killed(words, expected)
+        sent = self._killed(arguments, expected)
         if self.snowball:
             self._tell("restore", f"sent {sent / MB:.1f} MB in all, as tars")
         else:
             put = self._requests("restore", self.new, "PutObject")
             self._tell("restore", f"wrote {put - self.objects} objects again")
-        self._watch(*words)
+        self._watch(*arguments)
 
     def compare(self) -> None:
         """Compare the restored bucket with what was put into the source, and let moveout compare it with the bundle."""
@@ -125,25 +127,25 @@ class Move:
     def _requests(self, verb: str, server: S3Server, operation: str) -> int:
         return sum(run.requests[server.profile][operation] for run in self.runs if run.verb == verb)
 
-    def _killed(self, words: Sequence[str], size_bytes: int) -> int:
+    def _killed(self, arguments: Sequence[str], size_bytes: int) -> int:
         """Run a command, killed on the way; return how many bytes the new server has received in all."""
         first = len(self.runs)
         before = metrics.received_bytes(self.new.endpoint)
-        for share in SHARES[words[0]] if self.kills else ():
-            self._watch(*words, kill=self._reached(before + int(share * size_bytes)))
-        self._watch(*words)
+        for share in SHARES[arguments[0]] if self.kills else ():
+            self._watch(*arguments, kill=self._reached(before + int(share * size_bytes)))
+        self._watch(*arguments)
         return sum(run.received_bytes[self.new.profile] for run in self.runs[first:])
 
     def _reached(self, wanted_bytes: int) -> Callable[[], bool]:
         return lambda: metrics.received_bytes(self.new.endpoint) >= wanted_bytes
 
-    def _watch(self, *words: str, kill: Callable[[], bool] | None = None) -> None:
-        command = [as_installed(), *words, "--quiet"]
+    def _watch(self, *arguments: str, kill: Callable[[], bool] | None = None) -> None:
+        command = [as_installed(), *arguments, "--quiet"]
         self.runs.append(watch(command, (self.old, self.new), kill=kill))
         print(f"  {self.runs[-1]}", flush=True)
 
-    def _tell(self, verb: str, what: str) -> None:
-        self.again.append(f"{verb:8} {what}")
+    def _tell(self, verb: str, message: str) -> None:
+        self.again.append(f"{verb:8} {message}")
         print(f"  {self.again[-1]}", flush=True)
 
 
@@ -174,10 +176,10 @@ def main() -> int:
         news.know(old)
         os.environ.update(news.environment)
         move = Move(old, new, options.objects, not options.undisturbed, options.snowball)
-        began = time.monotonic()
+        started = time.monotonic()
         for step in options.steps:
             STEPS[step](move)
-    return _score(move, time.monotonic() - began, options.limit)
+    return _score(move, time.monotonic() - started, options.limit)
 
 
 def _options() -> argparse.Namespace:
@@ -199,15 +201,19 @@ def compare(server: S3Server, bucket: str, objects: int) -> None:
     they differ.
     """
     client = boto3.Session(profile_name=server.profile).client("s3")
-    for made, found in zip_longest(map(_made, range(objects)), _listed(client, bucket)):
-        if made != found:
-            raise SystemExit(f"{bucket} has {found}, not {made}")
+    for made_object, found_object in zip_longest(map(_made, range(objects)), _listed(client, bucket)):
+        if made_object != found_object:
+            raise SystemExit(f"{bucket} has {found_object}, not {made_object}")
     for number in range(0, objects, max(1, objects // _SAMPLE)):
-        found = client.get_object(Bucket=bucket, Key=key_of(number))
-        if found["Body"].read() != body_of(number) or found["Metadata"] != {"number": str(number)}:
+        found_object = client.get_object(Bucket=bucket, Key=key_of(number))
+        if found_object["Body"].read() != body_of(number) or found_object["Metadata"] != {
+            "number": str(number)
+        }:
             raise SystemExit(f"{key_of(number)} of {bucket} is not what was put into the source")
-    same = f"{objects} objects have the key, size and MD5 of what was put in, a sample of {_SAMPLE} the bytes"
-    print(f"  {bucket}: {same}", flush=True)
+    summary = (
+        f"{objects} objects have the key, size and MD5 of what was put in, a sample of {_SAMPLE} the bytes"
+    )
+    print(f"  {bucket}: {summary}", flush=True)
 
 
 def _made(number: int) -> tuple[str, int, str]:

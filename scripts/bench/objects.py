@@ -66,8 +66,8 @@ def seed(old: S3Server, bucket: str, count: int, *, largest: int = 64 * KIB) -> 
     for written in destination.put_all(_objects(count, largest), window_bytes=8 * KIB * KIB):
         if written.error is not None:
             raise written.error
-    for found in destination.list():
-        size_bytes += found.size_bytes
+    for summary in destination.list():
+        size_bytes += summary.size_bytes
     return size_bytes
 
 

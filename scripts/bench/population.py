@@ -46,21 +46,24 @@ def total_bytes(count: int) -> int:
 
 def populate(server: S3Server, count: int) -> None:
     """Make the bucket, unless a call before has made it of so many objects already (it says so beside the data)."""
-    done = server.directory.with_name("populated")
-    if done.exists() and done.read_text() == str(count):
+    marker_file = server.directory.with_name("populated")
+    if marker_file.exists() and marker_file.read_text() == str(count):
         return
     client = boto3.Session(profile_name=server.profile).client("s3")
-    if BUCKET not in {one["Name"] for one in client.list_buckets()["Buckets"]}:
+    if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=BUCKET)
     destination = open_destination_bucket(f"s3://{BUCKET}?profile={server.profile}")
-    members, begun, made = _members(count, _begun(client)), time.monotonic(), 0
+    members, started, made_count = _members(count, _begun(client)), time.monotonic(), 0
     while batch := list(islice(members, _MEMBERS)):
         if len(put(destination, batch)) != len(batch):
             raise SystemExit(f"not all objects from {batch[0].described.key} on were made")
-        made += len(batch)
-        if made % (25 * _MEMBERS) == 0:
-            print(f"  {made} objects made, {made / (time.monotonic() - begun):.0f} a second", flush=True)
-    done.write_text(str(count))
+        made_count += len(batch)
+        if made_count % (25 * _MEMBERS) == 0:
+            print(
+                f"  {made_count} objects made, {made_count / (time.monotonic() - started):.0f} a second",
+                flush=True,
+            )
+    marker_file.write_text(str(count))
 
 
 def _begun(client: Any) -> int:

@@ -53,7 +53,7 @@ class _Stages(Silent):
     def seconds(self, end: float) -> dict[str, float]:
         """Return how long each stage took."""
         ends = [begin for _, begin in self.begun[1:]] + [end]
-        return {what: after - begin for (what, begin), after in zip(self.begun, ends, strict=True)}
+        return {stage: after - begin for (stage, begin), after in zip(self.begun, ends, strict=True)}
 
 
 @contextmanager
@@ -84,20 +84,20 @@ def _prepare(url: str, scale: float, directory: Path) -> Path:
 
 
 def _pg_restore(program: Path, destination: str, directory: Path) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run([program, f"-j{JOBS}", "-d", destination, directory / "dump"], check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _moveout(destination: str, directory: Path) -> tuple[float, dict[str, float]]:
     stages = _Stages()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     reader = BundleReader(open_location(str(directory / "bundle")))
     outcome = restore_database(reader, "bench", destination, workers=JOBS, progress=stages)
-    ended = time.perf_counter()
+    finished = time.perf_counter()
     if outcome.findings:
         raise SystemExit(str(outcome.findings))
-    return ended - begun, stages.seconds(ended)
+    return finished - started, stages.seconds(finished)
 
 
 def main() -> None:
@@ -108,24 +108,30 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="moveout-bench-"))
-    theirs: list[float] = []
-    whole: list[float] = []
+    pg_restore_seconds: list[float] = []
+    moveout_seconds: list[float] = []
     bare: list[float] = []
     try:
         program = _prepare(options.url, options.scale, directory)
         for _ in range(options.runs):
             with _fresh(options.url) as destination:
-                theirs.append(_pg_restore(program, destination, directory))
+                pg_restore_seconds.append(_pg_restore(program, destination, directory))
             with _fresh(options.url) as destination:
                 seconds, stages = _moveout(destination, directory)
-            whole.append(seconds)
+            moveout_seconds.append(seconds)
             bare.append(seconds - stages.get("compare", 0.0) - stages.get("statistics", 0.0))
             parts = ", ".join(f"{name} {took:.1f} s" for name, took in stages.items())
-            print(f"pg_restore -j{JOBS} {theirs[-1]:6.1f} s   moveout {seconds:6.1f} s ({parts})", flush=True)
+            print(
+                f"pg_restore -j{JOBS} {pg_restore_seconds[-1]:6.1f} s   moveout {seconds:6.1f} s ({parts})",
+                flush=True,
+            )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    peer = statistics.median(theirs)
-    for name, figures in (("moveout, all it does", whole), ("moveout, as far as pg_restore goes", bare)):
+    peer = statistics.median(pg_restore_seconds)
+    for name, figures in (
+        ("moveout, all it does", moveout_seconds),
+        ("moveout, as far as pg_restore goes", bare),
+    ):
         median = statistics.median(figures)
         print(f"{name:35s} {median:6.1f} s  {peer / median:5.2f}x of pg_restore's speed ({peer:.1f} s)")
 

@@ -83,11 +83,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         make(path, options.rows)
-        found: dict[str, list[Cost]] = {tool: [] for tool in tools}
+        costs: dict[str, list[Cost]] = {tool: [] for tool in tools}
         for _ in range(options.runs):
             for tool in tools:
-                found[tool].append(measure(tool, path))
-    for tool, runs in found.items():
+                costs[tool].append(measure(tool, path))
+    for tool, runs in costs.items():
         seconds = statistics.median(run.seconds for run in runs)
         cpu_seconds = statistics.median(run.cpu_seconds for run in runs)
         rate = options.rows / seconds

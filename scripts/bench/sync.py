@@ -42,17 +42,17 @@ def main() -> int:
         old, new = servers.minio("old"), servers.minio("new")
         os.environ.update(servers.environment)
         print(f"{os.cpu_count()} cores", flush=True)
-        told: list[str] = []
+        ratio_lines: list[str] = []
         if options.objects:
             seed(old, "small", options.objects)
-            told += _ratios("small", _turns("small", old, new, options, _RCLONE_SMALL))
+            ratio_lines += _ratios("small", _turns("small", old, new, options, _RCLONE_SMALL))
         if options.large:
             _seed_large(old, options.large)
-            told += _ratios("large", _turns("large", old, new, options, _RCLONE_LARGE))
+            ratio_lines += _ratios("large", _turns("large", old, new, options, _RCLONE_LARGE))
         if options.same:
             seed(old, "many", options.same, largest=KIB)
-            told += _ratios("same", _again(old, new, options))
-    print("", *told, sep="\n")
+            ratio_lines += _ratios("same", _again(old, new, options))
+    print("", *ratio_lines, sep="\n")
     return 0
 
 
@@ -115,11 +115,11 @@ def _mc() -> Path | None:
 
 def _mc_hosts(servers: Mapping[str, S3Server]) -> dict[str, str]:
     """Return the variables by which mc knows a server."""
-    found = {}
+    hosts = {}
     for name, server in servers.items():
         scheme, _, host = server.endpoint.partition("://")
-        found[f"MC_HOST_{name}"] = f"{scheme}://{server.access_key}:{server.secret_key}@{host}"
-    return found
+        hosts[f"MC_HOST_{name}"] = f"{scheme}://{server.access_key}:{server.secret_key}@{host}"
+    return hosts
 
 
 def _again(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
@@ -153,16 +153,16 @@ def _seed_large(old: S3Server, count: int) -> None:
 
 def _ratios(task: str, runs: Mapping[str, Runs]) -> list[str]:
     """Return how much more of everything the others take than moveout."""
-    ours = runs["moveout"]
-    told = [
-        f"{task}: {name} : moveout = {theirs.median / ours.median:.2f} x the time,"
-        f" {theirs.cpu_median / ours.cpu_median:.2f} x the CPU,"
-        f" {theirs.all_median / ours.all_median:.2f} x the CPU with the servers'"
-        for name, theirs in runs.items()
+    moveout_runs = runs["moveout"]
+    ratio_lines = [
+        f"{task}: {name} : moveout = {other_runs.median / moveout_runs.median:.2f} x the time,"
+        f" {other_runs.cpu_median / moveout_runs.cpu_median:.2f} x the CPU,"
+        f" {other_runs.all_median / moveout_runs.all_median:.2f} x the CPU with the servers'"
+        for name, other_runs in runs.items()
         if name != "moveout"
     ]
-    print(*told, sep="\n", flush=True)
-    return told
+    print(*ratio_lines, sep="\n", flush=True)
+    return ratio_lines
 
 
 if __name__ == "__main__":

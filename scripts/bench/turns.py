@@ -49,7 +49,7 @@ class Runs:
     def all_median(self) -> float:
         """Of the processor's seconds, the servers' included."""
         both = zip(self.cpu_seconds, self.server_seconds, strict=True)
-        return statistics.median(own + servers for own, servers in both)
+        return statistics.median(own_seconds + servers for own_seconds, servers in both)
 
     def __str__(self) -> str:
         spread = f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"

@@ -129,11 +129,15 @@ def _on_link(shape: Shape, options: argparse.Namespace) -> None:
             task = _MAKERS[name](world, options)
             programs = {"moveout": beside("moveout"), "earlier": options.earlier, "rclone": beside("rclone")}
             for tool, program in programs.items():
-                words = task.rclone if tool == "rclone" else task.moveout
-                if program and words and (tool in options.tools or tool == "earlier"):
-                    more = () if tool == "rclone" else (*options.words, "--quiet")
+                arguments = task.rclone if tool == "rclone" else task.moveout
+                if program and arguments and (tool in options.tools or tool == "earlier"):
+                    tool_options = () if tool == "rclone" else (*options.words, "--quiet")
                     destination = world.bucket(f"{name}-{tool}")
-                    command = [program, *(word.replace("DESTINATION", destination) for word in words), *more]
+                    command = [
+                        program,
+                        *(word.replace("DESTINATION", destination) for word in arguments),
+                        *tool_options,
+                    ]
                     print(f"  {name:9} {tool:8} {_run(world, task, command)}", flush=True)
 
 
@@ -169,36 +173,36 @@ def _run(world: World, task: Task, command: Sequence[str]) -> str:
 def _exit_code(command: Sequence[str], seconds: float) -> str:
     """Run a command, for so long at most; return how it ended, in words."""
     try:
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=seconds)
+        completed = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=seconds)
     except subprocess.TimeoutExpired:
         return "given up"
-    return f"exit {done.returncode}"
+    return f"exit {completed.returncode}"
 
 
 def _puts(server: S3Server) -> int:
-    found = metrics.requests(server.endpoint)
-    return sum(found[name] for name in _PUTS)
+    request_counts = metrics.requests(server.endpoint)
+    return sum(request_counts[name] for name in _PUTS)
 
 
 def _transfer(world: World, options: argparse.Namespace) -> Task:
-    words = ("transfer", _OLD_BUNDLE, _NEW_BUNDLE)
-    return Task(_bundle(world, options), words, ("copy", "old:bundle", "new:DESTINATION"))
+    arguments = ("transfer", _OLD_BUNDLE, _NEW_BUNDLE)
+    return Task(_bundle(world, options), arguments, ("copy", "old:bundle", "new:DESTINATION"))
 
 
 def _export(world: World, options: argparse.Namespace) -> Task:
-    words = ("export", "media=s3://mixed?profile=old", "--to", _NEW_BUNDLE)
-    return Task(_source(world, options, "mixed"), words)
+    arguments = ("export", "media=s3://mixed?profile=old", "--to", _NEW_BUNDLE)
+    return Task(_source(world, options, "mixed"), arguments)
 
 
 def _restore(world: World, options: argparse.Namespace) -> Task:
-    words = (
+    arguments = (
         "restore",
         _OLD_BUNDLE,
         "media=s3://DESTINATION?profile=new",
         "--report-to",
         "s3://account?profile=old",
     )
-    return Task(_bundle(world, options), words)
+    return Task(_bundle(world, options), arguments)
 
 
 def _verify(world: World, options: argparse.Namespace) -> Task:
@@ -218,8 +222,8 @@ def _large(world: World, options: argparse.Namespace) -> Task:
 
 
 def _synced(world: World, options: argparse.Namespace, name: str, *rclone: str) -> Task:
-    words = ("sync", f"old=s3://{name}?profile=old", "new=s3://DESTINATION?profile=new")
-    return Task(_source(world, options, name), words, ("copy", f"old:{name}", "new:DESTINATION", *rclone))
+    arguments = ("sync", f"old=s3://{name}?profile=old", "new=s3://DESTINATION?profile=new")
+    return Task(_source(world, options, name), arguments, ("copy", f"old:{name}", "new:DESTINATION", *rclone))
 
 
 def _rows(world: World, options: argparse.Namespace) -> Task:
@@ -287,7 +291,7 @@ def _client(server: S3Server) -> Any:
 
 
 def _buckets(client: Any) -> set[str]:
-    return {one["Name"] for one in client.list_buckets()["Buckets"]}
+    return {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
 
 
 if __name__ == "__main__":

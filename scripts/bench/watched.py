@@ -40,16 +40,16 @@ class WatchedRun:
     received_bytes: dict[str, int]
 
     def __str__(self) -> str:
-        asked = {name: sum(counted.values()) for name, counted in self.requests.items()}
-        told = ", ".join(
-            f"{name} {asked[name]} requests {self.received_bytes[name] / MB:.0f} MB received"
-            for name in asked
+        request_counts = {name: sum(counted.values()) for name, counted in self.requests.items()}
+        requests_text = ", ".join(
+            f"{name} {request_counts[name]} requests {self.received_bytes[name] / MB:.0f} MB received"
+            for name in request_counts
         )
-        fifths = " ".join(f"{one / MB:.0f}" for one in self.rss)
+        fifths = " ".join(f"{rss_bytes / MB:.0f}" for rss_bytes in self.rss)
         end = "killed" if self.killed else "done"
         return (
             f"{self.verb:8} {end:6} {self.seconds:7.1f} s, processor {self.cpu_seconds:6.1f} s,"
-            f" peak {self.peak_bytes / MB:.0f} MB (by fifths {fifths}); {told}"
+            f" peak {self.peak_bytes / MB:.0f} MB (by fifths {fifths}); {requests_text}"
         )
 
 
@@ -59,23 +59,23 @@ def watch(
     """Run a command, whose second word is its verb; SIGKILL it once ``kill()`` holds. Ends the program where it fails,
     or ends before it was killed.
     """
-    before = [_counted(one) for one in servers]
+    before = [_counted(server) for server in servers]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     samples, peak, killed = list[int](), 0, False
-    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+    while (exit_status := os.wait4(process.pid, os.WNOHANG))[0] == 0:
         peak, now = _resident(process.pid) or (peak, 0)
         samples.append(now)
         if kill is not None and not killed and kill():
             process.kill()
             killed = True
         time.sleep(_TICK_SECONDS)
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    process.returncode = os.waitstatus_to_exitcode(exit_status[1])
     if killed != (kill is not None) or (not killed and process.returncode):
         raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
-    after = [_counted(one) for one in servers]
+    after = [_counted(server) for server in servers]
     pairs = list(zip(servers, before, after, strict=True))
-    used = ended[2]
+    used = exit_status[2]
     return WatchedRun(
         verb=str(command[1]),
         killed=killed,
@@ -83,8 +83,8 @@ def watch(
         cpu_seconds=used.ru_utime + used.ru_stime,
         peak_bytes=peak,
         rss=fifths(samples),
-        requests={one.profile: new[0] - old[0] for one, old, new in pairs},
-        received_bytes={one.profile: new[1] - old[1] for one, old, new in pairs},
+        requests={server.profile: new[0] - old[0] for server, old, new in pairs},
+        received_bytes={server.profile: new[1] - old[1] for server, old, new in pairs},
     )
 
 
@@ -101,7 +101,7 @@ def _counted(server: S3Server) -> tuple[Counter[str], int]:
 def _resident(pid: int) -> tuple[int, int] | None:
     """Return the largest resident memory so far, and that of now. (``ru_maxrss`` begins with that of who forks.)"""
     try:
-        found = dict(_RSS.findall(Path(f"/proc/{pid}/status").read_text()))
-        return int(found["HWM"]) * 1024, int(found["RSS"]) * 1024
+        fields = dict(_RSS.findall(Path(f"/proc/{pid}/status").read_text()))
+        return int(fields["HWM"]) * 1024, int(fields["RSS"]) * 1024
     except (OSError, KeyError):
         return None

@@ -127,7 +127,7 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
             for row in suite.run(context):
                 rows.append(row)
                 print_row(row)
-                if sum(not each.skipped for each in rows) == options.rows:
+                if sum(not suite_row.skipped for suite_row in rows) == options.rows:
                     break
     except (ServerError, subprocess.SubprocessError) as error:
         rows.append(SuiteRow("setup", errors=[str(error)]))
@@ -170,8 +170,8 @@ def print_summary(results: Mapping[str, Sequence[SuiteRow]]) -> None:
             continue
         totals = map(sum, zip(*map(_figures, ran), strict=True))
         skipped = len(rows) - len(ran)
-        more = f"  ({skipped} of {len(rows)} variants skipped)" if skipped else ""
-        print(f"{name:44}" + "".join(f"{total:12}" for total in totals) + more)
+        skipped_text = f"  ({skipped} of {len(rows)} variants skipped)" if skipped else ""
+        print(f"{name:44}" + "".join(f"{total:12}" for total in totals) + skipped_text)
 
 
 def _figures(row: SuiteRow) -> tuple[int, ...]:

@@ -28,8 +28,8 @@ class BagitConformance:
             return Skipped(
                 f"set {_VARIABLE} to a checkout of github.com/LibraryOfCongress/bagit-conformance-suite"
             )
-        found = next(Path(checkout).glob("v*/*/*/manifest-*"), None)
-        return Path(checkout) if found else Skipped(f"{_VARIABLE}={checkout}: there is no bag in it")
+        manifest = next(Path(checkout).glob("v*/*/*/manifest-*"), None)
+        return Path(checkout) if manifest else Skipped(f"{_VARIABLE}={checkout}: there is no bag in it")
 
     def run(self, context: Context) -> Iterable[SuiteRow]:
         """Verify each bag; a row for each kind of a version."""
@@ -47,11 +47,11 @@ class BagitConformance:
 def _verify(program: Program, bag: Path, row: SuiteRow) -> None:
     outcome = program.run("verify", str(bag))
     row.moved += 1
-    told = " ".join((outcome.stderr or outcome.stdout).split())
+    output = " ".join((outcome.stderr or outcome.stdout).split())
     if outcome.traceback or outcome.exit_code not in {_NOT_OURS, _DAMAGED}:
-        row.errors.append(f"{bag.name}: exit code {outcome.exit_code}: {told[:300]}")
-    elif bag.parent.name == "valid" and "not one of moveout's" not in told:
-        row.unreported.append(f"{bag.name}: a valid bag, of which it is said: {told[:300]}")
+        row.errors.append(f"{bag.name}: exit code {outcome.exit_code}: {output[:300]}")
+    elif bag.parent.name == "valid" and "not one of moveout's" not in output:
+        row.unreported.append(f"{bag.name}: a valid bag, of which it is said: {output[:300]}")
     else:
         row.equal += 1
 

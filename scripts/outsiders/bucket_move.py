@@ -54,37 +54,51 @@ def client_of(server: S3Server) -> minio.Minio:
 def read_contents(client: minio.Minio, bucket: str) -> Contents:
     """Read every version of every object of a bucket."""
     listed = [
-        one
-        for one in client.list_objects(bucket, recursive=True, include_version=True)
-        if not str(one.object_name).startswith((".moveout-sync/", ".moveout-restore/"))
+        version
+        for version in client.list_objects(bucket, recursive=True, include_version=True)
+        if not str(version.object_name).startswith((".moveout-sync/", ".moveout-restore/"))
     ]
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    contents: dict[str, list[tuple[Any, ...]]] = {}
     with ThreadPoolExecutor(_AT_ONCE) as executor:
-        for one, said in zip(listed, executor.map(lambda it: _read(client, bucket, it), listed), strict=True):
-            found.setdefault(str(one.object_name), []).insert(0, said)
-    return found
+        for version, content in zip(
+            listed, executor.map(lambda version: _read(client, bucket, version), listed), strict=True
+        ):
+            contents.setdefault(str(version.object_name), []).insert(0, content)
+    return contents
 
 
-def _read(client: minio.Minio, bucket: str, one: Any) -> tuple[Any, ...]:
-    if one.is_delete_marker:
+def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, ...]:
+    if listed_version.is_delete_marker:
         return ("delete marker",)
-    version = None if one.version_id in {None, "null"} else one.version_id
+    version = None if listed_version.version_id in {None, "null"} else listed_version.version_id
     response = None
     try:
-        response = client.get_object(bucket, one.object_name, version_id=version)
+        response = client.get_object(bucket, listed_version.object_name, version_id=version)
         digest = hashlib.sha256(response.read()).hexdigest()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        tags: Mapping[str, str] = client.get_object_tags(bucket, one.object_name, version_id=version) or {}
+        tags: Mapping[str, str] = (
+            client.get_object_tags(bucket, listed_version.object_name, version_id=version) or {}
+        )
     except S3Error as error:
         return ("unreadable", error.code)
     finally:
         if response is not None:
             response.close()
             response.release_conn()
-    kept = {name: it for name, it in headers.items() if name in _HEADERS or name.startswith("x-amz-meta-")}
-    if kept.get("x-amz-storage-class") == "STANDARD":
-        del kept["x-amz-storage-class"]  # not every server says so
-    return (one.size, digest, one.etag, sorted(kept.items()), sorted(tags.items()))
+    kept_headers = {
+        name: header_value
+        for name, header_value in headers.items()
+        if name in _HEADERS or name.startswith("x-amz-meta-")
+    }
+    if kept_headers.get("x-amz-storage-class") == "STANDARD":
+        del kept_headers["x-amz-storage-class"]  # not every server says so
+    return (
+        listed_version.size,
+        digest,
+        listed_version.etag,
+        sorted(kept_headers.items()),
+        sorted(tags.items()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,62 +129,69 @@ class BucketMove:
         sources = [f"{name}={_url(self.source, name)}" for name in batch]
         outcomes = [program.run("export", *sources, "--to", str(bundle))]
         if outcomes[0].finished:
-            ends = [f"{name}={_url(self.destination, it)}" for name, it in destinations.items()]
+            ends = [
+                f"{name}={_url(self.destination, bucket_name)}" for name, bucket_name in destinations.items()
+            ]
             outcomes.append(program.run("restore", str(bundle), *ends, "--report-to", str(account)))
-        row.errors += [one.failure for one in outcomes if not one.finished]
+        row.errors += [outcome.failure for outcome in outcomes if not outcome.finished]
         if row.errors:
             return row
-        said = _Said(outcomes)
-        said.read(bundle / "data/losses.parquet", bundle / "data/gaps.parquet")
-        said.read(*account.rglob("losses.parquet"))
-        self._compare(row, batch, destinations, said)
+        reported = _Said(outcomes)
+        reported.read(bundle / "data/losses.parquet", bundle / "data/gaps.parquet")
+        reported.read(*account.rglob("losses.parquet"))
+        self._compare(row, batch, destinations, reported)
         return row
 
     def _sync(self, program: Program, batch: Mapping[str, Contents], start: int) -> SuiteRow:
         row = SuiteRow(f"buckets {start + 1} to {start + len(batch)}: sync")
         for name, contents in batch.items():
             destination, record = self._make_destination(name, "s"), self.context.scratch / "records" / name
-            words = [
+            arguments = [
                 f"old={_url(self.source, name)}",
                 f"new={_url(self.destination, destination)}",
                 "--record",
                 str(record),
             ]
             history = client_of(self.source).get_bucket_versioning(name).status in {"Enabled", "Suspended"}
-            outcome = program.run("sync", *words, *(["--history"] if history else []))
+            outcome = program.run("sync", *arguments, *(["--history"] if history else []))
             if not outcome.finished:
                 row.errors.append(f"{name}: {outcome.failure}")
                 continue
-            said = _Said([outcome])
-            said.read(record / "losses.parquet", record / "gaps.parquet")
-            self._compare(row, {name: contents}, {name: destination}, said)
+            reported = _Said([outcome])
+            reported.read(record / "losses.parquet", record / "gaps.parquet")
+            self._compare(row, {name: contents}, {name: destination}, reported)
         return row
 
     def _make_destination(self, name: str, kind: str) -> str:
         """Make a bucket at the destination, with object lock if the source's has it."""
-        made, client = f"{kind}-{name}"[:63].rstrip("-."), client_of(self.destination)
+        bucket_name, client = f"{kind}-{name}"[:63].rstrip("-."), client_of(self.destination)
         try:
             client_of(self.source).get_object_lock_config(name)
             locks = True
         except S3Error:
             locks = False
-        client.make_bucket(made, object_lock=locks)
-        return made
+        client.make_bucket(bucket_name, object_lock=locks)
+        return bucket_name
 
     def _compare(
-        self, row: SuiteRow, batch: Mapping[str, Contents], destinations: Mapping[str, str], said: _Said
+        self, row: SuiteRow, batch: Mapping[str, Contents], destinations: Mapping[str, str], reported: _Said
     ) -> None:
-        for name, wanted in batch.items():
-            found = read_contents(client_of(self.destination), destinations[name])
-            for key in sorted({*wanted, *found}):
+        for name, source_contents in batch.items():
+            destination_contents = read_contents(client_of(self.destination), destinations[name])
+            for key in sorted({*source_contents, *destination_contents}):
                 row.moved += 1
-                ours, theirs = wanted.get(key, ()), found.get(key, ())
-                if list(ours) == list(theirs):
+                source_versions, destination_versions = (
+                    source_contents.get(key, ()),
+                    destination_contents.get(key, ()),
+                )
+                if list(source_versions) == list(destination_versions):
                     row.equal += 1
-                elif reason := said.about(name, key):
+                elif reason := reported.about(name, key):
                     row.losses.append(f"{name}/{key}: {reason}")
                 else:
-                    row.unreported.append(f"{name}/{key!r}: {_difference(ours, theirs)}")
+                    row.unreported.append(
+                        f"{name}/{key!r}: {_difference(source_versions, destination_versions)}"
+                    )
 
 
 class _Said:
@@ -178,8 +199,8 @@ class _Said:
 
     def __init__(self, outcomes: Iterable[Outcome]) -> None:
         self._rows: list[tuple[str, str]] = []
-        for one in outcomes:
-            for restored in one.report.get("restored", []):
+        for outcome in outcomes:
+            for restored in outcome.report.get("restored", []):
                 lines = [*restored.get("findings", []), *restored.get("left_out", [])]
                 self._rows += [(line, line) for line in lines]
 
@@ -187,24 +208,28 @@ class _Said:
         """Take in losses and gaps."""
         for ledger in ledgers:
             if ledger.exists():
-                for it in pq.read_table(ledger).to_pylist():
-                    what = f"{it.get('property') or it.get('disposition')}: {it['reason']}"
-                    self._rows.append((it["item"], what))
+                for ledger_row in pq.read_table(ledger).to_pylist():
+                    reason = f"{ledger_row.get('property') or ledger_row.get('disposition')}: {ledger_row['reason']}"
+                    self._rows.append((ledger_row["item"], reason))
 
     def about(self, bucket: str, key: str) -> str:
         """Return what was reported of an object, or of its bucket's versions; empty where nothing was."""
-        for item, what in self._rows:
+        for item, reason in self._rows:
             if item.startswith((key, repr(key))):
-                return what
-            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and what.startswith("versions"):
-                return what
+                return reason
+            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and reason.startswith("versions"):
+                return reason
         return ""
 
 
-def _difference(ours: Sequence[tuple[Any, ...]], theirs: Sequence[tuple[Any, ...]]) -> str:
-    if len(ours) != len(theirs):
-        return f"{len(ours)} versions, at the destination {len(theirs)}"
-    pair = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+def _difference(
+    source_versions: Sequence[tuple[Any, ...]], destination_versions: Sequence[tuple[Any, ...]]
+) -> str:
+    if len(source_versions) != len(destination_versions):
+        return f"{len(source_versions)} versions, at the destination {len(destination_versions)}"
+    pair = next(
+        pair for pair in zip(source_versions, destination_versions, strict=True) if pair[0] != pair[1]
+    )
     return f"{pair[0]} / {pair[1]}"[:600]
 
 
@@ -214,4 +239,4 @@ def _url(server: S3Server, bucket: str) -> str:
 
 def buckets_of(server: S3Server) -> list[str]:
     """Return the names of a server's buckets."""
-    return sorted(one.name for one in client_of(server).list_buckets())
+    return sorted(bucket.name for bucket in client_of(server).list_buckets())

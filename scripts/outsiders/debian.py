@@ -136,8 +136,8 @@ def _update_lists(options: Sequence[str]) -> str:
 
 def _versions(options: Sequence[str], package: str, *, source: bool) -> list[str]:
     argv = ["apt-cache", *options, "madison", package]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    lines = [[word.strip() for word in line.split("|")] for line in done.stdout.splitlines()]
+    completed = subprocess.run(argv, capture_output=True, text=True, check=False)
+    lines = [[word.strip() for word in line.split("|")] for line in completed.stdout.splitlines()]
     names = [line[1] for line in lines if len(line) == 3 and line[2].endswith("Sources") == source]
     return list(dict.fromkeys(names))
 
@@ -145,7 +145,7 @@ def _versions(options: Sequence[str], package: str, *, source: bool) -> list[str
 def _failure(argv: Sequence[str | Path], directory: Path) -> str:
     """Run apt; return the last line of its errors, or "" where it succeeds."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
+    completed = subprocess.run(
         argv,
         capture_output=True,
         text=True,
@@ -154,7 +154,7 @@ def _failure(argv: Sequence[str | Path], directory: Path) -> str:
         env=environment,
         stdin=subprocess.DEVNULL,
     )
-    if done.returncode == 0:
+    if completed.returncode == 0:
         return ""
-    errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-    return errors[0] if errors else f"exit code {done.returncode}"
+    errors = [line for line in completed.stderr.splitlines() if line.startswith("E:")]
+    return errors[0] if errors else f"exit code {completed.returncode}"

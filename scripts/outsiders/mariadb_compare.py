@@ -44,12 +44,12 @@ def differences(
 ) -> tuple[list[tuple[Item, str]], int]:
     """Return what differs, each with both sides, and how many objects there are."""
     left, right = describe(source, database), describe(destination, copy or database)
-    found = [
+    item_differences = [
         (item, f"{_shown(left.get(item))} / {_shown(right.get(item))}")
         for item in sorted({*left, *right}, key=str)
         if left.get(item) != right.get(item)
     ]
-    return found, len({(item.kind, item.name) for item in left})
+    return item_differences, len({(item.kind, item.name) for item in left})
 
 
 def _shown(value: bytes | None) -> str:

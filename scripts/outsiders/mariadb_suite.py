@@ -101,9 +101,9 @@ class MariadbSuite:
 
 
 def _version(program: Path) -> str:
-    words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"\d+\.\d+\.\d+", words)
-    return found[0] if found else ""
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"\d+\.\d+\.\d+", output)
+    return match[0] if match else ""
 
 
 def _text(path: Path) -> str:
@@ -257,22 +257,24 @@ class _Batch:
         """Count a database as equal, as one whose differences are reported or are a dump's too, or as a defect."""
         row = self._row
         row.moved += 1
-        found, objects = differences(source, destination, database)
+        item_differences, objects = differences(source, destination, database)
         self._objects += objects
-        others = [
-            _Difference(database, item, sides) for item, sides in found if not _is_reported(item, reported)
+        unexpected = [
+            _Difference(database, item, sides)
+            for item, sides in item_differences
+            if not _is_reported(item, reported)
         ]
-        if not found:
+        if not item_differences:
             row.equal += 1
-        elif not others:
-            row.losses.append(f"{database}: {', '.join(str(item) for item, _ in found)}")
+        elif not unexpected:
+            row.losses.append(f"{database}: {', '.join(str(item) for item, _ in item_differences)}")
         else:
             dumped = _differences_of_a_dump(source, destination, database)
-            unreported = [one for one in others if one.item not in dumped]
+            unreported = [difference for difference in unexpected if difference.item not in dumped]
             row.unreported += map(str, unreported)
             if not unreported:
                 row.losses.append(
-                    f"{database}: as after mariadb-dump: {', '.join(str(one.item) for one in others)}"
+                    f"{database}: as after mariadb-dump: {', '.join(str(difference.item) for difference in unexpected)}"
                 )
 
 
@@ -317,12 +319,15 @@ def _make_empty(destination: MariadbServer, database: str) -> None:
 
 def _reported(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
     """Yield what moveout reported of one source: what it printed, the bundle's ledger and the restore's."""
-    for one in exported.report.get("sources", []):
-        if one["name"] == source:
-            yield json.dumps([one["gaps"], one["reasons"]], ensure_ascii=False)
-    for one in restored.report.get("restored", []):
-        if one["source"] == source:
-            yield json.dumps([one["left_out"], one["notes"], one["findings"]], ensure_ascii=False)
+    for source_report in exported.report.get("sources", []):
+        if source_report["name"] == source:
+            yield json.dumps([source_report["gaps"], source_report["reasons"]], ensure_ascii=False)
+    for source_report in restored.report.get("restored", []):
+        if source_report["source"] == source:
+            yield json.dumps(
+                [source_report["left_out"], source_report["notes"], source_report["findings"]],
+                ensure_ascii=False,
+            )
     for path in [*(directory / "bundle").rglob("*.parquet"), *(directory / "account").rglob("*.parquet")]:
         if path.stem in {"losses", "gaps"}:
             for record in pq.read_table(path).to_pylist():

@@ -66,8 +66,8 @@ def _fill(context: Context, server: S3Server) -> SuiteRow:
     script = (context.material / _SCRIPT).read_text()
     _make_data(directory / "data", script)
     tests = dict.fromkeys(re.findall(r"^(?:function )?(test_\w+)\s*\(\)", script, re.MULTILINE))
-    begun = re.sub(r"^_init .*$", "", script, flags=re.MULTILINE)
-    (directory / "tests.sh").write_text("\n".join([begun, f"_init {server.endpoint}", *tests]) + "\n")
+    script_start = re.sub(r"^_init .*$", "", script, flags=re.MULTILINE)
+    (directory / "tests.sh").write_text("\n".join([script_start, f"_init {server.endpoint}", *tests]) + "\n")
     log = directory / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {
@@ -91,9 +91,11 @@ def _fill(context: Context, server: S3Server) -> SuiteRow:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    said = log.read_text(errors="replace")
-    how = f"{said.count('PASS')} steps pass, {said.count('FAIL')} fail"
-    return SuiteRow("filling buckets", skipped=f"{how}; {len(buckets_of(server))} buckets to be moved")
+    log_text = log.read_text(errors="replace")
+    result_text = f"{log_text.count('PASS')} steps pass, {log_text.count('FAIL')} fail"
+    return SuiteRow(
+        "filling buckets", skipped=f"{result_text}; {len(buckets_of(server))} buckets to be moved"
+    )
 
 
 def _make_data(directory: Path, script: str) -> None:

@@ -88,17 +88,34 @@ def compare_databases(
     source: PostgresServer, destination: PostgresServer, name: str, destination_name: str
 ) -> Comparison:
     """Compare a database with its copy on another server, both as superuser."""
-    ours, theirs = dump_entries(source, name), dump_entries(destination, destination_name)
-    if any(one.detail.startswith("differs") for one in compare_entries(ours, theirs)):
-        ours = as_printed_again(ours, theirs, _reference_entries(source, name))
-    differences = list(compare_entries(ours, theirs))
-    with _Connection(source, name) as here, _Connection(destination, destination_name) as there:
+    source_entries, destination_entries = (
+        dump_entries(source, name),
+        dump_entries(destination, destination_name),
+    )
+    if any(
+        difference.detail.startswith("differs")
+        for difference in compare_entries(source_entries, destination_entries)
+    ):
+        source_entries = as_printed_again(
+            source_entries, destination_entries, _reference_entries(source, name)
+        )
+    differences = list(compare_entries(source_entries, destination_entries))
+    with (
+        _Connection(source, name) as source_connection,
+        _Connection(destination, destination_name) as destination_connection,
+    ):
         for kind, query in _PROPERTIES.items():
-            differences += _compare_mappings(kind, dict(here.fetch(query)), dict(there.fetch(query)))
-        relations = here.relations()
-        with_rows = [one for one in relations.values() if one.kind in "rmS"]
-        different = list(_compare_relations(here, there, relations, there.relations()))
-    unequal = {one.name for one in different if one.kind == "ROWS"}
+            differences += _compare_mappings(
+                kind, dict(source_connection.fetch(query)), dict(destination_connection.fetch(query))
+            )
+        relations = source_connection.relations()
+        with_rows = [difference for difference in relations.values() if difference.kind in "rmS"]
+        different = list(
+            _compare_relations(
+                source_connection, destination_connection, relations, destination_connection.relations()
+            )
+        )
+    unequal = {difference.name for difference in different if difference.kind == "ROWS"}
     return Comparison(len(with_rows), len(with_rows) - len(unequal), [*differences, *different])
 
 
@@ -120,10 +137,10 @@ class DumpEntry:
 def dump_entries(server: PostgresServer, database: str) -> list[DumpEntry]:
     """Return what ``pg_dump --schema-only`` writes."""
     argv: Argv = [server.bin_dir / "pg_dump", "--schema-only", "-d", server.url_of(database)]
-    done = subprocess.run(
+    completed = subprocess.run(
         argv, capture_output=True, check=True, env={"PGPASSWORD": server.password, "LC_ALL": "C"}
     )
-    return read_entries(done.stdout.decode("utf-8", "surrogateescape"))
+    return read_entries(completed.stdout.decode("utf-8", "surrogateescape"))
 
 
 def read_entries(text: str) -> list[DumpEntry]:
@@ -171,17 +188,25 @@ def _reference_entries(server: PostgresServer, database: str) -> list[DumpEntry]
 
 
 def as_printed_again(
-    ours: Iterable[DumpEntry], theirs: Iterable[DumpEntry], reference: Iterable[DumpEntry]
+    source_entries: Iterable[DumpEntry],
+    destination_entries: Iterable[DumpEntry],
+    reference: Iterable[DumpEntry],
 ) -> list[DumpEntry]:
     """Return our entries, each as the reference has it where that is how the copy has it, too.
 
     PostgreSQL prints some expressions otherwise once it has read back what it printed.
     """
-    here, there, again = (_by_key(entries) for entries in (ours, theirs, reference))
+    source_by_key, destination_by_key, reference_by_key = (
+        _by_key(entries) for entries in (source_entries, destination_entries, reference)
+    )
     return [
         entry
-        for key, entries in here.items()
-        for entry in (again[key] if key in again and again[key] == there.get(key) else entries).elements()
+        for key, entries in source_by_key.items()
+        for entry in (
+            reference_by_key[key]
+            if key in reference_by_key and reference_by_key[key] == destination_by_key.get(key)
+            else entries
+        ).elements()
     ]
 
 
@@ -192,38 +217,46 @@ def _by_key(entries: Iterable[DumpEntry]) -> dict[tuple[str, str, str], Counter[
     return dict(grouped)
 
 
-def compare_entries(ours: Iterable[DumpEntry], theirs: Iterable[DumpEntry]) -> Iterator[Difference]:
+def compare_entries(
+    source_entries: Iterable[DumpEntry], destination_entries: Iterable[DumpEntry]
+) -> Iterator[Difference]:
     """Yield the entries that only one side has, or has otherwise."""
-    missing = Counter(ours)
-    more = Counter(theirs)
-    missing, more = missing - more, more - missing
-    there = {entry.key: entry for entry in more}
+    missing = Counter(source_entries)
+    extra = Counter(destination_entries)
+    missing, extra = missing - extra, extra - missing
+    extra_by_key = {entry.key: entry for entry in extra}
     for entry in missing:
-        other = there.pop(entry.key, None)
+        other = extra_by_key.pop(entry.key, None)
         detail = "missing" if other is None else f"differs: {_first_difference(entry.text, other.text)}"
         yield Difference(entry.kind, f"{entry.schema}.{entry.name}", detail)
-    for entry in there.values():
+    for entry in extra_by_key.values():
         yield Difference(
             entry.kind, f"{entry.schema}.{entry.name}", f"only in the copy: {entry.text[:200]!r}"
         )
 
 
-def _first_difference(ours: str, theirs: str) -> str:
+def _first_difference(source_text: str, destination_text: str) -> str:
     """Return the first lines that differ."""
-    for here, there in zip([*ours.splitlines(), ""], [*theirs.splitlines(), ""], strict=False):
-        if here != there:
-            return f"{here.strip()[:160]!r} / {there.strip()[:160]!r}"
+    for source_line, destination_line in zip(
+        [*source_text.splitlines(), ""], [*destination_text.splitlines(), ""], strict=False
+    ):
+        if source_line != destination_line:
+            return f"{source_line.strip()[:160]!r} / {destination_line.strip()[:160]!r}"
     return "blank lines"
 
 
-def _compare_mappings(kind: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Difference]:
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name not in theirs:
+def _compare_mappings(
+    kind: str, source_mapping: Mapping[str, str], destination_mapping: Mapping[str, str]
+) -> Iterator[Difference]:
+    for name in sorted(source_mapping.keys() | destination_mapping.keys()):
+        if name not in destination_mapping:
             yield Difference(kind, name, "missing")
-        elif name not in ours:
+        elif name not in source_mapping:
             yield Difference(kind, name, "only in the copy")
-        elif ours[name] != theirs[name]:
-            yield Difference(kind, name, f"differs: {ours[name][:200]!r} / {theirs[name][:200]!r}")
+        elif source_mapping[name] != destination_mapping[name]:
+            yield Difference(
+                kind, name, f"differs: {source_mapping[name][:200]!r} / {destination_mapping[name][:200]!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +269,13 @@ class _Relation:
 
 
 def _compare_relations(
-    here: _Connection, there: _Connection, ours: Mapping[str, _Relation], theirs: Mapping[str, _Relation]
+    source_connection: _Connection,
+    destination_connection: _Connection,
+    source_relations: Mapping[str, _Relation],
+    destination_relations: Mapping[str, _Relation],
 ) -> Iterator[Difference]:
-    for name, relation in sorted(ours.items()):
-        other = theirs.get(name)
+    for name, relation in sorted(source_relations.items()):
+        other = destination_relations.get(name)
         if other is None:
             if relation.kind in "rmS":
                 yield Difference("ROWS", name, "the relation is missing")
@@ -249,18 +285,18 @@ def _compare_relations(
         if relation.populated != other.populated:
             yield Difference("ROWS", name, "populated on one side only")
         elif relation.kind in "rmS" and relation.populated:
-            rows, others = here.rows(relation), there.rows(relation)
-            if rows != others:
-                yield Difference("ROWS", name, _rows_difference(rows, others))
-    for name in sorted(theirs.keys() - ours.keys()):
+            rows, destination_rows = source_connection.rows(relation), destination_connection.rows(relation)
+            if rows != destination_rows:
+                yield Difference("ROWS", name, _rows_difference(rows, destination_rows))
+    for name in sorted(destination_relations.keys() - source_relations.keys()):
         yield Difference("ROWS", name, "the relation is only in the copy")
 
 
-def _rows_difference(ours: Counter[bytes], theirs: Counter[bytes]) -> str:
-    missing, more = ours - theirs, theirs - ours
-    samples = [min(side)[:120] if side else b"" for side in (missing, more)]
+def _rows_difference(source_rows: Counter[bytes], destination_rows: Counter[bytes]) -> str:
+    missing, extra = source_rows - destination_rows, destination_rows - source_rows
+    samples = [min(side)[:120] if side else b"" for side in (missing, extra)]
     return (
-        f"{missing.total()} rows missing or changed, {more.total()} others: {samples[0]!r} / {samples[1]!r}"
+        f"{missing.total()} rows missing or changed, {extra.total()} others: {samples[0]!r} / {samples[1]!r}"
     )
 
 
@@ -316,7 +352,7 @@ class _Connection:
 
 def _text(value: object) -> object:
     if isinstance(value, list):
-        return [_text(one) for one in value]
+        return [_text(item) for item in value]
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 

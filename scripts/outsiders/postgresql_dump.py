@@ -55,7 +55,7 @@ def read_statements(script: str) -> list[str]:
         if sql and not re.search(r"^\t\tdatabase\s*=>", test[2], re.MULTILINE):
             order = re.search(r"create_order\s*=>\s*(\d+)", test[2])
             statements.append((int(order[1]) if order else 10**6, perl_string(sql[1])))
-    return [statement for _, statement in sorted(statements, key=lambda one: one[0])]
+    return [statement for _, statement in sorted(statements, key=lambda pair: pair[0])]
 
 
 def perl_string(expression: str) -> str:

@@ -61,15 +61,15 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
         restored = copy.program.run("restore", *copy.restore_words("bundle"))
         undisturbed = _essence(exported), _essence(restored)
     with _Copy(context, order) as copy:
-        words = "export", *copy.export_words("bundle")
+        arguments = "export", *copy.export_words("bundle")
         again_exported, met = copy.program.run_killed(
-            *words, kills=kills, within=exported.seconds, chance=chance
+            *arguments, kills=kills, within=exported.seconds, chance=chance
         )
-        words = "restore", *copy.restore_words("bundle")
-        again_restored, more = copy.program.run_killed(
-            *words, kills=kills, within=restored.seconds, chance=chance
+        arguments = "restore", *copy.restore_words("bundle")
+        again_restored, further_kills = copy.program.run_killed(
+            *arguments, kills=kills, within=restored.seconds, chance=chance
         )
-        row.variant = f"{order.variant} ({met} + {more} kills)"
+        row.variant = f"{order.variant} ({met} + {further_kills} kills)"
         outcomes = [exported, restored, again_exported, again_restored]
         row.errors += [outcome.failure for outcome in outcomes if not outcome.finished]
         reported = copy.reported(again_exported, again_restored)
@@ -87,14 +87,14 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
 
 def _essence(outcome: Outcome) -> str:
     """Return what a command reports, without what differs from run to run: times, counts of what was done before."""
-    kept = {}
-    for one in [*outcome.report.get("sources", []), *outcome.report.get("restored", [])]:
-        kept = {
-            name: one.get(name)
+    essence = {}
+    for report_entry in [*outcome.report.get("sources", []), *outcome.report.get("restored", [])]:
+        essence = {
+            name: report_entry.get(name)
             for name in ("gaps", "reasons", "left_out", "findings", "losses")
-            if one.get(name)
+            if report_entry.get(name)
         }
-    return f"exit code {outcome.exit_code}, {kept}"
+    return f"exit code {outcome.exit_code}, {essence}"
 
 
 class _Copy:
@@ -155,8 +155,8 @@ def make_least_role(server: PostgresServer, database: str) -> None:
 def reported_lines(directory: Path, exported: Outcome, restored: Outcome) -> Iterator[str]:
     """Yield all that moveout reported of a move: what it printed, the bundle's ledger and the restore's."""
     yield from _strings(exported.report.get("sources", []))
-    for one in restored.report.get("restored", []):
-        yield from _strings({name: value for name, value in one.items() if name != "tables"})
+    for report_entry in restored.report.get("restored", []):
+        yield from _strings({name: value for name, value in report_entry.items() if name != "tables"})
     for path in [*(directory / "bundle").rglob("*.parquet"), *(directory / "account").rglob("*.parquet")]:
         if path.stem in {"losses", "gaps"}:
             for record in pq.read_table(path).to_pylist():

@@ -48,18 +48,18 @@ def obtain_libraries(tree: Path) -> Path | Skipped:
     for source in ("src/test/regress/regress.c", "contrib/spi/refint.c", "contrib/spi/autoinc.c"):
         output = scratch / f"{Path(source).stem}.so"
         argv: Argv = [*_COMPILER, f"-I{headers}", "-I/usr/include/postgresql", "-o", output, tree / source]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode:
+        completed = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if completed.returncode:
             shutil.rmtree(scratch)
-            return Skipped(f"{source} cannot be compiled: {done.stderr[-300:]}")
+            return Skipped(f"{source} cannot be compiled: {completed.stderr[-300:]}")
     scratch.rename(destination)
     return destination
 
 
 def _version(bin_dir: Path) -> str:
     output = subprocess.run([bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"\d+\.\d+", output.stdout)
-    return found[0] if found else ""
+    match = re.search(r"\d+\.\d+", output.stdout)
+    return match[0] if match else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Scripts:
             self.server.url_of(database),
         ]
         data = script if isinstance(script, bytes) else script.encode("latin1")
-        done = subprocess.run(
+        completed = subprocess.run(
             argv,
             input=data,
             stdout=subprocess.PIPE,
@@ -103,9 +103,9 @@ class Scripts:
             env=self._environment(encoding),
             timeout=_SCRIPT_SECONDS,
         )
-        if done.returncode not in {0, 3}:
-            raise ServerError(f"psql ended with status {done.returncode}: {done.stdout[-500:]!r}")
-        return done.stdout.decode("latin1")
+        if completed.returncode not in {0, 3}:
+            raise ServerError(f"psql ended with status {completed.returncode}: {completed.stdout[-500:]!r}")
+        return completed.stdout.decode("latin1")
 
     def schedule(self) -> list[str]:
         """Return the names of the scripts in the order of the schedule."""
@@ -118,8 +118,8 @@ class Scripts:
 
     def _environment(self, encoding: str) -> Mapping[str, str]:
         foreign = ("PG", "LC_", "LANG")
-        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        own |= {
+        own_variables = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own_variables |= {
             "PGPASSWORD": self.server.password,
             "PGTZ": "America/Los_Angeles",
             "PGDATESTYLE": "Postgres, MDY",
@@ -131,7 +131,7 @@ class Scripts:
             "PG_LIBDIR": str(self.libraries),
             "PG_DLSUFFIX": ".so",
         }
-        return own | ({"PGCLIENTENCODING": encoding} if encoding else {})
+        return own_variables | ({"PGCLIENTENCODING": encoding} if encoding else {})
 
 
 REGRESSION_SETTINGS: Sequence[str] = (
@@ -153,12 +153,12 @@ def trust_everybody(server: PostgresServer) -> None:
 
 def create_database(server: PostgresServer, name: str, *, encoding: str = "UTF8", template: str = "") -> str:
     """Create a database as pg_regress does, empty or as a copy; return its URL."""
-    how = (
+    options = (
         f'TEMPLATE "{template}"'
         if template
         else f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
     )
-    server.execute(f'CREATE DATABASE "{name}" {how}')
+    server.execute(f'CREATE DATABASE "{name}" {options}')
     if not template:
         for setting in REGRESSION_SETTINGS:
             server.execute(f'ALTER DATABASE "{name}" SET {setting}')

@@ -47,13 +47,17 @@ class Outcome:
         """Return in one line how it failed; empty where it finished."""
         if self.finished:
             return ""
-        how = "traceback" if self.traceback else f"exit code {self.exit_code}"
-        findings = [line for one in self.report.get("restored", []) for line in one.get("findings", [])]
+        result_text = "traceback" if self.traceback else f"exit code {self.exit_code}"
+        findings = [
+            line
+            for report_entry in self.report.get("restored", [])
+            for line in report_entry.get("findings", [])
+        ]
         lines = (
             findings
             or [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()][-6:]
         )
-        return f"moveout {self.words[0]}: {how}: {' | '.join(lines)[:1500]}"
+        return f"moveout {self.words[0]}: {result_text}: {' | '.join(lines)[:1500]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,12 @@ class Program:
         directory.mkdir(parents=True, exist_ok=True)
         return cls(directory, environment_for(servers) | variables)
 
-    def run(self, *words: str) -> Outcome:
+    def run(self, *arguments: str) -> Outcome:
         """Run a command with --json to its end."""
         started = time.monotonic()
         try:
-            done = subprocess.run(
-                self._argv(words),
+            completed = subprocess.run(
+                self._argv(arguments),
                 cwd=self.directory,
                 env=self.environment,
                 capture_output=True,
@@ -85,12 +89,19 @@ class Program:
                 timeout=HANGS_AFTER_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return Outcome(words, -1, "", "it hangs", time.monotonic() - started)
+            return Outcome(arguments, -1, "", "it hangs", time.monotonic() - started)
         seconds = time.monotonic() - started
-        return Outcome(words, done.returncode, done.stdout, done.stderr, seconds, _report(done.stdout))
+        return Outcome(
+            arguments,
+            completed.returncode,
+            completed.stdout,
+            completed.stderr,
+            seconds,
+            _report(completed.stdout),
+        )
 
     def run_killed(
-        self, *words: str, kills: int, within: float, chance: random.Random
+        self, *arguments: str, kills: int, within: float, chance: random.Random
     ) -> tuple[Outcome, int]:
         """Run a command that is killed at random moments, up to ``kills`` times, each within so many seconds of its
         start; then run it to its end. Return how it ended and how many kills met it alive.
@@ -98,7 +109,7 @@ class Program:
         met = 0
         for _ in range(kills):
             child = subprocess.Popen(
-                self._argv(words),
+                self._argv(arguments),
                 cwd=self.directory,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -113,12 +124,12 @@ class Program:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
                 met += 1
-        return self.run(*words), met
+        return self.run(*arguments), met
 
     @staticmethod
-    def _argv(words: Sequence[str]) -> list[str]:
-        verb, *others = words
-        return [str(MOVEOUT), verb, "--json", "--quiet", "--no-input", *others]
+    def _argv(arguments: Sequence[str]) -> list[str]:
+        verb, *options = arguments
+        return [str(MOVEOUT), verb, "--json", "--quiet", "--no-input", *options]
 
 
 def _report(stdout: str) -> Mapping[str, Any]:

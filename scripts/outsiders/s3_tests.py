@@ -76,9 +76,9 @@ def _fill(context: Context, server: S3Server) -> SuiteRow:
     (directory / "leave_buckets.py").write_text(_PLUGIN)
     (directory / "s3tests.conf").write_text(_settings(server))
     log = directory / "log"
-    words = ["-m", "pytest", "s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py"]
-    words += ["-q", "-p", "leave_buckets", "-p", "no:cacheprovider", "--timeout=20"]
-    words += ["--deselect", "nothing", "-k", "not lifecycle and not logging and not select"]
+    arguments = ["-m", "pytest", "s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py"]
+    arguments += ["-q", "-p", "leave_buckets", "-p", "no:cacheprovider", "--timeout=20"]
+    arguments += ["--deselect", "nothing", "-k", "not lifecycle and not logging and not select"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {
         "S3TEST_CONF": str(directory / "s3tests.conf"),
@@ -87,17 +87,17 @@ def _fill(context: Context, server: S3Server) -> SuiteRow:
     }
     with log.open("w") as out:
         child = subprocess.Popen(
-            [_python(), *words], cwd=context.material, env=environment, stdout=out, stderr=out
+            [_python(), *arguments], cwd=context.material, env=environment, stdout=out, stderr=out
         )
         try:
             child.wait(seconds)
-            how = next((line for line in reversed(log.read_text().splitlines()) if line), "")
+            last_line = next((line for line in reversed(log.read_text().splitlines()) if line), "")
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            how = f"ended after {seconds:.0f} s"
+            last_line = f"ended after {seconds:.0f} s"
     return SuiteRow(
-        "filling buckets", skipped=f"{how.strip('= ')}; {len(buckets_of(server))} buckets to be moved"
+        "filling buckets", skipped=f"{last_line.strip('= ')}; {len(buckets_of(server))} buckets to be moved"
     )
 
 

@@ -48,8 +48,8 @@ class Sqllogictest:
         if not checkout:
             return Skipped(f"set {_VARIABLE} to a checkout of sqllogictest, or of a mirror of it")
         directory = Path(checkout)
-        found = next(directory.rglob("*.test"), None)
-        return directory if found else Skipped(f"{_VARIABLE}={checkout}: there is no file .test in it")
+        first_test = next(directory.rglob("*.test"), None)
+        return directory if first_test else Skipped(f"{_VARIABLE}={checkout}: there is no file .test in it")
 
     def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move the databases of a choice of files."""
@@ -80,12 +80,12 @@ def _run_batch(program: Program, files: Sequence[Path], directory: Path, row: Su
             answer(database, record)
         database.close()
         seconds[f"{number:03}.db"] = file.name, records[half:]
-    for words in (
+    for arguments in (
         ("export", f"app=sqlite://{source}", "--to", str(bundle)),
         ("restore", str(bundle), f"app=sqlite://{copy}"),
         ("verify", str(bundle), "--against", f"app=sqlite://{copy}"),
     ):
-        outcome = program.run(*words)
+        outcome = program.run(*arguments)
         if not outcome.finished:
             row.errors.append(outcome.failure)
             return
@@ -101,17 +101,24 @@ def _run_batch(program: Program, files: Sequence[Path], directory: Path, row: Su
 
 def _first_difference(source: Path, copy: Path, records: Sequence[LogicRecord]) -> str:
     """Run records on both databases; return where the answers differ first, or ""."""
-    here, there = (sqlite3.connect(path, isolation_level=None) for path in (source, copy))
+    source_connection, destination_connection = (
+        sqlite3.connect(path, isolation_level=None) for path in (source, copy)
+    )
     try:
         for record in records:
-            ours, theirs = answer(here, record), answer(there, record)
-            if ours != theirs:
-                return f"{record.sql[:200]}: {ours[:5]} / {theirs[:5]}"
-        ours, theirs = (list(database.iterdump()) for database in (here, there))
-        return "" if ours == theirs else "the dumps differ after the last statement"
+            source_answer, destination_answer = (
+                answer(source_connection, record),
+                answer(destination_connection, record),
+            )
+            if source_answer != destination_answer:
+                return f"{record.sql[:200]}: {source_answer[:5]} / {destination_answer[:5]}"
+        source_answer, destination_answer = (
+            list(database.iterdump()) for database in (source_connection, destination_connection)
+        )
+        return "" if source_answer == destination_answer else "the dumps differ after the last statement"
     finally:
-        here.close()
-        there.close()
+        source_connection.close()
+        destination_connection.close()
 
 
 def answer(database: sqlite3.Connection, record: LogicRecord) -> list[str]:
@@ -151,20 +158,20 @@ def read_records(text: str) -> Iterator[LogicRecord]:
     for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
         lines = [re.sub(r"\s*#.*$", "", line) if line.startswith("#") else line for line in block.split("\n")]
         lines = [line for line in lines if line.strip()]
-        wanted = True
+        is_wanted = True
         while lines:
             head = lines.pop(0).split()
             if head[0] == "onlyif":
-                wanted &= head[1] == "sqlite"
+                is_wanted &= head[1] == "sqlite"
             elif head[0] == "skipif":
-                wanted &= head[1] != "sqlite"
+                is_wanted &= head[1] != "sqlite"
             elif head[0] == "hash-threshold":
                 threshold = int(head[1])
             elif head[0] == "halt":
-                if wanted:
+                if is_wanted:
                     return
             else:
-                if wanted:
+                if is_wanted:
                     yield _record(head, lines, threshold)
                 break
 

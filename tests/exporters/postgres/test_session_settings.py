@@ -219,7 +219,7 @@ def test_a_role_with_the_documented_privileges_exports_everything(postgres, tmp_
 @pytest.fixture(scope="module")
 def standby(postgres) -> Iterator[str]:
     """A hot standby of ``postgres``: its URL without the database."""
-    user = unprivileged_user("PostgreSQL", own="postgres")
+    user = unprivileged_user("PostgreSQL", own_user="postgres")
     directory = Path(tempfile.mkdtemp(prefix="moveout-standby-"))
     if user:
         shutil.chown(directory, user)
