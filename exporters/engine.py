@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
-    from exporters.row_digest import Advance, Tally
+    from exporters.row_digest import Advance, RowsDigest
 
 ENTRY_POINTS = "moveout.engines"
 
@@ -99,8 +99,8 @@ class LiveReader(Protocol):
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
-    ) -> Mapping[tuple[str, str], Tally]:
-        """Return the tally of every table of a live database by (schema, name), as of one moment, and of the
+    ) -> Mapping[tuple[str, str], RowsDigest]:
+        """Return the digest of every table of a live database by (schema, name), as of one moment, and of the
         materialized views and tables of extensions that ``also`` names. ``unread`` fills up with the tables that the
         server does not read, and why; without it such a table is an error. Raises ``SourceError``.
         """
@@ -119,7 +119,7 @@ class PartReader(Protocol):
     read_errors: tuple[type[Exception], ...]
     """What the methods raise where a part is damaged."""
 
-    def tally_part(self, file: Any, rows: int) -> Tally:
+    def digest_part(self, file: Any, rows: int) -> RowsDigest:
         """Return rows and digest of one part, from its values. ``file`` is a path or a random-access file; ``rows`` is
         what the catalog says of the part, for tables whose parts have no columns.
         """

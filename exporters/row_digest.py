@@ -20,19 +20,19 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Rows and their digest; tallies of disjoint rows add up."""
+class RowsDigest:
+    """Rows and their digest; digests of disjoint rows add up."""
 
     rows: int = 0
     digest: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.rows + other.rows, (self.digest + other.digest) % MODULUS)
+    def __add__(self, other: RowsDigest) -> RowsDigest:
+        return RowsDigest(self.rows + other.rows, (self.digest + other.digest) % MODULUS)
 
 
-def tally_texts(texts: Sequence[bytes]) -> Tally:
-    """Return the tally of rows, given as their texts."""
-    return Tally(len(texts), _sum_of_digests(texts) % MODULUS)
+def digest_texts(texts: Sequence[bytes]) -> RowsDigest:
+    """Return the digest of rows, given as their texts."""
+    return RowsDigest(len(texts), _sum_of_digests(texts) % MODULUS)
 
 
 def _sum_of_digests(texts: Sequence[bytes]) -> int:
@@ -47,17 +47,17 @@ def _sum_of_digests(texts: Sequence[bytes]) -> int:
     return total
 
 
-def tally_pieces(pieces: Iterable[bytes]) -> Tally:
-    """Return the tally of one row, given as pieces of its text."""
+def digest_pieces(pieces: Iterable[bytes]) -> RowsDigest:
+    """Return the digest of one row, given as pieces of its text."""
     hasher = xxh3_128()
     for piece in pieces:
         hasher.update(piece)
-    return Tally(1, hasher.intdigest())
+    return RowsDigest(1, hasher.intdigest())
 
 
-def tally_empty_rows(rows: int) -> Tally:
-    """Return the tally of rows whose text is empty: those of a table without columns."""
-    return Tally(rows, _NOTHING * rows % MODULUS)
+def digest_empty_rows(rows: int) -> RowsDigest:
+    """Return the digest of rows whose text is empty: those of a table without columns."""
+    return RowsDigest(rows, _NOTHING * rows % MODULUS)
 
 
 def to_hex(digest: int) -> str:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from exporters.api import Source
 from exporters.engine import Engine, exporter_of, live_reader_of
-from exporters.row_digest import Tally, to_hex
+from exporters.row_digest import RowsDigest, to_hex
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
@@ -87,7 +87,7 @@ class EngineContract(ExporterContract):
             RestoreRequest(reader, SOURCE, url, self.workers, Silent(), self._secrets(url)), url
         )
 
-    def _live(self, url: str) -> Mapping[tuple[str, str], Tally]:
+    def _live(self, url: str) -> Mapping[tuple[str, str], RowsDigest]:
         reader = live_reader_of(self.engine)
         return dict(
             reader.live_tables(url, secrets=self._secrets(url), workers=self.workers, advance=lambda *_: None)
@@ -129,7 +129,7 @@ class EngineContract(ExporterContract):
             assert self._differences(reader, url) == []
             assert self._live(url) == self._live(self.url)
             digests = {(row.schema, row.name): row.digest for row in reader.catalog() if row.has_rows}
-            assert {name: to_hex(tally.digest) for name, tally in self._live(url).items()} == digests
+            assert {name: to_hex(digest.digest) for name, digest in self._live(url).items()} == digests
             self.alter(url)
             assert self._differences(reader, url)
 

@@ -12,7 +12,7 @@ from exporters.mysql.connection import Address
 from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 
 
 def live_tables(
@@ -22,8 +22,8 @@ def live_tables(
     advance: Advance | None = None,
     names: Collection[str] | None = None,
     without: Collection[str] = (),
-) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table, or of those named, by ("", name); columns of the names ``without`` are left out.
+) -> Mapping[tuple[str, str], RowsDigest]:
+    """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``.
     Raises ``SourceError``.
     """
     with hold(address, workers=max(1, workers)) as (session, tables):
@@ -36,14 +36,14 @@ def live_tables(
             ]
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
-        found: dict[tuple[str, str], Tally] = {}
+        found: dict[tuple[str, str], RowsDigest] = {}
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            tallies = pool.map(
+            digests = pool.map(
                 lambda item: session.feeds.use(lambda feed: digest_rows(feed, item[0], item[1], advance)),
                 work,
             )
-            for (table, _), tally in zip(work, tallies, strict=True):
-                found["", table.name] = found.get(("", table.name), Tally()) + tally
+            for (table, _), digest in zip(work, digests, strict=True):
+                found["", table.name] = found.get(("", table.name), RowsDigest()) + digest
     return found
 
 

@@ -9,7 +9,7 @@ from exporters.engine import LiveRows
 from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 
 
 class MysqlLiveReader:
@@ -24,7 +24,7 @@ class MysqlLiveReader:
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
-    ) -> Mapping[tuple[str, str], Tally]:
+    ) -> Mapping[tuple[str, str], RowsDigest]:
         """Read every table under one snapshot, in parallel."""
         del also, unread
         address = parse_url(url, password=secrets.get("password"))

@@ -8,8 +8,8 @@ from typing import Any
 from exporters.engine import Texts
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.rows.arrow_to_rows import readable_values
-from exporters.mysql.rows.parquet_read import part_texts, tally_part
-from exporters.row_digest import Tally
+from exporters.mysql.rows.parquet_read import digest_part, part_texts
+from exporters.row_digest import RowsDigest
 from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part
 
 
@@ -18,10 +18,10 @@ class MysqlPartReader:
 
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
-    def tally_part(self, file: Any, rows: int) -> Tally:
+    def digest_part(self, file: Any, rows: int) -> RowsDigest:
         """Render the part back to the server's text."""
         del rows
-        return tally_part(file)
+        return digest_part(file)
 
     def part_columns(self, file: Any) -> Sequence[str]:
         """Return the table's own columns."""

@@ -74,8 +74,8 @@ class MysqlSnapshot:
         if wanted is None or dict(wanted) != dict(done.unit.spec):
             return False
         table = self._planned[wanted["table"]].table
-        tally = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
-        return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
+        digest = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
+        return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""

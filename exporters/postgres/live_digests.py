@@ -14,7 +14,7 @@ from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.sessions.connection import Address, parse_url
 from exporters.postgres.sessions.snapshot_session import hold
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 
 
 def live_tables(
@@ -28,8 +28,8 @@ def live_tables(
     also: Collection[tuple[str, str]] = (),
     orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
     unread: dict[tuple[str, str], str] | None = None,
-) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views and
+) -> Mapping[tuple[str, str], RowsDigest]:
+    """Return the digest of every table by (schema, name), or of those in ``names``; of materialized views and
     tables of extensions only those in ``also``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
     the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
@@ -48,22 +48,22 @@ def live_tables(
             condition = "" if numbers is None else large_objects.only(numbers)
             objects = large_objects.table(session.large_objects, condition)
             work.append((objects, (0, None)))
-        found: dict[tuple[str, str], Tally] = {}
+        found: dict[tuple[str, str], RowsDigest] = {}
         refused = {} if unread is None else unread
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
-                tallies = pool.map(
-                    lambda item: _tally(feeds, item[0], item[1], advance, tolerant=unread is not None), work
+                digests = pool.map(
+                    lambda item: _digest(feeds, item[0], item[1], advance, tolerant=unread is not None), work
                 )
-                for (table, _), tally in zip(work, tallies, strict=True):
+                for (table, _), digest in zip(work, digests, strict=True):
                     name = table.schema, table.name
-                    if isinstance(tally, str):
-                        refused.setdefault(name, tally)
+                    if isinstance(digest, str):
+                        refused.setdefault(name, digest)
                     else:
-                        found[name] = found.get(name, Tally()) + tally
+                        found[name] = found.get(name, RowsDigest()) + digest
         finally:
             feeds.close()
-    return {name: tally for name, tally in found.items() if name not in refused}
+    return {name: digest for name, digest in found.items() if name not in refused}
 
 
 def _is_wanted(
@@ -84,10 +84,10 @@ def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], 
     return replace(table, columns=tuple(one for one in columns if generated or not one.generated))
 
 
-def _tally(
+def _digest(
     feeds: Feeds, table: Table, pages: Range, advance: Advance | None, *, tolerant: bool
-) -> Tally | str:
-    """Return the tally of a chunk, or, where that is tolerated, why the table cannot be read."""
+) -> RowsDigest | str:
+    """Return the digest of a chunk, or, where that is tolerated, why the table cannot be read."""
     try:
         return digest_rows(feeds.rows(table, pages), advance, has_columns=bool(table.columns))
     except SourceError as exc:

@@ -9,7 +9,7 @@ from exporters.engine import LiveRows
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import parse_url
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 
 
 class PostgresLiveReader:
@@ -24,7 +24,7 @@ class PostgresLiveReader:
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
-    ) -> Mapping[tuple[str, str], Tally]:
+    ) -> Mapping[tuple[str, str], RowsDigest]:
         """Read every table under one snapshot, in parallel."""
         address = parse_url(url, password=secrets.get("password"))
         return live_tables(address, workers=workers, advance=advance, also=also, unread=unread)

@@ -8,8 +8,8 @@ from typing import Any
 from exporters.engine import Texts
 from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.rows.csv_rows import csv_values
-from exporters.postgres.rows.parquet_read import tally_part, texts_of
-from exporters.row_digest import Tally
+from exporters.postgres.rows.parquet_read import digest_part, texts_of
+from exporters.row_digest import RowsDigest
 from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part
 
 
@@ -18,9 +18,9 @@ class PostgresPartReader:
 
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
-    def tally_part(self, file: Any, rows: int) -> Tally:
+    def digest_part(self, file: Any, rows: int) -> RowsDigest:
         """Render the part back to the server's text."""
-        return tally_part(file, rows)
+        return digest_part(file, rows)
 
     def part_columns(self, file: Any) -> Sequence[str]:
         """Return the table's own columns."""

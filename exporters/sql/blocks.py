@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_128
 
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def text_of(source: RowBlocks) -> bytes:
     return b"".join(block for block in source if not isinstance(block, LongRowText | SentRows))
 
 
-def digest_long(text: LongRowText) -> tuple[int, Tally]:
+def digest_long(text: LongRowText) -> tuple[int, RowsDigest]:
     """Return the bytes of a row, and its digest."""
     hasher, size_bytes = xxh3_128(), 0
     for piece in text.pieces:
         hasher.update(piece)
         size_bytes += len(piece)
-    return size_bytes, Tally(1, hasher.intdigest())
+    return size_bytes, RowsDigest(1, hasher.intdigest())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from exporters.errors import SourceError
-from exporters.row_digest import Tally, tally_empty_rows, tally_pieces, tally_texts
+from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces, digest_texts
 from exporters.sql.blocks import LongRowText
 from exporters.sql.byte_counts import Octets
 from exporters.sql.columns import Layout, Typed
@@ -53,7 +53,7 @@ class ChunkExport:
         self._format = row_format
         self._proved = False
         self._text_bytes = 0
-        self._digest = Tally()
+        self._digest = RowsDigest()
         self._octets = Octets(layout)
 
     def will_prove(self, rows: int) -> bool:
@@ -88,7 +88,7 @@ class ChunkExport:
     def add(self, table: Typed, texts: Sequence[bytes], text_bytes: int) -> None:
         """Take a block of rows, and their texts."""
         self._text_bytes += text_bytes
-        self._digest += tally_texts(texts)
+        self._digest += digest_texts(texts)
         self._octets.add(table)
         self._parts.add(table, text_bytes)
 
@@ -97,7 +97,7 @@ class ChunkExport:
         with Spool() as spool:
             row = self._format.read_long(text.pieces, self._layout, spool)
             batch = self._layout.batch(row.typed, frozenset(row.typed.sides))
-            digest = tally_pieces(self._format.render_long(LongRow(batch, row.long)))
+            digest = digest_pieces(self._format.render_long(LongRow(batch, row.long)))
             if digest.digest != row.digest:
                 raise _changed()
             self._text_bytes += row.text_bytes
@@ -111,7 +111,7 @@ class ChunkExport:
         """
         if not self._layout.columns:
             self._parts.add_empty_rows(sent_rows)
-            self._digest = tally_empty_rows(sent_rows)
+            self._digest = digest_empty_rows(sent_rows)
         if self._digest.rows != sent_rows:
             raise SourceError(
                 f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.catalog import Table, read_catalog
 from exporters.sqlite.chunk_plan import measure
@@ -14,11 +14,11 @@ from exporters.sqlite.files.backup import copied, copies
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.files.directory import find
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.rows.row_batches import tally_table
+from exporters.sqlite.rows.row_batches import digest_table
 
 
-def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table of a database that others may be writing to: of a copy. Of a directory the
+def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], RowsDigest]:
+    """Return the digest of every table of a database that others may be writing to: of a copy. Of a directory the
     schemas are the files' paths below it. Raises ``SourceError``.
     """
     address = parse_url(url)
@@ -26,18 +26,18 @@ def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[st
         with copied(address) as copy:
             return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
     addresses = {name: address.below(name) for name in find(address.path).databases}
-    found: dict[tuple[str, str], Tally] = {}
+    found: dict[tuple[str, str], RowsDigest] = {}
     with copies(addresses) as made:
         for name, copy in made.items():
-            tallies = quiet_tables(copy.path, addresses[name].url, workers=workers, advance=advance)
-            found |= {(name, table): tally for (_, table), tally in tallies.items()}
+            digests = quiet_tables(copy.path, addresses[name].url, workers=workers, advance=advance)
+            found |= {(name, table): digest for (_, table), digest in digests.items()}
     return found
 
 
 def quiet_tables(
     path: Path, where: str, *, workers: int, advance: Advance, names: Collection[str] | None = None
-) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table, or of those named, of a file that nobody writes to. ``where`` names it in
+) -> Mapping[tuple[str, str], RowsDigest]:
+    """Return the digest of every table, or of those named, of a file that nobody writes to. ``where`` names it in
     errors.
     """
     pool = Pool(path, where)
@@ -47,14 +47,14 @@ def quiet_tables(
             tables = [table for table in every if names is None or table.name in names]
             sizes = measure(connection, tables)
 
-        def tally(table: Table) -> Tally:
+        def digest(table: Table) -> RowsDigest:
             with pool.connection() as connection:
-                return tally_table(
+                return digest_table(
                     connection, table, largest_bytes=sizes[table.name].largest_bytes, advance=advance
                 )
 
         with ThreadPoolExecutor(max(1, workers)) as threads:
             keys = [(SCHEMA, table.name) for table in tables]
-            return dict(zip(keys, threads.map(tally, tables), strict=True))
+            return dict(zip(keys, threads.map(digest, tables), strict=True))
     finally:
         pool.close()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 
 from exporters.engine import LiveRows
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.live_digests import live_tables
 from exporters.sqlite.live_rows import live_rows
@@ -24,7 +24,7 @@ class SqliteLiveReader:
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
-    ) -> Mapping[tuple[str, str], Tally]:
+    ) -> Mapping[tuple[str, str], RowsDigest]:
         """Read every table of a consistent copy."""
         del also, secrets, unread
         return live_tables(url, workers=workers, advance=advance)

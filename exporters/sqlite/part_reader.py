@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporters.engine import Texts
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 from exporters.sqlite.identifiers import label
 from exporters.sqlite.live_rows import literals
-from exporters.sqlite.rows.parquet_parts import READ_ERRORS, column_names, read_part, tally_part
+from exporters.sqlite.rows.parquet_parts import READ_ERRORS, column_names, digest_part, read_part
 
 
 class SqlitePartReader:
@@ -17,10 +17,10 @@ class SqlitePartReader:
 
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
-    def tally_part(self, file: Any, rows: int) -> Tally:
+    def digest_part(self, file: Any, rows: int) -> RowsDigest:
         """Digest the part's values."""
         del rows
-        return tally_part(file)
+        return digest_part(file)
 
     def part_columns(self, file: Any) -> Sequence[str]:
         """Return the table's columns, a hidden rowid first."""

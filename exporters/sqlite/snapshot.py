@@ -13,7 +13,7 @@ from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.errors import SourceError
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 from exporters.sql import chunk_plan as plans
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
@@ -30,9 +30,9 @@ from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.rows.byte_counts import Octets, count_octets
 from exporters.sqlite.rows.long_rows import LongCells, from_parquet, to_parquet
 from exporters.sqlite.rows.parquet_parts import Layout
-from exporters.sqlite.rows.row_batches import Batch, read_batches, tally_table
+from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
 from exporters.sqlite.rows.typed_columns import from_typed, to_typed
-from exporters.sqlite.rows.value_text import tally_columns, tally_few
+from exporters.sqlite.rows.value_text import digest_columns, digest_few
 
 _THREADS = max(2, os.cpu_count() or 2)
 _PROVED_ROWS = 500
@@ -77,17 +77,19 @@ class SqliteSnapshot:
         layout = Layout.of(table, planned.kinds)
         writer = PartWriter(layout, sink, stem(unit.spec))
         octets = Octets(len(layout.fields))
-        tally, size_bytes = self._write(writer, layout, unit, octets)
+        digest, size_bytes = self._write(writer, layout, unit, octets)
         facts = {
             "snapshot": self.position["snapshot"],
             "parts": [asdict(part) for part in writer.parts()],
             "exact": list(writer.exact()),
             "octets": octets.by_name([one.name for one in layout.fields]),
         }
-        return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
+        return Outcome(digest.rows, size_bytes, digest.digest, facts=facts)
 
-    def _write(self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets) -> tuple[Tally, int]:
-        found, size_bytes = Tally(), 0
+    def _write(
+        self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets
+    ) -> tuple[RowsDigest, int]:
+        found, size_bytes = RowsDigest(), 0
         with self._pool.connection() as connection, writer:
             for batch in self._batches(connection, unit.spec):
                 octets.add(batch)
@@ -98,7 +100,7 @@ class SqliteSnapshot:
                 if not found.rows and batch.size_bytes <= _PROVED_BYTES:
                     _prove(batch, layout.kinds, writer.stem)
                 writer.add(layout.typed(batch), batch.size_bytes)
-                found += batch.tally()
+                found += batch.digest()
         return found, size_bytes
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
@@ -118,8 +120,8 @@ class SqliteSnapshot:
         first, last = done.unit.spec["range"]
         with self._pool.connection() as connection:
             largest = self._sizes[planned.name].largest_bytes
-            tally = tally_table(connection, table, (first, last), largest_bytes=largest)
-        return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
+            digest = digest_table(connection, table, (first, last), largest_bytes=largest)
+        return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with SQLite's own count of every table."""
@@ -220,21 +222,21 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
         from_typed(*to_typed(column, kind), kind).to_list()
         for column, kind in zip(columns, kinds, strict=True)
     ]
-    expected = tally_few(list(zip(*before, strict=True)))
-    if {tally_few(list(zip(*after, strict=True))), tally_columns(columns, rows)} != {expected}:
+    expected = digest_few(list(zip(*before, strict=True)))
+    if {digest_few(list(zip(*after, strict=True))), digest_columns(columns, rows)} != {expected}:
         raise _changed(stem)
 
 
-def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> Tally:
-    """Write a row with long values; return its tally. Raises ``SourceError`` unless it comes out of Parquet again."""
-    tally = row.tally()
+def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDigest:
+    """Write a row with long values; return its digest. Raises ``SourceError`` unless it comes out of Parquet again."""
+    digest = row.digest()
     with Spool() as spool:
         typed, long = to_parquet(row, layout.kinds, layout.names, spool)
         batch = layout.batch(typed, frozenset(typed.sides))
-        if from_parquet(LongRow(batch, long), layout.columns_of(typed)).tally() != tally:
+        if from_parquet(LongRow(batch, long), layout.columns_of(typed)).digest() != digest:
             raise _changed(writer.stem)
         writer.add_long(typed, long)
-    return tally
+    return digest
 
 
 def _changed(stem: str) -> SourceError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from exporters.row_digest import Tally, to_hex
+from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle.catalog import CatalogRow
 
 TableName = tuple[str, str]
@@ -44,7 +44,9 @@ class TableDifference:
         return self.table.schema, self.table.name
 
 
-def compare_tables(tables: Sequence[CatalogRow], live: Mapping[TableName, Tally]) -> list[TableDifference]:
+def compare_tables(
+    tables: Sequence[CatalogRow], live: Mapping[TableName, RowsDigest]
+) -> list[TableDifference]:
     """Return the tables of a bundle whose rows are not the same in ``live``, in order.
 
     Rows that lie in another partition of the same table are no difference. Where a row lies may depend on what differs
@@ -60,27 +62,27 @@ def compare_tables(tables: Sequence[CatalogRow], live: Mapping[TableName, Tally]
     return [difference for difference in differences if difference.name not in moved]
 
 
-def compare_table(table: CatalogRow, tally: Tally | None) -> TableDifference | None:
+def compare_table(table: CatalogRow, digest: RowsDigest | None) -> TableDifference | None:
     """Compare one table with what was read of it, None for nothing."""
-    if tally is None:
+    if digest is None:
         return TableDifference(table, "missing", str(table.items), "")
-    if tally.rows != table.items:
-        return TableDifference(table, "rows", str(table.items), str(tally.rows))
-    if (found := to_hex(tally.digest)) != table.digest:
+    if digest.rows != table.items:
+        return TableDifference(table, "rows", str(table.items), str(digest.rows))
+    if (found := to_hex(digest.digest)) != table.digest:
         return TableDifference(table, "digest", table.digest, found)
     return None
 
 
-def digests_of(source: str, found: Mapping[TableName, Tally]) -> tuple[TableDigest, ...]:
-    """Return the tallies of a database's tables, in order."""
+def digests_of(source: str, found: Mapping[TableName, RowsDigest]) -> tuple[TableDigest, ...]:
+    """Return the digests of a database's tables, in order."""
     return tuple(
-        TableDigest(source, schema, name, tally.rows, to_hex(tally.digest))
-        for (schema, name), tally in sorted(found.items())
+        TableDigest(source, schema, name, digest.rows, to_hex(digest.digest))
+        for (schema, name), digest in sorted(found.items())
     )
 
 
 def _moved_within_their_table(
-    tables: Sequence[CatalogRow], differences: Sequence[TableDifference], live: Mapping[TableName, Tally]
+    tables: Sequence[CatalogRow], differences: Sequence[TableDifference], live: Mapping[TableName, RowsDigest]
 ) -> set[TableName]:
     """Return the partitions that differ, while their partitioned table as a whole holds the same rows."""
     differing = {difference.name for difference in differences if difference.what != "missing"}
@@ -97,9 +99,9 @@ def _moved_within_their_table(
     }
 
 
-def _catalog_sum(family: Sequence[CatalogRow]) -> Tally:
-    return sum((Tally(table.items, int(table.digest, 16)) for table in family), Tally())
+def _catalog_sum(family: Sequence[CatalogRow]) -> RowsDigest:
+    return sum((RowsDigest(table.items, int(table.digest, 16)) for table in family), RowsDigest())
 
 
-def _live_sum(family: Sequence[CatalogRow], live: Mapping[TableName, Tally]) -> Tally:
-    return sum((live.get((table.schema, table.name), Tally()) for table in family), Tally())
+def _live_sum(family: Sequence[CatalogRow], live: Mapping[TableName, RowsDigest]) -> RowsDigest:
+    return sum((live.get((table.schema, table.name), RowsDigest()) for table in family), RowsDigest())

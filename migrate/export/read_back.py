@@ -12,7 +12,7 @@ from typing import Any
 
 from exporters.engine import PartReader, part_reader_of
 from exporters.errors import SourceError
-from exporters.row_digest import Tally, to_hex
+from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord
 from migrate.engines import registry
@@ -36,18 +36,18 @@ def is_proved(record: CommitRecord) -> bool:
 
 def prove(store: Store, reader: PartReader, record: CommitRecord) -> CommitRecord:
     """Return the record with the fact added. Raises ``SourceError`` where a value did not survive."""
-    found = Tally()
+    found = RowsDigest()
     parts: list[dict[str, Any]] = list(record.outcome.facts.get("parts", ()))
     try:
         for part in parts:
             with RandomAccess(store, layout.source_file(record.source, part["name"])) as file:
-                found += reader.tally_part(file, part["rows"])
+                found += reader.digest_part(file, part["rows"])
     except reader.read_errors as exc:
         raise SourceError(
             f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
             next_step="Give the same command again; if it stays so, please report it.",
         ) from exc
-    expected = Tally(record.outcome.items, record.outcome.digest or 0)
+    expected = RowsDigest(record.outcome.items, record.outcome.digest or 0)
     if found != expected:
         raise SourceError(
             f"unit {record.unit.id} of {record.source}: {found.rows} rows with digest {to_hex(found.digest)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from exporters.engine import live_reader_of, part_reader_of
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
@@ -15,7 +15,7 @@ from migrate.engines import registry
 from migrate.runtime.progress import Progress
 from migrate.verify.table_differences import Looker
 
-Accepts = Callable[[tuple[str, str], Tally | None], bool]
+Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 """Takes a table (schema, name) and what was found of it, None for no table."""
 NO_TABLE = 0
 """The number of what the catalog lists beside the tables (PostgreSQL's large objects): where empty, it is nowhere."""
@@ -69,11 +69,11 @@ def compare_database(
     with ExitStack() as stack:
         looker = Looker(live_reader, part_reader, reader, url, secrets, stack)
         for difference in compare_tables(tables, live):
-            tally = live.get(difference.name)
-            if difference.name in unread or any(accepts(difference.name, tally) for accepts in accepted):
+            digest = live.get(difference.name)
+            if difference.name in unread or any(accepts(difference.name, digest) for accepts in accepted):
                 continue
             finding = _finding(difference, part_reader.label(*difference.name))
-            if finding is not None and tally is not None:
+            if finding is not None and digest is not None:
                 progress.note(f"{source}: looking for the rows of {finding.key} that differ")
                 finding = looker.look(difference.table, finding)
             findings += [finding] if finding is not None else []

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from exporters.engine import PartReader, part_reader_of
-from exporters.row_digest import Tally, to_hex
+from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
@@ -32,11 +32,11 @@ class _TableCheck:
     row: CatalogRow
     part_reader: PartReader
     parts: Sequence[_TablePart]
-    read: dict[str, Tally] = field(default_factory=dict)
+    read: dict[str, RowsDigest] = field(default_factory=dict)
     ended: int = 0
     digest: TableDigest | None = None
 
-    def take(self, part: _TablePart, found: Tally | Finding) -> Iterator[Finding]:
+    def take(self, part: _TablePart, found: RowsDigest | Finding) -> Iterator[Finding]:
         """Take what was read of a part; yield what is wrong with it, and after the last one with the table."""
         self.ended += 1
         if isinstance(found, Finding):
@@ -52,7 +52,7 @@ class _TableCheck:
         """Yield what differs in the whole table; nothing where a part could not be read."""
         if len(self.read) < len(self.parts):
             return
-        row, total = self.row, sum(self.read.values(), Tally())
+        row, total = self.row, sum(self.read.values(), RowsDigest())
         self.digest = TableDigest(row.source, row.schema, row.name, total.rows, to_hex(total.digest))
         yield from _compare(row, total, self.read)
         self.read.clear()
@@ -79,13 +79,13 @@ def check(
         if not parts:
             yield from table.finish()
     items = ((table, part) for table in tables for part in table.parts)
-    pool = ThreadWorkerPool(partial(_tally, reader), workers, name="moveout-verify-tables", ahead=workers)
+    pool = ThreadWorkerPool(partial(_digest, reader), workers, name="moveout-verify-tables", ahead=workers)
     for (table, part), found in run_all(pool, items):
         yield from table.take(part, found)
     digests.extend(table.digest for table in tables if table.digest is not None)
 
 
-def _compare(row: CatalogRow, total: Tally, read: Mapping[str, Tally]) -> Iterator[Finding]:
+def _compare(row: CatalogRow, total: RowsDigest, read: Mapping[str, RowsDigest]) -> Iterator[Finding]:
     if total.rows != row.items:
         yield Finding(layout.CATALOG, f"rows of {_label(row)}", str(row.items), str(total.rows))
     if to_hex(total.digest) == row.digest:
@@ -99,22 +99,22 @@ def _compare(row: CatalogRow, total: Tally, read: Mapping[str, Tally]) -> Iterat
 
 
 def _chunks(
-    row: CatalogRow, chunks: Sequence[Mapping[str, Any]], read: Mapping[str, Tally]
+    row: CatalogRow, chunks: Sequence[Mapping[str, Any]], read: Mapping[str, RowsDigest]
 ) -> Iterator[Finding]:
     """Yield the chunks whose digest differs, by their first part. Bundles of the first days have none."""
     for number, chunk in enumerate(chunks):
         keys = [_key(row, name) for name in chunk["parts"]]
-        tally = sum((read[key] for key in keys), Tally())
-        if to_hex(tally.digest) != chunk["digest"]:
+        digest = sum((read[key] for key in keys), RowsDigest())
+        if to_hex(digest.digest) != chunk["digest"]:
             what = f"the difference is in chunk {number} of {_label(row)}"
-            yield Finding(keys[0], what, str(chunk["digest"]), to_hex(tally.digest))
+            yield Finding(keys[0], what, str(chunk["digest"]), to_hex(digest.digest))
 
 
-def _tally(reader: BundleReader, item: tuple[_TableCheck, _TablePart]) -> Tally | Finding:
+def _digest(reader: BundleReader, item: tuple[_TableCheck, _TablePart]) -> RowsDigest | Finding:
     part_reader, part = item[0].part_reader, item[1]
     try:
         with reader.open(part.key) as file:
-            return part_reader.tally_part(file, part.rows)
+            return part_reader.digest_part(file, part.rows)
     except DamageError:
         return Finding(part.key, "is missing; it is in the catalog")
     except part_reader.read_errors as exc:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from exporters.api import CatalogEntry, Enumeration, Gap, Outcome, SourceSummary, Survey, SurveyItem, Unit
 from exporters.engine import Engine
 from exporters.errors import SourceGoneError, SourceItemError
-from exporters.row_digest import Tally, tally_texts, to_hex
+from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.chunk_plan import table_directory
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common.table_parts import parts_of, readable
@@ -116,20 +116,20 @@ class CsvSnapshot:
     def export(self, unit, sink):
         source = self.files[unit.spec["name"]]
         name = f"{unit.spec['directory']}/part-000000.parquet"
-        rows, tally = rows_of(source), Tally()
+        rows, digest = rows_of(source), RowsDigest()
         columns = next(rows)
         schema = pa.schema([(column, pa.string()) for column in columns])
         with sink.create(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in batches(rows):
                 arrays = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
-                tally += tally_texts([text_of(row) for row in batch])
+                digest += digest_texts([text_of(row) for row in batch])
         if sha256(source) != unit.spec["sha256"]:
             raise SourceItemError(
                 f"{source} changed while it was read", next_step="Run the same command again."
             )
-        facts = {"parts": [{"name": name, "rows": tally.rows}], "columns": columns}
-        return Outcome(tally.rows, unit.size_bytes, tally.digest, facts=facts)
+        facts = {"parts": [{"name": name, "rows": digest.rows}], "columns": columns}
+        return Outcome(digest.rows, unit.size_bytes, digest.digest, facts=facts)
 
     def still_holds(self, done):
         return self.hashes.get(done.unit.spec["name"]) == done.unit.spec["sha256"]
@@ -159,8 +159,8 @@ def entry_of(name, unit):
 class CsvPartReader:
     read_errors = DAMAGE
 
-    def tally_part(self, file, rows):
-        return sum(map(tally_texts, self.part_texts(file)), Tally())
+    def digest_part(self, file, rows):
+        return sum(map(digest_texts, self.part_texts(file)), RowsDigest())
 
     def part_columns(self, file):
         return pq.ParquetFile(file).schema_arrow.names
@@ -183,21 +183,21 @@ def part_rows(file):
 
 class CsvLiveReader:
     def live_tables(self, url, *, secrets, workers, advance, also=(), unread=None):
-        return {("", name): tally_file(file, advance) for name, file in tables_in(folder_of(url)).items()}
+        return {("", name): digest_file(file, advance) for name, file in tables_in(folder_of(url)).items()}
 
     @contextmanager
     def live_rows(self, url, *, secrets):
         yield CsvLiveRows(tables_in(folder_of(url)))
 
 
-def tally_file(file, advance):
-    tally, rows = Tally(), rows_of(file)
+def digest_file(file, advance):
+    digest, rows = RowsDigest(), rows_of(file)
     next(rows)
     for batch in batches(rows):
         texts = [text_of(row) for row in batch]
-        tally += tally_texts(texts)
+        digest += digest_texts(texts)
         advance(len(texts), sum(map(len, texts)))
-    return tally
+    return digest
 
 
 class CsvLiveRows:

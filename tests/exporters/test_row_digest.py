@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from exporters.row_digest import MODULUS, Tally, tally_texts
+from exporters.row_digest import MODULUS, RowsDigest, digest_texts
 
 
 @given(st.lists(st.binary(max_size=300), max_size=40), st.integers(1, 50))
 def test_a_tally_is_the_sum_of_the_hashes_of_the_texts(texts, times):
     many = texts * times
-    assert tally_texts(many) == Tally(len(many), sum(map(xxh3_128_intdigest, many)) % MODULUS)
+    assert digest_texts(many) == RowsDigest(len(many), sum(map(xxh3_128_intdigest, many)) % MODULUS)

@@ -19,7 +19,7 @@ from exporters.mysql.rows.column_types import TOO_LONG
 from exporters.mysql.rows.long_rows import payload_pieces, read_payload, text_type
 from exporters.mysql.rows.row_columns import columns_of, parse_columns
 from exporters.mysql.rows.row_feed import Feed
-from exporters.row_digest import Advance, Tally, tally_texts
+from exporters.row_digest import Advance, RowsDigest, digest_texts
 from exporters.sql.blocks import LongRowText, digest_long
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
@@ -49,14 +49,14 @@ def export_rows(
     return chunk.result()
 
 
-def digest_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
+def digest_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> RowsDigest:
     """Return rows and digest of an interval. Raises ``SourceError``."""
-    digest = Tally()
+    digest = RowsDigest()
     for rows in feed.rows(row_select(table, keys)):
         if isinstance(rows, LongRowText):
             size_bytes, part = digest_long(rows)
         else:
-            size_bytes, part = sum(map(len, rows)), tally_texts(rows)
+            size_bytes, part = sum(map(len, rows)), digest_texts(rows)
         digest += part
         if advance is not None:
             advance(part.rows, size_bytes)

@@ -7,17 +7,17 @@ from typing import Any
 
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
-from exporters.row_digest import Tally, tally_pieces, tally_texts
+from exporters.row_digest import RowsDigest, digest_pieces, digest_texts
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import open_part, rows_of
 
 
-def tally_part(file: Any) -> Tally:
+def digest_part(file: Any) -> RowsDigest:
     """Return rows and digest of one part, from its values. Raises what ``sql.parquet_read.READ_ERRORS`` lists."""
-    found = Tally()
+    found = RowsDigest()
     for some in rows_of(open_part(file)):
         long = isinstance(some, LongRow)
-        found += tally_pieces(payload_pieces(some)) if long else tally_texts(texts_of(some))
+        found += digest_pieces(payload_pieces(some)) if long else digest_texts(texts_of(some))
     return found
 
 

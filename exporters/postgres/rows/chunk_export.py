@@ -10,7 +10,7 @@ import pyarrow as pa
 from exporters.api import Sink
 from exporters.postgres.rows.csv_rows import lines_of, parse_block, parse_block_exactly, split_lines
 from exporters.postgres.rows.long_lines import line_pieces, read_line
-from exporters.row_digest import Advance, Tally, tally_empty_rows, tally_texts
+from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
 from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
@@ -37,9 +37,9 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     return chunk.result()
 
 
-def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> Tally:
+def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> RowsDigest:
     """Return rows and digest. Rows without columns are those that the server counts."""
-    digest = Tally()
+    digest = RowsDigest()
     sent_rows = 0
     with closing(source):
         for block in in_blocks(source):
@@ -49,11 +49,11 @@ def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool
             if isinstance(block, LongRowText):
                 size_bytes, part = digest_long(block)
             else:
-                size_bytes, part = len(block), tally_texts(split_lines(block))
+                size_bytes, part = len(block), digest_texts(split_lines(block))
             digest += part
             if advance is not None:
                 advance(part.rows, size_bytes)
-    return digest if has_columns else tally_empty_rows(sent_rows)
+    return digest if has_columns else digest_empty_rows(sent_rows)
 
 
 def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:

@@ -17,7 +17,7 @@ from pyarrow import csv
 
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
-from exporters.row_digest import Tally, tally_texts
+from exporters.row_digest import RowsDigest, digest_texts
 from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, has, sides_of
 from exporters.sql.value_codec import (
     TEXT,
@@ -31,9 +31,9 @@ from exporters.sql.value_codec import (
 _LARGE_BYTES = 64 * 2**20
 
 
-def tally_block(block: bytes) -> Tally:
-    """Return the tally of whole lines, each ended by a newline."""
-    return tally_texts(split_lines(block))
+def digest_block(block: bytes) -> RowsDigest:
+    """Return the digest of whole lines, each ended by a newline."""
+    return digest_texts(split_lines(block))
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exporters.postgres.rows.csv_rows import lines_of, split_lines, tally_block
+from exporters.postgres.rows.csv_rows import digest_block, lines_of, split_lines
 from exporters.postgres.rows.long_lines import line_pieces
-from exporters.row_digest import Tally, tally_empty_rows, tally_pieces
+from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import Part, column_names, open_part, rows_of
 from exporters.sql.value_codec import joined
@@ -34,7 +34,7 @@ def texts_of(file: Part) -> Iterator[list[bytes]]:
             yield split_lines(joined(lines_of(some)), some.num_rows)
 
 
-def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
+def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
     """Return rows and digest of one part, from its values, those that the server computes included unless ``generated``
     is False. ``rows`` counts only where there are no columns.
 
@@ -42,11 +42,11 @@ def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
     """
     part = open_part(file)
     if not column_names(part, generated=generated):
-        return tally_empty_rows(rows)
-    found = Tally()
+        return digest_empty_rows(rows)
+    found = RowsDigest()
     for some in rows_of(part):
         if isinstance(some, LongRow):
-            found += tally_pieces(line_pieces(some, generated=generated))
+            found += digest_pieces(line_pieces(some, generated=generated))
         else:
-            found += tally_block(joined(lines_of(some, generated=generated)))
+            found += digest_block(joined(lines_of(some, generated=generated)))
     return found

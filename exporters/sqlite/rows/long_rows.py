@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporters.row_digest import Tally, tally_pieces
+from exporters.row_digest import RowsDigest, digest_pieces
 from exporters.sql.columns import Typed
 from exporters.sql.large_values.long_values import (
     LONG_BYTES,
@@ -59,9 +59,9 @@ class LongCells:
         """About so many bytes are its values."""
         return sum(octets(cell) for cell in self.cells)
 
-    def tally(self) -> Tally:
+    def digest(self) -> RowsDigest:
         """Return its digest."""
-        return tally_pieces(text_pieces(self.cells))
+        return digest_pieces(text_pieces(self.cells))
 
 
 def octets(cell: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import open_part, rows_of
@@ -16,7 +16,7 @@ from exporters.sqlite.catalog import Table
 from exporters.sqlite.rows.long_rows import LongCells, from_parquet, text_pieces
 from exporters.sqlite.rows.row_batches import Batch
 from exporters.sqlite.rows.typed_columns import arrow_type, from_typed, to_typed
-from exporters.sqlite.rows.value_text import Column, row_texts, tally_columns
+from exporters.sqlite.rows.value_text import Column, digest_columns, row_texts
 
 READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 """What a damaged part can raise."""
@@ -112,9 +112,9 @@ class PartRows:
     shown: Shown
     columns: tuple[Column, ...]
 
-    def tally(self) -> Tally:
+    def digest(self) -> RowsDigest:
         """Return rows and digest."""
-        return tally_columns(self.columns, self.rows)
+        return digest_columns(self.columns, self.rows)
 
     def texts(self) -> list[bytes]:
         """Return the canonical texts."""
@@ -129,9 +129,9 @@ class PartLong:
     shown: Shown
     row: LongCells
 
-    def tally(self) -> Tally:
+    def digest(self) -> RowsDigest:
         """Return its digest."""
-        return self.row.tally()
+        return self.row.digest()
 
     def texts(self) -> list[bytes]:
         """Return its canonical text."""
@@ -172,9 +172,9 @@ def _of(one: pa.Field) -> dict[bytes, bytes]:
     return one.metadata or {}
 
 
-def tally_part(file: Any) -> Tally:
+def digest_part(file: Any) -> RowsDigest:
     """Return rows and digest of one part, from its values. Raises what ``READ_ERRORS`` lists."""
-    found = Tally()
+    found = RowsDigest()
     for some in read_part(file):
-        found += some.tally()
+        found += some.digest()
     return found

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sqlite.catalog import Table, select
 from exporters.sqlite.chunk_plan import kinds_of
 from exporters.sqlite.rows.blocks import Blocks, Bounds
 from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.rows.typed_columns import KINDS
-from exporters.sqlite.rows.value_text import Column, RawText, tally_columns, to_text
+from exporters.sqlite.rows.value_text import Column, RawText, digest_columns, to_text
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 8 * 2**20
@@ -35,9 +35,9 @@ class Batch:
     columns: tuple[Column, ...]
     size_bytes: int
 
-    def tally(self) -> Tally:
+    def digest(self) -> RowsDigest:
         """Return rows and digest."""
-        return tally_columns(self.columns, self.rows)
+        return digest_columns(self.columns, self.rows)
 
 
 def read_batches(
@@ -148,18 +148,18 @@ def _decode(data: bytes, codec: str) -> str | RawText:
         return RawText(data)
 
 
-def tally_table(
+def digest_table(
     connection: sqlite3.Connection,
     table: Table,
     bounds: Bounds = (None, None),
     *,
     largest_bytes: int,
     advance: Advance | None = None,
-) -> Tally:
+) -> RowsDigest:
     """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
-    found = Tally()
+    found = RowsDigest()
     for batch in read_batches(connection, table, bounds, largest_bytes=largest_bytes):
-        found += batch.tally()
+        found += batch.digest()
         if advance is not None:
             advance(batch.rows, batch.size_bytes)
     return found

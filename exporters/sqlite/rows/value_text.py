@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_128
 
-from exporters.row_digest import MODULUS, Tally, tally_texts
+from exporters.row_digest import MODULUS, RowsDigest, digest_texts
 from exporters.sql.value_codec import values_of
 
 FEW_ROWS = 8
@@ -165,15 +165,15 @@ def row_texts(columns: Sequence[Column]) -> list[bytes]:
     return values_of(pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b""))
 
 
-def tally_columns(columns: Sequence[Column], rows: int) -> Tally:
-    """Return the tally of rows, given by columns."""
+def digest_columns(columns: Sequence[Column], rows: int) -> RowsDigest:
+    """Return the digest of rows, given by columns."""
     if rows > FEW_ROWS:
-        return tally_texts(row_texts(columns))
-    return tally_few(list(zip(*(column.to_list() for column in columns), strict=True)))
+        return digest_texts(row_texts(columns))
+    return digest_few(list(zip(*(column.to_list() for column in columns), strict=True)))
 
 
-def tally_few(rows: Sequence[Sequence[Any]]) -> Tally:
-    """Return the tally of rows, given as tuples of values."""
+def digest_few(rows: Sequence[Sequence[Any]]) -> RowsDigest:
+    """Return the digest of rows, given as tuples of values."""
     digest = 0
     for row in rows:
         hasher = xxh3_128()
@@ -183,4 +183,4 @@ def tally_few(rows: Sequence[Sequence[Any]]) -> Tally:
             for piece in value_pieces(value):
                 hasher.update(piece)
         digest += hasher.intdigest()
-    return Tally(len(rows), digest % MODULUS)
+    return RowsDigest(len(rows), digest % MODULUS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from exporters.api import Loss
-from exporters.row_digest import Tally, to_hex
+from exporters.row_digest import RowsDigest, to_hex
 
 Item = TypeVar("Item")
 Name = tuple[str, str]
@@ -28,17 +28,17 @@ class FinishedRestore:
     left_out: Sequence[str]
     notes: Sequence[str] = ()
     losses: Sequence[Loss] = ()
-    tables: Mapping[Name, Tally | None] = field(default_factory=dict)
+    tables: Mapping[Name, RowsDigest | None] = field(default_factory=dict)
 
-    def accepts(self, name: Name, tally: Tally | None) -> bool:
+    def accepts(self, name: Name, digest: RowsDigest | None) -> bool:
         """Tell whether a table that differs from the bundle is still as the restore left it."""
-        return name in self.tables and self.tables[name] == tally
+        return name in self.tables and self.tables[name] == digest
 
     def encode(self) -> str:
         """Return it as JSON of ASCII characters only: a destination may be of any encoding."""
         tables = [
-            [*name, None if tally is None else [tally.rows, to_hex(tally.digest)]]
-            for name, tally in self.tables.items()
+            [*name, None if digest is None else [digest.rows, to_hex(digest.digest)]]
+            for name, digest in self.tables.items()
         ]
         losses = [[loss.item, loss.property, loss.reason] for loss in self.losses]
         return json.dumps(
@@ -50,7 +50,7 @@ class FinishedRestore:
         """Read what ``encode`` wrote. Raises ``ValueError``, ``KeyError``, ``TypeError``."""
         value = json.loads(text)
         tables = {
-            (str(schema), str(name)): None if found is None else Tally(int(found[0]), int(found[1], 16))
+            (str(schema), str(name)): None if found is None else RowsDigest(int(found[0]), int(found[1], 16))
             for schema, name, found in value["tables"]
         }
         losses = [Loss(*map(str, loss)) for loss in value["losses"]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from exporters.api import Loss
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader, hash_file
 from migrate.bundle.table_comparison import TableDifference, compare_table, compare_tables, digests_of
@@ -73,7 +73,7 @@ class TableRestore:
     progress: Progress
     selection: Selection = field(default_factory=Selection)
     views: Sequence[CatalogRow] = ()
-    found: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    found: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
     """What ``compare`` has read of the destination."""
 
     @property
@@ -198,9 +198,9 @@ class TableRestore:
         """Return the record of this restore, with the tables whose rows ``compare`` has found to be others."""
         tables = {}
         for table in (*self.tables, *self.views) if self.selection.rows else ():
-            tally = self.found.get((table.schema, table.name))
-            if compare_table(table, tally) is not None:
-                tables[table.schema, table.name] = tally
+            digest = self.found.get((table.schema, table.name))
+            if compare_table(table, digest) is not None:
+                tables[table.schema, table.name] = digest
         return FinishedRestore(self.selection.words(), left_out, notes, losses, tables)
 
     def rows(
@@ -222,7 +222,7 @@ class TableRestore:
         self.progress.end()
         return WrittenRows(skipped, sum_.size_bytes)
 
-    def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]]) -> None:
+    def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], RowsDigest]]) -> None:
         """Let ``live`` read the destination's rows, for ``findings``."""
         rows = sum(view.items for view in self.views)
         size_bytes = sum(view.size_bytes for view in self.views)

@@ -24,7 +24,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.mysql.rows.protocol_rows import send
-from exporters.row_digest import Advance, Tally, tally_pieces, tally_texts
+from exporters.row_digest import Advance, RowsDigest, digest_pieces, digest_texts
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
@@ -206,7 +206,7 @@ class RowWriter:
             rows = chosen(some, partial(lasting, history=history)) if history else some
             for piece in pieces_of(rows, _FEW if transactional(part) else 1):
                 opened.insert(connection, piece, refusals)
-        note_refused(connection, part.table.name, part.name, refusals.tally, refusals.reason)
+        note_refused(connection, part.table.name, part.name, refusals.digest, refusals.reason)
         if not transactional(part):
             mark_done(connection, part.name)
         connection.run("COMMIT")
@@ -246,7 +246,7 @@ class RowWriter:
                         where = opened.where(rows, key)
                         connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
         connection.run("SET SESSION timestamp = DEFAULT")
-        note_refused(connection, table.name, "", refusals.tally, refusals.reason)
+        note_refused(connection, table.name, "", refusals.digest, refusals.reason)
         connection.run("COMMIT")
 
 
@@ -262,7 +262,7 @@ def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
 class Refusals:
     """Rows that were refused, and what the server said last."""
 
-    tally: Tally = field(default_factory=Tally)
+    digest: RowsDigest = field(default_factory=RowsDigest)
     reason: str = ""
 
 
@@ -305,8 +305,8 @@ class _Opened:
 
     def insert(self, connection: Connection, rows: pa.RecordBatch | LongRow, refusals: Refusals) -> None:
         """Insert some rows; one by one, if the server refuses them together. Raises the driver's errors."""
-        if refusals.tally.rows >= _MOST_REFUSED:
-            refusals.tally += tally_of(rows)
+        if refusals.digest.rows >= _MOST_REFUSED:
+            refusals.digest += digest_of(rows)
             return
         undo = transactional(self.part)
         try:
@@ -320,7 +320,7 @@ class _Opened:
             if undo:
                 connection.run("ROLLBACK TO rows_of_moveout")
             if _count(rows) == 1:
-                refusals.tally += tally_of(rows)
+                refusals.digest += digest_of(rows)
                 refusals.reason = said_by(exc)
             else:
                 for row in pieces_of(rows, 1):
@@ -339,9 +339,9 @@ def pieces_of(rows: pa.RecordBatch | LongRow, most_rows: int) -> Iterator[pa.Rec
         yield from (rows.slice(first, most_rows) for first in range(0, rows.num_rows, most_rows))
 
 
-def tally_of(rows: pa.RecordBatch | LongRow) -> Tally:
-    """Return the tally of rows as the bundle has them."""
-    return tally_pieces(payload_pieces(rows)) if isinstance(rows, LongRow) else tally_texts(texts_of(rows))
+def digest_of(rows: pa.RecordBatch | LongRow) -> RowsDigest:
+    """Return the digest of rows as the bundle has them."""
+    return digest_pieces(payload_pieces(rows)) if isinstance(rows, LongRow) else digest_texts(texts_of(rows))
 
 
 _PRIMARY = (

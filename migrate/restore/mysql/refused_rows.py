@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from exporters.api import Loss
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.row_digest import MODULUS, Tally, to_hex
+from exporters.row_digest import MODULUS, RowsDigest, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 
@@ -31,10 +31,12 @@ class Refused:
     reason: str
 
 
-def note_refused(connection: DestinationConnection, table: str, part: str, tally: Tally, reason: str) -> None:
+def note_refused(
+    connection: DestinationConnection, table: str, part: str, digest: RowsDigest, reason: str
+) -> None:
     """Note the rows, if there are any. Raises the driver's errors."""
-    if tally.rows:
-        refused = Refused(table, part, tally.rows, to_hex(tally.digest), reason[:_REASON_CHARACTERS])
+    if digest.rows:
+        refused = Refused(table, part, digest.rows, to_hex(digest.digest), reason[:_REASON_CHARACTERS])
         mark_done(connection, _STEP + json.dumps(asdict(refused), ensure_ascii=False))
 
 

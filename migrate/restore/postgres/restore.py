@@ -23,7 +23,7 @@ from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import parse_url
-from exporters.row_digest import Advance, Tally
+from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
@@ -469,18 +469,18 @@ def note_recomputed(job: PostgresRestore) -> None:
     for view in job.run.views:
         if (view.schema, view.name) in job.unread:
             continue
-        tally = job.run.found.get((view.schema, view.name))
-        if tally == Tally(view.items, int(view.digest, 16)):
+        digest = job.run.found.get((view.schema, view.name))
+        if digest == RowsDigest(view.items, int(view.digest, 16)):
             continue
         loss = Loss(
-            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, tally)
+            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, digest)
         )
         job.losses.append(loss)
         job.left_out.append(f"the rows of {loss.item}: {loss.reason}")
 
 
-def _reason(view: CatalogRow, tally: Tally | None) -> str:
-    if tally is None:
+def _reason(view: CatalogRow, digest: RowsDigest | None) -> str:
+    if digest is None:
         return f"it has none here, for it could not be made or refreshed; the bundle has the source's {view.items}"
-    many = "as many" if tally.rows == view.items else f"{tally.rows} instead of {view.items}"
+    many = "as many" if digest.rows == view.items else f"{digest.rows} instead of {view.items}"
     return f"REFRESH computes others here than the source had ({many}); the bundle has the source's"

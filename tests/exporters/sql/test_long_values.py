@@ -22,8 +22,8 @@ from exporters.postgres.rows import long_lines
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.csv_rows import lines_of
 from exporters.postgres.rows.long_lines import line_pieces, read_line
-from exporters.postgres.rows.parquet_read import tally_part
-from exporters.row_digest import Tally
+from exporters.postgres.rows.parquet_read import digest_part
+from exporters.row_digest import RowsDigest
 from exporters.sql.columns import Kind, Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_read import leaves_of, open_part, rows_of
@@ -220,8 +220,8 @@ def test_what_was_written_is_read_in_pieces(part):
         LONG_LINES[2],
         *wanted,
     ]
-    tally = sum((tally_part(path, 0) for path in part), Tally())
-    assert tally == Tally(11, sum(map(xxh3_128_intdigest, texts)) % 2**128)
+    digest = sum((digest_part(path, 0) for path in part), RowsDigest())
+    assert digest == RowsDigest(11, sum(map(xxh3_128_intdigest, texts)) % 2**128)
 
 
 def test_any_reader_finds_the_values_whole(part):

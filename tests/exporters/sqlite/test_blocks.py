@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.rows.blocks import Blocks
 from exporters.sqlite.rows.row_batches import read_batches
-from exporters.sqlite.rows.value_text import RawText, tally_columns, value_text
+from exporters.sqlite.rows.value_text import RawText, digest_columns, value_text
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 REALS = st.floats(allow_nan=False)
@@ -49,7 +49,7 @@ def test_blocks_hold_the_rows(rows, most):
         list(map(value_text, (number, *row))) for number, row in enumerate(rows, 1)
     ]
     assert all(columns[0].rows <= most for columns in blocks)
-    assert sum(tally_columns(columns, columns[0].rows).rows for columns in blocks) == len(rows)
+    assert sum(digest_columns(columns, columns[0].rows).rows for columns in blocks) == len(rows)
 
 
 def statements(connection, table, classes, most=100):

@@ -10,9 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporters.sqlite.catalog import read_catalog
-from exporters.sqlite.rows.row_batches import tally_table
+from exporters.sqlite.rows.row_batches import digest_table
 from exporters.sqlite.rows.typed_columns import KINDS, from_typed, to_typed
-from exporters.sqlite.rows.value_text import Column, RawText, row_texts, tally_columns, tally_few, value_text
+from exporters.sqlite.rows.value_text import (
+    Column,
+    RawText,
+    digest_columns,
+    digest_few,
+    row_texts,
+    value_text,
+)
 from tests.exporters.sqlite.databases import (
     everything,
     export_file,
@@ -56,7 +63,7 @@ def test_texts_of_many_values_are_those_of_each(values):
     column = Column.of_values(values)
     assert row_texts([column, column]) == [value_text(v) + b"," + value_text(v) for v in values]
     rows = [(value, value) for value in values]
-    assert tally_columns([column, column], len(values)) == tally_few(rows)
+    assert digest_columns([column, column], len(values)) == digest_few(rows)
 
 
 @given(VALUES, VALUES)
@@ -142,6 +149,6 @@ def test_the_digest_of_a_row_is_as_specified(tmp_path):
     )
     connection = sqlite3.connect(path)
     (table,) = read_catalog(connection).tables
-    found = tally_table(connection, table, largest_bytes=100)
+    found = digest_table(connection, table, largest_bytes=100)
     connection.close()
     assert found.digest == xxh3_128_intdigest(b"1,-7,r4607182418800017408,t2:\xc3\xa4,b1:\x00,")

@@ -13,9 +13,9 @@ from exporters.postgres.chunk_plan import BY_TID_SHARE, cut, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import lines_of, parse_block, split_lines, tally_block
+from exporters.postgres.rows.csv_rows import digest_block, lines_of, parse_block, split_lines
 from exporters.postgres.sessions.connection import parse_url
-from exporters.row_digest import MODULUS, Tally
+from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan
 from exporters.sql.columns import Layout
 from exporters.sql.value_codec import joined
@@ -68,7 +68,7 @@ def test_lines_end_at_newlines_outside_of_quotes(block, lines, monkeypatch):
 
 def test_the_digest_is_the_sum_of_the_lines_hashes_in_any_order():
     expected = (xxh3_128_intdigest(b"1,x") + xxh3_128_intdigest(b"2,")) % MODULUS
-    assert tally_block(b"1,x\n2,\n") == tally_block(b"2,\n1,x\n") == Tally(2, expected)
+    assert digest_block(b"1,x\n2,\n") == digest_block(b"2,\n1,x\n") == RowsDigest(2, expected)
 
 
 def test_a_byte_order_mark_at_the_start_of_a_block_is_a_value():

@@ -17,7 +17,7 @@ from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.mysql.rows.long_rows import payload_pieces
-from exporters.row_digest import Tally, tally_pieces, tally_texts
+from exporters.row_digest import RowsDigest, digest_pieces, digest_texts
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, open_part, rows_of
@@ -56,12 +56,12 @@ def held_otherwise(run: TableRestore, destination: Destination, table: CatalogRo
 
 def _as_held(
     reader: BundleReader, table: CatalogRow, *, mariadb: bool, without: Collection[str] = ()
-) -> tuple[Tally, list[Loss]]:
+) -> tuple[RowsDigest, list[Loss]]:
     """Return a table's rows and digest as the destination holds them, columns of the names ``without`` left out, and
     a row
     for each column with other values. Raises ``DamageError``.
     """
-    found, counts = Tally(), Counter[tuple[str, str]]()
+    found, counts = RowsDigest(), Counter[tuple[str, str]]()
     for part in parts_of([table]):
         try:
             for some in rows_of(open_part(reader.open(part.key))):
@@ -69,9 +69,9 @@ def _as_held(
                 long = some.long if isinstance(some, LongRow) else {}
                 batch = _held(_narrowed(batch, without), counts, long, mariadb=mariadb)
                 if isinstance(some, LongRow):
-                    found += tally_pieces(payload_pieces(LongRow(batch, some.long)))
+                    found += digest_pieces(payload_pieces(LongRow(batch, some.long)))
                 else:
-                    found += tally_texts(texts_of(batch))
+                    found += digest_texts(texts_of(batch))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
     label = quote_name(table.name)

@@ -13,7 +13,7 @@ import psycopg
 from exporters.api import Loss
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from exporters.row_digest import Tally
+from exporters.row_digest import RowsDigest
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.dump_script import Entry, Name
 from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
@@ -174,12 +174,16 @@ def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
     """Record as lost the rows of tables that their extensions fill, where those are others."""
     for table in job.run.tables:
         name = table.schema, table.name
-        tally = job.run.found.get(name, Tally())
-        if name not in names or name in job.unread or tally == Tally(table.items, int(table.digest, 16)):
+        digest = job.run.found.get(name, RowsDigest())
+        if (
+            name not in names
+            or name in job.unread
+            or digest == RowsDigest(table.items, int(table.digest, 16))
+        ):
             continue
         extension = table.details["extension"]
         reason = (
-            f"the extension {extension} makes the table here, with {tally.rows} rows; the bundle has the source's"
+            f"the extension {extension} makes the table here, with {digest.rows} rows; the bundle has the source's"
             f" {table.items}"
         )
         loss = Loss(f"table {quote_qualified(*name)}", "rows", reason)

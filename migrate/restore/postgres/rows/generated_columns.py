@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live_digests import live_tables
-from exporters.postgres.rows.parquet_read import tally_part
-from exporters.row_digest import Tally, to_hex
+from exporters.postgres.rows.parquet_read import digest_part
+from exporters.row_digest import RowsDigest, to_hex
 from exporters.sql.parquet_read import READ_ERRORS
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
@@ -27,7 +27,7 @@ def computed_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, li
     """Return the tables that ``run.compare`` has found to differ, although all but their generated columns is equal;
     for each the losses.
     """
-    found: Mapping[Name, Tally] = run.found
+    found: Mapping[Name, RowsDigest] = run.found
     doubtful = [table for table in run.tables if _columns(table) and _differs(table, found)]
     if not doubtful:
         return {}
@@ -46,20 +46,20 @@ def _columns(table: CatalogRow) -> list[str]:
     return [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
 
 
-def _differs(table: CatalogRow, found: Mapping[Name, Tally]) -> bool:
+def _differs(table: CatalogRow, found: Mapping[Name, RowsDigest]) -> bool:
     """Tell whether a table has as many rows as in the bundle, but others."""
-    tally = found.get((table.schema, table.name))
-    return tally is not None and tally.rows == table.items and to_hex(tally.digest) != table.digest
+    digest = found.get((table.schema, table.name))
+    return digest is not None and digest.rows == table.items and to_hex(digest.digest) != table.digest
 
 
-def _in_bundle(run: TableRestore, table: CatalogRow) -> Tally:
-    tally = Tally()
+def _in_bundle(run: TableRestore, table: CatalogRow) -> RowsDigest:
+    digest = RowsDigest()
     for part in parts_of([table]):
         try:
-            tally += tally_part(run.reader.open(part.key), part.rows, generated=False)
+            digest += digest_part(run.reader.open(part.key), part.rows, generated=False)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-    return tally
+    return digest
 
 
 def _losses(table: CatalogRow) -> list[Loss]:

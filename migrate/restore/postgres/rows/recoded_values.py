@@ -10,8 +10,8 @@ from xxhash import xxh3_128
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.rows.csv_rows import tally_block
-from exporters.row_digest import Tally, to_hex
+from exporters.postgres.rows.csv_rows import digest_block
+from exporters.row_digest import RowsDigest, to_hex
 from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
@@ -31,18 +31,18 @@ def held_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, list[L
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name
-        tally = run.found.get(name)
-        if tally is None or not table.details.get("exact") or to_hex(tally.digest) == table.digest:
+        digest = run.found.get(name)
+        if digest is None or not table.details.get("exact") or to_hex(digest.digest) == table.digest:
             continue
         expected, losses = _as_sent(job, run, table)
-        if losses and expected == tally:
+        if losses and expected == digest:
             found[name] = losses
     return found
 
 
-def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[RowsDigest, list[Loss]]:
     """Return what the destination has of a table, if it took what it was sent, and the losses in that."""
-    tally = Tally()
+    digest = RowsDigest()
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts_of([table]):
         try:
@@ -53,11 +53,11 @@ def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tupl
                 counts.update(
                     {(column, encoding): many for column, many in _values(file, encoding).items() if many}
                 )
-            tally += _tally(own, file)
+            digest += _digest(own, file)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
     label = quote_qualified(table.schema, table.name)
-    return tally, [
+    return digest, [
         Loss(f"{label}.{quote_name(column)}", _PROPERTY, _reason(many, encoding))
         for (column, encoding), many in sorted(counts.items())
     ]
@@ -88,8 +88,8 @@ def _values(file: Part, encoding: str) -> Mapping[str, int]:
     return counts
 
 
-def _tally(own: OwnEncoding, file: Part) -> Tally:
-    tally = Tally()
+def _digest(own: OwnEncoding, file: Part) -> RowsDigest:
+    digest = RowsDigest()
     long = None
     for block, rows in own.blocks_of(file, generated=True):
         if not rows:
@@ -97,8 +97,8 @@ def _tally(own: OwnEncoding, file: Part) -> Tally:
             long.update(block)
         elif long is not None:
             long.update(block[:-1])
-            tally += Tally(1, long.intdigest())
+            digest += RowsDigest(1, long.intdigest())
             long = None
         else:
-            tally += tally_block(block)
-    return tally
+            digest += digest_block(block)
+    return digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.row_digest import Tally, tally_texts, to_hex
+from exporters.row_digest import RowsDigest, digest_texts, to_hex
 from exporters.sql.parquet_read import READ_ERRORS, open_part
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
@@ -19,26 +19,26 @@ def without_refused(job: PostgresRestore, run: TableRestore) -> dict[Name, list[
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name
-        tally = run.found.get(name)
-        if tally is None or not table.number or to_hex(tally.digest) == table.digest:
+        digest = run.found.get(name)
+        if digest is None or not table.number or to_hex(digest.digest) == table.digest:
             continue
         with job.destination.connection.transaction(force_rollback=True):
             expected, losses = _as_taken(job, run, table)
-        if losses and expected == tally:
+        if losses and expected == digest:
             found[name] = losses
     return found
 
 
-def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[RowsDigest, list[Loss]]:
     """Return what the destination has of a table if it lacks nothing but such values, and the losses in that."""
     label = quote_qualified(table.schema, table.name)
     values = ValueFilter(job.destination.connection, label, job.orders[table.schema, table.name])
-    tally = Tally()
+    digest = RowsDigest()
     for part in parts_of([table]) if values.doubtful else ():
         try:
             file = open_part(run.reader.open(part.key))
             for lines in lines_of_part(file, generated=True):
-                tally += tally_texts(values.filtered(lines))
+                digest += digest_texts(values.filtered(lines))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
     losses = [
@@ -49,7 +49,7 @@ def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tup
         Loss(label, "rows", f"{count} did not come, for column {quote_name(name)}{_why(values, name)}")
         for name, count in sorted(values.rows.items())
     ]
-    return tally, losses
+    return digest, losses
 
 
 def _why(values: ValueFilter, name: str) -> str:
