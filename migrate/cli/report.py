@@ -23,7 +23,7 @@ from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
 from migrate.errors import OK, NotAllowedError, UsageError
-from migrate.report import Checked, Event, Later, gather, learn, page
+from migrate.report import Checked, Event, Later, add_result, gather, page
 from migrate.storage.api import Store
 from migrate.verify import Level
 
@@ -91,11 +91,11 @@ def report_command(
     reader = BundleReader(store)
     later = _custody(store)
     for command, result_value in _results(result or []):
-        later = learn(later, command, result_value, reader.info.id)
+        later = add_result(later, command, result_value, reader.info.id)
     verified = None
     if level is not None or pairs:
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
-        later = learn(later, "verify", verified.as_json(), reader.info.id)
+        later = add_result(later, "verify", verified.as_json(), reader.info.id)
     _write(out, page(gather(reader, later)))
     return Reported(store.location, out, verified)
 

@@ -34,7 +34,7 @@ class Claim:
     _token: bytes = field(default_factory=lambda: secrets.token_hex(8).encode())
     _looked: float = 0.0
 
-    def lay(self, wait_seconds: float) -> None:
+    def claim_batch(self, wait_seconds: float) -> None:
         """Take the batch. Raises ``Cancelled``."""
         try:
             self.store.create(self.key, self._token)
@@ -97,5 +97,5 @@ class Claims:
         claim = Claim(
             self.store, f"{FOLDER}{self.job}/{batch}", self.cancellation, look_seconds=self.look_seconds
         )
-        claim.lay(self.wait_seconds)
+        claim.claim_batch(self.wait_seconds)
         return claim

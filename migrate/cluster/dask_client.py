@@ -120,7 +120,7 @@ def connect(scheduler: str) -> Cluster:
             f"a cluster needs packages that are not there ({exc.name})",
             next_step="pip install 'moveout[cluster]'",
         ) from exc
-    _hush()
+    _silence_logging()
     scheduler_arguments = (
         {"address": scheduler} if "://" in scheduler else {"scheduler_file": _file(scheduler)}
     )
@@ -140,7 +140,7 @@ def connect(scheduler: str) -> Cluster:
     return Cluster(scheduler, client)
 
 
-def _hush() -> None:
+def _silence_logging() -> None:
     """Keep the library's own log out of what the user sees: what concerns them is said as errors and notes."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in {"distributed", "tornado"}:

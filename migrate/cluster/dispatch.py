@@ -132,18 +132,18 @@ class Dispatch:
                 next_step="start the cluster again, then run the same command: what is done stays done",
             ) from exc
         else:
-            yield from self._told(batch, report)
+            yield from self._read_report(batch, report)
 
-    def _told(self, batch: _Batch, report: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
+    def _read_report(self, batch: _Batch, report: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
         for note in report["notes"]:
             self._note(note)
         unfit = "unfit" in report
         if unfit:
-            self._exclude(report["worker"], error_transport.raised(report["unfit"]))
+            self._exclude(report["worker"], error_transport.decode(report["unfit"]))
         left: list[Json] = []
         for piece in batch.pieces:
             response = report["answers"].get(piece["id"])
-            error = error_transport.raised(response) if response and "error" in response else None
+            error = error_transport.decode(response) if response and "error" in response else None
             if response is None or _is_of_the_worker(error):
                 left.append(piece)
                 if error is not None:

@@ -9,7 +9,7 @@ from exporters.api import Json
 from migrate.errors import DamageError, MoveoutError, SourceError
 
 
-def tell(error: Exception) -> Json:
+def encode(error: Exception) -> Json:
     """Return an error as plain data."""
     encoded: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, DamageError):
@@ -20,7 +20,7 @@ def tell(error: Exception) -> Json:
     return encoded | {"message": repr(error), "next": ""}
 
 
-def raised(encoded: Json) -> MoveoutError:
+def decode(encoded: Json) -> MoveoutError:
     """Return the error that was told. One of no known kind becomes a ``SourceError``, as if it had come up here."""
     known = {kind.__name__: kind for kind in _kinds()}
     kind = known.get(encoded["error"], SourceError)

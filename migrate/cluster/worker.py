@@ -115,10 +115,10 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
                 work.do(PlannedUnit(unit, _is_recorded(work.store, work.source, unit)))
             except Exception as exc:
                 if not _is_for_all(exc):
-                    yield unit.id, error_transport.tell(exc)
+                    yield unit.id, error_transport.encode(exc)
                     continue
                 over = exc
-        yield unit.id, error_transport.tell(over) if over else {}
+        yield unit.id, error_transport.encode(over) if over else {}
 
 
 def _is_for_all(error: Exception) -> bool:
@@ -134,7 +134,7 @@ def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tu
         yield from transfer_worker.carry(session, files)
     except MoveoutError as exc:
         for file in files:
-            yield file.key, error_transport.tell(exc)
+            yield file.key, error_transport.encode(exc)
 
 
 def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
@@ -143,7 +143,7 @@ def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str
         try:
             yield piece["id"], object_worker.fill(session, piece)
         except MoveoutError as exc:
-            yield piece["id"], error_transport.tell(exc)
+            yield piece["id"], error_transport.encode(exc)
 
 
 def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
@@ -153,7 +153,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
             writer, parts = session.rows()
             written = writer.write(parts[piece["id"]])
         except MoveoutError as exc:
-            yield piece["id"], error_transport.tell(exc)
+            yield piece["id"], error_transport.encode(exc)
         else:
             yield piece["id"], {"written": written}
 
@@ -172,4 +172,4 @@ def _encode(
 ) -> str:
     value: dict[str, Any] = {"version": protocol.VERSION, "worker": own_address()}
     value |= {"answers": responses or {}, "notes": notes or []}
-    return json.dumps(value | ({"unfit": error_transport.tell(unfit)} if unfit else {}))
+    return json.dumps(value | ({"unfit": error_transport.encode(unfit)} if unfit else {}))

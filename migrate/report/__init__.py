@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.report.facts import Checked, Contents, Event, Later, gather
-from migrate.report.later import learn
+from migrate.report.later import add_result
 from migrate.report.links import Link, Offer, links_page
 from migrate.report.page import page
 
@@ -14,8 +14,8 @@ __all__ = [
     "Later",
     "Link",
     "Offer",
+    "add_result",
     "gather",
-    "learn",
     "links_page",
     "page",
     "sealed_page",

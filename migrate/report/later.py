@@ -14,7 +14,7 @@ from migrate.report.facts import Checked, Later
 _STEP = "give files that verify or restore wrote with --json, for this bundle"
 
 
-def learn(later: Later, command: str, result: Mapping[str, Any], bundle: str) -> Later:
+def add_result(later: Later, command: str, result: Mapping[str, Any], bundle: str) -> Later:
     """Return ``later`` with one command's result. Raises ``UsageError`` for a result of another bundle, or of a command
     from which nothing is to be learnt.
     """

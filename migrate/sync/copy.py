@@ -119,19 +119,23 @@ class SmallCopy:
                 read_again(self.context.source, read_item.found) if number < _READ_AGAIN else read_item.found
             )
             if fetched.error is None and fetched.body == read_item.found.body:
-                arrived(self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE))
+                record_copied(
+                    self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
+                )
             else:
                 steps_again.append(read_item.step)
         self._copy(steps_again)
         for read_item, written in self._unlike:
-            arrived(self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE))
+            record_copied(
+                self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
+            )
         self._unlike = []
 
-    def doubt(self, read_item: Item, written: Written) -> None:
+    def note_doubt(self, read_item: Item, written: Written) -> None:
         """Note an object that may have been damaged on the way from the source."""
         self._unlike.append((read_item, written))
 
-    def sure(self, fetched: Fetched) -> Fetched:
+    def checked(self, fetched: Fetched) -> Fetched:
         """Return what is written of what was read."""
         return fetched
 
@@ -171,7 +175,7 @@ class SmallCopy:
             if fetched_object.summary.size_bytes > PUT_BYTES or "-" in fetched_object.summary.etag:
                 self.grown.append(as_read(step, fetched_object))
                 continue
-            fetched_object = self.sure(fetched_object)
+            fetched_object = self.checked(fetched_object)
             if fetched_object.error is not None:
                 self._lost.append((step, fetched_object.error))
                 continue
@@ -197,7 +201,7 @@ class SmallCopy:
         summary, md5 = read_item.found.summary, written.md5
         if promises_md5(read_item.found):
             if read_item.found.crc64nvme is None and (md5 or md5_of(read_item.found.body)) != summary.etag:
-                self.doubt(read_item, written)
+                self.note_doubt(read_item, written)
                 return
             if md5 not in {"", summary.etag} and not self.context.terms.encrypts:
                 sentence = (
@@ -205,10 +209,10 @@ class SmallCopy:
                 )
                 self.done.damaged.append(sentence)
                 return
-        arrived(self.context, self.done, read_item, written)
+        record_copied(self.context, self.done, read_item, written)
 
 
-def arrived(
+def record_copied(
     context: SyncContext,
     outcome: Done,
     read_item: Item,

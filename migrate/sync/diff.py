@@ -18,7 +18,7 @@ AGAIN = "looked at again"
 """Why there is a step about an object that is the same as far as listings show."""
 
 
-class Do(StrEnum):
+class Action(StrEnum):
     """What is to be done about a key."""
 
     COPY = "copy"
@@ -42,7 +42,7 @@ class SyncStep:
     how many versions of the key the destination has, where the step is about one more.
     """
 
-    do: Do
+    do: Action
     key: str
     why: str
     source: ObjectSummary | None = None
@@ -138,19 +138,19 @@ class Comparison:
                 return (
                     None
                     if self.foreign(key)
-                    else SyncStep(Do.EXTRA, key, "", None, destination, known=has_row)
+                    else SyncStep(Action.EXTRA, key, "", None, destination, known=has_row)
                 )
-            return SyncStep(Do.FORGET, key, "", known=True) if has_row else None
+            return SyncStep(Action.FORGET, key, "", known=True) if has_row else None
         self.listed += 1
         self.listed_bytes += source.size_bytes
         reason = self.excludes(key, source)
         if reason is not None:
-            return SyncStep(Do.EXCLUDED, key, reason, source, destination, known=has_row)
+            return SyncStep(Action.EXCLUDED, key, reason, source, destination, known=has_row)
         if self.see is not None:
             self.see([key])
         step = decide(key, source, destination, known)
         if step is None and self.recheck:
-            return SyncStep(Do.LOOK, key, AGAIN, source, destination, ours=True, known=True)
+            return SyncStep(Action.LOOK, key, AGAIN, source, destination, ours=True, known=True)
         if step is None:
             self.same += 1
             if self.on_same is not None and destination is not None:
@@ -165,12 +165,12 @@ def decide(
     has_row = known is not None and known.size_bytes >= 0
     if destination is None:
         reason = "missing" if has_row else "new"
-        return SyncStep(Do.COPY, key, reason, source, None, ours=True, known=has_row)
+        return SyncStep(Action.COPY, key, reason, source, None, ours=True, known=has_row)
     if known is None:
-        return SyncStep(Do.LOOK, key, "there already", source, destination)
+        return SyncStep(Action.LOOK, key, "there already", source, destination)
     if has_row and known.is_at(destination):
         if known.is_of(source):
             return None
-        return SyncStep(Do.COPY, key, "changed", source, destination, ours=True, known=True)
+        return SyncStep(Action.COPY, key, "changed", source, destination, ours=True, known=True)
     reason = "begun" if known.begun else "changed at the destination"
-    return SyncStep(Do.LOOK, key, reason, source, destination, ours=known.begun, known=has_row)
+    return SyncStep(Action.LOOK, key, reason, source, destination, ours=known.begun, known=has_row)

@@ -16,7 +16,7 @@ from typing import Any
 
 from migrate.bundle.export_state import now
 from migrate.runtime.progress import Progress
-from migrate.sync.diff import Do, SyncStep
+from migrate.sync.diff import Action, SyncStep
 from migrate.sync.outcome import EqualityProof
 from migrate.sync.plan import Sides
 from migrate.sync.record.column_pages import UnorderedError
@@ -35,23 +35,23 @@ class Walk:
     excluded: int = 0
     source_digest: str = ""
     destination_digest: str = ""
-    different: dict[Do, int] = field(default_factory=dict)
+    different: dict[Action, int] = field(default_factory=dict)
     example: str = ""
     noun: str = "objects"
 
     @property
     def changes(self) -> bool:
         """Whether another run can make both sides equal: something is to be copied."""
-        return bool({Do.COPY, Do.LOOK} & self.different.keys())
+        return bool({Action.COPY, Action.LOOK} & self.different.keys())
 
     @property
     def sentence(self) -> str:
         """What is not equal."""
         if self.changes:
-            count = self.different.get(Do.COPY, 0) + self.different.get(Do.LOOK, 0)
+            count = self.different.get(Action.COPY, 0) + self.different.get(Action.LOOK, 0)
             return f"{count} {self.noun} are not the same on both sides ({self.example!r})"
-        extra = self.different.get(Do.EXTRA, 0)
-        if stuck := self.different.get(Do.STUCK, 0):
+        extra = self.different.get(Action.EXTRA, 0)
+        if stuck := self.different.get(Action.STUCK, 0):
             return f"{stuck} versions cannot come to their location at the destination ({self.example!r})"
         return f"{extra} {self.noun} are only at the destination ({self.example!r}); --delete removes them"
 
@@ -70,7 +70,7 @@ def prove(sides: Sides, record: Record, progress: Progress) -> tuple[EqualityPro
         return None, second
     digests = (first.source_digest, first.destination_digest)
     if digests != (second.source_digest, second.destination_digest):
-        second.different, second.example = {Do.COPY: 1}, "its listing"
+        second.different, second.example = {Action.COPY: 1}, "its listing"
         return None, second
     return (
         EqualityProof(
@@ -118,10 +118,10 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
 
     comparison.on_same = on_same
     for step in sides.walk(comparison, record, unordered):
-        walk.excluded += isinstance(step, SyncStep) and step.do == Do.EXCLUDED
-        if isinstance(step, SyncStep) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
+        walk.excluded += isinstance(step, SyncStep) and step.do == Action.EXCLUDED
+        if isinstance(step, SyncStep) and step.do in {Action.COPY, Action.LOOK, Action.EXTRA, Action.STUCK}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1
-            if not walk.example or step.do != Do.EXTRA:
+            if not walk.example or step.do != Action.EXTRA:
                 walk.example = step.key
     walk.ended, walk.objects = now(), comparison.same
     walk.source_digest, walk.destination_digest = source.end(), destination.end()

@@ -11,8 +11,8 @@ from exporters.api import Gap
 from exporters.objects.key_oddities import Oddities
 from migrate.storage.s3.capability_probe import ALWAYS
 from migrate.sync.copy import SmallCopy, SyncContext, is_small
-from migrate.sync.diff import Do, SyncStep
-from migrate.sync.inspect import Look
+from migrate.sync.diff import Action, SyncStep
+from migrate.sync.inspect import ObjectCheck
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done
 from migrate.sync.plan import NAMELESS
@@ -58,9 +58,9 @@ class Work:
     def _allowed(self, total: Done) -> Iterator[SyncStep]:
         """Yield what the destination takes; what it does not is a gap."""
         refused = self.context.terms.refused_keys
-        meeting = self._meeting(refused)
+        meeting = self._colliding_keys(refused)
         for step in self.record.plan(self.run):
-            if step.do not in {Do.COPY, Do.LOOK}:
+            if step.do not in {Action.COPY, Action.LOOK}:
                 continue
             reason = refusal_of([*step.odd, *meeting.get(step.key, ())], refused)
             if reason:
@@ -69,7 +69,7 @@ class Work:
             else:
                 yield step
 
-    def _meeting(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    def _colliding_keys(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
         """Return the keys that would meet another one at a destination that takes the two for the same; which they
         are can
         only be told by looking at all of them.
@@ -104,10 +104,10 @@ class Work:
         if self.history:
             HistoryCopy(self.context, outcome, self.uploads, self.locks_itself).run(span)
             return
-        steps_to_copy = [step for step in span if step.do == Do.COPY]
-        looked_at = [step for step in span if step.do == Do.LOOK]
+        steps_to_copy = [step for step in span if step.do == Action.COPY]
+        looked_at = [step for step in span if step.do == Action.LOOK]
         if looked_at:
-            steps_to_copy += Look(self.context, outcome, self.overwrite).run(looked_at)
+            steps_to_copy += ObjectCheck(self.context, outcome, self.overwrite).run(looked_at)
         small = SmallCopy(self.context, outcome)
         small.run([step for step in steps_to_copy if is_small(step)])
         rest = [step for step in steps_to_copy if not is_small(step)] + small.grown

@@ -25,7 +25,7 @@ FOREIGN = (
 
 
 @dataclass(slots=True)
-class Look:
+class ObjectCheck:
     """Looks at objects for one span."""
 
     context: SyncContext

@@ -21,7 +21,7 @@ from migrate.restore.objects.capabilities import has_own_parts, in_parts
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded
-from migrate.sync.copy import SyncContext, acls, arrived, as_read, lost_gaps, refusal, source_of
+from migrate.sync.copy import SyncContext, acls, as_read, lost_gaps, record_copied, refusal, source_of
 from migrate.sync.diff import SyncStep
 from migrate.sync.object_item import Done, Item, item
 from migrate.sync.record.column_pages import microseconds
@@ -143,7 +143,9 @@ class LargeCopy:
         self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False
     ) -> None:
         work = read_item.work | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
-        arrived(self.context, self.done, replace(read_item, work=work), written, bytes_counted=bytes_counted)
+        record_copied(
+            self.context, self.done, replace(read_item, work=work), written, bytes_counted=bytes_counted
+        )
 
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
         summary = read_item.found.summary

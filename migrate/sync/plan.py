@@ -18,7 +18,7 @@ from migrate.restore.objects.versions import Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.source_bucket import S3Bucket
-from migrate.sync.diff import Comparison, Do, SyncStep
+from migrate.sync.diff import Action, Comparison, SyncStep
 from migrate.sync.ordered_listing import RESERVED, in_order, without_records
 from migrate.sync.record.column_pages import KnownPage, UnorderedError
 from migrate.sync.record.sync_record import PLAN_ROWS, Record
@@ -46,32 +46,32 @@ class Plan:
     listed: int = 0
     listed_bytes: int = 0
     same: int = 0
-    steps: Counter[Do] = field(default_factory=Counter)
-    known: Counter[Do] = field(default_factory=Counter)
+    steps: Counter[Action] = field(default_factory=Counter)
+    known: Counter[Action] = field(default_factory=Counter)
     size_bytes: int = 0
     odd: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
-    examples: dict[Do, list[str]] = field(default_factory=dict)
+    examples: dict[Action, list[str]] = field(default_factory=dict)
 
     @property
     def to_do(self) -> int:
         """How many objects are copied or looked at."""
-        return self.steps[Do.COPY] + self.steps[Do.LOOK]
+        return self.steps[Action.COPY] + self.steps[Action.LOOK]
 
     @property
     def excluded(self) -> int:
         """How many objects of the source are not wanted."""
-        return self.steps[Do.EXCLUDED]
+        return self.steps[Action.EXCLUDED]
 
     @property
     def extra(self) -> int:
         """How many objects only the destination has."""
-        return self.steps[Do.EXTRA]
+        return self.steps[Action.EXTRA]
 
     @property
     def strangers(self) -> int:
         """How many of them no sync has written."""
-        return self.extra - self.known[Do.EXTRA]
+        return self.extra - self.known[Action.EXTRA]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
     plan, kinds = Plan(run), Oddities()
     comparison = sides.comparison(kinds)
     progress.begin("compare", items=record.header.rows, size_bytes=0)
-    walked = _telling(sides.walk(comparison, record, unordered), progress)
+    walked = _with_progress(sides.walk(comparison, record, unordered), progress)
     steps = (_noted(step, plan, kinds, sides.destination.prefix) for step in walked)
     number = 0
     while piece := list(islice(steps, PLAN_ROWS)):
@@ -214,7 +214,7 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     examples = plan.examples.setdefault(step.do, [])
     if len(examples) < _EXAMPLES:
         examples.append(step.key)
-    if step.do not in {Do.COPY, Do.LOOK} or step.source is None:
+    if step.do not in {Action.COPY, Action.LOOK} or step.source is None:
         return step
     plan.size_bytes += step.source.size_bytes
     plan.classes.add(step.source.storage_class)
@@ -226,7 +226,7 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     return replace(step, odd=tuple(sorted(odd)))
 
 
-def _telling(walked: Iterable[SyncStep | int], progress: Progress) -> Iterator[SyncStep]:
+def _with_progress(walked: Iterable[SyncStep | int], progress: Progress) -> Iterator[SyncStep]:
     """Report how far the comparison is. Nothing is taken ahead: keys are seen in their order."""
     count_not_reported = 0
     for step_or_count in walked:

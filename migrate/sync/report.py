@@ -29,7 +29,7 @@ from migrate.bundle.export_state import now
 from migrate.report.render import render
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
-from migrate.sync.diff import Do, SyncStep
+from migrate.sync.diff import Action, SyncStep
 from migrate.sync.outcome import Removed, SyncOutcome
 from migrate.sync.plan import Sides
 
@@ -74,7 +74,7 @@ class SyncReport:
     def write_gaps(self, steps: Iterable[SyncStep], gaps: Iterable[Gap]) -> None:
         """Write what of the source is not at the destination: excluded by the plan or stuck, or a gap since."""
         planned = (
-            Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
+            Gap(step.name, "excluded" if step.do == Action.EXCLUDED else "failed", step.why) for step in steps
         )
         rows = ((self._sides.name, gap) for gap_list in (planned, gaps) for gap in gap_list)
         if (first := next(rows, None)) is None:
@@ -89,7 +89,7 @@ class SyncReport:
         rows = (
             (step.key, step.destination.size_bytes, step.destination.etag, step.destination.version_id)
             for step in steps
-            if step.do == Do.EXTRA
+            if step.do == Action.EXTRA
             and step.destination is not None
             and (step.key, step.destination.version_id) not in removed
         )

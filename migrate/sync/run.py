@@ -23,7 +23,7 @@ from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
 from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
-from migrate.sync.diff import Do, SyncStep
+from migrate.sync.diff import Action, SyncStep
 from migrate.sync.equality_proof import prove
 from migrate.sync.execute import Work, refusal_of
 from migrate.sync.inspect import FOREIGN
@@ -196,9 +196,9 @@ class _Sync:
         if self._fold(plan, outcome, removal) or self._settled or lost_settings:
             self._write_losses(report, plan, self._survey(plan))
             self._settled = False
-        report.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*outcome.gaps, *removal.gaps()])
+        report.write_gaps(self._steps(plan, Action.EXCLUDED, Action.STUCK), [*outcome.gaps, *removal.gaps()])
         removed = frozenset(removed_object.which for removed_object in removal.removed)
-        report.write_extra(self._steps(plan, Do.EXTRA), removed)
+        report.write_extra(self._steps(plan, Action.EXTRA), removed)
         self.record.sweep()
         return self._outcome(plan, outcome, removal)
 
@@ -235,14 +235,14 @@ class _Sync:
         """Yield what is known not to come to the destination, before the first object goes there."""
         if not plan.odd & {NAMELESS, *terms.refused_keys}:
             return
-        for step in self._steps(plan, Do.COPY):
+        for step in self._steps(plan, Action.COPY):
             if reason := refusal_of(step.odd, terms.refused_keys):
                 yield Loss(step.name, "object", reason)
 
     def _left_out(self, plan: Plan) -> Iterator[Loss]:
         """Yield the delete markers that the destination does not make."""
         if self.sides.markers.refused:
-            for step in self._steps(plan, Do.EXCLUDED):
+            for step in self._steps(plan, Action.EXCLUDED):
                 if step.marks and step.why.startswith(REFUSED):
                     yield Loss(step.name, "delete marker", step.why)
 
@@ -269,7 +269,7 @@ class _Sync:
         self.check()
         self.progress.begin("remove at the destination", items=plan.extra, size_bytes=0)
         try:
-            removal.run(self._context(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
+            removal.run(self._context(Terms(object_lock=False)), self._steps(plan, Action.EXTRA))
         finally:
             if removal.removed:
                 report.write_removed(removal.removed)
@@ -290,19 +290,19 @@ class _Sync:
     def _fold(self, plan: Plan, outcome: Done, removal: Removal) -> bool:
         """Make the record that holds from now on; tell whether it is another one."""
         removed = frozenset(removed_object.which for removed_object in removal.removed)
-        if not (outcome.noted or plan.steps[Do.FORGET] or removed):
+        if not (outcome.noted or plan.steps[Action.FORGET] or removed):
             return False
         self.check()
 
         def dropped(step: SyncStep) -> bool:
-            if step.destination is None or step.do != Do.EXTRA:
-                return step.do == Do.FORGET
+            if step.destination is None or step.do != Action.EXTRA:
+                return step.do == Action.FORGET
             return step.known and (step.key, step.destination.version_id) in removed
 
         self.record.fold(plan.run, map(self.record.which, filter(dropped, self.record.plan(plan.run))))
         return True
 
-    def _steps(self, plan: Plan, *kinds: Do) -> Iterator[SyncStep]:
+    def _steps(self, plan: Plan, *kinds: Action) -> Iterator[SyncStep]:
         if not any(plan.steps[do] for do in kinds):
             return iter(())
         return (step for step in self.record.plan(plan.run) if step.do in kinds)
@@ -323,7 +323,7 @@ class _Sync:
             amended=batch_outcome.amended,
             newer=batch_outcome.newer,
             excluded=plan.excluded + excluded,
-            failed=len(gaps) - excluded + plan.steps[Do.STUCK],
+            failed=len(gaps) - excluded + plan.steps[Action.STUCK],
             extra=plan.extra,
             deleted=len(removal.removed),
             losses=self.record.header.losses,
@@ -331,7 +331,7 @@ class _Sync:
             gaps=tuple(gaps),
             damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
-            extras=tuple(plan.examples.get(Do.EXTRA, ())),
+            extras=tuple(plan.examples.get(Action.EXTRA, ())),
             reasons=(*_reconciled(plan, batch_outcome), *(() if plan.listed else _nothing(sides))),
             history=sides.history,
             settings=self._settings.told,
@@ -340,7 +340,7 @@ class _Sync:
     def _planned(self, plan: Plan) -> dict[str, object]:
         names = self._settings.foresee(other_objects=plan.strangers > 0)
         planned: dict[str, object] = {
-            str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do
+            str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Action
         }
         return planned | {"settings": {"count": len(names), "first": names}}
 
@@ -363,7 +363,7 @@ def _reconciled(plan: Plan, outcome: Done) -> Iterator[str]:
         + outcome.amended
         + len(outcome.gaps)
         + len(outcome.damaged)
-        + plan.steps[Do.STUCK]
+        + plan.steps[Action.STUCK]
     )
     if accounted_for != plan.listed:
         yield f"{plan.listed} objects were listed, {accounted_for} are accounted for"

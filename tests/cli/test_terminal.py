@@ -22,7 +22,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     bundle, own, others = tmp_path / "bundle", tmp_path / "own", tmp_path / "others"
     location = shelf(str(bundle), 3, odd=(EVIL,))
     mine, theirs = create(own, "host", None), create(others, EVIL, None)
-    bundle_tree.plant(location, [mine])
+    bundle_tree.store_tree(location, [mine])
     allowed = tmp_path / "allowed"
     allowed.write_text(f"host {mine.public.line}\n")
     proved = call("prove", bundle, EVIL, "--to", tmp_path / "proofs")

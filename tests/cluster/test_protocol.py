@@ -115,13 +115,13 @@ def every_error():
 
 @pytest.mark.parametrize("error", list(every_error()), ids=lambda error: type(error).__name__)
 def test_errors_arrive_as_they_were(error):
-    found = error_transport.raised(json.loads(json.dumps(error_transport.tell(error))))
+    found = error_transport.decode(json.loads(json.dumps(error_transport.encode(error))))
     assert type(found) is type(error)
     assert (str(found), found.next_step) == (str(error), error.next_step)
 
 
 def test_an_error_of_no_known_kind_becomes_one_of_the_source():
-    found = error_transport.raised(error_transport.tell(ValueError("odd")))
+    found = error_transport.decode(error_transport.encode(ValueError("odd")))
     assert type(found) is SourceError
     assert "ValueError('odd')" in str(found)
     assert not isinstance(found, SourceUnreachableError)

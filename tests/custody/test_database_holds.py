@@ -58,7 +58,7 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
         with psycopg.connect(url) as fresh, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             fresh.execute("INSERT INTO posts VALUES (1)")
         older.execute("INSERT INTO posts VALUES (2)")  # which is why it is not held yet
-        assert source_hold.close_ways({"app": one}, undo_file.read(path)) == 1
+        assert source_hold.close_write_paths({"app": one}, undo_file.read(path)) == 1
         assert source_hold.survey({"app": one}, undo_file.read(path))[0].is_held
         with pytest.raises(psycopg.OperationalError):
             older.execute("SELECT 1")

@@ -23,7 +23,7 @@ SIZE = 302
 def signed(tmp_path_factory, make_key):
     """A bundle of 300 objects and two parts of a table, signed by two."""
     location = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), SIZE - 2, odd=(*LONG_KEYS, ODD_KEY))
-    bundle_tree.plant(location, [make_key("provider"), make_key("customer")])
+    bundle_tree.store_tree(location, [make_key("provider"), make_key("customer")])
     return location
 
 

@@ -45,19 +45,25 @@ def test_the_tree_is_that_of_rfc_6962_and_every_path_leads_to_its_root(size):
     assert merkle_tree.top(merkle_tree.grouped(hashes)) == root
     for index in range(0, size, 1 if size < 20 else 37):
         siblings = merkle_tree.path(hashes, index)
-        assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), index, size, siblings) == root
+        assert merkle_tree.root_from_path(merkle_tree.leaf_hash(leaves[index]), index, size, siblings) == root
         for wrong in range(size if size < 20 else 3):
             if wrong != index:
-                assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), wrong, size, siblings) != root
-        assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), index, size, [*siblings, root]) != root
-    assert merkle_tree.climb(root, size, size, []) is None
+                assert (
+                    merkle_tree.root_from_path(merkle_tree.leaf_hash(leaves[index]), wrong, size, siblings)
+                    != root
+                )
+        assert (
+            merkle_tree.root_from_path(merkle_tree.leaf_hash(leaves[index]), index, size, [*siblings, root])
+            != root
+        )
+    assert merkle_tree.root_from_path(root, size, size, []) is None
 
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, make_key):
     """A bundle of 700 objects, the last with odd keys, and two parts of a table, with its tree, signed."""
     location = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700, odd=(*LONG_KEYS, ODD_KEY))
-    bundle_tree.plant(location, [make_key("provider")])
+    bundle_tree.store_tree(location, [make_key("provider")])
     return location
 
 
@@ -173,10 +179,10 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
 
 def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):
     location = shelf(str(tmp_path / "b"), 5)
-    bundle_tree.plant(location, [provider])
-    bundle_tree.plant(location, [customer])
+    bundle_tree.store_tree(location, [provider])
+    bundle_tree.store_tree(location, [customer])
     before = location.read(layout.CHECKPOINT), location.read(layout.TREE)
-    bundle_tree.plant(location, [provider, customer])
+    bundle_tree.store_tree(location, [provider, customer])
     assert (location.read(layout.CHECKPOINT), location.read(layout.TREE)) == before
     found = checkpoint.decode(before[0])
     assert set(found.signers([provider.public, customer.public])) == {provider.public, customer.public}
@@ -197,7 +203,7 @@ class Rival:
             self._left -= 1
             if self._left < 0 and self._rival:
                 rival, self._rival = self._rival, None
-                bundle_tree.plant(self._inner, [rival])
+                bundle_tree.store_tree(self._inner, [rival])
         return getattr(self._inner, name)
 
 
@@ -205,7 +211,7 @@ class Rival:
 def test_two_who_sign_the_root_at_once_both_have(tmp_path, provider, customer, left):
     location = shelf(str(tmp_path / "b"), 5)
     both = [provider.public, customer.public]
-    found = bundle_tree.plant(Rival(location, left, customer), [provider])
+    found = bundle_tree.store_tree(Rival(location, left, customer), [provider])
     assert set(found.signers(both)) == set(both)
     assert bundle_tree.read(location)[1] == found
     assert bundle_tree.check(location, both, deep=True) == []
@@ -231,7 +237,7 @@ def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):
     location = shelf(str(tmp_path / "b"), 5)
     with pytest.raises(UsageError, match="no tree"):
         list(bundle_tree.prove(location, wants("x")))
-    bundle_tree.plant(location, [provider])
+    bundle_tree.store_tree(location, [provider])
     kept = bundle_tree.read(location)[0]
     other = shelf(str(tmp_path / "c"), 6)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):

@@ -33,7 +33,7 @@ def kept(tmp_path_factory, make_key) -> tuple[str, Files, Authority]:
     location = shelf(str(tmp_path_factory.mktemp("kept") / "bundle"), 300)
     for signer in (provider, customer):
         bundle_signatures.sign_bundle(location, signer)
-    bundle_tree.plant(location, [provider, customer])
+    bundle_tree.store_tree(location, [provider, customer])
     record_seal(location, provider, [provider, customer])
     with serving(Authority(tmp_path_factory.mktemp("authority"))) as authority:
         record_stamp(location, provider, authority.url)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.objects.key_oddities import Oddities
-from migrate.sync.diff import Comparison, Do, SyncStep, decide
+from migrate.sync.diff import Action, Comparison, SyncStep, decide
 from migrate.sync.execute import SPAN_BYTES, SPAN_OBJECTS, spans
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.record.record_merge import folded, grouped
@@ -45,15 +45,15 @@ def walk(source: list, destination: list, record: list) -> list[SyncStep]:
 @pytest.mark.parametrize(
     ("destination", "record", "expected"),
     [
-        (None, None, (Do.COPY, "new", True)),
-        (None, known("k"), (Do.COPY, "missing", True)),
+        (None, None, (Action.COPY, "new", True)),
+        (None, known("k"), (Action.COPY, "missing", True)),
         (listed("k"), known("k"), None),
-        (listed("k"), None, (Do.LOOK, "there already", False)),
-        (listed("k"), known("k", "older"), (Do.COPY, "changed", True)),
-        (listed("k", "other"), known("k"), (Do.LOOK, "changed at the destination", False)),
-        (listed("k", "other"), Known("k", begun=True), (Do.LOOK, "begun", True)),
-        (listed("k", "other"), known("k", begun=True), (Do.LOOK, "begun", True)),
-        (listed("k", size=2), known("k"), (Do.LOOK, "changed at the destination", False)),
+        (listed("k"), None, (Action.LOOK, "there already", False)),
+        (listed("k"), known("k", "older"), (Action.COPY, "changed", True)),
+        (listed("k", "other"), known("k"), (Action.LOOK, "changed at the destination", False)),
+        (listed("k", "other"), Known("k", begun=True), (Action.LOOK, "begun", True)),
+        (listed("k", "other"), known("k", begun=True), (Action.LOOK, "begun", True)),
+        (listed("k", size=2), known("k"), (Action.LOOK, "changed at the destination", False)),
     ],
 )
 def test_what_is_to_be_done(destination, record, expected):
@@ -77,11 +77,11 @@ def test_three_lists_side_by_side():
         [known("a"), known("b"), known("d"), known("f")],
     )
     assert [(step.do, step.key, step.known) for step in steps] == [
-        (Do.EXTRA, "b", True),
-        (Do.COPY, "c", False),
-        (Do.COPY, "d", True),
-        (Do.EXTRA, "e", False),
-        (Do.FORGET, "f", True),
+        (Action.EXTRA, "b", True),
+        (Action.COPY, "c", False),
+        (Action.COPY, "d", True),
+        (Action.EXTRA, "e", False),
+        (Action.FORGET, "f", True),
     ]
 
 
@@ -136,7 +136,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
     assert seen == [one.key for one in source]
     assert (comparison.listed, comparison.same) == (len(source), len(told))
     there = {one.key for one in source}
-    assert [it.key for it in steps if it.do == Do.EXTRA] == [
+    assert [it.key for it in steps if it.do == Action.EXTRA] == [
         it.key for it in destination if it.key not in there
     ]
 
@@ -158,9 +158,9 @@ def test_a_listing_in_another_order_is_no_basis(keys):
 
 def test_a_plan_is_read_as_it_was_written():
     steps = [
-        SyncStep(Do.COPY, "a\u00e9", "new", listed("p/a\u00e9"), None, ours=True, odd=("x",)),
-        SyncStep(Do.LOOK, "b", "there already", listed("p/b"), listed("q/b", "c")),
-        SyncStep(Do.EXTRA, "c", "", None, listed("q/c"), known=True),
+        SyncStep(Action.COPY, "a\u00e9", "new", listed("p/a\u00e9"), None, ours=True, odd=("x",)),
+        SyncStep(Action.LOOK, "b", "there already", listed("p/b"), listed("q/b", "c")),
+        SyncStep(Action.EXTRA, "c", "", None, listed("q/c"), known=True),
     ]
     data = plan_bytes(steps)
     assert list(read_plan(data)) == steps
@@ -168,9 +168,9 @@ def test_a_plan_is_read_as_it_was_written():
 
 
 def test_spans_are_cut_by_number_and_size():
-    small = [SyncStep(Do.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
+    small = [SyncStep(Action.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
     assert [len(span) for span in spans(small)] == [SPAN_OBJECTS, 1]
-    large = SyncStep(Do.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
+    large = SyncStep(Action.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
     assert [len(span) for span in spans([small[0], large, small[1]])] == [1, 1, 1]
 
 

@@ -16,7 +16,7 @@ from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
-from migrate.sync.diff import Do
+from migrate.sync.diff import Action
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.record_merge import by_version, folded
 from migrate.sync.record.record_rows import synced_table, which_version
@@ -72,11 +72,11 @@ class Model:
             alone([(one, "" if one.etag in self.chosen or not one.etag else "no") for one in self.source])
         )
 
-    def sync(self, *, delete: bool = False, kill_after: int = 99, lose: bool = False) -> list[Do]:
+    def sync(self, *, delete: bool = False, kill_after: int = 99, lose: bool = False) -> list[Action]:
         """Do what is decided, as far as it is not killed; ``lose``: nothing is committed."""
         decided = decide("k", self.judged(), self.destination, self.known, self.markers)
         for step in decided.steps[:kill_after]:
-            if step.do == Do.COPY:
+            if step.do == Action.COPY:
                 assert step.before == len(self.destination)
                 assert not self.markers.refuse(
                     step.source, self.destination[-1] if self.destination else None
@@ -85,9 +85,9 @@ class Model:
                 content = "" if step.source.is_delete_marker else step.source.etag
                 self.destination.append(version(self.made, content, "t"))
                 self._note(step.source, self.destination[-1], lose=lose)
-            elif step.do == Do.LOOK and step.source.etag == step.destination.etag:
+            elif step.do == Action.LOOK and step.source.etag == step.destination.etag:
                 self._note(step.source, step.destination, lose=lose)
-            elif step.do == Do.EXTRA and delete:
+            elif step.do == Action.EXTRA and delete:
                 self.destination = [
                     one for one in self.destination if one.version_id != step.destination.version_id
                 ]
@@ -131,7 +131,7 @@ def test_passes_that_are_killed_end_where_the_source_is(turns, refused):
     model.play(turns)
     model.sync()
     assert [one.etag for one in model.destination] == model.wanted()
-    assert set(model.sync()) <= {Do.EXCLUDED}
+    assert set(model.sync()) <= {Action.EXCLUDED}
 
 
 @given(
@@ -165,7 +165,7 @@ def test_what_was_chosen_comes_in_its_order(turns, chosen, refused):
     model.play(turns)
     model.sync()
     assert [one.etag for one in model.destination] == model.wanted()
-    assert set(model.sync()) <= {Do.EXCLUDED}
+    assert set(model.sync()) <= {Action.EXCLUDED}
 
 
 @given(
@@ -190,8 +190,8 @@ def test_another_choice_later_puts_nothing_into_the_wrong_order(contents, first,
     there = {one.version_id for one in model.known}
     missing = [one for one, why in model.judged() if not why and one.version_id not in there]
     decided = model.sync()
-    assert decided.count(Do.STUCK) == len(missing)
-    assert set(decided) <= {Do.STUCK, Do.EXCLUDED}
+    assert decided.count(Action.STUCK) == len(missing)
+    assert set(decided) <= {Action.STUCK, Action.EXCLUDED}
 
 
 def test_a_delete_marker_does_not_stand_alone() -> None:
@@ -210,7 +210,10 @@ def test_a_delete_marker_does_not_stand_alone() -> None:
 def test_a_newest_version_that_is_not_wanted_says_what_that_comes_to() -> None:
     one, two = version(1, "a"), version(2, "bb")
     steps = decide("k", [(one, ""), (two, "no")], (), (), Markers()).steps
-    assert {(step.do, step.why) for step in steps} == {(Do.COPY, "new"), (Do.EXCLUDED, "no" + NOT_CURRENT)}
+    assert {(step.do, step.why) for step in steps} == {
+        (Action.COPY, "new"),
+        (Action.EXCLUDED, "no" + NOT_CURRENT),
+    }
 
 
 def test_tags_are_asked_for_of_what_is_wanted_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +246,7 @@ def test_what_has_no_id_comes_on_top_again() -> None:
     found = decide("k", [(one, ""), (null, "")], destination, known, Markers())
     assert found.same == [(one, destination[1])]
     assert [(step.do, step.source, step.destination) for step in found.steps] == [
-        (Do.COPY, null, None), (Do.EXTRA, null, destination[0]),
+        (Action.COPY, null, None), (Action.EXTRA, null, destination[0]),
     ]  # fmt: skip
     assert found.steps[0].before == 2
 
@@ -254,7 +257,7 @@ def test_what_stands_below_is_not_put_on_top() -> None:
         model.write(content)
     model.sync()
     model.destination, model.known = model.destination[1:], model.known[1:]
-    assert model.sync() == [Do.STUCK]
+    assert model.sync() == [Action.STUCK]
 
 
 def test_a_walk_counts_every_version() -> None:
@@ -267,7 +270,7 @@ def test_a_walk_counts_every_version() -> None:
     known = [("k", [KnownVersion("s1", "a", 1, 0, False, "t9")])]
     found = list(walk.steps(source, destination, known))
     assert [step if isinstance(step, int) else (step.do, step.key) for step in found] == [
-        1, (Do.COPY, "k"), (Do.EXCLUDED, "x"), (Do.EXTRA, "z"),
+        1, (Action.COPY, "k"), (Action.EXCLUDED, "x"), (Action.EXTRA, "z"),
     ]  # fmt: skip
     assert (walk.listed, walk.listed_bytes, walk.same, seen) == (3, 4, 1, [("a",)])
 

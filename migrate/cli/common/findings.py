@@ -38,9 +38,11 @@ def _row(row: RowDifference) -> str:
             f"{name}: {_value(old)} → {_value(new)}"
             for (name, old), (_, new) in zip(row.expected, row.found, strict=True)
         ]
-        return f"{row.side}: {_pairs(row.key)}: {_few(both)}{suffix}"
+        return f"{row.side}: {_pairs(row.key)}: {_first_values(both)}{suffix}"
     values = row.expected or row.found
-    values_text = _pairs(row.key) if row.key else _few([f"{name}={_value(value)}" for name, value in values])
+    values_text = (
+        _pairs(row.key) if row.key else _first_values([f"{name}={_value(value)}" for name, value in values])
+    )
     return f"{row.side}: {values_text}{suffix}"
 
 
@@ -48,7 +50,7 @@ def _pairs(values: Values) -> str:
     return ", ".join(f"{plain(name)}={_value(value)}" for name, value in values)
 
 
-def _few(texts: Sequence[str]) -> str:
+def _first_values(texts: Sequence[str]) -> str:
     remainder = f", … ({len(texts) - _VALUES} more)" if len(texts) > _VALUES else ""
     return plain(", ".join(texts[:_VALUES])) + remainder
 

@@ -18,7 +18,7 @@ from migrate.cli.common.options import CaseFile, Yes, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import choose, load_case
 from migrate.custody.hold.sources import source_hold, undo_file
-from migrate.custody.hold.sources.contract import Change, SourceHold, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
 from migrate.custody.hold.sources.source_hold import Standing
 from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
@@ -100,7 +100,7 @@ def source_command(
     loaded = load_case(case)
     endpoints = choose(_pairs(words), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
-    with _opened(endpoints, known, Wish(try_as, whole_server)) as holds:
+    with _opened(endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)
         pending = source_hold.pending(holds, plan)
         sessions = source_hold.older_sessions(holds, plan) if end_sessions else []
@@ -111,7 +111,7 @@ def source_command(
             source_hold.place(file, holds, plan)
         known = undo_file.read(file) or plan
         if end_sessions:
-            source_hold.close_ways(holds, known)
+            source_hold.close_write_paths(holds, known)
         return Frozen(source_hold.survey(holds, known), str(file) if file.exists() else "")
 
 
@@ -153,7 +153,7 @@ def undo_command(
     """
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))
-    with _opened(endpoints, known, Wish()) as holds:
+    with _opened(endpoints, known, HoldRequest()) as holds:
         for name, hold in holds.items():
             if hold.url != known.sources[name].url:
                 raise UsageError(f"the case's {name} is {hold.url}, the file's {known.sources[name].url}")
@@ -169,12 +169,12 @@ def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Froze
     """Return what is in force of a hold on sources, None where the words name no sources but a location."""
     pairs = sort_words(words).pairs
     if pairs:
-        with _opened(pairs, undo_file.new(""), Wish(try_as)) as holds:
+        with _opened(pairs, undo_file.new(""), HoldRequest(try_as)) as holds:
             return Frozen(source_hold.survey(holds, None), "")
     if len(words) != 1 or not Path(words[0]).is_file():
         return None
     known = _need_file(Path(words[0]))
-    with _opened(_recorded(known, case), known, Wish(try_as)) as holds:
+    with _opened(_recorded(known, case), known, HoldRequest(try_as)) as holds:
         return Frozen(source_hold.survey(holds, known), words[0])
 
 
@@ -207,7 +207,7 @@ def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
 
 @contextmanager
 def _opened(
-    endpoints: Mapping[str, Endpoint], known: UndoFile, wish: Wish
+    endpoints: Mapping[str, Endpoint], known: UndoFile, wish: HoldRequest
 ) -> Iterator[Mapping[str, SourceHold]]:
     with ExitStack() as stack:
         holds: dict[str, SourceHold] = {}

@@ -250,5 +250,5 @@ def add_command(
         raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")
     if document.root != bundle_signatures.root_of(store):
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
-    documents.bring(store, document, signatures)
+    documents.copy_all(store, document, signatures)
     return Added(store.location, f"{document.key} with {len(signatures)} signatures")

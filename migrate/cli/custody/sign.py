@@ -18,7 +18,7 @@ from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_seal, record_stamp
 from migrate.custody.signing.bundle_signatures import Signed, root_of, sign_bundle
 from migrate.custody.signing.keys import Signer
-from migrate.custody.tree.bundle_tree import plant
+from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import OK
 from migrate.storage.api import Store
 
@@ -60,7 +60,7 @@ def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) ->
     """
     signed = [sign_bundle(store, signer) for signer in signers]
     if signers:
-        plant(store, signers)
+        store_tree(store, signers)
         record_seal(store, signers[0], signers)
         if timestamp:
             record_stamp(store, signers[0], timestamp)

@@ -14,7 +14,7 @@ from typing import Any
 
 from migrate.bundle import layout, lease
 from migrate.custody.erasure import remains
-from migrate.custody.erasure.other_files import strangers
+from migrate.custody.erasure.other_files import unknown_files
 from migrate.custody.erasure.remains import Remains, is_kept
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
@@ -69,7 +69,7 @@ def check(
         ends = [lock.until for lock in locked if lock.until is not None]
         until = f" until {max(ends).isoformat()}" if ends else ""
         reasons.append(f"{len(locked)} of {len(versions)} versions are held{until}")
-    if other_files := strangers(store, (version.key for version in versions)):
+    if other_files := unknown_files(store, (version.key for version in versions)):
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
@@ -122,10 +122,10 @@ def erase(
         erasing = _begin(store, vault, signer, override, reasons)
     progress.begin("erase", items=int(erasing.details.get("versions", 0)), size_bytes=0)
     names = remains.names(store)
-    remaining = remains.look(store, vault, names, workers=workers)
+    remaining = remains.list_remains(store, vault, names, workers=workers)
     _remove(store, vault, remaining, workers, progress)
     progress.end()
-    if left := list(remains.look(store, vault, names, workers=workers).said()):
+    if left := list(remains.list_remains(store, vault, names, workers=workers).said()):
         raise DamageError(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",

@@ -14,7 +14,7 @@ _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFES
 """Some programs make an object of the location itself, with an empty name below it."""
 
 
-def strangers(store: Store, keys: Iterable[str]) -> list[str]:
+def unknown_files(store: Store, keys: Iterable[str]) -> list[str]:
     """Return those of ``keys`` that are outside of the bundle's folders and no file of its tag manifest, sorted."""
     unknown_keys = sorted({key for key in keys if key not in _FILES and not key.startswith(_FOLDERS)})
     if not unknown_keys:

@@ -39,7 +39,9 @@ class Remains:
             yield f"an unfinished upload of {upload.key}"
 
 
-def look(store: MultipartStore, vault: ObjectLock, names: Collection[str], *, workers: int) -> Remains:
+def list_remains(
+    store: MultipartStore, vault: ObjectLock, names: Collection[str], *, workers: int
+) -> Remains:
     """List the location. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
     that was started again lists those from before by their whole names only.
     """

@@ -17,7 +17,7 @@ from typing import Any
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.custody.erasure.other_files import strangers
+from migrate.custody.erasure.other_files import unknown_files
 from migrate.custody.log import custody_log
 from migrate.custody.log.events import happening
 from migrate.custody.signing.keys import Signer
@@ -81,7 +81,7 @@ def check_alone(store: Store) -> None:
     """Raise ``UsageError`` where somebody else's files lie below the location: whoever may read the one may read the
     others.
     """
-    if other_files := strangers(store, (info.key for info in store.list())):
+    if other_files := unknown_files(store, (info.key for info in store.list())):
         raise UsageError(
             f"{store.location} has files that are no part of the bundle, such as {other_files[0]!r}",
             next_step="transfer the bundle to a location of its own, and grant it there",

@@ -145,7 +145,7 @@ def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding
     return documents, findings
 
 
-def bring(store: Store, document: Document, signatures: Mapping[str, bytes]) -> None:
+def copy_all(store: Store, document: Document, signatures: Mapping[str, bytes]) -> None:
     """Keep a document that came from elsewhere, with its signatures (bytes by name); each is checked first.
 
     Raises ``DamageError``.

@@ -146,7 +146,7 @@ def acknowledge(
     by = [public for public in by if public != signer.public]
     if not by:
         raise UsageError("nobody but you has signed the receipt", next_step="ask for the .sig file beside it")
-    documents.bring(store, document, signatures)
+    documents.copy_all(store, document, signatures)
     documents.keep(store, document, [signer])
 
     def choose(log: custody_log.Log) -> list[Happening]:

@@ -93,7 +93,7 @@ def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None
             version.key,
             "is not protected" if terms is None else "is not protected as it should be",
             "",
-            _said(version, locks, vault),
+            _lock_text(version, locks, vault),
         )
         for version in open_
     ]
@@ -291,7 +291,7 @@ def _is_loose(version: FileVersion) -> bool:
     return layout.is_custody(version.key) or version.key.startswith(grows)
 
 
-def _said(version: FileVersion, locks: dict[FileVersion, Lock], vault: ObjectLock) -> str:
+def _lock_text(version: FileVersion, locks: dict[FileVersion, Lock], vault: ObjectLock) -> str:
     lock = locks[version]
     until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
     weak = " (which any account here may lift)" if lock.mode and not vault.is_firm(lock.mode) else ""

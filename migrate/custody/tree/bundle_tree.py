@@ -39,12 +39,12 @@ class Tree:
     nodes: bytes
 
 
-def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
+def store_tree(store: Store, signers: Sequence[Signer]) -> Checkpoint:
     """Make the tree of the sealed bundle where there is none of it yet, and let every key sign its root.
 
     Raises ``DamageError`` where index or catalog cannot be read.
     """
-    tree = _planted(store)
+    tree = _stored_tree(store)
     plain = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
     while True:
         etag, earlier = _checkpoint(store)
@@ -61,7 +61,7 @@ def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
         return signed
 
 
-def _planted(store: Store) -> Tree:
+def _stored_tree(store: Store) -> Tree:
     """Return the bundle's tree, made where there is none. Of two runs that make one at once the first one's salts hold,
     and the nodes, which either may have written, are made again where they are of others.
     """
@@ -71,7 +71,7 @@ def _planted(store: Store) -> Tree:
         matching_tree = kept_tree if kept_tree is not None and kept_tree.root == root else None
         if matching_tree is not None and merkle_tree.top(matching_tree.nodes) == matching_tree.hash:
             return matching_tree
-        new_tree = grow(store, matching_tree.seed if matching_tree else b"")
+        new_tree = build_tree(store, matching_tree.seed if matching_tree else b"")
         store.put(layout.TREE_NODES, new_tree.nodes)
         try:
             if kept_tree is None:
@@ -82,7 +82,7 @@ def _planted(store: Store) -> Tree:
             continue
 
 
-def grow(store: Store, seed: bytes = b"") -> Tree:
+def build_tree(store: Store, seed: bytes = b"") -> Tree:
     """Compute the tree from the index and the catalog; with a new seed unless one is given."""
     reader = BundleReader(store)
     seed = seed or secrets.token_bytes(leaves.SEED_BYTES)
@@ -183,7 +183,7 @@ def _differences(
         yield Finding(layout.TREE_NODES, "does not lead to the root in the checkpoint", signed.hash.hex())
     if deep:
         try:
-            regrown = grow(store, tree.seed)
+            regrown = build_tree(store, tree.seed)
         except DamageError as exc:
             yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
             return

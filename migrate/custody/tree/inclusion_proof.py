@@ -41,7 +41,7 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether the leaf is in the tree of the checkpoint; its signature is another matter."""
-        root_hash = merkle_tree.climb(
+        root_hash = merkle_tree.root_from_path(
             merkle_tree.leaf_hash(self.leaf), self.index, self.checkpoint.size, self.siblings
         )
         return root_hash == self.checkpoint.hash

@@ -25,7 +25,7 @@ def leaf_hashes(leaves: Iterable[bytes]) -> bytes:
     return b"".join([sha256(b"\0" + leaf).digest() for leaf in leaves])
 
 
-def above(hashes: bytes) -> bytes:
+def next_level(hashes: bytes) -> bytes:
     """Return the next level. Raises ``ValueError`` for what is no level."""
     if len(hashes) % SIZE:
         raise ValueError("hashes of another size")
@@ -49,7 +49,7 @@ def top(hashes: bytes) -> bytes:
     if not hashes:
         return EMPTY
     while len(hashes) > SIZE:
-        hashes = above(hashes)
+        hashes = next_level(hashes)
     return hashes
 
 
@@ -60,11 +60,11 @@ def path(hashes: bytes, index: int) -> list[bytes]:
         offset = (index ^ 1) * SIZE
         if offset < len(hashes):
             siblings.append(hashes[offset : offset + SIZE])
-        hashes, index = above(hashes), index // 2
+        hashes, index = next_level(hashes), index // 2
     return siblings
 
 
-def climb(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
+def root_from_path(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
     """Return the root that a leaf's hash and its siblings lead to (RFC 9162, section 2.1.3.2); None where there are
     too many or too few of them for a tree of ``size`` leaves.
     """

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from exporters.api import Loss
 from exporters.bucket_api import NULL_VERSION, ObjectSummary
 from exporters.objects.index_rows import INDEX
-from migrate.sync.diff import Do, SyncStep
+from migrate.sync.diff import Action, SyncStep
 from migrate.sync.record.column_pages import Known, KnownPage
 from migrate.sync.versions.version_diff import KnownVersion
 
@@ -142,7 +142,7 @@ def read_plan(data: bytes) -> Iterator[SyncStep]:
     """Read what ``plan_bytes`` wrote."""
     for row in _read(data).to_pylist():
         yield SyncStep(
-            Do(row["do"]),
+            Action(row["do"]),
             row["key"],
             row["why"],
             _summary(row, "source"),
@@ -158,7 +158,7 @@ def begun_rows(data: bytes) -> Iterator[Known]:
     """Yield the keys of a plan that a run may have written before it ended."""
     table = _read(data, ["do", "key", "ours"])
     for do, key, is_ours in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if is_ours and do in {Do.COPY, Do.LOOK}:
+        if is_ours and do in {Action.COPY, Action.LOOK}:
             yield Known(key, begun=True)
 
 

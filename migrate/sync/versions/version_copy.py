@@ -21,20 +21,20 @@ from migrate.sync.copy import (
     SmallCopy,
     SyncContext,
     acls,
-    arrived,
     is_small,
     lost_gaps,
+    record_copied,
     refusal,
     source_of,
 )
-from migrate.sync.diff import AGAIN, Do, SyncStep
-from migrate.sync.inspect import Look
+from migrate.sync.diff import AGAIN, Action, SyncStep
+from migrate.sync.inspect import ObjectCheck
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done, Item
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_diff import OTHERS
-from migrate.sync.versions.version_inspect import HistoryLook
+from migrate.sync.versions.version_inspect import VersionCheck
 
 _READ_BYTES = 8 * 2**20
 
@@ -44,13 +44,13 @@ class VersionCopy(SmallCopy):
 
     __slots__ = ()
 
-    def sure(self, fetched: Fetched) -> Fetched:
-        """See ``SmallCopy.sure``."""
+    def checked(self, fetched: Fetched) -> Fetched:
+        """See ``SmallCopy.checked``."""
         return fetched if _is_as_promised(fetched) else read_again(self.context.source, fetched)
 
-    def doubt(self, read_item: Item, written: Written) -> None:
-        """See ``SmallCopy.doubt``: read twice, it is what it is."""
-        arrived(self.context, self.done, read_item, written, Loss(read_item.step.name, "ETag", UNLIKE))
+    def note_doubt(self, read_item: Item, written: Written) -> None:
+        """See ``SmallCopy.note_doubt``: read twice, it is what it is."""
+        record_copied(self.context, self.done, read_item, written, Loss(read_item.step.name, "ETag", UNLIKE))
 
 
 def _is_as_promised(fetched: Fetched) -> bool:
@@ -74,7 +74,7 @@ class HistoryCopy:
         """Look and copy. Raises what stops the whole sync."""
         steps_again = [step for step in steps if step.why == AGAIN]
         if steps_again:
-            HistoryLook(self.context, self.done, self.locks_itself).run(steps_again)
+            VersionCheck(self.context, self.done, self.locks_itself).run(steps_again)
         steps_to_copy = [
             part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))
         ]
@@ -86,8 +86,8 @@ class HistoryCopy:
 
     def _due(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
         """Take in what a run that was killed has written of a key; return what is to be added."""
-        looked_at = [step for step in steps if step.do == Do.LOOK and step.why != AGAIN]
-        steps_to_copy = [step for step in steps if step.do == Do.COPY]
+        looked_at = [step for step in steps if step.do == Action.LOOK and step.why != AGAIN]
+        steps_to_copy = [step for step in steps if step.do == Action.COPY]
         adopted = [self._adopt(step) for step in looked_at]
         if all(adopted):
             return steps_to_copy
@@ -107,7 +107,7 @@ class HistoryCopy:
         acl = next(acls(self.context, [source_of(step)]))
         same_item = None
         if source_object.error is None and destination_object.error is None:
-            same_item = Look(self.context, self.done, overwrite=False).same(
+            same_item = ObjectCheck(self.context, self.done, overwrite=False).same(
                 step, source_object, destination_object, acl, self.context.is_same_when_read
             )
         if same_item is None:

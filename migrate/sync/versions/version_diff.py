@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from exporters.bucket_api import NULL_VERSION, ObjectSummary, Page
 from migrate.restore.objects.versions import Markers
 from migrate.storage.s3.listing.ordered_listing import ListedVersions
-from migrate.sync.diff import AGAIN, Do, OnSame, SyncStep
+from migrate.sync.diff import AGAIN, Action, OnSame, SyncStep
 from migrate.sync.record.column_pages import UnorderedError, from_microseconds, is_moment
 from migrate.sync.versions.version_filter import Judged
 
@@ -121,7 +121,7 @@ def decide(
             destination,
         )
     )
-    source = _told(judged, counterparts)
+    source = _mark_not_current(judged, counterparts)
     pairs = zip(source, counterparts, strict=True)
     decision.same = [
         (version, counterpart)
@@ -147,13 +147,13 @@ def decide(
             _copy(key, version, len(destination) + number, known) for number, version in enumerate(tail)
         ]
     else:
-        decision.steps += [SyncStep(Do.STUCK, key, OTHERS, version) for version in tail]
+        decision.steps += [SyncStep(Action.STUCK, key, OTHERS, version) for version in tail]
     adopted = {version.version_id for version in begun_versions} if fits else set()
     for version in destination:
         if version.version_id not in paired | adopted:
             decision.steps.append(_extra(key, version, known_versions.get(version.version_id), versions))
     decision.steps += [
-        SyncStep(Do.FORGET, key, "", version.summary(key), known=True)
+        SyncStep(Action.FORGET, key, "", version.summary(key), known=True)
         for version in known
         if version.destination_version not in destination_versions
         and not any(version.is_of(version_) for version_ in versions)
@@ -186,7 +186,9 @@ def _in_place(
         top = max(top, location)
 
 
-def _told(judged: Sequence[Judged], counterparts: Sequence[ObjectSummary | None]) -> Sequence[Judged]:
+def _mark_not_current(
+    judged: Sequence[Judged], counterparts: Sequence[ObjectSummary | None]
+) -> Sequence[Judged]:
     """Say of a newest version that is not wanted what that comes to where others are."""
     if not judged or not judged[-1][1] or counterparts[-1] is not None or all(reason for _, reason in judged):
         return judged
@@ -201,12 +203,12 @@ def _below(
     before: ObjectSummary | None = None
     for (version, reason), counterpart in zip(source, counterparts, strict=False):
         if counterpart is None and (refusal := reason or markers.refuse(version, before)):
-            yield SyncStep(Do.EXCLUDED, key, refusal, version)
+            yield SyncStep(Action.EXCLUDED, key, refusal, version)
             continue
         if counterpart is None:
-            yield SyncStep(Do.STUCK, key, _LATE, version)
+            yield SyncStep(Action.STUCK, key, _LATE, version)
         elif reason:
-            yield SyncStep(Do.EXCLUDED, key, reason, version, counterpart, known=True)
+            yield SyncStep(Action.EXCLUDED, key, reason, version, counterpart, known=True)
         before = version
 
 
@@ -222,7 +224,7 @@ def _tail(
     before = destination[-1] if destination else None
     for version, unwanted in source:
         if reason := unwanted or markers.refuse(version, before):
-            left_out.append(SyncStep(Do.EXCLUDED, key, reason, version))
+            left_out.append(SyncStep(Action.EXCLUDED, key, reason, version))
         else:
             kept_versions.append(version)
             before = version
@@ -245,13 +247,13 @@ def _is_alike(version: ObjectSummary, other: ObjectSummary) -> bool:
 
 
 def _look(key: str, version: ObjectSummary, counterpart: ObjectSummary) -> SyncStep:
-    return SyncStep(Do.LOOK, key, "there already", version, counterpart)
+    return SyncStep(Action.LOOK, key, "there already", version, counterpart)
 
 
 def _copy(key: str, version: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> SyncStep:
     is_known = any(row.is_of(version) for row in known)
     return SyncStep(
-        Do.COPY, key, "missing" if is_known else "new", version, ours=True, known=is_known, before=before
+        Action.COPY, key, "missing" if is_known else "new", version, ours=True, known=is_known, before=before
     )
 
 
@@ -259,9 +261,11 @@ def _extra(
     key: str, counterpart: ObjectSummary, known: KnownVersion | None, versions: Sequence[ObjectSummary]
 ) -> SyncStep:
     if known is None:
-        return SyncStep(Do.EXTRA, key, ANOTHER if versions else "", None, counterpart)
+        return SyncStep(Action.EXTRA, key, ANOTHER if versions else "", None, counterpart)
     is_moved = any(known.is_of(version) for version in versions)  # which the source has, in another location
-    return SyncStep(Do.EXTRA, key, ANOTHER if is_moved else "", known.summary(key), counterpart, known=True)
+    return SyncStep(
+        Action.EXTRA, key, ANOTHER if is_moved else "", known.summary(key), counterpart, known=True
+    )
 
 
 @dataclass(slots=True)
@@ -306,7 +310,7 @@ class HistoryComparison:
         self.listed += len(source)
         self.listed_bytes += sum(version.size_bytes for version, _ in source)
         if source and all(reason for _, reason in source):
-            yield from (SyncStep(Do.EXCLUDED, key, reason, version) for version, reason in source)
+            yield from (SyncStep(Action.EXCLUDED, key, reason, version) for version, reason in source)
             return
         if source and self.see is not None:
             self.see([key])
@@ -317,7 +321,7 @@ class HistoryComparison:
         if same_pairs:
             yield len(same_pairs)
         for version, counterpart in pairs_to_inspect:
-            yield SyncStep(Do.LOOK, key, AGAIN, version, counterpart, ours=True, known=True)
+            yield SyncStep(Action.LOOK, key, AGAIN, version, counterpart, ours=True, known=True)
         yield from decided.steps
 
     def _take(self, key: str, same_pairs: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 
 from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.selection import Selection
-from migrate.sync.diff import Do, SyncStep
+from migrate.sync.diff import Action, SyncStep
 
 Judged = tuple[ObjectSummary, str]
 """A version of the source, and why it is not wanted: empty where it is."""
@@ -84,11 +84,15 @@ def steps_by_tags(
         responses = heads(version for version in summaries if version is not None)
         for step, version in zip(batch, summaries, strict=True):
             reason = "" if version is None else _by_its_tags(version, "", selection, responses)[1]
-            yield replace(step, do=Do.EXCLUDED, why=reason) if reason and isinstance(step, SyncStep) else step
+            yield (
+                replace(step, do=Action.EXCLUDED, why=reason)
+                if reason and isinstance(step, SyncStep)
+                else step
+            )
 
 
 def _asked(step: SyncStep | int) -> ObjectSummary | None:
-    return step.source if isinstance(step, SyncStep) and step.do in {Do.COPY, Do.LOOK} else None
+    return step.source if isinstance(step, SyncStep) and step.do in {Action.COPY, Action.LOOK} else None
 
 
 def _by_its_tags(

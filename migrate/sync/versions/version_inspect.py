@@ -102,7 +102,7 @@ class _InspectedVersion:
 
 
 @dataclass(slots=True)
-class HistoryLook:
+class VersionCheck:
     """Looks at versions for one span, at both sides, and brings them in step."""
 
     context: SyncContext
@@ -172,11 +172,11 @@ class HistoryLook:
     def _is_settled(self, inspected: _InspectedVersion) -> bool:
         if inspected.found.changes or inspected.found.faults:
             return False
-        self._told(inspected)
+        self._report_skipped(inspected)
         self.done.same += 1
         return True
 
-    def _told(self, inspected: _InspectedVersion) -> None:
+    def _report_skipped(self, inspected: _InspectedVersion) -> None:
         self.context.progress.skip(items=1, size_bytes=source_of(inspected.step).size_bytes)
 
     def _amend(self, unsettled: Sequence[_InspectedVersion]) -> None:
@@ -195,7 +195,7 @@ class HistoryLook:
 
     def _settle(self, inspected: _InspectedVersion, left: _InspectedVersion | None) -> None:
         """Account for a version that was not the same. ``left``: what was found once it had been changed."""
-        self._told(inspected)
+        self._report_skipped(inspected)
         refused = self._refused.get(_which(inspected.step), [])
         faults = [*inspected.found.faults, *refused]
         if inspected.found.changes:

@@ -3,7 +3,7 @@
 import pytest
 
 from exporters.postgres import chunk_plan
-from migrate.report import Later, learn
+from migrate.report import Later, add_result
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import run
@@ -149,7 +149,7 @@ def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bu
     (compared,) = verified["compared"]
     assert (code, compared["findings"]) == (3, [])
     assert compared["left_out"] == restored["restored"][0]["left_out"]
-    later = learn(Later(), "restore", restored, restored["bundle"])
+    later = add_result(Later(), "restore", restored, restored["bundle"])
     assert [check.left_out for check in later.checks] == [restored["restored"][0]["left_out"]]
     run_sql(destination, "UPDATE computed SET a = 9; UPDATE big SET t = 'other' WHERE id = 5")
     code, verified = moveout("verify", bundle, "--against", f"app={destination}")

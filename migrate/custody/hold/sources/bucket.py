@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.storage.s3.access.minio_policies import Policies
 from migrate.storage.s3.client import S3Location
@@ -172,8 +172,8 @@ class BucketHold:
         """See ``SourceHold.mark``; no setting of a bucket needs one."""
         return datetime.now(UTC).isoformat()
 
-    def open_ways(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_ways``: a deletion is tried, as the witness where one is named."""
+    def open_write_paths(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_write_paths``: a deletion is tried, as the witness where one is named."""
         del since
         if self._witness is not None:
             if not self._witness.may_delete():
@@ -194,8 +194,8 @@ class BucketHold:
             )
         ]  # fmt: skip
 
-    def close_ways(self, since: str) -> int:
-        """See ``SourceHold.close_ways``: the settings bind whatever is open."""
+    def close_write_paths(self, since: str) -> int:
+        """See ``SourceHold.close_write_paths``: the settings bind whatever is open."""
         del since
         return 0
 
@@ -247,6 +247,6 @@ def _without_principal(statement: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in statement.items() if name != "Principal"}
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> BucketHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> BucketHold:
     """Open a bucket by its URL."""
     return BucketHold(url, secrets=secrets, witness=wish.witness)

@@ -26,7 +26,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class HoldRequest:
     """How a source shall be held, where there is a choice. ``witness``: an AWS profile by which deletion is tried;
     ``whole_server``: a database's server may become read-only with all of its databases; ``settings``: those that an
     undo file names already.
@@ -67,13 +67,13 @@ class SourceHold(Protocol):
         """
         ...
 
-    def open_ways(self, since: str | None) -> Sequence[Finding]:
+    def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """Return by what ways something may still be deleted or written although all settings are in force: asked and
         tried, not assumed. ``since``: the mark of when the settings were complete, None where nobody knows.
         """
         ...
 
-    def close_ways(self, since: str) -> int:
+    def close_write_paths(self, since: str) -> int:
         """End what was begun before and is not bound by the settings (sessions of a database); return how many."""
         ...
 
@@ -89,6 +89,6 @@ class SourceHold(Protocol):
 class OpenHold(Protocol):
     """Opens a source to be held."""
 
-    def __call__(self, url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
+    def __call__(self, url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SourceHold:
         """Return the source. Raises errors of ``migrate.errors`` or ``exporters.errors``."""
         ...

@@ -14,7 +14,7 @@ from exporters.errors import SourceError
 from exporters.mysql.connection import parse_url
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, SourceHold, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
 from migrate.custody.hold.sources.mysql_events import Events
 from migrate.custody.hold.sources.mysql_server import Server, listed
 from migrate.errors import UsageError
@@ -46,13 +46,13 @@ class _ServerMode:
         """See ``SourceHold.mark``."""
         return str(self._server.value("SELECT UTC_TIMESTAMP(6)"))
 
-    def open_ways(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_ways``."""
+    def open_write_paths(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_write_paths``."""
         del since
         return ()
 
-    def close_ways(self, since: str) -> int:
-        """See ``SourceHold.close_ways``."""
+    def close_write_paths(self, since: str) -> int:
+        """See ``SourceHold.close_write_paths``."""
         del since
         return 0
 
@@ -135,14 +135,14 @@ class ServerHold(_ServerMode):
             "it ends when the server is restarted, unless its configuration says read_only too",
             "what a replica receives is still written, and temporary tables",
         ]
-        other_databases, mighty = self._server.neighbours(), self._mighty()
+        other_databases, mighty = self._server.neighbours(), self._privileged_accounts()
         if other_databases:
             texts.insert(0, f"these databases of the server are read-only too: {listed(other_databases)}")
         if mighty:
             texts.insert(0, f"accounts that may lift it may also write: {listed(mighty)}")
         return texts
 
-    def _mighty(self) -> list[str]:
+    def _privileged_accounts(self) -> list[str]:
         if (self._server.variable("super_read_only") or "OFF").upper() not in _OFF:
             return []
         privileges = ", ".join(f"'{privilege}'" for privilege in _MAY_WRITE)
@@ -169,7 +169,7 @@ def _need(known: bool, setting: str) -> None:
         raise UsageError(f"{setting!r} is no setting of this hold on a MySQL source, or has no such value")
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SourceHold:
     """Open a server by the URL of one of its databases. Raises ``UsageError`` where only the whole server could be
     held, which has other databases, and nobody asked for that.
     """

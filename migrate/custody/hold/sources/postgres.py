@@ -17,7 +17,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.custody.hold.sources.driver import translated
 
 _NAME = "default_transaction_read_only"
@@ -107,8 +107,8 @@ class PostgresHold:
         assert row is not None
         return str(row[0].isoformat())
 
-    def open_ways(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_ways``: what a new session begins with, and sessions from before."""
+    def open_write_paths(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_write_paths``: what a new session begins with, and sessions from before."""
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
         findings = []
@@ -135,8 +135,8 @@ class PostgresHold:
                 for a, b, c in self._connection.execute(_SESSIONS, (since,)).fetchall()
             ]
 
-    def close_ways(self, since: str) -> int:
-        """See ``SourceHold.close_ways``."""
+    def close_write_paths(self, since: str) -> int:
+        """See ``SourceHold.close_write_paths``."""
         older_sessions = self._older(since)
         with self._translated():
             for pid, _, _ in older_sessions:
@@ -179,7 +179,7 @@ def _is_on(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in _ON
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> PostgresHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> PostgresHold:
     """Open a database by its URL."""
     del wish
     return PostgresHold(url, password=secrets.get("password"))

@@ -16,7 +16,7 @@ from exporters.engine import load_part
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.custody.hold.sources import undo_file
-from migrate.custody.hold.sources.contract import Change, OpenHold, SourceHold, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest, OpenHold, SourceHold
 from migrate.custody.hold.sources.undo_file import Recorded, UndoFile
 from migrate.engines import registry
 from migrate.errors import DamageError, UsageError
@@ -44,7 +44,7 @@ class Standing:
         return not self.findings
 
 
-def open_hold(endpoint: Endpoint, wish: Wish) -> SourceHold:
+def open_hold(endpoint: Endpoint, wish: HoldRequest) -> SourceHold:
     """Open a source to be held. Raises ``UsageError`` where its engine cannot be held."""
     engine = registry.engine_for(endpoint.url, endpoint.shown)
     reference = registry.require(engine, engine.hold, "held")
@@ -99,25 +99,25 @@ def place(path: Path, holds: Holds, plan: UndoFile) -> None:
 
 
 def older_sessions(holds: Holds, plan: UndoFile) -> list[str]:
-    """Return, in words, the sessions that ``close_ways`` ends."""
+    """Return, in words, the sessions that ``close_write_paths`` ends."""
     texts = []
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        open_ways = hold.open_ways(since or hold.mark())
+        open_write_paths = hold.open_write_paths(since or hold.mark())
         texts += [
             f"{name}: end {open_way.key} {open_way.found}".rstrip()
-            for open_way in open_ways
+            for open_way in open_write_paths
             if open_way.key.startswith("session")
         ]
     return texts
 
 
-def close_ways(holds: Holds, plan: UndoFile) -> int:
+def close_write_paths(holds: Holds, plan: UndoFile) -> int:
     """End what was begun before the settings were in force; return how many sessions that were."""
     ended_count = 0
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        ended_count += hold.close_ways(since or hold.mark())
+        ended_count += hold.close_write_paths(since or hold.mark())
     return ended_count
 
 
@@ -136,7 +136,8 @@ def survey(holds: Holds, known: UndoFile | None) -> list[Standing]:
             if hold.same(change.setting, hold.read(change.setting), change.after)
         ]  # fmt: skip
         findings = [
-            replace(finding, key=f"{name}: {finding.key}") for finding in hold.open_ways(recorded.since)
+            replace(finding, key=f"{name}: {finding.key}")
+            for finding in hold.open_write_paths(recorded.since)
         ]
         standings.append(Standing(name, hold.url, in_force, [*missing, *findings], hold.limits()))
     return standings

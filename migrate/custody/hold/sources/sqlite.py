@@ -15,7 +15,7 @@ from typing import Any
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.files.directory import find
 from migrate.bundle.findings import Finding
-from migrate.custody.hold.sources.contract import Change, Wish
+from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UsageError
 
 _WRITING = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -65,8 +65,8 @@ class SqliteHold:
         """See ``SourceHold.mark``."""
         return datetime.now(UTC).isoformat()
 
-    def open_ways(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_ways``: processes that have a file open for writing."""
+    def open_write_paths(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_write_paths``: processes that have a file open for writing."""
         del since
         watched = {
             f"{path}{end}": path for path in map(os.path.realpath, self._files) for end in _BESIDE
@@ -76,8 +76,8 @@ class SqliteHold:
             for pid, path in sorted(_writers(watched))
         ]
 
-    def close_ways(self, since: str) -> int:
-        """See ``SourceHold.close_ways``: programs are their owner's to end."""
+    def close_write_paths(self, since: str) -> int:
+        """See ``SourceHold.close_write_paths``: programs are their owner's to end."""
         del since
         return 0
 
@@ -127,7 +127,7 @@ def _translated(path: str) -> Iterator[None]:
         raise MoveoutError(f"{path}: {exc.strerror}") from exc
 
 
-def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SqliteHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: HoldRequest) -> SqliteHold:
     """Open a file, or a directory of them, by its URL."""
     del secrets, wish
     return SqliteHold(url)
