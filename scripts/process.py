@@ -134,7 +134,7 @@ def start(
 
 
 def unprivileged_user(server: str, *, own_user: str) -> str:
-    """Return whom a server that refuses root runs as: its ``own`` user, else nobody; "" where we are not root."""
+    """Return whom a server that refuses root runs as: its ``own_user`` user, else nobody; "" where we are not root."""
     if os.geteuid() != 0:
         return ""
     known = {entry.pw_name for entry in pwd.getpwall()}

@@ -38,7 +38,7 @@ class Cleaned:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what is gone."""
+        """Print what was removed."""
         if not self.leavings:
             console.print(f"Nothing is left over at {self.location}")
         elif self.done:

@@ -76,7 +76,7 @@ class Exported:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what was exported and what is missing."""
+        """Print what was exported and what is missing."""
         summary = self.outcome
         for source in summary.sources:
             _draw_source(console, source)

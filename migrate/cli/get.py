@@ -58,7 +58,7 @@ class Got:
         return result | ({"files": dict(self.files)} if self.rows is None else {"rows": list(self.rows)})
 
     def draw(self, console: Console) -> None:
-        """Say where things are."""
+        """Print where things are."""
         for name, path in self.files.items():
             console.print(Text(f"{name}  → {path}"))
         if self.files:

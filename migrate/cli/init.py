@@ -28,7 +28,7 @@ class WrittenCase:
         return {"case": str(self.path)}
 
     def draw(self, console: Console) -> None:
-        """Say what to do with it."""
+        """Print what to do with it."""
         console.print(
             f"{self.path} is written. Fill in where things are, then: moveout plan -c {self.path}",
         )

@@ -47,7 +47,7 @@ class Reported:
         return {"location": self.location, "file": str(self.file), "verified": verified}
 
     def draw(self, console: Console) -> None:
-        """Say what was found and where the page is."""
+        """Print what was found and where the page is."""
         if self.verified:
             self.verified.draw(console)
         console.print(f"Wrote {self.file}")

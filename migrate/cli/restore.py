@@ -69,7 +69,7 @@ class Restored:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what is up and what is not."""
+        """Print what was restored, and the differences."""
         for outcome in self.outcomes:
             skipped = (
                 f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""

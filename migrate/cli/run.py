@@ -84,7 +84,7 @@ class Evacuated:
         return {"case": self.case, "steps": steps}
 
     def draw(self, console: Console) -> None:
-        """Say how it ended; the steps were drawn as they went."""
+        """Print the result of the move. Each step was printed when it ended."""
         if self.steps[-1].stops:
             console.print(f"Stopped at {self.steps[-1].name}; once that is mended, run the same again.")
         elif self.exit_code == OK:
@@ -109,7 +109,7 @@ class StillIncomplete:
         return {"complete": False, "reason": self.reason}
 
     def draw(self, console: Console) -> None:
-        """Say why."""
+        """Print the reason."""
         console.print(f"The bundle stays incomplete: {self.reason}")
 
 

@@ -53,7 +53,7 @@ class Synced:
         return self.outcome.as_json() | {"seconds": self.seconds}
 
     def draw(self, console: Console) -> None:
-        """Say what was copied, what was not, and what is proven."""
+        """Print what was copied, what was not, and what is proven."""
         outcome = self.outcome
         if outcome.planned is not None:
             _draw_plan(console, outcome)

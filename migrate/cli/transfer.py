@@ -47,7 +47,7 @@ class Transferred:
         return {"origin": self.origin, "destination": self.destination, **asdict(self.outcome)}
 
     def draw(self, console: Console) -> None:
-        """Say what moved and what was there already."""
+        """Print what moved and what was there already."""
         outcome = self.outcome
         rate = (
             f", {bytes_words(outcome.bytes_moved / outcome.seconds)}/s"

@@ -70,7 +70,7 @@ class Compared:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what differs, and what is known to be missing."""
+        """Print what differs, and what is known to be missing."""
         if not all(finding.incomplete for finding in self.findings):
             console.print(f"{self.source} differs from {self.url}")
         elif self.left_out:
@@ -156,7 +156,7 @@ class Verified:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what holds and what does not."""
+        """Print what holds and what does not."""
         size = f"{count_words(self.outcome.files)} files, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if self.outcome.findings:

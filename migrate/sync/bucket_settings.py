@@ -74,8 +74,10 @@ class Rules:
         destination_settings: Mapping[str, Any],
         written_settings: Mapping[str, Any],
     ) -> Decision:
-        """Decide. ``wanted`` is what the source has, ``new`` the same under the destination's name, ``there`` what the
-        destination has, ``ours`` what a sync wrote there.
+        """Return what to write and what to remove.
+
+        ``source_settings`` is what the source has, ``new`` the same under the destination's name,
+        ``destination_settings`` what the destination has, ``written_settings`` what a sync wrote there.
         """
         write, stay, remove = {}, {}, []
         for name, value in new.items():

@@ -220,7 +220,7 @@ def record_copied(
     *losses: Loss,
     bytes_counted: bool = False,
 ) -> None:
-    """Note an object that is at the destination now. ``told``: the progress knows of its bytes already."""
+    """Note an object that is at the destination now. ``bytes_counted``: the progress knows of its bytes already."""
     size_bytes = read_item.found.summary.size_bytes
     outcome.rows.append(read_item.finished(written, context.terms, *losses))
     outcome.copied += 1

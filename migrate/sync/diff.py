@@ -19,24 +19,24 @@ AGAIN = "looked at again"
 
 
 class Action(StrEnum):
-    """What is to be done about a key."""
+    """The action that a key needs."""
 
     COPY = "copy"
     LOOK = "look"
-    """The destination has an object of that key, and the record does not say that it is the same."""
+    """The destination has an object of that key. The record does not say whether it is the same."""
     EXTRA = "extra"
     """Only the destination has it."""
     FORGET = "forget"
-    """Only the record has it: it was copied, and is gone from both sides."""
+    """Only the record has it. It was copied, and both sides deleted it."""
     STUCK = "stuck"
-    """A version that cannot come to its location at the destination any more."""
+    """A version that can no longer be placed in its order at the destination."""
     EXCLUDED = "excluded"
-    """Not wanted: left as it is on both sides."""
+    """The filters exclude it. Both sides stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStep:
-    """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the destination was
+    """One action on one key, relative to both prefixes, with its reason. ``ours``: what lies at the destination was
     written
     by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it. ``before``:
     how many versions of the key the destination has, where the step is about one more.
@@ -60,12 +60,12 @@ class SyncStep:
 
     @property
     def marks(self) -> bool:
-        """Whether it is about a delete marker of the source."""
+        """Whether the step is about a delete marker of the source."""
         return self.source is not None and self.source.is_delete_marker
 
 
 OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], object]
-"""Is told of objects that are the same: keys, sizes, ETags of both sides."""
+"""Called with objects that are the same: keys, sizes, ETags of both sides."""
 
 
 @dataclass(slots=True)

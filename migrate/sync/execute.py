@@ -38,7 +38,7 @@ class Work:
     locks_itself: bool = False
 
     def all(self, workers: int) -> Done:
-        """Do all of it; return the counts and what is wrong. Raises what stops the whole sync."""
+        """Execute the plan; return the counts, the gaps and the damage. Raises what stops the whole sync."""
         total = Done()
         steps = self._allowed(total)
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-sync") as executor:
@@ -56,7 +56,7 @@ class Work:
         return total
 
     def _allowed(self, total: Done) -> Iterator[SyncStep]:
-        """Yield what the destination takes; what it does not is a gap."""
+        """Yield the steps whose keys the destination accepts. The others become gaps."""
         refused = self.context.terms.refused_keys
         meeting = self._colliding_keys(refused)
         for step in self.record.plan(self.run):

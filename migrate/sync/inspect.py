@@ -33,7 +33,7 @@ class ObjectCheck:
     overwrite: bool
 
     def run(self, steps: Sequence[SyncStep]) -> list[SyncStep]:
-        """Look; return what is to be copied after all. Raises what stops the whole sync."""
+        """Compare both sides; return the steps that need a copy. Raises what stops the whole sync."""
         context = self.context
         source_objects = context.source.heads(map(source_of, steps))
         destination_objects = context.destination.reader.heads(map(destination_of, steps))
@@ -132,7 +132,7 @@ def is_same_content(source_object: Fetched, destination_object: Fetched) -> bool
 
 
 def destination_of(step: SyncStep) -> ObjectSummary:
-    """Return what the destination has."""
+    """Return the object at the destination."""
     assert step.destination is not None
     return step.destination
 

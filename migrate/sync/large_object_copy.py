@@ -45,7 +45,7 @@ class LargeCopy:
     versions: bool = False
 
     def run(self, steps: Sequence[SyncStep]) -> None:
-        """Copy one after the other. Raises what stops the whole sync."""
+        """Copy the objects one by one. Raises what stops the whole sync."""
         for step in steps:
             with _AT_ONCE:
                 self._copy(step)

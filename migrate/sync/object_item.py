@@ -1,4 +1,4 @@
-"""One object on its way: what was read of it, what goes along with it, and the row that the record gets."""
+"""One object that is being copied: what was read, its metadata, and its row for the record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from migrate.sync.diff import SyncStep
 from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 
 Acl = tuple[str | None, tuple[Loss, ...]]
-"""The ACL of an object as the index keeps it, and what could not be had of it."""
+"""The ACL of an object as the index keeps it, and the losses of reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Item:
     lost: tuple[Loss, ...] = ()
 
     def described(self, key: str, terms: Terms) -> Description:
-        """Return what goes along with its bytes to ``key`` of the destination."""
+        """Return the metadata to write at ``key`` of the destination."""
         return terms.describe(key, self.row)
 
     def finished(self, written: Written, terms: Terms, *further_losses: Loss) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Item:
 
 
 def item(bucket: str, step: SyncStep, fetched: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
-    """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
+    """Build the item of an object that was read. An empty ``content.sha256`` means that its bytes were not read."""
     work = rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
     row = row_of("", bucket)(work)
     work |= {"key": step.key, "sha256": content.sha256 or None}
@@ -84,7 +84,7 @@ class Done:
     hidden: set[str] = field(default_factory=set)
 
     def add(self, other: Done) -> None:
-        """Take in the counts of another span, and what is wrong; not its rows."""
+        """Add the counts, gaps and damage of another span; not its rows."""
         self.gaps += other.gaps
         self.damaged += other.damaged
         self.noted += other.noted

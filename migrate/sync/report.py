@@ -63,7 +63,7 @@ class SyncReport:
             return write_losses(cast("Any", file), ((self._sides.name, loss) for loss in losses))
 
     def write_removed(self, removed: Sequence[Removed]) -> None:
-        """Write what was removed at the destination."""
+        """Write the objects that were removed at the destination."""
         self._files += 1
         rows = (
             (removed_object.key, removed_object.size_bytes, removed_object.etag, removed_object.version_id)
@@ -85,7 +85,7 @@ class SyncReport:
             write_gaps(cast("Any", file), chain([first], rows))
 
     def write_extra(self, steps: Iterable[SyncStep], removed: frozenset[tuple[str, str]]) -> None:
-        """Write what only the destination has."""
+        """Write the objects that only the destination has."""
         rows = (
             (step.key, step.destination.size_bytes, step.destination.etag, step.destination.version_id)
             for step in steps
@@ -104,7 +104,7 @@ class SyncReport:
         self._store.put(name, canonical_json.encode_pretty({"version": 1, **value}))
 
     def close(self, outcome: SyncOutcome) -> None:
-        """Say what the command came to."""
+        """Write the outcome of the command."""
         self.write_json("report.json", outcome.as_json())
         self._store.put("REPORT.html", page(outcome))
 

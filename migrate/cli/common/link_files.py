@@ -43,7 +43,7 @@ class Linked:
         return asdict(self)
 
     def draw(self, console: Console) -> None:
-        """Say how it is used."""
+        """Print how it is used."""
         console.print(
             f"{self.file} fetches the {count_words(self.files)} files of {self.location} until {self.expires}"
         )

@@ -48,7 +48,7 @@ class Signed:
         return {"signers": signers, "timestamps": stamped, "findings": findings}
 
     def draw(self, console: Console) -> None:
-        """Say who signed."""
+        """Print who signed."""
         for public, name in self.by:
             console.print(
                 f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"

@@ -42,7 +42,7 @@ class Acknowledged:
         }
 
     def draw(self, console: Console) -> None:
-        """Say so, the receipt's own first line first."""
+        """Print the result, the receipt's own first line first."""
         style = (
             ""
             if self.document.value.get("complete") and not self.document.value.get("findings_total")

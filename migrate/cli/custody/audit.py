@@ -40,7 +40,7 @@ class Result:
         return {**self.done.document.value, "location": self.location, "audit": self.done.document.key}
 
     def draw(self, console: Console) -> None:
-        """Say what the samples show."""
+        """Print the result of the samples."""
         console.print(Text(self.done.document.about, style="bold red" if self.done.findings else ""))
         if self.done.known:
             console.print(

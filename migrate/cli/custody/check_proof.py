@@ -56,7 +56,7 @@ class CheckedProof:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what is proved."""
+        """Print what is proved."""
         if self.why or self.item is None or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return

@@ -39,7 +39,7 @@ class Certified:
         return {**self.done.document.value, "location": self.location, "certificate": self.done.document.key}
 
     def draw(self, console: Console) -> None:
-        """Say what is gone, and what nobody can know."""
+        """Print what is gone, and what nobody can know."""
         erased = self.done
         console.print(
             f"Erased: {self.location}: {count_words(erased.versions)} versions ({bytes_words(erased.size_bytes)}),"

@@ -63,7 +63,7 @@ class Created:
         return asdict(self)
 
     def draw(self, console: Console) -> None:
-        """Say what to hand over, and how it is used."""
+        """Print what to hand over, and how it is used."""
         console.print(f"{self.name} may read {self.location} until {self.expires}, and nothing else")
         console.print(
             f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
@@ -235,7 +235,7 @@ class TakenBack:
         }
 
     def draw(self, console: Console) -> None:
-        """Say so."""
+        """Print the result."""
         if self.done.keys:
             console.print(f"These keys of {self.name} read nothing any more: {', '.join(self.done.keys)}")
         if not self.done.still_open:
@@ -291,7 +291,7 @@ class Probed:
         return {"location": self.location, **asdict(self.found)}
 
     def draw(self, console: Console) -> None:
-        """Say so."""
+        """Print the result."""
         tested = self.found
         console.print(
             f"{count_words(tested.files)} files of {self.location} can be read; {len(tested.refused)} other operations"

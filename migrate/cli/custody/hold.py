@@ -59,7 +59,7 @@ class HeldBundle:
         return {"location": self.location, "held": self.found.is_held, **asdict(self.found)}
 
     def draw(self, console: Console) -> None:
-        """Say what is held and what is not."""
+        """Print what is held and what is not."""
         survey = self.found
         until = f" until {moment_words(survey.until)}" if survey.until else ""
         legal = (
@@ -229,7 +229,7 @@ class Released:
         }
 
     def draw(self, console: Console) -> None:
-        """Say what became of the hold."""
+        """Print what became of the hold."""
         console.print(f"Released: {self.location} ({self.document})")
         if self.found.protected:
             until = f" until {moment_words(self.found.until)}" if self.found.until else ""

@@ -51,7 +51,7 @@ class Frozen:
         return {"held": self.exit_code == OK, "undo": self.file or None, "sources": sources}
 
     def draw(self, console: Console) -> None:
-        """Say of each source whether it is held, and what such a hold cannot do."""
+        """Print for each source whether it is held, and the limits of the hold."""
         for standing in self.found:
             if standing.is_held:
                 console.print(Text(f"HELD: {standing.name} ({standing.url}), each setting read back"))
@@ -128,7 +128,7 @@ class Undone:
         return {"sources": list(self.names), "undone": [change.undo_says for change in self.changes]}
 
     def draw(self, console: Console) -> None:
-        """Say so."""
+        """Print the result."""
         for change in self.changes:
             console.print(Text(f"  done: {change.undo_says}"))
         console.print(f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone")

@@ -195,7 +195,7 @@ class Added:
         return {"location": self.location, "added": self.what}
 
     def draw(self, console: Console) -> None:
-        """Say so."""
+        """Print the result."""
         console.print(f"{self.location} has {self.what}")
 
 

@@ -44,7 +44,7 @@ class Proved:
         }
 
     def draw(self, console: Console) -> None:
-        """Say which file proves what."""
+        """Print which file proves what."""
         for file, item in self.written:
             console.print(Text(f"{file}  proves {describe(item)}"))
         console.print(

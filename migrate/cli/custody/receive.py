@@ -47,7 +47,7 @@ class Received:
         return {**self.document.value, "receipt": self.document.key, "written": list(self.files)}
 
     def draw(self, console: Console) -> None:
-        """Say what it says, the first line first."""
+        """Print what it says, the first line first."""
         style = "" if self.exit_code == OK else "bold red"
         console.print(Text(plain(self.document.about), style=style))
         if self.findings:

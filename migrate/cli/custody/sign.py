@@ -41,13 +41,13 @@ class SignedBundle:
         return {"location": self.location, "root": self.root, "signatures": signatures}
 
     def draw(self, console: Console) -> None:
-        """Say who signed what."""
+        """Print who signed what."""
         console.print(f"The bundle at {self.location}, root {self.root}")
         draw_signed(console, self.signed)
 
 
 def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
-    """Say who signed."""
+    """Print who signed."""
     for signed_file in signed:
         console.print(
             f"Signed by {signed_file.public.fingerprint} {signed_file.public.name} ({signed_file.key})"

@@ -64,7 +64,7 @@ def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | Non
 
 
 def resumed(store: Store, document: Document) -> Document:
-    """Return what a run that died has written and not signed, if it says the same as ``made``; else ``made``. Its time
+    """Return the unsigned document of a killed run if it says the same as ``document``; else ``document``. Its time
     must lie between the last entry of the log and now, or somebody else may have put it there.
     """
     last = custody_log.read(store).last

@@ -51,7 +51,7 @@ def write(
 ) -> Document:
     """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
-    It is the one that a key of ``by`` has signed for the same before, at the location or in ``beside`` (the
+    It is the one that a key of ``by`` has signed for the same before, at the location or in ``other_receipts`` (the
     receiver's own
     files, where it may lack its signature yet); else a new one, unsigned.
     """
@@ -92,7 +92,7 @@ def write(
 
 
 def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) -> bool:
-    """Tell whether a receipt says what ``made`` says, save for its time and how far the log had come by then."""
+    """Tell whether a receipt says what ``new_receipt`` says, save for its time and how far the log had come by then."""
     grown = {"time": None, "custody": None}
     return {**document.value, **grown} == {**new_receipt.value, **grown} and not contradiction(document, log)
 

@@ -150,7 +150,7 @@ def append(
 
 
 def once(event: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
-    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same location,
+    """Return a choice for ``append``: ``event``, unless the log has the same of the same root at the same location,
     and no
     entry of the event ``undone_by`` after it.
     """

@@ -80,7 +80,7 @@ class Agent:
             )
 
     def _ask(self, kind: int, body: bytes, expected_kind: int) -> bytes | None:
-        """Return the answer's contents, None for any other answer than ``wanted``: the agent refuses."""
+        """Return the answer's contents, None for any other answer than ``expected_kind``: the agent refuses."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_SECONDS)
