@@ -279,7 +279,7 @@ def _ends(words: Sequence[str], case: Case | None) -> list[tuple[str, Endpoint]]
     pairs = [pair for word in words for pair in known_secrets(parse_pairs([word]), case).items()]
     if len(pairs) != 2:
         raise UsageError(
-            f"two buckets are wanted, {len(pairs)} given",
+            f"sync takes two buckets; {len(pairs)} given",
             next_step="moveout sync old=s3://BUCKET?profile=OLD new=s3://BUCKET?profile=NEW",
         )
     return pairs

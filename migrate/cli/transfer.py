@@ -186,7 +186,7 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
         return Endpoint(locations[0]), Endpoint(locations[1])
     if locations:
         raise UsageError(
-            f"two locations are wanted, {len(locations)} given", next_step="moveout transfer FROM TO"
+            f"transfer takes two locations; {len(locations)} given", next_step="moveout transfer FROM TO"
         )
     if case is None or case.bundle is None or case.transfer_to is None:
         raise UsageError(

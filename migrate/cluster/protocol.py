@@ -166,7 +166,7 @@ def decode(text: str) -> Order:
     value: dict[str, Any] = json.loads(text)
     if value.get("version") != VERSION:
         raise UsageError(
-            f"orders of version {value.get('version')} came to a worker that knows version {VERSION}",
+            f"a worker of version {VERSION} received orders of version {value.get('version')}",
             next_step="install the same moveout on all machines",
         )
     job = dict(value["job"])

@@ -98,7 +98,7 @@ class Rules:
         return Decision(write, tuple(remove), stay)
 
     def _against(self, name: str, value: Any, current: Any, written: Any) -> str:
-        """Return what speaks against writing a setting."""
+        """Return the reason not to write a setting, or an empty string."""
         if self.wish == Wish.LEAVE:
             return _LEFT
         if name == "object-lock" and self.inside and _rule(value):
@@ -180,7 +180,7 @@ class BucketSettings:
         return differ
 
     def foresee(self, *, other_objects: bool) -> list[str]:
-        """Return the names of what would be written or removed."""
+        """Return the names of the settings that would be written or removed."""
         decided = self._decide(other_objects=other_objects)
         return sorted([*decided.write, *decided.remove])
 

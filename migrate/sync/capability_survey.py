@@ -37,7 +37,7 @@ class Survey:
 
     @property
     def terms(self) -> Terms:
-        """On what terms objects go to the destination."""
+        """The terms on which objects are written at the destination."""
         return Terms.of(self.capabilities, encrypts=self.encrypts)
 
 

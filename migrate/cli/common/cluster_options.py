@@ -44,7 +44,7 @@ class ClusterOptions:
 
 
 def which_scheduler(executor: str, scheduler: str | None) -> str | None:
-    """Return the scheduler that is meant, None for threads. Raises ``UsageError``."""
+    """Return the scheduler to use, None for threads. Raises ``UsageError``."""
     if executor not in {THREADS, DASK}:
         raise UsageError(f"there is no executor {executor!r}", next_step=f"there are {THREADS} and {DASK}")
     if executor == THREADS and scheduler is not None:

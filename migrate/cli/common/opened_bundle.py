@@ -1,4 +1,4 @@
-"""The bundle that a command reads, and the source of it that is meant."""
+"""Opens the bundle that a command reads, and finds the source that the user means."""
 
 from __future__ import annotations
 

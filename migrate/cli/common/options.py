@@ -97,16 +97,16 @@ class Words:
 
 
 def sort_words(words: Sequence[str]) -> Words:
-    """Tell locations from ``NAME=URL`` pairs."""
+    """Separate locations from ``NAME=URL`` pairs."""
     pairs = [word for word in words if _PAIR.fullmatch(word)]
     return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
 
 
 def one_location(words: Words, fallback: Endpoint | None, noun: str) -> Endpoint:
-    """Return the one location that is meant: the word, else the case's. Raises ``UsageError``."""
+    """Return the one location: that of the command line, else that of the case. Raises ``UsageError``."""
     if len(words.locations) > 1:
         raise UsageError(
-            f"one {noun} is wanted, {len(words.locations)} are given: {', '.join(map(redact, words.locations))}",
+            f"the command takes one {noun}; {len(words.locations)} given: {', '.join(map(redact, words.locations))}",
             next_step="moveout COMMAND --help says what it takes",
         )
     if words.locations:

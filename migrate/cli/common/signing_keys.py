@@ -59,7 +59,7 @@ Signers = Annotated[
 
 
 def custody_of(case: Case | None) -> Custody:
-    """Return what the case says of custody; nothing where there is no case."""
+    """Return the custody section of the case; an empty one without a case."""
     return case.custody if case else Custody()
 
 
@@ -89,7 +89,7 @@ def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case |
 
 
 def load_trust(path: Path | None, case: Case | None) -> Trust | None:
-    """Return whose signatures count, None where nobody said."""
+    """Return the trusted signers, None where none are named."""
     chosen = path or custody_of(case).signers
     return allowed_signers.load(chosen) if chosen else None
 

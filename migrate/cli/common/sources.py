@@ -69,7 +69,7 @@ def load_case(path: Path | None) -> Case | None:
 
 
 def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
-    """Return the sources that are meant: those on the command line, else the case's."""
+    """Return the sources of the command line, else those of the case."""
     if pairs:
         return pairs
     if case and case.sources:

@@ -225,7 +225,7 @@ class TakenBack:
         return IncompleteError.exit_code if self.done.still_open else OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return whose, which keys, and what is still open."""
+        """Return the name, the keys that were revoked, and the grants that are still open."""
         still_open = [asdict(grant_) for grant_ in self.done.still_open]
         return {
             "to": self.name,
@@ -287,7 +287,7 @@ class Probed:
         return DamageError.exit_code if self.found.findings else OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return what was read and what refused."""
+        """Return the counts of files read and of operations refused."""
         return {"location": self.location, **asdict(self.found)}
 
     def draw(self, console: Console) -> None:

@@ -124,7 +124,7 @@ class Undone:
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return what was put back."""
+        """Return the settings that were restored."""
         return {"sources": list(self.names), "undone": [change.undo_says for change in self.changes]}
 
     def draw(self, console: Console) -> None:

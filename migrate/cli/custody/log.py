@@ -184,14 +184,14 @@ def verify_command(
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """Something that was written beside the bundle."""
+    """An entry or a document that was added to the custody log."""
 
     location: str
     what: str
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
-        """Return what."""
+        """Return the location and what was added."""
         return {"location": self.location, "added": self.what}
 
     def draw(self, console: Console) -> None:
