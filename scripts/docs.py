@@ -1,6 +1,6 @@
 """``make docs``: the command reference, the man pages and the site, built under ``build/``.
 
-python -m scripts.docs commands    write docs/reference/commands.md from the command line's own help
+python -m scripts.docs reference   write docs/reference/commands.md from the command line's own help
 python -m scripts.docs man         write build/man/moveout*.1
 python -m scripts.docs stage       lay the pages out under build/docs for mkdocs
 """
