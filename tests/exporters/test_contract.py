@@ -20,7 +20,7 @@ from exporters.errors import SourceNotAllowedError
 from exporters.objects import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.case.model import Endpoint
-from migrate.custody.hold.sources.contract import Wish
+from migrate.custody.hold.sources.contract import HoldRequest
 from migrate.custody.hold.sources.source_hold import open_hold
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -217,7 +217,7 @@ def test_the_example_works_through_every_command(installed, tmp_path):
 
 def test_a_part_that_an_engine_lacks_is_named(installed):
     with pytest.raises(UsageError, match="CSV files has no part by which csvdir:// sources are held"):
-        open_hold(Endpoint("csvdir:///nowhere"), Wish())
+        open_hold(Endpoint("csvdir:///nowhere"), HoldRequest())
 
 
 def test_the_guide_shows_the_example():
