@@ -11,7 +11,7 @@ from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Address
 from exporters.mysql.consistent_snapshot import Session, hold
 from exporters.mysql.rows.row_feed import Feed
-from exporters.sql.blocks import LongRowText
+from exporters.sql.row_blocks import LongRowText
 
 
 class MysqlRows:

@@ -13,7 +13,7 @@ from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
 from exporters.postgres.sessions.connection import Address
 from exporters.postgres.sessions.snapshot_session import Session, hold
-from exporters.sql.blocks import LongRowText, in_blocks
+from exporters.sql.row_blocks import LongRowText, in_blocks
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i

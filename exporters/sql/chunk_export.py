@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces, digest_texts
-from exporters.sql.blocks import LongRowText
 from exporters.sql.byte_counts import Octets
 from exporters.sql.columns import Layout, Typed
 from exporters.sql.large_values.long_values import LongRow, Spool, TypedRow
 from exporters.sql.parquet_write import Part, PartWriter
+from exporters.sql.row_blocks import LongRowText
 
 PROVED_ROWS = 2000
 """So many of the first rows are rendered back to their texts."""

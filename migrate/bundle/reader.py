@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from exporters.api import Gap, Loss
-from migrate.bundle import catalog, identity, layout, reconciliation, tag_files
+from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
+from migrate.bundle.bundle_json import BundleInfo, SourceInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
-from migrate.bundle.identity import BundleInfo, SourceInfo
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry, chunks, lines
 from migrate.errors import DamageError, GoneError, UsageError
@@ -53,7 +53,7 @@ class BundleReader:
             check_hash(store, key, self.tags[key])
         if layout.BAGIT in first:
             tag_files.check_declaration(store.read(layout.BAGIT))
-        self.info: BundleInfo = identity.decode(_read(store, layout.BUNDLE_META))
+        self.info: BundleInfo = bundle_json.decode(_read(store, layout.BUNDLE_META))
         for key in REQUIRED:
             if key not in self.tags:
                 raise DamageError(layout.TAG_MANIFEST, expected=f"a line for {key}", found="none")

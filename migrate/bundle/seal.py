@@ -29,18 +29,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from exporters.api import Gap, Loss
 from migrate import software
 from migrate.bundle import (
+    bundle_json,
     canonical_json,
     catalog,
     duckdb_views,
-    identity,
     layout,
     tag_files,
     throughput_history,
 )
+from migrate.bundle.bundle_json import FORMAT, BundleInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.export_state import ExportState, seal_time
-from migrate.bundle.identity import FORMAT, BundleInfo
 from migrate.bundle.progress_database import Ledger
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
 from migrate.errors import DamageError
@@ -94,7 +94,9 @@ def seal(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
     )
     if page is not None:
-        contents = SealedTables(identity.decode(bundle), (size_bytes, files), reconciliations, store, ledger)
+        contents = SealedTables(
+            bundle_json.decode(bundle), (size_bytes, files), reconciliations, store, ledger
+        )
         tags.append(_write(store, layout.REPORT, [page(contents)]))
     for key, data in (
         (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),

@@ -37,7 +37,7 @@ from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
-    from migrate.cluster.machines import Machines
+    from migrate.cluster.available_machines import Machines
 
 _SHOWN_GAPS = 10
 

@@ -30,7 +30,7 @@ from migrate.restore.restorer import RestoreRequest, restore_source
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
-    from migrate.cluster.machines import Machines
+    from migrate.cluster.available_machines import Machines
 
 _SHOWN = 20
 REPORTS = "moveout-restored"

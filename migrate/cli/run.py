@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from exporters.errors import SourceError
-from migrate.bundle import identity
+from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
@@ -191,7 +191,7 @@ class SealState(Enum):
 
 
 def _sealed(location: Endpoint) -> SealState:
-    seal = identity.read_sealed(open_location(location.url, secrets=location.reveal()))
+    seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
     if seal is None:
         return SealState.NOT
     return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE

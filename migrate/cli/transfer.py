@@ -26,7 +26,7 @@ from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
 
 if TYPE_CHECKING:
-    from migrate.cluster.machines import Machines
+    from migrate.cluster.available_machines import Machines
 
 
 @dataclass(frozen=True, slots=True)

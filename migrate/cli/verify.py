@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.bundle import identity
+from migrate.bundle import bundle_json
 from migrate.bundle.export_state import now
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
@@ -223,7 +223,7 @@ def run_verify(
             compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
     deep = level is Level.FULL and not outcome.findings
     signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
-    sealed = None if outcome.findings else identity.read_sealed(store)
+    sealed = None if outcome.findings else bundle_json.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
     verified_bundle = Verified(store.location, level, outcome, compared, seconds, signed, now(), complete)

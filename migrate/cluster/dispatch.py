@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from exporters.api import Json
 from exporters.errors import SourceError
 from migrate.cluster import error_transport, protocol, worker
+from migrate.cluster.available_machines import Machines
 from migrate.cluster.dask_client import Cluster, LostBatchError, Ticket, WorkersDiedError
-from migrate.cluster.machines import Machines
 from migrate.cluster.members import Roster
 from migrate.cluster.protocol import Job, Order
 from migrate.errors import BusyError, MoveoutError, UnreachableError

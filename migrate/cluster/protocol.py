@@ -18,7 +18,7 @@ from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret, redact
 from migrate.errors import UsageError
 from migrate.restore.objects.batches import History
-from migrate.restore.objects.capabilities import Terms
+from migrate.restore.objects.destination_terms import Terms
 
 VERSION = 3
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from exporters.api import Json
+from migrate.cluster.available_machines import Machines
 from migrate.cluster.dispatch import HeldLock, begin
-from migrate.cluster.machines import Machines
 from migrate.cluster.protocol import Job
 from migrate.storage.retry import Note
 

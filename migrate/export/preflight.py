@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from migrate.bundle import export_state, identity, layout
+from migrate.bundle import bundle_json, export_state, layout
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
 from migrate.errors import NotEmptyError, UsageError
@@ -27,7 +27,7 @@ def check_names(sources: Sequence[SourceName]) -> None:
         raise UsageError("two sources have the same name", next_step="give each its own")
 
 
-def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.BundleInfo | None:
+def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> bundle_json.BundleInfo | None:
     """Look, without writing, whether the location may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
@@ -44,7 +44,7 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.Bundl
         if found and not export_state.same_sources(found.sources, wanted):
             raise export_state.claim_error(store, found.sources, wanted)
     if kind is LocationKind.SEALED:
-        info = identity.read_sealed(store)
+        info = bundle_json.read_sealed(store)
         assert info is not None
         if not export_state.same_sources(_names(info), wanted):
             raise export_state.claim_error(store, _names(info), wanted)
@@ -59,7 +59,7 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.Bundl
 
 def claim(
     store: MultipartStore, wanted: Sequence[SourceName], *, executor: Executor, progress: Progress
-) -> ExportState | identity.BundleInfo:
+) -> ExportState | bundle_json.BundleInfo:
     """Make the location ours, under the lease: begin, resume or continue. A bundle that proves complete is
     cleaned up and returned.
     """
@@ -71,7 +71,7 @@ def claim(
         mine = export_state.new_state(wanted)
         export_state.write_state(store, mine)
         return mine
-    sealed = identity.read_sealed(store)
+    sealed = bundle_json.read_sealed(store)
     if sealed is None:
         return mine
     if sealed.id != mine.id:
@@ -87,5 +87,5 @@ def claim(
     return mine
 
 
-def _names(info: identity.BundleInfo) -> list[SourceName]:
+def _names(info: bundle_json.BundleInfo) -> list[SourceName]:
     return [SourceName(source.name, source.url) for source in info.sources]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.bundle import identity, layout, reconciliation, tag_files
+from migrate.bundle import bundle_json, layout, reconciliation, tag_files
 from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
 from migrate.bundle.export_state import ExportState, SourceName
 from migrate.bundle.lease import Lease
@@ -98,7 +98,7 @@ def export(
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
         state = claim(store, wanted, executor=executor, progress=progress)
-        if isinstance(state, identity.BundleInfo):
+        if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(Ledger())
         run = ExportRun(store, state, ledger, lease, executor, workers, progress, options, cancellation)
@@ -298,7 +298,7 @@ def _outcome(
     )
 
 
-def described(store: MultipartStore, info: identity.BundleInfo) -> ExportOutcome:
+def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutcome:
     """Describe a sealed bundle that lies there from its own summary."""
     reconciliations = reconciliation.decode(store.read(layout.RECONCILIATION))
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))

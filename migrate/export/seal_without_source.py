@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from exporters.api import Snapshot, Survey, Workspace
 from exporters.errors import SourceGoneError
-from migrate.bundle import export_state, identity
+from migrate.bundle import bundle_json, export_state
 from migrate.bundle.commit_records import read_final, record_ids
 from migrate.errors import GoneError, UsageError
 from migrate.export.outcome import ExportOptions, ExportOutcome
@@ -46,7 +46,7 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 
     Nothing is done where it is sealed. Raises ``UsageError`` where no run has left anything to seal, ``BusyError``.
     """
-    mine, sealed = export_state.read_state(store), identity.read_sealed(store)
+    mine, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
     if sealed is not None and (mine is None or mine.id == sealed.id):
         return described(store, sealed)
     if mine is None or not any(_begun(store, source.name) for source in mine.sources):

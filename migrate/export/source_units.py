@@ -15,7 +15,7 @@ from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import now
 from migrate.bundle.progress_database import Ledger
-from migrate.export.progress_summary import Summary, write_summary
+from migrate.export.plan_totals import Summary, write_summary
 from migrate.export.unit_planner import Planner
 from migrate.export.unit_runner import PlannedUnit, UnitPool, UnitWork, is_of_location, is_small
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS

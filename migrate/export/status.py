@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Literal
 
 from exporters.api import Gap
+from migrate.bundle import bundle_json, layout, lease, reconciliation
 from migrate.bundle import export_state as state
-from migrate.bundle import identity, layout, lease, reconciliation
 from migrate.bundle.commit_records import CommitRecord, read_records
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.progress_database import Totals
 from migrate.errors import GoneError, UsageError
-from migrate.export.progress_summary import read_summary
+from migrate.export.plan_totals import read_summary
 from migrate.runtime import process_identity
 from migrate.storage.api import FileInfo, Store
 
@@ -66,7 +66,7 @@ class ExportStatus:
 
 def export_status(store: Store) -> ExportStatus:
     """Say how far the export at a location is. Raises ``UsageError`` where something else lies there."""
-    sealed = identity.read_sealed(store)
+    sealed = bundle_json.read_sealed(store)
     making = state.read_state(store)
     holder, age = _holder(store)
     if sealed is not None and (making is None or making.id == sealed.id):

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from exporters.api import Gap, Loss
+from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
-from migrate.bundle.identity import BundleInfo
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.table_comparison import TableDigest
 

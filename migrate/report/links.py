@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from migrate.bundle.identity import BundleInfo
+from migrate.bundle.bundle_json import BundleInfo
 from migrate.report.render import render
 
 SHOWN = 1000

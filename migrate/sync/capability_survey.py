@@ -14,7 +14,7 @@ from exporters.api import Loss
 from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
-from migrate.restore.objects.capabilities import Terms
+from migrate.restore.objects.destination_terms import Terms
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import Capabilities, probe
 from migrate.storage.s3.metadata.acl import CANNED

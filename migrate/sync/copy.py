@@ -21,7 +21,7 @@ from exporters.objects.outage_detection import Outage
 from exporters.objects.source_checksums import md5_of, promises_md5, read_again
 from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
-from migrate.restore.objects.capabilities import Terms
+from migrate.restore.objects.destination_terms import Terms
 from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes

@@ -17,7 +17,7 @@ from exporters.errors import SourceChangedError, SourceError, SourceItemError, S
 from exporters.objects import changed_objects
 from exporters.objects.index_rows import Content
 from migrate.errors import DamageError, MoveoutError
-from migrate.restore.objects.capabilities import has_own_parts, in_parts
+from migrate.restore.objects.destination_terms import has_own_parts, in_parts
 from migrate.storage.multipart import part_sizes
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.object_upload import PartsUpload, Uploaded

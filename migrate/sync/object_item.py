@@ -10,7 +10,7 @@ from exporters.bucket_api import Fetched
 from exporters.objects import index_rows as rows
 from exporters.objects.object_losses import losses
 from migrate.bundle.object_index import ObjectRow, row_of
-from migrate.restore.objects.capabilities import Terms, is_of_concern
+from migrate.restore.objects.destination_terms import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.sync.diff import SyncStep

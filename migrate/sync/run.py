@@ -13,7 +13,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import now
 from migrate.bundle.lease import Lease
 from migrate.errors import UsageError
-from migrate.restore.objects.capabilities import STANDARD, Terms
+from migrate.restore.objects.destination_terms import STANDARD, Terms
 from migrate.restore.objects.versions import REFUSED, Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from migrate.bundle import identity, layout, tag_files
+from migrate.bundle import bundle_json, layout, tag_files
+from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.findings import Finding
-from migrate.bundle.identity import BundleInfo
 from migrate.bundle.reader import REQUIRED, hash_file, read_files, read_manifest, read_tag_manifest
 from migrate.errors import DamageError, GoneError
 from migrate.storage.api import Store
@@ -60,7 +60,7 @@ def check(store: Store, findings: list[Finding]) -> Tags:
         if layout.BAGIT in sound:
             tag_files.check_declaration(store.read(layout.BAGIT))
         if layout.BUNDLE_META in sound:
-            info = identity.decode(store.read(layout.BUNDLE_META))
+            info = bundle_json.decode(store.read(layout.BUNDLE_META))
         if layout.BAG_INFO in sound:
             labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
             oxum = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrate.bundle import identity, layout, reconciliation, tag_files
+from migrate.bundle import bundle_json, layout, reconciliation, tag_files
 from migrate.bundle.reader import REQUIRED, BundleReader, read_manifest
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export import export
@@ -124,7 +124,8 @@ def test_wrong_json_is_damage_with_its_name(tmp_path, good, key, data):
 
 
 @pytest.mark.parametrize(
-    ("key", "decode"), [(layout.BUNDLE_META, identity.decode), (layout.RECONCILIATION, reconciliation.decode)]
+    ("key", "decode"),
+    [(layout.BUNDLE_META, bundle_json.decode), (layout.RECONCILIATION, reconciliation.decode)],
 )
 def test_values_of_wrong_types_are_damage(good, key, decode):
     """Every value of the two JSON files, replaced by something else, one at a time."""

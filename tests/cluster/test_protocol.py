@@ -18,7 +18,7 @@ from migrate.cluster import error_transport, protocol
 from migrate.cluster.protocol import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.restore.objects.batches import History
-from migrate.restore.objects.capabilities import Terms
+from migrate.restore.objects.destination_terms import Terms
 
 CHOSEN = Selection(
     include=("a/**", "*.jpg"),

@@ -12,7 +12,7 @@ from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
 from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
-from migrate.custody.log import consistency, custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import Happening
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
@@ -88,10 +88,10 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     assert len(set(certificates)) == 2
     assert len(custody_log.read(kept).find("erased")) == 2
     assert documents.read_all(kept)[1] == custody_log.read(kept).findings == []
-    assert consistency.against_bundle(custody_log.read(kept), kept) == []
+    assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
     kept.delete(signature_key(layout.TAG_MANIFEST, provider.public))
     assert "lacks the signature" in str(
-        consistency.against_bundle(custody_log.read(kept), kept)
+        cross_checks.against_bundle(custody_log.read(kept), kept)
     )  # it is a bundle again
 
 
@@ -107,9 +107,9 @@ def test_what_is_left_is_the_record(kept, provider, customer):
     found, findings = documents.read_all(kept)
     assert [(one.kind, len(one.signers)) for one in found] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
-    assert consistency.against_bundle(custody_log.read(kept), kept) == []
+    assert cross_checks.against_bundle(custody_log.read(kept), kept) == []
     kept.delete(done.document.key)
-    assert "is missing" in str(consistency.against_bundle(custody_log.read(kept), kept))
+    assert "is missing" in str(cross_checks.against_bundle(custody_log.read(kept), kept))
 
 
 @pytest.mark.parametrize("left", [0, 1, pytest.param(4, marks=pytest.mark.torture), 11])

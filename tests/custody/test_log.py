@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody.log import consistency, custody_log, entry
+from migrate.custody.log import cross_checks, custody_log, entry
 from migrate.custody.log.entry import Happening
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing.bundle_signatures import sign_bundle
@@ -102,10 +102,10 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "custody-head.json: is missing" in named(kept)
     copy = open_location(str(tmp_path / "copy"))
     copy.put(layout.CUSTODY_LOG, b"".join(rows))
-    findings, _ = consistency.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
+    findings, _ = cross_checks.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
     assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
     kept.put(layout.CUSTODY_LOG, b"".join(rows[:2]))
-    findings, _ = consistency.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
+    findings, _ = cross_checks.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
     assert "has 2 entries; the copy knows 5: it was cut short" in str(findings[0])
 
 
@@ -207,7 +207,7 @@ def test_the_log_travels_and_then_each_location_has_its_own(kept, provider, cust
     assert move().files_moved == 0
     assert not record_transfer(kept, destination, customer, {})
     assert destination.read(layout.CUSTODY_LOG) == before
-    findings, notes = consistency.compare(
+    findings, notes = cross_checks.compare(
         custody_log.read(kept), custody_log.read(destination), "destination"
     )
     assert (findings, notes) == ([], ["the logs part after entry 5: each location has its own from there"])
@@ -235,14 +235,14 @@ def test_who_signs_at_another_location_has_not_sealed_it_there(kept, provider, c
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    said = consistency.against_bundle(custody_log.read(kept), kept)
+    said = cross_checks.against_bundle(custody_log.read(kept), kept)
     assert "not the one that entry 2 of the custody log sealed" in str(said[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):
     kept.delete(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig")
     assert "lacks the signature by SHA256:" in str(
-        consistency.against_bundle(custody_log.read(kept), kept)[0]
+        cross_checks.against_bundle(custody_log.read(kept), kept)[0]
     )
 
 

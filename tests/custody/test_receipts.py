@@ -13,7 +13,7 @@ from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody.handover import documents, receipt
-from migrate.custody.log import consistency, custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.custody.tree.bundle_tree import plant
@@ -121,7 +121,7 @@ def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_
     assert (found.code, "is not the one that sig/receipt-" in found.out) == (6, True), found.out
     (document,) = documents.read_all(location, "receipt")[0]
     other = replace(document, value={**document.value, "location": f"{location.location}?profile=x"})
-    findings, notes = consistency.against_receipts(custody_log.read(location), location.location, [other])
+    findings, notes = cross_checks.against_receipts(custody_log.read(location), location.location, [other])
     assert (findings, len(notes)) == ([], 1)
 
 

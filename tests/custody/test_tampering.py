@@ -10,7 +10,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.custody import sampling_audit
 from migrate.custody.handover import documents, receipt
-from migrate.custody.log import consistency, custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import Happening
 from migrate.custody.log.events import record, record_seal, record_stamp
 from migrate.custody.sampling_audit import Question, Seed
@@ -71,7 +71,7 @@ def findings(where: str, files: Files, known) -> str:
         lambda: timestamps.stamps(store)[1],
         lambda: bundle_tree.check(store, known, deep=True),
         lambda: custody_log.read(store).findings,
-        lambda: consistency.against_bundle(custody_log.read(store), store),
+        lambda: cross_checks.against_bundle(custody_log.read(store), store),
     )
     for look in looks:
         try:

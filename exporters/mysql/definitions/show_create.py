@@ -23,7 +23,6 @@ from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
 from exporters.mysql.definitions.connection_secrets import NO_SECRETS, without_secrets
 from exporters.mysql.definitions.enum_labels import with_labels
-from exporters.mysql.definitions.server_metadata import losses_beside
 from exporters.mysql.definitions.show_create_parser import (
     for_people,
     with_bytes,
@@ -35,6 +34,7 @@ from exporters.mysql.definitions.show_create_parser import (
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.definitions.table_expressions import with_expressions
+from exporters.mysql.definitions.unrepresented import losses_beside
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.sql.source_summary import of_a_restore

@@ -20,10 +20,10 @@ from exporters.mysql.rows.long_rows import payload_pieces, read_payload, text_ty
 from exporters.mysql.rows.row_columns import columns_of, parse_columns
 from exporters.mysql.rows.row_feed import Feed
 from exporters.row_digest import Advance, RowsDigest, digest_texts
-from exporters.sql.blocks import LongRowText, digest_long
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
+from exporters.sql.row_blocks import LongRowText, digest_long
 
 
 def export_rows(

@@ -14,8 +14,8 @@ from typing import Any, Final
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
 
-from exporters.sql.blocks import LongRowText
 from exporters.sql.large_values.long_values import LONG_BYTES
+from exporters.sql.row_blocks import LongRowText
 
 BLOCK_BYTES = 2**20
 """So much is handed over at once, where no row is longer than that."""

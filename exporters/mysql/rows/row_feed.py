@@ -13,7 +13,7 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.rows.protocol_rows import Wire
 from exporters.mysql.rows.row_columns import value_at
-from exporters.sql.blocks import LongRowText
+from exporters.sql.row_blocks import LongRowText
 
 _Result = TypeVar("_Result")
 

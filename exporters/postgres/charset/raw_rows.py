@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.rows.long_lines import LineCutter
-from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, in_blocks
 from exporters.sql.columns import OWN
 from exporters.sql.large_values.long_values import Spool, Spooled, Writer
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, in_blocks
 
 _QUOTE = b'"'
 

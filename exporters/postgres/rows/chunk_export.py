@@ -11,10 +11,10 @@ from exporters.api import Sink
 from exporters.postgres.rows.csv_rows import lines_of, parse_block, parse_block_exactly, split_lines
 from exporters.postgres.rows.long_lines import line_pieces, read_line
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
-from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
 from exporters.sql.value_codec import joined
 
 

@@ -43,8 +43,8 @@ from exporters.postgres.sessions.connection import (
 from exporters.postgres.sessions.session_settings import Manners, explained
 from exporters.postgres.sessions.snapshot_session import Session
 from exporters.postgres.sessions.snapshot_transaction import Transaction
-from exporters.sql.blocks import LongRowText, RowBlocks, SentRows, text_of
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -12,8 +12,8 @@ from typing import Any
 
 from asyncpg.exceptions import PostgresError
 
-from exporters.sql.blocks import LongRowText, RowBlocks, SentRows
 from exporters.sql.large_values.long_values import LONG_BYTES
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 _DATA, _ERROR, _COMPLETE, _READY = b"dECZ"
 _HEAD = 5

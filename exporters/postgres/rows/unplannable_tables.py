@@ -21,7 +21,7 @@ from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.csv_rows import split_lines
 from exporters.postgres.rows.text_codec.float_text import float_text
 from exporters.postgres.sessions.snapshot_transaction import NOT_FOUND
-from exporters.sql.blocks import LongRowText, RowBlocks, SentRows
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
 _INDEXES = "SELECT indrelid::int8 FROM pg_catalog.pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL"
 _STATISTICS = "SELECT stxrelid::int8 FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL"

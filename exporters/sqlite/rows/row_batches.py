@@ -11,7 +11,7 @@ from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sqlite.catalog import Table, select
 from exporters.sqlite.chunk_plan import kinds_of
-from exporters.sqlite.rows.blocks import Blocks, Bounds
+from exporters.sqlite.rows.group_concat_blocks import Blocks, Bounds
 from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.rows.typed_columns import KINDS
 from exporters.sqlite.rows.value_text import Column, RawText, digest_columns, to_text

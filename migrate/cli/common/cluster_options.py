@@ -13,7 +13,7 @@ from migrate.cli.common.session import Session
 from migrate.errors import UsageError
 
 if TYPE_CHECKING:
-    from migrate.cluster.machines import Machines
+    from migrate.cluster.available_machines import Machines
 
 THREADS, DASK = "threads", "dask"
 
@@ -65,7 +65,7 @@ def machines(session: Session, scheduler: str | None, bwlimit: str | None) -> It
     if scheduler is None:
         yield None
         return
-    from migrate.cluster.machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
+    from migrate.cluster.available_machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
 
     with connected(scheduler, session.rates(bwlimit)) as cluster_machines:
         yield cluster_machines

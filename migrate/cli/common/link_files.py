@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from rich.console import Console
 
-from migrate.bundle import identity
+from migrate.bundle import bundle_json
 from migrate.case.model import Endpoint
 from migrate.cli.common.session import Session
 from migrate.custody.grant import link_scripts
@@ -89,8 +89,8 @@ def write_links(
     return Linked(store.location, to, made_script, made_list, made_page, len(offered), offer.expires)
 
 
-def _info(store: Store) -> identity.BundleInfo:
-    info = identity.read_sealed(store)
+def _info(store: Store) -> bundle_json.BundleInfo:
+    info = bundle_json.read_sealed(store)
     assert info is not None  # its files were listed
     return info
 

@@ -25,7 +25,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import plain
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
-from migrate.custody.log import consistency, custody_log
+from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import Entry
 from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
@@ -157,11 +157,11 @@ def verify_command(
     trust = load_trust(signers, loaded)
     documents_kept, wrong = documents.read_all(store)
     receipts = [receipt_document for receipt_document in documents_kept if receipt_document.kind == "receipt"]
-    contradicted, comparison_notes = consistency.against_receipts(log, store.location, receipts)
-    findings = [*log.findings, *wrong, *consistency.against_bundle(log, store), *contradicted]
+    contradicted, comparison_notes = cross_checks.against_receipts(log, store.location, receipts)
+    findings = [*log.findings, *wrong, *cross_checks.against_bundle(log, store), *contradicted]
     notes = [*log.notes, *comparison_notes]
     for endpoint in map(Endpoint, other or []):
-        further_findings, comparison_notes = consistency.compare(
+        further_findings, comparison_notes = cross_checks.compare(
             log, custody_log.read(open_location(endpoint.url)), endpoint.shown
         )
         findings += further_findings

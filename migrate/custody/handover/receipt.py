@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from migrate.bundle import identity, layout, reconciliation
+from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.bundle.findings import Finding
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
@@ -55,7 +55,7 @@ def write(
     receiver's own
     files, where it may lack its signature yet); else a new one, unsigned.
     """
-    info = identity.read_sealed(store)
+    info = bundle_json.read_sealed(store)
     if info is None:
         raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
     gaps = 0

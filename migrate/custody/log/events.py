@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from migrate.bundle import identity, layout, tag_files
+from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.reader import hash_file
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import Entry, Happening
@@ -18,7 +18,7 @@ from migrate.storage.api import Store
 
 def happening(store: Store, event: str, details: Mapping[str, Any] | None = None) -> Happening:
     """Return what happened to the sealed bundle at a location. Raises ``UsageError`` where there is none."""
-    info = identity.read_sealed(store)
+    info = bundle_json.read_sealed(store)
     if info is None:
         raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
     return Happening(event, info.id, root_of(store), store.location, details or {})
@@ -39,7 +39,7 @@ def record_once(
 
 def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[Entry]:
     """Append that the bundle was created, sealed and signed, as far as the log does not say so."""
-    info = identity.read_sealed(store)
+    info = bundle_json.read_sealed(store)
     assert info is not None
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migrate.bundle.object_index import ObjectRow
-from migrate.restore.objects.capabilities import in_parts
+from migrate.restore.objects.destination_terms import in_parts
 
 BATCH_OBJECTS = 1000
 

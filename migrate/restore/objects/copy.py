@@ -21,7 +21,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.restore.common.report import Moved
-from migrate.restore.objects.capabilities import Terms, has_own_parts, in_parts
+from migrate.restore.objects.destination_terms import Terms, has_own_parts, in_parts
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.multipart import part_sizes

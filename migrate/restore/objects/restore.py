@@ -32,8 +32,8 @@ from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle
-from migrate.restore.objects.capabilities import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
 from migrate.restore.objects.copy import Done
+from migrate.restore.objects.destination_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
 from migrate.restore.objects.existing import Present, PresentObjects, PresentVersions
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat

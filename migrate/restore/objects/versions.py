@@ -10,7 +10,6 @@ from typing import Protocol
 from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.restore.common.report import Moved
 from migrate.restore.objects.batches import History
-from migrate.restore.objects.capabilities import Terms, in_parts
 from migrate.restore.objects.copy import (
     READ_BYTES,
     Done,
@@ -21,6 +20,7 @@ from migrate.restore.objects.copy import (
     fault_of,
     runs,
 )
+from migrate.restore.objects.destination_terms import Terms, in_parts
 from migrate.restore.objects.existing import of_others
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store

@@ -9,8 +9,8 @@ from migrate.bundle.lease import Lease
 from migrate.restore.objects import copy
 from migrate.restore.objects import versions as objects_history
 from migrate.restore.objects.batches import History, batches
-from migrate.restore.objects.capabilities import Terms
 from migrate.restore.objects.copy import Done, GoOn, ObjectWrite, Writer
+from migrate.restore.objects.destination_terms import Terms
 from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken

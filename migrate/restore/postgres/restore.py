@@ -52,7 +52,7 @@ from migrate.restore.postgres.rows.generated_columns import computed_otherwise
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 from migrate.restore.postgres.rows.recoded_values import held_otherwise
-from migrate.restore.postgres.rows.refused_values import without_refused
+from migrate.restore.postgres.rows.refused_value_losses import without_refused
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress

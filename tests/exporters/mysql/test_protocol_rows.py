@@ -9,7 +9,7 @@ from exporters.errors import SourceError
 from exporters.mysql.rows import protocol_rows
 from exporters.mysql.rows.protocol_rows import _Packets
 from exporters.mysql.rows.row_columns import columns_of, value_at
-from exporters.sql.blocks import LongRowText
+from exporters.sql.row_blocks import LongRowText
 
 EOF = b"\xfe\0\0\x02\0"
 

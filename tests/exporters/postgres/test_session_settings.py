@@ -21,7 +21,7 @@ from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import hold
-from exporters.sql.blocks import text_of
+from exporters.sql.row_blocks import text_of
 from migrate.case.model import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.sqlite.catalog import read_catalog
-from exporters.sqlite.rows.blocks import Blocks
+from exporters.sqlite.rows.group_concat_blocks import Blocks
 from exporters.sqlite.rows.row_batches import read_batches
 from exporters.sqlite.rows.value_text import RawText, digest_columns, value_text
 
