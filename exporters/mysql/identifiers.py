@@ -1,4 +1,4 @@
-"""Names and literals inside SQL text, for sessions whose sql_mode is pinned (``connect.PINNED``)."""
+"""Names and literals inside SQL text, for sessions whose sql_mode is pinned (``connection.PINNED``)."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@ from.
 
 Servers are known by what they call themselves in the header ``Server`` (rclone calls itself AmazonS3, 1.75). What can
 be found out at no cost is found out instead: what a destination takes is tried (``storage.s3.capability_probe``), how
-many
-listings at once are worth it is measured, calls that a server does not have are tried once.
+many listings at once are worth it is measured, calls that a server does not have are tried once.
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ def run_transfer(
     scheduler: str | None = None,
 ) -> Transferred:
     """Move the bundle and its custody log. The bandwidth limit holds for the destination's side, and for all workers
-    of the
-    ``scheduler`` together.
+    of the ``scheduler`` together.
     """
     with machines(session, scheduler, case.bwlimit if case else None) as cluster_machines:
         return _run_transfer(

@@ -101,8 +101,7 @@ class TransferJob:
 @dataclass(frozen=True, slots=True)
 class RestoreJob:
     """What all batches of one bucket's restore share: ``origin`` is the bundle, ``location`` where in the
-    ``destination`` the
-    lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
+    ``destination`` the lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
     """
 
     id: str

@@ -1,8 +1,7 @@
 """A unit's rows, read back from the files that were just written, must be those that the source sent.
 
 The digest of the source's stream is compared with that of the Parquet files at the location, rendered back to text,
-while
-the source is still there to be asked again.
+while the source is still there to be asked again.
 """
 
 from __future__ import annotations

@@ -47,8 +47,7 @@ class Wish(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What is to be done: settings to ``write`` as the source has them, names to ``remove``; and why the
-    destination's stay
-    as they are where they are not the same.
+    destination's stay as they are where they are not the same.
     """
 
     write: Mapping[str, Any] = field(default_factory=dict)

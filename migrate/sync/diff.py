@@ -37,9 +37,8 @@ class Action(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SyncStep:
     """One action on one key, relative to both prefixes, with its reason. ``ours``: what lies at the destination was
-    written
-    by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it. ``before``:
-    how many versions of the key the destination has, where the step is about one more.
+    written by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it.
+    ``before``: how many versions of the key the destination has, where the step is about one more.
     """
 
     do: Action

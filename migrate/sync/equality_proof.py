@@ -1,9 +1,9 @@
 """That both sides were equal at one moment.
 
-Two walks over both listings, one after the other. In each of them every object of the source is what was copied, every
-one of the destination is what was written, and neither side has anything else. Between the two walks lies a moment:
-what a
-listing showed before it and again after it, with the same ETag and time, was so at that moment, on both sides.
+Two walks over both listings, one after the other. In each of them every object of the source is what was copied,
+every one of the destination is what was written, and neither side has anything else. Between the two walks lies a
+moment: what a listing showed before it and again after it, with the same ETag and time, was so at that moment, on
+both sides.
 """
 
 from __future__ import annotations

@@ -71,8 +71,7 @@ class Work:
 
     def _colliding_keys(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
         """Return the keys that would meet another one at a destination that takes the two for the same; which they
-        are can
-        only be told by looking at all of them.
+        are can only be told by looking at all of them.
         """
         if not ALWAYS & refused.keys():
             return {}

@@ -38,8 +38,7 @@ _NO_TIME = datetime.min.replace(tzinfo=UTC)
 class Plan:
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
-    ``examples``
-    names the first few of each kind.
+    ``examples`` names the first few of each kind.
     """
 
     run: str
@@ -76,11 +75,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems the
-    same is looked at. ``history``: every version, not only the current ones, into a destination that does not make
-    these
-    delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that show no
-    current version.
+    """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems
+    the same is looked at. ``history``: every version, not only the current ones, into a destination that does not
+    make these delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that
+    show no current version.
     """
 
     name: str

@@ -64,8 +64,7 @@ class World:
 @dataclass(frozen=True, slots=True)
 class Task:
     """What is moved, and by which words to either tool; ``DESTINATION`` stands for a bucket of the new host's.
-    ``down``: it
-    comes from there.
+    ``down``: it comes from there.
     """
 
     size_bytes: int

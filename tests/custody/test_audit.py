@@ -17,7 +17,7 @@ from migrate.custody.log import custody_log
 from migrate.custody.sampling_audit import Question, Seed, draw
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.bundle_signatures import sign_bundle
-from migrate.custody.tree.bundle_tree import plant
+from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -58,7 +58,7 @@ def made(minio, make_bucket, tmp_path_factory, make_key):
     with open_sources({"media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}) as opened:
         assert export(opened, location, workers=2, progress=Silent()).complete
     sign_bundle(location, make_key("provider"))
-    plant(location, [make_key("provider")])
+    store_tree(location, [make_key("provider")])
     return path
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_that_somebody_else_sealed_again_is_not_ours(bundle, provider, 
     for info in list(bundle.list("sig/")):
         bundle.delete(info.key)
     sign_bundle(bundle, customer)
-    plant(bundle, [customer])
+    store_tree(bundle, [customer])
     trust = Trust({provider.public: "host"}, "the list")
     done = look(bundle, provider, Question(0.9, 0.1), trust)
     assert [str(one) for one in done.findings] == ["tagmanifest-sha256.txt: is signed by nobody in the list"]

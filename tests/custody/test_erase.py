@@ -16,7 +16,7 @@ from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.entry import Happening
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
-from migrate.custody.tree.bundle_tree import plant
+from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location, open_object_lock
@@ -32,7 +32,7 @@ __all__ = ["locked"]
 def kept(location, provider):
     """A signed bundle with its log."""
     sign_bundle(location, provider)
-    plant(location, [provider])
+    store_tree(location, [provider])
     record_seal(location, provider, [provider])
     return location
 

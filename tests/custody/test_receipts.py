@@ -16,7 +16,7 @@ from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
 from migrate.custody.log.events import record, record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
-from migrate.custody.tree.bundle_tree import plant
+from migrate.custody.tree.bundle_tree import store_tree
 from migrate.errors import DamageError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -175,7 +175,7 @@ def test_a_receipt_for_the_same_is_given_once_and_another_for_something_else(
 
 def test_bagit_still_validates_a_bundle_with_all_that(location, provider, customer):
     sign_bundle(location, provider)
-    plant(location, [provider])
+    store_tree(location, [provider])
     document = receipt.write(location, GOOD)
     receipt.acknowledge(location, document, signature(document, customer), provider)
     assert json.loads(document.data)["complete"]

@@ -2,7 +2,7 @@
 
 The server sends the text of every value by itself; the row's text is the CSV line of them: NULL is nothing, what may
 need quotes always has them. Why the text of each kind determines the value, and the value the text (settings as in
-``connect.PINNED``):
+``connection.PINNED``):
 
 ``int`` decimal digits (ZEROFILL and BIT by adding 0); also the number of an ENUM and the bits of a SET where one of
 the labels is empty or two are equal, which the text of the value does not show. ``decimal`` exactly ``s`` digits after

@@ -4,7 +4,7 @@ A kind says what the CSV parser makes of the server's text (``parsed``), what st
 (``stored``), and how the text is made again (``codec``). The rule for values that a type
 cannot hold is one for all kinds: the typed column is NULL there and the exact text stands in a side column.
 
-Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
+Why the text of each kind determines the value, and the value the text (settings as in ``connection.PINNED``):
 
 ``bool``  t or f. ``int``  canonical decimal digits. ``decimal``  numeric(p,s) with p <= 38 prints exactly s
 digits after the point; NaN and infinities fail to parse and go to the side. ``text``  itself. ``date``,

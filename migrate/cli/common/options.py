@@ -120,8 +120,7 @@ def one_location(words: Words, fallback: Endpoint | None, noun: str) -> Endpoint
 
 def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
     """Return the location that is meant, with the secrets that the case has for it: the word, else the case's
-    destination, or
-    its bundle where it has no destination.
+    destination, or its bundle where it has no destination.
     """
     listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
     location_given = one_location(sort_words(words or []), listed[0] if listed else None, "location")

@@ -162,8 +162,7 @@ def _begun(store: MultipartStore) -> Happening | None:
     have died between the log's last line and its head.
 
     A log travels with its bundle, and says of another location what is not so here; and before the tag manifest is
-    gone,
-    which goes first, nothing has been removed.
+    gone, which goes first, nothing has been removed.
     """
     log = custody_log.read(store)
     erasing_entries = log.at(store.location, "erasing")

@@ -23,8 +23,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 class Granted:
     """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links;
     ``state`` open, expired, revoked, or elsewhere: it is of ``location``, where the bundle lay, and to be asked and
-    ended
-    there.
+    ended there.
     """
 
     name: str

@@ -32,8 +32,7 @@ class Checked:
 
 def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Document:
     """Sign the receipt for the bundle at a location, beside it and in its log. The same again finishes what a run
-    before
-    has begun, and then changes nothing.
+    before has begun, and then changes nothing.
 
     Raises ``NotAllowedError`` where one may only read.
     """
@@ -52,8 +51,7 @@ def write(
     """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
     It is the one that a key of ``by`` has signed for the same before, at the location or in ``other_receipts`` (the
-    receiver's own
-    files, where it may lack its signature yet); else a new one, unsigned.
+    receiver's own files, where it may lack its signature yet); else a new one, unsigned.
     """
     info = bundle_json.read_sealed(store)
     if info is None:

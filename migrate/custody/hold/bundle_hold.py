@@ -124,8 +124,7 @@ def place(
     weakened: one that lasts longer stays.
 
     Raises ``NotAllowedError`` where the location has no Object Lock, or lets anybody lift such a retention,
-    ``UsageError``
-    where it holds no sealed bundle.
+    ``UsageError`` where it holds no sealed bundle.
     """
     vault.check_lock()
     event = happening(store, "held", details)

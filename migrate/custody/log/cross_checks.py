@@ -43,8 +43,7 @@ def against_receipts(
     log: Log, location: str, receipts: Sequence[Document]
 ) -> tuple[list[Finding], list[str]]:
     """Set the log of a location beside what receipts say of it: findings where it has not the entry that one names,
-    which
-    was read there. A note where that was at a location of the same name, which may be another server's.
+    which was read there. A note where that was at a location of the same name, which may be another server's.
     """
     findings, notes = [], []
     for document in receipts:

@@ -57,8 +57,7 @@ class Log:
 
     def at(self, location: str, event: str) -> list[Entry]:
         """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
-        came
-        along with the bundle from another server, where the location has the same name, is of there.
+        came along with the bundle from another server, where the location has the same name, is of there.
         """
         entries_here = [
             entry_ for entry_ in self.find(event) if is_same_location(entry_.what.location, location)
@@ -151,8 +150,7 @@ def append(
 
 def once(event: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
     """Return a choice for ``append``: ``event``, unless the log has the same of the same root at the same location,
-    and no
-    entry of the event ``undone_by`` after it.
+    and no entry of the event ``undone_by`` after it.
     """
 
     def choose(log: Log) -> Sequence[Happening]:

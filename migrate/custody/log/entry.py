@@ -37,8 +37,7 @@ _TEXTS = ("prev", "time", "event", "bundle", "root", "location", "name", "key", 
 @dataclass(frozen=True, slots=True)
 class Happening:
     """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``location`` where it
-    lies.
-    ``details`` are plain JSON values without secrets.
+    lies. ``details`` are plain JSON values without secrets.
     """
 
     event: str

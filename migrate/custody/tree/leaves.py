@@ -1,4 +1,4 @@
-"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON (see ``leaf``).
+"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON (see ``leaf_json``).
 
 Order: sources as ``meta/bundle.json`` has them; of each the rows of its index, then the parts as the catalog has them.
 A leaf has a salt of 16 bytes, so that nobody guesses from its hash what he was not shown.

@@ -22,8 +22,7 @@ class Present(Protocol):
 
 def in_the_way(run: TableRestore, present: Present, where: str) -> str:
     """Return what of the destination keeps the run's part from coming into it, "" for nothing. Raises ``UsageError``
-    where
-    rows have no table to go to.
+    where rows have no table to go to.
     """
     names = [table.name for table in run.tables]
     if run.selection.definitions:

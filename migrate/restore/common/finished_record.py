@@ -1,6 +1,5 @@
 """The record of a finished restore that left something out. It is kept with the destination, so that the same
-command, and
-a comparison with the bundle, name it again: also from another machine.
+command, and a comparison with the bundle, name it again: also from another machine.
 """
 
 from __future__ import annotations

@@ -10,14 +10,12 @@ from migrate.bundle.table_comparison import TableDigest
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """``items`` rows or objects of the source in the destination now, of them ``skipped_items`` there already
-    from an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not
-    as in the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the
-    restore's own loss ledger, which lies with its report at ``report``. ``left_out``: what could not be
-    made because the destination refuses it, or the bundle, incomplete as it is, lacks what it needs. ``tables``: what
-    was
-    read back from
-    the destination at the end.
+    """``items`` rows or objects of the source in the destination now, of them ``skipped_items`` there already from an
+    earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in the bundle
+    (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss ledger, which
+    lies with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
+    the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
+    end.
     """
 
     source: str

@@ -1,6 +1,5 @@
 """What a restore says of itself, kept at a location of its own: what the destination cannot represent, what was found
-out
-about the destination, and which version became which.
+out about the destination, and which version became which.
 
     <source>/losses.parquet         every property that the destination cannot hold; written before the first object is
     <source>/capabilities.json      what was tried out

@@ -134,8 +134,8 @@ class Definer:
         self, views: Sequence[Definition], made: Callable[[Definition], None]
     ) -> list[tuple[Definition, pymysql.Error]]:
         """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the
-        destination
-        refuses: they need what is not there, as at the source, or what it has not. Raises ``MoveoutError``.
+        destination refuses: they need what is not there, as at the source, or what it has not. Raises
+        ``MoveoutError``.
         """
         left = list(views)
         while True:

@@ -1,9 +1,8 @@
 """The destination database: may it be restored into, and how far an earlier run came.
 
 Control tables of our own in the destination hold the state. A part's rows and the note that it is done are one
-transaction,
-so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
-was made but not noted is recognised by its being there.
+transaction, so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is
+made, and one that was made but not noted is recognised by its being there.
 """
 
 from __future__ import annotations

@@ -250,8 +250,7 @@ class Adapter:
 
 def adapter_for(source: str, destination: Connection) -> Adapter | None:
     """Return what adapts definitions of a server (``MySQL 8.4.0``, ``MariaDB 10.11``) to the destination, None where
-    they
-    stay as they are. Raises the driver's errors.
+    they stay as they are. Raises the driver's errors.
     """
     wrote = {"MySQL": False, "MariaDB": True}.get(source.partition(" ")[0], destination.is_mariadb)
     if wrote == destination.is_mariadb:

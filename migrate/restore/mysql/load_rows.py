@@ -1,6 +1,5 @@
 """Rows into the destination: one transaction a part, together with the note that it is done. Tables without
-transactions
-are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
+transactions are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Rows that the destination refuses whatever gives way for them. They are left out and noted in the destination, with
-their
-digest: the comparison expects the table without them.
+their digest: the comparison expects the table without them.
 """
 
 from __future__ import annotations

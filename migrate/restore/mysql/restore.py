@@ -2,9 +2,8 @@
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
 views and triggers; then the destination's rows are compared with the catalog's digests, and events come last of all.
-The
-same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a database
-that has other things in it.
+The same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a
+database that has other things in it.
 """
 
 from __future__ import annotations
@@ -361,9 +360,8 @@ def _grants(job: MysqlRestore) -> list[str]:
 
 def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> list[str]:
     """Compare the destination's rows with the bundle's, but for tables that the destination cannot hold whole, that
-    the bundle
-    has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are compared as it has
-    them, and the values named.
+    the bundle has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are
+    compared as it has them, and the values named.
     """
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]

@@ -1,7 +1,7 @@
 """The text of a table's definition, read without being fooled by what stands in quotes. Pure.
 
-Definitions are as SHOW CREATE TABLE prints them under ``connect.PINNED``: names in backticks, quotes inside of quotes
-doubled or behind a backslash.
+Definitions are as SHOW CREATE TABLE prints them under ``connection.PINNED``: names in backticks, quotes inside of
+quotes doubled or behind a backslash.
 """
 
 from __future__ import annotations

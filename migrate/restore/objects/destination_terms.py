@@ -23,8 +23,7 @@ _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``encrypts``: the destination encrypts what it stores by its own default. ``snowball``: small objects are
-    written many
-    at once, see ``s3_snowball``. ``refused_*``: see ``Capabilities``.
+    written many at once, see ``tar_upload``. ``refused_*``: see ``Capabilities``.
     """
 
     object_lock: bool

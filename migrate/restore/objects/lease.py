@@ -1,6 +1,5 @@
 """The lease of a restore, in the destination bucket itself: two runs that fill one bucket see each other, wherever
-they are
-started and whatever else they keep elsewhere.
+they are started and whatever else they keep elsewhere.
 
 It lies in a folder that no bundle's object gets, and that is gone, all versions of it, when the objects are there. A
 run by threads alone writes none; but where one lies, or what is left of one, it waits for it and clears it away.

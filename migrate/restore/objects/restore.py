@@ -65,11 +65,9 @@ def restore_bucket(
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
-    restore
-    says what the destination cannot hold, before it writes anything, and which version became which. ``snowball``:
-    small
-    objects are written many at once where the destination can unpack them and keeps no versions. The pool of
-    ``open_pool`` writes the objects instead of the threads of this process.
+    restore says what the destination cannot hold, before it writes anything, and which version became which.
+    ``snowball``: small objects are written many at once where the destination can unpack them and keeps no versions.
+    The pool of ``open_pool`` writes the objects instead of the threads of this process.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:

@@ -61,8 +61,7 @@ class Markers:
 
 def why_flat(destination: DestinationBucket) -> str:
     """Return why the destination cannot have older versions; nothing where it can, then it keeps them from now on.
-    Switches
-    nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
+    Switches nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
     """
     if destination.versioning() == "Enabled":
         return ""

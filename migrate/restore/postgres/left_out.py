@@ -1,6 +1,5 @@
 """What a restore left out, kept in the destination: while it runs beside the record of finished steps, written in the
-same
-transactions as that; once it is finished, in a record that stays.
+same transactions as that; once it is finished, in a record that stays.
 """
 
 from __future__ import annotations

@@ -420,8 +420,7 @@ def _analyzed(job: PostgresRestore) -> Iterator[None]:
 
 def _settled(job: PostgresRestore, run: TableRestore) -> list[str]:
     """Return the differences that are more than values which the destination computes by itself, does not take or has
-    no
-    bytes for; those are losses, by name.
+    no bytes for; those are losses, by name.
     """
     otherwise = (
         computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
@@ -440,8 +439,7 @@ def _settled(job: PostgresRestore, run: TableRestore) -> list[str]:
 
 def _compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
-    does not
-    let be read is left out of that by name; what cannot be read of the bundle is a finding already.
+    does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
     numbers = large_objects.numbers(run, job.damaged.keys())

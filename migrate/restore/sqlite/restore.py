@@ -2,7 +2,8 @@
 
 Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
-where it was: see ``destination``. A part of it (``--only``) may come into a file that there is: see ``part``.
+where it was: see ``destination``. A part of it (``--only``) may come into a file that there is: see
+``partial_restore``.
 """
 
 from __future__ import annotations
@@ -144,8 +145,7 @@ def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
 
 def _load(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
     """Bring tables, rows and the rest into the destination; or return what to tell where the file is not ours to
-    write to,
-    unless it is the same.
+    write to, unless it is the same.
     """
     run, connection = job.run, destination.connection
     lent = Lent(connection)

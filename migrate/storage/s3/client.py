@@ -47,8 +47,7 @@ SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 @dataclass(frozen=True, slots=True)
 class S3Location:
     """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a location. ``CUSTOMER_KEY``
-    may be
-    among the secrets, in base64.
+    may be among the secrets, in base64.
     """
 
     bucket: str

@@ -36,8 +36,7 @@ def by_version(table: pa.Table) -> Any:
 
 def amended(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Take rows of ``after`` about a version of the destination that ``before`` has a row of: it was looked at again.
-    Return
-    the old rows with what can have changed, each in its place, and the rest of the new ones.
+    Return the old rows with what can have changed, each in its place, and the rest of the new ones.
     """
     indexes = pc.index_in(_at_destination(before), value_set=_at_destination(after), skip_nulls=True)
     pairs = [

@@ -56,8 +56,7 @@ _RUN = re.compile(r"work/(\d{6,})/")
 class Header:
     """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
     ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the
-    destination does
-    not make, None where that was not tried out.
+    destination does not make, None where that was not tried out.
     """
 
     source_bucket: str

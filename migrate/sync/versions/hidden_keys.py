@@ -1,7 +1,6 @@
 """Keys whose newest version could not be copied. A delete marker stands above their older versions at the
-destination, so
-that none of them is taken for the current one. The record names these markers; they are removed once the version is
-there.
+destination, so that none of them is taken for the current one. The record names these markers; they are removed once
+the version is there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
-in the record. Pure, and streamed by key. Which versions are wanted was decided before (``choice``).
+in the record. Pure, and streamed by key. Which versions are wanted was decided before (``version_filter``).
 
 A server only ever adds versions on top, so what the destination has of a key must be the beginning of what the source
-has,
-but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any more is
-never put elsewhere.
+has, but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any
+more is never put elsewhere.
 """
 
 from __future__ import annotations
@@ -216,8 +215,7 @@ def _tail(
     key: str, source: Sequence[Judged], destination: Sequence[ObjectSummary], markers: Markers
 ) -> tuple[list[ObjectSummary], list[SyncStep]]:
     """Return what is to be added on top, and steps about what is not wanted, and delete markers that the destination
-    does
-    not make.
+    does not make.
     """
     kept_versions: list[ObjectSummary] = []
     left_out = []

@@ -1,6 +1,5 @@
 """What a table of the destination is without, because the destination, or its own rows there, would not have it. Each
-is noted
-before it is done, so that the run that ends the restore names it, whichever run did it.
+is noted before it is done, so that the run that ends the restore names it, whichever run did it.
 """
 
 from __future__ import annotations

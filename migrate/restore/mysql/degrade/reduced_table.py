@@ -1,9 +1,8 @@
 """A table of which the destination refuses something: made without that, which is named.
 
-What it is, is tried out with a table of our own that is dropped again. Keys, constraints and partitions that no CREATE
-TABLE may have are added afterwards where the destination takes them so: a server may refuse in one statement what it
-has let
-come about in several.
+What it is, is tried out with a table of our own that is dropped again. Keys, constraints and partitions that no
+CREATE TABLE may have are added afterwards where the destination takes them so: a server may refuse in one statement
+what it has let come about in several.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ def make_reduced(
     connection: DestinationConnection, definer: Definer, one: Definition, ours: Collection[str]
 ) -> bool:
     """Make a table without what the destination refuses of it; return whether there is a way. ``ours``: the tables
-    that are
-    being restored. Raises the driver's errors.
+    that are being restored. Raises the driver's errors.
     """
     trial = _Trial(connection, definer, one)
     out = least(one["sql"], trial.refusal)

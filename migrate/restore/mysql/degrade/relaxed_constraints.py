@@ -1,6 +1,5 @@
 """A table whose own rows the destination refuses, as another server had let them in: what keeps them out gives way,
-and is
-named. Checks stay without being enforced, unique keys as plain ones.
+and is named. Checks stay without being enforced, unique keys as plain ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decimals within JSON so long that it is never whole in memory: see ``decimals``.
+"""Decimals within JSON so long that it is never whole in memory: see ``json_decimals``.
 
 The document is sent as a text, in pieces, and what no double prints is put in its place by JSON_SET. Where decimals
 stand is found while the text passes: nothing is held but their paths.

@@ -36,8 +36,7 @@ _COMPUTED = "the destination computes other values than the source had, which th
 
 def held_otherwise(run: TableRestore, destination: Destination, table: CatalogRow) -> list[Loss]:
     """Return which values of a table the destination has otherwise, nothing where that does not explain all of it.
-    Raises
-    ``DamageError``, ``SourceError``.
+    Raises ``DamageError``, ``SourceError``.
     """
     there = run.found.get(("", table.name))
     if there is None or there.rows != table.items:
@@ -58,8 +57,7 @@ def _as_held(
     reader: BundleReader, table: CatalogRow, *, mariadb: bool, without: Collection[str] = ()
 ) -> tuple[RowsDigest, list[Loss]]:
     """Return a table's rows and digest as the destination holds them, columns of the names ``without`` left out, and
-    a row
-    for each column with other values. Raises ``DamageError``.
+    a row for each column with other values. Raises ``DamageError``.
     """
     found, counts = RowsDigest(), Counter[tuple[str, str]]()
     for part in parts_of([table]):

@@ -1,7 +1,6 @@
 """Generated columns whose values the destination computes otherwise: the function behind them was changed since the
-rows
-were written, or reads what is another here. Nobody can write into such a column, so those values stay in the bundle
-only.
+rows were written, or reads what is another here. Nobody can write into such a column, so those values stay in the
+bundle only.
 """
 
 from __future__ import annotations

@@ -35,8 +35,7 @@ def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
 
 def in_the_way(connection: psycopg.Connection[Any], run: TableRestore, *, filled: bool) -> str:
     """Return the name of a large object that the destination has under a number of the bundle's, or ""; with
-    ``filled`` of
-    one that is not empty.
+    ``filled`` of one that is not empty.
     """
     wanted = sorted(numbers(run))
     row = connection.execute(_THERE.encode(), (wanted, filled)).fetchone() if wanted else None

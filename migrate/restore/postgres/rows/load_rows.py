@@ -55,9 +55,8 @@ _BATCH_PARTS = 64
 
 
 class RowWriter:
-    """Copies parts into one database, several at once. ``cancellation`` ends it. ``left_out`` names the rows that
-    the destination refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run
-    tries
+    """Copies parts into one database, several at once. ``cancellation`` ends it. ``left_out`` names the rows that the
+    destination refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run tries
     them again. ``prepared`` parts need not be read.
     """
 
@@ -96,9 +95,8 @@ class RowWriter:
 
     def write_last(self, parts: Sequence[PartFile]) -> None:
         """Copy parts that the destination refused while it had no indexes and constraints yet: a value may name one.
-        What
-        it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does not
-        stop the rest: the comparison will miss it.
+        What it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does
+        not stop the rest: the comparison will miss it.
         """
         with closing(_connect(self._address)) as connection:
             for part in parts:
@@ -120,8 +118,7 @@ class RowWriter:
 
     def _write_batch(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> None:
         """Copy parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
-        of its
-        own.
+        of its own.
         """
         if len(parts) > 1 and self._copy_together(connection, parts):
             return
@@ -161,10 +158,9 @@ class RowWriter:
     def _refusal(
         self, connection: psycopg.Connection[Any], part: PartFile, *, filtered: bool = False
     ) -> psycopg.Error | None:
-        """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
-        violate at the source, where such a check is not looked at again. Where rows are missing because of damage, a
-        check may need those. Returns why the destination refuses it for another reason. ``filtered``: without the
-        values
+        """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they violate
+        at the source, where such a check is not looked at again. Where rows are missing because of damage, a check
+        may need those. Returns why the destination refuses it for another reason. ``filtered``: without the values
         that it does not take.
         """
         label = _label(part)

@@ -1,4 +1,4 @@
-"""Values in the source's own encoding (``render.OWN``) that a destination of another encoding holds otherwise."""
+"""Values in the source's own encoding (``OWN``) that a destination of another encoding holds otherwise."""
 
 from __future__ import annotations
 

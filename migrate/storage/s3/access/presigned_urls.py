@@ -1,6 +1,5 @@
 """Links that open one file each for a time, for locations whose server makes no accounts (Amazon S3 user guide,
-"presigned
-URLs"): whoever has the link reads the file, and nothing else.
+"presigned URLs"): whoever has the link reads the file, and nothing else.
 """
 
 from __future__ import annotations
