@@ -2,9 +2,7 @@
 
 import os
 import secrets
-import shutil
 import signal
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -21,8 +19,6 @@ from scripts.toxiproxy import Toxiproxy
 from tests.tools.clients import boto_client
 
 ROOT = Path(__file__).parents[1]
-_IN_MEMORY = Path("/dev/shm")
-_ROOM_BYTES = 8 * 2**30
 
 
 def pytest_configure() -> None:
@@ -39,16 +35,8 @@ def pytest_configure() -> None:
 
 def _prepare_process() -> None:
     """Take Ctrl-C even where a shell has started the run in the background, which then ignores it, as would
-    every process that a test interrupts. Keep the data of servers and tests in memory where there is room for it and
-    TMPDIR names no other directory.
+    every process that a test interrupts.
     """
-    if (
-        "TMPDIR" not in os.environ
-        and _IN_MEMORY.is_dir()
-        and shutil.disk_usage(_IN_MEMORY).free > _ROOM_BYTES
-    ):
-        os.environ["TMPDIR"] = str(_IN_MEMORY)
-        tempfile.tempdir = None  # it is known by now
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
