@@ -69,14 +69,14 @@ class Page:
     def of(rows: Sequence[ObjectSummary]) -> Page:
         """Return the page of these rows of a listing of versions."""
         return Page(
-            [one.key for one in rows],
-            [one.size_bytes for one in rows],
-            [one.etag for one in rows],
-            [one.modified for one in rows],
-            [one.storage_class for one in rows],
-            [one.version_id for one in rows],
-            [one.is_latest for one in rows],
-            [one.is_delete_marker for one in rows],
+            [row.key for row in rows],
+            [row.size_bytes for row in rows],
+            [row.etag for row in rows],
+            [row.modified for row in rows],
+            [row.storage_class for row in rows],
+            [row.version_id for row in rows],
+            [row.is_latest for row in rows],
+            [row.is_delete_marker for row in rows],
         )
 
     def rows(self) -> Iterator[ObjectSummary]:
@@ -91,7 +91,9 @@ class Page:
 
     def choose(self, rows: Sequence[int]) -> Page:
         """Return these rows, by number."""
-        return Page(*([column[at] for at in rows] if column else () for column in self._columns()))
+        return Page(
+            *([column[row_number] for row_number in rows] if column else () for column in self._columns())
+        )
 
     def _columns(self) -> tuple[Sequence[Any], ...]:
         return (
@@ -100,11 +102,15 @@ class Page:
         )  # fmt: skip
 
 
-def beginning(one: str, other: str) -> str:
+def beginning(first: str, second: str) -> str:
     """Return what two keys begin with alike: so do all keys between them."""
     return next(
-        (one[:at] for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
-        min(one, other),
+        (
+            first[:length]
+            for length, pair in enumerate(zip(first, second, strict=False))
+            if pair[0] != pair[1]
+        ),
+        min(first, second),
     )
 
 
@@ -194,7 +200,7 @@ class Bucket(Protocol):
         """
         ...
 
-    def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
+    def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """Read small objects, many at once, yielded in the order of ``wanted``; at most ``window_bytes`` of
         bodies in memory. Reads are pinned by If-Match: an object that changed since the listing is an error.
         """
@@ -204,11 +210,13 @@ class Bucket(Protocol):
         """Return headers and tags without the body."""
         ...
 
-    def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
+    def heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many at once, in order."""
         ...
 
-    def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
+    def thaw(
+        self, requests: Iterable[tuple[ObjectSummary, str]], *, days: int
+    ) -> Iterator[SourceError | None]:
         """Ask the server to bring archived objects back for some days, each by a tier; yield in order what speaks
         against it. Being brought back already is no error.
         """
@@ -223,7 +231,7 @@ class Bucket(Protocol):
         """Whether objects have ACLs of their own, as far as it is known."""
         ...
 
-    def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
+    def acls(self, names: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
         """Yield the ACLs of objects (key, version id or empty) in order, as JSON in boto3's names; None where only the
         owner is granted anything, or with the error for which it cannot be had.
         """

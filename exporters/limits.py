@@ -30,11 +30,11 @@ class Limits:
     archive_tier: str = "auto"
     deadline: datetime | None = None
 
-    def beside(self, others: int, *, wanted: int) -> int:
+    def beside(self, reserved: int, *, wanted: int) -> int:
         """Return how many of the ``wanted`` connections are allowed beside ``others``; at least one."""
         if self.max_connections is None:
             return max(1, wanted)
-        return max(1, min(wanted, self.max_connections - others))
+        return max(1, min(wanted, self.max_connections - reserved))
 
 
 class Considerate(Protocol):

@@ -79,7 +79,7 @@ def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, worker
     total_bytes = sum(unit.size_bytes for unit in units)
     left = iter(sorted(units, key=lambda unit: -unit.size_bytes))
     started = time.monotonic()
-    done: list[tuple[Unit, Outcome]] = []
+    results: list[tuple[Unit, Outcome]] = []
     faults: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future[Outcome], Unit] = {}
@@ -94,16 +94,16 @@ def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, worker
             for future in finished:
                 unit = running.pop(future)
                 try:
-                    done.append((unit, future.result()))
+                    results.append((unit, future.result()))
                 except (SourceUnreachableError, SourceNotAllowedError):
                     raise
                 except SourceError as exc:
                     faults.append(f"unit {unit.id} ({unit.items} items) cannot be read: {exc}")
     elapsed = max(time.monotonic() - started, 1e-6)
-    seen_bytes = sum(unit.size_bytes for unit, _ in done)
+    seen_bytes = sum(unit.size_bytes for unit, _ in results)
     return Estimate(
         seconds=elapsed * total_bytes / seen_bytes if seen_bytes else 0.0,
-        items_rate=sum(outcome.items for _, outcome in done) / elapsed,
+        items_rate=sum(outcome.items for _, outcome in results) / elapsed,
         bytes_rate=seen_bytes / elapsed,
         faults=faults,
     )

@@ -74,8 +74,8 @@ class Selection:
             "tags": dict(self.tags),
             "current_only": self.current_only,
         }
-        given = {name: value for name, value in chosen.items() if value not in (None, False, [], {})}
-        return json.dumps(given, sort_keys=True) if given else ""
+        filters = {name: value for name, value in chosen.items() if value not in (None, False, [], {})}
+        return json.dumps(filters, sort_keys=True) if filters else ""
 
 
 EVERYTHING = Selection()
@@ -87,21 +87,23 @@ def glob(pattern: str) -> re.Pattern[str]:
     ``[!a-z]`` are one character. Without a slash in it a glob is about the last segment of a key, with one about
     the whole key; one that ends with a slash means everything below.
     """
-    whole = pattern + "**" if pattern.endswith("/") else pattern
-    begin = "" if "/" in whole else "(?:.*/)?"
-    out, at = [], 0
-    while at < len(whole):
-        if whole.startswith("**", at):
+    full_pattern = pattern + "**" if pattern.endswith("/") else pattern
+    begin = "" if "/" in full_pattern else "(?:.*/)?"
+    out, position = [], 0
+    while position < len(full_pattern):
+        if full_pattern.startswith("**", position):
             out.append(".*")
-            at += 2
+            position += 2
             continue
-        char = whole[at]
-        end = whole.find("]", at + 2) if char == "[" else -1
+        char = full_pattern[position]
+        end = full_pattern.find("]", position + 2) if char == "[" else -1
         if end > 0:
-            inside = whole[at + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+            inside = (
+                full_pattern[position + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+            )
             out.append(f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]")
-            at = end + 1
+            position = end + 1
             continue
         out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
-        at += 1
+        position += 1
     return re.compile(begin + "".join(out) + r"\Z", re.DOTALL)

@@ -152,10 +152,10 @@ def export_units(
 
 def done_unit(unit: Unit, outcome: Outcome, sink: MemorySink) -> DoneUnit:
     """Return a unit as it comes back after a restart: through JSON."""
-    back = json.loads(json.dumps([unit.spec, outcome.facts]))
-    unit = Unit(unit.id, unit.items, unit.size_bytes, back[0])
+    reloaded = json.loads(json.dumps([unit.spec, outcome.facts]))
+    unit = Unit(unit.id, unit.items, unit.size_bytes, reloaded[0])
     outcome = Outcome(
-        outcome.items, outcome.size_bytes, outcome.digest, outcome.losses, outcome.gaps, facts=back[1]
+        outcome.items, outcome.size_bytes, outcome.digest, outcome.losses, outcome.gaps, facts=reloaded[1]
     )
     return DoneUnit(unit, outcome, sorted(sink.files))
 
@@ -163,14 +163,20 @@ def done_unit(unit: Unit, outcome: Outcome, sink: MemorySink) -> DoneUnit:
 def disagreements(summary: SourceSummary) -> list[str]:
     """Return why an summary cannot be called complete; nothing if it can."""
     counts: dict[str, dict[str, int]] = {}
-    for one in summary.enumerations:
-        counts.setdefault(one.what, {})[one.how] = one.count
-    found = [f"{what} were counted in one way only" for what, ways in counts.items() if len(ways) < 2]
-    found += [
-        f"the counts of {what} differ: {ways}" for what, ways in counts.items() if len(set(ways.values())) > 1
+    for enumeration in summary.enumerations:
+        counts.setdefault(enumeration.what, {})[enumeration.how] = enumeration.count
+    reasons = [
+        f"{kind} were counted in one way only"
+        for kind, counts_by_method in counts.items()
+        if len(counts_by_method) < 2
     ]
-    found += [f"{gap.item}: {gap.reason}" for gap in summary.gaps if gap.disposition == "failed"]
-    return found if counts else ["nothing was counted"]
+    reasons += [
+        f"the counts of {kind} differ: {counts_by_method}"
+        for kind, counts_by_method in counts.items()
+        if len(set(counts_by_method.values())) > 1
+    ]
+    reasons += [f"{gap.item}: {gap.reason}" for gap in summary.gaps if gap.disposition == "failed"]
+    return reasons if counts else ["nothing was counted"]
 
 
 class ExporterContract:
@@ -229,19 +235,19 @@ class ExporterContract:
         """Neither the URL nor a unit, a file, or the summary holds a password."""
         source = self.open()
         done, files, summary = self._whole()
-        said = [source.url, repr(done), repr(summary), *(data.decode("latin-1") for data in files.values())]
+        texts = [source.url, repr(done), repr(summary), *(data.decode("latin-1") for data in files.values())]
         source.close()
         for secret in self.secrets:
-            assert not any(secret in text for text in said)
+            assert not any(secret in text for text in texts)
 
     def test_units_are_the_same_after_a_restart(self) -> None:
         """With the same workspace and the same data, ids and specs come again, in the same order."""
         workspace = MemoryWorkspace()
-        seen = []
+        unit_lists = []
         for _ in range(2):
             with self._snapshot(workspace) as snapshot:
-                seen.append(list(snapshot.units()))
-        first, second = seen
+                unit_lists.append(list(snapshot.units()))
+        first, second = unit_lists
         assert len(first) > 1, "the contract needs data that make several units"
         assert [(unit.id, unit.spec) for unit in first] == [(unit.id, unit.spec) for unit in second]
         assert len({unit.id for unit in first}) == len(first)
@@ -252,22 +258,24 @@ class ExporterContract:
         """Their outcomes add up to the summary, whose counts agree, and whose entries name all items."""
         done, files, summary = self._whole()
         assert disagreements(summary) == []
-        assert sum(entry.items for entry in summary.entries) == sum(one.outcome.items for one in done)
+        assert sum(entry.items for entry in summary.entries) == sum(
+            done_unit.outcome.items for done_unit in done
+        )
         assert all(_DIGEST.fullmatch(entry.digest) for entry in summary.entries)
         names = [(entry.schema, entry.name) for entry in summary.entries]
         assert len(set(names)) == len(names)
         assert summary.server
         assert summary.positions
         json.dumps([list(summary.positions), [entry.details for entry in summary.entries]])
-        assert {name for one in done for name in one.files} <= files.keys()
+        assert {name for done_unit in done for name in done_unit.files} <= files.keys()
 
     def test_a_unit_that_is_done_again_comes_to_the_same(self) -> None:
         """A unit's outcome depends on nothing but the unit and the snapshot."""
         with self._snapshot(MemoryWorkspace()) as snapshot:
             units = list(snapshot.units())
             first, _ = export_units(snapshot, units)
-            again, _ = export_units(snapshot, units, threads=1)
-        assert [_summed(one) for one in first] == [_summed(one) for one in again]
+            second, _ = export_units(snapshot, units, threads=1)
+        assert [_summed(unit) for unit in first] == [_summed(unit) for unit in second]
 
     def test_finished_units_hold_as_long_as_nothing_changed(self) -> None:
         """So a killed export goes on where it was."""
@@ -275,8 +283,8 @@ class ExporterContract:
         with self._snapshot(workspace) as snapshot:
             done, _ = export_units(snapshot, list(snapshot.units()))
         with self._snapshot(workspace) as snapshot:
-            assert {unit.id for unit in snapshot.units()} == {one.unit.id for one in done}
-            assert all(snapshot.still_holds(one) for one in done)
+            assert {unit.id for unit in snapshot.units()} == {done_unit.unit.id for done_unit in done}
+            assert all(snapshot.still_holds(done_unit) for done_unit in done)
             assert disagreements(snapshot.finish(iter(done), MemorySink())) == []
 
     def test_a_changed_source_is_exported_as_it_is_now(self) -> None:
@@ -288,12 +296,20 @@ class ExporterContract:
             return
         with self._snapshot(workspace) as snapshot:
             units = {unit.id: unit for unit in snapshot.units()}
-            held = [one for one in done if one.unit.id in units and snapshot.still_holds(one)]
-            rest = [unit for unit in units.values() if unit.id not in {one.unit.id for one in held}]
+            still_held = [
+                done_unit
+                for done_unit in done
+                if done_unit.unit.id in units and snapshot.still_holds(done_unit)
+            ]
+            rest = [
+                unit
+                for unit in units.values()
+                if unit.id not in {done_unit.unit.id for done_unit in still_held}
+            ]
             assert rest, "a change went unnoticed"
             again, _ = export_units(snapshot, rest)
             summary = snapshot.finish(
-                iter(sorted([*held, *again], key=lambda one: one.unit.id)), MemorySink()
+                iter(sorted([*still_held, *again], key=lambda done_unit: done_unit.unit.id)), MemorySink()
             )
         assert disagreements(summary) == []
         _, _, fresh = self._whole()
@@ -308,19 +324,23 @@ class ExporterContract:
             other.close()
             return
         workspace = MemoryWorkspace()
-        with self._snapshot(workspace) as held:
-            ticket = json.loads(json.dumps(cast("Shared", held).ticket))
+        with self._snapshot(workspace) as shared:
+            ticket = json.loads(json.dumps(cast("Shared", shared).ticket))
             self.change()
             with cast("Shareable", other).join(workspace, ticket, workers=self.workers) as joined:
-                assert joined.position == held.position
+                assert joined.position == shared.position
                 units = list(joined.units())
-                theirs, _ = export_units(joined, units)
-                assert all(joined.still_holds(one) for one in theirs)
-            assert [(unit.id, unit.spec) for unit in held.units()] == [(unit.id, unit.spec) for unit in units]
-            ours, _ = export_units(held, units)
-            assert disagreements(held.finish(iter(theirs), MemorySink())) == []
+                joined_units, _ = export_units(joined, units)
+                assert all(joined.still_holds(done_unit) for done_unit in joined_units)
+            assert [(unit.id, unit.spec) for unit in shared.units()] == [
+                (unit.id, unit.spec) for unit in units
+            ]
+            own_units, _ = export_units(shared, units)
+            assert disagreements(shared.finish(iter(joined_units), MemorySink())) == []
         other.close()
-        assert [_summed(one) for one in theirs] == [_summed(one) for one in ours]
+        assert [_summed(done_unit) for done_unit in joined_units] == [
+            _summed(done_unit) for done_unit in own_units
+        ]
 
     def test_finishing_may_be_done_again(self) -> None:
         """A crash between ``finish`` and the seal costs nothing."""
@@ -335,9 +355,9 @@ class ExporterContract:
         """The counts do not come from what was exported alone."""
         with self._snapshot(MemoryWorkspace()) as snapshot:
             done, _ = export_units(snapshot, list(snapshot.units()))
-            largest = max(done, key=lambda one: one.outcome.items)
+            largest = max(done, key=lambda done_unit: done_unit.outcome.items)
             assert largest.outcome.items, "the contract needs data"
-            rest = [one for one in done if one is not largest]
+            rest = [done_unit for done_unit in done if done_unit is not largest]
             summary = snapshot.finish(iter(rest), MemorySink())
         assert disagreements(summary)
 
@@ -354,7 +374,9 @@ class ExporterContract:
 
 
 def _entries(summary: SourceSummary) -> list[tuple[str, str, str, int, str]]:
-    return sorted((one.kind, one.schema, one.name, one.items, one.digest) for one in summary.entries)
+    return sorted(
+        (entry.kind, entry.schema, entry.name, entry.items, entry.digest) for entry in summary.entries
+    )
 
 
 def _summed(done: DoneUnit) -> tuple[str, int, int, int | None, Sequence[str]]:

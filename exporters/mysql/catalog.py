@@ -158,12 +158,12 @@ def read_tables(connection: Connection) -> list[Table]:
     keys: dict[str, list[str]] = {}
     for row in connection.named(_KEYS.format(schema=schema)):
         keys.setdefault(row["table_name"], []).append(row["name"])
-    found = [
+    tables = [
         _table(row, columns.get(row["name"], []), keys.get(row["name"], []), json_columns)
         for row in _list(connection, schema)
         if row["name"] not in control
     ]
-    return sorted(found, key=lambda table: table.name)
+    return sorted(tables, key=lambda table: table.name)
 
 
 def _list(connection: Connection, schema: str) -> list[dict[str, Any]]:

@@ -57,16 +57,16 @@ def _bounds(connection: Connection, table: Table, column: Column, chunks: int) -
     if literal is None:
         return []
     step = max(1, table.estimate // chunks)
-    found: list[str] = []
+    bounds: list[str] = []
     for _ in range(chunks - 1):
-        beyond = f" WHERE {name} > {found[-1]}" if found else ""
+        beyond = f" WHERE {name} > {bounds[-1]}" if bounds else ""
         digits = connection.value(
             f"SELECT {literal[0].format(name)} FROM {table.label}{beyond} ORDER BY {name} LIMIT 1 OFFSET {step}"
         )
         if digits is None:
             break
-        found.append(literal[1].format(digits))
-    return found
+        bounds.append(literal[1].format(digits))
+    return bounds
 
 
 _INTEGER = re.compile(r"(tiny|small|medium|big)?int\b")

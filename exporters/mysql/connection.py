@@ -131,11 +131,11 @@ def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
     """Return the URL as it may be shown: without a password and unknown options."""
     user, host, port = unquote(parts.username or ""), unquote(parts.hostname or ""), parts.port
     before = quote(user, safe="") + "@" if user else ""
-    where = f"[{host}]" if ":" in host else quote(host, safe="")
+    quoted_host = f"[{host}]" if ":" in host else quote(host, safe="")
     name = quote(unquote(parts.path.removeprefix("/")), safe="")
-    kept = {word: options[word] for word in _WORDS if word in options}
-    return f"{parts.scheme}://{before}{where}{f':{port}' if port else ''}/{name}" + (
-        "?" + urlencode(kept, safe="/") if kept else ""
+    shown_options = {word: options[word] for word in _WORDS if word in options}
+    return f"{parts.scheme}://{before}{quoted_host}{f':{port}' if port else ''}/{name}" + (
+        "?" + urlencode(shown_options, safe="/") if shown_options else ""
     )
 
 
@@ -195,8 +195,8 @@ class Connection:
 
     def value(self, query: str) -> Any:
         """Return the first column of the first row, or None."""
-        found = self.rows(query)
-        return found[0][0] if found else None
+        rows = self.rows(query)
+        return rows[0][0] if rows else None
 
     def run(self, statement: str | bytes) -> int:
         """Run a statement, return the number of affected rows."""

@@ -122,9 +122,9 @@ def _locks(locker: Connection, tables: Sequence[Table]) -> Iterator[tuple[str, s
     """Yield the kinds of locks, the strongest first. One table that cannot be read would keep all from their locks."""
     yield GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK"
     unreadable = _hold_definitions(locker, tables)
-    own = [table for table in tables if not table.elsewhere and table.name not in unreadable]
-    if own:
-        yield TABLE_LOCKS, f"LOCK TABLES {', '.join(f'{table.label} READ' for table in own)}"
+    lockable = [table for table in tables if not table.elsewhere and table.name not in unreadable]
+    if lockable:
+        yield TABLE_LOCKS, f"LOCK TABLES {', '.join(f'{table.label} READ' for table in lockable)}"
 
 
 def _try(connection: Connection, statement: str) -> str:
@@ -147,21 +147,21 @@ def _start(connection: Connection) -> None:
 
 def _position(connection: Connection) -> dict[str, Any]:
     """Return where the binary log stands, as far as it may be asked."""
-    found: dict[str, Any] = {}
+    position: dict[str, Any] = {}
     for statement in _POSITIONS:
         try:
             rows = connection.named(statement)
         except pymysql.Error:
             continue
         if rows:
-            found = {"file": rows[0]["file"], "position": rows[0]["position"]}
+            position = {"file": rows[0]["file"], "position": rows[0]["position"]}
             gtid = rows[0].get("executed_gtid_set")
-            found |= {"gtid": gtid} if gtid else {}
+            position |= {"gtid": gtid} if gtid else {}
         break
     if connection.is_mariadb:
         with contextlib.suppress(pymysql.Error):
-            found["gtid"] = connection.value("SELECT @@GLOBAL.gtid_current_pos")
-    return found
+            position["gtid"] = connection.value("SELECT @@GLOBAL.gtid_current_pos")
+    return position
 
 
 def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> dict[str, str]:

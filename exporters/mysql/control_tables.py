@@ -47,9 +47,9 @@ class ControlTables:
     @staticmethod
     def beside(names: Collection[str]) -> ControlTables:
         """Return the first ones that have none of these names, which are a customer's."""
-        taken = {name.lower() for name in names}
+        taken_names = {name.lower() for name in names}
         numbered = (ControlTables.of(_PREFIX if number == 1 else f"{_PREFIX}{number}") for number in count(1))
-        return next(tables for tables in numbered if taken.isdisjoint(tables.names))
+        return next(tables for tables in numbered if taken_names.isdisjoint(tables.names))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -55,31 +55,31 @@ def said_by(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def translate(error: BaseException, where: str) -> SourceError:
+def translate(error: BaseException, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
-    number, said = number_of(error), said_by(error)
+    number, message = number_of(error), said_by(error)
     if number in _LOGIN:
         return SourceNotAllowedError(
-            f"{where}: the server refuses the login: {said}", next_step=_PASSWORD_STEP
+            f"{source}: the server refuses the login: {message}", next_step=_PASSWORD_STEP
         )
     if number in _NOT_GRANTED:
-        return SourceNotAllowedError(f"{where}: {said}", next_step=_GRANT_STEP)
+        return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)
     if number in _NO_DATABASE:
-        return SourceGoneError(f"{where}: {said}", next_step="Check the database name in the URL.")
+        return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
     if number in _NO_TABLE:
         return SourceGoneError(
-            f"{where}: {said}", next_step="It was dropped meanwhile; give the command again."
+            f"{source}: {message}", next_step="It was dropped meanwhile; give the command again."
         )
     if number in _CHANGED:
         return SourceUnreachableError(
-            f"{where}: a table was altered during the export: {said}",
+            f"{source}: a table was altered during the export: {message}",
             next_step="Stop schema changes on the source, then give the same command again.",
         )
     if number in _TOO_LARGE:
         return SourceError(
-            f"{where}: {said}",
+            f"{source}: {message}",
             next_step="Raise max_allowed_packet on the server, then give the command again.",
         )
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
-        return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)
-    return SourceError(f"{where}: {said}", next_step="The server's log says more.")
+        return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
+    return SourceError(f"{source}: {message}", next_step="The server's log says more.")

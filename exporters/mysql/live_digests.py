@@ -36,15 +36,15 @@ def live_tables(
             ]
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
-        found: dict[tuple[str, str], RowsDigest] = {}
+        table_digests: dict[tuple[str, str], RowsDigest] = {}
         with ThreadPoolExecutor(max(1, workers)) as pool:
             digests = pool.map(
                 lambda item: session.feeds.use(lambda feed: digest_rows(feed, item[0], item[1], advance)),
                 work,
             )
             for (table, _), digest in zip(work, digests, strict=True):
-                found["", table.name] = found.get(("", table.name), RowsDigest()) + digest
-    return found
+                table_digests["", table.name] = table_digests.get(("", table.name), RowsDigest()) + digest
+    return table_digests
 
 
 def _without(table: Table, names: Collection[str]) -> Table:

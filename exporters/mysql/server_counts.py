@@ -62,8 +62,8 @@ class Counting:
         """
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
-        for one in [*work, *([self._beside] if self._beside else [])]:
-            one.result()
+        for future in [*work, *([self._beside] if self._beside else [])]:
+            future.result()
         return {number: self._counts[number] for number in self._tables}
 
     @property
@@ -100,10 +100,10 @@ def _count(table: Table, use: _Use) -> Counted | str:
     measured = [column for column in table.columns if column.octets]
     sums = "".join(f",',',{_SUM.format(column.octets)}" for column in measured)
     query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
-    answer = use(lambda feed: _ask(feed, query))
-    if isinstance(answer, str):
-        return answer
-    rows, *octets = map(int, answer.split(b","))
+    totals = use(lambda feed: _ask(feed, query))
+    if isinstance(totals, str):
+        return totals
+    rows, *octets = map(int, totals.split(b","))
     counted = zip(measured, octets, strict=True)
     return Counted(rows, {column.name: size for column, size in counted if size < NOT_COUNTED})
 
@@ -113,9 +113,9 @@ def _hidden_types(table: Table, use: _Use) -> list[Loss]:
     losses = []
     for column in json_columns(table):
         query = types_query(table, column)
-        answer = use(lambda feed, query=query: _ask(feed, query))  # type: ignore[misc]
-        if answer:
-            types = answer if isinstance(answer, str) else answer.decode()
+        type_names = use(lambda feed, query=query: _ask(feed, query))  # type: ignore[misc]
+        if type_names:
+            types = type_names if isinstance(type_names, str) else type_names.decode()
             losses.append(loss_of(table, column, types))
     return losses
 

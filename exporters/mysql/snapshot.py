@@ -70,16 +70,16 @@ class MysqlSnapshot:
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot, by reading and digesting them again."""
-        wanted = self._specs.get(done.unit.id)
-        if wanted is None or dict(wanted) != dict(done.unit.spec):
+        planned_spec = self._specs.get(done.unit.id)
+        if planned_spec is None or dict(planned_spec) != dict(done.unit.spec):
             return False
-        table = self._planned[wanted["table"]].table
+        table = self._planned[planned_spec["table"]].table
         digest = self._session.feeds.use(lambda feed: digest_rows(feed, table, _keys(done.unit)))
         return (digest.rows, digest.digest) == (done.outcome.items, done.outcome.digest)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
-        held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
+        current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
             missing = write_schema(self._session.holder, self._all_tables, sink)
@@ -93,7 +93,7 @@ class MysqlSnapshot:
                 self._all_tables,
                 self._session.unreadable,
                 counted,
-                held,
+                current_units,
                 self._positions,
                 self._session.server,
                 missing,

@@ -65,12 +65,12 @@ class MysqlSource:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
         workers = self._limits.beside(1, wanted=workers)
         with hold(self._address, workers=workers) as (session, tables):
-            own = [table for table in tables if not table.elsewhere]
-            exported = [table for table in own if table.name not in session.unreadable]
-            if own and not exported:
+            local_tables = [table for table in tables if not table.elsewhere]
+            exported = [table for table in local_tables if table.name not in session.unreadable]
+            if local_tables and not exported:
                 raise SourceNotAllowedError(
-                    f"{self.url}: none of the {len(own)} tables can be read, not even {own[0].label}:"
-                    f" {session.unreadable[own[0].name]}",
+                    f"{self.url}: none of the {len(local_tables)} tables can be read, not even {local_tables[0].label}:"
+                    f" {session.unreadable[local_tables[0].name]}",
                     next_step="Grant the account SELECT on the database, or let the server repair the tables.",
                 )
             former = Plan.load(workspace.read(PLAN))

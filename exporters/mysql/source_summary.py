@@ -65,9 +65,9 @@ def _not_counted(tables: Iterable[Table], exported: Sequence[Exported]) -> str:
     pairs = zip(tables, exported, strict=True)
     columns = sum(
         1
-        for table, one in pairs
+        for table, count in pairs
         for column in table.columns
-        if column.has_octets and column.name not in one.octets
+        if column.has_octets and column.name not in count.octets
     )
     return f", {columns} columns not counted" if columns else ""
 

@@ -15,11 +15,11 @@ def fill(bucket: Bucket, rows: Iterable[dict[str, Any]], outage: Outage) -> Iter
     """Put the ACLs into work rows, and yield those that cannot be had. Raises ``SourceUnreachableError`` when the
     source does not answer.
     """
-    wanted = [row for row in rows if row["disposition"] == "exported" and not row["is_delete_marker"]]
-    if not wanted or not bucket.has_acls:
+    exported_rows = [row for row in rows if row["disposition"] == "exported" and not row["is_delete_marker"]]
+    if not exported_rows or not bucket.has_acls:
         return
-    asked = ((row["key"], row["version_id"] or "") for row in wanted)
-    for row, (acl, error) in zip(wanted, bucket.acls(asked), strict=True):
+    names = ((row["key"], row["version_id"] or "") for row in exported_rows)
+    for row, (acl, error) in zip(exported_rows, bucket.acls(names), strict=True):
         row["acl"] = acl
         outage.note(error)
         if error is not None and not isinstance(error, SourceGoneError):

@@ -48,11 +48,11 @@ def tier_for(storage_class: str, wish: str, left: timedelta | None) -> str:
     return in_time[0] if in_time else offered[-1]
 
 
-def is_archived(found: Fetched) -> bool:
+def is_archived(fetched: Fetched) -> bool:
     """Tell whether an object cannot be read as it is, by its headers."""
-    storage_class = found.headers.get("x-amz-storage-class", "")
-    archived = storage_class in ARCHIVED or "x-amz-archive-status" in found.headers
-    return archived and 'ongoing-request="false"' not in found.headers.get("x-amz-restore", "")
+    storage_class = fetched.headers.get("x-amz-storage-class", "")
+    archived = storage_class in ARCHIVED or "x-amz-archive-status" in fetched.headers
+    return archived and 'ongoing-request="false"' not in fetched.headers.get("x-amz-restore", "")
 
 
 @dataclass(slots=True)
@@ -78,28 +78,28 @@ class Thaw:
             )
         workspace.write(_ASKED, b"{}")
 
-    def ask(self, wanted: Iterable[ObjectSummary]) -> int:
+    def ask(self, summaries: Iterable[ObjectSummary]) -> int:
         """Ask for objects; return how many there were."""
         now = datetime.now(UTC)
         left = None if self.deadline is None else self.deadline - now
         days = max(LEAST_DAYS, (left.days if left else 0) + LEAST_DAYS)
-        asked = ((it, tier_for(it.storage_class, self.wish, left)) for it in wanted)
-        return sum(1 for _ in self.bucket.thaw(asked, days=days))
+        requests = ((summary, tier_for(summary.storage_class, self.wish, left)) for summary in summaries)
+        return sum(1 for _ in self.bucket.thaw(requests, days=days))
 
-    def wait(self, wanted: Sequence[ObjectSummary]) -> None:
+    def wait(self, summaries: Sequence[ObjectSummary]) -> None:
         """Return once all of them can be read, or the deadline has passed: what cannot be read then is its own error.
         Raises ``SourceError``.
         """
-        left = [it for it in wanted if it.storage_class in ARCHIVED]
-        told, seconds = time.monotonic(), _FIRST_WAIT
+        left = [summary for summary in summaries if summary.storage_class in ARCHIVED]
+        noted_at, seconds = time.monotonic(), _FIRST_WAIT
         while left and self.wish != NEVER:
-            cold = [it for it in self.bucket.heads(left) if it.error is None and is_archived(it)]
-            left = [it.summary for it in cold]
+            cold = [head for head in self.bucket.heads(left) if head.error is None and is_archived(head)]
+            left = [head.summary for head in cold]
             if not left or (self.deadline is not None and datetime.now(UTC) >= self.deadline):
                 return
-            self.ask(it.summary for it in cold if "x-amz-restore" not in it.headers)
-            if time.monotonic() - told > _NOTE_SECONDS:
-                told = time.monotonic()
+            self.ask(head.summary for head in cold if "x-amz-restore" not in head.headers)
+            if time.monotonic() - noted_at > _NOTE_SECONDS:
+                noted_at = time.monotonic()
                 self.note(f"{self.bucket.name}: waiting for {len(left)} archived objects")
             if not self.bucket.pause(seconds):
                 raise SourceUnreachableError(
@@ -112,6 +112,6 @@ def _archived(inventory: Inventory) -> Iterator[ObjectSummary]:
     for shard in range(inventory.totals.shards):
         table = inventory.shard(shard)
         if inventory.has_class(shard, ARCHIVED):
-            for _, it in inventory.wanted(shard, 0, table.num_rows):
-                if it.storage_class in ARCHIVED and not it.is_delete_marker:
-                    yield it
+            for _, summary in inventory.wanted(shard, 0, table.num_rows):
+                if summary.storage_class in ARCHIVED and not summary.is_delete_marker:
+                    yield summary

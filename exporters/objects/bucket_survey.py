@@ -65,41 +65,41 @@ def take(bucket: Bucket, selection: Selection) -> tuple[Seen, Census]:
     """List a bucket, for ``COUNT_SECONDS`` at most. Raises ``SourceError``."""
     seen, counted, kinds = Seen(), Census(), Oddities()
     versions = not selection.current_only and bucket.keeps_versions()
-    start, last, began = len(bucket.prefix), "", time.monotonic()
+    start, last, start_time = len(bucket.prefix), "", time.monotonic()
     for page in bucket.pages(versions=bool(versions), until=lambda: None):
-        if time.monotonic() - began > COUNT_SECONDS:
+        if time.monotonic() - start_time > COUNT_SECONDS:
             seen.goes_on = True
             break
         seen.rows += len(page.keys)
         if seen.rows > LOOKED_AT and not selection.filters:
             counted = counted.plus_all(page.sizes)
             continue
-        for found in page.rows():
-            if selection.filters and _is_excluded(found, start, selection):
+        for summary in page.rows():
+            if selection.filters and _is_excluded(summary, start, selection):
                 seen.excluded += 1
                 continue
-            counted = counted.plus_all([found.size_bytes])
+            counted = counted.plus_all([summary.size_bytes])
             if seen.rows <= LOOKED_AT:
-                _note(seen, found, kinds, last)
-                last = found.key
+                _note(seen, summary, kinds, last)
+                last = summary.key
     if versions and bucket.configuration().get("object-lock"):
         seen.features[OBJECT_LOCK] += 1
     return seen, counted
 
 
-def _is_excluded(found: ObjectSummary, start: int, selection: Selection) -> bool:
-    size_bytes = None if found.is_delete_marker else found.size_bytes
-    return selection.excludes(found.key[start:], size_bytes, found.modified) is not None
+def _is_excluded(summary: ObjectSummary, start: int, selection: Selection) -> bool:
+    size_bytes = None if summary.is_delete_marker else summary.size_bytes
+    return selection.excludes(summary.key[start:], size_bytes, summary.modified) is not None
 
 
-def _note(seen: Seen, found: ObjectSummary, kinds: Oddities, last: str) -> None:
-    if found.is_delete_marker:
+def _note(seen: Seen, summary: ObjectSummary, kinds: Oddities, last: str) -> None:
+    if summary.is_delete_marker:
         seen.features[MARKERS] += 1
-    elif not found.is_latest:
+    elif not summary.is_latest:
         seen.features[OLDER] += 1
-    if found.storage_class != "STANDARD":
-        seen.features[CLASS + found.storage_class] += 1
-        seen.archived += found.storage_class in ARCHIVED
-    if found.key != last:
-        seen.features.update(kinds.of(found.key, found.size_bytes))
-        seen.no_file_names += pax_headers.member_name(found.key) != found.key
+    if summary.storage_class != "STANDARD":
+        seen.features[CLASS + summary.storage_class] += 1
+        seen.archived += summary.storage_class in ARCHIVED
+    if summary.key != last:
+        seen.features.update(kinds.of(summary.key, summary.size_bytes))
+        seen.no_file_names += pax_headers.member_name(summary.key) != summary.key

@@ -35,35 +35,35 @@ def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
 
 
-def again(bucket: Bucket, found: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
+def again(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
     """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
     for _ in range(ATTEMPTS):
-        now = current(bucket, found.summary)
+        now = current(bucket, fetched.summary)
         if now.error is not None or now.summary.size_bytes > small_bytes:
             return now
-        found = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
-        if not is_due(found.error):
+        fetched = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
+        if not is_due(fetched.error):
             break
-    return found
+    return fetched
 
 
-def still_listed(bucket: Bucket, lost: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
+def still_listed(bucket: Bucket, summaries: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
     """Return the names of those that the bucket lists. Objects that do not answer but are listed are no
     deleted ones: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
     """
-    first, last = min(one.key for one in lost), max(one.key for one in lost)
-    wanted, found = {one.name for one in lost}, set[str]()
+    first, last = min(summary.key for summary in summaries), max(summary.key for summary in summaries)
+    names, listed_names = {summary.name for summary in summaries}, set[str]()
     begin = first[:-1] if ordered else ""
-    if any(one.version_id for one in lost):
+    if any(summary.version_id for summary in summaries):
         listing = bucket.list_versions(after=(begin, ""))
     else:
         listing = bucket.list(start_after=begin)
-    for one in listing:
-        if ordered and one.key > last:
+    for summary in listing:
+        if ordered and summary.key > last:
             break
-        if one.name in wanted:
-            found.add(one.name)
-    return found
+        if summary.name in names:
+            listed_names.add(summary.name)
+    return listed_names
 
 
 def gap(bucket: Bucket, listed: ObjectSummary, error: SourceError, *, ordered: bool) -> Gap:
@@ -71,16 +71,18 @@ def gap(bucket: Bucket, listed: ObjectSummary, error: SourceError, *, ordered: b
     return gaps(bucket, [(listed, error)], ordered=ordered)[0]
 
 
-def gaps(bucket: Bucket, lost: Sequence[tuple[ObjectSummary, SourceError]], *, ordered: bool) -> list[Gap]:
+def gaps(
+    bucket: Bucket, failures: Sequence[tuple[ObjectSummary, SourceError]], *, ordered: bool
+) -> list[Gap]:
     """Return the gaps of many objects, in order."""
-    gone = [summary for summary, error in lost if isinstance(error, SourceGoneError)]
-    there = still_listed(bucket, gone, ordered=ordered) if gone else set()
-    deleted = {summary.name for summary in gone} - there
+    gone = [summary for summary, error in failures if isinstance(error, SourceGoneError)]
+    listed_names = still_listed(bucket, gone, ordered=ordered) if gone else set()
+    deleted = {summary.name for summary in gone} - listed_names
     return [
         Gap(summary.name, "excluded", DELETED)
         if summary.name in deleted
         else Gap(summary.name, "failed", str(error))
-        for summary, error in lost
+        for summary, error in failures
     ]
 
 

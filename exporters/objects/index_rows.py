@@ -57,7 +57,7 @@ INDEX = pa.schema(
 """
 WORK = pa.schema([("position", pa.int32()), *INDEX])
 """A row before the index is put together: with its row number in its shard of the inventory."""
-_MAPS = tuple(one.name for one in INDEX if one.type == _TEXTS)
+_MAPS = tuple(field.name for field in INDEX if field.type == _TEXTS)
 _VALUES = itemgetter(*WORK.names)
 _NOTHING: Mapping[str, Any] = dict.fromkeys(WORK.names)
 
@@ -101,7 +101,7 @@ class Content:
 def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
     """Return the work row of an object that is in the bundle."""
     summary, headers = fetched.summary, fetched.headers
-    checksums, own, metadata, other = _sorted_out(headers)
+    checksums, s3_headers, metadata, other = _sorted_out(headers)
     if any(part.number != number for number, part in enumerate(content.parts, 1)):
         other.append((PART_NUMBERS, ",".join(str(part.number) for part in content.parts)))
     row = _row(bucket, position, summary)
@@ -111,7 +111,7 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
         "checksums": checksums,
-        "headers": own,
+        "headers": s3_headers,
         "metadata": metadata,
         "other": other,
         "tags": list(fetched.tags.items()),
@@ -141,8 +141,8 @@ def missing(bucket: str, position: int, summary: ObjectSummary, gap: Gap) -> dic
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return work rows as a table."""
     columns = list(zip(*map(_VALUES, rows), strict=True)) or [()] * len(WORK)
-    made = [pa.array(values, one.type) for values, one in zip(columns, WORK, strict=True)]
-    return pa.Table.from_arrays(made, schema=WORK)
+    columns_of_rows = [pa.array(values, field.type) for values, field in zip(columns, WORK, strict=True)]
+    return pa.Table.from_arrays(columns_of_rows, schema=WORK)
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -189,14 +189,14 @@ _Pairs = list[tuple[str, str]]
 
 def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs]:
     """Return the headers that belong to the object: checksums, standard ones, user metadata, others."""
-    found: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
+    groups: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
     if not all(map(str.isascii, headers.values())):
-        headers = _as_utf_8(headers, found[_OTHER])
+        headers = _as_utf_8(headers, groups[_OTHER])
     for column, value in zip(_columns_of(tuple(headers)), headers.values(), strict=True):
         if column is not None:
             kind, name = column
-            found[kind].append((name, value))
-    return found
+            groups[kind].append((name, value))
+    return groups
 
 
 _CHECKSUMS, _STANDARD, _USER, _OTHER = range(4)
@@ -212,15 +212,15 @@ def _as_utf_8(headers: Mapping[str, str], other: _Pairs) -> Mapping[str, str]:
 
 def as_came(row: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Return the ``headers`` or the ``metadata`` of a row of the index as they came, see ``header_bytes``."""
-    found, odd = dict(row[kind] or ()), dict(row["other"] or ()).get(LATIN_1)
+    pairs, odd = dict(row[kind] or ()), dict(row["other"] or ()).get(LATIN_1)
     if odd is None:
-        return found
+        return pairs
     prefix = _METADATA if kind == "metadata" else ""
     for name in odd.split(","):
         short = name.removeprefix(prefix)
-        if name.startswith(prefix) and short in found:
-            found[short] = text_of(found[short].encode("latin-1"))
-    return found
+        if name.startswith(prefix) and short in pairs:
+            pairs[short] = text_of(pairs[short].encode("latin-1"))
+    return pairs
 
 
 @lru_cache(maxsize=4096)

@@ -51,33 +51,33 @@ class Oddities:
         while self._above and not key.startswith(self._above[-1]):
             self._above.pop()
         segments = key.split("/")
-        found = _of_segments(segments, size_bytes)
+        oddities = _of_segments(segments, size_bytes)
         if any(key.startswith(above + "/") for above in self._above):
-            found.add(DIRECTORY_BESIDE if key[-1] == "/" and key[:-1] in self._above else BESIDE)
+            oddities.add(DIRECTORY_BESIDE if key[-1] == "/" and key[:-1] in self._above else BESIDE)
         self._above.append(key)
         if len(key) > LONG_KEY_BYTES or len(key.encode()) > LONG_KEY_BYTES:
-            found.add(WHOLE)
+            oddities.add(WHOLE)
         if "\\" in key or not key.isprintable():
             odd = {char for char in key if char == "\\" or not char.isprintable()}
-            found |= {f"{CHARACTER}U+{ord(char):04X}" for char in odd}
+            oddities |= {f"{CHARACTER}U+{ord(char):04X}" for char in odd}
         for kind, twins in self._twins.items():
             if twins.seen(key.casefold() if kind == CASE else unicodedata.normalize("NFC", key)):
-                found.add(kind)
-        return frozenset(found)
+                oddities.add(kind)
+        return frozenset(oddities)
 
 
 def _of_segments(segments: list[str], size_bytes: int) -> set[str]:
-    found: set[str] = set()
+    oddities: set[str] = set()
     if segments[0] == "" and len(segments) > 1:
-        found.add(LEADING)
+        oddities.add(LEADING)
     if segments[-1] == "":
-        found.add(DIRECTORY_WITH_BYTES if size_bytes else DIRECTORY)
+        oddities.add(DIRECTORY_WITH_BYTES if size_bytes else DIRECTORY)
     if "" in segments[1:-1]:
-        found.add(EMPTY)
-    found |= {name for name, segment in ((DOT, "."), (DOTDOT, "..")) if segment in segments}
+        oddities.add(EMPTY)
+    oddities |= {name for name, segment in ((DOT, "."), (DOTDOT, "..")) if segment in segments}
     if any(len(segment) > 63 and len(segment.encode()) > LONG_SEGMENT_BYTES for segment in segments):
-        found.add(LONG)
-    return found
+        oddities.add(LONG)
+    return oddities
 
 
 class _Twins:

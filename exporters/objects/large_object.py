@@ -45,12 +45,12 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
         facts |= {"row": index_rows.to_json(index_rows.missing(bucket.name, row, listed, gap))}
         return Outcome(0, 0, gaps=[gap], facts=facts)
     if read.error is None:
-        found, content = read.found, read.content
-        made = index_rows.exported(bucket.name, row, found, content)
-        lost = [*losses(found), *read.doubts(), *acls.fill(bucket, [made], outage)]
-        facts |= {"row": index_rows.to_json(made)}
-        facts |= {"reread": 1} if found.summary.etag != listed.etag else {}
-        return Outcome(1, found.summary.size_bytes, losses=lost, facts=facts)
+        fetched, content = read.found, read.content
+        index_row = index_rows.exported(bucket.name, row, fetched, content)
+        object_losses = [*losses(fetched), *read.doubts(), *acls.fill(bucket, [index_row], outage)]
+        facts |= {"row": index_rows.to_json(index_row)}
+        facts |= {"reread": 1} if fetched.summary.etag != listed.etag else {}
+        return Outcome(1, fetched.summary.size_bytes, losses=object_losses, facts=facts)
     gap = changed_objects.gap(bucket, listed, read.error, ordered=inventory.totals.ordered)
     facts |= {"row": index_rows.to_json(index_rows.missing(bucket.name, row, listed, gap))}
     return Outcome(0, 0, gaps=[gap], facts=facts)
@@ -87,39 +87,39 @@ def write(
     selection: Selection = EVERYTHING,
 ) -> Read:
     """Write one object as a file of its own. Raises ``SourceUnreachableError`` when the source does not answer."""
-    found = bucket.head(summary)
+    fetched = bucket.head(summary)
     error: SourceError | None = None
     before = ""
     for _ in range(max(changed_objects.ATTEMPTS, READS)):
-        error = found.error
+        error = fetched.error
         if error is None:
-            if selection.tags and (reason := selection.excludes_tags(found.tags)) is not None:
-                return Read(found, _NOTHING, unwanted=reason)
+            if selection.tags and (reason := selection.excludes_tags(fetched.tags)) is not None:
+                return Read(fetched, _NOTHING, unwanted=reason)
             try:
-                content, proof = _copy(bucket, found, name, sink)
+                content, proof = _copy(bucket, fetched, name, sink)
             except (SourceItemError, SourceUnreachableError) as exc:
                 error = exc
             else:
                 fault = proof.fault() or ""
                 if not fault or (content.sha256 == before and not proof.is_certain):
-                    return Read(found, content, fault=fault)
+                    return Read(fetched, content, fault=fault)
                 before = content.sha256
-                error = SourceDamagedError(f"{found.summary.name}: what came does not have {fault}")
+                error = SourceDamagedError(f"{fetched.summary.name}: what came does not have {fault}")
                 continue
         if not changed_objects.is_due(error):
             break
-        found = changed_objects.current(bucket, found.summary)
-        if isinstance(found.error, SourceGoneError):
-            error = found.error
+        fetched = changed_objects.current(bucket, fetched.summary)
+        if isinstance(fetched.error, SourceGoneError):
+            error = fetched.error
             break
     outage.note(error)
-    return Read(found, _NOTHING, error)
+    return Read(fetched, _NOTHING, error)
 
 
-def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, ContentProof]:
-    summary = found.summary
+def _copy(bucket: Bucket, fetched: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, ContentProof]:
+    summary = fetched.summary
     parts = bucket.parts(summary) if "-" in summary.etag else ()
-    sha256, proof = hashlib.sha256(), ContentProof(bucket, found, [part.size_bytes for part in parts])
+    sha256, proof = hashlib.sha256(), ContentProof(bucket, fetched, [part.size_bytes for part in parts])
     with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
         for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
             sha256.update(body)

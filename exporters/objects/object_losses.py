@@ -30,16 +30,16 @@ def nothing_under(bucket: Bucket) -> str:
     return f"nothing is under the prefix {bucket.prefix!r} of the bucket {bucket.name}; check the prefix"
 
 
-def losses(found: Fetched) -> Iterator[Loss]:
+def losses(fetched: Fetched) -> Iterator[Loss]:
     """Yield what is known to be missing of an object that was read."""
-    missing = found.headers.get("x-amz-missing-meta")
+    missing = fetched.headers.get("x-amz-missing-meta")
     if missing is not None:
         yield Loss(
-            found.summary.name,
+            fetched.summary.name,
             "user metadata",
             f"the server holds {missing} entries that it cannot send as headers",
         )
-    if "x-amz-server-side-encryption-customer-algorithm" in found.headers:
+    if "x-amz-server-side-encryption-customer-algorithm" in fetched.headers:
         yield Loss(
-            found.summary.name, "encryption", "encrypted with a key of the customer's own: stored in clear"
+            fetched.summary.name, "encryption", "encrypted with a key of the customer's own: stored in clear"
         )

@@ -41,11 +41,11 @@ class Outage:
 
     def unless(self, fetched: Iterator[Fetched]) -> Iterator[Fetched]:
         """Pass on what was fetched, with each object's error. Raises like ``note``; then no more is fetched."""
-        for found in fetched:
+        for response in fetched:
             try:
-                self.note(found.error)
+                self.note(response.error)
             except SourceError:
                 if isinstance(fetched, Generator):
                     fetched.close()
                 raise
-            yield found
+            yield response

@@ -68,13 +68,15 @@ class Packing:
             raise SourceError(f"the index rows of {done.unit.id} are not there any more")
         before = pq.read_table(io.BytesIO(data))
         has_failed = pc.equal(before["disposition"], "failed")
-        due = set(before.filter(has_failed)["position"].to_pylist())
+        failed_rows = set(before.filter(has_failed)["position"].to_pylist())
         stem = pack_name(done.unit).removesuffix(".tar")
-        listed = [pair for pair in self._wanted(done.unit) if pair[0] in due]
+        listed = [pair for pair in self._wanted(done.unit) if pair[0] in failed_rows]
         pack = self._write(listed, f"{stem}-{len(done.files)}.tar")
         table = pa.concat_tables([before.filter(pc.invert(has_failed)), pack.table()])
-        there = replace(done.outcome, gaps=[gap for gap in done.outcome.gaps if gap.disposition != "failed"])
-        return self._outcome(done.unit, pack, table, there)
+        earlier = replace(
+            done.outcome, gaps=[gap for gap in done.outcome.gaps if gap.disposition != "failed"]
+        )
+        return self._outcome(done.unit, pack, table, earlier)
 
     def _wanted(self, unit: Unit) -> list[Listed]:
         spec = unit.spec
@@ -88,8 +90,8 @@ class Packing:
         fetched = self.bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
         with self.sink.create(name, size_bytes=sum(summary.size_bytes for _, summary in small)) as file:
             pack = _Pack(self.bucket, name, file, self.inventory.selection, self.outage)
-            for (row, _), found in zip(small, self.outage.unless(fetched), strict=True):
-                pack.add(row, found)
+            for (row, _), response in zip(small, self.outage.unless(fetched), strict=True):
+                pack.add(row, response)
             pack.end()
         for row, summary in markers:
             pack.add_marker(row, summary)
@@ -97,18 +99,18 @@ class Packing:
         pack.name_lost(ordered=ordered)
         return pack
 
-    def _outcome(self, unit: Unit, pack: _Pack, table: pa.Table, there: Outcome) -> Outcome:
+    def _outcome(self, unit: Unit, pack: _Pack, table: pa.Table, earlier: Outcome) -> Outcome:
         """Return what a unit comes to with what is there of it already."""
         index_rows = rows.to_bytes(table)
         # Named by its content: rows that are made once more do not replace those that may have to stay.
         name = f"rows/{unit.id}.{hashlib.sha256(index_rows).hexdigest()[:16]}.parquet"
         self.workspace.write(name, index_rows)
-        reread = int(there.facts.get("reread", 0)) + pack.reread
+        reread = int(earlier.facts.get("reread", 0)) + pack.reread
         return Outcome(
-            items=there.items + pack.exported,
-            size_bytes=there.size_bytes + pack.size_bytes,
-            losses=[*there.losses, *pack.losses],
-            gaps=[*there.gaps, *pack.gaps],
+            items=earlier.items + pack.exported,
+            size_bytes=earlier.size_bytes + pack.size_bytes,
+            losses=[*earlier.losses, *pack.losses],
+            gaps=[*earlier.gaps, *pack.gaps],
             facts={"inventory": self.inventory.totals.id, "rows": name}
             | ({"reread": reread} if reread else {}),
         )
@@ -137,17 +139,17 @@ class _Pack:
     _held: int = 0
     _offset: int = 0
 
-    def add(self, row: int, found: Fetched) -> None:
-        listed = found.summary
-        if isinstance(found.error, SourceDamagedError):
-            found = read_again(self.bucket, found)
-        if changed_objects.is_due(found.error):
-            found = changed_objects.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
-        summary = found.summary
-        if found.error is not None:
-            self.lost.append((row, listed, found.error))
+    def add(self, row: int, fetched: Fetched) -> None:
+        listed = fetched.summary
+        if isinstance(fetched.error, SourceDamagedError):
+            fetched = read_again(self.bucket, fetched)
+        if changed_objects.is_due(fetched.error):
+            fetched = changed_objects.again(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
+        summary = fetched.summary
+        if fetched.error is not None:
+            self.lost.append((row, listed, fetched.error))
             return
-        if self.selection.tags and (reason := self.selection.excludes_tags(found.tags)) is not None:
+        if self.selection.tags and (reason := self.selection.excludes_tags(fetched.tags)) is not None:
             self._exclude(row, summary, reason)
             return
         self.reread += summary.etag != listed.etag
@@ -155,17 +157,17 @@ class _Pack:
             self.grown.append((row, summary))
             return
         # An MD5 is a quarter of the time that an object takes: not where the server keeps a CRC64NVME.
-        md5 = None if found.crc64nvme is not None else md5_of(found.body)
-        if md5 is not None and md5 != summary.etag and promises_md5(found):
+        md5 = None if fetched.crc64nvme is not None else md5_of(fetched.body)
+        if md5 is not None and md5 != summary.etag and promises_md5(fetched):
             if len(self.unlike) < _READ_AGAIN:
-                found = read_again(self.bucket, found)
-                if found.error is not None:
-                    self.lost.append((row, listed, found.error))
+                fetched = read_again(self.bucket, fetched)
+                if fetched.error is not None:
+                    self.lost.append((row, listed, fetched.error))
                     return
-                md5 = md5_of(found.body)
+                md5 = md5_of(fetched.body)
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
-        body, crc = found.body, found.crc64nvme
+        body, crc = fetched.body, fetched.crc64nvme
         older = "" if summary.is_latest else summary.version_id
         header = pax_headers.header(
             pax_headers.member_name(summary.key, older), len(body), int(summary.modified.timestamp())
@@ -179,7 +181,7 @@ class _Pack:
             parts=self.bucket.parts(summary) if "-" in summary.etag else (),
         )
         self._write(header, body, pax_headers.padding(len(body)))
-        self._note(row, found, content)
+        self._note(row, fetched, content)
 
     def add_marker(self, row: int, summary: ObjectSummary) -> None:
         """Note a delete marker."""
@@ -199,9 +201,9 @@ class _Pack:
 
     def name_lost(self, *, ordered: bool) -> None:
         """List the objects that could not be had."""
-        lost = [(summary, error) for _, summary, error in self.lost]
-        found = changed_objects.gaps(self.bucket, lost, ordered=ordered)
-        for (row, summary, _), gap in zip(self.lost, found, strict=True):
+        errors = [(summary, error) for _, summary, error in self.lost]
+        gaps = changed_objects.gaps(self.bucket, errors, ordered=ordered)
+        for (row, summary, _), gap in zip(self.lost, gaps, strict=True):
             self.gaps.append(gap)
             self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
 
@@ -210,13 +212,13 @@ class _Pack:
         self.gaps.append(gap)
         self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
 
-    def _note(self, row: int, found: Fetched, content: Content) -> None:
-        self.rows.append(rows.exported(self.bucket.name, row, found, content))
+    def _note(self, row: int, fetched: Fetched, content: Content) -> None:
+        self.rows.append(rows.exported(self.bucket.name, row, fetched, content))
         if len(self.rows) >= _ROWS_AT_ONCE:
             self._pack_rows()
-        self.losses.extend(losses(found))
+        self.losses.extend(losses(fetched))
         self.exported += 1
-        self.size_bytes += found.summary.size_bytes
+        self.size_bytes += fetched.summary.size_bytes
 
     def table(self) -> pa.Table:
         """Return the index rows."""

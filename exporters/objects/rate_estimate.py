@@ -73,13 +73,13 @@ def estimate(bucket: Bucket, census: Census, *, seconds: float) -> Estimate:
     )
 
 
-def _share(total: int, seen: int, seconds: float) -> float:
-    return seconds * total / seen if seen else 0.0
+def _share(total: int, sampled: int, seconds: float) -> float:
+    return seconds * total / sampled if sampled else 0.0
 
 
 def _read_small(bucket: Bucket, seconds: float) -> _Sample:
-    wanted = (found for found in bucket.list() if found.size_bytes <= SMALL_BYTES)
-    sample = list(islice(wanted, _SMALL_SAMPLE))
+    small = (summary for summary in bucket.list() if summary.size_bytes <= SMALL_BYTES)
+    sample = list(islice(small, _SMALL_SAMPLE))
     started = time.monotonic()
     items = size_bytes = 0
     for fetched in bucket.fetch(sample, window_bytes=_WINDOW_BYTES):
@@ -91,17 +91,19 @@ def _read_small(bucket: Bucket, seconds: float) -> _Sample:
 
 
 def _read_large(bucket: Bucket, seconds: float) -> _Sample:
-    wanted = list(islice((found for found in bucket.list() if found.size_bytes > SMALL_BYTES), _LARGE_SAMPLE))
+    large = list(
+        islice((summary for summary in bucket.list() if summary.size_bytes > SMALL_BYTES), _LARGE_SAMPLE)
+    )
     started = time.monotonic()
     size_bytes = 0
-    for summary, start in _ranges(wanted):
+    for summary, start in _ranges(large):
         size_bytes += len(bucket.read_range(summary, start, min(_RANGE_BYTES, summary.size_bytes - start)))
         if time.monotonic() - started > seconds:
             break
     return _Sample(0, size_bytes, time.monotonic() - started)
 
 
-def _ranges(wanted: list[ObjectSummary]) -> Iterator[tuple[ObjectSummary, int]]:
-    for summary in wanted:
+def _ranges(summaries: list[ObjectSummary]) -> Iterator[tuple[ObjectSummary, int]]:
+    for summary in summaries:
         for start in range(0, summary.size_bytes, _RANGE_BYTES):
             yield summary, start

@@ -43,10 +43,14 @@ class ObjectExporter:
         limits = limits_of(host)
         bucket = host.bucket(url)
         thaw = Thaw(bucket, limits.archive_tier, limits.deadline, note_of(host))
-        told = inventory_of(host)
-        if told is not None:
-            manifest_of(bucket, Files(told, host.bucket))  # rather now than after hours
-        report = None if told is None else partial(Reported, bucket, url=told, open_bucket=host.bucket)
+        manifest_url = inventory_of(host)
+        if manifest_url is not None:
+            manifest_of(bucket, Files(manifest_url, host.bucket))  # rather now than after hours
+        report = (
+            None
+            if manifest_url is None
+            else partial(Reported, bucket, url=manifest_url, open_bucket=host.bucket)
+        )
         return ObjectSource(name, bucket, host.selection(), thaw, report)
 
 
@@ -88,9 +92,9 @@ class ObjectSource:
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:
         """See ``Source.snapshot``: lists the bucket, once, and asks for what is archived."""
         del workers
-        taken = inventory.take(self._bucket, workspace, self._selection)
-        self._thaw.ask_all(taken)
-        snapshot = ObjectSnapshot(self._bucket, workspace, taken, self._thaw, self._report)
+        listed = inventory.take(self._bucket, workspace, self._selection)
+        self._thaw.ask_all(listed)
+        snapshot = ObjectSnapshot(self._bucket, workspace, listed, self._thaw, self._report)
         try:
             yield snapshot
         finally:
@@ -105,11 +109,11 @@ class ObjectSource:
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
         """See ``exporters.api.Shareable``: the inventory lies in the workspace."""
         del workers
-        taken = inventory.taken(self._bucket, workspace, self._selection)
-        if taken is None or taken.totals.id != ticket["inventory"]:
+        listed = inventory.taken(self._bucket, workspace, self._selection)
+        if listed is None or listed.totals.id != ticket["inventory"]:
             raise SourceGoneError(f"{self._bucket.name}: there is no inventory {ticket['inventory']} here")
         next(iter(self._bucket.list()), None)  # raises where it cannot be read
-        yield ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
+        yield ObjectSnapshot(self._bucket, workspace, listed, self._thaw)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -122,7 +126,7 @@ class ObjectSnapshot:
         self,
         bucket: Bucket,
         workspace: Workspace,
-        taken: inventory.Inventory,
+        listed: inventory.Inventory,
         thaw: Thaw | None = None,
         report: ReadReport | None = None,
     ) -> None:
@@ -130,10 +134,10 @@ class ObjectSnapshot:
         self._thaw = thaw or Thaw(bucket)
         self._report = report
         self._workspace = workspace
-        self._inventory = taken
+        self._inventory = listed
         self._outage = Outage(bucket)
         self._again: Begun | None = None
-        totals = taken.totals
+        totals = listed.totals
         self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
 
@@ -153,7 +157,11 @@ class ObjectSnapshot:
         if "excluded" in spec or not self._inventory.has_class(spec["shard"], ARCHIVED):
             return []
         rows = self._inventory.wanted(spec["shard"], spec["start"], spec["rows"])
-        return [it for _, it in rows if it.storage_class in ARCHIVED and not it.is_delete_marker]
+        return [
+            summary
+            for _, summary in rows
+            if summary.storage_class in ARCHIVED and not summary.is_delete_marker
+        ]
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """See ``Snapshot.export``."""
@@ -186,14 +194,14 @@ class ObjectSnapshot:
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """See ``Snapshot.finish``."""
         planned = units.cut(self._inventory, self._bucket.name)
-        begun, self._again = self._again, None
+        second_listing, self._again = self._again, None
         try:
-            return Closing(self._bucket, self._inventory, self._workspace, planned, begun, self._report).run(
-                done, sink
-            )
+            return Closing(
+                self._bucket, self._inventory, self._workspace, planned, second_listing, self._report
+            ).run(done, sink)
         finally:
-            if begun is not None:
-                begun.close()
+            if second_listing is not None:
+                second_listing.close()
 
     def close(self) -> None:
         """End what is under way."""

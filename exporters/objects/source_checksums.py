@@ -20,11 +20,11 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _CRC = "x-amz-checksum-crc64nvme"
 
 
-def promises_md5(found: Fetched) -> bool:
+def promises_md5(fetched: Fetched) -> bool:
     """Tell whether the ETag has the form of an MD5 of the content: not that of parts, nor of an encrypted
     object.
     """
-    return is_md5_of(found.summary.etag, found.headers)
+    return is_md5_of(fetched.summary.etag, fetched.headers)
 
 
 def is_md5_of(etag: str, headers: Mapping[str, str]) -> bool:
@@ -41,12 +41,12 @@ def read_again(bucket: Bucket, fetched: Fetched) -> Fetched:
     """
     summary = fetched.summary
     for _ in range(READS - 1):
-        again = next(iter(bucket.fetch([summary], window_bytes=summary.size_bytes)))
-        if isinstance(again.error, SourceDamagedError):
+        reread = next(iter(bucket.fetch([summary], window_bytes=summary.size_bytes)))
+        if isinstance(reread.error, SourceDamagedError):
             continue
-        if again.error is not None or again.body == fetched.body or md5_of(again.body) == summary.etag:
-            return again
-        fetched = again
+        if reread.error is not None or reread.body == fetched.body or md5_of(reread.body) == summary.etag:
+            return reread
+        fetched = reread
     if fetched.error is not None:
         return fetched
     return replace(
@@ -64,12 +64,12 @@ class ContentProof:
     that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is made.
     """
 
-    def __init__(self, bucket: Bucket, found: Fetched, parts: Sequence[int]) -> None:
+    def __init__(self, bucket: Bucket, fetched: Fetched, parts: Sequence[int]) -> None:
         self.crc64nvme = 0
-        self._bucket, self._found = bucket, found
-        self._kept = _kept_crc(found)
-        whole = sum(parts) == found.summary.size_bytes
-        self._ends = list(accumulate(parts)) if self._kept is None and parts and whole else []
+        self._bucket, self._found = bucket, fetched
+        self._kept = _kept_crc(fetched)
+        is_complete = sum(parts) == fetched.summary.size_bytes
+        self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
         self._digests: list[bytes] = []
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._at = 0
@@ -111,17 +111,19 @@ class ContentProof:
                 else "the CRC64NVME that the server keeps for it"
             )
         if self._ends:
-            made = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
+            parts_md5 = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
             return (
-                None if etag == f"{made}-{len(self._ends)}" else "the MD5 of parts that its ETag looks like"
+                None
+                if etag == f"{parts_md5}-{len(self._ends)}"
+                else "the MD5 of parts that its ETag looks like"
             )
         if promises_md5(self._found) and self.md5 != etag:
             return "the MD5 that its ETag looks like"
         return None
 
 
-def _kept_crc(found: Fetched) -> str | None:
+def _kept_crc(fetched: Fetched) -> str | None:
     """Return the CRC64NVME of the whole that the server keeps, as hex digits."""
-    kept = found.headers.get(_CRC, "")
-    whole = found.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
-    return base64.b64decode(kept).hex() if kept and whole and "-" not in kept else None
+    crc = fetched.headers.get(_CRC, "")
+    is_whole = fetched.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+    return base64.b64decode(crc).hex() if crc and is_whole and "-" not in crc else None

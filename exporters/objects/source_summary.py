@@ -55,12 +55,12 @@ class Finished:
         self._packs: dict[str, str] = {}
         self._large = sqlite3.connect("")  # a private file that SQLite removes
         self._large.execute("CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)")
-        for one in done:
-            if "row" in one.outcome.facts:
-                pair = (one.unit.id, json.dumps(one.outcome.facts["row"]))
+        for done_unit in done:
+            if "row" in done_unit.outcome.facts:
+                pair = (done_unit.unit.id, json.dumps(done_unit.outcome.facts["row"]))
                 self._large.execute("INSERT OR REPLACE INTO large VALUES (?, ?)", pair)
             else:
-                self._packs[one.unit.id] = rows_file(one)
+                self._packs[done_unit.unit.id] = rows_file(done_unit)
 
     def pack(self, unit_id: str) -> str | None:
         """Return the name of the workspace file with a pack's index rows, or None where its unit is not done."""
@@ -68,8 +68,8 @@ class Finished:
 
     def large(self, unit_id: str) -> dict[str, Any] | None:
         """Return the work row of a large object, or None where its unit is not done."""
-        found = self._large.execute("SELECT row FROM large WHERE id = ?", (unit_id,)).fetchone()
-        return None if found is None else rows.from_json(json.loads(found[0]))
+        row = self._large.execute("SELECT row FROM large WHERE id = ?", (unit_id,)).fetchone()
+        return None if row is None else rows.from_json(json.loads(row[0]))
 
     def close(self) -> None:
         """Drop the file."""
@@ -173,12 +173,13 @@ class Closing:
         spec = unit.spec
         small = "number" in spec
         listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
-        lost = [(at, it) for at, it in listed if _belongs(it, small=small)]
+        missing = [(row_number, summary) for row_number, summary in listed if _belongs(summary, small=small)]
         reason = f"unit {unit.id} was not finished"
-        gaps = [Gap(it.name, "failed", reason) for _, it in lost]
+        gaps = [Gap(summary.name, "failed", reason) for _, summary in missing]
         name = self.bucket.name
         table = rows.to_table(
-            rows.missing(name, at, it, gap) for (at, it), gap in zip(lost, gaps, strict=True)
+            rows.missing(name, row_number, summary, gap)
+            for (row_number, summary), gap in zip(missing, gaps, strict=True)
         )
         if len(gaps) > 1 and len(tally.gaps) + len(gaps) > _NAMED_GAPS:
             item = f"{len(gaps)} objects from {gaps[0].item!r} to {gaps[-1].item!r}"
@@ -213,15 +214,15 @@ class Closing:
                 "choice": totals.choice,
             },
         )
-        what = "versions" if totals.versions else "objects"
-        again = [] if relisting.refusal else [Enumeration(what, relisting.how, relisting.count)]
-        again += [reported.enumeration()] if reported else []
+        kind = "versions" if totals.versions else "objects"
+        enumerations = [] if relisting.refusal else [Enumeration(kind, relisting.how, relisting.count)]
+        enumerations += [reported.enumeration()] if reported else []
         return SourceSummary(
             entries=[entry],
             enumerations=[
-                Enumeration(what, "the listing", totals.objects),
-                Enumeration(what, "rows of the index", tally.rows),
-                *again,
+                Enumeration(kind, "the listing", totals.objects),
+                Enumeration(kind, "rows of the index", tally.rows),
+                *enumerations,
             ],
             gaps=tally.gaps if totals.objects else self._empty(),
             losses=[

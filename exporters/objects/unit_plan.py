@@ -52,15 +52,17 @@ def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
 
 def name_excluded(unit: Unit, inventory: Inventory) -> Outcome:
     """Do a unit of what is not wanted: each of it is a gap by name."""
-    gaps = [Gap(it.name, "excluded", reason) for _, it, reason in inventory.excluded(unit.spec["shard"])]
+    gaps = [
+        Gap(summary.name, "excluded", reason) for _, summary, reason in inventory.excluded(unit.spec["shard"])
+    ]
     return Outcome(0, 0, gaps=gaps, facts={"inventory": inventory.totals.id})
 
 
 def excluded_rows(inventory: Inventory, bucket: str, shard: int) -> pa.Table:
     """Return the work rows of what is not wanted of a shard."""
     return index_rows.to_table(
-        index_rows.missing(bucket, at, it, Gap(it.name, "excluded", reason))
-        for at, it, reason in inventory.excluded(shard)
+        index_rows.missing(bucket, row_number, summary, Gap(summary.name, "excluded", reason))
+        for row_number, summary, reason in inventory.excluded(shard)
     )
 
 

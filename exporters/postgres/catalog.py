@@ -212,7 +212,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
     them.
     """
     locked = locked or {}
-    without = [one.oid for one in unsayable(connection)]
+    without = [relation.oid for relation in unsayable(connection)]
     rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA, "locked": list(locked), "unsayable": without})
     columns = read_columns(connection, [row["oid"] for row in rows])
     return [
@@ -262,7 +262,7 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         identity="a.attidentity" if version >= 100000 else "''",
     )
     encoding = database_encoding(connection)
-    found: dict[int, list[Column]] = {}
+    columns: dict[int, list[Column]] = {}
     rows = fetch(connection, query, {"oids": oids})
     types = known_types(connection, {row["type_oid"] for row in rows})
     for row in rows:
@@ -279,5 +279,5 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
             collation=row["collation"] or "",
             measured=encoding in AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
         )
-        found.setdefault(row["table_oid"], []).append(column)
-    return found
+        columns.setdefault(row["table_oid"], []).append(column)
+    return columns

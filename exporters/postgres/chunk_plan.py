@@ -123,8 +123,8 @@ def _text(column: Column) -> str:
 
 
 def _changes(text: str, encoding: str) -> str:
-    there = f"pg_catalog.convert_to({text}, 'UTF8')"
+    converted = f"pg_catalog.convert_to({text}, 'UTF8')"
     if not is_ambiguous(encoding):
-        return f"pg_catalog.octet_length({there}) < 0"
+        return f"pg_catalog.octet_length({converted}) < 0"
     name = quote_literal(encoding)
-    return f"pg_catalog.convert({there}, 'UTF8', {name}) <> pg_catalog.convert_to({text}, {name})"
+    return f"pg_catalog.convert({converted}, 'UTF8', {name}) <> pg_catalog.convert_to({text}, {name})"

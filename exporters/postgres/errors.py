@@ -39,39 +39,39 @@ def sqlstate(error: BaseException) -> str:
     return str(getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None) or "")
 
 
-def translate(error: BaseException, where: str) -> SourceError:
+def translate(error: BaseException, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
     state = sqlstate(error)
-    said = in_one_line(error)
+    message = in_one_line(error)
     if state.startswith("28"):
         return SourceNotAllowedError(
-            f"{where}: the server refuses the login: {said}", next_step=_PASSWORD_STEP
+            f"{source}: the server refuses the login: {message}", next_step=_PASSWORD_STEP
         )
     if state == "42501":
-        return SourceNotAllowedError(f"{where}: {said}", next_step=_GRANT_STEP)
+        return SourceNotAllowedError(f"{source}: {message}", next_step=_GRANT_STEP)
     if state == "3D000":
-        return SourceGoneError(f"{where}: {said}", next_step="Check the database name in the URL.")
+        return SourceGoneError(f"{source}: {message}", next_step="Check the database name in the URL.")
     if state in {"42P01", "3F000"}:
         return SourceGoneError(
-            f"{where}: {said}", next_step="It was dropped meanwhile; give the command again."
+            f"{source}: {message}", next_step="It was dropped meanwhile; give the command again."
         )
     if state == "55P03":
         return SourceUnreachableError(
-            f"{where}: a table is locked by somebody else: {said}",
+            f"{source}: a table is locked by somebody else: {message}",
             next_step="Find the session that holds the lock (pg_locks), end it, and give the same command again.",
         )
     if state == "57014":
         return SourceUnreachableError(
-            f"{where}: {said}",
+            f"{source}: {message}",
             next_step="Raise --statement-timeout, or come back when the server is less busy: finished work is kept.",
         )
-    if state == "53200" and "shared memory" in said:
+    if state == "53200" and "shared memory" in message:
         return SourceUnreachableError(
-            f"{where}: {said}: it has no room for a lock on every table", next_step=LOCKS_STEP
+            f"{source}: {message}: it has no room for a lock on every table", next_step=LOCKS_STEP
         )
     if _is_passing(error, state):
-        return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)
-    return SourceError(f"{where}: {said}", next_step="The server's log says more.")
+        return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
+    return SourceError(f"{source}: {message}", next_step="The server's log says more.")
 
 
 def _is_passing(error: BaseException, state: str) -> bool:

@@ -48,7 +48,7 @@ def live_tables(
             condition = "" if numbers is None else large_objects.only(numbers)
             objects = large_objects.table(session.large_objects, condition)
             work.append((objects, (0, None)))
-        found: dict[tuple[str, str], RowsDigest] = {}
+        table_digests: dict[tuple[str, str], RowsDigest] = {}
         refused = {} if unread is None else unread
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -60,10 +60,10 @@ def live_tables(
                     if isinstance(digest, str):
                         refused.setdefault(name, digest)
                     else:
-                        found[name] = found.get(name, RowsDigest()) + digest
+                        table_digests[name] = table_digests.get(name, RowsDigest()) + digest
         finally:
             feeds.close()
-    return {name: digest for name, digest in found.items() if name not in refused}
+    return {name: digest for name, digest in table_digests.items() if name not in refused}
 
 
 def _is_wanted(
@@ -79,9 +79,9 @@ def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], 
     """
     columns = table.columns
     names = orders.get((table.schema, table.name), ())
-    if sorted(names) == sorted(one.name for one in columns):
-        columns = tuple(sorted(columns, key=lambda one: names.index(one.name)))
-    return replace(table, columns=tuple(one for one in columns if generated or not one.generated))
+    if sorted(names) == sorted(column.name for column in columns):
+        columns = tuple(sorted(columns, key=lambda column: names.index(column.name)))
+    return replace(table, columns=tuple(column for column in columns if generated or not column.generated))
 
 
 def _digest(

@@ -76,8 +76,8 @@ class Counting:
         self._busy: list[_Counter] = []
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-count")
         largest = sorted(tables, key=lambda number: -tables[number].size_bytes)
-        begun = {number: self._pool.submit(self._count, tables[number]) for number in largest}
-        self._counts = {number: begun[number] for number in tables}
+        futures = {number: self._pool.submit(self._count, tables[number]) for number in largest}
+        self._counts = {number: futures[number] for number in tables}
 
     def result(self) -> dict[int, Counted | str]:
         """Wait for the counts; in place of one that could not be had because of the table itself is the reason. Raises
@@ -119,7 +119,7 @@ class Counting:
     def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
         counter = self._taken()
         try:
-            found = ask(counter)
+            result = ask(counter)
         except psycopg.Error as exc:
             counter.connection.close()
             error = translate(exc, self._session.address.url)
@@ -129,7 +129,7 @@ class Counting:
             with self._lock:
                 self._busy.remove(counter)
         self._idle.append(counter)
-        return found
+        return result
 
     def _taken(self) -> _Counter:
         """Return an idle counter, or a new one; from now on it may be cancelled."""

@@ -99,16 +99,16 @@ class PostgresSnapshot:
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot; one scan of its pages at most."""
-        wanted = self._specs.get(done.unit.id)
-        if wanted is None or dict(wanted) != dict(done.unit.spec):
+        planned_spec = self._specs.get(done.unit.id)
+        if planned_spec is None or dict(planned_spec) != dict(done.unit.spec):
             return False
         before = str(done.outcome.facts.get("snapshot", ""))
         if changed_chunks.nothing_happened(before, self.position["snapshot"]):
             return True
-        table = self._planned[wanted["table"]].table
+        table = self._planned[planned_spec["table"]].table
         if not table.heap or table.refusal or table.filenode != done.outcome.facts.get("filenode"):
             return False
-        first, last = wanted["range"]
+        first, last = planned_spec["range"]
         query = changed_chunks.query(table, (first, last), before, self.position["snapshot"])
         return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
@@ -119,7 +119,7 @@ class PostgresSnapshot:
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
-        held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
+        current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'
             missing = self._define(sink)
@@ -133,7 +133,7 @@ class PostgresSnapshot:
                 tables,
                 self._all_tables,
                 counting.result(),
-                held,
+                current_units,
                 self._positions,
                 self._session.server,
                 missing.losses,

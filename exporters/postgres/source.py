@@ -84,8 +84,8 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            taken = snapshot_positions.remember(workspace, session.position)
-            with closing(PostgresSnapshot(session, tables, plan, taken, workers)) as view:
+            positions = snapshot_positions.remember(workspace, session.position)
+            with closing(PostgresSnapshot(session, tables, plan, positions, workers)) as view:
                 yield view
 
     @property

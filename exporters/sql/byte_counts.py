@@ -23,7 +23,7 @@ class Octets:
     """Adds up the bytes of every column that is kept as text or bytes."""
 
     def __init__(self, layout: Layout) -> None:
-        self._byte_columns = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
+        self._byte_columns = [i for i, field in enumerate(layout.fields) if _is_bytes(field.type)]
         self._names = [layout.fields[i].name for i in self._byte_columns]
         self._sides = [side.name for side in layout.sides]
         self._sums = [0] * len(self._byte_columns)

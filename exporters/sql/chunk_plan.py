@@ -113,9 +113,9 @@ def plan_tables(tables: Sequence[AnyTable], former: Plan | None, cut: Callable[[
             continue
         number = old.number if old else unused
         unused += old is None
-        made = cut(table)
+        plan = cut(table)
         planned.append(
-            PlannedTable(number, table.schema, table.name, table.fingerprint, made.ranges, made.kinds)
+            PlannedTable(number, table.schema, table.name, table.fingerprint, plan.ranges, plan.kinds)
         )
     return Plan(tuple(sorted(planned, key=lambda table: table.number)))
 

@@ -119,13 +119,13 @@ class Layout:
     @staticmethod
     def of(columns: Sequence[Column]) -> Layout:
         """Make the fields; a side column's name never meets a real column's."""
-        taken = {column.name for column in columns}
+        taken_names = {column.name for column in columns}
         sides = []
         for column in columns:
             name = f"{column.name}$exact"
-            while name in taken:
+            while name in taken_names:
                 name += "$"
-            taken.add(name)
+            taken_names.add(name)
             kind = column.kind
             as_bytes = kind.characters or kind.encoding or pa.types.is_binary(kind.parsed)
             text = pa.binary() if as_bytes else pa.string()
@@ -170,5 +170,5 @@ class Typed:
 
     def side(self, position: int, data_type: pa.DataType) -> pa.Array:
         """Return a column's side array, all NULL where no value needs it."""
-        found = self.sides.get(position)
-        return pa.nulls(self.rows, data_type) if found is None else found
+        values = self.sides.get(position)
+        return pa.nulls(self.rows, data_type) if values is None else values

@@ -34,10 +34,10 @@ def bytes_text(values: pa.Array, *, upper: bool = False) -> pa.Array:
 def parse_uuid(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the 16 bytes of every UUID, as Arrow's uuid type. Raises ``pa.ArrowInvalid``."""
     digits = pc.replace_substring(text, pattern="-", replacement="")
-    whole = pc.fill_null(digits, "0" * _UUID_DIGITS)
-    if not pc.all(pc.equal(pc.binary_length(whole), _UUID_DIGITS), min_count=0).as_py():
+    padded = pc.fill_null(digits, "0" * _UUID_DIGITS)
+    if not pc.all(pc.equal(pc.binary_length(padded), _UUID_DIGITS), min_count=0).as_py():
         raise pa.ArrowInvalid("not a UUID")
-    raw = _pairs(whole.cast(pa.binary())).cast(pa.binary(16))
+    raw = _pairs(padded.cast(pa.binary())).cast(pa.binary(16))
     return pa.uuid().wrap_array(pc.if_else(pc.is_valid(text), raw, pa.scalar(None, pa.binary(16))))
 
 
@@ -73,8 +73,8 @@ def _own(values: pa.Array) -> pa.Array:
 
 def _scaled(starts: pa.Buffer, count: int, times: int, by: int) -> pa.Buffer:
     offsets = pa.Array.from_buffers(pa.int32(), count + 1, [None, starts])
-    whole = pa.int32()  # a bare number would widen the offsets
-    scaled = pc.divide(pc.multiply_checked(offsets, pa.scalar(times, whole)), pa.scalar(by, whole))
+    int32 = pa.int32()  # a bare number would widen the offsets
+    scaled = pc.divide(pc.multiply_checked(offsets, pa.scalar(times, int32)), pa.scalar(by, int32))
     return scaled.buffers()[1]
 
 

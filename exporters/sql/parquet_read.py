@@ -64,10 +64,10 @@ def rows_of(file: Part) -> Iterator[pa.RecordBatch | LongRow]:
 
 def leaves_of(schema: pa.Schema) -> dict[str, range]:
     """Return the numbers of the column chunks that hold each field."""
-    found, at = {}, 0
+    leaves, leaf = {}, 0
     for field in schema:
-        found[field.name] = range(at, at := at + _count_leaves(field.type))
-    return found
+        leaves[field.name] = range(leaf, leaf := leaf + _count_leaves(field.type))
+    return leaves
 
 
 def _count_leaves(data_type: pa.DataType) -> int:
@@ -87,8 +87,10 @@ def _long_row(file: Part, number: int) -> LongRow | None:
     if not long:
         return None
     rest = [leaf for field in schema if field.name not in long for leaf in leaves[field.name]]
-    others = iter(file.reader.read_row_group(number, column_indices=rest, use_threads=False).columns)
-    arrays = [_empty(one.type) if one.name in long else next(others).combine_chunks() for one in schema]
+    short_columns = iter(file.reader.read_row_group(number, column_indices=rest, use_threads=False).columns)
+    arrays = [
+        _empty(field.type) if field.name in long else next(short_columns).combine_chunks() for field in schema
+    ]
     return LongRow(pa.RecordBatch.from_arrays(arrays, schema=schema), long)
 
 

@@ -72,9 +72,9 @@ def with_few_values(table: pa.Table) -> list[str]:
 
 
 def _distinct(values: pa.ChunkedArray) -> int:
-    chunks = [one.storage if isinstance(one, pa.ExtensionArray) else one for one in values.chunks]
-    found: int = pc.count_distinct(pa.chunked_array(chunks)).as_py()
-    return found
+    chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in values.chunks]
+    count: int = pc.count_distinct(pa.chunked_array(chunks)).as_py()
+    return count
 
 
 def small_type(kind: pa.DataType) -> pa.DataType:
@@ -94,8 +94,8 @@ def _physical(data_type: pa.DataType) -> str:
         return "integer" if data_type.precision <= _INTEGER_DECIMAL_DIGITS else ""
     if pa.types.is_string(data_type) or pa.types.is_binary(data_type):
         return "text"
-    whole = pa.types.is_integer(data_type) or pa.types.is_date(data_type)
-    return "integer" if whole or pa.types.is_timestamp(data_type) or pa.types.is_time(data_type) else ""
+    is_integer = pa.types.is_integer(data_type) or pa.types.is_date(data_type)
+    return "integer" if is_integer or pa.types.is_timestamp(data_type) or pa.types.is_time(data_type) else ""
 
 
 _LEAST_ROWS = 1_000
@@ -181,10 +181,10 @@ class _Groups:
         for leaf, chunk in self._chunks(encoded(table.select(self._many)), self._many):
             self._pages.setdefault(leaf, []).append(chunk)
             self.held_bytes += sum(map(len, chunk.pages))
-        for name, kept in self._values.items():
+        for name, held in self._values.items():
             values = table.column(name)
-            small = values if values.type == kept.type else values.cast(kept.type)
-            self._values[name] = pa.chunked_array([*kept.chunks, *small.chunks], kept.type)
+            small = values if values.type == held.type else values.cast(held.type)
+            self._values[name] = pa.chunked_array([*held.chunks, *small.chunks], held.type)
             self.held_bytes += small.nbytes
 
     def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
@@ -195,7 +195,7 @@ class _Groups:
     def end_group(self) -> None:
         if self._rows:
             chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
-            fields = [self._schema.field(name).with_type(kept.type) for name, kept in self._values.items()]
+            fields = [self._schema.field(name).with_type(held.type) for name, held in self._values.items()]
             few = pa.Table.from_arrays(list(self._values.values()), schema=pa.schema(fields))
             chunks |= self._chunks(encoded(few, dictionaries=few.column_names), self._values)
             self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
@@ -314,10 +314,10 @@ class PartWriter:
 
     def _open(self, sides: Iterable[int]) -> _Open:
         """Return a file that has these side columns."""
-        wanted = frozenset(sides)
-        if self._file is None or not wanted <= self._file.sides:
+        side_names = frozenset(sides)
+        if self._file is None or not side_names <= self._file.sides:
             self._finish()
-            self._sides |= wanted
+            self._sides |= side_names
             self._file = self._begin()
         return self._file
 

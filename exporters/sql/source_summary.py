@@ -48,22 +48,22 @@ class Exported:
 
 def settled(counted: Mapping[int, Counted | str]) -> dict[int, Counted]:
     """Return the counts by number, none of what could not be counted."""
-    return {number: Counted(0, {}) if isinstance(one, str) else one for number, one in counted.items()}
+    return {number: Counted(0, {}) if isinstance(count, str) else count for number, count in counted.items()}
 
 
 def uncounted(labels: Mapping[int, str], counted: Mapping[int, Counted | str]) -> Iterator[Gap]:
     """Yield a gap for each table whose rows the server could not count, with the reason."""
-    for number, why in counted.items():
-        if isinstance(why, str):
-            yield Gap(labels[number], "failed", f"its rows cannot be counted: {why}")
+    for number, reason in counted.items():
+        if isinstance(reason, str):
+            yield Gap(labels[number], "failed", f"its rows cannot be counted: {reason}")
 
 
 def one_each(gaps: Iterable[Gap]) -> list[Gap]:
     """Return the first gap of each item, which says most."""
-    found: dict[str, Gap] = {}
+    gaps_by_item: dict[str, Gap] = {}
     for gap in gaps:
-        found.setdefault(gap.item, gap)
-    return list(found.values())
+        gaps_by_item.setdefault(gap.item, gap)
+    return list(gaps_by_item.values())
 
 
 def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[list[CatalogEntry], list[Gap]]:
@@ -85,15 +85,15 @@ def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[li
 
 def _octet_gaps(table: Exported, done: Sequence[DoneUnit]) -> list[Gap]:
     """Return a gap for each column whose bytes are not as many as the server says."""
-    found = octets.exported(done, table.octets)
+    byte_counts = octets.exported(done, table.octets)
     return [
         Gap(
             f"{table.label}.{name}",
             "failed",
-            f"{found[name]} of {expected} bytes of its values were exported",
+            f"{byte_counts[name]} of {expected} bytes of its values were exported",
         )
         for name, expected in table.octets.items()
-        if found is not None and found[name] != expected
+        if byte_counts is not None and byte_counts[name] != expected
     ]
 
 
@@ -174,5 +174,5 @@ def enumerations(
     ]
 
 
-def _octets(entries: Sequence[CatalogEntry], which: str) -> int:
-    return sum(size for entry in entries for size in entry.details[which].values())
+def _octets(entries: Sequence[CatalogEntry], count_name: str) -> int:
+    return sum(size for entry in entries for size in entry.details[count_name].values())

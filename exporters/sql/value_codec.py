@@ -142,11 +142,11 @@ def parse_leniently(codec: ValueCodec, text: pa.Array, stored: pa.DataType) -> p
         pass
     if codec.regular:
         regular = pc.match_substring_regex(text, pattern=codec.regular)
-        kept = pc.if_else(regular, text, pa.scalar(None, text.type))
+        regular_text = pc.if_else(regular, text, pa.scalar(None, text.type))
         try:
-            return codec.parse(kept, stored)
+            return codec.parse(regular_text, stored)
         except pa.ArrowInvalid:
-            text = kept
+            text = regular_text
     return _parse_by_halves(codec, text, stored)
 
 

@@ -40,6 +40,6 @@ def parse_url(url: str) -> Address:
         raise SourceUsageError(f"{url!r} names no file by an absolute path", next_step=_STEP)
     start = parts.netloc if parts.netloc in {".", ".."} else ""
     # Others write sqlite:////absolute/path; POSIX keeps two leading slashes, and SQLite takes them for a host.
-    given = start + unquote(parts.path) if start else "/" + unquote(parts.path).lstrip("/")
-    path = Path(os.path.abspath(given))  # noqa: PTH100  symbolic links stay as they were named
+    unquoted = start + unquote(parts.path) if start else "/" + unquote(parts.path).lstrip("/")
+    path = Path(os.path.abspath(unquoted))  # noqa: PTH100  symbolic links stay as they were named
     return Address(path, f"sqlite://{quote(str(path))}")

@@ -129,11 +129,11 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
         if kind == "virtual":
             losses += _virtual_losses(entry, kinds)
             continue
-        table, more = _table(connection, entry, without_rowid=without_rowid)
+        table, table_losses = _table(connection, entry, without_rowid=without_rowid)
         # https://sqlite.org/vtab.html#the_xshadowname_method: the name up to the last underscore
         owner = entry.name.rpartition("_")[0] if kind == "shadow" else ""
         tables.append(replace(table, shadow_of=owner))
-        losses += more
+        losses += table_losses
     losses += [
         Loss(
             entry.name,
@@ -158,8 +158,8 @@ def _table(connection: sqlite3.Connection, entry: Entry, *, without_rowid: bool)
     rows = connection.execute(f"PRAGMA table_xinfo({quote_name(entry.name)})").fetchall()
     columns = tuple(SchemaColumn(row[1], row[2], bool(row[3]), row[6] in {_VIRTUAL, _STORED}) for row in rows)
     keys = [row[1] for row in rows if row[5]]
-    taken = {column.name.lower() for column in columns}
-    rowid = "" if without_rowid else next((name for name in _ROWID_NAMES if name not in taken), "")
+    taken_names = {column.name.lower() for column in columns}
+    rowid = "" if without_rowid else next((name for name in _ROWID_NAMES if name not in taken_names), "")
     alias = "" if without_rowid or len(keys) != 1 else _rowid_alias(connection, entry.name, keys[0])
     losses = []
     hidden = bool(rowid) and not alias

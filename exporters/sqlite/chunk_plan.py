@@ -146,5 +146,6 @@ def kinds_of(connection: sqlite3.Connection, table: Table) -> tuple[str, ...]:
     if not rows:
         return tuple(affinities)
     return tuple(
-        dominating(seen, affinity) for seen, affinity in zip(zip(*rows, strict=True), affinities, strict=True)
+        dominating(classes, affinity)
+        for classes, affinity in zip(zip(*rows, strict=True), affinities, strict=True)
     )

@@ -18,7 +18,7 @@ def lend_collations(connection: sqlite3.Connection) -> None:
     """Lend every collation that a definition names and SQLite does not have."""
     known = {str(row[1]).lower() for row in connection.execute("PRAGMA collation_list")}
     for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql LIKE '%collate%'").fetchall():
-        for name in ("".join(found).replace('""', '"') for found in _NAMED.findall(str(sql))):
+        for name in ("".join(groups).replace('""', '"') for groups in _NAMED.findall(str(sql))):
             if name.lower() not in known:
                 lend_collation(connection, name)
 
@@ -28,5 +28,5 @@ def lend_collation(connection: sqlite3.Connection, name: str) -> None:
     connection.create_collation(name, _by_code_points)
 
 
-def _by_code_points(one: str, other: str) -> int:
-    return (one > other) - (one < other)
+def _by_code_points(first: str, second: str) -> int:
+    return (first > second) - (first < second)

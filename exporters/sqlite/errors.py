@@ -31,36 +31,36 @@ def needs_recovery(error: BaseException) -> bool:
     return code_of(error).startswith(_NEEDS_RECOVERY)
 
 
-def translate(error: sqlite3.Error, where: str) -> SourceError:
+def translate(error: sqlite3.Error, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was read."""
     code = code_of(error)
     if code.startswith(_BUSY):
         return SourceUnreachableError(
-            f"{where}: {error}",
+            f"{source}: {error}",
             next_step="Another program holds a lock on the file: end its transaction, then give the same command"
             " again.",
         )
     if code == "SQLITE_NOTADB":
         return SourceUsageError(
-            f"{where} is no SQLite database, or an encrypted one: {error}",
+            f"{source} is no SQLite database, or an encrypted one: {error}",
             next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
         )
     if is_damage(error):
         return SourceError(
-            f"{where} is damaged: {error}",
+            f"{source} is damaged: {error}",
             next_step="Save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE.",
         )
     if code == "SQLITE_FULL":
         return SourceError(
-            f"{where}: no room for a copy of the database: {error}",
+            f"{source}: no room for a copy of the database: {error}",
             next_step="Set TMPDIR to a directory with as much room as the file has.",
         )
     if code.startswith(_REFUSED):
-        return SourceNotAllowedError(f"{where}: {error}", next_step="Use an account that may read the file.")
+        return SourceNotAllowedError(f"{source}: {error}", next_step="Use an account that may read the file.")
     if needs_recovery(error):
         return SourceError(
-            f"{where} cannot be read without writing to it: {error}",
+            f"{source} cannot be read without writing to it: {error}",
             next_step="A program ended in the middle of a write. Copy the file together with its -journal or -wal to"
             " another directory, open it there once with sqlite3, and move that one.",
         )
-    return SourceError(f"{where}: {error}", next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")
+    return SourceError(f"{source}: {error}", next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")

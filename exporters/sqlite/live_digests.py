@@ -26,12 +26,12 @@ def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[st
         with copied(address) as copy:
             return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
     addresses = {name: address.below(name) for name in find(address.path).databases}
-    found: dict[tuple[str, str], RowsDigest] = {}
-    with copies(addresses) as made:
-        for name, copy in made.items():
+    table_digests: dict[tuple[str, str], RowsDigest] = {}
+    with copies(addresses) as copied_files:
+        for name, copy in copied_files.items():
             digests = quiet_tables(copy.path, addresses[name].url, workers=workers, advance=advance)
-            found |= {(name, table): digest for (_, table), digest in digests.items()}
-    return found
+            table_digests |= {(name, table): digest for (_, table), digest in digests.items()}
+    return table_digests
 
 
 def quiet_tables(

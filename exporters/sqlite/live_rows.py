@@ -105,8 +105,8 @@ def live_rows(address: Address) -> Iterator[DirectoryRows]:
         addresses = {name: address.below(name) for name in find(address.path).databases}
     else:
         addresses = {SCHEMA: address}
-    with copies(addresses) as made:
-        rows = DirectoryRows({name: (copy.path, addresses[name].url) for name, copy in made.items()})
+    with copies(addresses) as copied:
+        rows = DirectoryRows({name: (copy.path, addresses[name].url) for name, copy in copied.items()})
         try:
             yield rows
         finally:

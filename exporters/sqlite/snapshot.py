@@ -82,26 +82,26 @@ class SqliteSnapshot:
             "snapshot": self.position["snapshot"],
             "parts": [asdict(part) for part in writer.parts()],
             "exact": list(writer.exact()),
-            "octets": octets.by_name([one.name for one in layout.fields]),
+            "octets": octets.by_name([field.name for field in layout.fields]),
         }
         return Outcome(digest.rows, size_bytes, digest.digest, facts=facts)
 
     def _write(
         self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets
     ) -> tuple[RowsDigest, int]:
-        found, size_bytes = RowsDigest(), 0
+        digest, size_bytes = RowsDigest(), 0
         with self._pool.connection() as connection, writer:
             for batch in self._batches(connection, unit.spec):
                 octets.add(batch)
                 size_bytes += batch.size_bytes
                 if isinstance(batch, LongCells):
-                    found += _write_long(batch, layout, writer)
+                    digest += _write_long(batch, layout, writer)
                     continue
-                if not found.rows and batch.size_bytes <= _PROVED_BYTES:
+                if not digest.rows and batch.size_bytes <= _PROVED_BYTES:
                     _prove(batch, layout.kinds, writer.stem)
                 writer.add(layout.typed(batch), batch.size_bytes)
-                found += batch.digest()
-        return found, size_bytes
+                digest += batch.digest()
+        return digest, size_bytes
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]
@@ -128,10 +128,10 @@ class SqliteSnapshot:
         pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
         write_schema(sink, self._catalog.entries, pragmas)
         exported = [self._exported(number, octets) for number, octets in self._octets().items()]
-        ours = (one for one in done if one.unit.spec.get("table") in self._tables)
-        entries, gaps = entries_of(exported, ours)
+        own_units = (done_unit for done_unit in done if done_unit.unit.spec.get("table") in self._tables)
+        entries, gaps = entries_of(exported, own_units)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
-        unread = [Gap(f"{SCHEMA}.{name}", "failed", why) for name, why in self._damaged.items()]
+        unread = [Gap(f"{SCHEMA}.{name}", "failed", reason) for name, reason in self._damaged.items()]
         return SourceSummary(
             entries,
             enumerations(
@@ -181,18 +181,18 @@ class SqliteSnapshot:
         sums: dict[int, Counter[str]] = {number: Counter() for number in self._tables}
         unreadable: set[int] = set()
         with ThreadPoolExecutor(_THREADS) as pool:
-            for (number, _), found in zip(
+            for (number, _), counts in zip(
                 chunks, pool.map(lambda chunk: self._counted(*chunk), chunks), strict=True
             ):
-                if found is None:
+                if counts is None:
                     unreadable.add(number)
                 else:
-                    sums[number].update(found)
-        return {number: {} if number in unreadable else dict(found) for number, found in sums.items()}
+                    sums[number].update(counts)
+        return {number: {} if number in unreadable else dict(counts) for number, counts in sums.items()}
 
     def _counted(self, number: int, bounds: Range) -> dict[str, int] | None:
         planned, table = self._tables[number]
-        names = [one.name for one in Layout.of(table, planned.kinds).fields]
+        names = [field.name for field in Layout.of(table, planned.kinds).fields]
         largest = self._sizes[table.name].largest_bytes
         with self._pool.connection() as connection:
             try:

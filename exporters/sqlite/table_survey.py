@@ -26,5 +26,5 @@ def survey_file(address: Address) -> Survey:
         for name, count in counts.items()
     ]
     warnings = [f"{loss.item}: {loss.property} will not survive: {loss.reason}" for loss in catalog.losses]
-    warnings += [f"{name}: {why}" for name, why in damaged.items()]
+    warnings += [f"{name}: {reason}" for name, reason in damaged.items()]
     return Survey(items, server(), warnings)

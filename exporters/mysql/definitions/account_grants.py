@@ -76,17 +76,17 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
 
 def _more(connection: Connection, losses: list[Loss]) -> None:
     """Note the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
-    what, why = "expiry and history of its password, attributes", "set them again on the destination"
-    for user, host in _rows(connection, _MORE[connection.is_mariadb], what, losses):
-        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why))
+    aspect, reason = "expiry and history of its password, attributes", "set them again on the destination"
+    for user, host in _rows(connection, _MORE[connection.is_mariadb], aspect, losses):
+        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", aspect, reason))
 
 
-def _rows(connection: Connection, query: str, what: str, losses: list[Loss]) -> Sequence[Any]:
+def _rows(connection: Connection, query: str, aspect: str, losses: list[Loss]) -> Sequence[Any]:
     """Return what a query says of all accounts; nothing, and a row of the ledger, where that is hidden."""
     try:
         return connection.rows(query)
     except pymysql.Error as exc:
-        losses.append(Loss("accounts", what, said_by(exc)))
+        losses.append(Loss("accounts", aspect, said_by(exc)))
         return []
 
 
@@ -102,15 +102,15 @@ def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
 
 def _logins(connection: Connection, losses: list[Loss]) -> list[str]:
     """Return what else MySQL's SHOW GRANTS does not say: by which TLS an account may log in, and how often."""
-    found = []
-    for user, host, tls, *more in _rows(connection, _LOGINS, "TLS and limits", losses):
-        wanted = dict(zip(_CERTIFICATE, more, strict=False))
-        parts = [f"{word} {quote_literal(value)}" for word, value in wanted.items() if value]
+    statements = []
+    for user, host, tls, *details in _rows(connection, _LOGINS, "TLS and limits", losses):
+        certificate = dict(zip(_CERTIFICATE, details, strict=False))
+        parts = [f"{word} {quote_literal(value)}" for word, value in certificate.items() if value]
         require = _TLS.get(tls) or " AND ".join(parts)
-        limits = [f" {word} {number}" for word, number in zip(_LIMITS, more[3:], strict=True) if number]
+        limits = [f" {word} {number}" for word, number in zip(_LIMITS, details[3:], strict=True) if number]
         account = f"{quote_name(user)}@{quote_name(host)}"
-        found.append(f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};")
-    return found
+        statements.append(f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};")
+    return statements
 
 
 def _account(user: str, host: str, is_role: int) -> str:

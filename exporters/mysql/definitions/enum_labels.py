@@ -37,14 +37,14 @@ def with_labels(connection: Connection, table: str, sql: str, losses: list[Loss]
         match = re.search(rf"{begin}((?:'(?:[^'\\]|\\.|'')*',?)+)\)", sql, re.DOTALL | re.MULTILINE)
         if match is None:
             continue
-        printed = [one[0] for one in _LABEL.finditer(match[1])]
+        printed = [literal[0] for literal in _LABEL.finditer(match[1])]
         doubtful = [number for number, label in enumerate(printed) if "?" in label]
-        found = dict(_asked(connection, quote_name(table), column, str(kind), doubtful))
+        labels = dict(_asked(connection, quote_name(table), column, str(kind), doubtful))
         for number in doubtful:
-            label = found.get(number)
+            label = labels.get(number)
             if label is not None:
                 printed[number] = _written(label, printed[number], str(charset))
-        if len(found) < len(doubtful):
+        if len(labels) < len(doubtful):
             reason = f"some are printed with question marks ({shown}), and no row tells whether they are some"
             losses.append(Loss(f"{quote_name(table)}.{column}", _PROPERTY, reason))
         sql = sql[: match.start(1)] + ",".join(printed) + sql[match.end(1) :]
@@ -69,10 +69,10 @@ def _asked(
         else:
             query = f"SELECT HEX({column}) FROM {table} WHERE {column} + 0 = {value} LIMIT 1"
         try:
-            found = connection.value(query)
+            digits = connection.value(query)
         except pymysql.Error as exc:
             if not is_about_the_thing(exc):
                 raise
             continue
-        if found is not None:
-            yield number, bytes.fromhex(str(found))
+        if digits is not None:
+            yield number, bytes.fromhex(str(digits))

@@ -92,7 +92,10 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
-    shown = [one | {"sql": for_people(connection, one)} if "client" in one else one for one in definitions]
+    shown = [
+        definition | {"sql": for_people(connection, definition)} if "client" in definition else definition
+        for definition in definitions
+    ]
     _write(sink, SCRIPT, script_of(shown, connection.defining_mode).encode(errors="surrogateescape"))
     grants = read_grants(connection, missing.losses)
     if grants:
@@ -103,23 +106,27 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
 def read_definitions(connection: Connection, tables: Sequence[Table], missing: Missing) -> list[Definition]:
     """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
     schema = quote_literal(connection.address.database)
-    found: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
-    found += [] if connection.is_mariadb else reference_systems(connection)
+    definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
+    definitions += [] if connection.is_mariadb else reference_systems(connection)
     for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
-        found += _define(connection, "sequence", str(name), missing)
+        definitions += _define(connection, "sequence", str(name), missing)
     for table in tables:
-        found += _define(connection, "table", table.name, missing)
+        definitions += _define(connection, "table", table.name, missing)
     missing.losses.extend(_hidden_routines(connection))
     if connection.value(_HAS_LIBRARIES):
         for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
-            found += _define(connection, "library", str(name), missing)
+            definitions += _define(connection, "library", str(name), missing)
     for kind, name in _listed(connection, _ROUTINES, "routines", missing):
-        found += _define(connection, str(kind).lower(), str(name), missing)
+        definitions += _define(connection, str(kind).lower(), str(name), missing)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
         for name, *of in _listed(connection, query, f"{kind}s", missing):
-            made = _define(connection, kind, str(name), missing)
-            found += [one | {"table": str(of[0])} for one in made] if of else made
-    return found
+            new_definitions = _define(connection, kind, str(name), missing)
+            definitions += (
+                [definition | {"table": str(of[0])} for definition in new_definitions]
+                if of
+                else new_definitions
+            )
+    return definitions
 
 
 def _listed(connection: Connection, query: str, kinds: str, missing: Missing) -> list[tuple[Any, ...]]:
@@ -156,15 +163,15 @@ def _hidden_routines(connection: Connection) -> list[Loss]:
 def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
     label = quote_name(name)
     try:
-        found = _read(connection, kind, name)
+        definition = _read(connection, kind, name)
         if kind == "table":
-            found["sql"] = with_expressions(connection, name, found["sql"])
-            found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
-            found["sql"], secrets = without_secrets(found["sql"])
+            definition["sql"] = with_expressions(connection, name, definition["sql"])
+            definition["sql"] = with_labels(connection, name, definition["sql"], missing.losses)
+            definition["sql"], secrets = without_secrets(definition["sql"])
             missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
-            found |= {"next": int(value[0]), "rounds": int(value[1])}
+            definition |= {"next": int(value[0]), "rounds": int(value[1])}
     except pymysql.Error as exc:
         if number_of(exc) in _REFUSED:
             missing.losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
@@ -174,10 +181,10 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         else:
             raise
         return []
-    if not found["sql"]:
+    if not definition["sql"]:
         missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
-    return [found]
+    return [definition]
 
 
 def _read(connection: Connection, kind: str, name: str) -> Definition:
@@ -196,13 +203,13 @@ def _read(connection: Connection, kind: str, name: str) -> Definition:
 def read_definition(connection: Connection, kind: str, name: str) -> Definition:
     """Return the definition of an object as SHOW CREATE prints it. Raises the driver's errors."""
     row = connection.named(f"SHOW CREATE {kind.upper()} {quote_name(name)}")[0]
-    found: Definition = {"kind": kind, "name": name, **_settings(row)}
-    found["sql"] = with_bytes(connection, found)
-    found["sql"] = with_comment(connection, found)
-    found["sql"] = with_returned(found)
-    found["sql"] = with_null(found)
-    found["sql"] = without_database(found["sql"], connection.address.database)
-    return found
+    definition: Definition = {"kind": kind, "name": name, **_settings(row)}
+    definition["sql"] = with_bytes(connection, definition)
+    definition["sql"] = with_comment(connection, definition)
+    definition["sql"] = with_returned(definition)
+    definition["sql"] = with_null(definition)
+    definition["sql"] = without_database(definition["sql"], connection.address.database)
+    return definition
 
 
 def _settings(row: Mapping[str, Any]) -> Definition:
@@ -215,23 +222,27 @@ def _settings(row: Mapping[str, Any]) -> Definition:
         "collation_connection": "connection",
         "database collation": "database_collation",
     }
-    settings = {ours: row[theirs] for theirs, ours in names.items() if row.get(theirs) is not None}
+    settings = {key: row[column] for column, key in names.items() if row.get(column) is not None}
     return {"sql": sql.decode() if isinstance(sql, bytes) else sql or "", **settings}
 
 
 def script_of(definitions: Sequence[Definition], mode: str) -> str:
     """Return the definitions as a script for the command-line client; tables and views are made under ``mode``."""
     lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
-    for one in definitions:
-        if one["kind"] == "database":
-            lines.append(f"ALTER DATABASE {defaults_of(one)};")
+    for definition in definitions:
+        if definition["kind"] == "database":
+            lines.append(f"ALTER DATABASE {defaults_of(definition)};")
             continue
-        lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', mode))};")
-        compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
-        mark = next(mark for mark in _DELIMITERS if mark not in one["sql"])
-        lines.append(f"DELIMITER {mark}\n{one['sql']}{mark}\nDELIMITER ;" if compound else f"{one['sql']};")
-        if one["kind"] == "sequence":
-            lines.append(f"{set_sequence(one)};")
+        lines.append(f"SET SESSION sql_mode = {quote_literal(definition.get('sql_mode', mode))};")
+        compound = definition["kind"] not in {"table", "view", "sequence", SPATIAL}
+        mark = next(mark for mark in _DELIMITERS if mark not in definition["sql"])
+        lines.append(
+            f"DELIMITER {mark}\n{definition['sql']}{mark}\nDELIMITER ;"
+            if compound
+            else f"{definition['sql']};"
+        )
+        if definition["kind"] == "sequence":
+            lines.append(f"{set_sequence(definition)};")
     return "\n\n".join(lines) + "\n"
 
 
@@ -241,9 +252,12 @@ def defaults_of(database: Definition) -> str:
     return f"CHARACTER SET {database['charset']} COLLATE {database['collation']}{comment}"
 
 
-def set_sequence(one: Definition) -> str:
+def set_sequence(definition: Definition) -> str:
     """Return the statement that lets a sequence go on where it was, in the same round."""
-    return f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0, {int(one.get('rounds', 0))})"
+    return (
+        f"SELECT SETVAL({quote_name(definition['name'])}, {int(definition['next'])}, 0,"
+        f" {int(definition.get('rounds', 0))})"
+    )
 
 
 def _write(sink: Sink, name: str, data: bytes) -> None:

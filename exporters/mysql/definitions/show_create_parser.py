@@ -58,25 +58,27 @@ _EVENT_HEADER = re.compile(
 )
 
 
-def with_bytes(connection: Connection, found: dict[str, Any]) -> str:
+def with_bytes(connection: Connection, definition: dict[str, Any]) -> str:
     """Return a definition of which every byte is read as it is. The server prints views, and the bodies of routines,
     triggers and events, in the charset of the client that made them, and literals with introducers hold bytes that are
     no characters of it. ``codec_of`` gives the bytes again.
     """
-    sql = _parsable(found)
-    if found["kind"] != "view" and found["kind"] not in _TWO_CHARSETS:
+    sql = _parsable(definition)
+    if definition["kind"] != "view" and definition["kind"] not in _TWO_CHARSETS:
         return sql
-    raw = _parsable({**found, "sql": _raw(connection, found)})
-    codec = codec_of(str(found.get("client", "utf8mb4")))
-    if found["kind"] == "view":
+    raw = _parsable({**definition, "sql": _raw(connection, definition)})
+    codec = codec_of(str(definition.get("client", "utf8mb4")))
+    if definition["kind"] == "view":
         sql = _decoded(raw, codec) or sql
-        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, found, sql, codec)
+        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, definition, sql, codec)
     if raw.isascii() or codec == "utf-8":
         return raw or sql
-    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)(raw)
+    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(definition["kind"], _routine_cuts)(raw)
     if not cuts:
         return sql
-    header = (_converted(connection, raw[begin:end], found["client"]) for begin, end in pairwise([0, *cuts]))
+    header = (
+        _converted(connection, raw[begin:end], definition["client"]) for begin, end in pairwise([0, *cuts])
+    )
     return "".join(header) + _decoded(raw[cuts[-1] :], codec)
 
 
@@ -84,21 +86,21 @@ def _decoded(raw: str, codec: str) -> str:
     return raw.encode(errors="surrogateescape").decode(codec, "surrogateescape")
 
 
-def _as_kept(connection: Connection, found: dict[str, Any], sql: str, codec: str) -> str:
+def _as_kept(connection: Connection, definition: dict[str, Any], sql: str, codec: str) -> str:
     """Return a view of MySQL that is kept again as it is kept now. A literal that is put together with bytes is encoded
     anew, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
     """
-    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    schema, name = quote_literal(connection.address.database), quote_literal(definition["name"])
     rows = connection.named(_KEPT.format(schema=schema, name=name))
-    kept = [one[1] for one in _LITERAL.finditer(str(rows[0]["kept"] if rows else "")) if one[1]]
-    shown = [one for one in _LITERAL.finditer(sql) if one[1]]
-    if len(kept) != len(shown):
+    stored = [match[1] for match in _LITERAL.finditer(str(rows[0]["kept"] if rows else "")) if match[1]]
+    shown = [match for match in _LITERAL.finditer(sql) if match[1]]
+    if len(stored) != len(shown):
         return sql
-    for literal, one in reversed(list(zip(shown, kept, strict=True))):
-        if literal[1] != one and (literal[1] == _bytewise(one) or "?" in literal[1]):
+    for literal, content in reversed(list(zip(shown, stored, strict=True))):
+        if literal[1] != content and (literal[1] == _bytewise(content) or "?" in literal[1]):
             with suppress(UnicodeError):
-                made = one.encode("latin-1").decode(codec, "surrogateescape")
-                sql = sql[: literal.start()] + made + sql[literal.end() :]
+                decoded = content.encode("latin-1").decode(codec, "surrogateescape")
+                sql = sql[: literal.start()] + decoded + sql[literal.end() :]
     return sql
 
 
@@ -106,11 +108,12 @@ def _bytewise(literal: str) -> str:
     return literal.encode(errors="surrogateescape").decode("latin-1")
 
 
-def _raw(connection: Connection, found: dict[str, Any]) -> str:
+def _raw(connection: Connection, definition: dict[str, Any]) -> str:
     """Return what SHOW CREATE prints, unconverted: bytes that are no UTF-8 as ``surrogateescape`` has them."""
     connection.run("SET character_set_results = NULL")
+    query = f"SHOW CREATE {definition['kind'].upper()} {quote_name(definition['name'])}"
     try:
-        row = connection.named(f"SHOW CREATE {found['kind'].upper()} {quote_name(found['name'])}")[0]
+        row = connection.named(query)[0]
     finally:
         connection.run("SET character_set_results = utf8mb4")
     names = ("create ", "sql original statement")
@@ -120,10 +123,10 @@ def _raw(connection: Connection, found: dict[str, Any]) -> str:
     return str(raw)
 
 
-def _parsable(found: dict[str, Any]) -> str:
+def _parsable(definition: dict[str, Any]) -> str:
     """Return an event without the words for what is so anyway, which servers do not read in this mode."""
-    sql = str(found["sql"])
-    if found["kind"] != "event" or "HIGH_NOT_PRECEDENCE" not in found.get("sql_mode", ""):
+    sql = str(definition["sql"])
+    if definition["kind"] != "event" or "HIGH_NOT_PRECEDENCE" not in definition.get("sql_mode", ""):
         return sql
     name, schedule, rest = sql.partition(" ON SCHEDULE ")
     return name + schedule + rest.replace(" ON COMPLETION NOT PRESERVE ", " ", 1)
@@ -134,23 +137,23 @@ def _converted(connection: Connection, raw: str, charset: str) -> str:
     if not any("\udc80" <= char <= "\udcff" for char in raw):
         return raw
     digits = raw.encode(errors="surrogateescape").hex()
-    found = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
-    return raw if found is None else str(found)
+    converted = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
+    return raw if converted is None else str(converted)
 
 
-def for_people(connection: Connection, found: dict[str, Any]) -> str:
+def for_people(connection: Connection, definition: dict[str, Any]) -> str:
     """Return a definition without bytes of a charset that Python does not read, as far as the server converts them."""
-    client = str(found.get("client", "utf8mb4"))
+    client = str(definition.get("client", "utf8mb4"))
     if client == "ascii" or codec_of(client) != "ascii":
-        return str(found["sql"])
-    return _NO_TEXT.sub(lambda run: _converted(connection, run[0], client), found["sql"])
+        return str(definition["sql"])
+    return _NO_TEXT.sub(lambda run: _converted(connection, run[0], client), definition["sql"])
 
 
 def _event_cuts(sql: str) -> list[int]:
     """Return where the body of an event begins; nothing where that is not seen."""
-    words = sql.partition(" ON SCHEDULE ")
-    match = _EVENT_HEADER.match(words[2])
-    return [len(words[0]) + len(words[1]) + match.end()] if match else []
+    parts = sql.partition(" ON SCHEDULE ")
+    match = _EVENT_HEADER.match(parts[2])
+    return [len(parts[0]) + len(parts[1]) + match.end()] if match else []
 
 
 def _trigger_cuts(sql: str) -> list[int]:
@@ -185,29 +188,31 @@ def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
             yield match.start(), match[1]
 
 
-def with_comment(connection: Connection, found: dict[str, Any]) -> str:
+def with_comment(connection: Connection, definition: dict[str, Any]) -> str:
     """Return a definition whose comment is read as it was. Servers print it with backslashes before backslashes, also
     where the object's own ``sql_mode`` takes these as they are.
     """
-    query = _COMMENTS.get(found["kind"])
-    if query is None or _NO_ESCAPES not in found.get("sql_mode", ""):
-        return str(found["sql"])
-    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    query = _COMMENTS.get(definition["kind"])
+    if query is None or _NO_ESCAPES not in definition.get("sql_mode", ""):
+        return str(definition["sql"])
+    schema, name = quote_literal(connection.address.database), quote_literal(definition["name"])
     comment = str(
-        connection.value(query.format(schema=schema, name=name, kind=quote_literal(found["kind"].upper())))
+        connection.value(
+            query.format(schema=schema, name=name, kind=quote_literal(definition["kind"].upper()))
+        )
         or ""
     )
     plain = comment.replace("'", "''")
     printed = plain.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
-    return str(found["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
+    return str(definition["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
 
 
-def with_returned(found: dict[str, Any]) -> str:
+def with_returned(definition: dict[str, Any]) -> str:
     """Return a function whose type is read as it was: servers print backslashes in labels of ENUM and SET as in
     comments, but parameters as they were written.
     """
-    sql = str(found["sql"])
-    if found["kind"] != "function" or _NO_ESCAPES not in found.get("sql_mode", ""):
+    sql = str(definition["sql"])
+    if definition["kind"] != "function" or _NO_ESCAPES not in definition.get("sql_mode", ""):
         return sql
     depth = 0
     for match in re.finditer(rf"{_AS_WRITTEN}|([()])", sql, re.DOTALL):
@@ -216,19 +221,19 @@ def with_returned(found: dict[str, Any]) -> str:
             returned = _RETURNED.match(sql, match.end())
             if returned is None:
                 return sql
-            plain = _ESCAPED.sub(lambda one: _ESCAPES.get(one[1], one[1]), returned[0])
+            plain = _ESCAPED.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), returned[0])
             return sql[: match.end()] + plain + sql[returned.end() :]
     return sql
 
 
-def with_null(found: dict[str, Any]) -> str:
+def with_null(definition: dict[str, Any]) -> str:
     """Return a table whose AUTO_INCREMENT column may be NULL: MariaDB prints nothing for that, and would take it for
     NOT NULL.
     """
-    if found["kind"] != "table":
-        return str(found["sql"])
+    if definition["kind"] != "table":
+        return str(definition["sql"])
     return _COUNTER.sub(
-        lambda match: match[0] if match[1].endswith("NOT NULL") else f"{match[0]} NULL", found["sql"]
+        lambda match: match[0] if match[1].endswith("NOT NULL") else f"{match[0]} NULL", definition["sql"]
     )
 
 
@@ -236,7 +241,7 @@ def without_database(sql: str, database: str) -> str:
     """Return a definition that may be made in any database: MariaDB names that of a sequence in a default, MySQL that
     of a library that a routine uses.
     """
-    own = quote_name(database)
+    quoted = quote_name(database)
     ansi = '"' + database.replace('"', '""') + '"'
-    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(own)}\.", r"\1", sql)
-    return _USING.sub(lambda match: match[0].replace(f"{own}.", "").replace(f"{ansi}.", ""), sql, count=1)
+    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(quoted)}\.", r"\1", sql)
+    return _USING.sub(lambda match: match[0].replace(f"{quoted}.", "").replace(f"{ansi}.", ""), sql, count=1)

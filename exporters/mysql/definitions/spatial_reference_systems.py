@@ -33,13 +33,13 @@ def reference_systems(connection: Connection) -> list[dict[str, Any]]:
 
 def _statement(row: Mapping[str, Any]) -> str:
     """Return the statement that makes it, where the number is free."""
-    words = [
+    clauses = [
         f"CREATE SPATIAL REFERENCE SYSTEM IF NOT EXISTS {row['id']}",
         f"NAME {quote_literal(row['name'])}",
         f"DEFINITION {quote_literal(row['definition'])}",
     ]
     if row["organization"] is not None:
-        words.append(f"ORGANIZATION {quote_literal(row['organization'])} IDENTIFIED BY {row['number']}")
+        clauses.append(f"ORGANIZATION {quote_literal(row['organization'])} IDENTIFIED BY {row['number']}")
     if row["description"] is not None:
-        words.append(f"DESCRIPTION {quote_literal(row['description'])}")
-    return " ".join(words)
+        clauses.append(f"DESCRIPTION {quote_literal(row['description'])}")
+    return " ".join(clauses)

@@ -52,11 +52,11 @@ def _lengths(text: pa.Array) -> pa.Array:
     sizes = pc.binary_length(text)
     longest = pc.max(sizes).as_py() or 0
     if longest < NULL:
-        found = _SHORT.take(sizes)
+        encoded = _SHORT.take(sizes)
     else:
         lengths = [None if size is None else encoded_length(size) for size in sizes.to_pylist()]
-        found = pa.array(lengths, pa.binary())
-    return pc.fill_null(found, bytes([NULL]))
+        encoded = pa.array(lengths, pa.binary())
+    return pc.fill_null(encoded, bytes([NULL]))
 
 
 def encoded_length(size: int) -> bytes:
@@ -69,9 +69,9 @@ def encoded_length(size: int) -> bytes:
 
 def readable_values(text: bytes) -> list[bytes | None]:
     r"""Return a row's values, those that are not UTF-8 as ``\x`` and hexadecimal digits."""
-    found: list[bytes | None] = []
+    values: list[bytes | None] = []
     position = 0
     while position < len(text):
         value, position = value_at(text, position)
-        found.append(value if value is None or is_utf8(value) else b"\\x" + value.hex().upper().encode())
-    return found
+        values.append(value if value is None or is_utf8(value) else b"\\x" + value.hex().upper().encode())
+    return values

@@ -75,10 +75,12 @@ def _checked(charset: str) -> Callable[[str], str]:
 
     def expression(column: str) -> str:
         utf8 = f"CONVERT({column} USING utf8mb4)"
-        back = f"CONVERT({utf8} USING {charset})"
-        same = f"CAST({column} AS BINARY) <=> CAST({back} AS BINARY) AND LEFT({utf8},2) <> {_MARK}"
-        whole = f" AND NOT ({_has_surrogates(utf8)})" if charset in _WIDE else ""
-        text = f"IF({same}{whole},{utf8},CONCAT({_MARK},HEX({column})))"
+        converted_back = f"CONVERT({utf8} USING {charset})"
+        is_lossless = (
+            f"CAST({column} AS BINARY) <=> CAST({converted_back} AS BINARY) AND LEFT({utf8},2) <> {_MARK}"
+        )
+        no_surrogates = f" AND NOT ({_has_surrogates(utf8)})" if charset in _WIDE else ""
+        text = f"IF({is_lossless}{no_surrogates},{utf8},CONCAT({_MARK},HEX({column})))"
         return f"IF({column} IS NULL,NULL,COALESCE({text},{quote_literal(TOO_LONG)}))"
 
     return expression

@@ -36,16 +36,16 @@ def read_payload(pieces: Iterator[bytes], layout: Layout, spool: Spool) -> Typed
     for piece in pieces:
         hasher.update(piece)
         size_bytes += len(piece)
-        at = 0
-        while at < len(piece):
+        position = 0
+        while position < len(piece):
             if left:
-                part = piece[at : at + left]
+                part = piece[position : position + left]
                 values[-1].write(part)
                 left -= len(part)
-                at += len(part)
+                position += len(part)
                 continue
-            head += piece[at : at + 1]
-            at += 1
+            head += piece[position : position + 1]
+            position += 1
             width = _WIDTHS.get(head[0], 0)
             if len(head) > width:  # the value's length is there
                 size = int.from_bytes(head[1:], "little") if width else head[0]
@@ -104,8 +104,8 @@ class _Value:
 def payload_pieces(row: LongRow) -> Iterator[bytes]:
     """Yield the text of a row, as ``arrow_to_rows`` says."""
     sides = sides_of(row.batch.schema)
-    for one, text in values_by_column(row.batch):
-        value = row.long.get(sides.get(one.name, "")) or row.long.get(one.name)
+    for arrow_field, text in values_by_column(row.batch):
+        value = row.long.get(sides.get(arrow_field.name, "")) or row.long.get(arrow_field.name)
         if value is not None:
             yield encoded_length(value.size_bytes)
             yield from value.pieces()

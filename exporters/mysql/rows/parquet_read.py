@@ -14,11 +14,11 @@ from exporters.sql.parquet_read import open_part, rows_of
 
 def digest_part(file: Any) -> RowsDigest:
     """Return rows and digest of one part, from its values. Raises what ``sql.parquet_read.READ_ERRORS`` lists."""
-    found = RowsDigest()
+    digest = RowsDigest()
     for some in rows_of(open_part(file)):
         long = isinstance(some, LongRow)
-        found += digest_pieces(payload_pieces(some)) if long else digest_texts(texts_of(some))
-    return found
+        digest += digest_pieces(payload_pieces(some)) if long else digest_texts(texts_of(some))
+    return digest
 
 
 def part_texts(file: Any) -> Iterator[list[bytes]]:

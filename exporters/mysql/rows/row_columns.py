@@ -32,16 +32,16 @@ def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.A
     _, offsets, buffer = packed.buffers()
     data = pa.Array.from_buffers(pa.uint8(), buffer.size, [None, buffer])
     bounds = pa.Array.from_buffers(pa.int32(), len(rows) + 1, [None, offsets]).cast(pa.int64())
-    position, found = bounds[:-1], []
+    position, columns = bounds[:-1], []
     try:
         for _ in types:
-            found.append(_measure(data, position))
-            position = found[-1].end
+            columns.append(_measure(data, position))
+            position = columns[-1].end
     except IndexError:
         raise _other_columns() from None
     if not position.equals(bounds[1:]):
         raise _other_columns()
-    return [_cut(buffer, spans, data_type) for spans, data_type in zip(found, types, strict=True)]
+    return [_cut(buffer, spans, data_type) for spans, data_type in zip(columns, types, strict=True)]
 
 
 def _other_columns() -> SourceError:
@@ -70,20 +70,20 @@ def _measure(data: pa.Array, position: pa.Array) -> _Spans:
     null = pc.equal(first, pa.scalar(NULL, pa.uint8()))
     size = pc.if_else(null, 0, size)
     for mark, width in WIDE:
-        here = pc.equal(first, pa.scalar(mark, pa.uint8()))
-        if pc.any(here).as_py():
-            size = pc.replace_with_mask(size, here, _number(data, start.filter(here), width))
-            start = pc.if_else(here, pc.add(start, width), start)
+        is_long = pc.equal(first, pa.scalar(mark, pa.uint8()))
+        if pc.any(is_long).as_py():
+            size = pc.replace_with_mask(size, is_long, _number(data, start.filter(is_long), width))
+            start = pc.if_else(is_long, pc.add(start, width), start)
     return _Spans(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
 
 
 def _number(data: pa.Array, position: pa.Array, width: int) -> pa.Array:
     """Return the little-endian numbers of so many bytes at these positions."""
-    found = pa.array([0] * len(position), pa.int64())
+    numbers = pa.array([0] * len(position), pa.int64())
     for byte_number in range(width):
         byte = data.take(pc.add(position, byte_number)).cast(pa.int64())
-        found = pc.bit_wise_or(found, pc.shift_left(byte, 8 * byte_number))
-    return found
+        numbers = pc.bit_wise_or(numbers, pc.shift_left(byte, 8 * byte_number))
+    return numbers
 
 
 def _cut(buffer: pa.Buffer, spans: _Spans, data_type: pa.DataType) -> pa.Array:
@@ -93,8 +93,8 @@ def _cut(buffer: pa.Buffer, spans: _Spans, data_type: pa.DataType) -> pa.Array:
     pairs = pc.bit_wise_or(pc.shift_left(spans.end, _HALF), spans.start)
     _, offsets = pairs.buffers()
     slices = pa.Array.from_buffers(data_type, 2 * len(pairs) - 1, [None, offsets, buffer])
-    found = pc.take(slices, _even(len(pairs)), boundscheck=False)
-    return found if spans.valid is None else pc.if_else(spans.valid, found, pa.scalar(None, data_type))
+    values = pc.take(slices, _even(len(pairs)), boundscheck=False)
+    return values if spans.valid is None else pc.if_else(spans.valid, values, pa.scalar(None, data_type))
 
 
 def _even(count: int) -> pa.Array:

@@ -34,9 +34,9 @@ def double_text(value: float) -> str:
     if value == 0:
         return "-0" if str(value).startswith("-") else "0"
     mantissa, _, exponent = repr(abs(value)).partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    leading = len(whole) if whole.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
+    integer, _, fraction = mantissa.partition(".")
+    digits = (integer + fraction).lstrip("0")
+    leading = len(integer) if integer.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
     point = leading + int(exponent or 0)  # the decimal point stands after so many digits
     digits = digits.rstrip("0")
     sign = "-" if value < 0 else ""
@@ -71,10 +71,10 @@ def _doubles(values: pa.Array) -> pa.Array:
     )
 
 
-def _digits(values: pa.Array, digits: int, whole: int) -> pa.Array:
+def _digits(values: pa.Array, digits: int, integer_digits: int) -> pa.Array:
     """Return ISO text of times in microseconds, cut to ``digits`` of a second; ``whole`` is the length without them."""
     text = pc.cast(values, pa.string())
-    return pc.utf8_slice_codeunits(text, 0, whole + 1 + digits if digits else whole)
+    return pc.utf8_slice_codeunits(text, 0, integer_digits + 1 + digits if digits else integer_digits)
 
 
 def _moments(values: pa.Array, digits: int) -> pa.Array:

@@ -123,11 +123,11 @@ class Inventory:
     def sizes(self, shard: int) -> list[int | None]:
         """Return the sizes of a shard's rows, None for those that are not wanted."""
         table = self.shard(shard)
-        found: list[int | None] = table["size"].to_pylist()
+        column: list[int | None] = table["size"].to_pylist()
         if CHOICE.name not in table.column_names:
-            return found
+            return column
         reasons = table[CHOICE.name].to_pylist()
-        return [size if reason is None else None for size, reason in zip(found, reasons, strict=True)]
+        return [size if reason is None else None for size, reason in zip(column, reasons, strict=True)]
 
     def _read(self, number: int) -> pa.Table:
         name = shards.name(self.totals.order[number] if self.totals.order else number)
@@ -141,9 +141,9 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
     """Return the inventory: the one that is there, or a new one. Raises ``SourceError``, among them
     ``SourceUsageError`` where the one that is there was made for another choice.
     """
-    found = taken(bucket, workspace, selection)
-    if found is not None and (found.totals.objects or not bucket.prefix):
-        return found  # where nothing was under the prefix, there may be something by now
+    inventory = taken(bucket, workspace, selection)
+    if inventory is not None and (inventory.totals.objects or not bucket.prefix):
+        return inventory  # where nothing was under the prefix, there may be something by now
     totals = _list(bucket, workspace, selection)
     workspace.write(_SUMMARY, json.dumps(asdict(totals)).encode())
     return Inventory(workspace, totals, selection)
@@ -168,39 +168,39 @@ def _check_choice(before: str, selection: Selection, bucket: Bucket) -> None:
 
 
 def _list(bucket: Bucket, workspace: Workspace, selection: Selection) -> Totals:
-    begun = _begin(bucket, workspace, selection)
+    parameters = _begin(bucket, workspace, selection)
     try:
-        tally, covers, at_once = _list_shards(bucket, workspace, selection, begun)
+        tally, covers, at_once = _list_shards(bucket, workspace, selection, parameters)
     except OutOfOrderError:
         for name in workspace.names(shards.FOLDER):
             workspace.delete(name)
-        begun = _begin(bucket, workspace, selection, in_order=False)
-        tally, covers, at_once = _list_shards(bucket, workspace, selection, begun)
+        parameters = _begin(bucket, workspace, selection, in_order=False)
+        tally, covers, at_once = _list_shards(bucket, workspace, selection, parameters)
     return Totals(
-        id=begun["id"],
+        id=parameters["id"],
         shards=len(covers),
         objects=tally.objects,
         size_bytes=tally.size_bytes,
         small_objects=tally.small_objects,
         small_bytes=tally.small_bytes,
-        ordered=begun["in_order"] or tally.ordered,
-        listed_from=begun["listed_from"],
+        ordered=parameters["in_order"] or tally.ordered,
+        listed_from=parameters["listed_from"],
         listed_to=_now(),
-        versions=begun["versions"],
+        versions=parameters["versions"],
         delete_markers=tally.delete_markers,
         excluded=tally.excluded,
         choice=selection.describe(),
-        order=[one.number for one in covers],
+        order=[cover.number for cover in covers],
         at_once=at_once,
-        ends=[one.upto[0] for one in covers if one.upto and not one.upto[1]] if at_once > 1 else (),
+        ends=[cover.upto[0] for cover in covers if cover.upto and not cover.upto[1]] if at_once > 1 else (),
     )
 
 
 def _list_shards(
-    bucket: Bucket, workspace: Workspace, selection: Selection, begun: Mapping[str, Any]
+    bucket: Bucket, workspace: Workspace, selection: Selection, parameters: Mapping[str, Any]
 ) -> tuple[_Tally, list[Cover], int]:
     """Go on with what is there; return also how many listings at once were worth it."""
-    tally, found, known = _Tally(), list[Cover](), dict[str, set[str]]()
+    tally, covers_before, known = _Tally(), list[Cover](), dict[str, set[str]]()
     for name in workspace.names(shards.FOLDER):
         if name.endswith(".parquet"):
             table = shards.decode(workspace.read(name) or b"")
@@ -208,28 +208,28 @@ def _list_shards(
             if cover is None:
                 workspace.delete(name)
                 continue
-            found.append(cover)
+            covers_before.append(cover)
             tally.add(table)
             if cover.upto is not None and cover.upto[1]:
                 known.setdefault(cover.upto[0], set()).update(_versions_of(table, cover.upto[0]))
-    in_order = bool(begun["in_order"])
+    in_order = bool(parameters["in_order"])
     if in_order:
-        found = shards.ordered(found)
-        left = shards.gaps(found)
+        covers_before = shards.ordered(covers_before)
+        left = shards.gaps(covers_before)
     else:
-        left = [(found[-1].upto or shards.START if found else shards.START, None)]
+        left = [(covers_before[-1].upto or shards.START if covers_before else shards.START, None)]
     ranges = [
         Range(after, until, frozenset(known.get(after[0], ())) if after[1] else frozenset())
         for after, until in left
     ]
-    listing = Listing(bucket, workspace, tally, selection, bool(begun["versions"]), in_order, SHARD_ROWS)
-    covers = listing.run(found, ranges)
+    listing = Listing(bucket, workspace, tally, selection, bool(parameters["versions"]), in_order, SHARD_ROWS)
+    covers = listing.run(covers_before, ranges)
     return tally, covers, listing.crowd.worth if bucket.lists_from_anywhere else 1
 
 
 def _versions_of(table: pa.Table, key: str) -> list[str]:
     rows = zip(table["key"].to_pylist(), table["version_id"].to_pylist(), strict=True)
-    return [version for one, version in rows if one == key]
+    return [version for row_key, version in rows if row_key == key]
 
 
 def _begin(
@@ -239,20 +239,20 @@ def _begin(
     where the server turns out not to list in order.
     """
     start = workspace.read(_START) if in_order else None
-    begun: dict[str, Any] = json.loads(start) if start is not None else {}
-    if begun:
-        _check_choice(begun.get("choice", ""), selection, bucket)
-        return {"versions": False, "in_order": False} | begun
+    parameters: dict[str, Any] = json.loads(start) if start is not None else {}
+    if parameters:
+        _check_choice(parameters.get("choice", ""), selection, bucket)
+        return {"versions": False, "in_order": False} | parameters
     versions = False if selection.current_only else bucket.keeps_versions()
-    begun = {
+    parameters = {
         "id": secrets.token_hex(8),
         "listed_from": _now(),
         "versions": versions,
         "choice": selection.describe(),
         "in_order": in_order and bucket.lists_in_order,
     }
-    workspace.write(_START, json.dumps(begun).encode())
-    return begun
+    workspace.write(_START, json.dumps(parameters).encode())
+    return parameters
 
 
 class _Tally:
@@ -272,9 +272,9 @@ class _Tally:
         if "version_id" in names:
             self.delete_markers += pc.sum(shard["is_delete_marker"]).as_py() or 0
         if CHOICE.name in names:
-            wanted = shard.filter(pc.is_null(shard[CHOICE.name]))
-            self.excluded += shard.num_rows - wanted.num_rows
-            shard = wanted
+            chosen = shard.filter(pc.is_null(shard[CHOICE.name]))
+            self.excluded += shard.num_rows - chosen.num_rows
+            shard = chosen
         small = shard.filter(pc.less_equal(shard["size"], SMALL_BYTES))
         self.size_bytes += pc.sum(shard["size"]).as_py() or 0
         self.small_objects += small.num_rows

@@ -82,12 +82,12 @@ class Listing:
     _stop: threading.Event = field(default_factory=threading.Event)
     _number: int = 0
 
-    def run(self, found: Sequence[Cover], ranges: Iterable[Range]) -> list[Cover]:
+    def run(self, covers: Sequence[Cover], ranges: Iterable[Range]) -> list[Cover]:
         """List these ranges beside what was found of an earlier run; return all shards in order. Raises
         ``OutOfOrderError``, ``SourceError`` and what the workspace raises.
         """
-        self.covers = list(found)
-        self._number = max((one.number for one in found), default=-1) + 1
+        self.covers = list(covers)
+        self._number = max((cover.number for cover in covers), default=-1) + 1
         waiting, active = list(ranges)[::-1], list[Range]()
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="moveout-listing") as executor:
@@ -96,71 +96,75 @@ class Listing:
                     while waiting and len(pending) < max(self.crowd.wanted, 1):
                         active.append(waiting.pop())
                         pending.add(executor.submit(self._list, active[-1]))
-                    done, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
-                    for one in done:
-                        one.result()
-                    active = [one for one in active if not one.ended]
+                    finished, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        future.result()
+                    active = [key_range for key_range in active if not key_range.ended]
                     if self.in_order and not waiting:
                         with self._lock:
-                            wanted = self.crowd.reconsider(len(pending))
-                        waiting = self._cut(active, wanted - len(pending))
+                            at_once = self.crowd.reconsider(len(pending))
+                        waiting = self._cut(active, at_once - len(pending))
             finally:
                 self._stop.set()
         return shards.ordered(self.covers) if self.in_order else self.covers
 
-    def _cut(self, active: Sequence[Range], more: int) -> list[Range]:
+    def _cut(self, active: Sequence[Range], count: int) -> list[Range]:
         """Cut the range that has been listed for longest, so that ``more`` are listed at once."""
-        if more <= 0:
+        if count <= 0:
             return []
-        able = [one for one in active if not one.whole and one.pages]
-        if not able:
+        divisible = [key_range for key_range in active if not key_range.whole and key_range.pages]
+        if not divisible:
             return []
-        it = max(able, key=lambda one: one.pages)
-        found = split.points(self.bucket, it.cursor, it.until, more)
+        longest = max(divisible, key=lambda key_range: key_range.pages)
+        cuts = split.points(self.bucket, longest.cursor, longest.until, count)
         with self._lock:
-            kept = [one for one in found if one > it.cursor and (it.until is None or one < it.until)]
-            it.pages = 1  # of what is left nothing is known yet
-            if not kept or it.ended:
-                it.whole = not found
+            new_starts = [
+                key for key in cuts if key > longest.cursor and (longest.until is None or key < longest.until)
+            ]
+            longest.pages = 1  # of what is left nothing is known yet
+            if not new_starts or longest.ended:
+                longest.whole = not cuts
                 return []
-            ends = [*kept[1:], it.until]
-            it.until = kept[0]
-        return [Range((one, ""), end) for one, end in zip(kept, ends, strict=True)][::-1]
+            ends = [*new_starts[1:], longest.until]
+            longest.until = new_starts[0]
+        return [Range((key, ""), end) for key, end in zip(new_starts, ends, strict=True)][::-1]
 
-    def _list(self, it: Range) -> None:
-        held = _Held(self.shard_rows, whole_keys=self.versions)
-        after = it.after
+    def _list(self, key_range: Range) -> None:
+        held_rows = _Held(self.shard_rows, whole_keys=self.versions)
+        after = key_range.after
         try:
-            for page in self.bucket.pages(versions=self.versions, after=it.after, until=lambda: it.until):
+            for page in self.bucket.pages(
+                versions=self.versions, after=key_range.after, until=lambda: key_range.until
+            ):
                 if self._stop.is_set():
                     return
-                held.add(self._take(it, page))
-                while (upto := held.full()) is not None:
-                    self._write(held.drain(), after, upto)
+                held_rows.add(self._take(key_range, page))
+                while (upto := held_rows.full()) is not None:
+                    self._write(held_rows.drain(), after, upto)
                     after = upto
-                if it.ended:
+                if key_range.ended:
                     break
-            if held.rows:
-                until = it.until
-                self._write(held.drain(everything=True), after, None if until is None else (until, ""))
+            if held_rows.rows:
+                until = key_range.until
+                self._write(held_rows.drain(everything=True), after, None if until is None else (until, ""))
         finally:
-            it.ended = True
+            key_range.ended = True
 
-    def _take(self, it: Range, page: Page) -> Page:
+    def _take(self, key_range: Range, page: Page) -> Page:
         """Return what of a page belongs to the range."""
         keys = page.keys
         with self._lock:
             self.crowd.note(len(keys))
-            it.pages += 1
+            key_range.pages += 1
             if not self.in_order or not keys:
                 return page
-            if not all(map(le if self.versions else lt, [it.cursor, *keys], keys)):
+            if not all(map(le if self.versions else lt, [key_range.cursor, *keys], keys)):
                 raise OutOfOrderError
-            end = len(keys) if it.until is None else bisect_right(keys, it.until)
-            it.ended = end < len(keys)
-            it.cursor = keys[end - 1] if end else it.cursor
-        page = page.cut(0, end) if it.ended else page
-        return _without(page, it.after[0], it.known) if it.known else page
+            end = len(keys) if key_range.until is None else bisect_right(keys, key_range.until)
+            key_range.ended = end < len(keys)
+            key_range.cursor = keys[end - 1] if end else key_range.cursor
+        page = page.cut(0, end) if key_range.ended else page
+        return _without(page, key_range.after[0], key_range.known) if key_range.known else page
 
     def _write(self, pages: Sequence[Page], after: Position, upto: Position | None) -> None:
         with self._lock:
@@ -177,7 +181,7 @@ def _without(page: Page, key: str, versions: frozenset[str]) -> Page:
     """Return a page without these versions of a key: where the version that is to be gone on behind is gone itself,
     servers begin with the key.
     """
-    rows = [one for one in page.rows() if one.key != key or one.version_id not in versions]
+    rows = [row for row in page.rows() if row.key != key or row.version_id not in versions]
     return Page.of(rows)
 
 
@@ -215,17 +219,17 @@ class _Held:
         """Take the rows of the shard, or all that are left."""
         left = self.rows if everything else self._end
         self.rows -= left
-        taken = []
+        pages = []
         while left:
             page = self._pages[0]
             size = len(page.keys)
             if size <= left:
-                taken.append(self._pages.pop(0))
+                pages.append(self._pages.pop(0))
             else:
-                taken.append(page.cut(0, left))
+                pages.append(page.cut(0, left))
                 self._pages[0] = page.cut(left, size)
             left -= min(size, left)
-        return taken
+        return pages
 
     def _row(self, number: int) -> tuple[str, str]:
         for page in self._pages:

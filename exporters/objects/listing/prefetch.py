@@ -36,11 +36,11 @@ def pages(bucket: Bucket, ends: Sequence[str], at_once: int, *, versions: bool) 
 
 
 def _part(bucket: Bucket, after: str, until: str | None, *, versions: bool) -> list[Page]:
-    found = []
+    pages = []
     for page in bucket.pages(versions=versions, after=(after, ""), until=lambda: until):
         end = len(page.keys) if until is None else bisect_right(page.keys, until)
-        found.append(page if end == len(page.keys) else page.cut(0, end))
-    return found
+        pages.append(page if end == len(page.keys) else page.cut(0, end))
+    return pages
 
 
 class Background:
@@ -74,10 +74,10 @@ class Background:
         else:
             self._put(None)
 
-    def _put(self, one: Page | BaseException | None) -> None:
+    def _put(self, item: Page | BaseException | None) -> None:
         while not self._stop.is_set():
             try:
-                self._queue.put(one, timeout=_TICK_SECONDS)
+                self._queue.put(item, timeout=_TICK_SECONDS)
             except queue.Full:
                 continue
             return

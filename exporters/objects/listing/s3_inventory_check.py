@@ -38,13 +38,13 @@ class _Names:
 
 def manifest_of(bucket: Bucket, files: s3_inventory_report.Files) -> s3_inventory_report.Report:
     """Return what the report's manifest says. Raises ``SourceUsageError`` where it is another bucket's."""
-    found = files.manifest()
-    if found.bucket != bucket.name:
+    manifest = files.manifest()
+    if manifest.bucket != bucket.name:
         raise SourceUsageError(
-            f"{found.url} is an inventory of {found.bucket}, not of {bucket.name}",
+            f"{manifest.url} is an inventory of {manifest.bucket}, not of {bucket.name}",
             next_step="give the manifest.json of this bucket's own report",
         )
-    return found
+    return manifest
 
 
 class Reported:
@@ -81,38 +81,38 @@ class Reported:
 
     def end(self) -> None:
         """Look at what only the report names. Raises ``SourceError``."""
-        lost = []
+        unlisted = []
         for key, version, marker in self._left.execute("SELECT key, version, marker FROM left ORDER BY key"):
-            lost.append(
+            unlisted.append(
                 ObjectSummary(
                     key, 0, "", self._report.created, version_id=version, is_delete_marker=bool(marker)
                 )
             )
-            if len(lost) == _BLOCK_ROWS:
-                self._look(lost)
-                lost = []
-        self._look(lost)
+            if len(unlisted) == _BLOCK_ROWS:
+                self._look(unlisted)
+                unlisted = []
+        self._look(unlisted)
         self._left.close()
 
     def enumeration(self) -> Enumeration:
         """Return the count, by the name of what the others count."""
-        what = "versions" if self._totals.versions else "objects"
+        kind = "versions" if self._totals.versions else "objects"
         when = f"the S3 Inventory of {self._report.created:%Y-%m-%d %H:%M} UTC"
         count = self.same + self.differing.count + self.younger + self.unnamed.count + self.overlooked.count
-        return Enumeration(what, f"{when}, less what was deleted since, plus what it does not name", count)
+        return Enumeration(kind, f"{when}, less what was deleted since, plus what it does not name", count)
 
     def losses(self) -> Iterator[Loss]:
         """Yield the differences, by name."""
         when = f"the S3 Inventory of {self._report.created:%Y-%m-%d}"
-        for names, said in (
+        for names, reason in (
             (self.overlooked, f"{when} names it and it is there, but the listing did not show it"),
             (self.differing, f"{when} has another ETag for it, though it is older"),
             (self.unnamed, f"{when} does not name it, though it is older"),
         ):
             for name in names.first:
-                yield Loss(name, "S3 Inventory", said)
+                yield Loss(name, "S3 Inventory", reason)
             if names.count > len(names.first):
-                yield Loss(self._bucket.name, "S3 Inventory", f"{names.count} objects in all: {said}")
+                yield Loss(self._bucket.name, "S3 Inventory", f"{names.count} objects in all: {reason}")
 
     def _compare(self, rows: pa.Table) -> None:
         columns = rows.column_names
@@ -133,38 +133,38 @@ class Reported:
 
     def _see(self, key: str, version: str, etag: str, modified: datetime) -> None:
         query = "DELETE FROM left WHERE key = ? AND version = ? RETURNING etag"
-        found = self._left.execute(query, (key, self._version(version))).fetchone()
+        row = self._left.execute(query, (key, self._version(version))).fetchone()
         name = f"{key} (version {version})" if version else key
-        if modified > self._report.created - SETTLED and (found is None or found[0] != etag):
+        if modified > self._report.created - SETTLED and (row is None or row[0] != etag):
             self.younger += 1
-        elif found is None:
+        elif row is None:
             self.unnamed.add(name)
-        elif found[0] and etag and found[0] != etag:
+        elif row[0] and etag and row[0] != etag:
             self.differing.add(name)
         else:
             self.same += 1
 
-    def _look(self, lost: Sequence[ObjectSummary]) -> None:
+    def _look(self, unlisted: Sequence[ObjectSummary]) -> None:
         """Sort what only the report names into what is gone by now and what was overlooked."""
-        markers = [one for one in lost if one.is_delete_marker]
-        there = (
+        markers = [summary for summary in unlisted if summary.is_delete_marker]
+        listed_names = (
             changed_objects.still_listed(self._bucket, markers, ordered=self._totals.ordered)
             if markers
             else set()
         )
-        for one in markers:
-            if one.name in there:
-                self.overlooked.add(one.name)
+        for summary in markers:
+            if summary.name in listed_names:
+                self.overlooked.add(summary.name)
             else:
                 self.deleted += 1
-        objects = [one for one in lost if not one.is_delete_marker]
-        for one, found in zip(objects, self._bucket.heads(objects), strict=True):
-            if isinstance(found.error, SourceGoneError):
+        objects = [summary for summary in unlisted if not summary.is_delete_marker]
+        for summary, head in zip(objects, self._bucket.heads(objects), strict=True):
+            if isinstance(head.error, SourceGoneError):
                 self.deleted += 1
-            elif found.error is not None:
-                raise found.error
-            elif _modified(found) < self._since.replace(microsecond=0):
-                self.overlooked.add(one.name)
+            elif head.error is not None:
+                raise head.error
+            elif _modified(head) < self._since.replace(microsecond=0):
+                self.overlooked.add(summary.name)
 
     def _rows(self, files: s3_inventory_report.Files) -> Iterator[s3_inventory_report.Row]:
         for row in s3_inventory_report.rows(self._report, files):
@@ -177,6 +177,6 @@ class Reported:
         return (version or "null") if self._by_version else ""
 
 
-def _modified(found: Fetched) -> datetime:
-    text = found.headers.get("last-modified")
+def _modified(head: Fetched) -> datetime:
+    text = head.headers.get("last-modified")
     return parsedate_to_datetime(text) if text else datetime.min.replace(tzinfo=UTC)

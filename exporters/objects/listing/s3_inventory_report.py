@@ -90,16 +90,16 @@ def parse(data: bytes, url: str) -> Report:
                 f"{url}: an inventory in {kind} cannot be read", next_step="ask for CSV or Parquet"
             )
         columns = _csv_columns(schema) if kind == "CSV" else _FIELD.findall(schema)
-        files = [ReportFile(str(one["key"]), str(one["MD5checksum"])) for one in value["files"]]
+        files = [ReportFile(str(file["key"]), str(file["MD5checksum"])) for file in value["files"]]
         created = datetime.fromtimestamp(int(value["creationTimestamp"]) / 1000, UTC)
-        found = Report(url, str(value["sourceBucket"]), created, kind, columns, files)
+        report = Report(url, str(value["sourceBucket"]), created, kind, columns, files)
     except (ValueError, KeyError, TypeError) as exc:
         raise SourceUsageError(
             f"{url} is no manifest of an S3 Inventory: {exc!r}", next_step="give the report's manifest.json"
         ) from exc
     if _KEY not in columns:
         raise SourceUsageError(f"{url} names no column with keys")
-    return found
+    return report
 
 
 def _csv_columns(schema: str) -> list[str]:
@@ -130,8 +130,8 @@ class Files:
     @contextmanager
     def open(self, file: ReportFile) -> Iterator[IO[bytes]]:
         """Lend a file of the report, on disk. Raises ``SourceError``, among them for one that is not what it was."""
-        found = self._fetched(file.key) if self._bucket is not None else self._local(file.key).open("rb")
-        with found as stream:
+        opened = self._fetched(file.key) if self._bucket is not None else self._local(file.key).open("rb")
+        with opened as stream:
             md5 = _md5(stream)
             if md5 != file.md5:
                 raise SourceDamagedError(
@@ -143,12 +143,12 @@ class Files:
     @contextmanager
     def _fetched(self, key: str) -> Iterator[IO[bytes]]:
         assert self._bucket is not None
-        found = current(self._bucket, ObjectSummary(key, 0, "", datetime.now(UTC)))
-        if found.error is not None:
-            raise found.error
+        fetched = current(self._bucket, ObjectSummary(key, 0, "", datetime.now(UTC)))
+        if fetched.error is not None:
+            raise fetched.error
         with tempfile.TemporaryFile() as file:
             for block in self._bucket.stream(
-                found.summary, part_bytes=_BLOCK_BYTES, window_bytes=_WINDOW_BYTES
+                fetched.summary, part_bytes=_BLOCK_BYTES, window_bytes=_WINDOW_BYTES
             ):
                 file.write(block)
             file.seek(0)
@@ -168,10 +168,10 @@ class Files:
 
 
 def _md5(stream: IO[bytes]) -> str:
-    found = hashlib.md5(usedforsecurity=False)
+    md5 = hashlib.md5(usedforsecurity=False)
     while block := stream.read(_BLOCK_BYTES):
-        found.update(block)
-    return found.hexdigest()
+        md5.update(block)
+    return md5.hexdigest()
 
 
 def rows(report: Report, files: Files) -> Iterator[Row]:
@@ -208,7 +208,7 @@ def _rows(batch: pa.RecordBatch, *, encoded: bool) -> Iterator[Row]:
     keys = map(unquote_plus, values[_KEY]) if encoded else values[_KEY]
     for key, version, latest, marker, etag in zip(
         keys,
-        [""] * count if versions is None else [one or "null" for one in versions],
+        [""] * count if versions is None else [version or "null" for version in versions],
         map(_flag, values.get(_LATEST, ["true"] * count)),
         map(_flag, values.get(_MARKER, ["false"] * count)),
         values.get(_ETAG, [""] * count),

@@ -34,8 +34,8 @@ class Relisting:
         """Why there is no second listing: the source may have been shut since the first."""
         with self._unless_shut():
             self._again = _second_listing(bucket, totals, begun)
-        which = "a second listing of versions with a plain one" if totals.versions else "a second listing"
-        self.how = f"{which}, less what was written since the first began, plus what was deleted"
+        method = "a second listing of versions with a plain one" if totals.versions else "a second listing"
+        self.how = f"{method}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
         self._overlooked_names: list[str] = []
 
@@ -57,23 +57,23 @@ class Relisting:
         if self.refusal is not None:
             return
         with self._unless_shut():
-            at = 0
-            while at < len(keys):
-                run = self._again.run(keys, versions, etags, at)
+            position = 0
+            while position < len(keys):
+                run = self._again.run(keys, versions, etags, position)
                 self.same += run
-                at += run
-                if at == len(keys):
+                position += run
+                if position == len(keys):
                     break
-                etag, found = etags[at], self._again.take(keys[at], versions[at])
+                etag, current_etag = etags[position], self._again.take(keys[position], versions[position])
                 # The second listing may have passed here before the last units read what had been changed since.
-                before = listed[at]
-                at += 1
+                before = listed[position]
+                position += 1
                 if etag is None:
                     self.vanished += 1
-                    self.added += found not in {None, before}
-                elif found is None:
+                    self.added += current_etag not in {None, before}
+                elif current_etag is None:
                     self.vanished += 1
-                elif found in {etag, before}:
+                elif current_etag in {etag, before}:
                     self.same += 1
                 else:
                     self.changed += 1
@@ -82,8 +82,8 @@ class Relisting:
         """Take in what only the second listing has."""
         if self.refusal is None:
             with self._unless_shut():
-                for found in self._again.others():
-                    self._see_new(found)
+                for summary in self._again.others():
+                    self._see_new(summary)
 
     @contextmanager
     def _unless_shut(self) -> Iterator[None]:
@@ -100,7 +100,7 @@ class Relisting:
     def losses(self) -> Iterator[Loss]:
         """Yield what the bucket's users did meanwhile, which the bundle does not hold."""
         name = self._bucket.name
-        for count, what in (
+        for count, change in (
             (self.added, "objects were written after the listing and are not in the bundle"),
             (
                 self.changed,
@@ -109,20 +109,20 @@ class Relisting:
             (self.vanished, "objects were deleted since the listing"),
         ):
             if count:
-                yield Loss(name, "changes during the export", f"{count} {what}")
+                yield Loss(name, "changes during the export", f"{count} {change}")
         for name in self._overlooked_names:
             yield Loss(name, "object", "the first listing did not show it, though it was there")
 
-    def _see_new(self, found: ObjectSummary) -> None:
+    def _see_new(self, summary: ObjectSummary) -> None:
         # Whole seconds: some servers round the times in listings.
-        if found.modified.timestamp() >= int(self._since.timestamp()):
+        if summary.modified.timestamp() >= int(self._since.timestamp()):
             self.added += 1
             return
-        if isinstance(self._bucket.head(found).error, SourceGoneError):
+        if isinstance(self._bucket.head(summary).error, SourceGoneError):
             return  # deleted between one page and the other
         self.overlooked += 1
         if len(self._overlooked_names) < 1000:
-            self._overlooked_names.append(found.name)
+            self._overlooked_names.append(summary.name)
 
 
 class _Again(Protocol):
@@ -160,10 +160,10 @@ class _InOrder:
         del versions
         if not self._is_there():
             return 0
-        at, page = self._at, self._page
-        count = min(len(page.keys) - at, len(keys) - start)
-        same = page.keys[at : at + count] == keys[start : start + count]
-        if not same or page.etags[at : at + count] != etags[start : start + count]:
+        position, page = self._at, self._page
+        count = min(len(page.keys) - position, len(keys) - start)
+        same_keys = page.keys[position : position + count] == keys[start : start + count]
+        if not same_keys or page.etags[position : position + count] != etags[start : start + count]:
             return 0
         self._at += count
         return count
@@ -199,7 +199,7 @@ class _VersionsInOrder:
     """The same of versions, key by key: within one, new versions come first and deleted ones are missing."""
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
-        self._keys = groupby(listing, key=lambda one: one.key)
+        self._keys = groupby(listing, key=lambda summary: summary.key)
         self._key = ""
         self._versions: dict[str, ObjectSummary] = {}
         self._new: list[ObjectSummary] = []
@@ -211,8 +211,8 @@ class _VersionsInOrder:
     def take(self, key: str, version: str) -> str | None:
         while not self._ended and self._key < key:
             self._go_on()
-        found = self._versions.pop(version, None) if self._key == key else None
-        return None if found is None else found.etag
+        match = self._versions.pop(version, None) if self._key == key else None
+        return None if match is None else match.etag
 
     def others(self) -> Iterator[ObjectSummary]:
         while not self._ended:
@@ -224,7 +224,7 @@ class _VersionsInOrder:
     def _go_on(self) -> None:
         self._new += self._versions.values()
         self._key, group = next(self._keys, ("", iter(())))
-        self._versions = {one.version_id: one for one in group}
+        self._versions = {version.version_id: version for version in group}
         self._ended = not self._versions
 
 
@@ -236,7 +236,10 @@ class _AnyOrder:
         self._rows.execute(
             "CREATE TABLE again (key TEXT, version TEXT, etag TEXT, modified TEXT, PRIMARY KEY (key, version))"
         )
-        rows = ((one.key, one.version_id, one.etag, one.modified.isoformat()) for one in listing)
+        rows = (
+            (summary.key, summary.version_id, summary.etag, summary.modified.isoformat())
+            for summary in listing
+        )
         self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)", rows)
 
     def run(self, *_: object) -> int:
@@ -244,8 +247,8 @@ class _AnyOrder:
 
     def take(self, key: str, version: str) -> str | None:
         query = "DELETE FROM again WHERE key = ? AND version = ? RETURNING etag"
-        found = self._rows.execute(query, (key, version)).fetchone()
-        return None if found is None else str(found[0])
+        match = self._rows.execute(query, (key, version)).fetchone()
+        return None if match is None else str(match[0])
 
     def others(self) -> Iterator[ObjectSummary]:
         query = "SELECT key, version, etag, modified FROM again ORDER BY key"
@@ -267,8 +270,8 @@ class Begun:
 
     def close(self) -> None:
         """Fetch no more."""
-        for one in self._listings.values():
-            one.close()
+        for listing in self._listings.values():
+            listing.close()
 
 
 def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None) -> _Again:
@@ -288,17 +291,17 @@ def _pages(bucket: Bucket, totals: Totals, *, versions: bool) -> Iterator[Page]:
 def _with_plain(versions: Iterable[ObjectSummary], plain: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
     """Yield the listing of versions, and what only the plain listing has, without a version. Both by key."""
     current = iter(plain)
-    beside = next(current, None)
-    for key, group in groupby(versions, key=lambda one: one.key):
+    plain_row = next(current, None)
+    for key, group in groupby(versions, key=lambda summary: summary.key):
         rows = list(group)
-        while beside is not None and beside.key < key:
-            yield beside
-            beside = next(current, None)
-        if beside is not None and beside.key == key:
-            if all(row.is_delete_marker or row.etag != beside.etag for row in rows):
-                rows.append(beside)
-            beside = next(current, None)
+        while plain_row is not None and plain_row.key < key:
+            yield plain_row
+            plain_row = next(current, None)
+        if plain_row is not None and plain_row.key == key:
+            if all(row.is_delete_marker or row.etag != plain_row.etag for row in rows):
+                rows.append(plain_row)
+            plain_row = next(current, None)
         yield from rows
-    while beside is not None:
-        yield beside
-        beside = next(current, None)
+    while plain_row is not None:
+        yield plain_row
+        plain_row = next(current, None)

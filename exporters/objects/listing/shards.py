@@ -65,9 +65,9 @@ def encode(
         rows = chain.from_iterable(page.rows() for page in pages)
         columns.append([_reason(row, selection, prefix_length) for row in rows])
         schema = schema.append(CHOICE)
-    said = json.dumps([cover.after, cover.upto]).encode()
+    cover_json = json.dumps([cover.after, cover.upto]).encode()
     table = pa.table(
-        dict(zip(schema.names, columns, strict=True)), schema=schema.with_metadata({_COVER: said})
+        dict(zip(schema.names, columns, strict=True)), schema=schema.with_metadata({_COVER: cover_json})
     )
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
@@ -81,37 +81,37 @@ def decode(data: bytes) -> pa.Table:
 
 def cover_of(table: pa.Table, name: str) -> Cover | None:
     """Return what the shard of this name says that it has; None where it does not say."""
-    said = (table.schema.metadata or {}).get(_COVER)
-    if said is None:
+    cover_json = (table.schema.metadata or {}).get(_COVER)
+    if cover_json is None:
         return None
-    after, upto = json.loads(said)
+    after, upto = json.loads(cover_json)
     number = int(name.removeprefix(FOLDER).partition(".")[0])
     return Cover(number, (after[0], after[1]), None if upto is None else (upto[0], upto[1]))
 
 
 def ordered(covers: Iterable[Cover]) -> list[Cover]:
     """Return shards in the order of their keys."""
-    return sorted(covers, key=lambda one: (one.after[0], not one.after[1], one.number))
+    return sorted(covers, key=lambda cover: (cover.after[0], not cover.after[1], cover.number))
 
 
 def gaps(covers: Sequence[Cover]) -> list[tuple[Position, str | None]]:
     """Return what these shards, in order, do not have: from behind a position up to and with all of a key (None: to the
     end).
     """
-    found: list[tuple[Position, str | None]] = []
-    at: Position | None = START
-    for one in covers:
-        if at is not None and one.after != at and one.after[0] >= at[0]:
-            found.append((at, one.after[0]))
-        at = one.upto
-    if at is not None:
-        found.append((at, None))
-    return found
+    ranges: list[tuple[Position, str | None]] = []
+    position: Position | None = START
+    for cover in covers:
+        if position is not None and cover.after != position and cover.after[0] >= position[0]:
+            ranges.append((position, cover.after[0]))
+        position = cover.upto
+    if position is not None:
+        ranges.append((position, None))
+    return ranges
 
 
 def _columns(page: Page) -> list[Sequence[Any]]:
-    found: list[Sequence[Any]] = [page.keys, page.sizes, page.etags, page.modified, page.classes]
-    return [*found, page.versions, page.latest, page.markers] if page.versions else found
+    columns: list[Sequence[Any]] = [page.keys, page.sizes, page.etags, page.modified, page.classes]
+    return [*columns, page.versions, page.latest, page.markers] if page.versions else columns
 
 
 def _reason(row: ObjectSummary, selection: Selection, prefix_length: int) -> str | None:

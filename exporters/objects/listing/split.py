@@ -17,45 +17,45 @@ _LETTERS = sorted("-.=_~" + string.digits + string.ascii_letters)
 _DEPTH = 8
 
 
-def points(bucket: Bucket, cursor: str, until: str | None, wanted: int) -> list[str]:
+def points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[str]:
     """Return at most ``wanted`` keys or directories between a key that was listed and the end of its range (None: of
     the bucket), in order: what is left of the range may be cut behind each of them. A few requests; nothing where
     nothing was found. Raises ``SourceError``.
     """
     common = bucket.prefix if until is None else beginning(cursor, until)
-    at = common.rfind("/") + 1
+    name_start = common.rfind("/") + 1
     for _ in range(_DEPTH):
-        directory = cursor[:at]
-        names, whole = bucket.names(directory, cursor)
-        names = [one for one in names if until is None or one < until]
-        if not whole and names:
-            return _between(bucket, names[-1], until, wanted) or _even(names, wanted)
+        directory = cursor[:name_start]
+        names, is_complete = bucket.names(directory, cursor)
+        names = [name for name in names if until is None or name < until]
+        if not is_complete and names:
+            return _between(bucket, names[-1], until, count) or _even(names, count)
         if names:
-            return _even(names, wanted)
-        following = cursor.find("/", at) + 1
+            return _even(names, count)
+        following = cursor.find("/", name_start) + 1
         if not following:
             return []
-        at = following
+        name_start = following
     return []
 
 
-def _even(names: Sequence[str], wanted: int) -> list[str]:
+def _even(names: Sequence[str], most: int) -> list[str]:
     """Return so many of the names, at even distances."""
-    count = min(wanted, len(names))
+    count = min(most, len(names))
     return [names[len(names) * number // (count + 1)] for number in range(1, count + 1)]
 
 
-def _between(bucket: Bucket, low: str, until: str | None, wanted: int) -> list[str]:
+def _between(bucket: Bucket, low: str, until: str | None, count: int) -> list[str]:
     """Cut a directory by characters: at the first position at which the keys behind ``low`` differ from it, at those
     characters that occur there.
     """
-    at = _first_difference(bucket, low, until)
-    if at is None:
+    difference = _first_difference(bucket, low, until)
+    if difference is None:
         return []
-    begun = low[:at]
-    above = [one for one in _LETTERS if one > low[at]]
-    known = _count_existing(bucket, begun, above, until)
-    return _even([begun + one for one in above[:known]], wanted)
+    stem = low[:difference]
+    above = [letter for letter in _LETTERS if letter > low[difference]]
+    known = _count_existing(bucket, stem, above, until)
+    return _even([stem + letter for letter in above[:known]], count)
 
 
 def _first_difference(bucket: Bucket, low: str, until: str | None) -> int | None:
@@ -74,13 +74,13 @@ def _first_difference(bucket: Bucket, low: str, until: str | None) -> int | None
     return most - 1
 
 
-def _count_existing(bucket: Bucket, begun: str, above: Sequence[str], until: str | None) -> int:
+def _count_existing(bucket: Bucket, stem: str, above: Sequence[str], until: str | None) -> int:
     """Return how many of the characters come before the last one behind which there is a key."""
     least, most = 0, len(above)
     while least < most:
         middle = (least + most) // 2
-        if bucket.first_behind(begun + above[middle], until) is None or (
-            until is not None and begun + above[middle] >= until
+        if bucket.first_behind(stem + above[middle], until) is None or (
+            until is not None and stem + above[middle] >= until
         ):
             most = middle
         else:
@@ -88,7 +88,7 @@ def _count_existing(bucket: Bucket, begun: str, above: Sequence[str], until: str
     return least
 
 
-def _first(bucket: Bucket, begun: str, until: str | None) -> str | None:
+def _first(bucket: Bucket, stem: str, until: str | None) -> str | None:
     """Return the first key behind all that begin so."""
-    behind = begun + _LAST
+    behind = stem + _LAST
     return None if until is not None and behind >= until else bucket.first_behind(behind, until)

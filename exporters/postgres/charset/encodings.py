@@ -95,10 +95,10 @@ class Codec:
         if not self._joined:
             return b"".join([get(word, word) for word in words])
         self._learn({a + b for a, b in pairwise(words) if b in self._joined and not a.isascii()})
-        found = [get(word, word) for word in words[:1]]
+        texts = [get(word, word) for word in words[:1]]
         for before, word in pairwise(words):
-            found.append(_ODD if word in self._joined and before + word in self._odd else get(word, word))
-        return b"".join(found)
+            texts.append(_ODD if word in self._joined and before + word in self._odd else get(word, word))
+        return b"".join(texts)
 
     def replaced(self, text: bytes, replacement: bytes) -> bytes:
         """Return any text in UTF-8, with a replacement for characters that are unknown."""
@@ -116,7 +116,7 @@ class Codec:
         return b"".join([(self._line(line) if _ODD in text else text) + b"\n" for line, text in lines])
 
     def _line(self, line: bytes) -> bytes:
-        return _VALUE.sub(lambda found: self._value(found[0]), line)
+        return _VALUE.sub(lambda match: self._value(match[0]), line)
 
     def _value(self, value: bytes) -> bytes:
         text = self.converted(value)
@@ -127,24 +127,24 @@ class Codec:
     def whole(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the pieces of a text, cut where each can be looked at by itself."""
         rest = b""
-        for one in pieces:
-            piece = rest + one
-            at = self.cut(piece)
-            rest = piece[at:]
-            yield piece[:at]
+        for new_piece in pieces:
+            piece = rest + new_piece
+            end = self.cut(piece)
+            rest = piece[end:]
+            yield piece[:end]
         yield rest
 
     def cut(self, piece: bytes) -> int:
         """Return up to where the beginning of a text can be looked at by itself."""
         if self._single:
             return len(piece)
-        at = len(piece.rstrip(_HIGH))
-        for found in self._character.finditer(piece, at):
-            if found.start() > len(piece) - _LONGEST:
+        end = len(piece.rstrip(_HIGH))
+        for match in self._character.finditer(piece, end):
+            if match.start() > len(piece) - _LONGEST:
                 break
-            if not self._learn_is_joined(found[0]):
-                at = found.start()
-        return at
+            if not self._learn_is_joined(match[0]):
+                end = match.start()
+        return end
 
     def _learn_is_joined(self, code: bytes) -> bool:
         if not self._joins:
@@ -160,17 +160,17 @@ class Codec:
     def _ask_for(self, codes: Sequence[bytes]) -> None:
         pending = [list(codes)]
         while pending:
-            some = pending.pop()
-            answers = self._ask(some)
+            batch = pending.pop()
+            answers = self._ask(batch)
             if isinstance(answers, bytes):
-                pending += self._without(answers, some)
+                pending += self._without(answers, batch)
                 continue
-            for code, (text, same) in zip(some, answers, strict=True):
+            for code, (text, is_lossless) in zip(batch, answers, strict=True):
                 if self._joins and text.decode()[0] in _JOINED:
                     self._joined.add(code)
-                if not same:
+                if not is_lossless:
                     self._odd[code] = text
-                self._texts[code] = text if same else _ODD
+                self._texts[code] = text if is_lossless else _ODD
 
     def _without(self, refused: bytes, codes: list[bytes]) -> list[list[bytes]]:
         """Note what was refused; return what is still to be asked for, in two where nobody knows which one it was."""

@@ -30,8 +30,8 @@ def is_unconvertible(error: BaseException) -> bool:
 
 def refused(error: BaseException) -> bytes:
     """Return the code that the error names, whatever the server's language."""
-    found = _BYTES.findall(str(error.__cause__ or error))
-    return bytes(int(word, 16) for word in found[-1].split()) if found else b""
+    byte_lists = _BYTES.findall(str(error.__cause__ or error))
+    return bytes(int(word, 16) for word in byte_lists[-1].split()) if byte_lists else b""
 
 
 def conversions(codes: Sequence[bytes], encoding: str) -> str:
@@ -47,7 +47,11 @@ def conversions(codes: Sequence[bytes], encoding: str) -> str:
 
 def read_conversions(rows: Iterable[Sequence[bytes | None]]) -> list[tuple[bytes, bool]]:
     """Return the answer in the rows of that query, as texts."""
-    return [(bytes.fromhex(text[2:].decode()), same == b"t") for text, same in rows if text is not None]
+    return [
+        (bytes.fromhex(text[2:].decode()), is_lossless == b"t")
+        for text, is_lossless in rows
+        if text is not None
+    ]
 
 
 def asking(connection: psycopg.Connection[Any], encoding: str) -> Ask:
@@ -61,6 +65,6 @@ def asking(connection: psycopg.Connection[Any], encoding: str) -> Ask:
             if is_unconvertible(exc):
                 return refused(exc)
             raise
-        return [(bytes(text), bool(same)) for text, same in rows]
+        return [(bytes(text), bool(is_lossless)) for text, is_lossless in rows]
 
     return ask

@@ -63,7 +63,7 @@ def unsayable(connection: psycopg.Connection[Any]) -> list[Unsayable]:
         Unsayable(
             oid,
             _text(kind),
-            b".".join(b'"' + bytes(one).replace(b'"', b'""') + b'"' for one in (schema, name)),
+            b".".join(b'"' + bytes(name).replace(b'"', b'""') + b'"' for name in (schema, name)),
         )
         for oid, kind, schema, name, columns in connection.execute(query.encode()).fetchall()
         if not is_sayable(b" ".join([schema, name, columns or b""]))

@@ -22,22 +22,22 @@ def read_locale(connection: psycopg.Connection[Any]) -> dict[str, str]:
     """Return ``provider``, ``locale`` and where there are some ``rules`` of the database; ``ctype`` where libc has
     another one for that.
     """
-    found: Mapping[str, Any] = fetch(connection, _QUERY)[0]["found"]
-    provider = _PROVIDERS.get(str(found.get("datlocprovider", "c")), "libc")
-    collate, ctype = str(found["datcollate"]), str(found["datctype"])
+    row: Mapping[str, Any] = fetch(connection, _QUERY)[0]["found"]
+    provider = _PROVIDERS.get(str(row.get("datlocprovider", "c")), "libc")
+    collate, ctype = str(row["datcollate"]), str(row["datctype"])
     locale = {"provider": provider, "locale": collate}
     if provider != "libc":
-        locale["locale"] = str(found.get("datlocale") or found.get("daticulocale") or "")
+        locale["locale"] = str(row.get("datlocale") or row.get("daticulocale") or "")
     elif _plain(ctype) != _plain(collate):
         locale["ctype"] = ctype
-    rules = found.get("daticurules")
+    rules = row.get("daticurules")
     return locale | ({"rules": str(rules)} if rules else {})
 
 
-def same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+def same(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
     """Tell whether two databases sort alike, as far as names tell it: ``C.utf8`` is ``C.UTF-8``."""
-    return {key: _plain(value) for key, value in one.items()} == {
-        key: _plain(value) for key, value in other.items()
+    return {key: _plain(value) for key, value in first.items()} == {
+        key: _plain(value) for key, value in second.items()
     }
 
 
@@ -46,9 +46,9 @@ def create_words(locale: Mapping[str, str]) -> str:
     if locale["provider"] == "libc":
         ctype = locale.get("ctype", locale["locale"])
         return f"LC_COLLATE {quote_literal(locale['locale'])} LC_CTYPE {quote_literal(ctype)}"
-    words = f"LOCALE_PROVIDER {locale['provider']} {locale['provider'].upper()}_LOCALE"
+    clause = f"LOCALE_PROVIDER {locale['provider']} {locale['provider'].upper()}_LOCALE"
     rules = f" ICU_RULES {quote_literal(locale['rules'])}" if "rules" in locale else ""
-    return f"{words} {quote_literal(locale['locale'])}{rules}"
+    return f"{clause} {quote_literal(locale['locale'])}{rules}"
 
 
 def _plain(name: str) -> str:

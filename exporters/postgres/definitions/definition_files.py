@@ -87,17 +87,19 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     environment["PGCLIENTENCODING"] = spoken
     codec = Codec(encoding, asking(session.holder, encoding))
     try:
-        kept = lock_timeouts.kept(session.holder, session.locked, seconds=session.manners.limits.lock_seconds)
+        locked = lock_timeouts.kept(
+            session.holder, session.locked, seconds=session.manners.limits.lock_seconds
+        )
         nameless = unsayable(session.holder)
         sequences, unread = read_sequences(
-            session.holder, {one.label for one in kept}, [one.oid for one in nameless]
+            session.holder, {relation.label for relation in locked}, [relation.oid for relation in nameless]
         )
         labels = [
             *(table.label for table in tables if not table.readable and not table.view),
             *unread,
-            *(one.label for one in kept),
+            *(relation.label for relation in locked),
         ]
-        without = {*_in_encoding(session.holder, labels, spoken), *(one.quoted for one in nameless)}
+        without = {*_in_encoding(session.holder, labels, spoken), *(relation.quoted for relation in nameless)}
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     with ThreadPoolExecutor(session.manners.workers(2)) as pool:
@@ -120,7 +122,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
                 script = with_handlers(script, session.holder, spoken)
                 script = with_unwritten(script, session.holder, spoken, portable=portable)
             elif tools.major >= DEFINITIONS_ONLY:
-                left_out = [*(one.oid for one in kept), *(one.oid for one in nameless)]
+                left_out = [*(relation.oid for relation in locked), *(relation.oid for relation in nameless)]
                 script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
             _write(sink, name, pg_dump.in_utf8(script, codec, encoding) if changes else script)
         except DRIVER_ERRORS as exc:
@@ -131,14 +133,20 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     try:
         losses += _write_lists(session, sequences, tools, sink)
         losses += losses_of(session.holder, tables) + undumped(session.holder)
-        losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
+        losses += [
+            Loss(relation.item, "definition", f"it could not be locked: {relation.reason}")
+            for relation in locked
+        ]
         gaps = unreadable(session.holder)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     reason = "neither its value nor its definition can be read"
-    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
-    gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
-    gaps += [one.gap for one in nameless]
+    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in unread.items()]
+    gaps += [
+        Gap(relation.item, "failed", f"its definition cannot be read: {relation.reason}")
+        for relation in locked
+    ]
+    gaps += [relation.gap for relation in nameless]
     return Missing(losses, gaps)
 
 
@@ -190,8 +198,8 @@ def _write(sink: Sink, name: str, data: bytes) -> None:
 
 def with_handlers(script: bytes, holder: psycopg.Connection[Any], encoding: str) -> bytes:
     """Return pre-data in this encoding with the handlers of such languages."""
-    for bare, whole in holder.execute(
+    for short, full in holder.execute(
         _LANGUAGES.encode(), {"encoding": encoding, "first": FIRST_OID}
     ).fetchall():
-        script = script.replace(b"\n" + bytes(bare), b"\n" + bytes(whole), 1)
+        script = script.replace(b"\n" + bytes(short), b"\n" + bytes(full), 1)
     return script

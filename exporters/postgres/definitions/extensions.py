@@ -98,12 +98,12 @@ def read_extensions(connection: psycopg.Connection[Any], *, definitions: bool) -
     have been added by hand: functions, procedures, views, tables, enums, domains and composite types. Raises what the
     driver raises.
     """
-    found = {row["name"]: {**row, "members": []} for row in fetch(connection, _EXTENSIONS)}
+    extensions = {row["name"]: {**row, "members": []} for row in fetch(connection, _EXTENSIONS)}
     rows = fetch(connection, _DEFINITIONS, {}) if definitions else []
-    made = {(row["type"], row["identity"]): row for row in rows}
+    definition_rows = {(row["type"], row["identity"]): row for row in rows}
     for row in fetch(connection, _MEMBERS):
         member = {name: value for name, value in row.items() if name != "extension" and value is not None}
-        if (how := made.get((row["type"], row["identity"]))) is not None:
-            member |= {"owner": how["owner"], "definition": how["definition"]}
-        found[row["extension"]]["members"].append(member)
-    return list(found.values())
+        if (definition_row := definition_rows.get((row["type"], row["identity"]))) is not None:
+            member |= {"owner": definition_row["owner"], "definition": definition_row["definition"]}
+        extensions[row["extension"]]["members"].append(member)
+    return list(extensions.values())

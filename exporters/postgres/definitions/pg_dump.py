@@ -81,14 +81,14 @@ def find_tools(server_major: int) -> Tools:
     """Return a pg_dump that is not older than the server, and what belongs to it. Raises ``SourceUsageError`` where
     there is none.
     """
-    found = []
+    majors = []
     for directory in _directories():
         major = _major(directory / "pg_dump")
         if major is not None and (directory / "pg_restore").exists():
-            found.append(major)
+            majors.append(major)
             if major >= server_major:
                 return Tools(directory, major)
-    have = f"only pg_dump {max(found)} was found" if found else "no pg_dump with its pg_restore was found"
+    have = f"only pg_dump {max(majors)} was found" if majors else "no pg_dump with its pg_restore was found"
     raise SourceUsageError(
         f"the server is PostgreSQL {server_major}, and {have}",
         next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH.",
@@ -108,10 +108,12 @@ def _directories() -> Iterator[Path]:
 
 def _major(program: Path) -> int | None:
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+        completed = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=True, timeout=30
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    match = _VERSION.search(said.stdout)
+    match = _VERSION.search(completed.stdout)
     return int(match.group(1)) if match else None
 
 
@@ -130,11 +132,11 @@ def dump_definitions(
     """
     unread = [b"--exclude-table=" + name for name in without]
     extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
-    own = ["--format=custom", "--compress=0", *(f"--section={one}" for one in (PRE, POST))]
-    own += ["--schema-only"] if tools.major >= DEFINITIONS_ONLY else []
+    format_options = ["--format=custom", "--compress=0", *(f"--section={section}" for section in (PRE, POST))]
+    format_options += ["--schema-only"] if tools.major >= DEFINITIONS_ONLY else []
     arguments = [
         tools.pg_dump,
-        *own,
+        *format_options,
         f"--snapshot={snapshot}",
         "--no-password",
         *_LEFT_OUT,
@@ -160,8 +162,8 @@ def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
     """Return a script that is in this encoding in UTF-8, if all of it comes through that as it is."""
     if not codec.is_faithful(script):
         return script
-    said = b"SET client_encoding = '%b';"
-    return codec.converted(script).replace(said % encoding.encode(), said % b"UTF8", 1)
+    statement = b"SET client_encoding = '%b';"
+    return codec.converted(script).replace(statement % encoding.encode(), statement % b"UTF8", 1)
 
 
 def without_cut_names(script: bytes) -> bytes:
@@ -169,7 +171,7 @@ def without_cut_names(script: bytes) -> bytes:
     range's multirange (makeMultirangeTypeName in src/backend/catalog/pg_type.c). Nobody can say such a name, so nothing
     else has it; the next server makes it by itself.
     """
-    return _MULTIRANGE.sub(lambda found: found[0] if _is_text(found[0]) else b"", script)
+    return _MULTIRANGE.sub(lambda match: match[0] if _is_text(match[0]) else b"", script)
 
 
 def _is_text(name: bytes) -> bool:
@@ -184,7 +186,7 @@ def without_secrets(script: bytes) -> bytes:
     """Return a script of pg_dump's with the passwords of foreign servers and of their users emptied, and without
     settings that are secret.
     """
-    emptied = _OPTIONS.sub(lambda found: _SECRET.sub(rb"\1 ''", found[0]), script)
+    emptied = _OPTIONS.sub(lambda match: _SECRET.sub(rb"\1 ''", match[0]), script)
     return _SETTING.sub(b"", emptied)
 
 
@@ -204,25 +206,27 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
     )
 
 
-def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], given: bytes = b"") -> bytes:
-    done = subprocess.run(arguments, input=given, capture_output=True, check=False, env=dict(environment))
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join(done.stderr.decode(errors="replace").split())
+def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], stdin: bytes = b"") -> bytes:
+    completed = subprocess.run(
+        arguments, input=stdin, capture_output=True, check=False, env=dict(environment)
+    )
+    if completed.returncode == 0:
+        return completed.stdout
+    message = " ".join(completed.stderr.decode(errors="replace").split())
     program = Path(os.fsdecode(arguments[0])).name
-    if "permission denied" in said:
+    if "permission denied" in message:
         raise SourceNotAllowedError(
-            f"{program}: {said}", next_step="Use a role that may read the whole database."
+            f"{program}: {message}", next_step="Use a role that may read the whole database."
         )
-    if "out of shared memory" in said:
-        raise SourceUnreachableError(f"{program}: {said}", next_step=LOCKS_STEP)
-    if "lock timeout" in said:
+    if "out of shared memory" in message:
+        raise SourceUnreachableError(f"{program}: {message}", next_step=LOCKS_STEP)
+    if "lock timeout" in message:
         raise SourceUnreachableError(
-            f"{program}: {said}",
+            f"{program}: {message}",
             next_step="Find the session that waits for or holds the lock (pg_locks), and give the same command again.",
         )
-    if "could not connect" in said or "connection to server" in said:
-        raise SourceUnreachableError(f"{program}: {said}", next_step="Give the same command again.")
+    if "could not connect" in message or "connection to server" in message:
+        raise SourceUnreachableError(f"{program}: {message}", next_step="Give the same command again.")
     raise SourceError(
-        f"{program} failed: {said}", next_step="Run it by hand with the same database to see more."
+        f"{program} failed: {message}", next_step="Run it by hand with the same database to see more."
     )

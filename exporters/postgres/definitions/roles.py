@@ -59,21 +59,21 @@ def keepable(rows: Iterable[Mapping[str, Any]], database: str) -> tuple[list[dic
     """Return rows of ``ROLES`` or ``SETTINGS`` without the settings that do not leave, and those: what has the name of
     a secret, and what a hold sets for a database.
     """
-    kept, losses = [], []
+    kept_rows, losses = [], []
     for row in rows:
         item, of_role = f"database {database}", f" of role {row['role']}" if row.get("role") else ""
         if "name" in row:
             item = f"role {row['name']}"
         settings = []
-        for one in row["settings"]:
-            name = one.partition("=")[0]
+        for setting in row["settings"]:
+            name = setting.partition("=")[0]
             if _SECRET.fullmatch(name):
-                said = "looks like a secret; set it again on the destination"
+                reason = "looks like a secret; set it again on the destination"
             elif name == _OF_A_HOLD and "name" not in row:
-                said = "may be a hold's; set it again on the destination if it is not"
+                reason = "may be a hold's; set it again on the destination if it is not"
             else:
-                settings.append(one)
+                settings.append(setting)
                 continue
-            losses.append(Loss(item, "setting", f"{name}{of_role} {said}"))
-        kept.append(dict(row) | {"settings": settings})
-    return kept, losses
+            losses.append(Loss(item, "setting", f"{name}{of_role} {reason}"))
+        kept_rows.append(dict(row) | {"settings": settings})
+    return kept_rows, losses

@@ -35,14 +35,14 @@ def read_sequences(
     values = {"unsayable": list(unsayable)}
     every = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES, values)]
     names = [name for name in every if quote_qualified(*name) not in locked]
-    found: list[dict[str, Any]] = []
+    sequences: list[dict[str, Any]] = []
     unread: dict[str, str] = {}
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
-        if _read(holder, batch, found) is not None:
-            reasons = {quote_qualified(*name): _read(holder, [name], found) for name in batch}
+        if _read(holder, batch, sequences) is not None:
+            reasons = {quote_qualified(*name): _read(holder, [name], sequences) for name in batch}
             unread |= {label: reason for label, reason in reasons.items() if reason is not None}
-    return found, unread
+    return sequences, unread
 
 
 def _read(

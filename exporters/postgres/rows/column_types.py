@@ -88,16 +88,16 @@ def _kind_of(sql_type: SqlType, *, utf8: bool) -> Kind:
     if sql_type.built_in:
         if sql_type.name == "numeric":
             return _numeric(sql_type.modifier) or _TEXT
-        found = _SIMPLE.get(sql_type.name)
-        if found is not None and (utf8 or found.name != "json"):
-            return found
+        kind = _SIMPLE.get(sql_type.name)
+        if kind is not None and (utf8 or kind.name != "json"):
+            return kind
     if not utf8:
         return _BYTES_TEXT
-    made = _made_of_others(sql_type, _MAX_DEPTH)
+    inner = _made_of_others(sql_type, _MAX_DEPTH)
     return (
         _TEXT
-        if made is None
-        else Kind(codec_of(made.kind), pa.string(), made.stored, compared=True, plain=False)
+        if inner is None
+        else Kind(codec_of(inner.kind), pa.string(), inner.stored, compared=True, plain=False)
     )
 
 
@@ -130,18 +130,20 @@ def _made_of_others(sql_type: SqlType, depth: int) -> _Inner | None:
     inner = [_within(part, depth - 1) for part in sql_type.parts]
     if not inner:
         return None
-    kind = named(sql_type.shape, *(one.kind for one in inner))
+    kind = named(sql_type.shape, *(part.kind for part in inner))
     if sql_type.shape == "struct":
-        return _Inner(kind, pa.struct(list(zip(sql_type.fields, (one.stored for one in inner), strict=True))))
+        return _Inner(
+            kind, pa.struct(list(zip(sql_type.fields, (part.stored for part in inner), strict=True)))
+        )
     (only,) = inner
     stored = only.stored if sql_type.shape == "list" else ranges.stored(only.stored)
     return _Inner(kind, stored if sql_type.shape == "range" else pa.list_(stored))
 
 
 def _within(sql_type: SqlType, depth: int) -> _Inner:
-    found = _made_of_others(sql_type, depth)
-    if found is not None or not sql_type.built_in:
-        return found or _TEXT_WITHIN
+    inner = _made_of_others(sql_type, depth)
+    if inner is not None or not sql_type.built_in:
+        return inner or _TEXT_WITHIN
     if sql_type.name in _WITHIN:
         return _WITHIN[sql_type.name]
     kind = _numeric(sql_type.modifier) if sql_type.name == "numeric" else _SIMPLE.get(sql_type.name)

@@ -275,8 +275,8 @@ class Feeds:
             return self.copy(f"{large_objects.SELECT} {table.condition}")
         if table.refusal:
             return self._unplanned_rows(table)
-        asked = longest_query(table, pages)
-        long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
+        length_query = longest_query(table, pages)
+        long = length_query is not None and self.numbers(length_query)[0] > LONG_BYTES
         query = canonical_select(table, pages)
         if not self._may_change or not self._changes(table, pages):
             return self.copy(query, long=long)

@@ -79,8 +79,8 @@ def _rows(received: _Received) -> RowBlocks:
     """Yield the rows of one COPY, until the server is ready for the next query."""
     error: BaseException | None = None
     while True:
-        lines, messages, taken = _whole_messages(received)
-        received.drop(taken)
+        lines, messages, consumed = _whole_messages(received)
+        received.drop(consumed)
         if lines:
             yield b"".join(lines)
         if _COMPLETE in messages:
@@ -98,7 +98,7 @@ def _rows(received: _Received) -> RowBlocks:
             yield LongRowText(pieces)
             for _ in pieces:
                 pass
-        elif not taken:
+        elif not consumed:
             received.wait()
 
 
@@ -114,19 +114,19 @@ def _whole_messages(received: _Received) -> tuple[list[bytes], dict[int, bytes],
     """
     lines: list[bytes] = []
     messages: dict[int, bytes] = {}
-    at = 0
+    start = 0
     with memoryview(received.buffer)[: received.size] as view:
-        while len(view) - at >= _HEAD:
-            kind, size = view[at], int.from_bytes(view[at + 1 : at + _HEAD], "big") - _LENGTH
-            begin, end = at + _HEAD, at + _HEAD + size
+        while len(view) - start >= _HEAD:
+            kind, size = view[start], int.from_bytes(view[start + 1 : start + _HEAD], "big") - _LENGTH
+            begin, end = start + _HEAD, start + _HEAD + size
             if end > len(view) or (kind == _DATA and size > LONG_BYTES):
                 break
             if kind == _DATA:
                 lines.append(bytes(view[begin:end]))
             else:
                 messages[kind] = bytes(view[begin:end])
-            at = end
-    return lines, messages, at
+            start = end
+    return lines, messages, start
 
 
 def _long_row_bytes(received: _Received) -> int:

@@ -59,39 +59,39 @@ class LineCutter(Generic[Taker]):
     def write(self, piece: bytes) -> None:
         """Take more of it."""
         piece, self._carry = self._carry + piece, b""
-        at = 0
-        while at < len(piece):
+        position = 0
+        while position < len(piece):
             if not self._begun:
-                at = self._begin(piece, at)
+                position = self._begin(piece, position)
             elif self._inside:
-                at = self._quoted(piece, at)
+                position = self._quoted(piece, position)
             else:
-                at = self._bare(piece, at)
+                position = self._bare(piece, position)
 
-    def _begin(self, piece: bytes, at: int) -> int:
-        self._inside = piece.startswith(_QUOTE, at)
+    def _begin(self, piece: bytes, position: int) -> int:
+        self._inside = piece.startswith(_QUOTE, position)
         self._open(quoted=self._inside)
-        return at + self._inside
+        return position + self._inside
 
     def _open(self, *, quoted: bool) -> None:
         self._values.append(self._make(len(self._values), quoted))
         self._begun = True
 
-    def _bare(self, piece: bytes, at: int) -> int:
-        end = piece.find(_COMMA, at)
+    def _bare(self, piece: bytes, position: int) -> int:
+        end = piece.find(_COMMA, position)
         if end >= 0:
             self._begun = False
-        self._values[-1].write(piece[at:end] if end >= 0 else piece[at:])
+        self._values[-1].write(piece[position:end] if end >= 0 else piece[position:])
         return end + 1 if end >= 0 else len(piece)
 
-    def _quoted(self, piece: bytes, at: int) -> int:
-        found = _CLOSING.search(memoryview(piece)[at:])
-        end = at + found.end() - 1 if found else len(piece)
-        self._values[-1].write(piece[at:end].replace(b'""', _QUOTE))
+    def _quoted(self, piece: bytes, position: int) -> int:
+        match = _CLOSING.search(memoryview(piece)[position:])
+        end = position + match.end() - 1 if match else len(piece)
+        self._values[-1].write(piece[position:end].replace(b'""', _QUOTE))
         if end == len(piece) - 1:  # the next piece tells whether it is the last one
             self._carry = _QUOTE
         else:
-            self._inside = not found
+            self._inside = not match
         return end + 1
 
     def close(self) -> list[Taker]:
@@ -170,14 +170,14 @@ class _Value:
 def line_pieces(row: LongRow, *, generated: bool = True) -> Iterator[bytes]:
     """Yield the text of a row, without the newline at its end; see ``csv_rows.lines_of``."""
     sides = sides_of(row.batch.schema)
-    for number, (one, text) in enumerate(columns_of(row.batch, generated=generated)):
+    for number, (arrow_field, text) in enumerate(columns_of(row.batch, generated=generated)):
         if number:
             yield _COMMA
-        side = row.long.get(sides.get(one.name, ""))
-        value = side or row.long.get(one.name)
+        side = row.long.get(sides.get(arrow_field.name, ""))
+        value = side or row.long.get(arrow_field.name)
         if value is None:
             yield text[0].as_py() or b""
-        elif side is None and one.metadata[KIND] == _BYTES.encode():
+        elif side is None and arrow_field.metadata[KIND] == _BYTES.encode():
             yield _HEX
             yield from map(hexlify, value.pieces())
         else:

@@ -43,10 +43,10 @@ def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
     part = open_part(file)
     if not column_names(part, generated=generated):
         return digest_empty_rows(rows)
-    found = RowsDigest()
+    digest = RowsDigest()
     for some in rows_of(part):
         if isinstance(some, LongRow):
-            found += digest_pieces(line_pieces(some, generated=generated))
+            digest += digest_pieces(line_pieces(some, generated=generated))
         else:
-            found += digest_block(joined(lines_of(some, generated=generated)))
-    return found
+            digest += digest_block(joined(lines_of(some, generated=generated)))
+    return digest

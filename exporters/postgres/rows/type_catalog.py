@@ -74,16 +74,16 @@ def known_types(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Kno
     )
     types: dict[int, Row] = {}
     fields: dict[int, list[Row]] = {}
-    wanted = set(oids)
-    while wanted:
-        rows = fetch(connection, query, {"oids": sorted(wanted)})
+    pending = set(oids)
+    while pending:
+        rows = fetch(connection, query, {"oids": sorted(pending)})
         types.update((row["oid"], row) for row in rows)
         relations = [row["relation"] for row in rows if row["relation"]]
-        found = fetch(connection, _FIELDS, {"oids": relations}) if relations else []
-        for row in found:
+        field_rows = fetch(connection, _FIELDS, {"oids": relations}) if relations else []
+        for row in field_rows:
             fields.setdefault(row["relation"], []).append(row)
         inner = {row[name] for row in rows for name in ("base", "element", "bound")}
-        wanted = (inner | {row["oid"] for row in found}) - types.keys() - {0}
+        pending = (inner | {row["oid"] for row in field_rows}) - types.keys() - {0}
     return KnownTypes(types, fields)
 
 

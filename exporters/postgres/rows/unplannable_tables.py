@@ -121,11 +121,11 @@ def _widened(block: bytes, numbers: Sequence[int]) -> bytes:
 
 
 def _fields(line: bytes) -> list[bytes]:
-    fields, at = [], 0
+    fields, position = [], 0
     while True:
-        found = _FIELD.match(line, at)
-        assert found is not None
-        fields.append(found[0])
-        at = found.end() + 1
-        if at > len(line):
+        match = _FIELD.match(line, position)
+        assert match is not None
+        fields.append(match[0])
+        position = match.end() + 1
+        if position > len(line):
             return fields

@@ -131,16 +131,17 @@ def _shown(keywords: Mapping[str, str]) -> str:
     host = keywords.get("host") or keywords.get("hostaddr") or ""
     port = f":{keywords['port']}" if keywords.get("port") else ""
     database = quote(keywords.get("dbname", ""), safe="")
-    kept = {word: keywords[word] for word in ("service", "sslmode") if word in keywords}
+    shown_options = {word: keywords[word] for word in ("service", "sslmode") if word in keywords}
     return f"postgresql://{user}{quote(host, safe=',:[].-')}{port}/{database}" + (
-        "?" + urlencode(kept) if kept else ""
+        "?" + urlencode(shown_options) if shown_options else ""
     )
 
 
 def connect(address: Address, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
     """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
-    ours = {"application_name": application, "client_encoding": "UTF8"}  # Python has no codec for some others
-    keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **ours}
+    # Python has no codec for some other encodings.
+    own_keywords = {"application_name": application, "client_encoding": "UTF8"}
+    keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     except psycopg.Error as exc:
@@ -181,9 +182,9 @@ def _why_not(address: Address, error: psycopg.Error) -> SourceError:
         return translate(exc, address.url)
     except (*DRIVER_ERRORS, ValueError, RuntimeError):
         pass
-    said = str(error)
-    if "no password supplied" in said:  # libpq's own sentence, raised before the server could answer
-        return translate(asyncpg.InvalidPasswordError(said), address.url)
+    message = str(error)
+    if "no password supplied" in message:  # libpq's own sentence, raised before the server could answer
+        return translate(asyncpg.InvalidPasswordError(message), address.url)
     return translate(error, address.url)
 
 

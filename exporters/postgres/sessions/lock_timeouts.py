@@ -104,10 +104,10 @@ def around(connection: psycopg.Connection[Any], read: Callable[[Oids], Read], *,
             return read(without)
         except psycopg.errors.LockNotAvailable:
             connection.execute("ROLLBACK")
-            found = held(connection, seconds=seconds)
-            if not found.keys() - without.keys():
+            locked = held(connection, seconds=seconds)
+            if not locked.keys() - without.keys():
                 raise
-            without |= found
+            without |= locked
     return read(without)
 
 
@@ -117,9 +117,9 @@ def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) ->
     where something does that it cannot leave out.
     """
     deadline = time.monotonic() + seconds
-    while (found := held(connection, seconds=0)).keys() - known.keys() and time.monotonic() < deadline:
+    while (locked := held(connection, seconds=0)).keys() - known.keys() and time.monotonic() < deadline:
         time.sleep(_AGAIN_SECONDS)
-    reasons = {**found, **known}
+    reasons = {**locked, **known}
     if not reasons:
         return []
     rows = fetch(connection, _DEPENDING, {"oids": list(reasons)})
@@ -129,14 +129,14 @@ def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) ->
             f"{row[0]} cannot be dumped, for it reads what is locked: {next(iter(reasons.values()))}",
             next_step=LET_IT_END,
         )
-    oids = [one["oid"] for one in rows]
+    oids = [relation["oid"] for relation in rows]
     looking = fetch(connection, _LOOKING, {"locked": list(reasons), "oids": oids})
-    return [_kept(one, reasons) for one in (*rows, *looking)]
+    return [_kept(relation, reasons) for relation in (*rows, *looking)]
 
 
 def _kept(row: Mapping[str, Any], reasons: Oids) -> Kept:
     label = quote_qualified(row["schema"], row["name"])
     kind = _KINDS.get(row["kind"], "")
     reason = reasons.get(row["oid"])
-    why = reason or f"{row.get('what', 'it')} reads what is locked: {next(iter(reasons.values()))}"
-    return Kept(row["oid"], label, f"{kind} {label}".lstrip(), why)
+    reason_text = reason or f"{row.get('what', 'it')} reads what is locked: {next(iter(reasons.values()))}"
+    return Kept(row["oid"], label, f"{kind} {label}".lstrip(), reason_text)

@@ -57,13 +57,13 @@ class Wait:
         """Return it for people."""
         if not self.pid:
             return f"waiting for {self.waiting_seconds} s: a prepared transaction holds a lock (pg_prepared_xacts)"
-        who = ", ".join(word for word in (self.user, self.application, self.address) if word)
-        words = _WORDS.match(self.query)
-        does = f"{self.state or 'busy'} for {self.since_seconds} s" + (f": {words[1]} …" if words else "")
-        waits = "; it waits itself for a lock that this export holds" if self.also_waits else ""
-        return (
-            f"waiting for {self.waiting_seconds} s: session {self.pid} ({who}) is in the way, {does}{waits}"
+        session = ", ".join(word for word in (self.user, self.application, self.address) if word)
+        first_words = _WORDS.match(self.query)
+        does = f"{self.state or 'busy'} for {self.since_seconds} s" + (
+            f": {first_words[1]} …" if first_words else ""
         )
+        waits = "; it waits itself for a lock that this export holds" if self.also_waits else ""
+        return f"waiting for {self.waiting_seconds} s: session {self.pid} ({session}) is in the way, {does}{waits}"
 
     def step(self) -> str:
         """Return what to do about it."""
@@ -113,8 +113,8 @@ class WaitWatch:
 
     def _tell(self, waits: Sequence[Wait]) -> None:
         for wait in waits:
-            told = self._told.get(wait.pid, -AGAIN_SECONDS)
-            if wait.waiting_seconds - told >= AGAIN_SECONDS or wait.waiting_seconds < told:
+            told_seconds = self._told.get(wait.pid, -AGAIN_SECONDS)
+            if wait.waiting_seconds - told_seconds >= AGAIN_SECONDS or wait.waiting_seconds < told_seconds:
                 self._told[wait.pid] = wait.waiting_seconds
                 self._note(wait.sentence())
         if waits:

@@ -43,6 +43,6 @@ def explained(error: SourceError, watch: WaitWatch | None) -> SourceError:
     """Return an error that a lock could not be had with the name of who holds it; any other as it is."""
     if watch is None or watch.last is None or sqlstate(error) != _LOCK_NOT_AVAILABLE:
         return error
-    found = SourceUnreachableError(f"{error}; {watch.last.sentence()}", next_step=watch.last.step())
-    found.__cause__ = error.__cause__
-    return found
+    explained_error = SourceUnreachableError(f"{error}; {watch.last.sentence()}", next_step=watch.last.step())
+    explained_error.__cause__ = error.__cause__
+    return explained_error

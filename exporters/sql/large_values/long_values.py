@@ -91,11 +91,11 @@ def typed_row(
     for i, (spooled, is_side) in enumerate(values):
         if spooled is None:
             continue
-        one = layout.fields[i]
+        field = layout.fields[i]
         if is_side:
-            one = layout.sides[i]
-            sides[i] = pa.array([""]).cast(one.type)
-        long[one.name] = spooled
+            field = layout.sides[i]
+            sides[i] = pa.array([""]).cast(field.type)
+        long[field.name] = spooled
     return TypedRow(replace(typed, sides=sides), long, digest, text_bytes)
 
 

@@ -44,15 +44,15 @@ class Chunk:
     @property
     def meta(self) -> Struct:
         """Its ColumnMetaData."""
-        found: Struct = self.about[META].data
-        return found
+        meta: Struct = self.about[META].data
+        return meta
 
     @property
     def start(self) -> int:
         """Where it begins, as its offsets count."""
         meta = self.meta
-        found: int = meta[DICTIONARY_PAGE if DICTIONARY_PAGE in meta else DATA_PAGE].data
-        return found
+        offset: int = meta[DICTIONARY_PAGE if DICTIONARY_PAGE in meta else DATA_PAGE].data
+        return offset
 
 
 def footer_of(file: pa.Buffer) -> Struct:
@@ -79,16 +79,16 @@ def merged(chunks: Sequence[Chunk], order: Order | None) -> Chunk:
     first, metas = chunks[0], [chunk.meta for chunk in chunks]
     meta = dict(first.meta)
     for field in (VALUES, UNCOMPRESSED, COMPRESSED):
-        meta[field] = number(sum(one[field].data for one in metas))
+        meta[field] = number(sum(column_meta[field].data for column_meta in metas))
     encodings = meta[ENCODINGS]
-    known = dict.fromkeys(chain.from_iterable(one[ENCODINGS].data for one in metas))
+    known = dict.fromkeys(chain.from_iterable(column_meta[ENCODINGS].data for column_meta in metas))
     meta[ENCODINGS] = Value(encodings.kind, list(known), encodings.element)
-    made = (
+    optional_fields = (
         (ENCODING_STATS, _encoding_stats(metas)),
         (STATISTICS, _statistics(metas, order)),
         (SIZE_STATISTICS, _sizes(metas)),
     )
-    for field, value in made:
+    for field, value in optional_fields:
         meta.pop(field, None)
         if value is not None:
             meta[field] = value
@@ -98,61 +98,61 @@ def merged(chunks: Sequence[Chunk], order: Order | None) -> Chunk:
 
 def _all_of(metas: Sequence[Struct], field: int) -> list[Any]:
     """Return what each has in a field, or nothing where one has not."""
-    found = [meta[field].data for meta in metas if field in meta]
-    return found if len(found) == len(metas) else []
+    values = [meta[field].data for meta in metas if field in meta]
+    return values if len(values) == len(metas) else []
 
 
 def _encoding_stats(metas: Sequence[Struct]) -> Value | None:
     counts: Counter[tuple[tuple[int, int], ...]] = Counter()
-    found: dict[tuple[tuple[int, int], ...], Struct] = {}
-    for one in chain.from_iterable(_all_of(metas, ENCODING_STATS)):
-        key = tuple((field, value.data) for field, value in one.items() if field != _COUNT)
-        found.setdefault(key, one)
-        counts[key] += one[_COUNT].data
-    if not found:
+    stats_by_key: dict[tuple[tuple[int, int], ...], Struct] = {}
+    for stat in chain.from_iterable(_all_of(metas, ENCODING_STATS)):
+        key = tuple((field, value.data) for field, value in stat.items() if field != _COUNT)
+        stats_by_key.setdefault(key, stat)
+        counts[key] += stat[_COUNT].data
+    if not stats_by_key:
         return None
     like = metas[0][ENCODING_STATS]
-    stats = [one | {_COUNT: Value(one[_COUNT].kind, counts[key])} for key, one in found.items()]
+    stats = [stat | {_COUNT: Value(stat[_COUNT].kind, counts[key])} for key, stat in stats_by_key.items()]
     return Value(like.kind, stats, like.element)
 
 
 def _sizes(metas: Sequence[Struct]) -> Value | None:
     """Return SizeStatistics: bytes of values, and how often each level occurs."""
-    found = _all_of(metas, SIZE_STATISTICS)
-    if not found or any(one.keys() != found[0].keys() for one in found):
+    sizes = _all_of(metas, SIZE_STATISTICS)
+    if not sizes or any(size.keys() != sizes[0].keys() for size in sizes):
         return None
     sums: Struct = {}
-    for field, like in found[0].items():
-        values = [one[field].data for one in found]
+    for field, like in sizes[0].items():
+        values = [size[field].data for size in sizes]
         total = [sum(some) for some in zip(*values, strict=True)] if like.element else sum(values)
         sums[field] = Value(like.kind, total, like.element)
     return Value(metas[0][SIZE_STATISTICS].kind, sums)
 
 
 def _statistics(metas: Sequence[Struct], order: Order | None) -> Value | None:
-    found = _all_of(metas, STATISTICS)
-    if not found:
+    statistics = _all_of(metas, STATISTICS)
+    if not statistics:
         return None
-    made: Struct = {}
-    if all(_NULLS in one for one in found):
-        made[_NULLS] = number(sum(one[_NULLS].data for one in found))
+    merged_statistics: Struct = {}
+    if all(_NULLS in statistic for statistic in statistics):
+        merged_statistics[_NULLS] = number(sum(statistic[_NULLS].data for statistic in statistics))
     with_values = [
-        one
-        for one, meta in zip(found, metas, strict=True)
-        if _NULLS not in one or one[_NULLS].data != meta[VALUES].data
+        statistic
+        for statistic, meta in zip(statistics, metas, strict=True)
+        if _NULLS not in statistic or statistic[_NULLS].data != meta[VALUES].data
     ]
     if order is not None and with_values:
         for fields, choose in ((_MAXIMA, max), (_MINIMA, min)):
             for field in fields:
-                if all(field in one for one in with_values):
-                    made[field] = choose(
-                        (one[field] for one in with_values), key=lambda value: order(value.data)
+                if all(field in statistic for statistic in with_values):
+                    merged_statistics[field] = choose(
+                        (statistic[field] for statistic in with_values), key=lambda value: order(value.data)
                     )
         for field in _EXACT:
-            kinds = {one[field].kind if field in one else 0 for one in with_values}
+            kinds = {statistic[field].kind if field in statistic else 0 for statistic in with_values}
             if len(kinds) == 1 and 0 not in kinds:
-                made[field] = with_values[0][field]
-    return Value(metas[0][STATISTICS].kind, made)
+                merged_statistics[field] = with_values[0][field]
+    return Value(metas[0][STATISTICS].kind, merged_statistics)
 
 
 def order_of(column: pq.ColumnSchema) -> Order | None:
@@ -186,10 +186,10 @@ def _as_bytes(value: bytes) -> bytes:
 
 
 def _float(value: bytes) -> float:
-    found: float = struct.unpack("<f", value)[0]
-    return found
+    unpacked: float = struct.unpack("<f", value)[0]
+    return unpacked
 
 
 def _double(value: bytes) -> float:
-    found: float = struct.unpack("<d", value)[0]
-    return found
+    unpacked: float = struct.unpack("<d", value)[0]
+    return unpacked

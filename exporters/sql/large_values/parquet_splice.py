@@ -110,8 +110,8 @@ class SplicedFile:
             _PAGE_UNCOMPRESSED: len(begin) + value.size_bytes,
             _PAGE_COMPRESSED: len(frame) + value.compressed_bytes,
         }
-        for one, size in sizes.items():
-            header[one] = Value(header[one].kind, size)
+        for field, size in sizes.items():
+            header[field] = Value(header[field].kind, size)
         header.pop(_CRC, None)
         header[_DATA_HEADER].data.pop(_PAGE_STATISTICS, None)
         head, before = dump(header), self._at
@@ -119,8 +119,8 @@ class SplicedFile:
         self._write(frame)
         for piece in value.frames():
             self._write(piece)
-        for one in (STATISTICS, SIZE_STATISTICS):
-            meta.pop(one, None)
+        for field in (STATISTICS, SIZE_STATISTICS):
+            meta.pop(field, None)
         meta[UNCOMPRESSED] = number(len(head) + sizes[_PAGE_UNCOMPRESSED])
         meta[COMPRESSED] = number(self._at - before)
 
@@ -176,9 +176,9 @@ def long_value(file: BinaryIO, chunk: pq.ColumnChunkMetaData, *, least_bytes: in
     with _content(file, start, size) as content:
         levels = content.read(LENGTH.size)
         content.read(LENGTH.unpack(levels)[0])
-        found = LENGTH.unpack(content.read(LENGTH.size))[0]
+        value_bytes = LENGTH.unpack(content.read(LENGTH.size))[0]
     skip = 2 * LENGTH.size + LENGTH.unpack(levels)[0]
-    return InPage(file, start, size, found, skip) if found >= least_bytes else None
+    return InPage(file, start, size, value_bytes, skip) if value_bytes >= least_bytes else None
 
 
 def _content(file: BinaryIO, start: int, size: int) -> pa.CompressedInputStream:
@@ -203,6 +203,6 @@ class _Region(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> Any:
         left = self._end - self._at
         self._file.seek(self._at)
-        found = self._file.read(left if size is None or size < 0 else min(size, left))
-        self._at += len(found)
-        return found
+        data = self._file.read(left if size is None or size < 0 else min(size, left))
+        self._at += len(data)
+        return data

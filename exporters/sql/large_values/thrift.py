@@ -50,13 +50,13 @@ class Reader:
 
     def struct(self) -> Struct:
         """Return the structure at the position, and go behind it."""
-        found: Struct = {}
+        fields: Struct = {}
         last = 0
         while head := self._byte():
             kind, delta = head & 15, head >> 4
             last = last + delta if delta else self._zigzag()
-            found[last] = self._value(kind)
-        return found
+            fields[last] = self._value(kind)
+        return fields
 
     def _value(self, kind: int) -> Value:
         if kind in _LISTS:
@@ -91,23 +91,23 @@ class Reader:
 
     def _bytes(self, size: int) -> bytes:
         begin, self.position = self.position, self.position + size
-        found = bytes(self._data[begin : self.position])
-        if len(found) < size:
+        data = bytes(self._data[begin : self.position])
+        if len(data) < size:
             raise ValueError("it ends in the middle of a value")
-        return found
+        return data
 
     def _varint(self) -> int:
-        found = shift = 0
+        number = shift = 0
         while True:
             byte = self._byte()
-            found |= (byte & 127) << shift
+            number |= (byte & 127) << shift
             if byte < 128:
-                return found
+                return number
             shift += 7
 
     def _zigzag(self) -> int:
-        found = self._varint()
-        return (found >> 1) ^ -(found & 1)
+        number = self._varint()
+        return (number >> 1) ^ -(number & 1)
 
 
 def dump(struct: Struct) -> bytes:
@@ -153,8 +153,8 @@ def _list(out: bytearray, value: Value) -> None:
     out.append(min(size, _LONG_LIST) << 4 | value.element)
     if size >= _LONG_LIST:
         _varint(out, size)
-    for one in value.data:
-        _bare(out, value.element, one)
+    for item in value.data:
+        _bare(out, value.element, item)
 
 
 def _varint(out: bytearray, number_: int) -> None:

@@ -144,8 +144,8 @@ def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> s
 @contextmanager
 def copied(address: Address) -> Iterator[Copy]:
     """Copy the database to a temporary directory, which goes away with the context. Raises ``SourceError``."""
-    with copies({"": address}) as made:
-        yield made[""]
+    with copies({"": address}) as copied_files:
+        yield copied_files[""]
 
 
 @contextmanager
@@ -156,16 +156,16 @@ def copies(
     files, by name; else, and where a file is locked, it is raised. Raises ``SourceError``.
     """
     with scratch_directory() as directory:
-        made = {}
+        copied_files = {}
         for number, (name, address) in enumerate(addresses.items()):
             check_room(address, directory)
             try:
-                made[name] = _copied_to(directory / f"copy-{number}.db", address)
+                copied_files[name] = _copied_to(directory / f"copy-{number}.db", address)
             except SourceError as exc:
                 if lost is None or isinstance(exc, SourceUnreachableError):
                     raise
                 lost[name] = exc
-        yield made
+        yield copied_files
 
 
 def _copied_to(destination: Path, address: Address) -> Copy:

@@ -53,10 +53,10 @@ class Found:
     databases: Sequence[str]
     gaps: Sequence[Gap]
 
-    def without(self, lost: Mapping[str, SourceError]) -> Found:
+    def without(self, errors: Mapping[str, SourceError]) -> Found:
         """Return the same, with files that cannot be read among what is left out."""
-        gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in lost.items())]
-        return Found([name for name in self.databases if name not in lost], gaps)
+        gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in errors.items())]
+        return Found([name for name in self.databases if name not in errors], gaps)
 
 
 def find(root: Path) -> Found:
@@ -70,11 +70,11 @@ def find(root: Path) -> Found:
 
     for folder, _, files in os.walk(root, onerror=refuse):
         names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
-    there = set(names)
+    all_names = set(names)
     for name in sorted(names):
-        if any(name.endswith(end) and name.removesuffix(end) in there for end in _BESIDE):
+        if any(name.endswith(end) and name.removesuffix(end) in all_names for end in _BESIDE):
             continue
-        if any("\udc80" <= one <= "\udcff" for one in name):  # how Python keeps bytes that are no UTF-8
+        if any("\udc80" <= char <= "\udcff" for char in name):  # how Python keeps bytes that are no UTF-8
             shown = name.encode("utf-8", "backslashreplace").decode()
             gaps.append(Gap(shown, "failed", "its name is not UTF-8"))
             continue
@@ -101,19 +101,19 @@ class DirectorySource:
 
     def survey(self) -> Survey:
         """Return every table of every file, with its rows counted."""
-        found = find(self._address.path)
+        listing = find(self._address.path)
         items: list[SurveyItem] = []
-        warnings = [f"{gap.item}: {gap.reason}" for gap in found.gaps]
-        for name in found.databases:
+        warnings = [f"{gap.item}: {gap.reason}" for gap in listing.gaps]
+        for name in listing.databases:
             try:
-                more = survey_file(self._address.below(name))
+                file_survey = survey_file(self._address.below(name))
             except SourceUnreachableError:
                 raise
             except SourceError as exc:
                 warnings.append(f"{name}: {exc}")
                 continue
-            items += [replace(item, name=f"{name}: {item.name}") for item in more.items]
-            warnings += [f"{name}: {warning}" for warning in more.warnings]
+            items += [replace(item, name=f"{name}: {item.name}") for item in file_survey.items]
+            warnings += [f"{name}: {warning}" for warning in file_survey.warnings]
         return Survey(items, server(), warnings)
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
@@ -125,24 +125,26 @@ class DirectorySource:
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
         """Copy every file."""
         del workers
-        found = find(self._address.path)
-        numbers = _number(found.databases, workspace)
+        listing = find(self._address.path)
+        numbers = _number(listing.databases, workspace)
         with ExitStack() as stack:
             members = []
-            addresses = {name: self._address.below(name) for name in found.databases}
-            lost: dict[str, SourceError] = {}
-            for name, copy in stack.enter_context(copies(addresses, lost=lost)).items():
+            addresses = {name: self._address.below(name) for name in listing.databases}
+            errors: dict[str, SourceError] = {}
+            for name, copy in stack.enter_context(copies(addresses, lost=errors)).items():
                 folder = f"files/{numbers[name]:06d}"
-                own = _Below(workspace, folder)
+                file_workspace = _Below(workspace, folder)
                 try:
-                    view = SqliteSnapshot(copy, check_file(addresses[name]), addresses[name].url, own)
+                    view = SqliteSnapshot(
+                        copy, check_file(addresses[name]), addresses[name].url, file_workspace
+                    )
                 except SourceError as exc:
-                    lost[name] = exc
+                    errors[name] = exc
                     continue
                 stack.callback(view.close)
                 view.release()
                 members.append(_Member(name, folder, view))
-            yield DirectorySnapshot(members, found.without(lost), workspace)
+            yield DirectorySnapshot(members, listing.without(errors), workspace)
 
     def close(self) -> None:
         """Nothing is kept open between calls."""
@@ -203,11 +205,11 @@ class _SinkBelow:
 class DirectorySnapshot:
     """See ``exporters.api.Snapshot``."""
 
-    def __init__(self, members: Sequence[_Member], found: Found, workspace: Workspace) -> None:
+    def __init__(self, members: Sequence[_Member], listing: Found, workspace: Workspace) -> None:
         self._members = {member.name: member for member in members}
-        self._found = found
+        self._found = listing
         together = hashlib.sha256(
-            "".join(f"{one.name}\0{one.snapshot.position['snapshot']}\0" for one in members).encode()
+            "".join(f"{member.name}\0{member.snapshot.position['snapshot']}\0" for member in members).encode()
         )
         self.position: Mapping[str, Any] = {
             "snapshot": together.hexdigest(),
@@ -237,30 +239,32 @@ class DirectorySnapshot:
         member = self._members.get(done.unit.spec.get("file", ""))
         if member is None:
             return False
-        held = member.snapshot.still_holds(_inner_done(member, done))
+        is_unchanged = member.snapshot.still_holds(_inner_done(member, done))
         member.snapshot.release()
-        return held
+        return is_unchanged
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Finish every file, and add up."""
         by_file: dict[str, list[DoneUnit]] = {name: [] for name in self._members}
-        for one in done:
-            if (name := one.unit.spec.get("file")) in by_file:
-                by_file[name].append(_inner_done(self._members[name], one))
+        for done_unit in done:
+            if (name := done_unit.unit.spec.get("file")) in by_file:
+                by_file[name].append(_inner_done(self._members[name], done_unit))
         accounts = {}
         for name, member in self._members.items():
             accounts[name] = member.snapshot.finish(iter(by_file[name]), _SinkBelow(sink, member.folder))
             member.snapshot.release()
         with sink.create(FILES) as file:
-            listed = [{"name": one.name, "folder": one.folder} for one in self._members.values()]
+            listed = [{"name": member.name, "folder": member.folder} for member in self._members.values()]
             file.write(json.dumps({"version": 1, "files": listed}, indent=1).encode() + b"\n")
         return self._summary(accounts)
 
     def _summary(self, accounts: Mapping[str, SourceSummary]) -> SourceSummary:
         sums: dict[tuple[str, str], int] = {}
         for summary in accounts.values():
-            for one in summary.enumerations:
-                sums[one.what, one.how] = sums.get((one.what, one.how), 0) + one.count
+            for enumeration in summary.enumerations:
+                sums[enumeration.what, enumeration.how] = (
+                    sums.get((enumeration.what, enumeration.how), 0) + enumeration.count
+                )
         failed = sum(1 for gap in self._found.gaps if gap.disposition == "failed")
         several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
         return SourceSummary(
@@ -276,16 +280,16 @@ class DirectorySnapshot:
                 *self._found.gaps,
                 *(
                     replace(gap, item=f"{name}: {gap.item}")
-                    for name, one in accounts.items()
-                    for gap in one.gaps
+                    for name, summary in accounts.items()
+                    for gap in summary.gaps
                 ),
             ],
             losses=[
                 *(several if len(accounts) > 1 else ()),
                 *(
                     replace(loss, item=f"{name}: {loss.item}")
-                    for name, one in accounts.items()
-                    for loss in one.losses
+                    for name, summary in accounts.items()
+                    for loss in summary.losses
                 ),
             ],
             positions=self._positions,

@@ -57,7 +57,7 @@ def check_room(address: Address, directory: Path) -> None:
 def mark_of(address: Address) -> tuple[int, int]:
     """Return what changes when somebody writes to the file: size and time."""
     try:
-        found = address.path.stat()
+        status = address.path.stat()
     except OSError:
         return (0, 0)
-    return (found.st_size, found.st_mtime_ns)
+    return (status.st_size, status.st_mtime_ns)

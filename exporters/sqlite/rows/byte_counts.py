@@ -21,12 +21,12 @@ class Octets:
 
     def add(self, batch: Batch | LongCells) -> None:
         """Take a batch of rows, or a long one."""
-        found = (
+        sizes = (
             map(octets, batch.cells)
             if isinstance(batch, LongCells)
-            else (one.octets for one in batch.columns)
+            else (column.octets for column in batch.columns)
         )
-        for number, size in enumerate(found):
+        for number, size in enumerate(sizes):
             self._sums[number] += size
 
     def by_name(self, names: Sequence[str]) -> dict[str, int]:

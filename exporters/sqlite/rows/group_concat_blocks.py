@@ -48,12 +48,12 @@ class _Way:
 def _integers(values: Sequence[Any], rows: int) -> pa.Array:
     """Return integers, a line each, empty for NULL."""
     lines = (values[0] or b"").decode()
-    found = pc.split_pattern(pa.array([lines]), "\n").values
-    if len(found) != rows:
+    texts = pc.split_pattern(pa.array([lines]), "\n").values
+    if len(texts) != rows:
         raise _MixedError
     if "\n\n" in f"\n{lines}\n":
-        found = pc.if_else(pc.equal(found, ""), pa.scalar(None, pa.string()), found)
-    return found.cast(pa.int64())
+        texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    return texts.cast(pa.int64())
 
 
 def _strings(values: Sequence[Any], rows: int, *, of: type) -> pa.Array:
@@ -66,9 +66,9 @@ def _strings(values: Sequence[Any], rows: int, *, of: type) -> pa.Array:
     starts = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
     valid = pc.is_valid(sizes).buffers()[1] if sizes.null_count else None
     buffers = [valid, starts.buffers()[1], pa.py_buffer(data)]
-    found = pa.Array.from_buffers(ARROW[of], rows, buffers, sizes.null_count)
-    found.validate(full=True)
-    return found
+    strings = pa.Array.from_buffers(ARROW[of], rows, buffers, sizes.null_count)
+    strings.validate(full=True)
+    return strings
 
 
 def _lines(of: str, value: str) -> str:
@@ -120,17 +120,19 @@ class Blocks:
     def _end(self, first: int, last: int, most: int) -> int:
         """Return the rowid of the ``most``-th row, or the last one that is wanted."""
         query = f"SELECT {self._table.rowid} {self._rows()} ORDER BY 1 LIMIT 1 OFFSET {most - 1}"
-        found = self._connection.execute(query, (first, last)).fetchone()
-        return int(found[0]) if found else last
+        row = self._connection.execute(query, (first, last)).fetchone()
+        return int(row[0]) if row else last
 
     def _aggregated(self, first: int, last: int) -> Sequence[Any]:
         aggregates = [
-            one.format(self._table.selected[i]) for i, way in self._ways.items() for one in way.aggregates
+            aggregate.format(self._table.selected[i])
+            for i, way in self._ways.items()
+            for aggregate in way.aggregates
         ]
         query = f"SELECT {', '.join(['count(*)', *aggregates])} {self._rows()}"
         self._connection.text_factory = bytes
-        found: Sequence[Any] = self._connection.execute(query, (first, last)).fetchone()
-        return found
+        row: Sequence[Any] = self._connection.execute(query, (first, last)).fetchone()
+        return row
 
     def _rows(self) -> str:
         return f"FROM {quote_name(self._table.name)} NOT INDEXED WHERE {self._table.rowid} BETWEEN ? AND ?"

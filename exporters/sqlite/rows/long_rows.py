@@ -89,23 +89,23 @@ def rowids(connection: sqlite3.Connection, table: Table, bounds: Bounds) -> list
     SQLite is told to read no longer value meanwhile: what it refuses is one.
     """
     first, last = bounds
-    found: list[int] = []
+    long_rowids: list[int] = []
     usual = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONG_BYTES)
     try:
         while True:
-            seen = None
+            last_rowid = None
             try:
                 for rowid, size in connection.execute(_sizes(table, (first, last))):
-                    seen = rowid
+                    last_rowid = rowid
                     if size > LONG_BYTES:
-                        found.append(rowid)
+                        long_rowids.append(rowid)
             except sqlite3.DataError:
-                after = first if seen is None else seen + 1
+                after = first if last_rowid is None else last_rowid + 1
                 query = f"SELECT min({table.rowid}) FROM {quote_name(table.name)} NOT INDEXED"
-                found.append(connection.execute(query + where(table, (after, last))).fetchone()[0])
-                first = found[-1] + 1
+                long_rowids.append(connection.execute(query + where(table, (after, last))).fetchone()[0])
+                first = long_rowids[-1] + 1
             else:
-                return found
+                return long_rowids
     finally:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
 
@@ -116,10 +116,10 @@ def _sizes(table: Table, bounds: Bounds) -> str:
     return f"SELECT {table.rowid}, {sizes} {source} ORDER BY {table.rowid}"
 
 
-def between(found: Sequence[int], bounds: Bounds) -> Iterator[Bounds]:
+def between(long_rowids: Sequence[int], bounds: Bounds) -> Iterator[Bounds]:
     """Yield what is left of a chunk beside these rowids, in front of, between and behind them."""
     first, last = bounds
-    for rowid in found:
+    for rowid in long_rowids:
         yield first, rowid
         first = rowid + 1
     yield first, last
@@ -265,8 +265,8 @@ def from_parquet(row: LongRow, columns: Sequence[tuple[str, str | None, str]]) -
         elif name in row.long:
             cells.append(Cell(KINDS[kind], row.long[name]))
         else:
-            others = None if side is None else row.batch.column(side)
-            cells += from_typed(row.batch.column(name), others, kind).to_list()
+            exact_texts = None if side is None else row.batch.column(side)
+            cells += from_typed(row.batch.column(name), exact_texts, kind).to_list()
     return LongCells(cells)
 
 

@@ -35,10 +35,10 @@ class Layout:
     @staticmethod
     def of(table: Table, kinds: Sequence[str]) -> Layout:
         """Return the layout; no field's name is that of another column, whatever its case."""
-        taken = {column.name.lower() for column in table.columns}
+        taken_names = {column.name.lower() for column in table.columns}
         fields = []
         if table.hidden_rowid:
-            name = _free("$rowid", taken)
+            name = _free("$rowid", taken_names)
             fields.append(
                 pa.field(name, pa.int64(), nullable=False, metadata={KIND: b"integer", _ROWID: b"true"})
             )
@@ -49,8 +49,12 @@ class Layout:
             metadata |= {b"moveout.not_null": b"true"} if column.not_null else {}
             fields.append(pa.field(column.name, arrow_type(kind), metadata=metadata))
         sides = tuple(
-            pa.field(_free(f"{one.name}$exact", taken), pa.string(), metadata={EXACT_OF: one.name.encode()})
-            for one in fields
+            pa.field(
+                _free(f"{field.name}$exact", taken_names),
+                pa.string(),
+                metadata={EXACT_OF: field.name.encode()},
+            )
+            for field in fields
         )
         return Layout(tuple(fields), sides, tuple(kinds))
 
@@ -87,10 +91,10 @@ class Layout:
         return Typed(tuple(main for main, _ in pairs), sides, batch.rows)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name.lower() in taken:
+def _free(name: str, taken_names: set[str]) -> str:
+    while name.lower() in taken_names:
         name += "$"
-    taken.add(name.lower())
+    taken_names.add(name.lower())
     return name
 
 
@@ -144,37 +148,37 @@ def read_part(file: Any) -> Iterator[PartRows | PartLong]:
     """
     part = open_part(file)
     schema = part.schema_arrow
-    sides = {one.metadata[EXACT_OF].decode(): one.name for one in schema if EXACT_OF in _of(one)}
-    fields = [one for one in schema if EXACT_OF not in _of(one)]
-    columns = [(one.name, sides.get(one.name), one.metadata[KIND].decode()) for one in fields]
+    sides = {field.metadata[EXACT_OF].decode(): field.name for field in schema if EXACT_OF in _of(field)}
+    fields = [field for field in schema if EXACT_OF not in _of(field)]
+    columns = [(field.name, sides.get(field.name), field.metadata[KIND].decode()) for field in fields]
     shown = Shown(
-        tuple(None if _ROWID in one.metadata else one.name for one in fields),
-        tuple(b"moveout.generated" in one.metadata for one in fields),
+        tuple(None if _ROWID in field.metadata else field.name for field in fields),
+        tuple(b"moveout.generated" in field.metadata for field in fields),
     )
     for some in rows_of(part):
         if isinstance(some, LongRow):
             yield PartLong(1, shown, from_parquet(some, columns))
             continue
-        found = tuple(
+        columns_read = tuple(
             from_typed(some.column(name), None if side is None else some.column(side), kind)
             for name, side, kind in columns
         )
-        yield PartRows(some.num_rows, shown, found)
+        yield PartRows(some.num_rows, shown, columns_read)
 
 
 def column_names(file: Any) -> list[str]:
     """Return the names of a part's columns, side columns apart."""
     schema = open_part(file).schema_arrow
-    return [one.name for one in schema if EXACT_OF not in _of(one)]
+    return [field.name for field in schema if EXACT_OF not in _of(field)]
 
 
-def _of(one: pa.Field) -> dict[bytes, bytes]:
-    return one.metadata or {}
+def _of(field: pa.Field) -> dict[bytes, bytes]:
+    return field.metadata or {}
 
 
 def digest_part(file: Any) -> RowsDigest:
     """Return rows and digest of one part, from its values. Raises what ``READ_ERRORS`` lists."""
-    found = RowsDigest()
+    digest = RowsDigest()
     for some in read_part(file):
-        found += some.digest()
-    return found
+        digest += some.digest()
+    return digest

@@ -52,11 +52,11 @@ def read_batches(
     if largest_bytes <= LONG_BYTES or encoding != "UTF-8" or not table.rowid:
         yield from _read_batches(connection, table, bounds, largest_bytes, encoding)
         return
-    found = rowids(connection, table, bounds)
-    for position, some in enumerate(between(found, bounds)):
+    long_rowids = rowids(connection, table, bounds)
+    for position, some in enumerate(between(long_rowids, bounds)):
         yield from _read_batches(connection, table, some, LONG_BYTES, encoding)
-        if position < len(found):
-            yield read_row(connection, table, found[position])
+        if position < len(long_rowids):
+            yield read_row(connection, table, long_rowids[position])
 
 
 def _read_batches(
@@ -157,9 +157,9 @@ def digest_table(
     advance: Advance | None = None,
 ) -> RowsDigest:
     """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
-    found = RowsDigest()
+    digest = RowsDigest()
     for batch in read_batches(connection, table, bounds, largest_bytes=largest_bytes):
-        found += batch.digest()
+        digest += batch.digest()
         if advance is not None:
             advance(batch.rows, batch.size_bytes)
-    return found
+    return digest

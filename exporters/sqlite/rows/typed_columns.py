@@ -28,15 +28,15 @@ def arrow_type(kind: str) -> pa.DataType:
 
 def to_typed(column: Column, kind: str) -> tuple[pa.Array, pa.Array | None]:
     """Return the typed array and, where some value needs it, the side array."""
-    wanted = KINDS[kind]
-    if column.array is not None and column.of is wanted:
+    value_class = KINDS[kind]
+    if column.array is not None and column.of is value_class:
         return column.array, None
     if column.array is not None and column.of is None:
-        return pa.nulls(len(column.array), ARROW[wanted]), None
+        return pa.nulls(len(column.array), ARROW[value_class]), None
     values = column.to_list()
-    main = [value if type(value) is wanted else _near(value, wanted) for value in values]
-    side = [None if value is None or type(value) is wanted else _exact(value) for value in values]
-    return pa.array(main, ARROW[wanted]), pa.array(side, pa.string())
+    main = [value if type(value) is value_class else _near(value, value_class) for value in values]
+    side = [None if value is None or type(value) is value_class else _exact(value) for value in values]
+    return pa.array(main, ARROW[value_class]), pa.array(side, pa.string())
 
 
 def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> Column:
@@ -50,8 +50,8 @@ def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> Column:
     return Column.of_values(values)
 
 
-def _near(value: Any, wanted: type) -> float | None:
-    if wanted is float and type(value) is int and abs(value) <= _EXACT_IN_REAL:
+def _near(value: Any, value_class: type) -> float | None:
+    if value_class is float and type(value) is int and abs(value) <= _EXACT_IN_REAL:
         return float(value)
     return None
 

@@ -64,9 +64,9 @@ class Column:
         if not classes:
             return Column(None, pa.nulls(len(values), pa.int64()))
         if len(classes) == 1:
-            (found,) = classes
-            if found in ARROW:
-                return Column(found, pa.array(values, ARROW[found]))
+            (value_class,) = classes
+            if value_class in ARROW:
+                return Column(value_class, pa.array(values, ARROW[value_class]))
         return Column(None, None, values)
 
     @staticmethod

@@ -17,11 +17,11 @@ _QUOTES = Quotes(b'"\\{},' + SPACE, quote=b'\\"', word=_NULL)
 
 def parse(text: pa.Array, element: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Return lists of what ``element`` makes of the words; NULL where the text is not one list."""
-    one = pc.and_(pc.starts_with(text, "{"), pc.ends_with(text, "}"))
-    one = pc.fill_null(pc.and_not(one, pc.starts_with(text, "{{")), fill_value=False)
-    found = cut(pc.if_else(one, text, "{}"), _separated, opening=b"{", closing=b"}")
-    lengths = pc.if_else(one, found.lengths, pa.scalar(None, found.lengths.type))
-    return lists_of(lengths, element(found.bare(_NULL)))
+    is_simple = pc.and_(pc.starts_with(text, "{"), pc.ends_with(text, "}"))
+    is_simple = pc.fill_null(pc.and_not(is_simple, pc.starts_with(text, "{{")), fill_value=False)
+    words = cut(pc.if_else(is_simple, text, "{}"), _separated, opening=b"{", closing=b"}")
+    lengths = pc.if_else(is_simple, words.lengths, pa.scalar(None, words.lengths.type))
+    return lists_of(lengths, element(words.bare(_NULL)))
 
 
 def _separated(outside: bytes) -> bytes:

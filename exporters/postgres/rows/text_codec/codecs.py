@@ -142,7 +142,10 @@ def _multirange(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
 
 def _struct(name: str, inner: Sequence[ValueCodec]) -> ValueCodec:
     def parse(text: pa.Array, stored: pa.DataType) -> pa.Array:
-        elements = [partial(_parse_within, codec, one.type) for codec, one in zip(inner, stored, strict=True)]
+        elements = [
+            partial(_parse_within, codec, stored_field.type)
+            for codec, stored_field in zip(inner, stored, strict=True)
+        ]
         return composites.parse(text, stored, elements)
 
     elements = [partial(rendered, codec) for codec in inner]

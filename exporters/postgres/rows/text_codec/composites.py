@@ -16,14 +16,14 @@ Elements = Sequence[Callable[[pa.Array], pa.Array]]
 """For each field: makes values of texts, or texts of values."""
 
 
-def parse(text: pa.Array, kept: pa.DataType, elements: Elements) -> pa.Array:
+def parse(text: pa.Array, stored_type: pa.DataType, elements: Elements) -> pa.Array:
     """Return structs as ``kept`` has them; NULL where the text is none."""
     fields = ",".join(f"(?P<f{number}>{_FIELD})" for number in range(len(elements)))
-    found = pc.extract_regex(text, pattern=rf"^\({fields}\)$")
+    groups = pc.extract_regex(text, pattern=rf"^\({fields}\)$")
     values = [
-        element(undoubled(pc.struct_field(found, f"f{number}"))) for number, element in enumerate(elements)
+        element(undoubled(pc.struct_field(groups, f"f{number}"))) for number, element in enumerate(elements)
     ]
-    return pa.StructArray.from_arrays(values, fields=list(kept), mask=pc.is_null(found))
+    return pa.StructArray.from_arrays(values, fields=list(stored_type), mask=pc.is_null(groups))
 
 
 def text_of(values: pa.Array, elements: Elements) -> pa.Array:

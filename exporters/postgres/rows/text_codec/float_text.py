@@ -36,7 +36,7 @@ def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
     odd = pc.fill_null(pc.and_(odd, pc.not_equal(size, 0.0)), fill_value=False)
     if not odd.true_count:
         return text
-    fixed = [_server_text(one, digits) for one in text.filter(odd).to_pylist()]
+    fixed = [_server_text(value, digits) for value in text.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(fixed, pa.string()))
 
 
@@ -58,9 +58,9 @@ def _taken_apart(shortest: str) -> tuple[str, str, int]:
     """Return sign, significant digits and the exponent of the first digit."""
     mantissa, _, exponent = shortest.partition("e")
     sign = "-" if mantissa.startswith("-") else ""
-    whole, _, fraction = mantissa.lstrip("-").partition(".")
-    digits = (whole + fraction).lstrip("0")
-    leading = len(whole) if whole.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
+    integer, _, fraction = mantissa.lstrip("-").partition(".")
+    digits = (integer + fraction).lstrip("0")
+    leading = len(integer) if integer.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
     return sign, digits.rstrip("0") or "0", leading - 1 + int(exponent or 0)
 
 

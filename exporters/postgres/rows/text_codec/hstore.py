@@ -17,10 +17,10 @@ _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the maps, in the order of the text."""
     valid = pc.is_valid(text)
-    found = cut(pc.fill_null(text, ""), _separated)
-    pairs = pa.FixedSizeListArray.from_arrays(found.bare(_NULL), 2)
+    words = cut(pc.fill_null(text, ""), _separated)
+    pairs = pa.FixedSizeListArray.from_arrays(words.bare(_NULL), 2)
     keys, values = pc.list_element(pairs, 0), pc.list_element(pairs, 1)
-    lengths = pc.divide(found.lengths, pa.scalar(2, found.lengths.type))
+    lengths = pc.divide(words.lengths, pa.scalar(2, words.lengths.type))
     lengths = pc.if_else(valid, lengths, pa.scalar(None, lengths.type))
     return pa.MapArray.from_arrays(offsets_of(lengths), keys, values, STORED, mask=pc.invert(valid))
 

@@ -18,22 +18,22 @@ _HOUR, _MINUTE, _SECOND = 3_600_000_000, 60_000_000, 1_000_000
 
 def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the intervals; NULL where the text is none of that style (``infinity``)."""
-    found = pc.extract_regex(text, pattern=_PATTERN)
+    parts = pc.extract_regex(text, pattern=_PATTERN)
 
     def number(name: str) -> pa.Array:
-        digits = pc.struct_field(found, name)
+        digits = pc.struct_field(parts, name)
         return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64())
 
     months = pc.add_checked(pc.multiply_checked(number("y"), 12), number("mo"))
-    fraction = pc.utf8_rpad(pc.struct_field(found, "f"), 6, "0").cast(pa.int64())
+    fraction = pc.utf8_rpad(pc.struct_field(parts, "f"), 6, "0").cast(pa.int64())
     seconds = pc.add_checked(pc.multiply_checked(number("s"), _SECOND), fraction)
-    seconds = pc.if_else(pc.equal(pc.struct_field(found, "sign"), "-"), pc.negate(seconds), seconds)
+    seconds = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(seconds), seconds)
     clock = pc.add_checked(
         pc.multiply_checked(number("h"), _HOUR), pc.multiply_checked(number("mi"), _MINUTE)
     )
     micros = pc.add_checked(clock, seconds)
     fields = [months.cast(pa.int32()), number("d").cast(pa.int32()), micros]
-    return pa.StructArray.from_arrays(fields, fields=list(STORED), mask=pc.is_null(found))
+    return pa.StructArray.from_arrays(fields, fields=list(STORED), mask=pc.is_null(parts))
 
 
 def text_of(values: pa.Array) -> pa.Array:
@@ -59,11 +59,13 @@ def _part(values: pa.Array, letter: str) -> pa.Array:
 
 
 def _seconds(micros: pa.Array) -> pa.Array:
-    whole, fraction = _divided(pc.abs(micros), _SECOND)
+    seconds, fraction = _divided(pc.abs(micros), _SECOND)
     digits = pc.ascii_rtrim(pc.utf8_lpad(pc.cast(fraction, pa.string()), 6, "0"), characters="0")
     point = pc.if_else(pc.equal(digits, ""), "", ".")
     sign = pc.if_else(pc.less(micros, 0), "-", "")
-    return pc.if_else(pc.equal(micros, 0), "", _joined(sign, pc.cast(whole, pa.string()), point, digits, "S"))
+    return pc.if_else(
+        pc.equal(micros, 0), "", _joined(sign, pc.cast(seconds, pa.string()), point, digits, "S")
+    )
 
 
 def _joined(*texts: pa.Array | str) -> pa.Array:

@@ -29,17 +29,17 @@ def stored(element: pa.DataType) -> pa.DataType:
     return pa.struct([("lower", element), ("upper", element), *flags])
 
 
-def parse(text: pa.Array, kept: pa.DataType, element: Element) -> pa.Array:
+def parse(text: pa.Array, stored_type: pa.DataType, element: Element) -> pa.Array:
     """Return ranges as ``kept`` has them; NULL where the text is none."""
-    found = pc.extract_regex(text, pattern=_PATTERN)
+    parts = pc.extract_regex(text, pattern=_PATTERN)
     empty = pc.fill_null(pc.equal(text, _EMPTY), fill_value=False)
-    lower, upper = (element(undoubled(pc.struct_field(found, name))) for name in ("lower", "upper"))
+    lower, upper = (element(undoubled(pc.struct_field(parts, name))) for name in ("lower", "upper"))
     closed = (
-        pc.fill_null(pc.equal(pc.struct_field(found, name), bracket), fill_value=False)
+        pc.fill_null(pc.equal(pc.struct_field(parts, name), bracket), fill_value=False)
         for name, bracket in (("opens", "["), ("closes", "]"))
     )
-    nothing = pc.and_not(pc.is_null(found), empty)
-    return pa.StructArray.from_arrays([lower, upper, *closed, empty], fields=list(kept), mask=nothing)
+    nothing = pc.and_not(pc.is_null(parts), empty)
+    return pa.StructArray.from_arrays([lower, upper, *closed, empty], fields=list(stored_type), mask=nothing)
 
 
 def text_of(values: pa.Array, element: Element) -> pa.Array:
@@ -51,13 +51,13 @@ def text_of(values: pa.Array, element: Element) -> pa.Array:
     return pc.if_else(empty, _EMPTY.encode(), text)
 
 
-def parse_several(text: pa.Array, kept: pa.DataType, element: Element) -> pa.Array:
+def parse_several(text: pa.Array, stored_type: pa.DataType, element: Element) -> pa.Array:
     """Return lists of ranges."""
     valid = pc.is_valid(text)
-    found = cut(pc.fill_null(text, "{}"), _separated, opening=b"{", closing=b"}", whole=True)
-    words = found.bare()
-    lengths = pc.if_else(valid, found.lengths, pa.scalar(None, found.lengths.type))
-    return lists_of(lengths, parse(words, kept.value_type, element))
+    tokens = cut(pc.fill_null(text, "{}"), _separated, opening=b"{", closing=b"}", whole=True)
+    texts = tokens.bare()
+    lengths = pc.if_else(valid, tokens.lengths, pa.scalar(None, tokens.lengths.type))
+    return lists_of(lengths, parse(texts, stored_type.value_type, element))
 
 
 def _separated(outside: bytes) -> bytes:

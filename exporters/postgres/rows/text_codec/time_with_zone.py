@@ -18,18 +18,18 @@ _HOUR, _MINUTE = 3600, 60
 
 def parse(text: pa.Array, _stored: pa.DataType) -> pa.Array:
     """Return the times; NULL where the text is none (``24:00:00+00``)."""
-    found = pc.extract_regex(text, pattern=_PATTERN)
+    parts = pc.extract_regex(text, pattern=_PATTERN)
 
     def number(name: str) -> pa.Array:
-        digits = pc.struct_field(found, name)
+        digits = pc.struct_field(parts, name)
         return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int32())
 
-    moment = pc.binary_join_element_wise("1970-01-01", pc.struct_field(found, "clock"), " ")
+    moment = pc.binary_join_element_wise("1970-01-01", pc.struct_field(parts, "clock"), " ")
     clock = moment.cast(pa.timestamp("us")).cast(pa.time64("us"))
     size = pc.add(pc.add(pc.multiply(number("h"), _HOUR), pc.multiply(number("m"), _MINUTE)), number("s"))
-    offset = pc.if_else(pc.equal(pc.struct_field(found, "sign"), "-"), pc.negate(size), size)
+    offset = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.negate(size), size)
     return pa.StructArray.from_arrays(
-        [clock, offset.cast(pa.int32())], fields=list(STORED), mask=pc.is_null(found)
+        [clock, offset.cast(pa.int32())], fields=list(STORED), mask=pc.is_null(parts)
     )
 
 
