@@ -138,12 +138,12 @@ def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
 
 
 def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
-    said = {name: json.loads(row[name]) for name in ("position", "details")}
-    if not all(isinstance(value, dict) for value in said.values()):
+    parsed = {name: json.loads(row[name]) for name in ("position", "details")}
+    if not all(isinstance(value, dict) for value in parsed.values()):
         raise ValueError("position and details are no JSON objects")
     if row["directory"] and not layout.is_payload_name(row["directory"]):
         raise ValueError(f"{row['directory']!r} cannot be a directory of a bundle")
-    return CatalogRow(**{**row, **said})
+    return CatalogRow(**{**row, **parsed})
 
 
 def losses_schema() -> pa.Schema:

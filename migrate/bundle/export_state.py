@@ -132,14 +132,16 @@ def look(store: Store) -> tuple[LocationKind, str]:
     return LocationKind.EMPTY, ""
 
 
-def claim_error(store: Store, found: Sequence[SourceName], wanted: Sequence[SourceName]) -> NotEmptyError:
+def claim_error(
+    store: Store, recorded_sources: Sequence[SourceName], case_sources: Sequence[SourceName]
+) -> NotEmptyError:
     """Return the error for a location that holds another case's bundle."""
 
-    def said(sources: Sequence[SourceName]) -> str:
+    def listed(sources: Sequence[SourceName]) -> str:
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
     return NotEmptyError(
-        f"{store.location} holds the bundle of {said(found)}, not of {said(wanted)}",
+        f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}",
         next_step="use another location for this export, or give the sources that this bundle was begun with",
     )
 
@@ -149,7 +151,7 @@ def same_sources(left: Sequence[SourceName], right: Sequence[SourceName]) -> boo
     if len(left) != len(right):
         return False
     pairs = zip(sorted(left, key=_by_name), sorted(right, key=_by_name), strict=True)
-    return all(one.same_as(other) for one, other in pairs)
+    return all(left.same_as(right) for left, right in pairs)
 
 
 def now() -> str:

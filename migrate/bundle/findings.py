@@ -59,6 +59,6 @@ class Finding:
     def as_json(self) -> Mapping[str, Any]:
         """Return all of it, rows included where there are any."""
         rows: Sequence[Mapping[str, Any]] = [row.as_json() for row in self.rows]
-        words = {"key": self.key, "what": self.what, "expected": self.expected, "found": self.found}
+        document = {"key": self.key, "what": self.what, "expected": self.expected, "found": self.found}
         marks = {"incomplete": True} if self.incomplete else {}
-        return words | ({"rows": rows} if rows else {}) | marks
+        return document | ({"rows": rows} if rows else {}) | marks

@@ -86,8 +86,8 @@ class Lease:
         self._progress = progress or Silent()
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
-        mine = process.this_process()
-        holder = mine if alone else replace(mine, machine="")
+        this_process = process.this_process()
+        holder = this_process if alone else replace(this_process, machine="")
         self._state = LeaseState(uuid.uuid4().hex, purpose, holder, _now(), 0)
         self._etag = ""
         self._lock = threading.Lock()
@@ -138,8 +138,8 @@ class Lease:
                 return self._store.create(layout.LEASE, encode(self._state)).etag
             except AlreadyExistsError:
                 pass
-            found = look(self._store)
-            if found is None:
+            lease_state = look(self._store)
+            if lease_state is None:
                 unseen += 1
                 if unseen >= _UNSEEN:
                     raise UsageError(
@@ -149,7 +149,7 @@ class Lease:
                     )
                 time.sleep(_UNSEEN_SECONDS)
                 continue
-            state, info = found
+            state, info = lease_state
             if state is not None and process.is_alive(state.process):
                 raise busy(self._store, state)
             if state is None or not process.is_dead(state.process):
@@ -178,18 +178,18 @@ class Lease:
                 self._state.since,
                 self._state.beats + 1,
             )
-            asked = uptime()
+            refreshed = uptime()
             try:
                 self._etag = self._store.replace(layout.LEASE, encode(state), etag=self._etag).etag
             except (ChangedError, GoneError):
-                found = look(self._store)
-                if found is None or found[0] is None or found[0].id != state.id:
-                    self._lost = busy(self._store, found[0] if found else None)
+                lease_state = look(self._store)
+                if lease_state is None or lease_state[0] is None or lease_state[0].id != state.id:
+                    self._lost = busy(self._store, lease_state[0] if lease_state else None)
                     return
                 # A retry of our own write whose first answer was lost.
-                self._etag = found[1].etag
+                self._etag = lease_state[1].etag
             self._state = state
-            self._refreshed = asked
+            self._refreshed = refreshed
 
     def _release(self) -> None:
         # The beat proves that the lease is ours for another while; the delete that follows cannot hit
@@ -203,10 +203,10 @@ def refuse_live(
     store: Store, *, progress: Progress | None = None, stale_seconds: float = STALE_SECONDS
 ) -> None:
     """Return once no run is at work at the location, without taking it. Raises ``BusyError``."""
-    found = look(store)
-    if found is None:
+    lease_state = look(store)
+    if lease_state is None:
         return
-    state, info = found
+    state, info = lease_state
     if state is not None and process.is_alive(state.process):
         raise busy(store, state)
     if state is None or not process.is_dead(state.process):
@@ -229,8 +229,8 @@ def _watch(
         except GoneError:
             return
         if now.etag != info.etag:
-            found = look(store)
-            raise busy(store, found[0] if found else state)
+            lease_state = look(store)
+            raise busy(store, lease_state[0] if lease_state else state)
 
 
 def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:

@@ -157,7 +157,9 @@ def failed_objects(reader: BundleReader, source: str) -> Iterator[FailedObject]:
 
 def hidden_keys(reader: BundleReader, source: str) -> frozenset[str]:
     """Return the keys whose newest version could not be exported."""
-    return frozenset(one.key for one in failed_objects(reader, source) if one.is_latest)
+    return frozenset(
+        failed_object.key for failed_object in failed_objects(reader, source) if failed_object.is_latest
+    )
 
 
 def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:

@@ -118,9 +118,9 @@ class BundleReader:
             data = self.store.read(file.key)
         except GoneError as exc:
             raise _missing(file.key) from exc
-        found = hashlib.sha256(data).hexdigest()
-        if found != file.sha256:
-            raise DamageError(file.key, expected=f"SHA-256 {file.sha256}", found=found)
+        actual_digest = hashlib.sha256(data).hexdigest()
+        if actual_digest != file.sha256:
+            raise DamageError(file.key, expected=f"SHA-256 {file.sha256}", found=actual_digest)
         return data
 
     def catalog(self) -> list[CatalogRow]:
@@ -166,8 +166,8 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
     Raises ``DamageError``; where there is none, ``GoneError`` or ``UsageError`` with what there is instead.
     """
     try:
-        found = lines(chunks(store, layout.TAG_MANIFEST), layout.TAG_MANIFEST)
-        entries = tag_files.parse_manifest(found, layout.TAG_MANIFEST, layout.is_tag_name)
+        manifest_lines = lines(chunks(store, layout.TAG_MANIFEST), layout.TAG_MANIFEST)
+        entries = tag_files.parse_manifest(manifest_lines, layout.TAG_MANIFEST, layout.is_tag_name)
         return {entry.key: entry.sha256 for entry in entries}
     except GoneError as exc:
         raise _not_sealed(store) from exc
@@ -175,8 +175,8 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
 
 def read_manifest(store: Store) -> Iterator[ManifestEntry]:
     """Yield the entries of ``manifest-sha256.txt``, streamed. Raises ``DamageError``."""
-    found = lines(chunks(store, layout.MANIFEST), layout.MANIFEST)
-    return tag_files.parse_manifest(found, layout.MANIFEST, _is_payload)
+    manifest_lines = lines(chunks(store, layout.MANIFEST), layout.MANIFEST)
+    return tag_files.parse_manifest(manifest_lines, layout.MANIFEST, _is_payload)
 
 
 def read_files(store: Store) -> Iterator[FileRecord]:
@@ -187,11 +187,11 @@ def read_files(store: Store) -> Iterator[FileRecord]:
 def check_hash(store: Store, key: str, expected: str) -> None:
     """Raise ``DamageError`` unless the file is there and has this SHA-256."""
     try:
-        found = hash_file(store, key)
+        actual_digest = hash_file(store, key)
     except GoneError as exc:
         raise _missing(key) from exc
-    if found != expected:
-        raise DamageError(key, expected=f"SHA-256 {expected}", found=found)
+    if actual_digest != expected:
+        raise DamageError(key, expected=f"SHA-256 {expected}", found=actual_digest)
 
 
 def hash_file(store: Store, key: str) -> str:
@@ -219,14 +219,14 @@ def _missing(key: str) -> DamageError:
 
 def is_foreign_bag(store: Store) -> bool:
     """Tell whether a location holds a BagIt bag that moveout has not made."""
-    there = []
+    foreign_keys = []
     for key in (layout.BAGIT, layout.BUNDLE_META):
         try:
             store.stat(key)
-            there.append(key)
+            foreign_keys.append(key)
         except GoneError:
             pass
-    return there == [layout.BAGIT]
+    return foreign_keys == [layout.BAGIT]
 
 
 def foreign_bag(store: Store) -> UsageError:

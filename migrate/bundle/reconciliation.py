@@ -82,8 +82,8 @@ def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
         if len({item.how for item in items}) < 2:
             reasons.append(f"{what} were counted in one way only ({items[0].how}: {items[0].count})")
         elif len({item.count for item in items}) > 1:
-            said = ", ".join(f"{item.how}: {item.count}" for item in items)
-            reasons.append(f"the counts of {what} differ: {said}")
+            counts = ", ".join(f"{item.how}: {item.count}" for item in items)
+            reasons.append(f"the counts of {what} differ: {counts}")
     return reasons
 
 
@@ -95,14 +95,14 @@ def used_positions(known: Sequence[Json], used: Sequence[tuple[Json, int, int]])
     counts = {canonical_json.encode(position): (units, items) for position, units, items in used}
     listed = {canonical_json.encode(position) for position in known}
     newest = canonical_json.encode(known[-1]) if known else b""
-    found: dict[bytes, Json] = {}
+    positions: dict[bytes, Json] = {}
     earlier = (position for position, _, _ in used if canonical_json.encode(position) not in listed)
     for position in [*earlier, *known]:
         key = canonical_json.encode(position)
         if key in counts or key == newest:
             units, items = counts.get(key, (0, 0))
-            found.setdefault(key, {**position, "units": units, "items": items})
-    return list(found.values())
+            positions.setdefault(key, {**position, "units": units, "items": items})
+    return list(positions.values())
 
 
 def reconciliation_json(reconciliations: Sequence[SourceReconciliation]) -> dict[str, Any]:
@@ -146,15 +146,15 @@ def decode(data: bytes) -> list[SourceReconciliation]:
     value = canonical_json.decode(data, layout.RECONCILIATION)
     canonical_json.check_version(value, layout.RECONCILIATION, VERSION)
     try:
-        found = [_source_reconciliation(item) for item in value["sources"]]
+        sources = [_source_reconciliation(item) for item in value["sources"]]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise DamageError(
             layout.RECONCILIATION, expected="a reconciliation", found=f"a malformed one ({exc!r})"
         ) from exc
-    for one in found:
-        if not layout.is_source_name(one.name):
-            raise DamageError(layout.RECONCILIATION, expected="names of sources", found=repr(one.name))
-    return found
+    for source in sources:
+        if not layout.is_source_name(source.name):
+            raise DamageError(layout.RECONCILIATION, expected="names of sources", found=repr(source.name))
+    return sources
 
 
 def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
@@ -185,7 +185,7 @@ def _gap(value: Mapping[str, Any]) -> Gap:
 
 def _count(value: Any) -> int:
     """Return a count that may be one. Raises ``ValueError``."""
-    found = int(value)
-    if not 0 <= found < 2**63:
+    count = int(value)
+    if not 0 <= count < 2**63:
         raise ValueError(f"{str(value)[:40]} is no count")
-    return found
+    return count

@@ -190,11 +190,11 @@ def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> Non
     they say.
     """
     extra, wrong = [], []
-    for key, expected, found in compare(ledger.files(), store):
+    for key, expected, actual_bytes in compare(ledger.files(), store):
         if expected is None:
             extra.append(key)
         else:
-            wrong.append((key, expected, found))
+            wrong.append((key, expected, actual_bytes))
     for key in extra:
         executor.submit(store.delete, key).result()
     if not wrong:
@@ -206,12 +206,12 @@ def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> Non
             store.delete(layout.final_record(source))
             if unit_id:
                 store.delete(layout.commit_record(source, unit_id))
-    key, expected, found = wrong[0]
-    more = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
+    key, expected, actual_bytes = wrong[0]
+    others_note = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
     raise DamageError(
         f"{store.location}/{key}",
         expected=f"{expected} bytes",
-        found=("no such file" if found is None else f"{found} bytes") + more,
+        found=("no such file" if actual_bytes is None else f"{actual_bytes} bytes") + others_note,
         next_step="somebody changed the location; run the same command again, it exports these units anew",
     )
 
@@ -296,8 +296,8 @@ def _bag_info(
         else "incomplete",
     }
     for reconciliation in reconciliations:
-        said = "; ".join(reconciliation.reasons) or "complete"
-        labels[f"Moveout-Source-{reconciliation.name}"] = f"{reconciliation.totals.items} items, {said}"
+        verdict = "; ".join(reconciliation.reasons) or "complete"
+        labels[f"Moveout-Source-{reconciliation.name}"] = f"{reconciliation.totals.items} items, {verdict}"
     return tag_files.bag_info(labels)
 
 

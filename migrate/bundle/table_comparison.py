@@ -58,8 +58,8 @@ def compare_tables(
         for table in tables
         if (difference := compare_table(table, live.get((table.schema, table.name)))) is not None
     ]
-    moved = _moved_within_their_table(tables, differences, live)
-    return [difference for difference in differences if difference.name not in moved]
+    moved_names = _moved_within_their_table(tables, differences, live)
+    return [difference for difference in differences if difference.name not in moved_names]
 
 
 def compare_table(table: CatalogRow, digest: RowsDigest | None) -> TableDifference | None:
@@ -68,16 +68,16 @@ def compare_table(table: CatalogRow, digest: RowsDigest | None) -> TableDifferen
         return TableDifference(table, "missing", str(table.items), "")
     if digest.rows != table.items:
         return TableDifference(table, "rows", str(table.items), str(digest.rows))
-    if (found := to_hex(digest.digest)) != table.digest:
-        return TableDifference(table, "digest", table.digest, found)
+    if (actual_digest := to_hex(digest.digest)) != table.digest:
+        return TableDifference(table, "digest", table.digest, actual_digest)
     return None
 
 
-def digests_of(source: str, found: Mapping[TableName, RowsDigest]) -> tuple[TableDigest, ...]:
+def digests_of(source: str, digests: Mapping[TableName, RowsDigest]) -> tuple[TableDigest, ...]:
     """Return the digests of a database's tables, in order."""
     return tuple(
         TableDigest(source, schema, name, digest.rows, to_hex(digest.digest))
-        for (schema, name), digest in sorted(found.items())
+        for (schema, name), digest in sorted(digests.items())
     )
 
 

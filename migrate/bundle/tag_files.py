@@ -63,8 +63,8 @@ def parse_manifest(
                 f"{name} line {number}", expected="a name of a bundle's file", found=repr(key[:200])
             )
         if key <= last:
-            said = "the same name twice" if key == last else f"{key!r} after {last!r}"
-            raise DamageError(f"{name} line {number}", expected="names in order, each once", found=said)
+            problem = "the same name twice" if key == last else f"{key!r} after {last!r}"
+            raise DamageError(f"{name} line {number}", expected="names in order, each once", found=problem)
         last = key
         yield ManifestEntry(key, digest)
 
@@ -87,15 +87,15 @@ def files_line(file: FileRecord) -> bytes:
 def parse_files(lines: Iterable[bytes], name: str) -> Iterator[FileRecord]:
     """Yield the lines of ``meta/files.jsonl``. Raises ``DamageError`` with the line number."""
     for number, line in enumerate(lines, 1):
-        where = f"{name} line {number}"
-        value = canonical_json.decode(line, where)
+        line_name = f"{name} line {number}"
+        value = canonical_json.decode(line, line_name)
         try:
             yield FileRecord(
                 str(value["key"]), int(value["size_bytes"]), str(value["sha256"]), int(value["crc64nvme"], 16)
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise DamageError(
-                where, expected="a file's key, size and checksums", found=repr(line[:80])
+                line_name, expected="a file's key, size and checksums", found=repr(line[:80])
             ) from exc
 
 
@@ -162,8 +162,8 @@ def lines(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
     """
     rest = b""
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
+        *complete_lines, rest = (rest + piece).split(b"\n")
+        for line in complete_lines:
             if len(line) > MAX_LINE_BYTES:
                 raise _too_long(name)
             yield line + b"\n"

@@ -35,7 +35,9 @@ class Pace:
 def pace(times: Sequence[tuple[str, int]]) -> Pace | None:
     """Return the pace of units that were finished at ``times``, None where it cannot be told."""
     try:
-        moments = [(datetime.strptime(at, _FORM).replace(tzinfo=UTC), size) for at, size in times]
+        moments = [
+            (datetime.strptime(timestamp, _FORM).replace(tzinfo=UTC), size) for timestamp, size in times
+        ]
     except ValueError:
         return None
     if not moments:
@@ -54,10 +56,10 @@ def decode(value: Mapping[str, Any] | None) -> Pace | None:
     if value is None:
         return None
     try:
-        sizes = [int(one) for one in value["size_bytes"]]
-        found = Pace(str(value["start"]), int(value["step_seconds"]), sizes)
-        sound = found.step_seconds > 0 and bool(found.end) and len(sizes) <= MOST_STEPS
-        sound = sound and all(0 <= one < 2**63 for one in sizes)
+        sizes = [int(size) for size in value["size_bytes"]]
+        parsed = Pace(str(value["start"]), int(value["step_seconds"]), sizes)
+        sound = parsed.step_seconds > 0 and bool(parsed.end) and len(sizes) <= MOST_STEPS
+        sound = sound and all(0 <= size < 2**63 for size in sizes)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return found if sound else None
+    return parsed if sound else None

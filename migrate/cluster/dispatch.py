@@ -73,7 +73,7 @@ class Dispatch:
         return sum(self._roster.fit.values())
 
     @property
-    def hungry(self) -> bool:
+    def has_idle_worker(self) -> bool:
         """Whether some worker has nothing to do."""
         return len(self._batches) < self.threads
 

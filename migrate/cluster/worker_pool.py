@@ -76,9 +76,9 @@ class ClusterWorkerPool(Generic[Item, Result]):
         return self._dispatch.idle and self._following is None
 
     @property
-    def hungry(self) -> bool:
-        """See ``WorkerPool.hungry``."""
-        return self._dispatch.hungry
+    def has_idle_worker(self) -> bool:
+        """See ``WorkerPool.has_idle_worker``."""
+        return self._dispatch.has_idle_worker
 
     def fill(self, pull: Callable[[], Item | None]) -> None:
         """See ``WorkerPool.fill``."""

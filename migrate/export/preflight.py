@@ -27,7 +27,7 @@ def check_names(sources: Sequence[SourceName]) -> None:
         raise UsageError("two sources have the same name", next_step="give each its own")
 
 
-def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> bundle_json.BundleInfo | None:
+def refuse_foreign(store: Store, case_sources: Sequence[SourceName]) -> bundle_json.BundleInfo | None:
     """Look, without writing, whether the location may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
@@ -40,14 +40,14 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> bundle_json.Bu
             next_step="give an empty directory or another prefix for the bundle",
         )
     if kind is LocationKind.EXPORT:
-        found = export_state.read_state(store)
-        if found and not export_state.same_sources(found.sources, wanted):
-            raise export_state.claim_error(store, found.sources, wanted)
+        state = export_state.read_state(store)
+        if state and not export_state.same_sources(state.sources, case_sources):
+            raise export_state.claim_error(store, state.sources, case_sources)
     if kind is LocationKind.SEALED:
         info = bundle_json.read_sealed(store)
         assert info is not None
-        if not export_state.same_sources(_names(info), wanted):
-            raise export_state.claim_error(store, _names(info), wanted)
+        if not export_state.same_sources(_names(info), case_sources):
+            raise export_state.claim_error(store, _names(info), case_sources)
         if info.complete:
             return info
         raise NotEmptyError(
@@ -58,33 +58,33 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> bundle_json.Bu
 
 
 def claim(
-    store: MultipartStore, wanted: Sequence[SourceName], *, executor: Executor, progress: Progress
+    store: MultipartStore, case_sources: Sequence[SourceName], *, executor: Executor, progress: Progress
 ) -> ExportState | bundle_json.BundleInfo:
     """Make the location ours, under the lease: begin, resume or continue. A bundle that proves complete is
     cleaned up and returned.
     """
-    if (whole := refuse_foreign(store, wanted)) is not None:
+    if (sealed_bundle := refuse_foreign(store, case_sources)) is not None:
         clean_work(store, executor)
-        return whole
-    mine = export_state.read_state(store)
-    if mine is None:
-        mine = export_state.new_state(wanted)
-        export_state.write_state(store, mine)
-        return mine
+        return sealed_bundle
+    state = export_state.read_state(store)
+    if state is None:
+        state = export_state.new_state(case_sources)
+        export_state.write_state(store, state)
+        return state
     sealed = bundle_json.read_sealed(store)
     if sealed is None:
-        return mine
-    if sealed.id != mine.id:
+        return state
+    if sealed.id != state.id:
         unseal(store)
-        return mine
+        return state
     if sealed.complete:
         clean_work(store, executor)
         return sealed
     progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
-    mine = export_state.new_state(mine.sources, mine)
-    export_state.write_state(store, mine)
+    state = export_state.new_state(state.sources, state)
+    export_state.write_state(store, state)
     unseal(store)
-    return mine
+    return state
 
 
 def _names(info: bundle_json.BundleInfo) -> list[SourceName]:

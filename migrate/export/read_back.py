@@ -35,22 +35,23 @@ def is_proved(record: CommitRecord) -> bool:
 
 def prove(store: Store, reader: PartReader, record: CommitRecord) -> CommitRecord:
     """Return the record with the fact added. Raises ``SourceError`` where a value did not survive."""
-    found = RowsDigest()
+    rows_digest = RowsDigest()
     parts: list[dict[str, Any]] = list(record.outcome.facts.get("parts", ()))
     try:
         for part in parts:
             with RandomAccess(store, layout.source_file(record.source, part["name"])) as file:
-                found += reader.digest_part(file, part["rows"])
+                rows_digest += reader.digest_part(file, part["rows"])
     except reader.read_errors as exc:
         raise SourceError(
             f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
             next_step="Give the same command again; if it stays so, please report it.",
         ) from exc
     expected = RowsDigest(record.outcome.items, record.outcome.digest or 0)
-    if found != expected:
+    if rows_digest != expected:
         raise SourceError(
-            f"unit {record.unit.id} of {record.source}: {found.rows} rows with digest {to_hex(found.digest)}"
-            f" come out of its Parquet files, {expected.rows} with {to_hex(expected.digest)} were sent",
+            f"unit {record.unit.id} of {record.source}: {rows_digest.rows} rows with digest"
+            f" {to_hex(rows_digest.digest)} come out of its Parquet files, {expected.rows} with"
+            f" {to_hex(expected.digest)} were sent",
             next_step="A value did not survive; please report the table's definition.",
         )
     outcome = replace(record.outcome, facts={**record.outcome.facts, PROVED: True})

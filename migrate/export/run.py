@@ -65,8 +65,8 @@ def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> Expo
     not even be reachable any more. Raises what ``export`` raises where something else lies there.
     """
     check_names(sources)
-    whole = refuse_foreign(store, sources)
-    return None if whole is None else described(store, whole)
+    sealed = refuse_foreign(store, sources)
+    return None if sealed is None else described(store, sealed)
 
 
 def export(
@@ -86,18 +86,18 @@ def export(
     ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
-    wanted = [SourceName(source.name, source.url) for source in sources]
-    check_names(wanted)
-    whole = refuse_foreign(store, wanted)
-    if whole is not None and next(iter(store.list(layout.WORK)), None) is None:
-        return described(store, whole)
+    source_names = [SourceName(source.name, source.url) for source in sources]
+    check_names(source_names)
+    sealed = refuse_foreign(store, source_names)
+    if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
+        return described(store, sealed)
     cancellation = cancellation or CancellationToken()
     with ExitStack() as stack:
         lease = stack.enter_context(
             Lease(store, "export", progress=progress, alone=options.open_pool is None)
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
-        state = claim(store, wanted, executor=executor, progress=progress)
+        state = claim(store, source_names, executor=executor, progress=progress)
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(Ledger())
@@ -113,8 +113,8 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
     for source in sources:
-        found, error = _source(run, source)
-        reconciliations.append(found)
+        source_result, error = _source(run, source)
+        reconciliations.append(source_result)
         if error is not None:
             run.progress.note(f"{source.name}: broke off: {error}")
             broken.append((source.name, error))
@@ -140,7 +140,7 @@ def _raise_if_open(
     """Raise the error of a source for which the bundle had better stay open: all but one that was shut in the
     middle, could still be finished, and has something to show.
     """
-    by_name = {found.name: found for found in reconciliations}
+    by_name = {source.name: source for source in reconciliations}
     for name, error in broken:
         shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
         if not shut or not by_name[name].totals.units or not by_name[name].summary.enumerations:
@@ -167,7 +167,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
-                summary = _finish(run, source, snapshot, whole=error is None and not units.failed)
+                summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
     except SourceError as exc:
         error = error or exc
     run.progress.end()
@@ -218,7 +218,7 @@ def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Cal
     return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
 
 
-def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, whole: bool) -> SourceSummary:
+def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: bool) -> SourceSummary:
     """Let the source write what belongs to the whole; a final record only where nothing failed, else a
     rerun tries again.
     """
@@ -235,7 +235,7 @@ def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, whole: bool) 
         raise sink.error
     final = FinalRecord(source.name, summary, sink.files)
     run.lease.check()
-    if whole:
+    if complete:
         write_final(run.store, final)
     run.ledger.add_final(final)
     return summary
@@ -249,10 +249,10 @@ def _finished_before(run: ExportRun, source: Source) -> SourceReconciliation | N
         return None
     _load_records(run, source.name)
     run.ledger.add_final(final)
-    found = _reconciliation(run.ledger, source.name, source.url, final.summary)
-    if found.complete:
+    earlier = _reconciliation(run.ledger, source.name, source.url, final.summary)
+    if earlier.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
-    return found
+    return earlier
 
 
 def _load_records(run: ExportRun, source: str) -> None:
@@ -293,7 +293,7 @@ def _outcome(
         complete=sealed.complete,
         files=sealed.files,
         size_bytes=sealed.size_bytes,
-        sources=[result(found) for found in sealed.reconciliations],
+        sources=[result(source) for source in sealed.reconciliations],
         broken=broken,
     )
 
@@ -309,7 +309,7 @@ def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutc
         complete=info.complete,
         files=files,
         size_bytes=size_bytes,
-        sources=[result(found) for found in reconciliations],
+        sources=[result(source) for source in reconciliations],
         already_sealed=True,
     )
 
@@ -324,8 +324,8 @@ def _threads(workers: int, lease: Lease, cancellation: CancellationToken) -> Ite
         yield executor
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-        ended = threading.Thread(target=executor.shutdown, daemon=True)
-        ended.start()
-        ended.join(GRACE_SECONDS if cancellation.is_cancelled else None)
-        if ended.is_alive():
+        shutdown_thread = threading.Thread(target=executor.shutdown, daemon=True)
+        shutdown_thread.start()
+        shutdown_thread.join(GRACE_SECONDS if cancellation.is_cancelled else None)
+        if shutdown_thread.is_alive():
             lease.abandon()

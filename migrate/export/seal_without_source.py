@@ -46,17 +46,17 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
 
     Nothing is done where it is sealed. Raises ``UsageError`` where no run has left anything to seal, ``BusyError``.
     """
-    mine, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
-    if sealed is not None and (mine is None or mine.id == sealed.id):
+    state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
+    if sealed is not None and (state is None or state.id == sealed.id):
         return described(store, sealed)
-    if mine is None or not any(_begun(store, source.name) for source in mine.sources):
+    if state is None or not any(_begun(store, source.name) for source in state.sources):
         raise UsageError(
             f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
         )
-    sources = [Unasked(source.name, source.url) for source in mine.sources]
+    sources = [Unasked(source.name, source.url) for source in state.sources]
     options = ExportOptions(seal_incomplete=True, ask=False)
-    done = export(sources, store, workers=workers, progress=progress, options=options)
-    return replace(done, broken=())  # that it was not asked is no error: it is what was wanted
+    outcome = export(sources, store, workers=workers, progress=progress, options=options)
+    return replace(outcome, broken=())  # that it was not asked is no error: it is what was wanted
 
 
 def _begun(store: Store, source: str) -> bool:

@@ -115,31 +115,31 @@ class UnitRun:
         return self._plan.totals.size_bytes - self._ledger.totals(self._source).size_bytes
 
     def _settle(self) -> None:
-        waiting = self._pool.hungry and not self._plan.whole
-        for group, found in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
-            if isinstance(found, Exception):
+        waiting = self._pool.has_idle_worker and not self._plan.whole
+        for group, result in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
+            if isinstance(result, Exception):
                 for planned in group:
-                    self._take(planned.unit, found)
+                    self._take(planned.unit, result)
             else:
-                for unit, record in found:
+                for unit, record in result:
                     self._take(unit, record)
 
-    def _take(self, unit: Unit, found: CommitRecord | Exception) -> None:
+    def _take(self, unit: Unit, result: CommitRecord | Exception) -> None:
         """Take what became of a unit. Raises the location's errors."""
-        if isinstance(found, CommitRecord):
-            self._ledger.add(found)
+        if isinstance(result, CommitRecord):
+            self._ledger.add(result)
             self._denied_in_a_row = 0
-        elif is_of_location(found):
-            raise found
-        elif isinstance(found, SourceUnreachableError):
-            self._error = found
+        elif is_of_location(result):
+            raise result
+        elif isinstance(result, SourceUnreachableError):
+            self._error = result
         else:
-            self._fail(unit, found)
+            self._fail(unit, result)
 
     def _fail(self, unit: Unit, exc: Exception) -> None:
-        said = str(exc) if isinstance(exc, SourceError) else repr(exc)
-        self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {said}")
-        self._work.progress.note(f"{self._source}: unit {unit.id} failed: {said}")
+        message = str(exc) if isinstance(exc, SourceError) else repr(exc)
+        self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {message}")
+        self._work.progress.note(f"{self._source}: unit {unit.id} failed: {message}")
         if isinstance(exc, SourceNotAllowedError | SourceGoneError):
             self._denied_in_a_row += 1
             self._last_denial = exc
@@ -156,7 +156,7 @@ class UnitRun:
         if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
             self._reported = time.monotonic()
             self._plan_told = self._plan.whole
-            done = self._ledger.totals(self._source)
+            exported = self._ledger.totals(self._source)
             write_summary(
-                self._work.store, self._source, Summary(self._plan.totals, self._plan.whole, done, now())
+                self._work.store, self._source, Summary(self._plan.totals, self._plan.whole, exported, now())
             )

@@ -71,7 +71,7 @@ def export_status(store: Store) -> ExportStatus:
     holder, age = _holder(store)
     if sealed is not None and (making is None or making.id == sealed.id):
         sources = [
-            _sealed_source(found) for found in reconciliation.decode(store.read(layout.RECONCILIATION))
+            _sealed_source(source) for source in reconciliation.decode(store.read(layout.RECONCILIATION))
         ]
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
         return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age)
@@ -81,18 +81,24 @@ def export_status(store: Store) -> ExportStatus:
             raise UsageError(f"{store.location} holds no export: there is {key}")
         return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
-        found = [_open_source(store, source, executor) for source in making.sources]
+        source_statuses = [_open_source(store, source, executor) for source in making.sources]
     live = holder is not None and _lives(holder, age or 0.0)
     return ExportStatus(
-        store.location, "exporting" if live else "stopped", making.id, making.created, found, holder, age
+        store.location,
+        "exporting" if live else "stopped",
+        making.id,
+        making.created,
+        source_statuses,
+        holder,
+        age,
     )
 
 
 def _holder(store: Store) -> tuple[LeaseState | None, float | None]:
-    found = lease.look(store)
-    if found is None:
+    lease_state = lease.look(store)
+    if lease_state is None:
         return None, None
-    return found[0], max(0.0, (datetime.now(UTC) - found[1].modified).total_seconds())
+    return lease_state[0], max(0.0, (datetime.now(UTC) - lease_state[1].modified).total_seconds())
 
 
 def _lives(holder: LeaseState, age: float) -> bool:
@@ -101,10 +107,10 @@ def _lives(holder: LeaseState, age: float) -> bool:
     return process_identity.is_alive(holder.process) or age < 2 * lease.STALE_SECONDS
 
 
-def _sealed_source(found: reconciliation.SourceReconciliation) -> SourceStatus:
-    gaps = max(len(found.gaps), sum(n for word, n in found.dispositions.items() if word != "exported"))
+def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
+    gaps = max(len(source.gaps), sum(n for word, n in source.dispositions.items() if word != "exported"))
     return SourceStatus(
-        found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps, gaps
+        source.name, source.url, source.totals, True, source.totals, True, True, None, None, source.gaps, gaps
     )
 
 
@@ -117,13 +123,13 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
     chosen = recent if exact else recent[-READ_AT_MOST:]
     sample = _sample(store, source.name, prefix, chosen, executor)
     scale = len(infos) / len(chosen) if chosen else 0
-    done = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
+    exported = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
     return SourceStatus(
         name=source.name,
         url=source.url,
         planned=summary.planned if summary else None,
         whole=bool(summary and summary.whole),
-        done=done,
+        done=exported,
         exact=exact,
         finished=_exists(store, layout.final_record(source.name)),
         items_rate=sample.items_rate,

@@ -80,9 +80,9 @@ class UnitWork:
             outcome = earlier.record.outcome
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
-        told = _Told(self.progress, unit.size_bytes)
-        record = self._try(unit, told, lambda: self._export(unit, earlier, told))
-        told.end(unit, record.outcome)
+        unit_progress = _UnitProgress(self.progress, unit.size_bytes)
+        record = self._try(unit, unit_progress, lambda: self._export(unit, earlier, unit_progress))
+        unit_progress.end(unit, record.outcome)
         return record
 
     def do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
@@ -90,12 +90,12 @@ class UnitWork:
         together. Raises the location's errors.
         """
         settled: list[SettledUnit] = []
-        lost: SourceUnreachableError | None = None
+        unreachable: SourceUnreachableError | None = None
         with closing(_Group()) as group:
             for planned in units:
                 unit = planned.unit
-                if lost is not None:
-                    settled.append((unit, lost))
+                if unreachable is not None:
+                    settled.append((unit, unreachable))
                     continue
                 try:
                     if is_small(planned):
@@ -109,17 +109,17 @@ class UnitWork:
                 except Exception as exc:
                     if is_of_location(exc):
                         raise
-                    lost = exc if isinstance(exc, SourceUnreachableError) else None
+                    unreachable = exc if isinstance(exc, SourceUnreachableError) else None
                     settled.append((unit, exc))
                 if group.is_full:
                     settled += self._commit_group(group.take())
             return settled + self._commit_group(group.take())
 
-    def _try(self, unit: Unit, told: _Told, export: Callable[[], T]) -> T:
+    def _try(self, unit: Unit, unit_progress: _UnitProgress, export: Callable[[], T]) -> T:
         """Export a unit; again where its source cannot be reached."""
         for attempt in range(self.attempts):
             self.cancellation.check()
-            told.begin()
+            unit_progress.begin()
             try:
                 return export()
             except SourceUnreachableError as exc:
@@ -131,38 +131,40 @@ class UnitWork:
 
     def _hold(self, unit: Unit) -> _Held:
         """Read a unit, and hold what is to be written."""
-        told = _Told(self.progress, unit.size_bytes)
+        unit_progress = _UnitProgress(self.progress, unit.size_bytes)
 
         def export() -> _Held:
-            sink = self._sink(told, held=True)
+            sink = self._sink(unit_progress, held=True)
             try:
-                return _Held(unit, self._read(lambda: self.snapshot.export(unit, sink), sink), sink, told)
+                return _Held(
+                    unit, self._read(lambda: self.snapshot.export(unit, sink), sink), sink, unit_progress
+                )
             except BaseException:
                 sink.drop()
                 raise
 
-        return self._try(unit, told, export)
+        return self._try(unit, unit_progress, export)
 
     def _commit_group(self, group: Sequence[_Held]) -> list[SettledUnit]:
         """Write what is held, then its records."""
         if not group:
             return []
         self.lease.check()
-        self.store.put_all([file for held in group for file in held.sink.release()])
+        self.store.put_all([file for held_unit in group for file in held_unit.sink.release()])
         self.lease.check()
         settled: list[SettledUnit] = []
         records: list[CommitRecord] = []
-        for held in group:
+        for held_unit in group:
             try:
-                record = self._proved(self._record(held.unit, held.outcome, held.sink.files))
+                record = self._proved(self._record(held_unit.unit, held_unit.outcome, held_unit.sink.files))
             except Exception as exc:
                 if is_of_location(exc):
                     raise
-                settled.append((held.unit, exc))
+                settled.append((held_unit.unit, exc))
             else:
                 records.append(record)
-                settled.append((held.unit, record))
-                held.told.end(held.unit, held.outcome)
+                settled.append((held_unit.unit, record))
+                held_unit.unit_progress.end(held_unit.unit, held_unit.outcome)
         write_records(self.store, records)
         return settled
 
@@ -173,8 +175,8 @@ class UnitWork:
         except DamageError as exc:
             self._void(unit, exc)
             return None
-        same = not self.strict or same_position(record.position, self.snapshot.position)
-        if not (same and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
+        is_same_position = not self.strict or same_position(record.position, self.snapshot.position)
+        if not (is_same_position and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
             return _Earlier(record, holds=False)
         try:
             return _Earlier(
@@ -184,8 +186,8 @@ class UnitWork:
             self._void(unit, exc)
             return None
 
-    def _void(self, unit: Unit, why: Exception) -> None:
-        self.progress.note(f"{why}; the unit is exported again")
+    def _void(self, unit: Unit, reason: Exception) -> None:
+        self.progress.note(f"{reason}; the unit is exported again")
         self._forget(unit)
 
     def _forget(self, unit: Unit) -> None:
@@ -200,15 +202,15 @@ class UnitWork:
         may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
         return may_be and _failed(record.outcome) > 0
 
-    def _export(self, unit: Unit, earlier: _Earlier | None, told: _Told) -> CommitRecord:
+    def _export(self, unit: Unit, earlier: _Earlier | None, unit_progress: _UnitProgress) -> CommitRecord:
         if earlier is not None and earlier.holds:
             try:
-                return self._mend(earlier.record, told)
+                return self._mend(earlier.record, unit_progress)
             except SourceUnreachableError:
                 raise
             except SourceError:
                 return earlier.record
-        sink = self._sink(told, held=earlier is not None)
+        sink = self._sink(unit_progress, held=earlier is not None)
         try:
             outcome = self._read(lambda: self.snapshot.export(unit, sink), sink)
             if earlier is not None:
@@ -218,9 +220,9 @@ class UnitWork:
             sink.drop()
         return self._finish(unit, outcome, sink.files)
 
-    def _mend(self, before: CommitRecord, told: _Told) -> CommitRecord:
+    def _mend(self, before: CommitRecord, unit_progress: _UnitProgress) -> CommitRecord:
         """Try again what failed in a unit; where no more comes of it, it stays as it is."""
-        unit, snapshot, sink = before.unit, self.snapshot, self._sink(told, held=True)
+        unit, snapshot, sink = before.unit, self.snapshot, self._sink(unit_progress, held=True)
         adds = isinstance(snapshot, Mendable)
 
         def read() -> Outcome:
@@ -239,9 +241,9 @@ class UnitWork:
             sink.drop()
         return self._finish(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
 
-    def _sink(self, told: _Told, *, held: bool) -> StoreSink:
+    def _sink(self, unit_progress: _UnitProgress, *, held: bool) -> StoreSink:
         return StoreSink(
-            self.store, self.source, cancellation=self.cancellation, on_part=told.arrived, held=held
+            self.store, self.source, cancellation=self.cancellation, on_part=unit_progress.arrived, held=held
         )
 
     def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
@@ -284,35 +286,34 @@ meanwhile.
 """
 
 
-class _Told:
-    """What progress is told of a unit: so much as has arrived of its files, and at the end the rest. Bytes of files are
-    not those of the source, so until the unit is done it is never told more than was planned for it, nor anything
-    twice.
+class _UnitProgress:
+    """Reports a unit to the progress: the bytes of its files as they arrive, the rest at the end. Bytes of files differ
+    from bytes of the source: until the unit is done, no more is reported than was planned for it, and nothing twice.
     """
 
     def __init__(self, progress: Progress, size_bytes: int) -> None:
         self._progress, self._size_bytes = progress, size_bytes
         self._lock = threading.Lock()
-        self._told = self._here = 0
+        self._reported_bytes = self._arrived_bytes = 0
 
     def begin(self) -> None:
-        """Say that the unit is begun, perhaps anew."""
+        """Begin the unit, or begin it again."""
         with self._lock:
-            self._here = 0
+            self._arrived_bytes = 0
 
     def arrived(self, size_bytes: int) -> None:
-        """Say that a part of a file has arrived."""
+        """Report a part of a file that has arrived."""
         with self._lock:
-            self._here += size_bytes
-            more = min(self._here, self._size_bytes) - self._told
-            self._told += max(0, more)
-        if more > 0:
-            self._progress.advance(size_bytes=more)
+            self._arrived_bytes += size_bytes
+            new_bytes = min(self._arrived_bytes, self._size_bytes) - self._reported_bytes
+            self._reported_bytes += max(0, new_bytes)
+        if new_bytes > 0:
+            self._progress.advance(size_bytes=new_bytes)
 
     def end(self, unit: Unit, outcome: Outcome) -> None:
-        """Say that the unit is done."""
+        """Report the unit as done."""
         grow_to(self._progress, unit, outcome)
-        self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._told)
+        self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._reported_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +323,7 @@ class _Held:
     unit: Unit
     outcome: Outcome
     sink: StoreSink
-    told: _Told
+    unit_progress: _UnitProgress
 
 
 class _Group:
@@ -333,10 +334,10 @@ class _Group:
         self._size_bytes = 0
         self._begun = time.monotonic()
 
-    def add(self, held: _Held) -> None:
+    def add(self, held_unit: _Held) -> None:
         """Take one more."""
-        self._held.append(held)
-        self._size_bytes += sum(file.size_bytes for file in held.sink.files)
+        self._held.append(held_unit)
+        self._size_bytes += sum(file.size_bytes for file in held_unit.sink.files)
 
     @property
     def is_full(self) -> bool:
@@ -346,14 +347,14 @@ class _Group:
 
     def take(self) -> Sequence[_Held]:
         """Return the units, and begin anew."""
-        held, self._held = self._held, []
+        held_units, self._held = self._held, []
         self._size_bytes, self._begun = 0, time.monotonic()
-        return held
+        return held_units
 
     def close(self) -> None:
         """Give up what is held."""
-        for held in self.take():
-            held.sink.drop()
+        for held_unit in self.take():
+            held_unit.sink.drop()
 
 
 def is_small(planned: PlannedUnit) -> bool:
@@ -391,6 +392,6 @@ def _is_better(new: Outcome, old: Outcome) -> bool:
     return _failed(new) < _failed(old) and all(gap.item in lacked for gap in new.gaps)
 
 
-def same_position(one: Json, other: Json) -> bool:
+def same_position(left: Json, right: Json) -> bool:
     """Tell whether two positions are of one snapshot."""
-    return canonical_json.encode(one) == canonical_json.encode(other)
+    return canonical_json.encode(left) == canonical_json.encode(right)

@@ -35,8 +35,8 @@ class CancellationToken:
     @property
     def is_overdue(self) -> bool:
         """Whether it was cancelled more than ``GRACE_SECONDS`` ago."""
-        at = self._cancelled_at
-        return at is not None and time.monotonic() - at > GRACE_SECONDS
+        cancelled_at = self._cancelled_at
+        return cancelled_at is not None and time.monotonic() - cancelled_at > GRACE_SECONDS
 
     def cancel(self) -> None:
         """End all waiting, now and later, here and in all children."""

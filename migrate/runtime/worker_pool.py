@@ -34,7 +34,7 @@ class WorkerPool(Protocol[Item, Result_co]):
         ...
 
     @property
-    def hungry(self) -> bool:
+    def has_idle_worker(self) -> bool:
         """Whether a worker has nothing to do."""
         ...
 
@@ -119,8 +119,8 @@ class ThreadWorkerPool(Generic[Item, Result]):
         return not self._under_way
 
     @property
-    def hungry(self) -> bool:
-        """See ``WorkerPool.hungry``."""
+    def has_idle_worker(self) -> bool:
+        """See ``WorkerPool.has_idle_worker``."""
         return self._under_way < self._workers
 
     def fill(self, pull: Callable[[], Item | None]) -> None:
@@ -137,18 +137,18 @@ class ThreadWorkerPool(Generic[Item, Result]):
             self._cancellation.wait(min(seconds, IDLE_SECONDS))
             return
         try:
-            ended = self._ended.get(timeout=seconds)
+            ended_item = self._ended.get(timeout=seconds)
         except queue.Empty:
             self._cancellation.check()
             return
         while True:
-            item, result = ended
+            item, result = ended_item
             self._under_way -= 1
             if isinstance(result, BaseException) and not isinstance(result, Exception):
                 raise result
             yield item, result
             try:
-                ended = self._ended.get_nowait()
+                ended_item = self._ended.get_nowait()
             except queue.Empty:
                 return
 

@@ -18,10 +18,10 @@ def combine(parts: Iterable[tuple[int, int]]) -> int:
     """Return the CRC64NVME of the whole from ``(crc64nvme, size_bytes)`` of its parts, in order."""
     from awscrt import checksums  # noqa: PLC0415
 
-    whole = 0
+    combined = 0
     for crc, size_bytes in parts:
-        whole = int(checksums.combine_crc64nvme(whole, crc, size_bytes))
-    return whole
+        combined = int(checksums.combine_crc64nvme(combined, crc, size_bytes))
+    return combined
 
 
 def to_header(crc: int) -> str:

@@ -81,8 +81,10 @@ class ConcurrencyLimiter:
                 return
             rate = self._count / (now - self._since)
             if self.share < 1.0:
-                more = self.share * _RECOVER
-                self.share = min(1.0, more if more <= _NEAR * self._trouble_at else self.share + _LITTLE)
+                raised_share = self.share * _RECOVER
+                self.share = min(
+                    1.0, raised_share if raised_share <= _NEAR * self._trouble_at else self.share + _LITTLE
+                )
             elif rate > self._best_rate * _GROWS:
                 self._best_rate = rate
                 self.share = min(MOST, self.share * _STEP)

@@ -65,8 +65,8 @@ class RandomAccess(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return ``size`` bytes (all that are left by default), fewer only at the end of the file."""
         left = max(0, self._size - self._position)
-        wanted = left if size is None or size < 0 else min(size, left)
-        data = self._range(self._position, wanted)
+        read_bytes = left if size is None or size < 0 else min(size, left)
+        data = self._range(self._position, read_bytes)
         self._position += len(data)
         return data
 
@@ -76,21 +76,21 @@ class RandomAccess(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill ``buffer``, less only at the end of the file."""
-        with memoryview(buffer) as given, given.cast("B") as view:
+        with memoryview(buffer) as buffer_view, buffer_view.cast("B") as view:
             data = self.read(view.nbytes)
             view[: len(data)] = data
         return len(data)
 
-    def _range(self, start: int, wanted: int) -> bytes:
-        if wanted == 0:
+    def _range(self, start: int, size_bytes: int) -> bytes:
+        if size_bytes == 0:
             return b""
         inside = start - self._window_start
-        if inside >= 0 and inside + wanted <= len(self._window):
-            return self._window[inside : inside + wanted]
-        if wanted >= self._read_ahead:
-            return self._store.read(self.key, start, wanted)
+        if inside >= 0 and inside + size_bytes <= len(self._window):
+            return self._window[inside : inside + size_bytes]
+        if size_bytes >= self._read_ahead:
+            return self._store.read(self.key, start, size_bytes)
         self._window_start = start if self._size > self._read_ahead else 0  # a small file is read once
         size = min(self._read_ahead, self._size - self._window_start)
         self._window = self._store.read(self.key, self._window_start, size)
         inside = start - self._window_start
-        return self._window[inside : inside + wanted]
+        return self._window[inside : inside + size_bytes]

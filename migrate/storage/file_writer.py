@@ -118,17 +118,19 @@ class FileWriter(io.RawIOBase):
         self._hash.update(view)
         if not self._found:
             self._find()
-        done, size = 0, view.nbytes
-        while done < size:
+        written, size = 0, view.nbytes
+        while written < size:
             if self._held == self._part_bytes:
                 self._send()
-            here = min(size - done, self._part_bytes - self._held)
+            chunk_bytes = min(size - written, self._part_bytes - self._held)
             # Python joins bytes without its lock, views under it.
             self._pieces.append(
-                data if isinstance(data, bytes) and here == size else view[done : done + here]
+                data
+                if isinstance(data, bytes) and chunk_bytes == size
+                else view[written : written + chunk_bytes]
             )
-            self._held += here
-            done += here
+            self._held += chunk_bytes
+            written += chunk_bytes
         self.size_bytes += size
         return size
 
@@ -240,9 +242,9 @@ class FileWriter(io.RawIOBase):
     def _find(self) -> None:
         """Look for an interrupted upload of the file; go on as it is cut."""
         self._found = True
-        found = multipart.find_upload(self._store, self.key, self._part_bytes)
-        if found is not None:
-            self._upload, self._part_bytes, self._there = found.id, found.part_bytes, found.parts
+        upload = multipart.find_upload(self._store, self.key, self._part_bytes)
+        if upload is not None:
+            self._upload, self._part_bytes, self._there = upload.id, upload.part_bytes, upload.parts
 
     def _begin(self) -> str:
         return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)

@@ -64,10 +64,10 @@ class Body:
         """
         if self._cancellation.is_overdue:
             raise Cancelled
-        more = size_bytes - self.gone_bytes
-        if more > 0:
+        remaining = size_bytes - self.gone_bytes
+        if remaining > 0:
             self.gone_bytes = size_bytes
-            self._flow.count(more)
+            self._flow.count(remaining)
 
 
 def leaving() -> Body | None:
@@ -228,9 +228,9 @@ class InflightLimiter:
                 self._in_vain = min(2 * self._in_vain, _LONGEST_TRY_AGAIN_SECONDS)
 
     def _try(self, rate: float) -> None:
-        there = max(self._leaving(), 1)
-        self._before = (there - 1, rate)
-        self._more = max(there + 1, int(there * _MORE)) - 1
+        concurrency = max(self._leaving(), 1)
+        self._before = (concurrency - 1, rate)
+        self._more = max(concurrency + 1, int(concurrency * _MORE)) - 1
         self._settling = True
         self._changed.notify_all()
 

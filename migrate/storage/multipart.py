@@ -36,8 +36,8 @@ def cut_of(parts: Iterable[Part]) -> int | None:
 
 def part_sizes(size_bytes: int, part_bytes: int) -> list[int]:
     """Return the size of each part of a file; an empty file has none."""
-    whole, rest = divmod(size_bytes, part_bytes)
-    return [part_bytes] * whole + ([rest] if rest else [])
+    full_parts, rest = divmod(size_bytes, part_bytes)
+    return [part_bytes] * full_parts + ([rest] if rest else [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,12 @@ class RateLimiter:
         """Wait until ``size_bytes`` may pass."""
         with self._lock:
             self._pay()
-            due = self._taken
+            taken = self._taken
             self._taken += size_bytes
         while not self._cancellation.is_cancelled:
             with self._lock:
                 rate = self._pay()
-                left = due - self._paid
+                left = taken - self._paid
             if rate is None or left < _NEXT_TO_NOTHING:
                 return
             self._sleep(min(left / rate, _STEP_SECONDS))

@@ -82,13 +82,13 @@ def open_object_lock(
     url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None
 ) -> ObjectLock:
     """Return the versions and locks of a location. Raises ``UsageError`` where its kind has none."""
-    found = _type_of(url)
-    if found.open_object_lock is None:
+    location_type = _type_of(url)
+    if location_type.open_object_lock is None:
         raise UsageError(
             f"{url}: nothing at such a location can be held or erased version by version",
             next_step="transfer the bundle to a bucket with Object Lock",
         )
-    return found.open_object_lock(url, Access(secrets, note))
+    return location_type.open_object_lock(url, Access(secrets, note))
 
 
 def free_bytes(url: str, *, secrets: Mapping[str, str] | None = None) -> int | None:
@@ -102,13 +102,13 @@ def _type_of(url: str) -> LocationType:
     if "://" not in url and scheme not in _BUILT_IN:
         scheme = DIRECTORY
     if scheme in _BUILT_IN:
-        found: LocationType = resolve_name(_BUILT_IN[scheme])
-        return found
-    others = metadata.entry_points(group=ENTRY_POINTS)
-    for entry in others.select(name=scheme):
+        location_type: LocationType = resolve_name(_BUILT_IN[scheme])
+        return location_type
+    plugins = metadata.entry_points(group=ENTRY_POINTS)
+    for entry in plugins.select(name=scheme):
         loaded: LocationType = entry.load()
         return loaded
-    known = ", ".join(f"{name}://" for name in sorted({*_BUILT_IN, *others.names} - {DIRECTORY}))
+    known = ", ".join(f"{name}://" for name in sorted({*_BUILT_IN, *plugins.names} - {DIRECTORY}))
     raise UsageError(
         f"a location cannot be at {scheme}://",
         next_step=f"give a directory, or the URL of a location of moveout's: {known}",

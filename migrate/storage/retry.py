@@ -243,10 +243,10 @@ class Retrying(StoreWrapper):
             try:
                 return self._store.complete(key, upload, parts, crc64nvme=crc64nvme)
             except GoneError:
-                found = self._finished(key, parts, crc64nvme) if attempts > 1 else None
-                if found is None:
+                finished = self._finished(key, parts, crc64nvme) if attempts > 1 else None
+                if finished is None:
                     raise
-                return found
+                return finished
 
         return self.policy.run(attempt)
 

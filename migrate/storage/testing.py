@@ -65,9 +65,9 @@ class LocationContract:
         info = store.put("dir/file", b"hello")
         assert store.read("dir/file") == b"hello"
         assert (info.key, info.size_bytes) == ("dir/file", 5)
-        found = store.stat("dir/file")
-        assert (found.key, found.size_bytes, found.etag) == ("dir/file", 5, info.etag)
-        assert abs(found.modified - datetime.now(UTC)) < timedelta(minutes=1)
+        file = store.stat("dir/file")
+        assert (file.key, file.size_bytes, file.etag) == ("dir/file", 5, info.etag)
+        assert abs(file.modified - datetime.now(UTC)) < timedelta(minutes=1)
 
     def test_an_empty_file_is_a_file(self, store: MultipartStore) -> None:
         store.put("empty", b"")
@@ -262,8 +262,8 @@ class LocationContract:
         )
         assert store.read("dir/big") == b"".join(pieces)
         assert info.size_bytes == sum(map(len, pieces))
-        found = store.stat("dir/big")
-        assert (found.etag, found.sha256) == (info.etag, "cd" * 32 if store.keeps_sha256 else None)
+        file = store.stat("dir/big")
+        assert (file.etag, file.sha256) == (info.etag, "cd" * 32 if store.keeps_sha256 else None)
         assert list(store.uploads()) == []
         assert _keys(store) == ["dir/big"]
 
@@ -273,9 +273,9 @@ class LocationContract:
         upload = first.begin("big", part_bytes=MIN_PART_BYTES)
         _send(first, "big", upload, pieces, 2, 3)
         second = reopen()
-        (found,) = second.uploads("big")
-        assert (found.key, found.id) == ("big", upload)
-        assert abs(found.started - datetime.now(UTC)) < timedelta(minutes=1)
+        (upload_found,) = second.uploads("big")
+        assert (upload_found.key, upload_found.id) == ("big", upload)
+        assert abs(upload_found.started - datetime.now(UTC)) < timedelta(minutes=1)
         durable = second.parts("big", upload)
         assert [(part.number, part.size_bytes, part.crc64nvme) for part in durable] == [
             (number, len(pieces[number - 1]), crc64nvme(pieces[number - 1])) for number in (2, 3)
@@ -333,13 +333,13 @@ class LocationContract:
         assert [upload.id for upload in store.uploads("x/two")] == [ids["x/two"]]
 
     def test_many_threads_write_at_once(self, store: MultipartStore) -> None:
-        def one(number: int) -> None:
+        def put_and_delete(number: int) -> None:
             store.put(f"d{number % 3}/f{number}", b"%d" % number)
             if number % 4 == 0:
                 store.delete(f"d{number % 3}/f{number}")
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(one, range(60)))
+            list(pool.map(put_and_delete, range(60)))
         left = [number for number in range(60) if number % 4]
         assert sorted(_keys(store)) == sorted(f"d{number % 3}/f{number}" for number in left)
         assert all(store.read(f"d{number % 3}/f{number}") == b"%d" % number for number in left)

@@ -39,19 +39,19 @@ def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = N
     if dry_run:
         _refuse_live(store)
         return [leaving for leaving, _ in _leavings(store)]
-    found = []
+    leftovers = []
     with Lease(store, "clean", progress=progress) as lease:
         for leaving, remove in list(_leavings(store)):
             lease.check()
             remove()
-            found.append(leaving)
-    return found
+            leftovers.append(leaving)
+    return leftovers
 
 
 def _refuse_live(store: MultipartStore) -> None:
-    found = look(store)
-    if found is not None and found[0] is not None and is_alive(found[0].process):
-        raise busy(store, found[0])
+    lease_state = look(store)
+    if lease_state is not None and lease_state[0] is not None and is_alive(lease_state[0].process):
+        raise busy(store, lease_state[0])
 
 
 def _leavings(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], None]]]:

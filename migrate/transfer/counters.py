@@ -35,7 +35,7 @@ class Counter(Protocol):
         """A file was there already."""
         ...
 
-    def again(self, file: WantedFile, found: Finding) -> None:
+    def again(self, file: WantedFile, finding: Finding) -> None:
         """A file is moved once more, because of what was found."""
         ...
 
@@ -89,10 +89,10 @@ class TransferCounters:
             self._bytes_skipped += file.size_bytes
         self._progress.skip(items=1, size_bytes=file.size_bytes)
 
-    def again(self, file: WantedFile, found: Finding) -> None:
+    def again(self, file: WantedFile, finding: Finding) -> None:
         """A file is moved once more, because of what was found."""
         self._progress.grow(size_bytes=file.size_bytes)
-        self._progress.note(f"{found}; once more")
+        self._progress.note(f"{finding}; once more")
 
     def find(self, finding: Finding, *, blocks: bool = True) -> None:
         """Something is wrong."""

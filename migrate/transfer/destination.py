@@ -82,8 +82,8 @@ def survey(destination: Store, sealed: SealedSource) -> Surveyed:
     present = {info.key: info.size_bytes for info in destination.list()}
     state = read_state(destination) if layout.TRANSFER_STATE in present else None
     predecessor = _predecessor(destination, sealed, present, state)
-    wanted = {file.key for file in sealed.files}
-    allowed = wanted | _files_of_predecessor(destination, present) if predecessor else wanted
+    sealed_keys = {file.key for file in sealed.files}
+    allowed = sealed_keys | _files_of_predecessor(destination, present) if predecessor else sealed_keys
     stranger = next(foreign(present, allowed), None)
     if stranger is not None:
         raise NotEmptyError(
@@ -103,9 +103,11 @@ def make_room(destination: Store, sealed: SealedSource, surveyed: Surveyed, orig
     replaced = _hashes(destination, present) or _hashed(destination, sealed, present)
     state = TransferState(sealed.id, origin, len(sealed.files), sealed.size_bytes, surveyed.predecessor)
     write_state(destination, state)
-    wanted = {file.key: file.sha256 for file in sealed.files}
+    sealed_digests = {file.key: file.sha256 for file in sealed.files}
     # The manifest goes last: it says which of the other files differ.
-    stale = [key for key in present if key.startswith(layout.DATA) and _differs(key, wanted, replaced)]
+    stale = [
+        key for key in present if key.startswith(layout.DATA) and _differs(key, sealed_digests, replaced)
+    ]
     tags = [
         key
         for key in present
@@ -122,8 +124,8 @@ def _order(key: str) -> int:
     return {layout.TAG_MANIFEST: 0, layout.BAGIT: 1, layout.MANIFEST: 3}.get(key, 2)
 
 
-def _differs(key: str, wanted: Mapping[str, str | None], replaced: Mapping[str, str]) -> bool:
-    return key not in wanted or wanted[key] != replaced.get(key)
+def _differs(key: str, sealed_digests: Mapping[str, str | None], replaced: Mapping[str, str]) -> bool:
+    return key not in sealed_digests or sealed_digests[key] != replaced.get(key)
 
 
 def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
@@ -139,14 +141,18 @@ def _id_at(destination: Store, sealed: SealedSource) -> str:
     by its manifest. Raises ``DamageError`` where nobody can tell.
     """
     promised = {file.key: file.sha256 for file in sealed.files}
-    same = [key for key in (layout.MANIFEST, layout.BAG_INFO) if _has(destination, key, promised.get(key))]
+    matching_keys = [
+        key for key in (layout.MANIFEST, layout.BAG_INFO) if _has(destination, key, promised.get(key))
+    ]
     try:
-        found = bundle_id(destination.read(layout.BUNDLE_META))
+        stored_id = bundle_id(destination.read(layout.BUNDLE_META))
     except DamageError:
-        if same:
+        if matching_keys:
             return ""
         raise
-    return "" if found == sealed.id or (same and found not in sealed.continues) else found
+    return (
+        "" if stored_id == sealed.id or (matching_keys and stored_id not in sealed.continues) else stored_id
+    )
 
 
 def _has(destination: Store, key: str, sha256: str | None) -> bool:
@@ -158,10 +164,12 @@ def _has(destination: Store, key: str, sha256: str | None) -> bool:
 
 def _hashed(destination: Store, sealed: SealedSource, present: Mapping[str, int]) -> dict[str, str]:
     """Return the same by reading, for files that may be the same: where no manifest had arrived yet."""
-    same = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
-    payload = [key for key in same if key.startswith(layout.DATA)]
-    kept = {key: destination.stat(key).sha256 for key in payload} if destination.keeps_sha256 else {}
-    return {key: kept.get(key) or hash_file(destination, key) for key in payload}
+    same_size = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
+    payload = [key for key in same_size if key.startswith(layout.DATA)]
+    stored_digests = (
+        {key: destination.stat(key).sha256 for key in payload} if destination.keeps_sha256 else {}
+    )
+    return {key: stored_digests.get(key) or hash_file(destination, key) for key in payload}
 
 
 def _files_of_predecessor(destination: Store, present: Mapping[str, int]) -> set[str]:
@@ -176,18 +184,18 @@ def _predecessor(
     destination: Store, sealed: SealedSource, present: Mapping[str, int], state: TransferState | None
 ) -> str:
     """Return the id of the bundle that must make room. Raises ``NotEmptyError`` for what must not."""
-    found, what = "", ""
+    predecessor, kind = "", ""
     if layout.EXPORT_STATE in present:
-        what = "an export"
+        kind = "an export"
     elif state is not None:
-        found = state.id if state.id != sealed.id else state.replaces
-        what = f"the transfer of another bundle ({found}, from {state.origin})"
+        predecessor = state.id if state.id != sealed.id else state.replaces
+        kind = f"the transfer of another bundle ({predecessor}, from {state.origin})"
     elif layout.BUNDLE_META in present:
-        found = _id_at(destination, sealed)
-        what = f"another bundle ({found})"
-    if layout.EXPORT_STATE in present or (found and found not in sealed.continues):
+        predecessor = _id_at(destination, sealed)
+        kind = f"another bundle ({predecessor})"
+    if layout.EXPORT_STATE in present or (predecessor and predecessor not in sealed.continues):
         raise NotEmptyError(
-            f"{destination.location} holds {what}, not bundle {sealed.id}",
+            f"{destination.location} holds {kind}, not bundle {sealed.id}",
             next_step="choose an empty location",
         )
-    return found
+    return predecessor

@@ -54,7 +54,7 @@ class FileCopier:
         """Return the files that must be moved, in order, after a look at those that have their size
         already.
         """
-        missing, there = candidates(files, present)
+        missing, same_size = candidates(files, present)
         differing: list[WantedFile] = []
 
         def check(file: WantedFile) -> None:
@@ -65,11 +65,14 @@ class FileCopier:
 
         self._run(
             TaskQueue(
-                (_task(check, file, 0) for file in there), (), workers=self._settings.workers, most=self._most
+                (_task(check, file, 0) for file in same_size),
+                (),
+                workers=self._settings.workers,
+                most=self._most,
             )
         )
-        wanted = {file.key for file in (*missing, *differing)}
-        return [file for file in files if file.key in wanted]
+        copied_keys = {file.key for file in (*missing, *differing)}
+        return [file for file in files if file.key in copied_keys]
 
     def _is_same(self, file: WantedFile) -> bool:
         """Tell whether the file at the destination, which has the right size, is this one."""
@@ -79,8 +82,8 @@ class FileCopier:
             return hash_of(self._destination, file) == file.sha256
         if not self._destination.keeps_sha256:
             return True
-        kept = self._destination.stat(file.key).sha256
-        return (kept or hash_of(self._destination, file)) == file.sha256
+        stored_digest = self._destination.stat(file.key).sha256
+        return (stored_digest or hash_of(self._destination, file)) == file.sha256
 
     def move(self, files: Sequence[WantedFile]) -> None:
         """Move files. Raises whatever a store raises for good, ``Cancelled``."""
@@ -113,7 +116,7 @@ class FileCopier:
 
     def _small(self, file: WantedFile) -> None:
         """Read, check, put. Wrong bytes are read once more before they are called damage."""
-        data, found = b"", ""
+        data, actual_digest = b"", ""
         for _ in range(2):
             self._settings.cancellation.check()
             try:
@@ -121,14 +124,14 @@ class FileCopier:
             except GoneError:
                 self.gone(file)
                 return
-            found = hashlib.sha256(data).hexdigest()
-            if found == (file.sha256 or found):
+            actual_digest = hashlib.sha256(data).hexdigest()
+            if actual_digest == (file.sha256 or actual_digest):
                 self._settings.fence.check()
-                self._destination.put(file.key, data, sha256=found)
+                self._destination.put(file.key, data, sha256=actual_digest)
                 self._tally.move_bytes(file, len(data))
                 self._tally.move_file(file)
                 return
-        self._tally.find(damaged(file, found))
+        self._tally.find(damaged(file, actual_digest))
 
     def gone(self, file: WantedFile) -> None:
         """Note that a file vanished at the origin; raises ``GoneError`` if all of the origin did."""
@@ -153,29 +156,29 @@ class FileCopier:
                 check=self._settings.fence.check,
                 cancellation=self._settings.cancellation,
             )
-            return large.pieces(on_end=lambda found: self._ended(large, found, attempt))
+            return large.pieces(on_end=lambda finding: self._ended(large, finding, attempt))
 
         return open_file
 
-    def _ended(self, large: LargeFile, found: Finding | None, attempt: int) -> None:
+    def _ended(self, large: LargeFile, finding: Finding | None, attempt: int) -> None:
         """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be moved
         again, by another upload where the destination made something else of this one.
         """
         file = large.job.file
-        if found is None:
+        if finding is None:
             self._tally.move_file(file)
-        elif attempt == 1 and found.found:
+        elif attempt == 1 and finding.found:
             if large.refused:
                 self._destination.abort(file.key, large.upload)
             else:
                 self._uploads[file.key] = [large.as_upload()]
-            self._tally.again(file, found)
+            self._tally.again(file, finding)
             assert self._tasks is not None
             self._tasks.again(self._opener(large.job, attempt + 1))
         else:
             self._destination.abort(file.key, large.upload)
-            if found.found:
-                self._tally.find(found)
+            if finding.found:
+                self._tally.find(finding)
             else:
                 self.gone(file)
 
@@ -186,9 +189,9 @@ class FileCopier:
         part_bytes = self._destination.part_bytes(file.size_bytes)
         known = self._uploads.pop(file.key, None)
         if known or self._look:
-            found = find_upload(self._destination, file.key, part_bytes, uploads=known)
-            if found is not None:
-                return plan_file(file, found.part_bytes, found.id, found.parts.values())
+            upload = find_upload(self._destination, file.key, part_bytes, uploads=known)
+            if upload is not None:
+                return plan_file(file, upload.part_bytes, upload.id, upload.parts.values())
         upload_id = self._destination.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
         return plan_file(file, part_bytes, upload_id)
 
@@ -208,8 +211,11 @@ def hash_of(store: Store, file: WantedFile) -> str:
     return digest.hexdigest()
 
 
-def damaged(file: WantedFile, found: str) -> Finding:
+def damaged(file: WantedFile, actual_digest: str) -> Finding:
     """Return the finding for a file whose bytes are not what the manifest says."""
     return Finding(
-        file.key, "differs from the manifest at the origin", f"SHA-256 {file.sha256}", f"SHA-256 {found}"
+        file.key,
+        "differs from the manifest at the origin",
+        f"SHA-256 {file.sha256}",
+        f"SHA-256 {actual_digest}",
     )

@@ -101,15 +101,15 @@ class LargeFile:
             return
         self._hasher.offer(part.number, data)
         if part.kept is not None and part.kept.crc64nvme == crc64nvme(data):
-            moved = part.kept
+            stored_part = part.kept
             self._on_kept(part.size_bytes)
         else:
-            moved = self._destination.put_part(key, self.upload, part.number, data)
+            stored_part = self._destination.put_part(key, self.upload, part.number, data)
             self._on_sent(part.size_bytes)
         del data
         if self._hasher.wait(part.number):
             with self._lock:
-                self._done[part.number] = moved
+                self._done[part.number] = stored_part
 
     def _lose(self, finding: Finding) -> None:
         with self._lock:
@@ -118,19 +118,19 @@ class LargeFile:
 
     def _make(self) -> Finding | None:
         file = self.job.file
-        found = self._hasher.hexdigest()
-        if file.sha256 is not None and found != file.sha256:
+        actual_digest = self._hasher.hexdigest()
+        if file.sha256 is not None and actual_digest != file.sha256:
             return Finding(
                 file.key,
                 "differs from the manifest at the origin",
                 f"SHA-256 {file.sha256}",
-                f"SHA-256 {found}",
+                f"SHA-256 {actual_digest}",
             )
         parts = [self._done[number] for number in sorted(self._done)]
-        whole = combine((part.crc64nvme or 0, part.size_bytes) for part in parts)
+        combined_crc = combine((part.crc64nvme or 0, part.size_bytes) for part in parts)
         self._check()
         try:
-            self._destination.complete(file.key, self.upload, parts, crc64nvme=whole)
+            self._destination.complete(file.key, self.upload, parts, crc64nvme=combined_crc)
         except DamageError as exc:
             self.refused = True
             return Finding(

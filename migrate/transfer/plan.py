@@ -76,13 +76,13 @@ def phases(files: Iterable[WantedFile]) -> Phases:
 
 
 def plan_file(
-    file: WantedFile, part_bytes: int, upload: str | None = None, kept: Iterable[Part] = ()
+    file: WantedFile, part_bytes: int, upload: str | None = None, stored_parts: Iterable[Part] = ()
 ) -> FileJob:
     """Cut a file into parts; a part that lies at the destination with the right size is offered to be kept."""
-    there = {part.number: part for part in kept}
+    parts_by_number = {part.number: part for part in stored_parts}
     jobs: list[PartJob] = []
     for index, size_bytes in enumerate(part_sizes(file.size_bytes, part_bytes)):
-        part = there.get(index + 1)
+        part = parts_by_number.get(index + 1)
         if part is not None and (part.size_bytes != size_bytes or part.crc64nvme is None):
             part = None
         jobs.append(PartJob(index + 1, index * part_bytes, size_bytes, part))
@@ -94,13 +94,13 @@ def candidates(
 ) -> tuple[list[WantedFile], list[WantedFile]]:
     """Return (must be moved, may lie there already): the second have their size at the destination."""
     missing: list[WantedFile] = []
-    there: list[WantedFile] = []
+    same_size: list[WantedFile] = []
     for file in files:
-        (there if present.get(file.key) == file.size_bytes else missing).append(file)
-    return missing, there
+        (same_size if present.get(file.key) == file.size_bytes else missing).append(file)
+    return missing, same_size
 
 
-def foreign(present: Iterable[str], wanted: Collection[str]) -> Iterator[str]:
+def foreign(present: Iterable[str], expected_keys: Collection[str]) -> Iterator[str]:
     """Yield keys at the destination that are no files of the bundle, nor of anybody's work on it, nor signatures."""
-    ours = (layout.WORK, layout.SIGNATURES)
-    return (key for key in present if key not in wanted and not key.startswith(ours))
+    own_prefixes = (layout.WORK, layout.SIGNATURES)
+    return (key for key in present if key not in expected_keys and not key.startswith(own_prefixes))

@@ -162,17 +162,17 @@ class _Transfer:
 
     def _inspect(self, files: Iterable[WantedFile]) -> None:
         """Look for damage in files that are not moved, so that one run names all there is to repair."""
-        told = {finding.key for finding in self._sealed.findings}
+        reported_keys = {finding.key for finding in self._sealed.findings}
         for file in files:
-            if file.key in told:
+            if file.key in reported_keys:
                 continue
-            found = hash_of(self._origin, file)
-            if file.sha256 is not None and found != file.sha256:
-                self.tally.find(damaged(file, found or "nothing"))
+            actual_digest = hash_of(self._origin, file)
+            if file.sha256 is not None and actual_digest != file.sha256:
+                self.tally.find(damaged(file, actual_digest or "nothing"))
 
 
 def _by_key(uploads: Iterable[Upload]) -> dict[str, list[Upload]]:
-    found: dict[str, list[Upload]] = defaultdict(list)
+    uploads_by_key: dict[str, list[Upload]] = defaultdict(list)
     for upload in uploads:
-        found[upload.key].append(upload)
-    return found
+        uploads_by_key[upload.key].append(upload)
+    return uploads_by_key

@@ -54,11 +54,11 @@ def read_sealed(origin: Store) -> SealedSource:
         for key in present
         if key not in hashes and not _is_unlisted(key) and not layout.is_custody(key)
     ]
-    found = hashlib.sha256(manifest).hexdigest()
+    actual_digest = hashlib.sha256(manifest).hexdigest()
     if promised is None:
         findings.append(Finding(layout.TAG_MANIFEST, f"does not name {layout.MANIFEST}"))
-    elif found != promised:
-        findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, found))
+    elif actual_digest != promised:
+        findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, actual_digest))
     files = [
         WantedFile(key, size, hashes.get(key))
         for key, size in present.items()
@@ -97,8 +97,12 @@ def _tag_entries(origin: Store) -> Iterator[tuple[str, str]]:
 
 
 def _continues(data: bytes) -> Collection[str]:
-    found = json.loads(data).get("continues", ())
-    return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+    continued_ids = json.loads(data).get("continues", ())
+    return (
+        frozenset(continued_id for continued_id in continued_ids if isinstance(continued_id, str))
+        if isinstance(continued_ids, list)
+        else ()
+    )
 
 
 def _identity(origin: Store) -> bytes:

@@ -62,7 +62,7 @@ def transfer_status(store: MultipartStore) -> TransferStatus | None:
 
 
 def _holder(store: MultipartStore) -> str:
-    found = look(store)
-    if found is None or found[0] is None or is_dead(found[0].process):
+    lease_state = look(store)
+    if lease_state is None or lease_state[0] is None or is_dead(lease_state[0].process):
         return ""
-    return str(found[0])
+    return str(lease_state[0])

@@ -25,22 +25,24 @@ _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHO
 
 def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
     """Return the error of ours that says what ``exc`` means; ``path`` names the file."""
-    said = f"{os.fspath(path)}: {exc.strerror or exc}"
+    message = f"{os.fspath(path)}: {exc.strerror or exc}"
     if exc.errno in _FULL:
-        return NoSpaceError(said, next_step="make room there, then run the same command again")
+        return NoSpaceError(message, next_step="make room there, then run the same command again")
     if exc.errno == errno.EROFS:
-        return NotAllowedError(said, next_step="name a location that can be written, or mount it for writing")
+        return NotAllowedError(
+            message, next_step="name a location that can be written, or mount it for writing"
+        )
     if exc.errno in _DENIED:
-        return NotAllowedError(said, next_step="check the owner and the permissions of the directory")
+        return NotAllowedError(message, next_step="check the owner and the permissions of the directory")
     if exc.errno in _GONE:
-        return GoneError(said, next_step="check the path")
+        return GoneError(message, next_step="check the path")
     if exc.errno in _UNUSABLE:
-        return UsageError(said)
+        return UsageError(message)
     if exc.errno in _PASSING:
         return UnreachableError(
-            said, next_step="check the disk or the mount, then run the same command again"
+            message, next_step="check the disk or the mount, then run the same command again"
         )
-    return MoveoutError(said)
+    return MoveoutError(message)
 
 
 @contextmanager

@@ -42,8 +42,8 @@ class DirectoryObjectLock:
     def versions(self) -> Iterator[FileVersion]:
         """See ``ObjectLock.versions``. A symbolic link is a file of its own, whatever it leads to."""
         with translated(self._store.root):
-            found = sorted(self._files(self._store.root), key=lambda one: os.fsencode(one[0]))
-        for key, size_bytes in found:
+            files = sorted(self._files(self._store.root), key=lambda file: os.fsencode(file[0]))
+        for key, size_bytes in files:
             yield FileVersion(key, "", size_bytes, is_latest=True, is_marker=False)
 
     def _files(self, directory: Path) -> Iterator[tuple[str, int]]:

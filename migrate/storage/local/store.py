@@ -96,10 +96,10 @@ class LocalStore(BaseStore):
         path = self._path(key)
         with translated(path), self._written(data) as temporary, self._lock:
             try:
-                found = self.stat(key).etag
+                current = self.stat(key).etag
             except GoneError as exc:
                 raise ChangedError(f"{path} is not there any more") from exc
-            if found != etag:
+            if current != etag:
                 raise ChangedError(f"{path} was changed by someone else")
             temporary.rename(path)
         return self._finish(key, path)
@@ -109,17 +109,17 @@ class LocalStore(BaseStore):
         path = self._path(key)
         with translated(path), path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            wanted = max(0, size - start) if length is None else min(length, max(0, size - start))
-            return _read_exactly(file.fileno(), start, wanted)
+            read_bytes = max(0, size - start) if length is None else min(length, max(0, size - start))
+            return _read_exactly(file.fileno(), start, read_bytes)
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
         path = self._path(key)
         with translated(path):
-            found = path.lstat()
-        if not stat_module.S_ISREG(found.st_mode):
+            status = path.lstat()
+        if not stat_module.S_ISREG(status.st_mode):
             raise GoneError(f"{path} is not a file")
-        return _info(key, found)
+        return _info(key, status)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``. Symbolic links are not followed and are not files."""
@@ -158,8 +158,8 @@ class LocalStore(BaseStore):
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``."""
         with translated(self.root):
-            found = self._uploads.all()
-        yield from (upload for upload in found if upload.key.startswith(prefix))
+            uploads = self._uploads.all()
+        yield from (upload for upload in uploads if upload.key.startswith(prefix))
 
     def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``. Every part that the journal claims is read again."""
@@ -175,9 +175,9 @@ class LocalStore(BaseStore):
         """See ``MultipartStore.complete``: one rename, nothing is copied."""
         path = self._path(key)
         with translated(path):
-            whole = self._uploads.finish(key, upload, parts, crc64nvme=crc64nvme)
-            _stamp(whole)
-            self._rename(whole, path)
+            assembled = self._uploads.finish(key, upload, parts, crc64nvme=crc64nvme)
+            _stamp(assembled)
+            self._rename(assembled, path)
             self._uploads.drop(upload)
         return self._finish(key, path)
 
@@ -202,8 +202,8 @@ class LocalStore(BaseStore):
         their names below the root. They are not files of the location: ``remove_leftover`` removes them.
         """
         with translated(self._temporary):
-            found = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
-            for path in found:
+            paths = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
+            for path in paths:
                 with suppress(FileNotFoundError):
                     yield _info(path.relative_to(self.root).as_posix(), path.lstat())
 
@@ -273,9 +273,9 @@ class LocalStore(BaseStore):
 
     def _prune(self, directory: Path) -> None:
         """Remove ``directory`` and those above it up to the root, and the store's own, as far as they are empty."""
-        for own in (self._temporary, self._uploads.directory):
+        for own_directory in (self._temporary, self._uploads.directory):
             with suppress(OSError):
-                own.rmdir()
+                own_directory.rmdir()
         while self.root in directory.parents:
             if directory == self._work:
                 self._lock.remove_if_last()
@@ -292,10 +292,10 @@ class LocalStore(BaseStore):
         with translated(path):
             try:
                 with os.scandir(path) as entries:
-                    found = sorted((_sort_key(entry), entry) for entry in entries)
+                    sorted_entries = sorted((_sort_key(entry), entry) for entry in entries)
             except (FileNotFoundError, NotADirectoryError):
                 return
-        for name, entry in found:
+        for name, entry in sorted_entries:
             raw = os.fsencode(directory) + name
             key = os.fsdecode(raw)
             if key.startswith(HIDDEN):
@@ -314,24 +314,24 @@ def _sort_key(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b"")
 
 
-def _info(key: str, found: os.stat_result) -> FileInfo:
+def _info(key: str, status: os.stat_result) -> FileInfo:
     return FileInfo(
         key=key,
-        size_bytes=found.st_size,
-        etag=f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}",
-        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+        size_bytes=status.st_size,
+        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}",
+        modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
 
 
-def _read_exactly(descriptor: int, start: int, wanted: int) -> bytes:
-    data = os.pread(descriptor, wanted, start)
-    if len(data) == wanted:
+def _read_exactly(descriptor: int, start: int, size_bytes: int) -> bytes:
+    data = os.pread(descriptor, size_bytes, start)
+    if len(data) == size_bytes:
         return data
     pieces = [data]  # Linux gives at most 2 GiB - 4 KiB at once
-    done = len(data)
-    while done < wanted and pieces[-1]:
-        pieces.append(os.pread(descriptor, wanted - done, start + done))
-        done += len(pieces[-1])
+    read_bytes = len(data)
+    while read_bytes < size_bytes and pieces[-1]:
+        pieces.append(os.pread(descriptor, size_bytes - read_bytes, start + read_bytes))
+        read_bytes += len(pieces[-1])
     return b"".join(pieces)
 
 
@@ -403,7 +403,7 @@ def _retry_without_directory(path: Path, do: Callable[[], T]) -> T:
 
 def _nearest(directory: Path) -> Path:
     """Return the directory, or the nearest one above it that is there."""
-    return next(each for each in (directory, *directory.parents) if each.exists())
+    return next(candidate for candidate in (directory, *directory.parents) if candidate.exists())
 
 
 def _make_directory(directory: Path) -> None:
@@ -417,17 +417,17 @@ def _make_directory(directory: Path) -> None:
 
 
 def _make_directories(directory: Path) -> None:
-    missing = list(takewhile(lambda each: not each.exists(), (directory, *directory.parents)))
-    for each in reversed(missing):
+    missing = list(takewhile(lambda path: not path.exists(), (directory, *directory.parents)))
+    for path in reversed(missing):
         try:
-            each.mkdir(exist_ok=True)
+            path.mkdir(exist_ok=True)
         except FileExistsError as exc:
-            if each.is_dir() or not each.exists():
+            if path.is_dir() or not path.exists():
                 return  # removed, perhaps made again, between two looks of mkdir; the caller tries again
-            raise UsageError(f"{each} is a file, so nothing can be stored below it") from exc
+            raise UsageError(f"{path} is a file, so nothing can be stored below it") from exc
         except FileNotFoundError:
             return  # removed in between; the caller tries again
-        _sync_directory(each.parent)
+        _sync_directory(path.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -57,30 +57,30 @@ class Uploads:
         temporary = directory / "meta.new"
         _write_durably(temporary, json.dumps(meta).encode(), os.O_CREAT | os.O_TRUNC)
         temporary.rename(directory / "meta.json")
-        for each in (directory, self.directory, self.directory.parent):
-            sync_directory(each)
+        for path in (directory, self.directory, self.directory.parent):
+            sync_directory(path)
         return upload
 
     def all(self) -> list[Upload]:
         """Return every upload that was begun, by key and time."""
         if not self.directory.is_dir():
             return []
-        found = []
-        for each in self.directory.iterdir():
+        uploads = []
+        for upload_directory in self.directory.iterdir():
             with suppress(GoneError):
-                meta = self._meta(each.name)
-                found.append(Upload(meta.key, each.name, meta.started))
-        return sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
+                meta = self._meta(upload_directory.name)
+                uploads.append(Upload(meta.key, upload_directory.name, meta.started))
+        return sorted(uploads, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
     def parts(self, key: str, upload: str) -> list[Part]:
         """Return the parts whose bytes are what the journal says."""
         meta = self._meta(upload, key)
-        found = []
+        parts = []
         for number, (size, crc) in sorted(self._journal(upload).items()):
             if self._computed(upload, meta, number, size) == crc:
                 self._checked[upload, number] = (size, crc)
-                found.append(_part(number, size, crc))
-        return found
+                parts.append(_part(number, size, crc))
+        return parts
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """Write the part to its location, make it durable, then note it."""
@@ -109,10 +109,10 @@ class Uploads:
             raise UsageError(f"{key}: the parts of an upload are numbered from 1 without a gap")
         if any(size != meta.part_bytes for size in sizes[:-1]):
             raise UsageError(f"{key}: all parts but the last must have {meta.part_bytes} bytes")
-        found = combine(self._check_part(key, upload, meta, part) for part in parts)
-        if found != crc64nvme:
+        combined = combine(self._check_part(key, upload, meta, part) for part in parts)
+        if combined != crc64nvme:
             raise DamageError(
-                key, expected=f"CRC64NVME {to_header(crc64nvme)}", found=f"CRC64NVME {to_header(found)}"
+                key, expected=f"CRC64NVME {to_header(crc64nvme)}", found=f"CRC64NVME {to_header(combined)}"
             )
         path = self.directory / upload / "data"
         descriptor = os.open(path, os.O_WRONLY)
@@ -148,12 +148,12 @@ class Uploads:
             raise gone
         try:
             meta = json.loads((self.directory / upload / "meta.json").read_bytes())
-            found = _Meta(meta["key"], datetime.fromisoformat(meta["started"]), int(meta["part_bytes"]))
+            upload_meta = _Meta(meta["key"], datetime.fromisoformat(meta["started"]), int(meta["part_bytes"]))
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             raise gone from None
-        if key is not None and key != found.key:
+        if key is not None and key != upload_meta.key:
             raise gone
-        return found
+        return upload_meta
 
     def _journal(self, upload: str) -> dict[int, tuple[int, int]]:
         """Return number -> (size, crc) as claimed; the last line of a number holds, a torn line does not."""
@@ -165,14 +165,14 @@ class Uploads:
 
     def _computed(self, upload: str, meta: _Meta, number: int, size: int) -> int | None:
         """Return the CRC64NVME of the part's bytes as they lie there, or None if they are not all there."""
-        crc, done, start = 0, 0, (number - 1) * meta.part_bytes
+        crc, read_bytes, start = 0, 0, (number - 1) * meta.part_bytes
         with (self.directory / upload / "data").open("rb", buffering=0) as file:
-            while done < size:
-                block = os.pread(file.fileno(), min(_BLOCK_BYTES, size - done), start + done)
+            while read_bytes < size:
+                block = os.pread(file.fileno(), min(_BLOCK_BYTES, size - read_bytes), start + read_bytes)
                 if not block:
                     return None
                 crc = crc64nvme(block, crc)
-                done += len(block)
+                read_bytes += len(block)
         return crc
 
 
@@ -183,8 +183,8 @@ def _part(number: int, size: int, crc: int) -> Part:
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
-        done = os.pwrite(descriptor, view, offset)
-        view, offset = view[done:], offset + done
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _write_durably(path: Path, data: bytes, flags: int) -> None:

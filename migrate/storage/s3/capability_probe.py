@@ -82,7 +82,7 @@ def probe(
     (``tags``). Leaves nothing behind. Raises ``UnreachableError``, ``NotAllowedError``.
     """
     lock = destination.object_lock()
-    found = Capabilities(
+    capabilities = Capabilities(
         url=destination.url,
         server=destination.server,
         at=datetime.now(UTC).isoformat(),
@@ -90,20 +90,20 @@ def probe(
         object_lock=lock is not None,
     )
     if lock and lock.get("Rule"):
-        why = "the bucket locks everything that is written to it; what is tried out would stay"
-        return Capabilities(**{**found.as_json(), "probed": False, "why": why})
+        reason = "the bucket locks everything that is written to it; what is tried out would stay"
+        return Capabilities(**{**capabilities.as_json(), "probed": False, "why": reason})
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
 
         def tried(trial: Callable[[DestinationBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
             return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
 
-        refused_keys = tried(partial(_try_keys, versions=bool(found.versioning)), {*keys, *ALWAYS})
+        refused_keys = tried(partial(_try_keys, versions=bool(capabilities.versioning)), {*keys, *ALWAYS})
         refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
         refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}) if tags else None
         lost_tags = threads.submit(_try_tags, destination, {"moveout": "canary"}) if any_tags else None
         return Capabilities(
             **{
-                **found.as_json(),
+                **capabilities.as_json(),
                 "refused_keys": _faults(refused_keys),
                 "refused_classes": _faults(refused_classes),
                 "refused_tags": refused_tags.result() if refused_tags else "",
@@ -136,12 +136,14 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
     try:
         if destination.attempt(Description(key), _BODY) is not None:
             return frozenset()
-        for one in (key, key, never):
-            destination.delete(one)
-        made = [one.key for one in destination.list_versions(prefix=key) if one.is_delete_marker]
+        for probed_key in (key, key, never):
+            destination.delete(probed_key)
+        marker_keys = [
+            version.key for version in destination.list_versions(prefix=key) if version.is_delete_marker
+        ]
     finally:
         _clear(destination, name, [key, never])
-    refused = {FIRST_MARKER: never not in made, REPEATED_MARKER: made.count(key) < 2}
+    refused = {FIRST_MARKER: never not in marker_keys, REPEATED_MARKER: marker_keys.count(key) < 2}
     return frozenset(kind for kind, is_refused in refused.items() if is_refused)
 
 
@@ -150,13 +152,13 @@ def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> s
     too.
     """
     name = f"moveout-canary-{secrets.token_hex(6)}"
-    wanted = _sample(destination, kind, name)
-    if any(len(key.encode()) > LONGEST_KEY_BYTES for key in wanted):
+    sample_keys = _sample(destination, kind, name)
+    if any(len(key.encode()) > LONGEST_KEY_BYTES for key in sample_keys):
         return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
     try:
         bodies = {
             key: b"" if kind == key_oddities.DIRECTORY else _BODY + b"!" * number
-            for number, key in enumerate(wanted)
+            for number, key in enumerate(sample_keys)
         }
         for key, body in bodies.items():
             error = _attempt(
@@ -166,16 +168,16 @@ def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> s
                 return f"refuses it ({error})"
         stored = _stored(destination, name)
         return (
-            _differently({one.key for one in stored}, set(wanted))
+            _differently({version.key for version in stored}, set(sample_keys))
             or (
-                _differently({one.key for one in _versions(destination, name)}, set(wanted))
+                _differently({version.key for version in _versions(destination, name)}, set(sample_keys))
                 if versions
                 else None
             )
             or _changed(destination, stored, bodies)
         )
     finally:
-        _clear(destination, name, wanted)
+        _clear(destination, name, sample_keys)
 
 
 def _attempt(
@@ -195,46 +197,46 @@ def _attempt(
 
 
 def _try_one(
-    destination: DestinationBucket, kept: Callable[[str], str | None], **described: Any
+    destination: DestinationBucket, difference: Callable[[str], str | None], **described: Any
 ) -> str | None:
-    """Write one object so described; ``kept`` looks at it by its key. Return what is wrong, None where nothing is."""
+    """Write one object so described; ``difference`` looks at it by its key. Return what is wrong, or None."""
     name = f"moveout-canary-{secrets.token_hex(6)}"
     key = destination.prefix + name
     try:
         error = destination.attempt(Description(key, **described), _BODY)
-        return kept(key) if error is None else f"refuses it ({error})"
+        return difference(key) if error is None else f"refuses it ({error})"
     finally:
         _clear(destination, name, [key])
 
 
 def _try_tags(destination: DestinationBucket, tags: Mapping[str, str]) -> str:
-    def kept(key: str) -> str | None:
+    def difference(key: str) -> str | None:
         return None if destination.tags(key) == tags else "takes it and does not keep it"
 
-    return _try_one(destination, kept, tags=tags) or ""
+    return _try_one(destination, difference, tags=tags) or ""
 
 
 def _try_acl(destination: DestinationBucket, acl: str) -> str | None:
-    def kept(key: str) -> str | None:
+    def difference(key: str) -> str | None:
         return None if destination.acl(key) == acl else "takes it, and has another one afterwards"
 
-    return _try_one(destination, kept, acl=acl)
+    return _try_one(destination, difference, acl=acl)
 
 
 def _try_class(destination: DestinationBucket, storage_class: str) -> str | None:
-    def kept(key: str) -> str | None:
-        found = next((one.storage_class for one in destination.list(prefix=key)), "")
-        return None if found == storage_class else f"makes {found or 'nothing'} of it"
+    def difference(key: str) -> str | None:
+        actual_class = next((summary.storage_class for summary in destination.list(prefix=key)), "")
+        return None if actual_class == storage_class else f"makes {actual_class or 'nothing'} of it"
 
-    return _try_one(destination, kept, storage_class=storage_class)
+    return _try_one(destination, difference, storage_class=storage_class)
 
 
-def _differently(stored: set[str], wanted: set[str]) -> str | None:
+def _differently(stored_keys: set[str], expected_keys: set[str]) -> str | None:
     # MinIO of 2020 lists a prefix with a slash before it as if it had none, and puts the slash before each key.
-    stored = stored - {f"/{key}" for key in wanted & stored}
-    if stored == wanted:
+    stored_keys = stored_keys - {f"/{key}" for key in expected_keys & stored_keys}
+    if stored_keys == expected_keys:
         return None
-    other = min(stored - wanted, default=None)
+    other = min(stored_keys - expected_keys, default=None)
     return "does not list it afterwards" if other is None else f"stores it as {other!r}"
 
 
@@ -242,15 +244,15 @@ def _changed(
     destination: DestinationBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
 ) -> str | None:
     """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
-    kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
-    for one in (one for one in stored if one.key in bodies):
-        found = destination.reader.head(one)
-        if found.error is not None:
-            return f"lists it and cannot read it ({found.error})"
-        size_bytes = int(found.headers.get("content-length", one.size_bytes))
-        if {one.size_bytes, size_bytes} != {len(bodies[one.key])}:
-            return f"makes {size_bytes} bytes of {len(bodies[one.key])}"
-        if any(found.headers.get(name) != value for name, value in kept.items()):
+    expected_headers = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
+    for summary in (summary for summary in stored if summary.key in bodies):
+        fetched = destination.reader.head(summary)
+        if fetched.error is not None:
+            return f"lists it and cannot read it ({fetched.error})"
+        size_bytes = int(fetched.headers.get("content-length", summary.size_bytes))
+        if {summary.size_bytes, size_bytes} != {len(bodies[summary.key])}:
+            return f"makes {size_bytes} bytes of {len(bodies[summary.key])}"
+        if any(fetched.headers.get(name) != value for name, value in expected_headers.items()):
             return "does not keep its headers and metadata"
     return None
 
@@ -260,9 +262,9 @@ def _sample(destination: DestinationBucket, kind: str, name: str) -> list[str]:
         char = chr(int(kind.removeprefix(key_oddities.CHARACTER + "U+"), 16))
         return [f"{destination.prefix}{name}{char}x"]
     if kind == key_oddities.WHOLE:
-        begun = f"{destination.prefix}{name}/"
-        rest = LONGEST_KEY_BYTES - len(begun.encode())
-        return [begun + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
+        start = f"{destination.prefix}{name}/"
+        rest = LONGEST_KEY_BYTES - len(start.encode())
+        return [start + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
     return [
         sample.format(name=name)
         if kind == key_oddities.LEADING
@@ -283,25 +285,25 @@ def _versions(destination: DestinationBucket, name: str) -> list[ObjectSummary]:
 def _everywhere(
     destination: DestinationBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
 ) -> list[ObjectSummary]:
-    found: list[ObjectSummary] = []
+    summaries: list[ObjectSummary] = []
     for within in {"", destination.prefix}:
         for prefix in (f"{within}{name}", f"{within}/{name}"):
             try:
-                found += listing(prefix)
+                summaries += listing(prefix)
             except (UnreachableError, NotAllowedError):
                 raise
             except MoveoutError:
                 continue  # what it cannot list it cannot hold
-    return found
+    return summaries
 
 
-def _clear(destination: DestinationBucket, name: str, wanted: Sequence[str]) -> None:
+def _clear(destination: DestinationBucket, name: str, sample_keys: Sequence[str]) -> None:
     """Remove the canaries, all versions of them."""
-    for key in {*(one.key for one in _stored(destination, name)), *wanted}:
+    for key in {*(summary.key for summary in _stored(destination, name)), *sample_keys}:
         _quietly(destination, key, "")
     for left in _versions(destination, name):
         # SeaweedFS 4.53 lists versions, and only them, with U+FFFD for characters that XML cannot carry.
-        for key in [left.key] if left.key in wanted else [left.key, *wanted]:
+        for key in [left.key] if left.key in sample_keys else [left.key, *sample_keys]:
             _quietly(destination, key, left.version_id)
 
 

@@ -139,12 +139,16 @@ def _given(secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def client(
-    s3_location: S3Location, *, signature: str | None = None, made: Any = None, region: str | None = None
+    s3_location: S3Location,
+    *,
+    signature: str | None = None,
+    boto_session: Any = None,
+    region: str | None = None,
 ) -> Any:
     """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
-    version, whatever the profile says (botocore's Config, ``signature_version``). ``made``: the location's session,
-    where there is one already. ``region``: the bucket's, where the profile names another one.
+    version, whatever the profile says (botocore's Config, ``signature_version``). ``boto_session``: the location's
+    session, where there is one already. ``region``: the bucket's, where the profile names another one.
     """
     config = botocore.config.Config(
         signature_version=signature,
@@ -156,15 +160,15 @@ def client(
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},
     )
-    made = made or session(s3_location)
-    if made.get_credentials() is None:
+    boto_session = boto_session or session(s3_location)
+    if boto_session.get_credentials() is None:
         raise NotAllowedError(
             f"no credentials for {s3_location.url}",
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     try:
-        region = region or made.region_name or "us-east-1"
-        return made.client("s3", config=config, region_name=region)
+        region = region or boto_session.region_name or "us-east-1"
+        return boto_session.client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
 
@@ -235,33 +239,33 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     metadata = exc.response.get("ResponseMetadata", {})
     code = str(error.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
-    said = f"{what}: {code} {error.get('Message', '')}".rstrip()
+    message = f"{what}: {code} {error.get('Message', '')}".rstrip()
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
-            said,
+            message,
             wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
             next_step="wait, or use fewer --workers",
         )
     if code in _NO_SUCH_CALL or status in {405, 501}:
-        return MoveoutError(f"{said} (this server cannot do that)")
+        return MoveoutError(f"{message} (this server cannot do that)")
     if code == _ARCHIVED:
         return MoveoutError(
-            f"{said} (archived)", next_step="ask for it to be brought back, then run the same again"
+            f"{message} (archived)", next_step="ask for it to be brought back, then run the same again"
         )
     if code in _DENIED or status in {401, 403}:
         usual = "check the credentials and what they are permitted to do here"
-        return NotAllowedError(said, next_step=_DENIED_NEXT.get(code, usual))
+        return NotAllowedError(message, next_step=_DENIED_NEXT.get(code, usual))
     if code in _GONE or status == 404:
-        return GoneError(said, next_step="check the name of the bucket and the prefix")
+        return GoneError(message, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
-        return ChangedError(said)
+        return ChangedError(message)
     if code in _DAMAGED:
         return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
     if code in _FULL or status == 507:
-        return NoSpaceError(said, next_step="make room there, then run the same command again")
+        return NoSpaceError(message, next_step="make room there, then run the same command again")
     if code in _PASSING or status >= 500:
-        return UnreachableError(said, next_step="run the same command again")
-    return MoveoutError(said)
+        return UnreachableError(message, next_step="run the same command again")
+    return MoveoutError(message)
 
 
 def retry_after(value: str | None) -> float | None:

@@ -66,19 +66,19 @@ class ObjectParts(S3Store):
         super().__init__(replace(s3_location, prefix=""), cancellation=requests.cancellation)
         self._requests = requests
 
-    def begin_described(self, it: Description) -> str:
+    def begin_described(self, described: Description) -> str:
         """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
-        headers = described_headers(it)
+        headers = described_headers(described)
         if self.checksums == "crc64nvme":
             headers |= {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
-        request = Request("CreateMultipartUpload", "POST", it.key, {"uploads": ""}, headers)
-        answer = self._requests.call(request)
-        if answer.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
+        request = Request("CreateMultipartUpload", "POST", described.key, {"uploads": ""}, headers)
+        response = self._requests.call(request)
+        if response.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
             self.checksums = "none"
-        found = ET.fromstring(answer.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
-        if not found:
-            raise UnreachableError(f"{it.key}: the server began an upload and does not say which")
-        return found
+        upload_id = ET.fromstring(response.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
+        if not upload_id:
+            raise UnreachableError(f"{described.key}: the server began an upload and does not say which")
+        return upload_id
 
     def _whole(self, key: str) -> str:
         """Any key goes here, not only those of a bundle."""
@@ -110,25 +110,25 @@ class DestinationBucket:
         for page in self.reader.listing.versions(self.prefix if prefix is None else prefix):
             yield from page.rows()
 
-    def holds(self, found: ObjectSummary, content: Content) -> bool:
+    def holds(self, summary: ObjectSummary, content: Content) -> bool:
         """Tell whether an object of the destination has this content: by its ETag where that is an MD5, by the
         whole-object checksum that the server keeps, or by reading it.
         """
-        if found.size_bytes != content.size_bytes:
+        if summary.size_bytes != content.size_bytes:
             return False
-        if is_md5(found.etag) and found.etag == content.etag:
+        if is_md5(summary.etag) and summary.etag == content.etag:
             return True
-        headers = self.headers(found.key, found.version_id)
-        kept = kept_crc64nvme(headers)
-        if kept is not None:
-            return f"{kept:016x}" == content.crc64nvme
-        return not is_md5_of(found.etag, headers) and self.sha256(found) == content.sha256
+        headers = self.headers(summary.key, summary.version_id)
+        stored_crc = kept_crc64nvme(headers)
+        if stored_crc is not None:
+            return f"{stored_crc:016x}" == content.crc64nvme
+        return not is_md5_of(summary.etag, headers) and self.sha256(summary) == content.sha256
 
-    def sha256(self, found: ObjectSummary) -> str:
+    def sha256(self, summary: ObjectSummary) -> str:
         """Read an object, return its SHA-256 in hex digits."""
         digest = hashlib.sha256()
-        sizes = part_sizes(found.size_bytes, _READ_BYTES)
-        for body in self.reader.read_parts(found, sizes, window_bytes=4 * _READ_BYTES):
+        sizes = part_sizes(summary.size_bytes, _READ_BYTES)
+        for body in self.reader.read_parts(summary, sizes, window_bytes=4 * _READ_BYTES):
             digest.update(body)
         return digest.hexdigest()
 
@@ -138,7 +138,7 @@ class DestinationBucket:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
         of them.
         """
-        jobs = (Job(it.key, put_request(it, body)) for it, body in objects)
+        jobs = (Job(described.key, put_request(described, body)) for described, body in objects)
         yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
@@ -147,27 +147,29 @@ class DestinationBucket:
         """
         with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="moveout-versions") as executor:
             pending: deque[Future[Written]] = deque()
-            for it, body in objects:
-                pending.append(executor.submit(self._put_version, it, body))
+            for described, body in objects:
+                pending.append(executor.submit(self._put_version, described, body))
                 while len(pending) >= self._requests.limiter.of(_VERSIONS_AT_ONCE):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def _put_version(self, it: Description, body: bytes | None) -> Written:
-        request = Request("DeleteObject", "DELETE", it.key) if body is None else put_request(it, body)
+    def _put_version(self, described: Description, body: bytes | None) -> Written:
+        request = (
+            Request("DeleteObject", "DELETE", described.key) if body is None else put_request(described, body)
+        )
         sent = False
 
         def attempt() -> Headers:
             nonlocal sent
-            if sent and (found := self._earlier(it, body)) is not None:
-                return found
+            if sent and (earlier := self._earlier(described, body)) is not None:
+                return earlier
             sent = True
             with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
                 return self._requests.http.call(request).headers
 
         try:
-            answer = RetryPolicy(
+            headers = RetryPolicy(
                 total_seconds=PATIENCE_SECONDS,
                 limiter=self._requests.limiter,
                 cancellation=self._requests.cancellation,
@@ -175,26 +177,26 @@ class DestinationBucket:
         except GoneError:
             raise
         except MoveoutError as exc:
-            return Written(it.key, error=exc)
-        return _written_as(it.key, answer)
+            return Written(described.key, error=exc)
+        return _written_as(described.key, headers)
 
-    def _earlier(self, it: Description, body: bytes | None) -> Headers | None:
+    def _earlier(self, described: Description, body: bytes | None) -> Headers | None:
         """Return what was made by an attempt whose answer was lost, None where nothing was."""
-        found = self.versions(it.key)
-        if it.before is None or len(found) <= it.before:
+        versions = self.versions(described.key)
+        if described.before is None or len(versions) <= described.before:
             return None
-        newest = found[-1]
+        newest = versions[-1]
         if body is None or newest.is_delete_marker:
-            same = body is None and newest.is_delete_marker
-            return {_VERSION: newest.version_id} if same else None
+            is_same_marker = body is None and newest.is_delete_marker
+            return {_VERSION: newest.version_id} if is_same_marker else None
         if not self.holds(newest, _content(body)):
             return None
-        return {**self.headers(it.key, newest.version_id), _VERSION: newest.version_id}
+        return {**self.headers(described.key, newest.version_id), _VERSION: newest.version_id}
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""
         for page in self.reader.listing.objects(self.prefix, first[:-1], lambda: last):
-            yield from (one for one in page.rows() if first <= one.key <= last)
+            yield from (summary for summary in page.rows() if first <= summary.key <= last)
 
     def send(self, request: Request) -> None:
         """Send a request that may be sent twice, with patience."""
@@ -202,13 +204,13 @@ class DestinationBucket:
 
     def versions(self, key: str) -> Sequence[ObjectSummary]:
         """Return all versions and delete markers of a key, oldest first."""
-        found = []
-        for one in self.list_versions(prefix=key):
-            if one.key > key:
+        versions = []
+        for version in self.list_versions(prefix=key):
+            if version.key > key:
                 break
-            if one.key == key:
-                found.append(one)
-        return found[::-1]
+            if version.key == key:
+                versions.append(version)
+        return versions[::-1]
 
     def attempt(self, described: Description, body: bytes) -> MoveoutError | None:
         """Write one object without much patience; return why the server does not take it. Raises
@@ -256,9 +258,12 @@ class DestinationBucket:
         jobs = (Job(key, Request("DeleteObject", "DELETE", key)) for key in keys)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
-    def delete_versions(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Written]:
+    def delete_versions(self, versions: Iterable[tuple[str, str]]) -> Iterator[Written]:
         """Remove versions (key, id) for good, many at once; like ``delete_all``."""
-        jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it})) for key, it in wanted)
+        jobs = (
+            Job(key, Request("DeleteObject", "DELETE", key, {"versionId": version_id}))
+            for key, version_id in versions
+        )
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
     def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
@@ -321,8 +326,8 @@ class DestinationBucket:
         """Return the bucket's lock configuration (with its ``Rule`` of default retention, if there is one); None
         where it has none.
         """
-        found: Mapping[str, Any] = self.setting("object-lock").get("ObjectLockConfiguration", {})
-        return found if found.get("ObjectLockEnabled") == "Enabled" else None
+        configuration: Mapping[str, Any] = self.setting("object-lock").get("ObjectLockConfiguration", {})
+        return configuration if configuration.get("ObjectLockEnabled") == "Enabled" else None
 
     def configuration(self) -> Mapping[str, Any]:
         """Return the bucket's settings by name."""

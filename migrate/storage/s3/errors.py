@@ -72,14 +72,14 @@ def part_of(row: Mapping[str, Any]) -> Part:
 
 def as_listed(parts: Parts, listed: Parts) -> Parts:
     """Return parts with the ETags that the server lists, where what it has is the same by size and CRC64NVME."""
-    there = {part.number: part for part in listed}
-    found = [there.get(part.number, part) for part in parts]
+    listed_by_number = {part.number: part for part in listed}
+    matched = [listed_by_number.get(part.number, part) for part in parts]
     return [
-        theirs
-        if theirs.crc64nvme is not None
-        and (theirs.crc64nvme, theirs.size_bytes) == (ours.crc64nvme, ours.size_bytes)
-        else ours
-        for ours, theirs in zip(parts, found, strict=True)
+        listed_part
+        if listed_part.crc64nvme is not None
+        and (listed_part.crc64nvme, listed_part.size_bytes) == (sent_part.crc64nvme, sent_part.size_bytes)
+        else sent_part
+        for sent_part, listed_part in zip(parts, matched, strict=True)
     ]
 
 
@@ -113,15 +113,15 @@ def source_error(exc: MoveoutError) -> SourceError:
         return exc
     if isinstance(exc, ChangedError):
         return SourceChangedError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
-    for ours, theirs in (
+    for error_class, source_class in (
         (DamageError, SourceDamagedError),
         (UsageError, SourceUsageError),
         (NotAllowedError, SourceNotAllowedError),
         (UnreachableError, SourceUnreachableError),
         (GoneError, SourceGoneError),
     ):
-        if isinstance(exc, ours):
-            return theirs(str(exc), next_step=exc.next_step)
+        if isinstance(exc, error_class):
+            return source_class(str(exc), next_step=exc.next_step)
     return SourceError(str(exc), next_step=exc.next_step)
 
 

@@ -62,9 +62,9 @@ class S3ObjectLock:
         try:
             self._client.head_object(Bucket=self._bucket, Key=f"{self._prefix}{_NO_FILE}")
         except boto_errors.ClientError as exc:
-            found = client.translate(exc, self.location)
-            if found.retryable:
-                raise found from exc
+            translated_error = client.translate(exc, self.location)
+            if translated_error.retryable:
+                raise translated_error from exc
             headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             return any(str(name).lower().startswith("x-minio-") for name in headers)
         except (boto_errors.BotoCoreError, OSError) as exc:
@@ -82,10 +82,10 @@ class S3ObjectLock:
             "", "head_bucket", Bucket=self._bucket
         )  # of a bucket that is not there MinIO says that it has no lock
         try:
-            answer = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
+            response = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
         except _NoLockError:
-            answer = {}
-        if answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
+            response = {}
+        if response.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
             raise NotAllowedError(
                 f"the bucket {self._bucket!r} has no Object Lock, so nothing in it can be held: who may write there may"
                 " delete",
@@ -123,19 +123,19 @@ class S3ObjectLock:
 
     def _retention(self, version: FileVersion) -> tuple[Mode | None, datetime | None]:
         try:
-            found = self._of(version, "get_object_retention").get("Retention", {})
+            retention = self._of(version, "get_object_retention").get("Retention", {})
         except _NoLockError:
             return None, None
-        until = found.get("RetainUntilDate")
-        mode = _MODES.get(found.get("Mode", ""))
+        until = retention.get("RetainUntilDate")
+        mode = _MODES.get(retention.get("Mode", ""))
         return (mode, until.astimezone(UTC)) if until and mode else (None, None)
 
     def _legal(self, version: FileVersion) -> bool:
         try:
-            found = self._of(version, "get_object_legal_hold")
+            response = self._of(version, "get_object_legal_hold")
         except _NoLockError:
             return False
-        return bool(found.get("LegalHold", {}).get("Status") == "ON")
+        return bool(response.get("LegalHold", {}).get("Status") == "ON")
 
     def retain(
         self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
@@ -145,8 +145,8 @@ class S3ObjectLock:
             self._lift(version)
             return
         bypass = {"BypassGovernanceRetention": True} if firmer else {}
-        wanted = {"Mode": mode, "RetainUntilDate": until}
-        self._of(version, "put_object_retention", Retention=wanted, **bypass)
+        retention = {"Mode": mode, "RetainUntilDate": until}
+        self._of(version, "put_object_retention", Retention=retention, **bypass)
 
     def _lift(self, version: FileVersion) -> None:
         """Take the retention away; versitygw knows no such thing, so there it is made to end at once."""
@@ -169,17 +169,17 @@ class S3ObjectLock:
         except GoneError:
             return
 
-    def _of(self, version: FileVersion, operation: str, **more: Any) -> Any:
+    def _of(self, version: FileVersion, operation: str, **parameters: Any) -> Any:
         named = {"VersionId": version.id} if version.id else {}
         key = self._prefix + version.key
-        return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **more)
+        return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **parameters)
 
     def _call(self, key: str, operation: str, **request: Any) -> Any:
         return self._retry.run(lambda: self._once(key, operation, **request))
 
     def _once(self, key: str, operation: str, **request: Any) -> Any:
         try:
-            answer = getattr(self._client, operation)(**request)
+            response = getattr(self._client, operation)(**request)
         except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
             code = (
                 exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
@@ -187,15 +187,15 @@ class S3ObjectLock:
             if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
                 raise _NoLockError(str(exc)) from exc
             if code in {"InvalidRequest", "ObjectLocked"}:
-                said = client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
-                raise NotAllowedError(str(said), next_step=_HELD) from exc
+                translated_error = client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
+                raise NotAllowedError(str(translated_error), next_step=_HELD) from exc
             raise client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
         if operation in _TELLING:
-            spoken(answer, f"s3://{self._bucket}/{self._prefix}{key}")
-        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            spoken(response, f"s3://{self._bucket}/{self._prefix}{key}")
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         self._server = headers.get("server", "")
         self._look_at_clock(headers.get("date"))
-        return answer
+        return response
 
     def _look_at_clock(self, date: str | None) -> None:
         """Note how far the server's clock is ahead of ours: nothing where they agree; its dates are whole seconds."""

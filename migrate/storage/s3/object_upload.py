@@ -85,16 +85,20 @@ class PartsUpload:
         are refused again; otherwise what is there stays, to go on with.
         """
         patient = Retrying(self.destination.parts())
-        found = self._find(patient)
-        upload, there = (found.id, found.parts) if found else ("", {})
-        cut = found.part_bytes if found else patient.part_bytes(self.size_bytes)
+        upload_state = self._find(patient)
+        upload, stored_parts = (upload_state.id, upload_state.parts) if upload_state else ("", {})
+        cut = upload_state.part_bytes if upload_state else patient.part_bytes(self.size_bytes)
         try:
-            made = self._send(
-                patient, upload, there, zip(self.numbers or count(1), pieces(cut), strict=False), sha256
+            written = self._send(
+                patient,
+                upload,
+                stored_parts,
+                zip(self.numbers or count(1), pieces(cut), strict=False),
+                sha256,
             )
-            if not upload or self.named or self._drop_another(made.info):
-                return made
-            self._tell(ANOTHERS, made.info.size_bytes)
+            if not upload or self.named or self._drop_another(written.info):
+                return written
+            self._tell(ANOTHERS, written.info.size_bytes)
         except _RefusedError as exc:
             self._tell(str(exc.reason), exc.size_bytes)
         try:
@@ -110,14 +114,16 @@ class PartsUpload:
         """Look at what an upload has become that was there before; tell whether it is described as it is to be.
         Otherwise it is removed where versions are kept; where not, it is written over.
         """
-        wanted, destination = self.described, self.destination
-        summary = ObjectSummary(wanted.key, info.size_bytes, info.etag, info.modified)
-        found = Fetched(summary, headers=destination.headers(wanted.key), tags=destination.tags(wanted.key))
-        if has_headers(found, wanted) and has_tags(found, wanted) and has_locks(found, wanted):
+        described, destination = self.described, self.destination
+        summary = ObjectSummary(described.key, info.size_bytes, info.etag, info.modified)
+        fetched = Fetched(
+            summary, headers=destination.headers(described.key), tags=destination.tags(described.key)
+        )
+        if has_headers(fetched, described) and has_tags(fetched, described) and has_locks(fetched, described):
             return True
-        if version := found.headers.get("x-amz-version-id", ""):
+        if version := fetched.headers.get("x-amz-version-id", ""):
             try:
-                destination.delete(wanted.key, version)
+                destination.delete(described.key, version)
             except UnreachableError:
                 raise
             except MoveoutError as exc:
@@ -128,7 +134,7 @@ class PartsUpload:
         self,
         patient: Retrying,
         upload: str,
-        there: Mapping[int, Part],
+        stored_parts: Mapping[int, Part],
         pieces: Iterable[tuple[int, bytes]],
         sha256: str,
     ) -> Uploaded:
@@ -136,16 +142,16 @@ class PartsUpload:
         if not upload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
-        whole, crc, size_bytes = hashlib.sha256(), 0, 0
+        sha256_hash, crc, size_bytes = hashlib.sha256(), 0, 0
         sent: list[Part] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
             under_way: deque[Future[Part]] = deque()
             for number, body in pieces:
-                whole.update(body)
+                sha256_hash.update(body)
                 crc = crc64nvme(body, crc)
                 size_bytes += len(body)
-                if is_part(there.get(number), body):
-                    sent.append(there[number])
+                if is_part(stored_parts.get(number), body):
+                    sent.append(stored_parts[number])
                     self.progress.skip(size_bytes=len(body))
                     continue
                 under_way.append(executor.submit(patient.put_part, key, upload, number, body))
@@ -153,19 +159,19 @@ class PartsUpload:
                     self._arrived(under_way.popleft(), sent, resumed=resumed)
             while under_way:
                 self._arrived(under_way.popleft(), sent, resumed=resumed)
-        if sha256 and whole.hexdigest() != sha256:
+        if sha256 and sha256_hash.hexdigest() != sha256:
             patient.abort(key, upload)
-            raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
+            raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
         self.before_end()
         try:
-            info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
+            info = patient.complete(key, upload, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
         except MoveoutError as exc:
             strange = resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
             if not strange and not isinstance(exc, DamagedOnTheWayError):
                 raise
             patient.abort(key, upload)
             raise _RefusedError(exc, size_bytes) from exc
-        return Uploaded(info, whole.hexdigest(), crc)
+        return Uploaded(info, sha256_hash.hexdigest(), crc)
 
     def _find(self, patient: Retrying) -> ResumableUpload | None:
         """Return the unfinished upload to go on with."""
@@ -182,7 +188,7 @@ class PartsUpload:
         except MoveoutError as exc:
             if not resumed or isinstance(exc, _STOPS_ALL):
                 raise
-            raise _RefusedError(exc, sum(one.size_bytes for one in sent)) from exc
+            raise _RefusedError(exc, sum(part.size_bytes for part in sent)) from exc
         sent.append(part)
         self.progress.advance(size_bytes=part.size_bytes)
 

@@ -95,9 +95,9 @@ class S3Bucket:
         self.name = s3_location.bucket
         self.prefix = s3_location.folder
         self.url = s3_location.url
-        made = client.session(s3_location)  # 25 ms each
-        self.boto = client.client(s3_location, made=made)
-        self.http = HttpClient(self.boto, s3_location, made)
+        boto_session = client.session(s3_location)  # 25 ms each
+        self.boto = client.client(s3_location, boto_session=boto_session)
+        self.http = HttpClient(self.boto, s3_location, boto_session)
         self.requests = Requests(self.http, self.cancellation)
         self.listing = Pages(self.requests, self.url)
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
@@ -139,42 +139,42 @@ class S3Bucket:
             return False
         return True
 
-    def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
+    def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
         with as_source_errors(self.url):
-            for answer in self._answers(wanted, get_request, window_bytes=window_bytes):
+            for answer in self._answers(summaries, get_request, window_bytes=window_bytes):
                 yield self._fetched(answer)
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
         return next(iter(self.heads([summary])))
 
-    def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
+    def heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
         with as_source_errors(self.url):
-            for answer in self._answers(wanted, head_request, window_bytes=0):
+            for answer in self._answers(summaries, head_request, window_bytes=0):
                 yield self._fetched(answer, body=False)
 
     def _answers(
         self,
-        wanted: Iterable[ObjectSummary],
+        summaries: Iterable[ObjectSummary],
         request_of: Callable[[ObjectSummary], Request],
         *,
         window_bytes: int,
     ) -> Iterator[Answer[ObjectSummary]]:
         """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
-        key, asked = self._customer_key, deque[Request]()
+        key, sent_requests = self._customer_key, deque[Request]()
 
         def jobs() -> Iterator[Job[ObjectSummary]]:
-            for summary in wanted:
+            for summary in summaries:
                 request = request_of(summary)
                 if key is not None:
                     request = key.likely(request)
-                    asked.append(request)
+                    sent_requests.append(request)
                 yield Job(summary, request)
 
         for answer in self.requests.run(jobs(), window_bytes=window_bytes, follow_up=self._ask_tags):
-            yield answer if key is None else self._by_key(key, answer, asked.popleft())
+            yield answer if key is None else self._by_key(key, answer, sent_requests.popleft())
 
     def _by_key(
         self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
@@ -184,12 +184,12 @@ class S3Bucket:
             key.learn(request)
         elif is_about_key(answer.error):
             other = key.other(request)
-            again = self.requests.again(Job(answer.item, other), self._ask_tags)
-            if again.error is None:
+            second_answer = self.requests.again(Job(answer.item, other), self._ask_tags)
+            if second_answer.error is None:
                 key.learn(other)
-                return again
+                return second_answer
             if is_encrypted(other.headers):  # what is said of the key tells more
-                return again
+                return second_answer
         return answer
 
     def _keyed(self, summary: ObjectSummary, request: Request) -> Request:
@@ -201,23 +201,26 @@ class S3Bucket:
     def has_acls(self) -> bool:
         """See ``Bucket.has_acls``. Buckets of S3 have none unless they are old or somebody has changed that."""
         if self._acls is None:
-            asked = Request("GetObjectAcl", "GET", self._first_key, {"acl": ""})
+            request = Request("GetObjectAcl", "GET", self._first_key, {"acl": ""})
             with as_source_errors(self.url):
-                known = not has(self.server, Trait.NO_ACLS) and bool(self._first_key) and self._knows(asked)
+                known = not has(self.server, Trait.NO_ACLS) and bool(self._first_key) and self._knows(request)
                 self._acls = known and not self._owner_enforced()
         return self._acls
 
     def _owner_enforced(self) -> bool:
         try:
-            found = read_setting(self.boto, self.name, "ownership")
+            setting = read_setting(self.boto, self.name, "ownership")
         except MoveoutError:
             return False
-        rules = found.get("OwnershipControls", {}).get("Rules", [])
+        rules = setting.get("OwnershipControls", {}).get("Rules", [])
         return any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
 
-    def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
+    def acls(self, versions: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
         """See ``Bucket.acls``. A server that has none at all is not asked again."""
-        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], acl_query(it[1]))) for it in wanted)
+        jobs = (
+            Job(version, Request("GetObjectAcl", "GET", version[0], acl_query(version[1])))
+            for version in versions
+        )
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
@@ -229,15 +232,18 @@ class S3Bucket:
                 else:
                     yield None, source_error(answer.error)
 
-    def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
+    def thaw(self, tiers: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
         """See ``Bucket.thaw``: RestoreObject. Expedited may not be available; then it is asked for by Standard."""
-        jobs = (Job((it, tier), restore_request(it.key, which(it), days, tier)) for it, tier in wanted)
+        jobs = (
+            Job((summary, tier), restore_request(summary.key, which(summary), days, tier))
+            for summary, tier in tiers
+        )
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 error = answer.error
                 if error is not None and answer.item[1] == EXPEDITED:
-                    it = answer.item[0]
-                    request = restore_request(it.key, which(it), days, STANDARD_TIER)
+                    summary = answer.item[0]
+                    request = restore_request(summary.key, which(summary), days, STANDARD_TIER)
                     error = next(self.requests.run([Job(answer.item, request)], window_bytes=0)).error
                 yield None if error is None or is_under_way(error) else source_error(error)
 
@@ -319,14 +325,14 @@ class S3Bucket:
         """See ``Bucket.keeps_versions``."""
         with as_source_errors(self.url):
             try:
-                answer = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
+                response = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
             except NotAllowedError:
                 return self._shows_versions()
             except UnreachableError:
                 raise
             except MoveoutError:  # the server knows no versions
                 return False
-        return b"<Status>" in answer.body
+        return b"<Status>" in response.body
 
     def _shows_versions(self) -> bool | None:
         """Look at the listing of versions where the setting may not be read."""
@@ -350,11 +356,11 @@ class S3Bucket:
 
     def _listed_parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
         """Return the parts as GetObjectAttributes lists them; many servers do so only for uploads with checksums."""
-        found: list[ObjectPart] = []
+        parts: list[ObjectPart] = []
         if self._lists_parts is None:
             self._lists_parts = self._knows(parts_request(summary, 0))
         while self._lists_parts:
-            after = found[-1].number if found else 0
+            after = parts[-1].number if parts else 0
             try:
                 request = self._keyed(summary, parts_request(summary, after))
                 page = parse_parts(self.requests.call(request))
@@ -363,12 +369,12 @@ class S3Bucket:
             except MoveoutError as exc:
                 self._lists_parts = isinstance(exc, GoneError)
                 return ()
-            more = [part for part in page if part.number > after]
-            if not more:
+            new_parts = [part for part in page if part.number > after]
+            if not new_parts:
                 break
-            found += more
-        self._lists_parts = bool(found)
-        return found
+            parts += new_parts
+        self._lists_parts = bool(parts)
+        return parts
 
     def _asked_sizes(self, summary: ObjectSummary, count: int) -> Sequence[int]:
         """Ask for each part, of very many only for the first and the last; none where the answers do not add up."""
@@ -379,9 +385,9 @@ class S3Bucket:
             last = summary.size_bytes - (count - 1) * first
             is_so = 0 <= last <= first and next(self._part_sizes(summary, [count])) in {None, last}
             return [first] * (count - 1) + [last] if is_so else ()
-        asked = [first, *self._part_sizes(summary, range(2, count + 1))]
-        sizes = [size for size in asked if size is not None]
-        if asked[-1] is None:  # some servers do not answer for an empty one
+        answered_sizes = [first, *self._part_sizes(summary, range(2, count + 1))]
+        sizes = [size for size in answered_sizes if size is not None]
+        if answered_sizes[-1] is None:  # some servers do not answer for an empty one
             sizes.append(0)
         return sizes if len(sizes) == count and sum(sizes) == summary.size_bytes else ()
 

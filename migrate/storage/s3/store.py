@@ -104,14 +104,14 @@ class S3Store(BaseStore):
         if length == 0:
             self.stat(key)
             return b""
-        data, kept = self._read(key, start, length)
-        if kept is not None and crc64(data) != kept:
-            data, kept = self._read(key, start, length)  # it may have been damaged on the way
-        if kept is not None and (found := crc64(data)) != kept:
+        data, stored_crc = self._read(key, start, length)
+        if stored_crc is not None and crc64(data) != stored_crc:
+            data, stored_crc = self._read(key, start, length)  # it may have been damaged on the way
+        if stored_crc is not None and (actual_crc := crc64(data)) != stored_crc:
             raise DamageError(
                 self._named(key),
-                expected=f"CRC64NVME {to_header(kept)}",
-                found=f"CRC64NVME {to_header(found)}",
+                expected=f"CRC64NVME {to_header(stored_crc)}",
+                found=f"CRC64NVME {to_header(actual_crc)}",
             )
         return data
 
@@ -174,10 +174,10 @@ class S3Store(BaseStore):
     ) -> str:
         """See ``MultipartStore.begin``."""
         with self._translated(key):
-            answer = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
-        if answer.get("ChecksumAlgorithm") != "CRC64NVME":
+            response = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
+        if response.get("ChecksumAlgorithm") != "CRC64NVME":
             self.checksums = "none"
-        return str(needed(answer, "UploadId", self._named(key)))
+        return str(needed(response, "UploadId", self._named(key)))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
@@ -185,23 +185,23 @@ class S3Store(BaseStore):
         MinIO takes the prefix for a whole key and otherwise answers with nothing; so where a folder is asked for and
         nothing is found, all of the bucket's uploads are asked for.
         """
-        whole = self.s3_location.prefix + prefix
-        found = list(self._uploads(whole))
-        if not found and whole.endswith("/"):
-            found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
-        yield from sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
+        full_prefix = self.s3_location.prefix + prefix
+        uploads = list(self._uploads(full_prefix))
+        if not uploads and full_prefix.endswith("/"):
+            uploads = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
+        yield from sorted(uploads, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
     def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``."""
-        found: Parts = []
+        parts: Parts = []
         request: dict[str, Any] = {"UploadId": upload, "MaxParts": self._page_size}
         while True:
             with self._translated(key):
                 page = self._call("list_parts", key, **request)
             spoken(page, self._named(key))
-            found.extend(part_of(row) for row in page.get("Parts", ()))
+            parts.extend(part_of(row) for row in page.get("Parts", ()))
             if not page.get("IsTruncated"):
-                return sorted(found, key=lambda part: part.number)
+                return sorted(parts, key=lambda part: part.number)
             request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
@@ -222,17 +222,17 @@ class S3Store(BaseStore):
         try:
             self._make(key, upload, headers, parts)
         except GoneError:
-            info, found = self._stat(key)
-            if info.size_bytes == size_bytes and found == crc64nvme:
+            info, stored_crc = self._stat(key)
+            if info.size_bytes == size_bytes and stored_crc == crc64nvme:
                 return info
             raise
-        info, found = self._stat(key)
-        if info.size_bytes != size_bytes or found not in {None, crc64nvme}:
+        info, stored_crc = self._stat(key)
+        if info.size_bytes != size_bytes or stored_crc not in {None, crc64nvme}:
             raise DamageError(
                 key, expected=f"{size_bytes} bytes, CRC64NVME {to_header(crc64nvme)}",
-                found=f"{info.size_bytes} bytes, CRC64NVME {to_header(found or 0)}",
+                found=f"{info.size_bytes} bytes, CRC64NVME {to_header(stored_crc or 0)}",
             )  # fmt: skip
-        if found is None:
+        if stored_crc is None:
             self._check_by_reading(key, info, crc64nvme)
         return info
 
@@ -286,10 +286,10 @@ class S3Store(BaseStore):
             self._translated(request.key),
             self._http.flow.sending(len(request.body), self._cancellation),
         ):
-            whole = replace(request, key=self._whole(request.key))
-            response = self._http.exchange(whole)
+            full_request = replace(request, key=self._whole(request.key))
+            response = self._http.exchange(full_request)
             if not response.is_success:
-                raise client_error(whole, response)
+                raise client_error(full_request, response)
         return response
 
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
@@ -301,16 +301,16 @@ class S3Store(BaseStore):
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
         """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
         with self._translated(key):
-            answer = self._call("head_object", key, ChecksumMode="ENABLED")
-        size_bytes = answer.get("ContentLength")
+            response = self._call("head_object", key, ChecksumMode="ENABLED")
+        size_bytes = response.get("ContentLength")
         info = FileInfo(
             key=key,
             size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
-            etag=needed(answer, "ETag", self._named(key)).strip('"'),
-            modified=as_utc(answer["LastModified"]),
-            sha256=answer.get("Metadata", {}).get(SHA256_METADATA),
+            etag=needed(response, "ETag", self._named(key)).strip('"'),
+            modified=as_utc(response["LastModified"]),
+            sha256=response.get("Metadata", {}).get(SHA256_METADATA),
         )
-        checksum = answer.get("ChecksumCRC64NVME")
+        checksum = response.get("ChecksumCRC64NVME")
         return info, from_header(checksum) if checksum and "-" not in checksum else None
 
     def _listed_size(self, key: str) -> int:
@@ -321,12 +321,12 @@ class S3Store(BaseStore):
         raise GoneError(f"{self._named(key)} is not listed")
 
     def _check_by_reading(self, key: str, info: FileInfo, expected: int) -> None:
-        found = 0
+        actual_crc = 0
         for start in range(0, info.size_bytes, PART_BYTES):
-            found = crc64(self.read(key, start, PART_BYTES), found)
-        if found != expected:
+            actual_crc = crc64(self.read(key, start, PART_BYTES), actual_crc)
+        if actual_crc != expected:
             raise DamageError(
-                key, expected=f"CRC64NVME {to_header(expected)}", found=f"CRC64NVME {to_header(found)}"
+                key, expected=f"CRC64NVME {to_header(expected)}", found=f"CRC64NVME {to_header(actual_crc)}"
             )
 
     def _uploads(self, whole_prefix: str) -> Iterator[Upload]:

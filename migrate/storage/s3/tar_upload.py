@@ -34,13 +34,23 @@ class Member:
     modified_seconds: int
 
 
-def fits(it: Description, size_bytes: int) -> bool:
+def fits(described: Description, size_bytes: int) -> bool:
     """Tell whether nothing of an object but its checksum would be lost in a tar."""
-    if size_bytes > LARGEST_BYTES or it.lock_mode or it.legal_hold or it.acl or it.storage_class:
+    if (
+        size_bytes > LARGEST_BYTES
+        or described.lock_mode
+        or described.legal_hold
+        or described.acl
+        or described.storage_class
+    ):
         return False
-    if it.key != posixpath.normpath(it.key) or it.key.startswith("/") or not it.headers.get("content-type"):
+    if (
+        described.key != posixpath.normpath(described.key)
+        or described.key.startswith("/")
+        or not described.headers.get("content-type")
+    ):
         return False
-    return all(value.isascii() for pair in described_headers(it).items() for value in pair)
+    return all(value.isascii() for pair in described_headers(described).items() for value in pair)
 
 
 def put(destination: DestinationBucket, members: Sequence[Member]) -> set[str]:
@@ -55,19 +65,23 @@ def put(destination: DestinationBucket, members: Sequence[Member]) -> set[str]:
         "Content-Type": "application/x-tar",
     }
     destination.send(Request("PutObject", "PUT", key, headers=headers, body=body))
-    wanted = {one.described.key: one.md5 for one in members}
+    expected_md5 = {member.described.key: member.md5 for member in members}
     first, last = members[0].described.key, members[-1].described.key
-    return {one.key for one in destination.between(first, last) if wanted.get(one.key) == one.etag}
+    return {
+        summary.key
+        for summary in destination.between(first, last)
+        if expected_md5.get(summary.key) == summary.etag
+    }
 
 
 def _pieces(members: Sequence[Member]) -> Iterator[bytes]:
-    for one in members:
-        records = {_RECORD + name: value for name, value in _headers(one.described).items()}
-        yield pax_headers.header(one.described.key, len(one.body), one.modified_seconds, records)
-        yield one.body
-        yield pax_headers.padding(len(one.body))
+    for member in members:
+        records = {_RECORD + name: value for name, value in _headers(member.described).items()}
+        yield pax_headers.header(member.described.key, len(member.body), member.modified_seconds, records)
+        yield member.body
+        yield pax_headers.padding(len(member.body))
     yield pax_headers.END
 
 
-def _headers(it: Description) -> Mapping[str, str]:
-    return {name.title(): value for name, value in described_headers(it).items()}
+def _headers(described: Description) -> Mapping[str, str]:
+    return {name.title(): value for name, value in described_headers(described).items()}

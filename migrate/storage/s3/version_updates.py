@@ -21,39 +21,39 @@ PRIVATE = "private"
 _XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
-def tags_change(found: ObjectSummary, tags: Mapping[str, str]) -> Request:
+def tags_change(summary: ObjectSummary, tags: Mapping[str, str]) -> Request:
     """Return the request that gives a version these tags and no others."""
-    query = {"tagging": ""} | which(found)
+    query = {"tagging": ""} | which(summary)
     if not tags:
-        return Request("DeleteObjectTagging", "DELETE", found.key, query)
+        return Request("DeleteObjectTagging", "DELETE", summary.key, query)
     listed = "".join(
         f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in tags.items()
     )
     body = f"<Tagging {_XMLNS}><TagSet>{listed}</TagSet></Tagging>"
-    return _request("PutObjectTagging", found, "tagging", body)
+    return _request("PutObjectTagging", summary, "tagging", body)
 
 
-def retention_change(found: ObjectSummary, mode: str, until: str) -> Request:
+def retention_change(summary: ObjectSummary, mode: str, until: str) -> Request:
     """Return the request that locks a version; no lock is shortened by it."""
     body = f"<Retention {_XMLNS}><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
-    return _request("PutObjectRetention", found, "retention", body)
+    return _request("PutObjectRetention", summary, "retention", body)
 
 
-def hold_change(found: ObjectSummary) -> Request:
+def hold_change(summary: ObjectSummary) -> Request:
     """Return the request that puts a legal hold on a version."""
     return _request(
-        "PutObjectLegalHold", found, "legal-hold", f"<LegalHold {_XMLNS}><Status>ON</Status></LegalHold>"
+        "PutObjectLegalHold", summary, "legal-hold", f"<LegalHold {_XMLNS}><Status>ON</Status></LegalHold>"
     )
 
 
-def acl_change(found: ObjectSummary, acl: str) -> Request:
+def acl_change(summary: ObjectSummary, acl: str) -> Request:
     """Return the request that gives a version a canned ACL; an empty one is ``PRIVATE``."""
-    query = {"acl": ""} | which(found)
-    return Request("PutObjectAcl", "PUT", found.key, query, {"x-amz-acl": acl or PRIVATE})
+    query = {"acl": ""} | which(summary)
+    return Request("PutObjectAcl", "PUT", summary.key, query, {"x-amz-acl": acl or PRIVATE})
 
 
-def _request(operation: str, found: ObjectSummary, what: str, text: str) -> Request:
+def _request(operation: str, summary: ObjectSummary, what: str, text: str) -> Request:
     body = text.encode()
     md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
     headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
-    return Request(operation, "PUT", found.key, {what: ""} | which(found), headers, body)
+    return Request(operation, "PUT", summary.key, {what: ""} | which(summary), headers, body)

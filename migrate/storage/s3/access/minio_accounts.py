@@ -50,15 +50,15 @@ class Accounts:
 
     def __init__(self, s3_location: client.S3Location) -> None:
         boto = client.client(s3_location)
-        found = client.session(s3_location).get_credentials().get_frozen_credentials()
+        credentials = client.session(s3_location).get_credentials().get_frozen_credentials()
         self.endpoint = str(boto.meta.endpoint_url)
         self.region = str(boto.meta.region_name)
         address = urlsplit(self.endpoint)
-        self.user = str(found.access_key)
+        self.user = str(credentials.access_key)
         self._retry = RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
         self.admin = MinioAdmin(
             endpoint=address.netloc,
-            credentials=StaticProvider(found.access_key, found.secret_key, found.token),
+            credentials=StaticProvider(credentials.access_key, credentials.secret_key, credentials.token),
             region=self.region,
             secure=address.scheme == "https",
             http_client=urllib3.PoolManager(timeout=_SECONDS, retries=False),
@@ -82,15 +82,19 @@ class Accounts:
     def find(self, access_key: str) -> Account | None:
         """Return an account, None where there is none (any more)."""
         try:
-            answer = self.ask(lambda: self.admin.get_service_account(access_key))
+            response = self.ask(lambda: self.admin.get_service_account(access_key))
         except GoneError:
             return None
-        return _account(access_key, json.loads(answer))
+        return _account(access_key, json.loads(response))
 
     def of(self, purpose: str) -> list[str]:
         """Return the access keys of accounts with this purpose."""
-        found = json.loads(self.ask(lambda: self.admin.list_service_account(self.user))).get("accounts") or ()
-        return [str(one.get("accessKey")) for one in found if one.get("description") == purpose]
+        accounts = (
+            json.loads(self.ask(lambda: self.admin.list_service_account(self.user))).get("accounts") or ()
+        )
+        return [
+            str(account.get("accessKey")) for account in accounts if account.get("description") == purpose
+        ]
 
     def remove(self, access_key: str) -> None:
         """Remove an account; nothing happens where there is none."""
@@ -145,19 +149,19 @@ def _translated(endpoint: str) -> Iterator[None]:
 def _translate(endpoint: str, exc: MinioAdminException) -> MoveoutError:
     code, text = str(exc._code), str(exc._body)  # noqa: SLF001 - it offers no other way to them
     try:
-        said = json.loads(text)
-        name, words = str(said.get("Code", "")), str(said.get("Message", ""))
+        error = json.loads(text)
+        name, message = str(error.get("Code", "")), str(error.get("Message", ""))
     except (ValueError, AttributeError):
-        name, words = "", text[:200]
-    if "NoSuch" in name or "does not exist" in words or "not found" in words:
-        return GoneError(f"{endpoint}: {words}")
+        name, message = "", text[:200]
+    if "NoSuch" in name or "does not exist" in message or "not found" in message:
+        return GoneError(f"{endpoint}: {message}")
     if code in {"401", "403"} or "Denied" in name:
         return NotAllowedError(
-            f"{endpoint}: {words or code}",
+            f"{endpoint}: {message or code}",
             next_step="making grants needs the right to manage service accounts",
         )
     if code.startswith("5") or code == "429":
-        return UnreachableError(f"{endpoint}: {words or code}", next_step="run the same command again")
+        return UnreachableError(f"{endpoint}: {message or code}", next_step="run the same command again")
     return UsageError(
-        f"{endpoint} refuses: {words or code}", next_step="only a MinIO server makes such accounts"
+        f"{endpoint} refuses: {message or code}", next_step="only a MinIO server makes such accounts"
     )

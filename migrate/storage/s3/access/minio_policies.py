@@ -26,16 +26,16 @@ class Policies:
         """Return the policies of every user of the server's own, by name; the administrator that the server was started
         with is none of them. Slow: the answer is encrypted.
         """
-        found = json.loads(self._accounts.ask(self._admin.user_list))
-        return {name: _names(one.get("policyName", "")) for name, one in found.items()}
+        users = json.loads(self._accounts.ask(self._admin.user_list))
+        return {name: _names(user.get("policyName", "")) for name, user in users.items()}
 
     def has(self, user: str, policy: str) -> bool | None:
         """Tell whether a user has a policy attached; None where there is no such user."""
         try:
-            found = json.loads(self._accounts.ask(lambda: self._admin.user_info(user)))
+            user_info = json.loads(self._accounts.ask(lambda: self._admin.user_info(user)))
         except GoneError:
             return None
-        return policy in _names(found.get("policyName", ""))
+        return policy in _names(user_info.get("policyName", ""))
 
     def attach(self, user: str, policy: str) -> None:
         """Attach a policy to a user."""
@@ -48,10 +48,10 @@ class Policies:
     def find(self, policy: str) -> Mapping[str, Any] | None:
         """Return a policy, None where there is none of the name."""
         try:
-            found = json.loads(self._accounts.ask(lambda: self._admin.policy_info(policy)))
+            policy_info = json.loads(self._accounts.ask(lambda: self._admin.policy_info(policy)))
         except GoneError:
             return None
-        value: Mapping[str, Any] = found.get("Policy", found)
+        value: Mapping[str, Any] = policy_info.get("Policy", policy_info)
         return value
 
     def put(self, policy: str, value: Mapping[str, Any]) -> None:

@@ -57,37 +57,37 @@ class _Calls:
 
     def all(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield (in words, operation of boto3's, request)."""
-        here = {"Bucket": self.bucket, "Key": self.prefix + self.name}
-        there = {"Bucket": self.bucket, "Key": f"{self.prefix}bagit.txt"}
-        beside = {"Bucket": self.bucket, "Key": self.name}
-        yield "write a file into the bundle", "put_object", {**here, "Body": b""}
-        yield "begin an upload", "create_multipart_upload", here
-        yield "send a part", "upload_part", {**here, "UploadId": self.name, "PartNumber": 1, "Body": b""}
-        yield "abort an upload", "abort_multipart_upload", {**here, "UploadId": self.name}
-        yield "copy a file", "copy_object", {**here, "CopySource": {**here}}
-        yield "delete a file", "delete_object", here
+        inside = {"Bucket": self.bucket, "Key": self.prefix + self.name}
+        bag_declaration = {"Bucket": self.bucket, "Key": f"{self.prefix}bagit.txt"}
+        outside = {"Bucket": self.bucket, "Key": self.name}
+        yield "write a file into the bundle", "put_object", {**inside, "Body": b""}
+        yield "begin an upload", "create_multipart_upload", inside
+        yield "send a part", "upload_part", {**inside, "UploadId": self.name, "PartNumber": 1, "Body": b""}
+        yield "abort an upload", "abort_multipart_upload", {**inside, "UploadId": self.name}
+        yield "copy a file", "copy_object", {**inside, "CopySource": {**inside}}
+        yield "delete a file", "delete_object", inside
         yield (
             "delete a version",
             "delete_object",
-            {**here, "VersionId": NO_VERSION},
+            {**inside, "VersionId": NO_VERSION},
         )
         yield "delete several files", "delete_objects", {
-            "Bucket": self.bucket, "Delete": {"Objects": [{"Key": here["Key"]}]},
+            "Bucket": self.bucket, "Delete": {"Objects": [{"Key": inside["Key"]}]},
         }  # fmt: skip
-        yield "read a version by its id", "get_object", {**there, "VersionId": NO_VERSION}
-        yield "set tags", "put_object_tagging", {**here, "Tagging": {"TagSet": []}}
+        yield "read a version by its id", "get_object", {**bag_declaration, "VersionId": NO_VERSION}
+        yield "set tags", "put_object_tagging", {**inside, "Tagging": {"TagSet": []}}
         # MinIO looks for the object before it looks at who asks, so this concerns one that exists; without the right
         # to bypass, which is not asked for, no lock can be shortened by it.
         yield (
             "shorten a retention",
             "put_object_retention",
-            {**there, "Retention": {"Mode": "GOVERNANCE"}},
+            {**bag_declaration, "Retention": {"Mode": "GOVERNANCE"}},
         )
-        yield "lift a legal hold", "put_object_legal_hold", {**here, "LegalHold": {"Status": "OFF"}}
-        yield "write beside the bundle", "put_object", {**beside, "Body": b""}
-        yield "delete beside the bundle", "delete_object", beside
+        yield "lift a legal hold", "put_object_legal_hold", {**inside, "LegalHold": {"Status": "OFF"}}
+        yield "write beside the bundle", "put_object", {**outside, "Body": b""}
+        yield "delete beside the bundle", "delete_object", outside
         if self.prefix:
-            yield "read beside the bundle", "get_object", {**beside, "Key": self.known or self.name}
+            yield "read beside the bundle", "get_object", {**outside, "Key": self.known or self.name}
             yield "list the whole bucket", "list_objects_v2", {"Bucket": self.bucket}
             yield "list beside the bundle", "list_objects_v2", {"Bucket": self.bucket, "Prefix": self.name}
         yield "list unfinished uploads", "list_multipart_uploads", {"Bucket": self.bucket}
@@ -113,7 +113,7 @@ def _once(client: Any, operation: str, request: dict[str, Any]) -> str:
         soon = {"RetainUntilDate": datetime.now(UTC) + timedelta(seconds=10)}
         request = {**request, "Retention": {**request["Retention"], **soon}}
     try:
-        answer = getattr(client, operation)(**request)
+        response = getattr(client, operation)(**request)
     except boto_errors.ClientError as exc:
         busy = s3_client.translate(exc, operation)
         if isinstance(busy, SlowDownError):
@@ -122,9 +122,9 @@ def _once(client: Any, operation: str, request: dict[str, Any]) -> str:
         return judged(str(error.get("Code", "")), str(error.get("Message", "")))
     except (boto_errors.BotoCoreError, OSError) as exc:
         raise s3_client.translate(exc, operation) from exc
-    if operation == "delete_objects" and answer.get("Errors"):
-        return judged(str(answer["Errors"][0].get("Code", "")), "")
-    _undo(client, operation, request, answer)
+    if operation == "delete_objects" and response.get("Errors"):
+        return judged(str(response["Errors"][0].get("Code", "")), "")
+    _undo(client, operation, request, response)
     return "done"
 
 
@@ -135,12 +135,12 @@ def judged(code: str, message: str) -> str:
     return "refused" if code in _REFUSED or "ObjectLock" in message or "WORM protected" in message else code
 
 
-def _undo(client: Any, operation: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+def _undo(client: Any, operation: str, request: dict[str, Any], response: dict[str, Any]) -> None:
     """Take back what should not have been possible."""
     named = {"Bucket": request["Bucket"], "Key": request.get("Key")}
     with contextlib.suppress(boto_errors.BotoCoreError, boto_errors.ClientError, OSError):
         if operation == "put_object":
-            version = {"VersionId": answer["VersionId"]} if "VersionId" in answer else {}
+            version = {"VersionId": response["VersionId"]} if "VersionId" in response else {}
             client.delete_object(**named, **version)
         elif operation == "create_multipart_upload":
-            client.abort_multipart_upload(**named, UploadId=answer["UploadId"])
+            client.abort_multipart_upload(**named, UploadId=response["UploadId"])

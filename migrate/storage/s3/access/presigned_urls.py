@@ -27,10 +27,10 @@ def links(
         raise UsageError(
             "links last at most 7 days", next_step="name an earlier end, and make new links then"
         )
-    made = s3_client.session(s3_location)
-    _check_credential(made, datetime.now(UTC) + lasts)
+    session = s3_client.session(s3_location)
+    _check_credential(session, datetime.now(UTC) + lasts)
     client = s3_client.client(
-        s3_location, signature="s3v4", made=made
+        s3_location, signature="s3v4", boto_session=session
     )  # botocore would make links of version 2 for most servers
     for key in keys:
         try:
@@ -44,19 +44,19 @@ def links(
         yield key, str(link)
 
 
-def _check_credential(made: Any, end: datetime) -> None:
+def _check_credential(session: Any, end: datetime) -> None:
     """Raise ``UsageError`` where a session's credential may end before the links do."""
-    found = made.get_credentials()
-    if found is None or not found.get_frozen_credentials().token:
+    credentials = session.get_credentials()
+    if credentials is None or not credentials.get_frozen_credentials().token:
         return
-    known = getattr(found, "_expiry_time", None)  # botocore tells it nowhere else
+    known = getattr(credentials, "_expiry_time", None)  # botocore tells it nowhere else
     if known is None or known < end:
-        said = (
+        lifetime = (
             f"ends at {known.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
             if known
             else "ends at a moment that nobody knows here"
         )
         raise UsageError(
-            f"the credential is a session's and {said}: links that it signs end with it",
+            f"the credential is a session's and {lifetime}: links that it signs end with it",
             next_step="name a profile with a key of its own: s3://bucket/prefix?profile=NAME",
         )

@@ -41,16 +41,16 @@ class TokenService:
     """The token service of the account by whose credentials a location is opened."""
 
     def __init__(self, s3_location: client.S3Location) -> None:
-        made = client.session(s3_location)
-        if made.get_credentials() is None:
+        session = client.session(s3_location)
+        if session.get_credentials() is None:
             raise NotAllowedError(
                 f"no credentials for {s3_location.url}", next_step="name a profile: s3://bucket?profile=NAME"
             )
         config = botocore.config.Config(
             retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60
         )
-        region = made.region_name or "us-east-1"
-        self._client = made.client("sts", config=config, region_name=region)
+        region = session.region_name or "us-east-1"
+        self._client = session.client("sts", config=config, region_name=region)
         self.endpoint = str(self._client.meta.endpoint_url)
         self.region = region
 
@@ -80,9 +80,12 @@ class TokenService:
         self._client.meta.events.register(
             "before-call.sts.AssumeRole", self._mark(revocation), unique_id="mark"
         )
-        found = RetryPolicy().run(lambda: self._once(request))["Credentials"]
+        credentials = RetryPolicy().run(lambda: self._once(request))["Credentials"]
         return SessionKey(
-            found["AccessKeyId"], found["Expiration"], found["SecretAccessKey"], found["SessionToken"]
+            credentials["AccessKeyId"],
+            credentials["Expiration"],
+            credentials["SecretAccessKey"],
+            credentials["SessionToken"],
         )
 
     def _mark(self, revocation: str) -> Any:
@@ -105,10 +108,10 @@ class TokenService:
                 f"{self.endpoint} is no token service", next_step="moveout grant create, or links"
             ) from exc
         except boto_errors.ClientError as exc:
-            said = exc.response.get("Error", {})
-            if said.get("Code") in _REFUSED:
+            error = exc.response.get("Error", {})
+            if error.get("Code") in _REFUSED:
                 raise UsageError(
-                    f"{self.endpoint}: {said.get('Message')}",
+                    f"{self.endpoint}: {error.get('Message')}",
                     next_step="name an earlier end, or another --role",
                 ) from exc
             raise _translated(exc, self.endpoint) from exc
@@ -117,7 +120,7 @@ class TokenService:
 
 
 def _translated(exc: boto_errors.ClientError, endpoint: str) -> MoveoutError:
-    found = client.translate(exc, endpoint)
-    if type(found) is MoveoutError:
+    translated_error = client.translate(exc, endpoint)
+    if type(translated_error) is MoveoutError:
         return UsageError(f"{endpoint} gives no sessions: {exc}", next_step="moveout grant create, or links")
-    return found
+    return translated_error

@@ -73,7 +73,7 @@ class HttpClient:
         response = self._exchange(request, body)
         region = response.headers.get(_REGION, self._region)
         if response.status in _ELSEWHERE and region != self._region:
-            self._aim(client(self._location, made=self._session, region=region))
+            self._aim(client(self._location, boto_session=self._session, region=region))
             _close_all(self._idle)
             response = self._exchange(request, body)
         return response

@@ -247,8 +247,8 @@ class _Run(Generic[Item]):
         if first.future is not None or first.connection is None:
             self._end(first)
             return
-        found = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
-        for sent in [self._by_descriptor[number] for number, _ in found] or [first]:
+        events = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
+        for sent in [self._by_descriptor[number] for number, _ in events] or [first]:
             self._end(sent)
 
     def close(self) -> None:

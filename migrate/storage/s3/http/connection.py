@@ -79,13 +79,13 @@ class Endpoint:
         opened.sendall(
             f"CONNECT {name} HTTP/1.1\r\nhost: {name}\r\n{self.proxy_headers()}\r\n".encode("latin-1")
         )
-        answer = b""
-        while b"\r\n\r\n" not in answer:
+        response = b""
+        while b"\r\n\r\n" not in response:
             got = opened.recv(1)  # no byte of what comes through the tunnel
-            if not got or len(answer) > _HEAD_BYTES:
+            if not got or len(response) > _HEAD_BYTES:
                 raise ConnectionError("the proxy closed the connection")
-            answer += got
-        status, _ = parse_head(answer.removesuffix(b"\r\n\r\n"))
+            response += got
+        status, _ = parse_head(response.removesuffix(b"\r\n\r\n"))
         if status != 200:
             raise ConnectionError(f"the proxy {self.proxy.hostname} refuses a tunnel: {status}")
 
@@ -158,16 +158,16 @@ class Connection:
 
     def _send_pieces(self, opened: socket.socket, head: bytes, data: bytes, body: Body | None) -> None:
         opened.sendall(head)
-        view, done = memoryview(data), 0
+        view, sent_bytes = memoryview(data), 0
         if body is not None:
             body.begin()
-        while done < len(data):
+        while sent_bytes < len(data):
             try:
-                done += opened.send(view[done : done + _PIECE_BYTES])
+                sent_bytes += opened.send(view[sent_bytes : sent_bytes + _PIECE_BYTES])
             except BlockingIOError as exc:
                 raise TimeoutError(f"nothing was taken for {SILENT_SECONDS:.0f} s") from exc
             if body is not None:
-                body.left(done - _queued(opened))
+                body.left(sent_bytes - _queued(opened))
 
     def _receive(self, opened: socket.socket) -> tuple[Response, bool]:
         """Return the response, and whether the connection can be used again."""
@@ -180,17 +180,17 @@ class Connection:
             filled -= end  # an interim response (RFC 9110, section 15.2)
             self._buffer[:filled] = self._buffer[end : end + filled]
         is_kept = headers.get("connection", "").lower() != "close"
-        begun = self._view[end:filled]
+        body_start = self._view[end:filled]
         if not self._answers_body or status in _NO_BODY:
             return Response(status, headers, b""), is_kept
         if "chunked" in headers.get("transfer-encoding", "").lower():
-            return Response(status, headers, _Chunks(opened, bytes(begun)).read()), is_kept
+            return Response(status, headers, _Chunks(opened, bytes(body_start)).read()), is_kept
         if "content-length" not in headers:
-            return Response(status, headers, _to_end(opened, bytes(begun))), False
+            return Response(status, headers, _to_end(opened, bytes(body_start))), False
         size_bytes = int(headers["content-length"])
-        if len(begun) >= size_bytes:
-            return Response(status, headers, bytes(begun[:size_bytes])), is_kept
-        return Response(status, headers, self._rest(opened, begun, size_bytes)), is_kept
+        if len(body_start) >= size_bytes:
+            return Response(status, headers, bytes(body_start[:size_bytes])), is_kept
+        return Response(status, headers, self._rest(opened, body_start, size_bytes)), is_kept
 
     def _read_head(self, opened: socket.socket, filled: int) -> tuple[int, int]:
         """Return how far the buffer is filled, and where the head ends."""
@@ -201,28 +201,28 @@ class Connection:
             filled += got
         return filled, end + 4
 
-    def _rest(self, opened: socket.socket, begun: memoryview, size_bytes: int) -> bytes:
-        whole = io.BytesIO()  # gives its bytes away without another copy
-        whole.seek(size_bytes - 1)
-        whole.write(b"\0")
-        done = len(begun)
+    def _rest(self, opened: socket.socket, body_start: memoryview, size_bytes: int) -> bytes:
+        body = io.BytesIO()  # gives its bytes away without another copy
+        body.seek(size_bytes - 1)
+        body.write(b"\0")
+        received = len(body_start)
         flags = 0 if self._endpoint.tls is not None else socket.MSG_WAITALL
-        with whole.getbuffer() as view:
-            view[:done] = begun
-            while done < size_bytes:
-                got = opened.recv_into(view[done:], 0, flags)
+        with body.getbuffer() as view:
+            view[:received] = body_start
+            while received < size_bytes:
+                got = opened.recv_into(view[received:], 0, flags)
                 if not got:
-                    raise ConnectionError(f"the connection broke after {done} of {size_bytes} bytes")
-                done += got
-        return whole.getvalue()
+                    raise ConnectionError(f"the connection broke after {received} of {size_bytes} bytes")
+                received += got
+        return body.getvalue()
 
 
 class _Chunks:
     """A body in chunks (RFC 9112, section 7.1)."""
 
-    def __init__(self, opened: socket.socket, begun: bytes) -> None:
+    def __init__(self, opened: socket.socket, body_start: bytes) -> None:
         self._socket = opened
-        self._held = bytearray(begun)
+        self._held = bytearray(body_start)
 
     def read(self) -> bytes:
         """Return the whole body. Raises ``OSError`` where it breaks off."""
@@ -250,8 +250,8 @@ class _Chunks:
             self._held += got
 
 
-def _to_end(opened: socket.socket, begun: bytes) -> bytes:
-    body = bytearray(begun)
+def _to_end(opened: socket.socket, body_start: bytes) -> bytes:
+    body = bytearray(body_start)
     while got := opened.recv(_PIECE_BYTES):
         body += got
     return bytes(body)
@@ -259,10 +259,10 @@ def _to_end(opened: socket.socket, begun: bytes) -> bytes:
 
 def _queued(opened: socket.socket) -> int:
     """Return the bytes that lie in this machine's buffers still, as far as it tells: Linux does (tcp(7), SIOCOUTQ)."""
-    found = bytearray(4)
+    count_buffer = bytearray(4)
     with suppress(OSError, ValueError, AttributeError):
-        fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, found)
-    return int.from_bytes(found, sys.byteorder)
+        fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, count_buffer)
+    return int.from_bytes(count_buffer, sys.byteorder)
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -93,10 +93,12 @@ def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
 
 def checked(response: Response, key: str) -> int | None:
     """Compare the body with the whole-object CRC64NVME that the server keeps. Return it; None where it keeps none."""
-    kept = response.headers.get("x-amz-checksum-crc64nvme")
-    if kept is None:
+    stored_crc = response.headers.get("x-amz-checksum-crc64nvme")
+    if stored_crc is None:
         return None
     crc = crc64nvme(response.body)
-    if from_header(kept) != crc:
-        raise DamageError(key, expected=f"the CRC64NVME {kept} that the server keeps", found=to_header(crc))
+    if from_header(stored_crc) != crc:
+        raise DamageError(
+            key, expected=f"the CRC64NVME {stored_crc} that the server keeps", found=to_header(crc)
+        )
     return crc

@@ -38,16 +38,16 @@ class Signer:
 
     def _read_head(self, request: Request, path: str, query: str, target: str) -> bytes:
         """Sign the ``x-amz-*`` headers only: they are the same for many reads, so most of the work is cached."""
-        amz, others = [], ""
+        amz, other_lines = [], ""
         for name, value in request.headers.items():
             if name.startswith(_AMZ):
                 amz.append((name, value))
             else:
-                others += f"{name}: {_sendable(request, name, value)}\r\n"
+                other_lines += f"{name}: {_sendable(request, name, value)}\r\n"
         constant = self._constant(tuple(amz))
         canonical = f"{request.method}\n{path}\n{query}\n{constant.canonical}"
         return bytes_of(
-            f"{request.method} {target} HTTP/1.1\r\n{others}{constant.head}{constant.sign(canonical)}\r\n\r\n"
+            f"{request.method} {target} HTTP/1.1\r\n{other_lines}{constant.head}{constant.sign(canonical)}\r\n\r\n"
         )
 
     def _write_head(self, request: Request, path: str, query: str, target: str) -> bytes:

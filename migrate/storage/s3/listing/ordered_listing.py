@@ -20,7 +20,10 @@ class Listed:
         self._rows.execute(
             "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified REAL, mark TEXT)"
         )
-        rows = ((one.key, one.size_bytes, one.etag, one.modified.timestamp()) for one in listing)
+        rows = (
+            (summary.key, summary.size_bytes, summary.etag, summary.modified.timestamp())
+            for summary in listing
+        )
         self._rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, '')", rows)
         self.count: int = self._rows.execute("SELECT count(*) FROM listed").fetchone()[0]
 
@@ -29,10 +32,10 @@ class Listed:
         if not self.count:
             return None
         query = "SELECT size, etag, modified, mark FROM listed WHERE key = ?"
-        found = self._rows.execute(query, (key,)).fetchone()
-        if found is None:
+        row = self._rows.execute(query, (key,)).fetchone()
+        if row is None:
             return None
-        size, etag, modified, mark = found
+        size, etag, modified, mark = row
         return ObjectSummary(key, size, etag, datetime.fromtimestamp(modified, UTC)), mark
 
     def mark(self, key: str, mark: str) -> None:
@@ -61,10 +64,10 @@ class ListedVersions:
         self._rows.execute("CREATE TABLE known (key TEXT PRIMARY KEY, mark TEXT) WITHOUT ROWID")
         rows = (
             (
-                one.key, one.size_bytes, one.etag, one.modified.timestamp(), one.storage_class, one.version_id,
-                one.is_latest, one.is_delete_marker,
+                summary.key, summary.size_bytes, summary.etag, summary.modified.timestamp(), summary.storage_class,
+                summary.version_id, summary.is_latest, summary.is_delete_marker,
             )
-            for one in listing
+            for summary in listing
         )  # fmt: skip
         self._rows.executemany(
             "INSERT INTO listed (key, size, etag, modified, class, version, latest, marker)"
@@ -79,11 +82,13 @@ class ListedVersions:
         if not self.count:
             return [], ""
         query = "SELECT * FROM listed WHERE key = ? ORDER BY number DESC"
-        found = [_summary(row) for row in self._rows.execute(query, (key,))]
+        summaries = [_summary(row) for row in self._rows.execute(query, (key,))]
         mark = (
-            self._rows.execute("SELECT mark FROM known WHERE key = ?", (key,)).fetchone() if found else None
+            self._rows.execute("SELECT mark FROM known WHERE key = ?", (key,)).fetchone()
+            if summaries
+            else None
         )
-        return found, mark[0] if mark else ""
+        return summaries, mark[0] if mark else ""
 
     def mark(self, key: str, mark: str) -> None:
         """Mark a key."""

@@ -55,8 +55,8 @@ def parsed(body: bytes) -> Any:
     return root
 
 
-def _stand_in(found: re.Match[bytes]) -> bytes:
-    return chr(_PRIVATE + found[0][0]).encode()
+def _stand_in(match: re.Match[bytes]) -> bytes:
+    return chr(_PRIVATE + match[0][0]).encode()
 
 
 def last_key(body: bytes) -> str | None:
@@ -68,10 +68,15 @@ def last_key(body: bytes) -> str | None:
 def parse_names(root: Any) -> list[str]:
     """Return the keys and the directories (with their slash) on a page of a listing with a delimiter, in order."""
     encoded = encodes(root)
-    found = [_fields(contents, encoded=encoded)["Key"] for contents in root.iterfind("{*}Contents")]
-    directories = [one.text or "" for one in root.iterfind("{*}CommonPrefixes/{*}Prefix")]
+    keys = [_fields(contents, encoded=encoded)["Key"] for contents in root.iterfind("{*}Contents")]
+    directories = [directory.text or "" for directory in root.iterfind("{*}CommonPrefixes/{*}Prefix")]
     return sorted(
-        found + ([unquote_plus(one, errors="strict") for one in directories] if encoded else directories)
+        keys
+        + (
+            [unquote_plus(directory, errors="strict") for directory in directories]
+            if encoded
+            else directories
+        )
     )
 
 
@@ -83,10 +88,10 @@ def _by_pattern(body: bytes) -> Page | None:
     end = body.find(_END, begin)
     if begin < 0 or end < 0 or not _is_simple(body):
         return None
-    found = _pattern(tuple(_TAGS.findall(body[begin : end + len(_END)])))
-    if found is None:
+    page_pattern = _pattern(tuple(_TAGS.findall(body[begin : end + len(_END)])))
+    if page_pattern is None:
         return None
-    pattern, names = found
+    pattern, names = page_pattern
     rows = pattern.findall(body)
     if len(rows) != body.count(_BEGIN):
         return None
@@ -125,10 +130,10 @@ def _pattern(tags: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], tuple[bytes, .
         closes = name.startswith(b"/")
         depth -= closes
         out.append(re.escape(tag))
-        wanted = depth == 1 and not closes and name in _FIELDS
-        if wanted:
+        is_field = depth == 1 and not closes and name in _FIELDS
+        if is_field:
             names.append(name)
-        out.append(b"([^<]*)" if wanted else b"[^<]*")
+        out.append(b"([^<]*)" if is_field else b"[^<]*")
         depth += not closes and not name.endswith(b"/")
     if depth or len(set(names)) != len(names) or not set(names) >= _NEEDED:
         return None
@@ -153,8 +158,8 @@ def _decoder(body: bytes) -> Callable[[Sequence[bytes]], list[str]]:
         return _texts
 
     def decode(values: Sequence[bytes]) -> list[str]:
-        found = _texts(values)
-        return [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in found]
+        texts = _texts(values)
+        return [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in texts]
 
     return decode
 
@@ -167,13 +172,13 @@ def _classes(values: Sequence[bytes]) -> list[str]:
 
 def _objects(root: Any) -> Page:
     encoded = encodes(root)
-    found = [_fields(contents, encoded=encoded) for contents in root.iterfind("{*}Contents")]
+    rows = [_fields(contents, encoded=encoded) for contents in root.iterfind("{*}Contents")]
     return Page(
-        keys=[row["Key"] for row in found],
-        sizes=[int(row["Size"]) for row in found],
-        etags=[row.get("ETag", "").strip('"') for row in found],
-        modified=[datetime.fromisoformat(row["LastModified"]) for row in found],
-        classes=[row.get("StorageClass") or STANDARD for row in found],
+        keys=[row["Key"] for row in rows],
+        sizes=[int(row["Size"]) for row in rows],
+        etags=[row.get("ETag", "").strip('"') for row in rows],
+        modified=[datetime.fromisoformat(row["LastModified"]) for row in rows],
+        classes=[row.get("StorageClass") or STANDARD for row in rows],
     )
 
 
@@ -196,21 +201,21 @@ def encodes(root: Any) -> bool:
 
 def _fields(row: Any, *, encoded: bool) -> dict[str, str]:
     """Return what a row of a listing says, by name, its key decoded."""
-    found = {element.tag.rpartition("}")[2]: element.text or "" for element in row}
+    fields = {element.tag.rpartition("}")[2]: element.text or "" for element in row}
     if encoded:
-        found["Key"] = unquote_plus(found["Key"], errors="strict")
-    return found
+        fields["Key"] = unquote_plus(fields["Key"], errors="strict")
+    return fields
 
 
-def _version(found: dict[str, str], *, is_marker: bool) -> ObjectSummary:
+def _version(fields: dict[str, str], *, is_marker: bool) -> ObjectSummary:
     return ObjectSummary(
-        key=found["Key"],
-        size_bytes=0 if is_marker else int(found["Size"]),
-        etag="" if is_marker else found.get("ETag", "").strip('"'),
-        modified=datetime.fromisoformat(found["LastModified"]),
-        storage_class=found.get("StorageClass") or STANDARD,
-        version_id=found.get("VersionId") or NULL_VERSION,
-        is_latest=found.get("IsLatest") == "true",
+        key=fields["Key"],
+        size_bytes=0 if is_marker else int(fields["Size"]),
+        etag="" if is_marker else fields.get("ETag", "").strip('"'),
+        modified=datetime.fromisoformat(fields["LastModified"]),
+        storage_class=fields.get("StorageClass") or STANDARD,
+        version_id=fields.get("VersionId") or NULL_VERSION,
+        is_latest=fields.get("IsLatest") == "true",
         is_delete_marker=is_marker,
     )
 
@@ -219,14 +224,14 @@ def _are_apart(kinds: list[str]) -> bool:
     """Tell whether all delete markers come after all versions (or before): then the server may not have put
     them in order.
     """
-    return sum(one != other for one, other in pairwise(kinds)) == 1
+    return sum(left != right for left, right in pairwise(kinds)) == 1
 
 
 def _in_order(page: list[ObjectSummary]) -> bool:
     return all(
-        one.key < other.key
-        or (one.key == other.key and one.modified >= other.modified and not other.is_latest)
-        for one, other in pairwise(page)
+        left.key < right.key
+        or (left.key == right.key and left.modified >= right.modified and not right.is_latest)
+        for left, right in pairwise(page)
     )
 
 
@@ -234,8 +239,10 @@ def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
     """Put versions and delete markers that came one after the other in order. versitygw sends them so; its times are
     those of files that it moves about, but its version ids are ULIDs, which begin with the time.
     """
-    page = sorted(page, key=lambda one: one.modified, reverse=True)
-    if all(_ULID.fullmatch(one.version_id) or one.version_id == NULL_VERSION for one in page):
-        page.sort(key=lambda one: "" if one.version_id == NULL_VERSION else one.version_id, reverse=True)
-    page.sort(key=lambda one: (one.key, not one.is_latest))
+    page = sorted(page, key=lambda version: version.modified, reverse=True)
+    if all(_ULID.fullmatch(version.version_id) or version.version_id == NULL_VERSION for version in page):
+        page.sort(
+            key=lambda version: "" if version.version_id == NULL_VERSION else version.version_id, reverse=True
+        )
+    page.sort(key=lambda version: (version.key, not version.is_latest))
     return page

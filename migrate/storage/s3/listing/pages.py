@@ -89,8 +89,8 @@ class Pages:
         """See ``Bucket.names``."""
         request = objects_request(directory, after if after.startswith(directory) else "", "", PAGE_KEYS, "/")
         root = parsed(self._requests.call(request).body)
-        found = [name for name in parse_names(root) if name > after]
-        return found, root.findtext("{*}IsTruncated") != "true"
+        names = [name for name in parse_names(root) if name > after]
+        return names, root.findtext("{*}IsTruncated") != "true"
 
     def first_behind(self, prefix: str, after: str, until: str | None) -> str | None:
         """See ``Bucket.first_behind``; within a prefix."""
@@ -126,10 +126,10 @@ def _next_token(body: bytes) -> str | None:
         return None
     if b"<IsTruncated>false</IsTruncated>" in body:
         return ""
-    found = _TOKEN.search(body)
-    if found is None or b"<IsTruncated>true</IsTruncated>" not in body:
+    match = _TOKEN.search(body)
+    if match is None or b"<IsTruncated>true</IsTruncated>" not in body:
         return None
-    return unescape(found[1].decode())
+    return unescape(match[1].decode())
 
 
 def narrowed(prefix: str, after: str, until: str | None) -> str:
@@ -146,19 +146,19 @@ def narrowed(prefix: str, after: str, until: str | None) -> str:
 def objects_request(prefix: str, start_after: str, token: str, count: int, delimiter: str = "") -> Request:
     """Return the request of one page of objects."""
     query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count)}
-    given = {
+    parameters = {
         "prefix": prefix,
         "start-after": start_after,
         "continuation-token": token,
         "delimiter": delimiter,
     }
-    query |= {name: value for name, value in given.items() if value}
+    query |= {name: value for name, value in parameters.items() if value}
     return Request("ListObjectsV2", "GET", query=query)
 
 
 def versions_request(prefix: str, after: tuple[str, str], count: int) -> Request:
     """Return the request of one page of versions."""
     query = {"versions": "", "encoding-type": "url", "max-keys": str(count)}
-    given = {"prefix": prefix, "key-marker": after[0], "version-id-marker": after[1] if after[0] else ""}
-    query |= {name: value for name, value in given.items() if value}
+    parameters = {"prefix": prefix, "key-marker": after[0], "version-id-marker": after[1] if after[0] else ""}
+    query |= {name: value for name, value in parameters.items() if value}
     return Request("ListObjectVersions", "GET", query=query)

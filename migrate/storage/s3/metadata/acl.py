@@ -33,7 +33,9 @@ def parse(body: bytes) -> Mapping[str, Any] | None:
         return None
     grants = []
     for grant in root.iterfind("{*}AccessControlList/{*}Grant"):
-        grantee = {one.tag.rpartition("}")[2]: one.text or "" for one in grant.findall("{*}Grantee/*")}
+        grantee = {
+            element.tag.rpartition("}")[2]: element.text or "" for element in grant.findall("{*}Grantee/*")
+        }
         grants.append({"Grantee": grantee, "Permission": grant.findtext("{*}Permission") or ""})
     return {"Owner": {"ID": root.findtext("{*}Owner/{*}ID") or ""}, "Grants": grants}
 
@@ -41,15 +43,15 @@ def parse(body: bytes) -> Mapping[str, Any] | None:
 def grants(acl: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     """Return who besides the owner may do what: a group's URI or an account, and the permission."""
     owner = acl.get("Owner", {}).get("ID")
-    found = []
+    grants = []
     for grant in acl.get("Grants", ()):
         grantee = grant.get("Grantee", {})
-        who = grantee.get("URI") or grantee.get("ID") or grantee.get("EmailAddress") or ""
+        grantee_id = grantee.get("URI") or grantee.get("ID") or grantee.get("EmailAddress") or ""
         if grantee.get("Type") == "Group":
-            who = _GROUP_IDS.get(who, who)
-        if who and who != owner:
-            found.append((who, str(grant.get("Permission", ""))))
-    return found
+            grantee_id = _GROUP_IDS.get(grantee_id, grantee_id)
+        if grantee_id and grantee_id != owner:
+            grants.append((grantee_id, str(grant.get("Permission", ""))))
+    return grants
 
 
 def to_text(acl: Mapping[str, Any]) -> str | None:

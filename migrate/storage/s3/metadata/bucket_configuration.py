@@ -99,26 +99,26 @@ def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
     ``UnreachableError``.
     """
-    found: dict[str, Any] = {}
+    configuration: dict[str, Any] = {}
     denied, failing = [], []
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-settings") as threads:
-        asked = {name: threads.submit(read_setting, client, bucket, name) for name in READERS}
-        for name, answer in asked.items():
+        futures = {name: threads.submit(read_setting, client, bucket, name) for name in READERS}
+        for name, future in futures.items():
             try:
-                value = answer.result()
+                value = future.result()
             except NotAllowedError:
                 denied.append(name)
                 continue
             except UnreachableError:
-                for other in asked.values():
+                for other in futures.values():
                     other.cancel()
                 raise
             except MoveoutError:
                 failing.append(name)
                 continue
             if value:
-                found[name] = value
-    return found | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
+                configuration[name] = value
+    return configuration | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
 
 
 def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
@@ -146,19 +146,19 @@ def _fails(cause: BaseException | None) -> bool:
 
 def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
     try:
-        answer = getattr(client, call)(Bucket=bucket)
+        response = getattr(client, call)(Bucket=bucket)
     except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError, ET.ParseError) as exc:
         error = translate(exc, f"{bucket}: {call}")
         if isinstance(error, NotAllowedError | UnreachableError) and not _unknown(exc):
             raise error from exc
         return {}
-    found = {name: value for name, value in answer.items() if name != "ResponseMetadata" and value}
-    lock = found.get("ObjectLockConfiguration", {})
+    setting = {name: value for name, value in response.items() if name != "ResponseMetadata" and value}
+    lock = setting.get("ObjectLockConfiguration", {})
     if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
         del lock["Rule"]
-    if call == READERS["policy"] and not _is_json(found.get("Policy", "")):
+    if call == READERS["policy"] and not _is_json(setting.get("Policy", "")):
         return {}  # a server that knows no policies may answer with its listing
-    return found
+    return setting
 
 
 def _is_json(text: str) -> bool:
@@ -207,14 +207,14 @@ def _change(client: Any, bucket: str, name: str, call: str, arguments: Mapping[s
 def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the call that writes a setting, with its arguments; None where there is none."""
     if name == "acl":
-        found = canned(value)
-        return ("put_bucket_acl", {"ACL": found}) if found else None
+        canned_acl = canned(value)
+        return ("put_bucket_acl", {"ACL": canned_acl}) if canned_acl else None
     if name not in WRITERS:
         return None
     call, argument, inner = WRITERS[name]
-    given = value[inner] if inner else dict(value)
-    beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
-    return call, {argument: given, **beside}
+    fields = value[inner] if inner else dict(value)
+    top_level = {field: fields.pop(field) for field in _BESIDE if not inner and field in fields}
+    return call, {argument: fields, **top_level}
 
 
 REMOVERS = {
@@ -248,8 +248,11 @@ def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: st
             if field in statement:
                 named = statement[field]
                 listed = [named] if isinstance(named, str) else named
-                moved = [new + it.removeprefix(old) if _is_of(it, old) else it for it in listed]
-                statement[field] = moved[0] if isinstance(named, str) else moved
+                renamed_names = [
+                    new + resource.removeprefix(old) if _is_of(resource, old) else resource
+                    for resource in listed
+                ]
+                statement[field] = renamed_names[0] if isinstance(named, str) else renamed_names
     return {**value, "Policy": json.dumps(policy)}
 
 
@@ -257,9 +260,9 @@ def _is_of(resource: str, arn: str) -> bool:
     return resource in {arn, arn + "*"} or resource.startswith(arn + "/")
 
 
-def same_setting(name: str, one: Any, other: Any) -> bool:
+def same_setting(name: str, left: Any, right: Any) -> bool:
     """Tell whether two values of a setting mean the same: servers write policies in other orders."""
-    return bool(_comparable(name, one) == _comparable(name, other))
+    return bool(_comparable(name, left) == _comparable(name, right))
 
 
 def _comparable(name: str, value: Any) -> Any:
@@ -283,9 +286,9 @@ def _listed(value: Any) -> list[Any]:
 def _ordered(value: Any) -> Any:
     """Return a value with lists in one order, and lists of one as that one: policies mean the same by both."""
     if isinstance(value, dict):
-        return {name: _ordered(one) for name, one in value.items()}
+        return {name: _ordered(item) for name, item in value.items()}
     if isinstance(value, list):
-        listed = sorted((_ordered(one) for one in value), key=lambda one: json.dumps(one, sort_keys=True))
+        listed = sorted((_ordered(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
         return listed[0] if len(listed) == 1 else listed
     return value
 
@@ -302,13 +305,13 @@ class BucketSettings:
 
     def server(self) -> str:
         """Return what the server calls itself, "" where it does not. Raises ``GoneError`` where there is no bucket."""
-        answer = self._call("head_bucket", Bucket=self.bucket)
-        return str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("server", ""))
+        response = self._call("head_bucket", Bucket=self.bucket)
+        return str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("server", ""))
 
     def read(self, name: str) -> dict[str, Any]:
         """Return a setting as plain JSON, empty where it is not set. Raises ``NotAllowedError``."""
-        found = read_setting(self._client, self.bucket, name)
-        plain: dict[str, Any] = json.loads(json.dumps(dict(found), default=_plain))
+        setting = read_setting(self._client, self.bucket, name)
+        plain: dict[str, Any] = json.loads(json.dumps(dict(setting), default=_plain))
         return plain
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:

@@ -21,41 +21,41 @@ from migrate.storage.s3.metadata.object_metadata import (
 _META = "x-amz-meta-"
 
 
-def has_headers(found: Fetched, wanted: Description) -> bool:
+def has_headers(fetched: Fetched, expected: Description) -> bool:
     """Tell whether an object has the headers and metadata that it is to have."""
-    headers, asked = sendable(found.headers), sendable(wanted.headers)
-    if any(headers.get(name, "") != value for name, value in asked.items()):
+    headers, expected_headers = sendable(fetched.headers), sendable(expected.headers)
+    if any(headers.get(name, "") != value for name, value in expected_headers.items()):
         return False
-    return _equal(user_metadata(found.headers), wanted.metadata)
+    return _equal(user_metadata(fetched.headers), expected.metadata)
 
 
-def has_tags(found: Fetched, wanted: Description) -> bool:
+def has_tags(fetched: Fetched, expected: Description) -> bool:
     """Tell whether an object has the tags that it is to have, and no others."""
-    return _equal(found.tags, wanted.tags)
+    return _equal(fetched.tags, expected.tags)
 
 
-def has_locks(found: Fetched, wanted: Description) -> bool:
+def has_locks(fetched: Fetched, expected: Description) -> bool:
     """Tell whether an object has the locks that it is to have, or any others in their place."""
-    headers = found.headers
-    if wanted.legal_hold and headers.get(LEGAL_HOLD) != "ON":
+    headers = fetched.headers
+    if expected.legal_hold and headers.get(LEGAL_HOLD) != "ON":
         return False
-    if not wanted.lock_mode:
+    if not expected.lock_mode:
         return True
     until = moment_of(headers.get(LOCK_UNTIL, ""))
-    return headers.get(LOCK_MODE) == wanted.lock_mode and until == moment_of(wanted.lock_until)
+    return headers.get(LOCK_MODE) == expected.lock_mode and until == moment_of(expected.lock_until)
 
 
-def _equal(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    return {name: as_text(value) for name, value in one.items()} == {
-        name: as_text(value) for name, value in other.items()
+def _equal(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
+    return {name: as_text(value) for name, value in left.items()} == {
+        name: as_text(value) for name, value in right.items()
     }
 
 
 def kept_crc64nvme(headers: Mapping[str, str]) -> int | None:
     """Return the CRC64NVME of the whole that the server keeps, None where it keeps none."""
-    kept = headers.get("x-amz-checksum-crc64nvme")
+    checksum = headers.get("x-amz-checksum-crc64nvme")
     composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
-    return None if kept is None or composite or "-" in kept else from_header(kept)
+    return None if checksum is None or composite or "-" in checksum else from_header(checksum)
 
 
 def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:

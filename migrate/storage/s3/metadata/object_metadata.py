@@ -53,27 +53,31 @@ def is_md5(etag: str) -> bool:
     return bool(_MD5.fullmatch(etag))
 
 
-def put_request(it: Description, body: bytes) -> Request:
+def put_request(described: Description, body: bytes) -> Request:
     """Return the request that writes an object whole, with its checksums."""
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
-    headers = {**described_headers(it), "Content-MD5": base64.b64encode(md5).decode(), **_checksum(it, body)}
-    return Request("PutObject", "PUT", it.key, headers=headers, body=body)
+    headers = {
+        **described_headers(described),
+        "Content-MD5": base64.b64encode(md5).decode(),
+        **_checksum(described, body),
+    }
+    return Request("PutObject", "PUT", described.key, headers=headers, body=body)
 
 
-def described_headers(it: Description) -> dict[str, str]:
+def described_headers(described: Description) -> dict[str, str]:
     """Return the headers that describe an object, without its checksum."""
-    metadata = {_META + name: _metadata_value(value) for name, value in it.metadata.items()}
-    headers = {**sendable(it.headers), **metadata}
-    if it.tags:
-        headers["x-amz-tagging"] = _tagging(it.tags)
-    if it.storage_class:
-        headers["x-amz-storage-class"] = it.storage_class
-    if it.lock_mode:
-        headers |= {LOCK_MODE: it.lock_mode, LOCK_UNTIL: it.lock_until}
-    if it.legal_hold:
+    metadata = {_META + name: _metadata_value(value) for name, value in described.metadata.items()}
+    headers = {**sendable(described.headers), **metadata}
+    if described.tags:
+        headers["x-amz-tagging"] = _tagging(described.tags)
+    if described.storage_class:
+        headers["x-amz-storage-class"] = described.storage_class
+    if described.lock_mode:
+        headers |= {LOCK_MODE: described.lock_mode, LOCK_UNTIL: described.lock_until}
+    if described.legal_hold:
         headers[LEGAL_HOLD] = "ON"
-    if it.acl:
-        headers["x-amz-acl"] = it.acl
+    if described.acl:
+        headers["x-amz-acl"] = described.acl
     return headers
 
 
@@ -87,13 +91,13 @@ def _metadata_value(value: str) -> str:
     return Header(text, "utf-8" if text == value else "iso-8859-1", maxlinelen=10_000).encode()
 
 
-def _checksum(it: Description, body: bytes) -> dict[str, str]:
+def _checksum(described: Description, body: bytes) -> dict[str, str]:
     """Return the one checksum that goes along: the kind that the source keeps, where it is of the whole object, so
     that the destination keeps it too; else CRC64NVME.
     """
-    own = _own_checksum(it.checksums)
-    if own is not None:
-        return {f"x-amz-checksum-{own[0]}": own[1]}
+    own_checksum = _own_checksum(described.checksums)
+    if own_checksum is not None:
+        return {f"x-amz-checksum-{own_checksum[0]}": own_checksum[1]}
     return {"x-amz-checksum-crc64nvme": to_header(crc64nvme(body))}
 
 
@@ -107,22 +111,24 @@ def _own_checksum(checksums: Mapping[str, str]) -> tuple[str, str] | None:
 
 def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
     """Tell whether the destination will have the checksum that the source keeps, or a CRC64NVME as it does."""
-    others = set(checksums) - {"type", "crc64nvme"}
-    return not others or (not in_parts and _own_checksum(checksums) is not None)
+    other_checksums = set(checksums) - {"type", "crc64nvme"}
+    return not other_checksums or (not in_parts and _own_checksum(checksums) is not None)
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that a destination takes. ``aws-chunked`` describes how a request was sent, not the
     object; some servers keep it.
     """
-    found = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}
-    encoding = found.get("content-encoding")
+    standard_headers = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}
+    encoding = standard_headers.get("content-encoding")
     if encoding is not None and (not encoding or _CHUNKED in encoding):
-        kept = ",".join(it for it in encoding.split(",") if it.strip() not in {"", _CHUNKED}).strip()
-        found |= {"content-encoding": kept} if kept else {}
-        if not kept:
-            del found["content-encoding"]
-    return found
+        other_encodings = ",".join(
+            part for part in encoding.split(",") if part.strip() not in {"", _CHUNKED}
+        ).strip()
+        standard_headers |= {"content-encoding": other_encodings} if other_encodings else {}
+        if not other_encodings:
+            del standard_headers["content-encoding"]
+    return standard_headers
 
 
 def _tagging(tags: Mapping[str, str]) -> str:
