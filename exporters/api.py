@@ -113,7 +113,7 @@ class DoneUnit:
 class CatalogEntry:
     """One row of ``data/catalog.parquet``: a table, a materialized view or a bucket.
 
-    ``number`` tells tables apart (0 for a bucket). ``digest`` as 32 hex digits, or "". ``details`` is JSON of the
+    ``number`` identifies the table (0 for a bucket). ``digest`` as 32 hex digits, or "". ``details`` is JSON of the
     source's own making: for tables the columns with their types, and ``parts``, the files with their rows.
     """
 
@@ -223,7 +223,7 @@ class Mendable(Protocol):
 
 @runtime_checkable
 class Foresighted(Protocol):
-    """A snapshot that can begin what ``finish`` needs beside the last units."""
+    """A snapshot that can begin what ``finish`` needs while the last units are exported."""
 
     def foresee_finish(self) -> None:
         """Take note that the last units are under way. Called at most once, returns at once; what it begins ends with
@@ -256,7 +256,7 @@ class Shared(Protocol):
     """A snapshot that workers on other machines can join for as long as it is held here."""
 
     ticket: Json
-    """What they need to know for it: plain JSON, no secrets."""
+    """The data that they need for it: plain JSON, no secrets."""
 
 
 class Shareable(Protocol):
@@ -295,7 +295,7 @@ class Measurable(Protocol):
 
 
 class Host(Protocol):
-    """What moveout lends to an exporter, so that an exporter needs no client libraries of its own for it."""
+    """What moveout provides to an exporter, so that an exporter needs no client libraries of its own."""
 
     def secret(self, name: str) -> str | None:
         """Return a secret that the case file gives for this source (``password``), or None."""

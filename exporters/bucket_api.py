@@ -117,13 +117,13 @@ def beginning(first: str, second: str) -> str:
 Position = tuple[str, str]
 """Where a listing stands: behind this version of this key, or behind all of the key where the version is empty."""
 Bound = Callable[[], str | None]
-"""The last key that is of interest, which may come to be an earlier one meanwhile; None: to the end."""
+"""The last key that is of interest, which may become an earlier one meanwhile; None: to the end."""
 NULL_VERSION = "null"
 """The id of the version that was written while a bucket kept no versions."""
 
 
 def no_end() -> str | None:
-    """Be the bound of a listing that goes to the end."""
+    """Return the bound of a listing that goes to the end."""
     return None
 
 
@@ -196,12 +196,12 @@ class Bucket(Protocol):
 
     def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
         """Return the parts that an object was uploaded in, in order; none where it was uploaded whole, or where the
-        server does not tell. Asks only for objects whose ETag is that of an upload in parts.
+        server does not return them. Asks only for objects whose ETag is that of an upload in parts.
         """
         ...
 
     def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
-        """Read small objects, many at once, yielded in the order of ``wanted``; at most ``window_bytes`` of
+        """Read small objects, many at once, yielded in the order of ``summaries``; at most ``window_bytes`` of
         bodies in memory. Reads are pinned by If-Match: an object that changed since the listing is an error.
         """
         ...
@@ -217,13 +217,13 @@ class Bucket(Protocol):
     def thaw(
         self, requests: Iterable[tuple[ObjectSummary, str]], *, days: int
     ) -> Iterator[SourceError | None]:
-        """Ask the server to bring archived objects back for some days, each by a tier; yield in order what speaks
-        against it. Being brought back already is no error.
+        """Ask the server to bring archived objects back for some days, each by a tier; yield in order the error
+        or None. Being brought back already is no error.
         """
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait; tell whether to go on: not where the run is being stopped."""
+        """Wait; return whether to go on: not where the run is being stopped."""
         ...
 
     @property

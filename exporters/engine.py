@@ -79,7 +79,7 @@ class LiveRows(Protocol):
         ...
 
     def key(self, schema: str, name: str) -> Sequence[str]:
-        """Return the columns that tell a table's rows apart, none where there are no such."""
+        """Return the columns that identify a table's rows, none where there are no such."""
         ...
 
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:

@@ -1,4 +1,4 @@
-"""The error tree: every error that a user is told about, with the exit code that the command ends with.
+"""The error tree: every error that is reported to the user, with the exit code that the command ends with.
 
     MoveoutError                  1   base
     ├── UsageError                2   a wrong URL, option or case file; nothing was touched
@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class MoveoutError(Exception):
-    """Base of all errors that a user is told about without a traceback."""
+    """Base of all errors that are reported to the user without a traceback."""
 
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "error"

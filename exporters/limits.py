@@ -1,5 +1,5 @@
-"""How much a source is asked to bear, and where an exporter says what it is waiting for. A host may lend
-these, it need not: then the defaults hold.
+"""The load that a source may be put under, and where an exporter reports what it is waiting for. A host may provide
+these; otherwise the defaults hold.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Protocol, cast
 
 LOCK_SECONDS = 60.0
 ARCHIVE_TIERS = ("auto", "no", "Bulk", "Standard", "Expedited")
-"""How archived objects are had: by the deadline, not at all, or by one of S3's tiers, the cheapest first."""
+"""How archived objects are retrieved: by the deadline, not at all, or by one of S3's tiers, the cheapest first."""
 
 Note = Callable[[str], None]
-"""Tells the user one sentence; thread-safe."""
+"""Shows the user one sentence; thread-safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Limits:
     deadline: datetime | None = None
 
     def beside(self, reserved: int, *, wanted: int) -> int:
-        """Return how many of the ``wanted`` connections are allowed beside ``others``; at least one."""
+        """Return how many of the ``wanted`` connections are allowed when ``reserved`` are taken; at least one."""
         if self.max_connections is None:
             return max(1, wanted)
         return max(1, min(wanted, self.max_connections - reserved))
@@ -45,12 +45,12 @@ class Considerate(Protocol):
         ...
 
     def note(self, message: str) -> None:
-        """Tell the user one sentence."""
+        """Show the user one sentence."""
         ...
 
 
 class Informed(Protocol):
-    """A host that knows of a report about its source."""
+    """A host that has a report about its source."""
 
     def inventory(self) -> str | None:
         """Return its URL or path: of a bucket the ``manifest.json`` of an S3 Inventory."""
@@ -63,10 +63,10 @@ def limits_of(host: object) -> Limits:
 
 
 def note_of(host: object) -> Note:
-    """Return how to tell the user something; nobody listens where the host does not."""
+    """Return the function that shows the user a note; it does nothing where the host shows none."""
     return cast("Considerate", host).note if hasattr(host, "note") else lambda _: None
 
 
 def inventory_of(host: object) -> str | None:
-    """Return where a report lies by which a source's items are counted once more, None where there is none."""
+    """Return the URL or path of a report for a second count of a source's items, None where there is none."""
     return cast("Informed", host).inventory() if hasattr(host, "inventory") else None

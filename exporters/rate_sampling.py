@@ -37,7 +37,7 @@ class MemoryWorkspace:
 
 
 class _Hole(io.RawIOBase):
-    """A file that swallows what is written, and knows how much it was."""
+    """A file that discards what is written, and counts the bytes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ _DIGEST = re.compile(r"([0-9a-f]{32})?")
 
 
 class StandaloneHost:
-    """A ``Host`` that lends nothing but the secrets it was given."""
+    """A ``Host`` that provides nothing but the secrets it was given."""
 
     def __init__(self, **secrets: str) -> None:
         self._secrets = secrets
@@ -161,7 +161,7 @@ def done_unit(unit: Unit, outcome: Outcome, sink: MemorySink) -> DoneUnit:
 
 
 def disagreements(summary: SourceSummary) -> list[str]:
-    """Return why an summary cannot be called complete; nothing if it can."""
+    """Return why a summary cannot be called complete; nothing if it can."""
     counts: dict[str, dict[str, int]] = {}
     for enumeration in summary.enumerations:
         counts.setdefault(enumeration.what, {})[enumeration.how] = enumeration.count

@@ -1,4 +1,4 @@
-"""What is in a database: its tables with their columns, as information_schema tells."""
+"""What is in a database: its tables with their columns, as information_schema lists them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Table:
 
     @property
     def transactional(self) -> bool:
-        """Whether the snapshot holds for it."""
+        """Whether the snapshot includes its rows."""
         return self.engine.upper() in TRANSACTIONAL
 
     @property

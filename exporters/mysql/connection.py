@@ -43,7 +43,7 @@ PINNED: Mapping[str, str] = {
     "unique_checks": "1",
     "autocommit": "1",
 }
-"""Settings on which the text of a value, or the life of a long session, depends; every server knows them."""
+"""Settings on which the text of a value, or the life of a long session, depends; every server has them."""
 
 _OPTIONAL: Mapping[str, str] = {
     "max_statement_time": "0",
@@ -88,7 +88,7 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """Whether the server is on this machine, where nobody listens on the wire."""
+        """Whether the server is on this machine, so that the traffic crosses no network."""
         if self.options.get("socket") or self.host in {"", "localhost"}:
             return True
         with contextlib.suppress(ValueError):
@@ -236,8 +236,8 @@ def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
 
 
 def _open(address: Address) -> Any:
-    """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where nobody
-    listens on the wire, only if the login needs it.
+    """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where the traffic
+    crosses no network, only if the login needs it.
     """
     mode = address.options.get("ssl-mode", "preferred").lower()
     if mode != "preferred":

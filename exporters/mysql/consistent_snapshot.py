@@ -168,7 +168,7 @@ def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> dict[str, 
     """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read,
     and why.
 
-    information_schema hides columns that the account may not read: only the star tells that there are some.
+    information_schema hides columns that the account may not read: only ``SELECT *`` shows that there are some.
     """
     unreadable = {}
     for table in tables:

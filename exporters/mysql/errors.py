@@ -39,7 +39,7 @@ def number_of(error: BaseException) -> int:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Tell whether the server has said no to a statement, rather than gone away in the middle of it."""
+    """Tell whether the server has refused a statement, rather than gone away in the middle of it."""
     number = number_of(error)
     return number > 0 and not _CLIENT_FROM <= number < _CLIENT_TO
 

@@ -1,4 +1,4 @@
-"""The rows of a live database, one table at a time, for whoever looks for the one that differs."""
+"""The rows of a live database, one table at a time, to find the row that differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's own count of every table: the second opinion beside the rows that were exported."""
+"""The server's own count of every table, to compare with the rows that were exported."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
 
 class Counting:
     """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot, which has nothing
-    else to do, count beside the rows, and may be called again; ``result`` lets the other sessions help, once they are
-    free.
+    else to do, count while the rows are read, and may be called again; ``result`` lets the other sessions help, once
+    they are free.
     """
 
     def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
@@ -86,7 +86,7 @@ class Counting:
             raise translate(exc, self._session.address.url) from exc
 
     def _all(self, use: _Use) -> None:
-        """Count what nobody else has begun to."""
+        """Count the tables that no other thread has begun to count."""
         with contextlib.suppress(IndexError):
             while True:
                 number = self._left.popleft()
@@ -130,7 +130,7 @@ def _ask(feed: Feed, query: str) -> bytes | str:
 
 
 def _stop(session: Session) -> None:
-    """Stop what the holder's server does for it, and wake who waits for the answer."""
+    """Stop the holder's query on the server, and wake the thread that waits for its result."""
     raw = session.holder.raw
     with contextlib.suppress(SourceError, *DRIVER_ERRORS):
         killer = connect(session.address)
@@ -139,7 +139,7 @@ def _stop(session: Session) -> None:
         finally:
             killer.close()
     with contextlib.suppress(OSError, AttributeError):
-        raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  to close it would wake nobody
+        raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  closing it would wake no thread
 
 
 def json_columns(table: Table) -> Sequence[Column]:
@@ -166,7 +166,7 @@ def types_query(table: Table, column: Column) -> str:
 
 
 def loss_of(table: Table, column: Column, types: str) -> Loss:
-    """Return the row of the ledger for a column that has such types, or could not be asked."""
+    """Return the loss for a column that has such types, or could not be queried."""
     reason = (
         f"{types}: its text does not show them; they come back as the numbers and strings that they print as"
     )

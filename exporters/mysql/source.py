@@ -84,7 +84,7 @@ class MysqlSource:
                 yield snapshot
 
     def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Do nothing: no connection stays open between calls."""
 
 
 def _warnings(tables: Sequence[Table]) -> list[str]:

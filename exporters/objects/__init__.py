@@ -1,4 +1,4 @@
-"""Object storage as a source: buckets of S3 and of whatever speaks its language."""
+"""Object storage as a source: buckets of S3 and of servers with its API."""
 
 from __future__ import annotations
 

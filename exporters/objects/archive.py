@@ -49,7 +49,7 @@ def tier_for(storage_class: str, wish: str, left: timedelta | None) -> str:
 
 
 def is_archived(fetched: Fetched) -> bool:
-    """Tell whether an object cannot be read as it is, by its headers."""
+    """Tell whether an object is archived and cannot be read as it is, by its headers."""
     storage_class = fetched.headers.get("x-amz-storage-class", "")
     archived = storage_class in ARCHIVED or "x-amz-archive-status" in fetched.headers
     return archived and 'ongoing-request="false"' not in fetched.headers.get("x-amz-restore", "")
@@ -57,7 +57,7 @@ def is_archived(fetched: Fetched) -> bool:
 
 @dataclass(slots=True)
 class Thaw:
-    """How archived objects of one bucket are had. Thread-safe. ``wish``: a tier, ``AUTO`` or ``NEVER``."""
+    """How archived objects of one bucket are retrieved. Thread-safe. ``wish``: a tier, ``AUTO`` or ``NEVER``."""
 
     bucket: Bucket
     wish: str = AUTO
@@ -65,7 +65,7 @@ class Thaw:
     note: Note = lambda _: None
 
     def ask_all(self, inventory: Inventory) -> None:
-        """Ask for everything that is wanted and archived; once, also where a later run comes here again. Raises
+        """Ask for every selected object that is archived; once, also where a later run comes here again. Raises
         ``SourceError``.
         """
         workspace = inventory.workspace

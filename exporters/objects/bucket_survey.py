@@ -18,7 +18,7 @@ from exporters.selection import Selection
 LOOKED_AT = 200_000
 """So many rows are looked at one by one; those behind are counted only."""
 COUNT_SECONDS = 60.0
-"""So long a survey counts, and then says that there are more."""
+"""A survey counts for so long, then reports that there are more."""
 OBJECT_LOCK = "object lock"
 OLDER = "older versions"
 MARKERS = "delete markers"

@@ -30,7 +30,7 @@ LONG_KEY_BYTES = 900
 
 
 class Oddities:
-    """Sees keys in their order, says of each in what way it is odd. ``twins``: also look for keys that differ only by
+    """Takes keys in their order, returns the oddities of each. ``twins``: also look for keys that differ only by
     case or normal form; those that were seen are kept as hashes in a private file.
     """
 
@@ -39,7 +39,7 @@ class Oddities:
         self._twins = {kind: _Twins() for kind in twins}
 
     def see_all(self, keys: Sequence[str]) -> None:
-        """Pass the next keys by, in order, of which nobody wants to know. Only what the last of them begins with can be
+        """Pass the next keys by, in order, without counting them. Only what the last of them begins with can be
         above what follows.
         """
         last = keys[-1]

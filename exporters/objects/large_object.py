@@ -66,10 +66,10 @@ class Read:
     unwanted: str = ""
     """Why it was not written after all."""
     fault: str = ""
-    """What the source says otherwise of the bytes, though they came the same twice."""
+    """The checksum of the source that contradicts the bytes, though they came the same twice."""
 
     def doubts(self) -> Iterator[Loss]:
-        """Yield what speaks against the bytes."""
+        """Yield the losses: what contradicts the bytes."""
         if self.fault:
             yield Loss(self.found.summary.name, "ETag", f"the content does not have {self.fault}")
 

@@ -22,7 +22,7 @@ def lists_no_keys_beneath(server: str) -> bool:
 
 
 def nothing_under(bucket: Bucket) -> str:
-    """Return what to say where a listing shows nothing: a prefix is more likely misspelt than empty. Of a whole bucket
+    """Return the message where a listing shows nothing: a prefix is more likely misspelt than empty. Of a whole bucket
     there is nothing to say.
     """
     if not bucket.prefix:

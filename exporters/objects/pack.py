@@ -100,7 +100,7 @@ class Packing:
         return pack
 
     def _outcome(self, unit: Unit, pack: _Pack, table: pa.Table, earlier: Outcome) -> Outcome:
-        """Return what a unit comes to with what is there of it already."""
+        """Return a unit's outcome, added to the earlier one."""
         index_rows = rows.to_bytes(table)
         # Named by its content: rows that are made once more do not replace those that may have to stay.
         name = f"rows/{unit.id}.{hashlib.sha256(index_rows).hexdigest()[:16]}.parquet"

@@ -15,7 +15,7 @@ from exporters.bucket_api import Bucket, Fetched
 from exporters.errors import SourceDamagedError
 
 READS = 4
-"""So often an object is read before bytes that contradict what the source says of them count as its own fault."""
+"""How often an object is read before bytes that contradict the source's checksum count as damaged at the source."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _CRC = "x-amz-checksum-crc64nvme"
 
@@ -102,7 +102,7 @@ class ContentProof:
         return self._kept is not None
 
     def fault(self) -> str | None:
-        """Return what the source says otherwise, None where it says the same or nothing."""
+        """Return the source's checksum that contradicts the bytes, None where none does."""
         etag = self._found.summary.etag
         if self._kept is not None:
             return (

@@ -1,4 +1,4 @@
-"""What is left to do once all units are done: one index over all objects, the bucket's settings, and the
+"""The last step, once all units are done: one index over all objects, the bucket's settings, and the
 summary.
 """
 
@@ -142,7 +142,7 @@ class Closing:
         reported: Reported | None,
         tally: ObjectCounts,
     ) -> pa.Table:
-        """Lay a shard's work rows beside the listings; return its rows of the index."""
+        """Compare a shard's work rows with the listings; return its rows of the index."""
         listed = self.inventory.shard(shard)
         before = listed["etag"].to_pylist()
         etags = list(before)

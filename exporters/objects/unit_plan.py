@@ -28,7 +28,7 @@ def pack_bytes(totals: Totals) -> int:
 
 def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
     """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its
-    spec names shard, first row and number of rows. What is not wanted is a unit for each shard, which only names it.
+    spec names shard, first row and number of rows. What is excluded is a unit for each shard, which only names it.
     """
     destination = pack_bytes(inventory.totals)
     number = 0
@@ -59,7 +59,7 @@ def name_excluded(unit: Unit, inventory: Inventory) -> Outcome:
 
 
 def excluded_rows(inventory: Inventory, bucket: str, shard: int) -> pa.Table:
-    """Return the work rows of what is not wanted of a shard."""
+    """Return the work rows of what the selection excludes from a shard."""
     return index_rows.to_table(
         index_rows.missing(bucket, row_number, summary, Gap(summary.name, "excluded", reason))
         for row_number, summary, reason in inventory.excluded(shard)

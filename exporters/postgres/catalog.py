@@ -101,7 +101,7 @@ class Column:
     identity: str
     collation: str
     measured: bool = False
-    """Whether the server can tell the bytes of its values without reading them."""
+    """Whether the server can count the bytes of its values without reading them."""
 
     @property
     def expression(self) -> str:
@@ -137,7 +137,7 @@ class Table:
     """Whether row-level security hides rows of it from this role."""
 
     toast_bytes: int = 0
-    """What its values take that lie beside it (PostgreSQL documentation, "TOAST")."""
+    """The bytes of its values in the TOAST table (PostgreSQL documentation, "TOAST")."""
 
     page_bytes: int = 8192
     tid_ranges: bool = True
@@ -156,10 +156,10 @@ class Table:
     """Columns that are not read for that."""
 
     extension: str = ""
-    """The extension that has it, but does not call its rows the user's."""
+    """The extension that owns it and does not mark its rows as the user's."""
 
     view: bool = False
-    """Whether it is a materialized view: its rows are those of the last REFRESH, and nobody can write them."""
+    """Whether it is a materialized view: its rows are those of the last REFRESH, and cannot be written."""
 
     @property
     def kind(self) -> ItemKind:

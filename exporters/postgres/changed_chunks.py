@@ -41,7 +41,7 @@ def nothing_happened(before: str, now: str) -> bool:
 
 def query(table: Table, pages: Range, before: str, now: str) -> str | None:
     """Return a query for the number of visible rows and of those that ``before`` may not have seen; None
-    where transaction numbers have come around since, so that nobody can tell.
+    where transaction numbers have come around since, so that this cannot be decided.
 
     ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look
     young: then the chunk is done again, which is only slower.

@@ -84,7 +84,7 @@ def canonical_select(table: Table, pages: Range = (0, None)) -> str:
 
 
 _LEAST_TOAST_BYTES = 2**15
-"""A long value takes more than that beside the table, however well it is compressed (at most 255 times, by LZ4)."""
+"""A long value takes more than that in the TOAST table, however well it is compressed (at most 255 times, by LZ4)."""
 _DIGITS, _PACKED = 2, 16
 """How much longer a text may be than its value, where that is measured, and where only its stored size is known."""
 

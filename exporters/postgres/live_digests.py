@@ -74,7 +74,7 @@ def _is_wanted(
 
 
 def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool) -> Table:
-    """Return a table with its columns in the wanted order, if it has these; without ``generated`` as if it had only
+    """Return a table with its columns ordered as ``names``, if it has these; without ``generated`` as if it had only
     the columns into which one writes.
     """
     columns = table.columns

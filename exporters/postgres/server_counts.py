@@ -1,4 +1,4 @@
-"""The server's own count of every table: the second opinion beside the rows that were exported."""
+"""The server's own count of every table, to compare with the rows that were exported."""
 
 from __future__ import annotations
 

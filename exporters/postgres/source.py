@@ -90,7 +90,7 @@ class PostgresSource:
 
     @property
     def shareable(self) -> bool:
-        """See ``exporters.api.Shareable``: not where the number of connections is limited, which nobody could keep."""
+        """See ``exporters.api.Shareable``: not under a limit of connections, which several machines could exceed."""
         return self._manners.limits.max_connections is None
 
     @contextmanager
@@ -104,7 +104,7 @@ class PostgresSource:
                 yield view
 
     def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Do nothing: no connection stays open between calls."""
 
 
 def _warnings(tables: Sequence[Table]) -> list[str]:

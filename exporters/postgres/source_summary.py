@@ -40,7 +40,7 @@ class Finished:
 
 
 def summary(finished: Finished) -> SourceSummary:
-    """Add up the units by table and set them beside what the server counted."""
+    """Add up the units by table and compare them with what the server counted."""
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)

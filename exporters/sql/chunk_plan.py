@@ -51,7 +51,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A table's chunks, and what else was decided about it: the kinds of columns whose types do not tell."""
+    """A table's chunks, and what else was decided about it: the kinds of columns whose types do not say."""
 
     ranges: tuple[Range, ...]
     kinds: tuple[str, ...] = ()

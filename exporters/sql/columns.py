@@ -39,7 +39,7 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """What the metadata of the field say."""
+        """The metadata of the field."""
         return self.codec.name
 
 

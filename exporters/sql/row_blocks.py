@@ -1,4 +1,4 @@
-"""What the connections of engines yield beside blocks of rows: long rows in pieces, and how many rows there were."""
+"""What the connections of engines yield besides blocks of rows: long rows in pieces, and how many rows there were."""
 
 from __future__ import annotations
 

@@ -161,8 +161,8 @@ def enumerations(
     beside: int = 0,
 ) -> list[Enumeration]:
     """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
-    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; so many entries, ``beside`` the
-    tables, are none.
+    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; ``beside``: the number of entries
+    that are no tables.
     """
     return [
         Enumeration("tables", *listed),

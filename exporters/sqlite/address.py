@@ -25,7 +25,7 @@ class Address:
         return Address(path, f"sqlite://{quote(str(path))}")
 
     def beside(self, suffix: str) -> Path:
-        """Return SQLite's own file beside it: ``-wal``, ``-shm`` or ``-journal``."""
+        """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``."""
         return self.path.with_name(self.path.name + suffix)
 
 

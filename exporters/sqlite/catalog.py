@@ -15,15 +15,15 @@ from exporters.sql.source_summary import of_a_restore
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)
-"""From here on ``PRAGMA table_list`` tells virtual tables from others (https://sqlite.org/changes.html)."""
+"""From here on ``PRAGMA table_list`` distinguishes virtual tables from others (https://sqlite.org/changes.html)."""
 PROGRESS_TABLE = "moveout_restore"
 """Where a restore keeps its place in the destination; never a part of the data."""
 RECORD_SUFFIX = "-moveout.json"
-"""The file beside a database that says what its restore left out."""
+"""The file next to a database that lists what its restore left out."""
 _VIRTUAL, _STORED = 2, 3
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")
-"""Statistics that only libraries built for them can write; ANALYZE makes them anew."""
+"""Statistics that only libraries built for them can write; ANALYZE makes them again."""
 
 
 @dataclass(frozen=True, slots=True)

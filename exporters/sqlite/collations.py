@@ -1,7 +1,7 @@
 """Collations that only the application has. Without one SQLite reads no table with a key in its order, and makes none.
 
-A stand-in is lent, which orders by code points. Reading compares nothing with it, and what was written in its order is
-put into the application's by ``REINDEX name`` (https://sqlite.org/lang_reindex.html).
+A stand-in is registered, which orders by code points. Reading compares nothing with it, and what was written in its
+order is put into the application's by ``REINDEX name`` (https://sqlite.org/lang_reindex.html).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[st
 def quiet_tables(
     path: Path, where: str, *, workers: int, advance: Advance, names: Collection[str] | None = None
 ) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table, or of those named, of a file that nobody writes to. ``where`` names it in
+    """Return the digest of every table, or of those named, of a file that no process writes to. ``where`` names it in
     errors.
     """
     pool = Pool(path, where)

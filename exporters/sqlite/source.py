@@ -65,4 +65,4 @@ class SqliteSource:
                 view.close()
 
     def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Do nothing: no file stays open between calls."""

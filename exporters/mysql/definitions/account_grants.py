@@ -42,7 +42,7 @@ _MORE = {
     " Password_reuse_history, Password_reuse_time, Password_require_current) IS NOT NULL"
     " OR JSON_LENGTH(JSON_REMOVE(User_attributes, '$.Restrictions')) > 0)",
 }
-"""Accounts of which more is said than leaves, by whether it is a MariaDB."""
+"""Accounts with properties that are not exported, by whether the server is MariaDB."""
 _PROXY = re.compile(r"GRANT PROXY ON (?!''@|``@)")
 
 
@@ -82,7 +82,7 @@ def _more(connection: Connection, losses: list[Loss]) -> None:
 
 
 def _rows(connection: Connection, query: str, aspect: str, losses: list[Loss]) -> Sequence[Any]:
-    """Return what a query says of all accounts; nothing, and a row of the ledger, where that is hidden."""
+    """Return a query's rows about all accounts; nothing, and a loss, where they are hidden."""
     try:
         return connection.rows(query)
     except pymysql.Error as exc:

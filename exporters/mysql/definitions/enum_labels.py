@@ -1,5 +1,5 @@
 """Labels of ENUM and SET that no server prints: those with bytes that are no UTF-8 of three bytes a character (emojis;
-anything, in CHARACTER SET binary) are question marks in definitions. MariaDB tells each when it is asked by its number;
+anything, in CHARACTER SET binary) are question marks in definitions. MariaDB returns each by its number;
 of MySQL's only those are known that a row has.
 """
 
@@ -26,7 +26,7 @@ _PROPERTY = "labels"
 
 def with_labels(connection: Connection, table: str, sql: str, losses: list[Loss]) -> str:
     """Return a table's definition with its labels as they are; ``losses`` gets a row for each column whose labels
-    nobody tells. Raises the driver's errors.
+    the server does not return. Raises the driver's errors.
     """
     if "?" not in sql:
         return sql
@@ -61,7 +61,7 @@ def _written(label: bytes, printed: str, charset: str) -> str:
 def _asked(
     connection: Connection, table: str, column: str, kind: str, numbers: Sequence[int]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the bytes of labels by their numbers, counted from 0, as far as the server tells."""
+    """Yield the bytes of labels by their numbers, counted from 0, as far as the server returns them."""
     for number in numbers:
         value = number + 1 if kind == "enum" else 2**number
         if connection.is_mariadb:

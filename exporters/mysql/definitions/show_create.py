@@ -77,7 +77,7 @@ Definition = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What definitions do not hold: ``losses`` what is hidden, ``gaps`` what the server cannot tell itself."""
+    """What definitions do not hold: ``losses`` what is hidden, ``gaps`` what the server itself cannot print."""
 
     losses: list[Loss] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)

@@ -87,8 +87,8 @@ def _decoded(raw: str, codec: str) -> str:
 
 
 def _as_kept(connection: Connection, definition: dict[str, Any], sql: str, codec: str) -> str:
-    """Return a view of MySQL that is kept again as it is kept now. A literal that is put together with bytes is encoded
-    anew, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
+    """Return a view of MySQL that is stored again as it is stored now. A literal that is put together with bytes is
+    encoded again, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
     """
     schema, name = quote_literal(connection.address.database), quote_literal(definition["name"])
     rows = connection.named(_KEPT.format(schema=schema, name=name))

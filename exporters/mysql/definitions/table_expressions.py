@@ -82,7 +82,7 @@ def _read(shown: str) -> tuple[str, str]:
 
 
 def _literal(charset: bytes, quoted: bytes) -> str:
-    """Return a literal that says the same where UTF-8 is spoken."""
+    """Return a literal that means the same in a UTF-8 connection."""
     if quoted.isascii() or charset in {b"", b"_utf8mb4", b"_utf8mb3"}:
         return (charset + quoted).decode(errors="replace")
     return f"{charset.decode()} X'{b''.join(_bytes(quoted[1:-1])).hex()}'"

@@ -22,7 +22,7 @@ _OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCH
 
 
 def losses_beside(connection: Connection) -> list[Loss]:
-    """Return a row for each such thing, as far as the server knows of it and tells this account."""
+    """Return a row for each such thing, as far as the server shows it to this account."""
     losses = []
     columns: dict[str, list[str]] = {}
     for table, column in _rows(connection, _OF_MARIADB if connection.is_mariadb else _OF_MYSQL):

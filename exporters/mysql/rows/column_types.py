@@ -33,7 +33,7 @@ SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
 
 @dataclass(frozen=True, slots=True)
 class SqlType:
-    """A column's type as information_schema tells it. ``full`` is COLUMN_TYPE; ``charset`` is empty for bytes."""
+    """A column's type as information_schema prints it. ``full`` is COLUMN_TYPE; ``charset`` is empty for bytes."""
 
     name: str
     full: str
@@ -91,7 +91,7 @@ _WIDE = {"ucs2", "utf16", "utf16le", "utf32"}
 
 
 def _has_surrogates(utf8: str) -> str:
-    """Return whether halves of surrogate pairs are in a text: the byte ED before one from A0 to BF. No pattern is asked
+    """Tell whether halves of surrogate pairs are in a text: the byte ED before one from A0 to BF. No pattern is asked
     for, since servers give patterns up in long texts; digits that only look so, across bytes, are looked at twice.
     """
     perhaps = " OR ".join(f"INSTR(HEX({utf8}),'{digits}')" for digits in ("EDA", "EDB"))

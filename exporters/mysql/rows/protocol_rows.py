@@ -118,7 +118,7 @@ class _Packets:
             if needed > _HEADER + LONG_BYTES:
                 pieces = self._pieces()
                 yield LongRowText(pieces)
-                for _ in pieces:  # those that nobody has read
+                for _ in pieces:  # those that the caller has not read
                     pass
             elif size < BLOCK_BYTES and self._fill(needed) < SMALL_BYTES:
                 time.sleep(PAUSE_SECONDS)

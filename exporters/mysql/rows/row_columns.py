@@ -21,7 +21,7 @@ WIDE = ((0xFC, 2), (0xFD, 3), (0xFE, 8))
 _EVERY_SECOND = pa.array(range(0, 2**17, 2), pa.int32())
 _ONE = pa.scalar(1, pa.int64())
 _HALF = pa.scalar(32, pa.int64())
-"""Numbers that Arrow would make anew for every column."""
+"""Numbers that Arrow would create again for every column."""
 
 
 def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.Array]:

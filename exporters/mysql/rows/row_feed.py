@@ -88,7 +88,7 @@ class Feeds:
         feed.close()
 
     def _is_read(self, feed: Feed) -> bool:
-        """Read what the work has left of its rows; tell whether the session can be used again."""
+        """Read what the work has left of its rows; return whether the session can be used again."""
         try:
             feed.read_rest()
         except DRIVER_ERRORS:

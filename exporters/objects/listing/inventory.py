@@ -40,7 +40,7 @@ _CACHED_SHARDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the inventory came to. ``objects`` are all rows, what is not wanted (``excluded``) and delete markers
+    """What the inventory came to. ``objects`` are all rows, the excluded ones (``excluded``) and delete markers
     included; ``small`` are the objects that go into packs. Times are ISO 8601, UTC. ``ordered``: the server lists
     by key, as it should. ``versions``: it is a listing of versions; None where these credentials may not know
     whether there are any. ``choice`` is ``Selection.describe``.

@@ -38,7 +38,7 @@ class OutOfOrderError(Exception):
 
 
 class Counter(Protocol):
-    """Is told of every shard."""
+    """Called with the table of every shard."""
 
     def add(self, shard: pa.Table) -> None:
         """Count the rows of a shard."""
@@ -83,7 +83,7 @@ class Listing:
     _number: int = 0
 
     def run(self, covers: Sequence[Cover], ranges: Iterable[Range]) -> list[Cover]:
-        """List these ranges beside what was found of an earlier run; return all shards in order. Raises
+        """List these ranges in addition to the shards of an earlier run; return all shards in order. Raises
         ``OutOfOrderError``, ``SourceError`` and what the workspace raises.
         """
         self.covers = list(covers)
@@ -178,7 +178,7 @@ class Listing:
 
 
 def _without(page: Page, key: str, versions: frozenset[str]) -> Page:
-    """Return a page without these versions of a key: where the version that is to be gone on behind is gone itself,
+    """Return a page without these versions of a key: where the version after which a listing continues was deleted,
     servers begin with the key.
     """
     rows = [row for row in page.rows() if row.key != key or row.version_id not in versions]

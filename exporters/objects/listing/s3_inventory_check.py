@@ -145,7 +145,7 @@ class Reported:
             self.same += 1
 
     def _look(self, unlisted: Sequence[ObjectSummary]) -> None:
-        """Sort what only the report names into what is gone by now and what was overlooked."""
+        """Sort what only the report names into what was deleted since and what was overlooked."""
         markers = [summary for summary in unlisted if summary.is_delete_marker]
         listed_names = (
             changed_objects.still_listed(self._bucket, markers, ordered=self._totals.ordered)

@@ -1,4 +1,4 @@
-"""An S3 Inventory: what the host itself says, apart from any listing, a bucket held at some moment.
+"""An S3 Inventory: the host's own report, apart from any listing, of what a bucket held at some moment.
 
 Amazon S3 user guide, "Amazon S3 Inventory" and "Locating your inventory list": ``manifest.json`` names the files of one
 report, each with its MD5; in CSV (gzip, no line of names) keys are URL-encoded, in Parquet they are not.
@@ -53,7 +53,7 @@ class ReportFile:
 @dataclass(frozen=True, slots=True)
 class Row:
     """An object, version or delete marker that the report names. ``version`` is ``null`` where it has none, and empty
-    where the report does not tell versions.
+    where the report does not list versions.
     """
 
     key: str
@@ -155,7 +155,7 @@ class Files:
             yield file
 
     def _local(self, key: str) -> Path:
-        """Find a file beside the manifest: by its whole key from some directory above, or by its name."""
+        """Find a file near the manifest: by its whole key from some directory above, or by its name."""
         manifest = Path(self._url).absolute()
         name = Path(key).name
         above = [parent / key for parent in manifest.parents]

@@ -1,5 +1,5 @@
 """The second, independent enumeration: the bucket listed again at the end, compared with the inventory in
-passing. Where the inventory is a listing of versions, so is this one, and the plain listing is laid beside it.
+passing. Where the inventory is a listing of versions, so is this one, and the plain listing is compared with it.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class _InOrder:
         return next(self._page.cut(self._at - 1, self._at).rows())
 
     def _is_there(self) -> bool:
-        """Go on to the next page where this one is at its end; tell whether there is a row."""
+        """Go on to the next page where this one is at its end; return whether there is a row."""
         while self._at == len(self._page.keys):
             page = next(self._pages, None)
             if page is None:
@@ -229,7 +229,7 @@ class _VersionsInOrder:
 
 
 class _AnyOrder:
-    """A server that does not list by key: the second listing is kept in a private file, asked key by key."""
+    """A server that does not list by key: the second listing is in a temporary database, looked up by key."""
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:
         self._rows = sqlite3.connect("", check_same_thread=False)
@@ -258,7 +258,7 @@ class _AnyOrder:
 
 
 class Begun:
-    """The pages of a second listing in the order of keys, fetched from now on beside other work."""
+    """The pages of a second listing in the order of keys, fetched from now on in the background."""
 
     def __init__(self, bucket: Bucket, totals: Totals) -> None:
         kinds = (True, False) if totals.versions else (False,)

@@ -32,7 +32,7 @@ VERSIONS = pa.schema(
     [*PLAIN, ("version_id", pa.string()), ("is_latest", pa.bool_()), ("is_delete_marker", pa.bool_())]
 )
 CHOICE = pa.field("excluded", pa.string())
-"""Why a row is not wanted; only where there is a choice."""
+"""Why a row is excluded; only where there is a selection."""
 FOLDER = "inventory/"
 START: Position = ("", "")
 _COVER = b"moveout.cover"
@@ -80,7 +80,7 @@ def decode(data: bytes) -> pa.Table:
 
 
 def cover_of(table: pa.Table, name: str) -> Cover | None:
-    """Return what the shard of this name says that it has; None where it does not say."""
+    """Return the part of the keys that the shard of this name records; None where it records none."""
     cover_json = (table.schema.metadata or {}).get(_COVER)
     if cover_json is None:
         return None

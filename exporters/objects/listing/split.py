@@ -18,7 +18,7 @@ _DEPTH = 8
 
 
 def points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[str]:
-    """Return at most ``wanted`` keys or directories between a key that was listed and the end of its range (None: of
+    """Return at most ``count`` keys or directories between a key that was listed and the end of its range (None: of
     the bucket), in order: what is left of the range may be cut behind each of them. A few requests; nothing where
     nothing was found. Raises ``SourceError``.
     """

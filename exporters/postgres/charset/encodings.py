@@ -1,6 +1,6 @@
 r"""Databases whose encoding is not UTF-8, and the values in them that do not come through UTF-8 as they are.
 
-Text leaves in UTF-8. Some encodings have bytes for which the server knows no character (0x81 in WIN1252), or two codes
+Text leaves in UTF-8. Some encodings have bytes for which the server has no character (0x81 in WIN1252), or two codes
 for one character (nine times in EUC_JP). A value that has such stands as ``OWN`` and the bytes of the database, so that
 the text of a row is one whether its chunk is read in UTF-8 or in bytes. What a code becomes is asked of a server: the
 tables are PostgreSQL's (src/backend/utils/mb/Unicode), and no others are quite like them.
@@ -173,7 +173,7 @@ class Codec:
                 self._texts[code] = text if is_lossless else _ODD
 
     def _without(self, refused: bytes, codes: list[bytes]) -> list[list[bytes]]:
-        """Note what was refused; return what is still to be asked for, in two where nobody knows which one it was."""
+        """Note what was refused; return what is still to be asked for, in two halves where that is unknown."""
         if len(codes) > 1 and refused not in codes:
             middle = len(codes) // 2
             return [codes[:middle], codes[middle:]]

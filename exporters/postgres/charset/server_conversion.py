@@ -55,7 +55,7 @@ def read_conversions(rows: Iterable[Sequence[bytes | None]]) -> list[tuple[bytes
 
 
 def asking(connection: psycopg.Connection[Any], encoding: str) -> Ask:
-    """Return what asks a server by a connection that nobody else uses; within a transaction, that goes on."""
+    """Return a function that asks a server by a connection of its own; within a transaction, which goes on."""
 
     def ask(codes: Sequence[bytes]) -> Sequence[tuple[bytes, bool]] | bytes:
         try:

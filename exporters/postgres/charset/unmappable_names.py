@@ -1,6 +1,6 @@
 """Relations that cannot be named in UTF-8: some bytes of their names, or of their columns', are no characters there.
 
-Statements are in UTF-8, so nobody can ask for such a relation; the rest leaves without it.
+Statements are in UTF-8, so no query can name such a relation; the rest leaves without it.
 """
 
 from __future__ import annotations

@@ -35,14 +35,14 @@ def read_locale(connection: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def same(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
-    """Tell whether two databases sort alike, as far as names tell it: ``C.utf8`` is ``C.UTF-8``."""
+    """Tell whether two databases sort alike, as far as names show it: ``C.utf8`` is ``C.UTF-8``."""
     return {key: _plain(value) for key, value in first.items()} == {
         key: _plain(value) for key, value in second.items()
     }
 
 
 def create_words(locale: Mapping[str, str]) -> str:
-    """Return what CREATE DATABASE has to say for it."""
+    """Return the clause of CREATE DATABASE for it."""
     if locale["provider"] == "libc":
         ctype = locale.get("ctype", locale["locale"])
         return f"LC_COLLATE {quote_literal(locale['locale'])} LC_CTYPE {quote_literal(ctype)}"

@@ -1,4 +1,4 @@
-"""Whether the triggers fire that the server made for constraints, which no statement of pg_dump's says."""
+"""Whether the triggers fire that the server made for constraints, which pg_dump's statements leave out."""
 
 from __future__ import annotations
 

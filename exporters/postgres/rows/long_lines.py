@@ -88,7 +88,7 @@ class LineCutter(Generic[Taker]):
         match = _CLOSING.search(memoryview(piece)[position:])
         end = position + match.end() - 1 if match else len(piece)
         self._values[-1].write(piece[position:end].replace(b'""', _QUOTE))
-        if end == len(piece) - 1:  # the next piece tells whether it is the last one
+        if end == len(piece) - 1:  # the next piece shows whether it is the last one
             self._carry = _QUOTE
         else:
             self._inside = not match

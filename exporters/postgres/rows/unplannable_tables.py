@@ -30,7 +30,7 @@ _STATISTICS_VERSION = 140000
 _BATCH = 50
 _END = "ROLLBACK TO SAVEPOINT moveout_plan; RELEASE SAVEPOINT moveout_plan"
 _OF_THE_SERVER = ("08", "40", "53", "55P03", "57")
-"""SQLSTATEs that say nothing of the table."""
+"""SQLSTATEs that do not concern the table."""
 
 
 def note_refusals(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Table]:

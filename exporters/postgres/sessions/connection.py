@@ -1,7 +1,7 @@
 """Connections: the URL, libpq's ways to a password, and the settings under which text means one thing only.
 
-psycopg (libpq) is for control: it knows PGPASSWORD, ~/.pgpass, service files, sslmode. asyncpg is for the
-stream of rows: it hands over blocks where libpq hands over one row a call. Both connect to the same server
+psycopg (libpq) is for control: it supports PGPASSWORD, ~/.pgpass, service files, sslmode. asyncpg is for the
+stream of rows: it returns blocks where libpq returns one row a call. Both connect to the same server
 as the same user.
 """
 
@@ -62,7 +62,7 @@ UNHURRIED = "SET statement_timeout = 0"
 
 
 def pin_statement() -> str:
-    """Return one statement that pins every setting the server knows, and speaks UTF-8."""
+    """Return one statement that pins every setting the server has, and sets UTF-8."""
     values = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return (
         f"SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
@@ -157,8 +157,8 @@ def connect(address: Address, application: str = "moveout") -> psycopg.Connectio
 
 
 def _why_not(address: Address, error: psycopg.Error) -> SourceError:
-    """Find out why libpq could not connect. It tells in words of the server's language only, so the reason
-    is asked for a second time by the driver that tells the SQLSTATE.
+    """Find out why libpq could not connect. Its messages are in the server's language only, so the reason
+    is asked for a second time by the driver that returns the SQLSTATE.
     """
     if sqlstate(error):
         return translate(error, address.url)

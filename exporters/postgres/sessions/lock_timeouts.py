@@ -69,7 +69,7 @@ GROUP BY 1, 2, 3, 4
 _KINDS = {"v": "view", "m": "materialized view", "S": "sequence"}
 
 Oids = Mapping[int, str]
-"""Relations, and for each a sentence who keeps it."""
+"""Relations, and for each a sentence that names the session that holds its lock."""
 Read = TypeVar("Read")
 
 
@@ -96,7 +96,7 @@ def held(connection: psycopg.Connection[Any], *, seconds: float) -> dict[int, st
 def around(connection: psycopg.Connection[Any], read: Callable[[Oids], Read], *, seconds: float) -> Read:
     """Return what ``read`` does without the relations that others keep locked. Each time that it runs into its limit
     for locks, ``seconds``, it is called again without those that were in the way, the transaction that it had begun
-    rolled back. Raises ``psycopg.errors.LockNotAvailable`` where nobody is found who is.
+    rolled back. Raises ``psycopg.errors.LockNotAvailable`` where no session is found that is.
     """
     without: dict[int, str] = {}
     for _ in range(TRIES):

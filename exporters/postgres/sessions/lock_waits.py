@@ -1,8 +1,8 @@
-"""Who keeps us waiting: which session holds the lock, for how long, and what it does.
+"""Lock waits: which session holds the lock, for how long, and what it does.
 
 One more connection asks every few seconds, from the first wait on (pg_blocking_pids, PostgreSQL
-documentation, 9.26). Statements of other sessions are shown by their first words only: their values are
-nobody's business.
+documentation, 9.26). Only the first words of other sessions' statements are shown: their
+values are private.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from exporters.postgres.sessions.connection import Address, connect
 
 POLL_SECONDS = 2.0
 AGAIN_SECONDS = 60
-"""After so long the same wait is told again."""
+"""After so many seconds the same wait is reported again."""
 
 _WAITS = """
 SELECT p.pid, coalesce(b.usename::text, ''), coalesce(b.application_name, ''),

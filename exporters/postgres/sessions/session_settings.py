@@ -24,7 +24,7 @@ class Manners:
 
     @property
     def watches(self) -> bool:
-        """Whether there is a connection left to ask who keeps us waiting."""
+        """Whether there is a connection left to query which session holds the lock."""
         most = self.limits.max_connections
         return most is None or most > _HOLDER + _WATCH
 
@@ -40,7 +40,7 @@ class Manners:
 
 
 def explained(error: SourceError, watch: WaitWatch | None) -> SourceError:
-    """Return an error that a lock could not be had with the name of who holds it; any other as it is."""
+    """Return an error about a lock with the session that holds it; any other error as it is."""
     if watch is None or watch.last is None or sqlstate(error) != _LOCK_NOT_AVAILABLE:
         return error
     explained_error = SourceUnreachableError(f"{error}; {watch.last.sentence()}", next_step=watch.last.step())

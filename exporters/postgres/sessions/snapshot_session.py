@@ -49,7 +49,7 @@ class Session:
     manners: Manners
     watch: WaitWatch | None = None
     locked: Mapping[int, str] = field(default_factory=dict)
-    """Relations that are done without, and who keeps them."""
+    """Relations that are left out, and which session holds their locks."""
 
     @property
     def ticket(self) -> Mapping[str, Any]:

@@ -1,5 +1,5 @@
-"""A connection's transaction within the snapshot of somebody else's: left now and then, and begun anew where a name is
-not found.
+"""A connection's transaction within the snapshot of another session: left now and then, and begun again where a name
+is not found.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ CODEC = "zstd"
 
 
 class LongValue(Protocol):
-    """A value that is had in pieces, as often as they are asked for."""
+    """A value that can be read in pieces, any number of times."""
 
     @property
     def size_bytes(self) -> int:
@@ -100,7 +100,7 @@ def typed_row(
 
 
 class Spool:
-    """The long values of one row, written one after the other. Closed it is gone, and they with it."""
+    """The long values of one row, written one after the other. Closing it deletes them."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="moveout-")  # noqa: SIM115  closed by ``close``

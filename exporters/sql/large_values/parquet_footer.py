@@ -1,4 +1,4 @@
-"""What a Parquet file's footer says of its column chunks, and chunks put together from others.
+"""The column chunks in a Parquet file's footer, and chunks merged from others.
 
 A column chunk is its pages, one behind the other, so the pages of several chunks are those of one
 (https://parquet.apache.org/docs/file-format/). Only a dictionary stands in the way: a chunk has one.
@@ -157,7 +157,7 @@ def _statistics(metas: Sequence[Struct], order: Order | None) -> Value | None:
 
 def order_of(column: pq.ColumnSchema) -> Order | None:
     """Return how the values of a column are ordered ("Sort order" in the README of parquet-format), or None where that
-    is not told here.
+    is not specified there.
     """
     decimal, unsigned = column.converted_type == "DECIMAL", column.converted_type.startswith("UINT")
     if column.physical_type in {"INT32", "INT64"}:

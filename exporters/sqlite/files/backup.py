@@ -3,7 +3,7 @@
 The copy is what workers read: it does not change, needs no locks, and several connections see the same.
 
 A database in WAL mode lets writers go on while it is read. In the other modes a reader keeps writers from
-committing, so pages are copied in short steps; SQLite begins anew where somebody wrote in between
+committing, so pages are copied in short steps; SQLite starts again where another process wrote in between
 (https://sqlite.org/backup.html). If that does not come to an end, the rest is copied in one go.
 """
 
@@ -91,7 +91,7 @@ def check_file(address: Address) -> Header:
 
 @contextmanager
 def connected(address: Address) -> Iterator[sqlite3.Connection]:
-    """Open the live file for reading. A database in WAL mode that nobody has open is read as an immutable file:
+    """Open the live file for reading. A database in WAL mode that no process has open is read as an immutable file:
     SQLite would leave its two auxiliary files behind. Raises ``SourceError``.
     """
     header = check_file(address)
@@ -110,7 +110,7 @@ def connected(address: Address) -> Iterator[sqlite3.Connection]:
 
 
 class OpenedMeanwhileError(SourceUnreachableError):
-    """Somebody opened the file while it was read as if nobody could."""
+    """Another process opened the file while it was read as an immutable one."""
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class _TooManyRestartsError(Exception):
 
 
 class _Watch:
-    """Counts how often a backup began anew, and how long it has been kept waiting."""
+    """Counts how often a backup started again, and how long it has waited."""
 
     def __init__(self) -> None:
         self._left: int | None = None
@@ -239,7 +239,7 @@ def _content_hash(path: Path) -> str:
 @contextmanager
 def recovered(address: Address, refused: sqlite3.Error) -> Iterator[sqlite3.Connection]:
     """Open a copy that SQLite may put in order. ``refused``: why the file itself cannot be read, which is raised where
-    nothing lies beside it. Raises ``SourceError``.
+    there is none next to it. Raises ``SourceError``.
     """
     files = {suffix: address.beside(suffix) for suffix in _BESIDE if address.beside(suffix).exists()}
     if not files:

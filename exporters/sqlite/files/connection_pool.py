@@ -1,4 +1,4 @@
-"""Connections to one file that does not change, lent to worker threads."""
+"""Connections to one file that does not change, borrowed by worker threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pool:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection; after an error it is closed. Raises ``SourceError`` for what SQLite says meanwhile."""
+        """Yield a connection; after an error it is closed. Raises ``SourceError`` for SQLite's errors meanwhile."""
         with self._lock:
             lent = self._idle.pop() if self._idle else None
         try:

@@ -147,11 +147,11 @@ class DirectorySource:
             yield DirectorySnapshot(members, listing.without(errors), workspace)
 
     def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Do nothing: no file stays open between calls."""
 
 
 def _number(names: Sequence[str], workspace: Workspace) -> dict[str, int]:
-    """Return each file's number; it keeps it, whatever comes and goes."""
+    """Return each file's number, which stays the same when other files come and go."""
     numbers: dict[str, int] = json.loads(workspace.read(_NUMBERS) or b"{}")
     before = dict(numbers)
     for name in names:
@@ -298,7 +298,7 @@ class DirectorySnapshot:
 
 
 def _inner(member: _Member, unit: Unit) -> Unit:
-    """Return a unit as the file's own snapshot knows it."""
+    """Return a unit as the file's own snapshot names it."""
     spec = {key: value for key, value in unit.spec.items() if key != "file"}
     return replace(unit, id=unit.id.removeprefix(f"{member.folder}/"), spec=spec)
 

@@ -31,7 +31,7 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove the copies of runs that were killed: nobody holds their locks."""
+    """Remove the copies of runs that were killed: no process holds their locks."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             lock = os.open(directory / "lock", os.O_RDWR)
@@ -55,7 +55,7 @@ def check_room(address: Address, directory: Path) -> None:
 
 
 def mark_of(address: Address) -> tuple[int, int]:
-    """Return what changes when somebody writes to the file: size and time."""
+    """Return what changes when a process writes to the file: size and time."""
     try:
         status = address.path.stat()
     except OSError:

@@ -42,7 +42,7 @@ def count_octets(
     *,
     largest_bytes: int,
 ) -> dict[str, int]:
-    """Return the sums of a chunk by name, as SQLite tells them; none where text is not stored as it leaves.
+    """Return the sums of a chunk by name, as SQLite computes them; none where text is not stored as it leaves.
     ``largest_bytes``: no row of the table is larger. Raises ``sqlite3.Error``.
     """
     if connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8":

@@ -37,7 +37,7 @@ class _MixedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a column of one class is had. ``aggregates`` of ``{}``, its name; ``array`` makes of their values, and the
+    """How a column of one class is read. ``aggregates`` of ``{}``, its name; ``array`` makes of their values, and the
     number of rows, its values. Raises ``_MixedError``, ``pa.ArrowInvalid``.
     """
 
@@ -99,7 +99,7 @@ class Blocks:
 
     @property
     def worthwhile(self) -> bool:
-        """Whether there are columns to be had in this way, and not too many of them."""
+        """Whether there are columns to be read in this way, and not too many of them."""
         return 0 < sum(len(way.aggregates) for way in self._ways.values()) < _MOST_AGGREGATES
 
     def read(self, bounds: Bounds, most: int) -> Iterator[tuple[Column, ...]]:
@@ -138,7 +138,7 @@ class Blocks:
         return f"FROM {quote_name(self._table.name)} NOT INDEXED WHERE {self._table.rowid} BETWEEN ? AND ?"
 
     def _made(self, values: Sequence[Any], rows: int) -> dict[int, Column]:
-        """Return the columns by position; those of mixed classes are not had in this way any more."""
+        """Return the columns by position; those of mixed classes are not read in this way any more."""
         columns: dict[int, Column] = {}
         start = 0
         for i, way in list(self._ways.items()):

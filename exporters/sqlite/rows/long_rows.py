@@ -86,7 +86,7 @@ def text_pieces(cells: Sequence[Any]) -> Iterator[bytes]:
 def rowids(connection: sqlite3.Connection, table: Table, bounds: Bounds) -> list[int]:
     """Return the rowids of the long rows of a chunk, in their order. Raises ``sqlite3.Error``.
 
-    SQLite is told to read no longer value meanwhile: what it refuses is one.
+    SQLite's limit on the length of a value is lowered meanwhile: a row that it refuses has a long value.
     """
     first, last = bounds
     long_rowids: list[int] = []
@@ -117,7 +117,7 @@ def _sizes(table: Table, bounds: Bounds) -> str:
 
 
 def between(long_rowids: Sequence[int], bounds: Bounds) -> Iterator[Bounds]:
-    """Yield what is left of a chunk beside these rowids, in front of, between and behind them."""
+    """Yield what is left of a chunk without these rowids: before, between and after them."""
     first, last = bounds
     for rowid in long_rowids:
         yield first, rowid

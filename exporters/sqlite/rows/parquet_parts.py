@@ -100,7 +100,7 @@ def _free(name: str, taken_names: set[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is written beside the values of a part: names and whether SQLite computes them. The hidden rowid has
+    """What is written next to the values of a part: names and whether SQLite computes them. The hidden rowid has
     none.
     """
 

@@ -1,4 +1,4 @@
-"""The codecs of PostgreSQL's kinds, by the names that stand in Parquet; those made of others: ``list(text)``,
+"""The codecs of PostgreSQL's kinds, by the names that stand in Parquet; composed ones: ``list(text)``,
 ``struct(int,list(date))``.
 """
 
@@ -94,7 +94,7 @@ def codec_of(name: str) -> ValueCodec:
 
 
 def named(shape: str, *inner: str) -> str:
-    """Return the name of a kind that is made of others."""
+    """Return the name of a composed kind."""
     return f"{shape}({','.join(inner)})"
 
 

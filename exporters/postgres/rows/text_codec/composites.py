@@ -17,7 +17,7 @@ Elements = Sequence[Callable[[pa.Array], pa.Array]]
 
 
 def parse(text: pa.Array, stored_type: pa.DataType, elements: Elements) -> pa.Array:
-    """Return structs as ``kept`` has them; NULL where the text is none."""
+    """Return structs of ``stored_type``; NULL where the text is none."""
     fields = ",".join(f"(?P<f{number}>{_FIELD})" for number in range(len(elements)))
     groups = pc.extract_regex(text, pattern=rf"^\({fields}\)$")
     values = [

@@ -30,7 +30,7 @@ def stored(element: pa.DataType) -> pa.DataType:
 
 
 def parse(text: pa.Array, stored_type: pa.DataType, element: Element) -> pa.Array:
-    """Return ranges as ``kept`` has them; NULL where the text is none."""
+    """Return ranges of ``stored_type``; NULL where the text is none."""
     parts = pc.extract_regex(text, pattern=_PATTERN)
     empty = pc.fill_null(pc.equal(text, _EMPTY), fill_value=False)
     lower, upper = (element(undoubled(pc.struct_field(parts, name))) for name in ("lower", "upper"))

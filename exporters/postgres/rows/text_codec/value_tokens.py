@@ -80,7 +80,7 @@ def _one_of(characters: bytes) -> str:
 @dataclass(frozen=True, slots=True)
 class Words:
     """The words of every row, one after the other, as binary; ``lengths`` how many each row has. ``quoted``: whether
-    some have quotes around them, as ``bare`` knows them; ``escaped``: whether there were backslashes.
+    some have quotes around them, as ``bare`` removes them; ``escaped``: whether there were backslashes.
     """
 
     lengths: pa.Array
