@@ -66,13 +66,13 @@ def compare_bucket(
             pairs = _pairs(reader, source, destination, listed, findings)
 
         def compare(batch: list[Pair]) -> list[Finding]:
-            found = list(_compare(destination, batch, read_all=read_all))
+            findings = list(_compare(destination, batch, read_all=read_all))
             progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
-            return found
+            return findings
 
         pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1, cancellation=cancellation)
-        for _, found in run_all(pool, _batches(pairs)):
-            findings.extend(found)
+        for _, batch_findings in run_all(pool, _batches(pairs)):
+            findings.extend(batch_findings)
         findings.sort(key=lambda finding: finding.key)
         findings.extend(_extra(listed))
         progress.end()
@@ -88,12 +88,12 @@ def _pairs(
         if row.is_delete_marker or not row.is_latest:
             continue
         key = destination.prefix + row.key
-        found = listed.find(key)
-        if found is None:
+        listed_object = listed.find(key)
+        if listed_object is None:
             findings.append(Finding(key, "is not in the bucket"))
             continue
         listed.mark(key, "known")
-        yield found[0], row
+        yield listed_object[0], row
 
 
 def _pairs_of_versions(
@@ -105,15 +105,17 @@ def _pairs_of_versions(
 ) -> Iterator[Pair]:
     for relative, rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
         key = destination.prefix + relative
-        found, _ = listed.of(key)
-        if not found:
+        versions, _ = listed.of(key)
+        if not versions:
             findings.append(Finding(key, "is not in the bucket"))
             continue
         listed.mark(key, "known")
-        pairs = list(zip(found, rows, strict=False))
-        if len(found) != len(rows):
-            findings.append(Finding(key, "has another number of versions", str(len(rows)), str(len(found))))
-            pairs = [(found[-1], rows[-1])]
+        pairs = list(zip(versions, rows, strict=False))
+        if len(versions) != len(rows):
+            findings.append(
+                Finding(key, "has another number of versions", str(len(rows)), str(len(versions)))
+            )
+            pairs = [(versions[-1], rows[-1])]
         for summary, row in pairs:
             if summary.is_delete_marker != row.is_delete_marker:
                 what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
@@ -154,8 +156,8 @@ def _compare(destination: DestinationBucket, batch: list[Pair], *, read_all: boo
     for (_, row), fetched in zip(whole, read, strict=True):
         yield from _described(row, fetched)
         if fetched.error is None and hashlib.sha256(fetched.body).hexdigest() != row.sha256:
-            found = hashlib.sha256(fetched.body).hexdigest()
-            yield Finding(fetched.summary.name, "has another SHA-256", row.sha256, found)
+            sha256 = hashlib.sha256(fetched.body).hexdigest()
+            yield Finding(fetched.summary.name, "has another SHA-256", row.sha256, sha256)
     others = [pair for pair in same_size if not read_all or pair[1].size_bytes > _SMALL_BYTES]
     heads = bucket.heads(summary for summary, _ in others)
     for (summary, row), fetched in zip(others, heads, strict=True):
@@ -196,13 +198,13 @@ def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Fin
     hold = headers.get(LEGAL_HOLD, "OFF") == "ON"
     if hold != row.legal_hold:
         yield Finding(key, "has another legal hold", _on(row.legal_hold), _on(hold))
-    wanted = (row.lock_mode, moment_of(row.lock_until))
+    expected = (row.lock_mode, moment_of(row.lock_until))
     found = (headers.get(LOCK_MODE, ""), moment_of(headers.get(LOCK_UNTIL, "")))
     now = datetime.now(UTC)
-    holds = [bool(mode) and until is not None and until > now for mode, until in (wanted, found)]
-    if any(holds) and wanted != found:
-        one, other = (f"{mode or 'none'} {until or ''}" for mode, until in (wanted, found))
-        yield Finding(key, "has another retention", one, other)
+    holds = [bool(mode) and until is not None and until > now for mode, until in (expected, found)]
+    if any(holds) and expected != found:
+        expected_text, found_text = (f"{mode or 'none'} {until or ''}" for mode, until in (expected, found))
+        yield Finding(key, "has another retention", expected_text, found_text)
 
 
 def _on(value: bool) -> str:

@@ -27,20 +27,20 @@ def check(reader: BundleReader) -> list[Finding]:
             missing.setdefault(source, Counter())[gap.disposition] += 1
     except DamageError as exc:
         return [Finding(exc.key, "cannot be read", exc.expected, exc.found)]
-    found = list(_identity(reader, reconciliations))
+    findings = list(_identity(reader, reconciliations))
     for reconciliation in reconciliations:
-        mine = [row for row in rows if row.source == reconciliation.name]
-        found += _source(reconciliation, mine, missing.get(reconciliation.name, Counter()))
-    return found
+        source_rows = [row for row in rows if row.source == reconciliation.name]
+        findings += _source(reconciliation, source_rows, missing.get(reconciliation.name, Counter()))
+    return findings
 
 
 def _identity(reader: BundleReader, reconciliations: Sequence[SourceReconciliation]) -> Iterator[Finding]:
     info = reader.info
-    said = {source.name: source.complete for source in info.sources}
+    recorded = {source.name: source.complete for source in info.sources}
     there = {reconciliation.name: reconciliation.complete for reconciliation in reconciliations}
-    if said != there:
+    if recorded != there:
         what = f"says of other sources than {layout.RECONCILIATION} that they are complete"
-        yield Finding(layout.BUNDLE_META, what, _words(there), _words(said))
+        yield Finding(layout.BUNDLE_META, what, _words(there), _words(recorded))
     whole = all(there.values())
     if info.complete != whole:
         yield Finding(
@@ -54,12 +54,12 @@ def _identity(reader: BundleReader, reconciliations: Sequence[SourceReconciliati
 def _source(
     reconciliation: SourceReconciliation, rows: Sequence[CatalogRow], missing: Counter[str]
 ) -> Iterator[Finding]:
-    said = {
+    recorded = {
         name: count for name, count in reconciliation.dispositions.items() if name != "exported" and count
     }
-    if said != dict(missing):
+    if recorded != dict(missing):
         what = f"counts other gaps of {reconciliation.name} than {layout.GAPS} has"
-        yield Finding(layout.RECONCILIATION, what, str(dict(missing)), str(said))
+        yield Finding(layout.RECONCILIATION, what, str(dict(missing)), str(recorded))
     if reconciliation.dispositions.get("exported") != reconciliation.totals.items:
         what = f"has two numbers of exported items of {reconciliation.name}"
         yield Finding(

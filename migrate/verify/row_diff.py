@@ -82,31 +82,32 @@ def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narro
     ``key_of`` takes the key out of a row's text; without it nothing is told to have changed.
     """
     buckets = min(MOST_BUCKETS, max(FEWEST_BUCKETS, 1 << (rows // 8).bit_length()))
-    one, other = _Sums(buckets), _Sums(buckets)
-    left.each(one.take)
-    right.each(other.take)
+    left_sums, right_sums = _Sums(buckets), _Sums(buckets)
+    left.each(left_sums.take)
+    right.each(right_sums.take)
     differing = [
         bucket
         for bucket in range(buckets)
-        if one.counts[bucket] != other.counts[bucket] or one.sums[bucket] != other.sums[bucket]
+        if left_sums.counts[bucket] != right_sums.counts[bucket]
+        or left_sums.sums[bucket] != right_sums.sums[bucket]
     ]
-    chosen = _that_fit(differing, one, other)
-    found = _Leftovers(left, right, frozenset(chosen), buckets - 1)
-    found.look()
-    whole = len(chosen) == len(differing) and found.left.whole and found.right.whole
+    chosen = _that_fit(differing, left_sums, right_sums)
+    leftovers = _Leftovers(left, right, frozenset(chosen), buckets - 1)
+    leftovers.look()
+    whole = len(chosen) == len(differing) and leftovers.left.whole and leftovers.right.whole
     if whole:
-        return _paired(found.left.rows, found.right.rows, key_of)
-    few = found.left.rows[:FEW_ROWS], found.right.rows[:FEW_ROWS]
+        return _paired(leftovers.left.rows, leftovers.right.rows, key_of)
+    few = leftovers.left.rows[:FEW_ROWS], leftovers.right.rows[:FEW_ROWS]
     if key_of is None:
         return Narrowed((), *few, whole=False)
     return _with_partners(left, right, few, key_of, _Among(frozenset(differing), buckets - 1))
 
 
-def _that_fit(differing: Sequence[int], one: _Sums, other: _Sums) -> list[int]:
+def _that_fit(differing: Sequence[int], left: _Sums, right: _Sums) -> list[int]:
     chosen: list[int] = []
     rows = 0
     for bucket in differing:
-        rows += one.counts[bucket] + other.counts[bucket]
+        rows += left.counts[bucket] + right.counts[bucket]
         if chosen and rows > MOST_ROWS:
             break
         chosen.append(bucket)
@@ -146,8 +147,8 @@ class _Among:
 class _Leftovers:
     """Rows of the chosen buckets that are on one side only."""
 
-    def __init__(self, one: Side, other: Side, chosen: frozenset[int], mask: int) -> None:
-        self._one, self._other = one, other
+    def __init__(self, left: Side, right: Side, chosen: frozenset[int], mask: int) -> None:
+        self._left_side, self._right_side = left, right
         self._among = _Among(chosen, mask)
         self._hashes: Counter[int] = Counter()
         self._parts: dict[int, str] = {}
@@ -157,15 +158,15 @@ class _Leftovers:
         """Remember the left rows, strike out the right ones, and read the texts of what is left over."""
         if not self._among.buckets:
             return
-        self._one.each(self._remember)
-        self._other.each(self._strike_out)
+        self._left_side.each(self._remember)
+        self._right_side.each(self._strike_out)
         if self._hashes:
-            self._one.each(self._collect, frozenset(self._parts[number] for number in self._hashes))
+            self._left_side.each(self._collect, frozenset(self._parts[number] for number in self._hashes))
 
     def _remember(self, texts: Texts) -> None:
         for number, _ in self._among.of(texts):
             self._hashes[number] += 1
-            self._parts.setdefault(number, self._one.part)
+            self._parts.setdefault(number, self._left_side.part)
 
     def _strike_out(self, texts: Texts) -> None:
         for number, text in self._among.of(texts):
@@ -179,7 +180,7 @@ class _Leftovers:
     def _collect(self, texts: Texts) -> None:
         for number, text in self._among.of(texts):
             if copies := self._hashes.pop(number, 0):
-                self.left.add(DifferingRow(text, self._one.part), copies)
+                self.left.add(DifferingRow(text, self._left_side.part), copies)
 
 
 def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> Narrowed:
@@ -205,27 +206,27 @@ def _with_partners(
     among: _Among,
 ) -> Narrowed:
     """Of many differing rows take a few, and look on the other side for rows with their keys."""
-    wanted = {key_of(row.text): row for row in few[0]}
-    partners = _by_key(right, wanted, key_of, among)
-    changed = [(wanted.pop(key), partner) for key, partner in partners.items()]
+    rows_by_key = {key_of(row.text): row for row in few[0]}
+    partners = _by_key(right, rows_by_key, key_of, among)
+    changed = [(rows_by_key.pop(key), partner) for key, partner in partners.items()]
     known = {key_of(row.text) for row, _ in changed}
     others = {key: row for row in few[1] if (key := key_of(row.text)) not in known}
     partners = _by_key(left, others, key_of, among)
     changed += [(partner, others.pop(key)) for key, partner in partners.items()]
-    return Narrowed(changed, list(wanted.values()), list(others.values()), whole=False)
+    return Narrowed(changed, list(rows_by_key.values()), list(others.values()), whole=False)
 
 
 def _by_key(
-    side: Side, wanted: Mapping[Key, DifferingRow], key_of: KeyOf, among: _Among
+    side: Side, keys: Mapping[Key, DifferingRow], key_of: KeyOf, among: _Among
 ) -> dict[Key, DifferingRow]:
     """Return the rows of a side that have one of the keys, among those of differing buckets."""
-    found: dict[Key, DifferingRow] = {}
+    rows: dict[Key, DifferingRow] = {}
 
     def take(texts: Texts) -> None:
         for _, text in among.of(texts):
-            if (key := key_of(text)) in wanted:
-                found[key] = DifferingRow(text, side.part)
+            if (key := key_of(text)) in keys:
+                rows[key] = DifferingRow(text, side.part)
 
-    if wanted:
+    if keys:
         side.each(take)
-    return found
+    return rows

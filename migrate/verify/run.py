@@ -97,8 +97,8 @@ class _FullCheck:
         present = check_payload(self._store, self._tags, findings, counted)
         rest = (file for file, _ in present if file.key not in self._hashed)
         files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(self._check_file)
-        for _, found in run_all(files, rest):
-            findings.extend(found)
+        for _, file_findings in run_all(files, rest):
+            findings.extend(file_findings)
         if reader is not None:
             # Few threads, too: memory that one has used is not lent to another.
             workers = min(self._workers, PARTS_AT_ONCE)
@@ -127,8 +127,8 @@ class _FullCheck:
         walk = IndexWalk(reader, source, files, findings)
         try:
             packs: ThreadWorkerPool[PackJob, list[Finding]] = self._pool(self._check_pack)
-            for _, found in run_all(packs, walk.packs()):
-                findings.extend(found)
+            for _, pack_findings in run_all(packs, walk.packs()):
+                findings.extend(pack_findings)
         except DamageError as exc:
             findings.append(finding_of(exc, "cannot be read"))
             return
@@ -141,15 +141,15 @@ class _FullCheck:
         """Return packs, large files and index files of a source; what cannot be read of the list is told
         elsewhere.
         """
-        found: dict[str, Expected] = {}
+        files: dict[str, Expected] = {}
         prefixes = tuple(layout.source_file(source, kind) for kind in ("packs/", "large/", "index/"))
         try:
             for file in expected_files(self._store, self._tags, []):
                 if file.key.startswith(prefixes):
-                    found[file.key] = file
+                    files[file.key] = file
         except Unreadable:
             pass
-        return found
+        return files
 
     def _check_pack(self, job: PackJob) -> list[Finding]:
         self._hashed.add(job.file.key)

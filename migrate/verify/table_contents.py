@@ -36,15 +36,15 @@ class _TableCheck:
     ended: int = 0
     digest: TableDigest | None = None
 
-    def take(self, part: _TablePart, found: RowsDigest | Finding) -> Iterator[Finding]:
+    def take(self, part: _TablePart, result: RowsDigest | Finding) -> Iterator[Finding]:
         """Take what was read of a part; yield what is wrong with it, and after the last one with the table."""
         self.ended += 1
-        if isinstance(found, Finding):
-            yield found
+        if isinstance(result, Finding):
+            yield result
         else:
-            self.read[part.key] = found
-            if found.rows != part.rows:
-                yield Finding(part.key, f"rows of {_label(self.row)}", str(part.rows), str(found.rows))
+            self.read[part.key] = result
+            if result.rows != part.rows:
+                yield Finding(part.key, f"rows of {_label(self.row)}", str(part.rows), str(result.rows))
         if self.ended == len(self.parts):
             yield from self.finish()
 
@@ -80,8 +80,8 @@ def check(
             yield from table.finish()
     items = ((table, part) for table in tables for part in table.parts)
     pool = ThreadWorkerPool(partial(_digest, reader), workers, name="moveout-verify-tables", ahead=workers)
-    for (table, part), found in run_all(pool, items):
-        yield from table.take(part, found)
+    for (table, part), result in run_all(pool, items):
+        yield from table.take(part, result)
     digests.extend(table.digest for table in tables if table.digest is not None)
 
 

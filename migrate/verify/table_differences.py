@@ -83,14 +83,14 @@ class Looker:
         if self._rows is None:
             self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
         here = BundleSide(self.part_reader, self.reader, table)
-        found = self._rows.columns(table.schema, table.name)
-        if not found or not here.columns:
+        columns = self._rows.columns(table.schema, table.name)
+        if not columns or not here.columns:
             return finding
-        if list(found) != list(here.columns):
-            names = (", ".join(here.columns), ", ".join(found))
+        if list(columns) != list(here.columns):
+            names = (", ".join(here.columns), ", ".join(columns))
             return replace(finding, what="has other columns", expected=names[0], found=names[1])
         key = list(self._rows.key(table.schema, table.name))
-        show = _Show(self.part_reader, found, key)
+        show = _Show(self.part_reader, columns, key)
         there = LiveSide(self._rows, table)
         narrowed = narrow(here, there, rows=table.items, key_of=show.key_of if key else None)
         what = f"{finding.what}: {_words(narrowed, key=bool(key))}"
@@ -103,12 +103,12 @@ def _words(narrowed: Narrowed, *, key: bool) -> str:
         "only in the bundle": len(narrowed.left),
         "only in the database": len(narrowed.right),
     }
-    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    if not said:
+    changes = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if not changes:
         return "its rows are the bundle's by now: it changed while it was compared"
     if not narrowed.whole:
-        said = f"many rows, among them {said}"
-    return said if key or not narrowed.left or not narrowed.right else f"{said} (it has no key)"
+        changes = f"many rows, among them {changes}"
+    return changes if key or not narrowed.left or not narrowed.right else f"{changes} (it has no key)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,9 @@ class _Show:
         return tuple(values[self.columns.index(name)] for name in self.key)
 
     def rows(self, narrowed: Narrowed) -> list[RowDifference]:
-        changed = [self._changed(one, other) for one, other in narrowed.changed]
+        changed = [
+            self._changed(source_row, destination_row) for source_row, destination_row in narrowed.changed
+        ]
         left = [
             RowDifference("only in the bundle", self._key(row), self._all(row), (), row.part)
             for row in narrowed.left
@@ -136,18 +138,21 @@ class _Show:
         most = max(SHOWN_ROWS // 3, SHOWN_ROWS - len(left) - len(right))
         return [*changed[:most], *left[:most], *right[:most], *changed[most:], *left[most:], *right[most:]]
 
-    def _changed(self, one: DifferingRow, other: DifferingRow) -> RowDifference:
+    def _changed(self, source_row: DifferingRow, destination_row: DifferingRow) -> RowDifference:
         expected: list[tuple[str, str | None]] = []
-        found: list[tuple[str, str | None]] = []
+        cells: list[tuple[str, str | None]] = []
         pairs = zip(
-            self.columns, self.part_reader.split(one.text), self.part_reader.split(other.text), strict=True
+            self.columns,
+            self.part_reader.split(source_row.text),
+            self.part_reader.split(destination_row.text),
+            strict=True,
         )
         for name, left, right in pairs:
             if left != right:
                 at = _first_difference(left, right)
                 expected.append((_name(name), _shown(left, at)))
-                found.append((_name(name), _shown(right, at)))
-        return RowDifference("changed", self._key(one), tuple(expected), tuple(found), one.part)
+                cells.append((_name(name), _shown(right, at)))
+        return RowDifference("changed", self._key(source_row), tuple(expected), tuple(cells), source_row.part)
 
     def _key(self, row: DifferingRow) -> Values:
         return tuple(
@@ -163,14 +168,14 @@ def _name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _first_difference(one: bytes | None, other: bytes | None) -> int:
+def _first_difference(left: bytes | None, right: bytes | None) -> int:
     """Return where two values begin to differ."""
-    if one is None or other is None:
+    if left is None or right is None:
         return 0
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
+        if left[:middle] == right[:middle]:
             low = middle
         else:
             high = middle - 1

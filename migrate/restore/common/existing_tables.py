@@ -36,10 +36,10 @@ def in_the_way(run: TableRestore, present: Present, where: str) -> str:
     return next((f"table {name} with rows in it" for name in names if present.has_rows(name)), "")
 
 
-def not_empty(run: TableRestore, found: str, where: str) -> NotEmptyError:
+def not_empty(run: TableRestore, conflict: str, where: str) -> NotEmptyError:
     """Return what to tell where ``in_the_way`` found something."""
     step = "Drop that table" if run.selection.definitions else "Empty that table"
-    return NotEmptyError(f"{where} has the {found} already", next_step=f"{step}, or leave it out.")
+    return NotEmptyError(f"{where} has the {conflict} already", next_step=f"{step}, or leave it out.")
 
 
 def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:

@@ -49,8 +49,10 @@ class FinishedRestore:
         """Read what ``encode`` wrote. Raises ``ValueError``, ``KeyError``, ``TypeError``."""
         value = json.loads(text)
         tables = {
-            (str(schema), str(name)): None if found is None else RowsDigest(int(found[0]), int(found[1], 16))
-            for schema, name, found in value["tables"]
+            (str(schema), str(name)): None
+            if digest is None
+            else RowsDigest(int(digest[0]), int(digest[1], 16))
+            for schema, name, digest in value["tables"]
         }
         losses = [Loss(*map(str, loss)) for loss in value["losses"]]
         return FinishedRestore(

@@ -34,8 +34,8 @@ def losses(objects: Iterable[str], *, before: str, now: str) -> list[Loss]:
     return [Loss(name, PROPERTY, reason) for name in objects]
 
 
-def note_of(found: list[Loss], *, before: str, now: str) -> str:
+def note_of(losses: list[Loss], *, before: str, now: str) -> str:
     """Return what to tell of these losses."""
-    names = ", ".join(loss.item for loss in found[:_SHOWN])
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    names = ", ".join(loss.item for loss in losses[:_SHOWN])
+    more = f" and {len(losses) - _SHOWN} more" if len(losses) > _SHOWN else ""
     return f"the database was {before} and is {now} here; it is named by {names}{more}"

@@ -26,9 +26,9 @@ class Selection:
         """Read the values of ``--only``: none means everything. A table that is called ``schema`` or
         ``data`` is named with its schema.
         """
-        given = list(dict.fromkeys(words))
-        kinds = {word for word in given if word in {SCHEMA, DATA}}
-        tables = tuple(sorted(word for word in given if word not in kinds))
+        distinct_words = list(dict.fromkeys(words))
+        kinds = {word for word in distinct_words if word in {SCHEMA, DATA}}
+        tables = tuple(sorted(word for word in distinct_words if word not in kinds))
         return Selection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables)
 
     @property
@@ -40,7 +40,7 @@ class Selection:
         """Return one text that is the same for the same selection, empty for everything."""
         if self.is_everything:
             return ""
-        kinds = [word for word, wanted in ((SCHEMA, self.definitions), (DATA, self.rows)) if wanted]
+        kinds = [word for word, selected in ((SCHEMA, self.definitions), (DATA, self.rows)) if selected]
         return ", ".join([*(kinds if len(kinds) == 1 else []), *self.tables])
 
     def choose(self, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
@@ -64,17 +64,17 @@ def ancestors(row: CatalogRow) -> list[tuple[str, str]]:
 
 
 def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
-    found: dict[tuple[str, str], list[CatalogRow]] = {}
+    matches: dict[tuple[str, str], list[CatalogRow]] = {}
     for row in tables:
         for schema, name in ((row.schema, row.name), *ancestors(row)):
             if word in {name, f"{schema}.{name}"}:
-                found.setdefault((schema, name), []).append(row)
-    if not found:
+                matches.setdefault((schema, name), []).append(row)
+    if not matches:
         raise UsageError(
             f"the bundle has no table {word}",
             next_step="duckdb -c \"FROM 'data/catalog.parquet'\" lists them.",
         )
-    if len(found) > 1:
-        names = ", ".join(f"{schema}.{name}" for schema, name in sorted(found))
+    if len(matches) > 1:
+        names = ", ".join(f"{schema}.{name}" for schema, name in sorted(matches))
         raise UsageError(f"{word} may be {names}", next_step="Name the one that is meant with its schema.")
-    return next(iter(found.values()))
+    return next(iter(matches.values()))

@@ -100,8 +100,14 @@ class TableRestore:
 
     def said(self, name: str) -> Any:
         """Return what the last position of the source's snapshots that has it says, None where none does."""
-        reconciliations = [one for one in self.reader.reconciliation() if one.name == self.source]
-        positions = [position for one in reconciliations for position in one.summary.positions]
+        reconciliations = [
+            reconciliation
+            for reconciliation in self.reader.reconciliation()
+            if reconciliation.name == self.source
+        ]
+        positions = [
+            position for reconciliation in reconciliations for position in reconciliation.summary.positions
+        ]
         return next((position[name] for position in reversed(positions) if position.get(name)), None)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
@@ -173,8 +179,8 @@ class TableRestore:
         damaged file of such a table.
         """
         differences = compare_tables(tables, self.found)
-        there = [difference.table for difference in differences if difference.what != "missing"]
-        damaged = self._damaged(there, label) if there else ()
+        present_tables = [difference.table for difference in differences if difference.what != "missing"]
+        damaged = self._damaged(present_tables, label) if present_tables else ()
         return [*sentences(differences, label), *damaged]
 
     def _damaged(self, tables: Sequence[CatalogRow], label: Label) -> Iterator[str]:
@@ -232,9 +238,9 @@ class TableRestore:
             items=self.items + rows,
             size_bytes=self.size_bytes + size_bytes,
         )
-        found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
+        digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
-        self.found.update(found)
+        self.found.update(digests)
 
 
 @dataclass(frozen=True, slots=True)

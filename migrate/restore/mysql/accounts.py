@@ -26,7 +26,10 @@ def restore_accounts(
 ) -> list[str]:
     """Grant on the destination what accounts may on the source's ``database``; return sentences for the user."""
     key = layout.source_file(source, GRANTS)
-    file = next((one for one in reader.source_files(source, "schema/") if one.key == key), None)
+    file = next(
+        (source_file for source_file in reader.source_files(source, "schema/") if source_file.key == key),
+        None,
+    )
     if file is None:
         return []
     maker = _Maker(connection)
@@ -50,13 +53,17 @@ class _Maker:
             self._make(account)
         for grant in grants.own:
             self._try(grant.account, grant.statement(self._connection.address.database))
-        harmless = set(self.made) - {one.account for one in grants.beyond if not one.empty}
+        harmless = set(self.made) - {grant.account for grant in grants.beyond if not grant.empty}
         too_much = set() if self._takes_partly() else grants.partial
-        for one in grants.beyond:
-            if one.account in too_much and not one.roles and (one.takes or not one.empty):
-                self.refused.append(f"{one.account}: {one.statement}: the destination has no partial revokes")
-            elif one.account in self.made or (one.account in accounts and _gives_only(one, harmless)):
-                self._try(one.account, one.statement)
+        for beyond in grants.beyond:
+            if beyond.account in too_much and not beyond.roles and (beyond.takes or not beyond.empty):
+                self.refused.append(
+                    f"{beyond.account}: {beyond.statement}: the destination has no partial revokes"
+                )
+            elif beyond.account in self.made or (
+                beyond.account in accounts and _gives_only(beyond, harmless)
+            ):
+                self._try(beyond.account, beyond.statement)
 
     def _takes_partly(self) -> bool:
         """Tell whether the destination takes single databases from privileges on everything."""
@@ -66,11 +73,11 @@ class _Maker:
             return False
 
     def _make(self, account: str) -> None:
-        noted = f"account {account}"
-        if noted not in self._done:
+        step = f"account {account}"
+        if step not in self._done:
             if self._is_there(account):
                 return
-            mark_done(self._connection, noted)
+            mark_done(self._connection, step)
         words = (
             f"CREATE ROLE IF NOT EXISTS {account}"
             if is_role(account)
@@ -99,23 +106,23 @@ class _Maker:
 
     def notes(self) -> list[str]:
         """Return sentences for the user."""
-        found = []
+        sentences = []
         users = [account for account in self.made if not is_role(account)]
         if users:
-            found.append(
+            sentences.append(
                 f"these accounts were made without a password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT"
                 f" UNLOCK): {', '.join(users)}"
             )
         if self.refused:
-            found.append(
+            sentences.append(
                 "privileges that could not be granted (see schema/grants.sql):"
                 f" {'; '.join(dict.fromkeys(self.refused))}"
             )
-        return found
+        return sentences
 
 
-def _gives_only(one: Beyond, roles: AbstractSet[str]) -> bool:
+def _gives_only(grant: Beyond, roles: AbstractSet[str]) -> bool:
     """Tell whether it makes an account a member of these roles: those made here that hold nothing but privileges on
     the database.
     """
-    return bool(one.roles) and set(one.roles) <= roles
+    return bool(grant.roles) and set(grant.roles) <= roles

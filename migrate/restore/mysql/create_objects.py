@@ -42,93 +42,97 @@ def make_all(
     not there, is left out by name. Raises ``MoveoutError``.
     """
     done = read_done(job.destination.connection)
-    todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
+    todo = [item for item in definitions if item["kind"] in kinds and step_of(item) not in done]
     if todo:
         job.run.progress.note(f"{job.run.source}: making {kinds[0]}s to {kinds[-1]}s")
 
-    for one in todo:
-        if one["kind"] not in _LATE:
-            _make(job, definer, one)
-    views = [one for one in todo if one["kind"] == "view"]
-    for one, error in definer.make_views(views, partial(_made, job)):
-        _leave_out(job, one, error)
-    for one in todo:
-        if one["kind"] in _LATE and one["kind"] != "view":
-            _make(job, definer, one)
+    for item in todo:
+        if item["kind"] not in _LATE:
+            _make(job, definer, item)
+    views = [item for item in todo if item["kind"] == "view"]
+    for item, error in definer.make_views(views, partial(_made, job)):
+        _leave_out(job, item, error)
+    for item in todo:
+        if item["kind"] in _LATE and item["kind"] != "view":
+            _make(job, definer, item)
 
 
-def _make(job: MysqlRestore, definer: Definer, one: Definition) -> None:
+def _make(job: MysqlRestore, definer: Definer, definition: Definition) -> None:
     try:
-        _make_here(job, definer, one)
+        _make_here(job, definer, definition)
     except pymysql.Error as exc:
         if needs_the_user(exc):
-            raise ddl_error(exc, one) from exc
-        _leave_out(job, one, exc)
+            raise ddl_error(exc, definition) from exc
+        _leave_out(job, definition, exc)
     else:
-        if one["kind"] == SPATIAL:
-            _compare_system(job, one)
-        _made(job, one)
+        if definition["kind"] == SPATIAL:
+            _compare_system(job, definition)
+        _made(job, definition)
 
 
-def _compare_system(job: MysqlRestore, one: Definition) -> None:
+def _compare_system(job: MysqlRestore, definition: Definition) -> None:
     """Name a spatial reference system whose number is that of another one on the destination."""
-    if one not in reference_systems(job.destination.connection):
-        item, reason = f"{SPATIAL} {one['name']}", "the destination has another one of this number"
+    if definition not in reference_systems(job.destination.connection):
+        item, reason = f"{SPATIAL} {definition['name']}", "the destination has another one of this number"
         job.losses.append(Loss(item, "definition", reason))
         job.notes.append(f"{item}: {reason}")
 
 
-def _make_here(job: MysqlRestore, definer: Definer, one: Definition) -> None:
+def _make_here(job: MysqlRestore, definer: Definer, definition: Definition) -> None:
     """Make an object; a table where the server puts it by itself, if it cannot lie where it lay, and without what the
     server refuses of it. Raises the driver's errors, those of the first attempt if it makes no difference.
     """
     try:
-        definer.make(one)
+        definer.make(definition)
     except pymysql.Error as exc:
-        if one["kind"] != "table" or needs_the_user(exc):
+        if definition["kind"] != "table" or needs_the_user(exc):
             raise
-        engine = _ENGINE.search(options_of(one["sql"]))
+        engine = _ENGINE.search(options_of(definition["sql"]))
         if engine is not None and engine[1].upper() in ELSEWHERE:
             raise
-        sql, words = unplaced(one["sql"])
+        sql, words = unplaced(definition["sql"])
         if not words:
-            if not _reduced(job, definer, one):
+            if not _reduced(job, definer, definition):
                 raise
             return
-        item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
+        item, reason = f"table {quote_name(definition['name'])}", f"{', '.join(words)}: {said_by(exc)}"
         loss, note = Loss(item, "location", reason), f"{item} does not lie where it lay: {reason}"
         mysql_left_out.add(
-            job.destination.connection, job.run.state, step_of(one), notes=[note], losses=[loss]
+            job.destination.connection, job.run.state, step_of(definition), notes=[note], losses=[loss]
         )
         try:
-            definer.make({**one, "sql": sql})
+            definer.make({**definition, "sql": sql})
         except pymysql.Error:
-            if not _reduced(job, definer, {**one, "sql": sql}):
-                mysql_left_out.forget(job.destination.connection, step_of(one))
+            if not _reduced(job, definer, {**definition, "sql": sql}):
+                mysql_left_out.forget(job.destination.connection, step_of(definition))
                 raise exc from None
 
 
-def _reduced(job: MysqlRestore, definer: Definer, one: Definition) -> bool:
-    return make_reduced(job.destination.connection, definer, one, {table.name for table in job.run.tables})
+def _reduced(job: MysqlRestore, definer: Definer, definition: Definition) -> bool:
+    return make_reduced(
+        job.destination.connection, definer, definition, {table.name for table in job.run.tables}
+    )
 
 
-def _made(job: MysqlRestore, one: Definition) -> None:
+def _made(job: MysqlRestore, definition: Definition) -> None:
     """Mark an object as made, together with what was left out of it."""
     connection = job.destination.connection
     left_out = [entry for entry in job.left_out if entry not in job.recorded]
     notes = [note for note in job.notes if note not in job.recorded]
     losses = [loss for loss in job.losses if loss not in job.recorded]
     connection.run("BEGIN")
-    mark_done(connection, step_of(one))
-    mysql_left_out.add(connection, job.run.state, step_of(one), left_out=left_out, notes=notes, losses=losses)
+    mark_done(connection, step_of(definition))
+    mysql_left_out.add(
+        connection, job.run.state, step_of(definition), left_out=left_out, notes=notes, losses=losses
+    )
     connection.run("COMMIT")
     job.recorded.update(left_out, notes, losses)
 
 
-def _leave_out(job: MysqlRestore, one: Definition, error: BaseException) -> None:
-    if one["kind"] == "table":
-        job.absent.add(one["name"])
-    job.refusals.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
+def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) -> None:
+    if definition["kind"] == "table":
+        job.absent.add(definition["name"])
+    job.refusals.append(f"{definition['kind']} {quote_name(definition['name'])}: {said_by(error)}")
 
 
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
@@ -139,13 +143,13 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
         for name, state in job.destination.connection.rows(_EVENTS.format(schema=schema))
     }
     done = read_done(job.destination.connection)
-    for one in definitions:
-        if one["kind"] != "event" or step_of(one) not in done:
+    for definition in definitions:
+        if definition["kind"] != "event" or step_of(definition) not in done:
             continue
-        item, state = f"event {quote_name(one['name'])}", states.get(one["name"], "")
+        item, state = f"event {quote_name(definition['name'])}", states.get(definition["name"], "")
         if not state:
             loss = Loss(item, "definition", "its time is over: the server drops it at once")
-        elif state == "DISABLED" and _ENABLED.search(one["sql"]):
+        elif state == "DISABLED" and _ENABLED.search(definition["sql"]):
             loss = Loss(item, "state", "it is disabled: its time is over")
         else:
             continue
@@ -156,14 +160,14 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
 def refuse_twins(destination: Destination, definitions: Sequence[Definition]) -> None:
     """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
     query = _NAMES.format(schema=quote_literal(destination.address.database))
-    there = {(str(kind), str(name)) for kind, name in destination.connection.rows(query)}
-    if any(one["kind"] == "library" for one in definitions):
+    existing = {(str(kind), str(name)) for kind, name in destination.connection.rows(query)}
+    if any(definition["kind"] == "library" for definition in definitions):
         query = _LIBRARIES.format(schema=quote_literal(destination.address.database))
-        there |= {("library", str(name)) for (name,) in destination.connection.rows(query)}
-    for one in definitions:
-        kind = "table" if one["kind"] in {"view", "sequence"} else one["kind"]
-        if (kind, one["name"]) in there:
+        existing |= {("library", str(name)) for (name,) in destination.connection.rows(query)}
+    for definition in definitions:
+        kind = "table" if definition["kind"] in {"view", "sequence"} else definition["kind"]
+        if (kind, definition["name"]) in existing:
             raise NotEmptyError(
-                f"{destination.address.url} has a {one['kind']} {quote_name(one['name'])} already",
+                f"{destination.address.url} has a {definition['kind']} {quote_name(definition['name'])} already",
                 next_step="Restore into another database, or rename it.",
             )

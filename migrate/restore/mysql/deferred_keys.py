@@ -52,15 +52,15 @@ def take_apart(sql: str, *, foreign_only: bool = False) -> Apart:
     if foreign_only:
         later = [item for item in items if _FOREIGN.match(item)]
     else:
-        primary = next((found[1] for item in items if (found := _PRIMARY.match(item))), None)
-        counter = next((found[1] for item in items if (found := _COUNTER.match(item))), None)
+        primary = next((match[1] for item in items if (match := _PRIMARY.match(item))), None)
+        counter = next((match[1] for item in items if (match := _COUNTER.match(item))), None)
         if primary is None or counter not in {None, primary} or any(_ODD.match(item) for item in items):
             return Apart(sql)
         later = [item for item in items if _KEY.match(item) or _UNIQUE.match(item) or _FOREIGN.match(item)]
     if not later:
         return Apart(sql)
-    kept = ",\n  ".join(item for item in items if item not in later)
-    return Apart(f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", later)
+    first_items = ",\n  ".join(item for item in items if item not in later)
+    return Apart(f"{sql[:open_]}(\n  {first_items}\n{sql[close:]}", later)
 
 
 def set_aside(
@@ -74,15 +74,15 @@ def set_aside(
         for table in tables
         if table.size_bytes >= LARGE_BYTES and table.details.get("engine") == "InnoDB"
     }
-    kept, later = [], {}
-    for one in definitions:
+    first_definitions, later = [], {}
+    for definition in definitions:
         apart = Apart("")
-        if one["kind"] == "table" and (foreign or one["name"] in large):
-            apart = take_apart(one["sql"], foreign_only=one["name"] not in large)
-        kept.append({**one, "sql": apart.first} if apart.later else one)
+        if definition["kind"] == "table" and (foreign or definition["name"] in large):
+            apart = take_apart(definition["sql"], foreign_only=definition["name"] not in large)
+        first_definitions.append({**definition, "sql": apart.first} if apart.later else definition)
         if apart.later:
-            later[one["name"]] = apart.later
-    return kept, later
+            later[definition["name"]] = apart.later
+    return first_definitions, later
 
 
 def add_keys(destination: DestinationConnection, later: Later, done: set[str], workers: int) -> None:
@@ -128,7 +128,7 @@ def _add_all(connection: DestinationConnection, name: str, items: Sequence[str])
 
 def _is_there(connection: DestinationConnection, name: str, item: str) -> bool:
     begin = _NAMED.match(item)
-    return begin is not None and any(one.startswith(begin[0]) for one in items_there(connection, name))
+    return begin is not None and any(item.startswith(begin[0]) for item in items_there(connection, name))
 
 
 def _step(name: str) -> str:

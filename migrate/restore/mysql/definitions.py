@@ -56,9 +56,9 @@ def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
     raise DamageError(key, expected="a file", found="nothing")
 
 
-def step_of(one: Definition) -> str:
+def step_of(definition: Definition) -> str:
     """Return the name under which it is noted as done."""
-    return f"{one['kind']} {one['name']}"
+    return f"{definition['kind']} {definition['name']}"
 
 
 class Definer:
@@ -71,28 +71,28 @@ class Definer:
         self._collation = str(connection.value("SELECT @@collation_database"))
         self._ours = False
 
-    def set_database(self, one: Definition) -> None:
+    def set_database(self, definition: Definition) -> None:
         """Give the database the source's defaults, on which routines' and new tables' own depend."""
-        if "comment" in one and not self._connection.comments_databases:
+        if "comment" in definition and not self._connection.comments_databases:
             self._notes.append("the database's comment was left out: only MariaDB 10.5 and newer have any")
-            one = {**one, "comment": ""}
-        self._alter_database(defaults_of(one))
-        self._collation, self._ours = one["collation"], True
+            definition = {**definition, "comment": ""}
+        self._alter_database(defaults_of(definition))
+        self._collation, self._ours = definition["collation"], True
 
     def _alter_database(self, words: str) -> None:
         self._connection.run(f"ALTER DATABASE {quote_name(self._connection.address.database)} {words}")
 
-    def make(self, one: Definition) -> None:
+    def make(self, definition: Definition) -> None:
         """Make an object; one that is there already was made by a run that could not note it. Raises
         ``pymysql.Error``.
         """
-        if one["kind"] == "trigger" and one.get("table"):
-            self._open(one["table"])
+        if definition["kind"] == "trigger" and definition.get("table"):
+            self._open(definition["table"])
         try:
-            with self._database_as(one):
-                charset = self._charset(one)
-                self._settings(one, charset)
-                self._run(one, charset)
+            with self._database_as(definition):
+                charset = self._charset(definition)
+                self._settings(definition, charset)
+                self._run(definition, charset)
         except pymysql.Error as exc:
             if number_of(exc) not in _EXISTS:
                 raise
@@ -100,12 +100,14 @@ class Definer:
             self._connection.run("SET NAMES utf8mb4")
             mode = quote_literal(self._connection.defining_mode)
             self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
-        if one["kind"] == "sequence":
-            self._connection.rows(set_sequence(one))
-        if one["kind"] == "table" and (columns := undefaulted(one["sql"])):
-            words = ", ".join(f"ALTER COLUMN {name} DROP DEFAULT" for name in columns)
-            if said := alter(self._connection, one["name"], words):
-                self._left_out.append(f"{step_of(one)}: NULL is the default of {', '.join(columns)}: {said}")
+        if definition["kind"] == "sequence":
+            self._connection.rows(set_sequence(definition))
+        if definition["kind"] == "table" and (columns := undefaulted(definition["sql"])):
+            changes = ", ".join(f"ALTER COLUMN {name} DROP DEFAULT" for name in columns)
+            if refusal := alter(self._connection, definition["name"], changes):
+                self._left_out.append(
+                    f"{step_of(definition)}: NULL is the default of {', '.join(columns)}: {refusal}"
+                )
 
     def _open(self, table: str) -> None:
         """Let the server read a table's definition before a trigger's ``sql_mode`` could make it read another one."""
@@ -113,18 +115,20 @@ class Definer:
             self._connection.rows(f"SELECT 1 FROM {quote_name(table)} LIMIT 0")
 
     @contextmanager
-    def _database_as(self, one: Definition) -> Iterator[None]:
+    def _database_as(self, definition: Definition) -> Iterator[None]:
         """Let the database have the collation that it had when a routine, trigger or event was made, on which the
         charset of its parameters and variables depends; not a database that others use.
         """
-        wanted = str(one.get("database_collation", self._collation))
-        if wanted == self._collation:
+        collation = str(definition.get("database_collation", self._collation))
+        if collation == self._collation:
             yield
         elif not self._ours:
-            self._notes.append(f"{step_of(one)}: made in a database of {self._collation} instead of {wanted}")
+            self._notes.append(
+                f"{step_of(definition)}: made in a database of {self._collation} instead of {collation}"
+            )
             yield
         else:
-            self._alter_database(f"COLLATE {wanted}")
+            self._alter_database(f"COLLATE {collation}")
             try:
                 yield
             finally:
@@ -140,47 +144,47 @@ class Definer:
         left = list(views)
         while True:
             waiting: list[tuple[Definition, pymysql.Error]] = []
-            for one in left:
+            for view in left:
                 try:
-                    self.make(one)
+                    self.make(view)
                 except pymysql.Error as exc:
                     if needs_the_user(exc):
-                        raise ddl_error(exc, one) from exc
-                    waiting.append((one, exc))
+                        raise ddl_error(exc, view) from exc
+                    waiting.append((view, exc))
                 else:
-                    made(one)
+                    made(view)
             if len(waiting) == len(left):
                 return waiting
-            left = [one for one, _ in waiting]
+            left = [view for view, _ in waiting]
 
-    def _settings(self, one: Definition, charset: str) -> None:
+    def _settings(self, definition: Definition, charset: str) -> None:
         """Set what the object was made under. The statement itself is sent in the client's charset."""
-        words = [f"sql_mode = {quote_literal(one.get('sql_mode', self._connection.defining_mode))}"]
-        if "time_zone" in one:
-            words.append(f"time_zone = {quote_literal(one['time_zone'])}")
-        if "client" in one:
+        words = [f"sql_mode = {quote_literal(definition.get('sql_mode', self._connection.defining_mode))}"]
+        if "time_zone" in definition:
+            words.append(f"time_zone = {quote_literal(definition['time_zone'])}")
+        if "client" in definition:
             words.append(f"character_set_client = {charset}")
-            words.append(f"collation_connection = {one['connection']}")
+            words.append(f"collation_connection = {definition['connection']}")
         self._connection.run("SET SESSION " + ", ".join(words))
 
-    def _charset(self, one: Definition) -> str:
+    def _charset(self, definition: Definition) -> str:
         """Return the charset of the client that made an object, or utf8mb4 where that has not all of its characters."""
-        client = str(one.get("client", "utf8mb4"))
+        client = str(definition.get("client", "utf8mb4"))
         try:
-            self._encoded(one["sql"], client)
+            self._encoded(definition["sql"], client)
         except UnicodeEncodeError:
-            words = f"{step_of(one)}: made with client charset utf8mb4 instead of {client}"
-            (self._left_out if _BYTES.search(one["sql"]) else self._notes).append(words)
+            words = f"{step_of(definition)}: made with client charset utf8mb4 instead of {client}"
+            (self._left_out if _BYTES.search(definition["sql"]) else self._notes).append(words)
             return "utf8mb4"
         return client
 
-    def _run(self, one: Definition, charset: str) -> None:
-        sql = self._encoded(one["sql"], charset)
+    def _run(self, definition: Definition, charset: str) -> None:
+        sql = self._encoded(definition["sql"], charset)
         if not self._without_definers:
             try:
                 self._connection.raw.query(sql)
             except pymysql.Error as exc:
-                if number_of(exc) not in _NEEDS_PRIVILEGE or not _DEFINER.search(one["sql"]):
+                if number_of(exc) not in _NEEDS_PRIVILEGE or not _DEFINER.search(definition["sql"]):
                     raise
                 self._without_definers = True
                 self._notes.append(
@@ -188,7 +192,7 @@ class Definer:
                 )
             else:
                 return
-        self._connection.raw.query(self._encoded(without_definer(one["sql"]), charset))
+        self._connection.raw.query(self._encoded(without_definer(definition["sql"]), charset))
 
     def _encoded(self, sql: str, charset: str) -> bytes:
         """Return a statement as a client of this charset sends it. Raises ``UnicodeEncodeError``."""
@@ -224,19 +228,20 @@ def needs_the_user(error: BaseException) -> bool:
     return not is_about_the_thing(error) or number in _NEEDS_PRIVILEGE or number in _STEPS or number in _FULL
 
 
-def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
+def ddl_error(error: BaseException, definition: Definition) -> MoveoutError:
     """Return what to tell when an object cannot be made."""
-    said = said_by(error)
+    reason = said_by(error)
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(
-            f"{step_of(one)} cannot be made: {said}",
+            f"{step_of(definition)} cannot be made: {reason}",
             next_step="Grant the account ALL PRIVILEGES on the destination database, then give the same command again.",
         )
     if (step := _STEPS.get(number_of(error))) is not None:
         return UsageError(
-            f"{step_of(one)} cannot be made: {said}", next_step=f"{step}, then give the same command again."
+            f"{step_of(definition)} cannot be made: {reason}",
+            next_step=f"{step}, then give the same command again.",
         )
     return UsageError(
-        f"{step_of(one)} cannot be made: {said}",
+        f"{step_of(definition)} cannot be made: {reason}",
         next_step="Compare the servers' kinds and versions; the statement is in schema/definitions.json of the bundle.",
     )

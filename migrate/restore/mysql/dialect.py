@@ -190,59 +190,73 @@ class Adapter:
 
     def adapt(self, definitions: Sequence[Definition]) -> list[Definition]:
         """Return the definitions that the server can have, in its own words."""
-        return [self._adapted(one) for one in definitions if not self._is_out(one)]
+        return [self._adapted(definition) for definition in definitions if not self._is_out(definition)]
 
-    def _is_out(self, one: Definition) -> bool:
-        out = one["kind"] in self.dialect.kinds
+    def _is_out(self, definition: Definition) -> bool:
+        out = definition["kind"] in self.dialect.kinds
         if out:
-            self._lose(one, "definition", f"{self.dialect.name} has no such thing")
+            self._lose(definition, "definition", f"{self.dialect.name} has no such thing")
         return out
 
-    def _adapted(self, one: Definition) -> Definition:
-        found = dict(one)
-        if found.pop("comment", ""):
-            self._lose(one, "comment", f"{self.dialect.name} has no comments of databases")
-        if one["kind"] == "table":
-            found["sql"] = self._table(one, one["sql"])
-        if "sql" in one:
-            found["sql"], _ = edited(
-                found["sql"],
+    def _adapted(self, definition: Definition) -> Definition:
+        adapted = dict(definition)
+        if adapted.pop("comment", ""):
+            self._lose(definition, "comment", f"{self.dialect.name} has no comments of databases")
+        if definition["kind"] == "table":
+            adapted["sql"] = self._table(definition, definition["sql"])
+        if "sql" in definition:
+            adapted["sql"], _ = edited(
+                adapted["sql"],
                 _COLLATE,
-                lambda match: match[0][: match.start(1) - match.start()] + self._collation(one, match[1]),
+                lambda match: (
+                    match[0][: match.start(1) - match.start()] + self._collation(definition, match[1])
+                ),
             )
-        found |= {name: self._collation(one, str(one[name])) for name in _SETTINGS if name in one}
-        if "sql_mode" in one:
-            words = [word for word in str(one["sql_mode"]).split(",") if word not in self.dialect.modes]
-            found["sql_mode"] = ",".join(words)
-        return found
+        adapted |= {
+            name: self._collation(definition, str(definition[name]))
+            for name in _SETTINGS
+            if name in definition
+        }
+        if "sql_mode" in definition:
+            words = [
+                word for word in str(definition["sql_mode"]).split(",") if word not in self.dialect.modes
+            ]
+            adapted["sql_mode"] = ",".join(words)
+        return adapted
 
-    def _table(self, one: Definition, sql: str) -> str:
+    def _table(self, definition: Definition, sql: str) -> str:
         for rule in self.dialect.out:
-            sql, taken = without_items(sql, rule.matches)
-            self._note(one, rule, taken)
+            sql, removed = without_items(sql, rule.matches)
+            self._note(definition, rule, removed)
         for rule in self.dialect.rules:
             sql, before = edited(sql, rule.pattern, rule.replacement)
-            self._note(one, rule, before)
+            self._note(definition, rule, before)
         return bracketed(sql) if self.dialect.brackets_defaults else sql
 
-    def _note(self, one: Definition, rule: Rule, taken: Sequence[str]) -> None:
+    def _note(self, definition: Definition, rule: Rule, removed: Sequence[str]) -> None:
         if rule.lost:
-            for words in taken:
+            for words in removed:
                 shown = " ".join(words.split())
-                self._lose(one, rule.lost, f"{shown}: in {self.dialect.name} {rule.reason}")
+                self._lose(definition, rule.lost, f"{shown}: in {self.dialect.name} {rule.reason}")
 
-    def _collation(self, one: Definition, name: str) -> str:
+    def _collation(self, definition: Definition, name: str) -> str:
         if name.lower() in self.collations:
             return name
         for pattern, other in self.dialect.collations:
             put = pattern.sub(other, name) if other.startswith("_") else other
             if pattern.search(name) and put in self.collations:
-                self._lose(one, f"collation {name}", f"{self.dialect.name} does not know it; it is {put}")
+                self._lose(
+                    definition, f"collation {name}", f"{self.dialect.name} does not know it; it is {put}"
+                )
                 return put
         return name
 
-    def _lose(self, one: Definition, lost: str, reason: str) -> None:
-        item = f"{one['kind']} {quote_name(one['name'])}" if one["name"] else str(one["kind"])
+    def _lose(self, definition: Definition, lost: str, reason: str) -> None:
+        item = (
+            f"{definition['kind']} {quote_name(definition['name'])}"
+            if definition["name"]
+            else str(definition["kind"])
+        )
         loss = Loss(item, lost, reason)
         if loss not in self.losses:
             self.losses.append(loss)
@@ -274,10 +288,10 @@ def bracketed(sql: str) -> str:
 
 def _column(item: str) -> str:
     shown = masked(item)
-    found = _DEFAULT.search(shown) if shown.startswith("\0") else None
-    if found is None:
+    match = _DEFAULT.search(shown) if shown.startswith("\0") else None
+    if match is None:
         return item
-    start = found.end()
+    start = match.end()
     if (function := _FUNCTION.match(shown, start)) is not None:
         end = closing(shown, function.end())
     elif _LONG.match(shown) and (literal := _LITERAL.match(shown, start)) is not None:

@@ -48,10 +48,10 @@ def put_aside(
 ) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
-    ours = {one["name"]: one for one in definitions if one["kind"] == "trigger"}
+    ours = {definition["name"]: definition for definition in definitions if definition["kind"] == "trigger"}
     tables = {table.name for table in run.tables}
-    found = connection.rows(_TRIGGERS.format(schema=quote_literal(destination.address.database)))
-    on_them = [(str(name), str(table)) for name, table in found if table in tables]
+    rows = connection.rows(_TRIGGERS.format(schema=quote_literal(destination.address.database)))
+    on_them = [(str(name), str(table)) for name, table in rows if table in tables]
     for name, table in on_them:
         if name not in ours or not _is_same(destination, ours[name]):
             raise strange_trigger(quote_name(name), quote_name(table), destination.address.url)
@@ -65,28 +65,32 @@ def put_aside(
 
 def were_aside(definitions: Sequence[Definition], done: set[str]) -> list[Definition]:
     """Return the triggers that are to be made again."""
-    return [one for one in definitions if one["kind"] == "trigger" and _aside(one) in done]
+    return [
+        definition
+        for definition in definitions
+        if definition["kind"] == "trigger" and _aside(definition) in done
+    ]
 
 
 def set_counters(run: TableRestore, destination: Destination, definitions: Sequence[Definition]) -> None:
     """Let AUTO_INCREMENT and, where all tables came, sequences go on where they were. Raises the driver's errors."""
     tables = {table.name for table in run.tables}
-    for one in definitions:
-        name = quote_name(one["name"])
-        if one["kind"] == "sequence" and not run.selection.tables:
-            destination.connection.rows(set_sequence(one))
-        counter = _COUNTER.search(options_of(one["sql"])) if one["kind"] == "table" else None
-        if counter is not None and one["name"] in tables:
+    for definition in definitions:
+        name = quote_name(definition["name"])
+        if definition["kind"] == "sequence" and not run.selection.tables:
+            destination.connection.rows(set_sequence(definition))
+        counter = _COUNTER.search(options_of(definition["sql"])) if definition["kind"] == "table" else None
+        if counter is not None and definition["name"] in tables:
             destination.connection.run(f"ALTER TABLE {name} AUTO_INCREMENT = {counter[1]}")
 
 
-def _aside(one: Definition) -> str:
-    return f"aside {one['name']}"
+def _aside(definition: Definition) -> str:
+    return f"aside {definition['name']}"
 
 
-def _is_same(destination: Destination, one: Definition) -> bool:
+def _is_same(destination: Destination, definition: Definition) -> bool:
     try:
-        there = read_definition(destination.connection, "trigger", one["name"])
+        existing = read_definition(destination.connection, "trigger", definition["name"])
     except pymysql.Error:
         return False
-    return without_definer(there["sql"]) == without_definer(one["sql"])
+    return without_definer(existing["sql"]) == without_definer(definition["sql"])

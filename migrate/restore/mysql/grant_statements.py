@@ -81,12 +81,12 @@ class Grants:
         lines = script.splitlines()
         own = [grant for line in lines if (grant := _own(line, database)) is not None]
         beyond = [_beyond(line) or _taken(line, database, now or database) for line in lines]
-        return Grants(own, [one for one in beyond if one is not None])
+        return Grants(own, [grant for grant in beyond if grant is not None])
 
     @property
     def partial(self) -> set[str]:
         """The accounts that may do something everywhere but in some databases."""
-        return {one.account for one in self.beyond if one.takes}
+        return {grant.account for grant in self.beyond if grant.takes}
 
     @property
     def accounts(self) -> list[str]:
@@ -94,11 +94,11 @@ class Grants:
         everything, or as members of such a role.
         """
         reaching = dict.fromkeys(grant.account for grant in self.own)
-        reaching |= dict.fromkeys(one.account for one in self.beyond if not (one.empty or one.roles))
+        reaching |= dict.fromkeys(grant.account for grant in self.beyond if not (grant.empty or grant.roles))
         while more := {
-            one.account: None
-            for one in self.beyond
-            if one.account not in reaching and not reaching.keys().isdisjoint(one.roles)
+            grant.account: None
+            for grant in self.beyond
+            if grant.account not in reaching and not reaching.keys().isdisjoint(grant.roles)
         }:
             reaching |= more
         return sorted(reaching, key=lambda account: "@" in account)

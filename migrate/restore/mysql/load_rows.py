@@ -240,8 +240,8 @@ class RowWriter:
                     batch = some.batch if isinstance(some, LongRow) else some
                     for begin, rows in momentary(batch, history):
                         connection.run(f"SET SESSION timestamp = {begin}")
-                        one = LongRow(rows, some.long) if isinstance(some, LongRow) else rows
-                        opened.insert(connection, one, refusals)
+                        values = LongRow(rows, some.long) if isinstance(some, LongRow) else rows
+                        opened.insert(connection, values, refusals)
                         where = opened.where(rows, key)
                         connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
         connection.run("SET SESSION timestamp = DEFAULT")
@@ -279,8 +279,8 @@ class _Opened:
         """Return the INSERTs."""
         names = columns_of(self.file.schema_arrow, self.without)
         head = f"INSERT INTO {quote_name(self.part.table.name)} ({', '.join(map(quote_name, names))}) "
-        found = statements(head.encode(), batches, min(STATEMENT_BYTES, self.allowed_bytes // 2))
-        return (_fitting(statement, self.part, self.allowed_bytes) for statement in found)
+        inserts = statements(head.encode(), batches, min(STATEMENT_BYTES, self.allowed_bytes // 2))
+        return (_fitting(statement, self.part, self.allowed_bytes) for statement in inserts)
 
     def key(self, connection: Connection) -> list[str]:
         """Return the primary key's columns, as far as they are written. Raises the driver's errors."""
@@ -293,14 +293,14 @@ class _Opened:
         if not key:
             return b""
         others = [field.name for field in self.file.schema_arrow if field.name not in key]
-        found = [
+        literals = [
             row
             for values in literals_of(rows, others, decimals=self.decimals)
             if isinstance(values, Values)
             for row in values.rows
         ]
         columns = ", ".join(map(quote_name, columns_of(self.file.schema_arrow, others)))
-        return f" WHERE ({columns}) IN (".encode() + b",".join(b"(%b)" % row for row in found) + b")"
+        return f" WHERE ({columns}) IN (".encode() + b",".join(b"(%b)" % row for row in literals) + b")"
 
     def insert(self, connection: Connection, rows: pa.RecordBatch | LongRow, refusals: Refusals) -> None:
         """Insert some rows; one by one, if the server refuses them together. Raises the driver's errors."""

@@ -54,18 +54,18 @@ def forget_refused(connection: DestinationConnection, table: str) -> None:
 
 def without_refused(table: CatalogRow, refused: Sequence[Refused]) -> CatalogRow:
     """Return a table's row of the catalog as if the refused rows were not there."""
-    own = [one for one in refused if one.table == table.name]
+    own = [refusal for refusal in refused if refusal.table == table.name]
     if not own:
         return table
-    digest = (int(table.digest, 16) - sum(int(one.digest, 16) for one in own)) % MODULUS
-    return replace(table, items=table.items - sum(one.rows for one in own), digest=to_hex(digest))
+    digest = (int(table.digest, 16) - sum(int(refusal.digest, 16) for refusal in own)) % MODULUS
+    return replace(table, items=table.items - sum(refusal.rows for refusal in own), digest=to_hex(digest))
 
 
 def losses_of(refused: Sequence[Refused]) -> list[Loss]:
     """Return a row of the ledger for each table."""
     by_table: dict[str, list[Refused]] = {}
-    for one in refused:
-        by_table.setdefault(one.table, []).append(one)
+    for refusal in refused:
+        by_table.setdefault(refusal.table, []).append(refusal)
     return [
         Loss(quote_name(name), "rows", f"{_rows(own)} left out: {own[-1].reason}")
         for name, own in by_table.items()
@@ -73,5 +73,5 @@ def losses_of(refused: Sequence[Refused]) -> list[Loss]:
 
 
 def _rows(refused: Sequence[Refused]) -> str:
-    rows = sum(one.rows for one in refused)
+    rows = sum(refusal.rows for refusal in refused)
     return "1 row is" if rows == 1 else f"{rows:,} rows are"

@@ -80,7 +80,7 @@ def restore_database(
     run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
     address = parse_url(destination_url, password=password)
     try:
-        names = [one["name"] for one in read_definitions(reader, source)]
+        names = [definition["name"] for definition in read_definitions(reader, source)]
         with mysql_destination.open_destination(address, names) as destination:
             adapter = adapter_for(_server(run), destination.connection)
             job = MysqlRestore(run, destination, adapter)
@@ -174,22 +174,31 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
         definitions = select_definitions(definitions, {table.name for table in job.run.tables})
     before, now = renamed_database.source_database(job.run), job.destination.address.database
     if before != now:
-        definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
+        definitions = [_moved(definition, quote_name(before), quote_name(now)) for definition in definitions]
     filled = {table.name for table in job.run.tables if table.items}
     definitions = [
-        {**one, "sql": uncounted(one["sql"])} if one["kind"] == "table" and one["name"] in filled else one
-        for one in definitions
+        {**definition, "sql": uncounted(definition["sql"])}
+        if definition["kind"] == "table" and definition["name"] in filled
+        else definition
+        for definition in definitions
     ]
     if job.adapter is not None:
         return job.adapter.adapt(definitions)
-    return [{**one, "sql": inheriting(one["sql"])} if one["kind"] == "table" else one for one in definitions]
+    return [
+        {**definition, "sql": inheriting(definition["sql"])} if definition["kind"] == "table" else definition
+        for definition in definitions
+    ]
 
 
-def _moved(one: Definition, before: str, now: str) -> Definition:
+def _moved(definition: Definition, before: str, now: str) -> Definition:
     """Return a view of the database ``before`` for that called ``now``: the server prints both names, that of its own
     database too, as soon as the view has something of another one.
     """
-    return {**one, "sql": in_database(one["sql"], before, now)} if one["kind"] == "view" else one
+    return (
+        {**definition, "sql": in_database(definition["sql"], before, now)}
+        if definition["kind"] == "view"
+        else definition
+    )
 
 
 def _note_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
@@ -198,13 +207,13 @@ def _note_names(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     if not before or before.lower() == now.lower():
         return
     pattern = renamed_database.naming(before, quote="`")
-    found = [
-        f"{one['kind']} {quote_name(one['name'])}"
-        for one in definitions
-        if pattern.search(one.get("sql", ""))
+    items = [
+        f"{definition['kind']} {quote_name(definition['name'])}"
+        for definition in definitions
+        if pattern.search(definition.get("sql", ""))
     ]
-    if found:
-        job.losses.extend(renamed_database.losses(found, before=quote_name(before), now=quote_name(now)))
+    if items:
+        job.losses.extend(renamed_database.losses(items, before=quote_name(before), now=quote_name(now)))
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
@@ -224,7 +233,14 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
 
 def _server(run: TableRestore) -> str:
     """Return what the source's server was."""
-    return next((one.summary.server for one in run.reader.reconciliation() if one.name == run.source), "")
+    return next(
+        (
+            reconciliation.summary.server
+            for reconciliation in run.reader.reconciliation()
+            if reconciliation.name == run.source
+        ),
+        "",
+    )
 
 
 def _made(
@@ -260,11 +276,16 @@ def _filled(job: MysqlRestore, definer: Definer, definitions: Sequence[Definitio
 
 def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> list[Definition]:
     """Leave out the triggers of tables that wait for rows: those must not fire them."""
-    waiting = [one for one in definitions if one["kind"] == "trigger" and one.get("table") in job.damaged]
+    waiting = [
+        trigger
+        for trigger in definitions
+        if trigger["kind"] == "trigger" and trigger.get("table") in job.damaged
+    ]
     job.refusals.extend(
-        f"trigger {quote_name(one['name'])}: it comes when the rows of its table are there" for one in waiting
+        f"trigger {quote_name(trigger['name'])}: it comes when the rows of its table are there"
+        for trigger in waiting
     )
-    return [one for one in definitions if one not in waiting]
+    return [definition for definition in definitions if definition not in waiting]
 
 
 def _already(
@@ -303,12 +324,12 @@ def _in_the_way(
     """
     url = job.destination.address.url
     if not job.run.whole:
-        found = in_the_way(job.run, Tables(job.destination), url)
-        return not_empty(job.run, found, url) if found else None
-    found = "" if into_existing else mysql_destination.content(job.destination)
-    if found:
+        conflict = in_the_way(job.run, Tables(job.destination), url)
+        return not_empty(job.run, conflict, url) if conflict else None
+    conflict = "" if into_existing else mysql_destination.content(job.destination)
+    if conflict:
         return NotEmptyError(
-            f"{url} is not empty: it has the {found}",
+            f"{url} is not empty: it has the {conflict}",
             next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
         )
     refuse_twins(job.destination, definitions[1:])
@@ -325,7 +346,7 @@ def _rows(job: MysqlRestore) -> WrittenRows:
         ours = run.selection.definitions
         writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
         writer.write_all(todo)
-        for part, error in sorted(writer.damaged, key=lambda one: one[0].name):
+        for part, error in sorted(writer.damaged, key=lambda entry: entry[0].name):
             name = part.table.name
             job.damaged.setdefault(name, []).append(missing_rows(quote_name(name), part, error))
         if writer.damaged:
@@ -338,11 +359,13 @@ def _note_engines(job: MysqlRestore) -> None:
     """A server that lacks an engine takes its default one, and only warns."""
     schema = quote_literal(job.destination.address.database)
     query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
-    found = {str(name): str(engine) for name, engine in job.destination.connection.rows(query)}
-    wanted = {table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in found}
-    for name, engine in wanted.items():
-        if found[name] != engine:
-            reason = f"of engine {found[name]} here: the destination has no {engine}"
+    engines = {str(name): str(engine) for name, engine in job.destination.connection.rows(query)}
+    source_engines = {
+        table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in engines
+    }
+    for name, engine in source_engines.items():
+        if engines[name] != engine:
+            reason = f"of engine {engines[name]} here: the destination has no {engine}"
             job.losses.append(Loss(f"table {quote_name(name)}", "engine", f"it is {reason}"))
             job.notes.append(f"{quote_name(name)} is {reason}")
 
@@ -399,19 +422,23 @@ def select_definitions(definitions: Sequence[Definition], tables: AbstractSet[st
     """Return, in order, what makes these tables: themselves, the sequences that their defaults count with, the spatial
     reference systems of their columns, and their triggers.
     """
-    made = [one for one in definitions if one["kind"] == "table" and one["name"] in tables]
-    sequences = {name.replace("``", "`") for one in made for name in _NEXT_VALUE.findall(one["sql"])}
-    systems = {number for one in made for number in _SYSTEM.findall(one["sql"])}
-    return [one for one in definitions if _is_of(one, tables, sequences, systems)]
+    table_definitions = [
+        table for table in definitions if table["kind"] == "table" and table["name"] in tables
+    ]
+    sequences = {
+        name.replace("``", "`") for table in table_definitions for name in _NEXT_VALUE.findall(table["sql"])
+    }
+    systems = {number for table in table_definitions for number in _SYSTEM.findall(table["sql"])}
+    return [definition for definition in definitions if _is_of(definition, tables, sequences, systems)]
 
 
 def _is_of(
-    one: Definition, tables: AbstractSet[str], sequences: AbstractSet[str], systems: AbstractSet[str]
+    definition: Definition, tables: AbstractSet[str], sequences: AbstractSet[str], systems: AbstractSet[str]
 ) -> bool:
-    if one["kind"] == "table":
-        return one["name"] in tables
-    if one["kind"] == "sequence":
-        return one["name"] in sequences
-    if one["kind"] == SPATIAL:
-        return one["name"] in systems
-    return one["kind"] == "trigger" and one.get("table") in tables
+    if definition["kind"] == "table":
+        return definition["name"] in tables
+    if definition["kind"] == "sequence":
+        return definition["name"] in sequences
+    if definition["kind"] == SPATIAL:
+        return definition["name"] in systems
+    return definition["kind"] == "trigger" and definition.get("table") in tables

@@ -97,8 +97,8 @@ def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[st
     out = [item for item in items if is_out(item)]
     if not out:
         return sql, []
-    kept = ",\n  ".join(item for item in items if item not in out)
-    return f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", out
+    remaining = ",\n  ".join(item for item in items if item not in out)
+    return f"{sql[:open_]}(\n  {remaining}\n{sql[close:]}", out
 
 
 _OWN_COLLATION = re.compile(r" COLLATE=(\w+)")

@@ -25,21 +25,23 @@ class History:
         return sum(row.size_bytes for row in self.rows)
 
 
-def batches(wanted: Iterable[History], most_bytes: int) -> Iterator[list[History]]:
+def batches(histories: Iterable[History], most_bytes: int) -> Iterator[list[History]]:
     """Gather histories; one with a version that goes in parts, or of more than ``most_bytes`` in all, is a batch by
     itself.
     """
     gathered: list[History] = []
     size_bytes = count = 0
-    for one in wanted:
-        if one.size_bytes > most_bytes or any(in_parts(row) for row in one.rows):
-            yield [one]
+    for history in histories:
+        if history.size_bytes > most_bytes or any(in_parts(row) for row in history.rows):
+            yield [history]
             continue
-        if gathered and (size_bytes + one.size_bytes > most_bytes or count + len(one.rows) > BATCH_OBJECTS):
+        if gathered and (
+            size_bytes + history.size_bytes > most_bytes or count + len(history.rows) > BATCH_OBJECTS
+        ):
             yield gathered
             gathered, size_bytes, count = [], 0, 0
-        gathered.append(one)
-        size_bytes += one.size_bytes
-        count += len(one.rows)
+        gathered.append(history)
+        size_bytes += history.size_bytes
+        count += len(history.rows)
     if gathered:
         yield gathered

@@ -27,8 +27,8 @@ def of_bundle(reader: BundleReader, source: str, destination: DestinationBucket)
     details = bucket_details(reader, source)
     file = next(reader.source_files(source, "bucket.json"), None)
     whole = not destination.prefix and not details.get("prefix")
-    wanted = json.loads(reader.read_checked(file)) if file is not None and whole else {}
-    return Settings(wanted, str(details.get("bucket", "")), destination)
+    settings = json.loads(reader.read_checked(file)) if file is not None and whole else {}
+    return Settings(settings, str(details.get("bucket", "")), destination)
 
 
 class Settings:
@@ -36,8 +36,8 @@ class Settings:
     them.
     """
 
-    def __init__(self, wanted: Mapping[str, Any], old_name: str, destination: DestinationBucket) -> None:
-        self.wanted, self._old_name, self._destination = wanted, old_name, destination
+    def __init__(self, settings: Mapping[str, Any], old_name: str, destination: DestinationBucket) -> None:
+        self.wanted, self._old_name, self._destination = settings, old_name, destination
 
     def write_first(self) -> list[Loss]:
         """Write what must hold before objects are written."""
@@ -54,11 +54,11 @@ class Settings:
             if is_of_the_host(name, self.wanted[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
 
-    def _write(self, wanted: Mapping[str, Any]) -> Iterator[Loss]:
-        there = self._destination.configuration() if wanted else {}
-        for name, value in sorted(wanted.items()):
+    def _write(self, settings: Mapping[str, Any]) -> Iterator[Loss]:
+        existing = self._destination.configuration() if settings else {}
+        for name, value in sorted(settings.items()):
             new = renamed(name, value, self._old_name, self._destination.name)
-            if is_of_the_host(name, value) or same_setting(name, there.get(name), new):
+            if is_of_the_host(name, value) or same_setting(name, existing.get(name), new):
                 continue
             if name == "object-lock" and self._destination.object_lock() is None:
                 yield self._loss(

@@ -113,14 +113,14 @@ class Writer:
         )
         try:
             with _LARGE_AT_ONCE:
-                made = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
+                uploaded = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
         except DamageError as exc:
             return Done(0, 0, (f"{job.key}: {exc}; not restored",))
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError as exc:
             return Done(0, 0, (f"{job.key}: the destination does not take it ({exc})",))
-        if has_own_parts(job.row) and made.info.etag != job.row.etag and not self.terms.encrypts:
+        if has_own_parts(job.row) and uploaded.info.etag != job.row.etag and not self.terms.encrypts:
             self.progress.note(
                 f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
             )
@@ -165,7 +165,7 @@ class Writer:
         """Write one tar; where the server does not take it, its members are written one by one afterwards."""
         if not members:
             return set()
-        members.sort(key=lambda one: one.described.key)
+        members.sort(key=lambda member: member.described.key)
         try:
             return snowball.put(self.destination, members)
         except (UnreachableError, NoSpaceError, NotAllowedError):

@@ -37,21 +37,21 @@ class Terms:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def of(cls, found: Capabilities, *, encrypts: bool = False) -> Terms:
+    def of(cls, capabilities: Capabilities, *, encrypts: bool = False) -> Terms:
         """Return the terms of a destination that was tried out."""
         return cls(
-            found.object_lock,
-            found.refused_keys,
-            found.refused_classes,
-            found.refused_tags,
-            found.lost_tags,
-            found.refused_acls,
+            capabilities.object_lock,
+            capabilities.refused_keys,
+            capabilities.refused_classes,
+            capabilities.refused_tags,
+            capabilities.lost_tags,
+            capabilities.refused_acls,
             encrypts=encrypts,
         )
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""
-        taken = row.storage_class != STANDARD and row.storage_class not in self.refused_classes
+        keeps_class = row.storage_class != STANDARD and row.storage_class not in self.refused_classes
         locked = self.object_lock and self._is_locked(row)
         return Description(
             key,
@@ -59,7 +59,7 @@ class Terms:
             row.metadata,
             {tag: value for tag, value in row.tags.items() if not self._refuses(tag, value)},
             row.checksums,
-            storage_class=row.storage_class if taken else "",
+            storage_class=row.storage_class if keeps_class else "",
             lock_mode=row.lock_mode if locked else "",
             lock_until=row.lock_until if locked else "",
             legal_hold=row.legal_hold and self.object_lock,
@@ -103,11 +103,11 @@ class Terms:
         return self.lost_tags or ("" if is_plain_tag(tag, value) else self.refused_tags)
 
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
-        said = f"{row.lock_mode} until {row.lock_until}"
+        retention = f"{row.lock_mode} until {row.lock_until}"
         if not self.object_lock:
-            yield Loss(name, "retention", f"{said}: the destination bucket has no object lock")
+            yield Loss(name, "retention", f"{retention}: the destination bucket has no object lock")
         elif not self._is_locked(row):
-            yield Loss(name, "retention", f"{said}: it has ended, and no server takes one that has")
+            yield Loss(name, "retention", f"{retention}: it has ended, and no server takes one that has")
 
     def _is_locked(self, row: ObjectRow) -> bool:
         if not row.lock_mode:

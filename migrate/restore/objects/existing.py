@@ -41,10 +41,10 @@ class PresentObjects:
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``; of one row."""
-        found = self._listed.find(key)
-        if found is None:
+        listed = self._listed.find(key)
+        if listed is None:
             return ()
-        summary, mark = found
+        summary, mark = listed
         if not mark:
             mark = _SAME if self._destination.holds(summary, rows[-1].content) else _OTHER
             self._listed.mark(key, mark)
@@ -68,13 +68,13 @@ class PresentVersions:
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``."""
-        found, mark = self._listed.of(key)
-        if not found:
+        listed, mark = self._listed.of(key)
+        if not listed:
             return ()
         if not mark:
-            mark = _SAME if begins(self._destination, found, rows) else _OTHER
+            mark = _SAME if begins(self._destination, listed, rows) else _OTHER
             self._listed.mark(key, mark)
-        return found if mark == _SAME else None
+        return listed if mark == _SAME else None
 
     def foreign(self) -> str | None:
         """See ``Present.foreign``."""
@@ -85,17 +85,19 @@ class PresentVersions:
         self._listed.close()
 
 
-def begins(destination: DestinationBucket, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
+def begins(
+    destination: DestinationBucket, listed: Sequence[ObjectSummary], rows: Sequence[ObjectRow]
+) -> bool:
     """Tell whether what was found of a key is the first of ``rows``; both oldest first."""
-    return len(found) <= len(rows) and all(
-        _is(destination, summary, row) for summary, row in zip(found, rows, strict=False)
+    return len(listed) <= len(rows) and all(
+        _is(destination, summary, row) for summary, row in zip(listed, rows, strict=False)
     )
 
 
-def of_others(destination: DestinationBucket, found: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+def of_others(destination: DestinationBucket, summaries: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
     """Leave out what restores keep in the destination themselves."""
     ours = Folder(destination).prefix
-    return (one for one in found if not one.key.startswith(ours))
+    return (summary for summary in summaries if not summary.key.startswith(ours))
 
 
 def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) -> bool:

@@ -55,8 +55,12 @@ class Folder:
         store = open_location(self.url, secrets=secrets, note=progress.note)
         with Lease(store, "restore", progress=progress, alone=alone) as lease:
             yield lease
-            self._remove(one for one in self.destination.list(prefix=self.prefix) if not self._is_lease(one))
-        self._remove(one for one in self._all() if one.is_delete_marker or not one.is_latest)
+            self._remove(
+                summary
+                for summary in self.destination.list(prefix=self.prefix)
+                if not self._is_lease(summary)
+            )
+        self._remove(summary for summary in self._all() if summary.is_delete_marker or not summary.is_latest)
 
     def _all(self) -> Iterator[ObjectSummary]:
         try:
@@ -64,12 +68,16 @@ class Folder:
         except MoveoutError:  # a server that knows no versions
             yield from self.destination.list(prefix=self.prefix)
 
-    def _is_lease(self, one: ObjectSummary) -> bool:
-        return one.key.startswith(f"{self.prefix}_work/lease")
+    def _is_lease(self, summary: ObjectSummary) -> bool:
+        return summary.key.startswith(f"{self.prefix}_work/lease")
 
-    def _remove(self, found: Iterable[ObjectSummary]) -> None:
+    def _remove(self, summaries: Iterable[ObjectSummary]) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-clear") as executor:
-            list(executor.map(lambda one: self.destination.delete(one.key, one.version_id), found))
+            list(
+                executor.map(
+                    lambda summary: self.destination.delete(summary.key, summary.version_id), summaries
+                )
+            )
 
 
 @contextmanager

@@ -127,9 +127,9 @@ class _Rows:
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
         for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
-            kept = [row for row, reason in self._chosen(rows) if not reason]
-            if kept:
-                yield self.destination.prefix + key, kept
+            chosen = [row for row, reason in self._chosen(rows) if not reason]
+            if chosen:
+                yield self.destination.prefix + key, chosen
 
     def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
         """Yield the versions that are not restored, each with the reason."""
@@ -213,11 +213,13 @@ class _Restore:
         set.
         """
         terms = self._look(plan)
-        losses = [] if plan.extra else self._settings.write_first()
+        setting_losses = [] if plan.extra else self._settings.write_first()
         encrypts = bool(self._destination.setting("encryption"))
         terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
-        told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
-        self._report.write_losses(told)
+        all_losses = chain(
+            setting_losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms)
+        )
+        self._report.write_losses(all_losses)
         return terms
 
     def _outcome(self, plan: _Plan, run: _ObjectWrites, done: Done) -> RestoreOutcome:
@@ -232,9 +234,9 @@ class _Restore:
             self._report.location,
             left_out=(*run.left_out(), *self._lacking()),
         )
-        settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
-        kept = outcome.as_json() | {"destination": self._destination.url, "settings": settings}
-        self._report.write_json("report.json", kept)
+        settings = [{"property": loss.property, "reason": loss.reason} for loss in self._lost_settings]
+        report = outcome.as_json() | {"destination": self._destination.url, "settings": settings}
+        self._report.write_json("report.json", report)
         return outcome
 
     def _lacking(self) -> Sequence[str]:
@@ -255,7 +257,7 @@ class _Restore:
 
     def _look(self, plan: _Plan) -> Terms:
         """Try the destination out, and keep the record."""
-        found = probe(
+        capabilities = probe(
             self._destination,
             keys=plan.oddities,
             classes=plan.classes - {STANDARD},
@@ -263,10 +265,10 @@ class _Restore:
             any_tags=plan.any_tags,
             acls=plan.acls,
         )
-        if not found.probed:
-            self._notes.append(f"the destination was not tried out: {found.why}")
-        self._report.write_json("capabilities.json", found.as_json())
-        return Terms.of(found)
+        if not capabilities.probed:
+            self._notes.append(f"the destination was not tried out: {capabilities.why}")
+        self._report.write_json("capabilities.json", capabilities.as_json())
+        return Terms.of(capabilities)
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
         yield from self._settings.losses_before()
@@ -286,16 +288,18 @@ class _Restore:
         elif self._settings.wanted:
             lost = self._lost_settings = self._settings.write_last()
             self._report.losses += len(lost)
-            self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
+            self._notes += [
+                f"the bucket's {loss.property.removeprefix('bucket ')}: {loss.reason}" for loss in lost
+            ]
 
 
 def _missing(failed: Iterable[FailedObject]) -> Iterator[str]:
     """Yield what the bundle lacks, the first objects by name."""
     count = 0
-    for count, one in enumerate(failed, 1):
+    for count, missing in enumerate(failed, 1):
         if count <= _NAMED:
-            older = "; no older version is shown instead" if one.is_latest and one.version_id else ""
-            yield f"{one.name} is not in the bundle ({one.reason}){older}"
+            older = "; no older version is shown instead" if missing.is_latest and missing.version_id else ""
+            yield f"{missing.name} is not in the bundle ({missing.reason}){older}"
     if count > _NAMED:
         yield f"{count - _NAMED} more objects are not in the bundle; data/gaps.parquet names them"
 
@@ -381,7 +385,11 @@ class _ObjectWrites:
         return Done(items, size_bytes, tuple(findings))
 
     def _by(
-        self, workers: int, open_pool: OpenObjectPool | None, lease: Lease | None, wanted: Iterable[History]
+        self,
+        workers: int,
+        open_pool: OpenObjectPool | None,
+        lease: Lease | None,
+        histories: Iterable[History],
     ) -> Iterator[Done]:
         if open_pool is not None and lease is not None:
             pool = open_pool(self._writing, lease, self._progress)
@@ -389,7 +397,7 @@ class _ObjectWrites:
             pool = thread_pool(
                 self._writing, workers, self._progress, self._writing.destination.reader.cancellation
             )
-        return write_all(self._writing, wanted, pool, lease)
+        return write_all(self._writing, histories, pool, lease)
 
     def left_out(self) -> Iterator[str]:
         """Yield what the destination does not take, the first keys of each kind by name."""
@@ -417,16 +425,19 @@ class _ObjectWrites:
             if refused:
                 self._refuse(refused[0], key)
                 continue
-            there = self._present.begun(key, rows)
-            if there is None:
+            existing = self._present.begun(key, rows)
+            if existing is None:
                 continue
-            if there:
-                self._skip(rows[: len(there)])
+            if existing:
+                self._skip(rows[: len(existing)])
                 if moved is not None:
-                    pairs = zip(rows, there, strict=False)
-                    moved.add((key, row.version_id, it.version_id, row.is_delete_marker) for row, it in pairs)
-            if len(there) < len(rows):
-                yield History(key, rows[len(there) :], len(there))
+                    pairs = zip(rows, existing, strict=False)
+                    moved.add(
+                        (key, row.version_id, written.version_id, row.is_delete_marker)
+                        for row, written in pairs
+                    )
+            if len(existing) < len(rows):
+                yield History(key, rows[len(existing) :], len(existing))
 
     def _skip(self, rows: Sequence[ObjectRow]) -> None:
         self.skipped += len(rows)

@@ -50,11 +50,16 @@ class Markers:
 
     refused: frozenset[str] = frozenset()
 
-    def refuse(self, one: Kind, before: Kind | None) -> str:
+    def refuse(self, version: Kind, before: Kind | None) -> str:
         """Return why the destination does not make it on top of what is before; nothing where it does."""
-        if one.is_delete_marker and before is None and FIRST_MARKER in self.refused:
+        if version.is_delete_marker and before is None and FIRST_MARKER in self.refused:
             return f"{REFUSED} {FIRST_MARKER}"
-        if one.is_delete_marker and before and before.is_delete_marker and REPEATED_MARKER in self.refused:
+        if (
+            version.is_delete_marker
+            and before
+            and before.is_delete_marker
+            and REPEATED_MARKER in self.refused
+        ):
             return f"{REFUSED} {REPEATED_MARKER}"
         return ""
 
@@ -89,7 +94,7 @@ class HistoryWriter:
     def write(self, batch: Sequence[History]) -> Done:
         """Write a batch in layers: the next version of every key at once, then the one after it."""
         layers = _Layers(self, batch)
-        for depth in range(max(len(one.rows) for one in batch)):
+        for depth in range(max(len(history.rows) for history in batch)):
             layers.write(depth)
         return Done(layers.items, layers.size_bytes, tuple(layers.findings), tuple(layers.moved))
 
@@ -108,12 +113,12 @@ class _Layers:
     _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._counts = {one.key: one.before for one in self.batch}
-        if sum(one.size_bytes for one in self.batch) <= BATCH_BYTES:
+        self._counts = {history.key: history.before for history in self.batch}
+        if sum(history.size_bytes for history in self.batch) <= BATCH_BYTES:
             jobs = [
-                ObjectWrite(one.key, row)
-                for one in self.batch
-                for row in one.rows
+                ObjectWrite(history.key, row)
+                for history in self.batch
+                for row in history.rows
                 if row.file and not in_parts(row)
             ]
             self._read(jobs)
@@ -121,7 +126,11 @@ class _Layers:
     def write(self, depth: int) -> None:
         """Write the version that is ``depth``-th of those to be written, of every key that has one."""
         self.writer.go_on()
-        layer = [ObjectWrite(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
+        layer = [
+            ObjectWrite(history.key, history.rows[depth])
+            for history in self.batch
+            if len(history.rows) > depth
+        ]
         markers = [job for job in layer if job.row.is_delete_marker]
         large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
         small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
@@ -149,9 +158,9 @@ class _Layers:
             sent.append(job)
             yield self.writer.terms.describe(job.key, job.row, self._before(job)), body
 
-    def _take(self, jobs: Sequence[ObjectWrite], answers: Iterable[Written]) -> None:
+    def _take(self, jobs: Sequence[ObjectWrite], results: Iterable[Written]) -> None:
         """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
-        for number, written in enumerate(answers):
+        for number, written in enumerate(results):
             job = jobs[number]
             fault = fault_of(job, written)
             if written.error is None:

@@ -33,16 +33,16 @@ class Writing:
     terms: Terms
     versions: bool
 
-    def batches(self, wanted: Iterable[History]) -> Iterator[list[History]]:
+    def batches(self, histories: Iterable[History]) -> Iterator[list[History]]:
         """Gather what is to be written into batches."""
         most = objects_history.BATCH_BYTES if self.versions else copy.BATCH_BYTES
-        return batches(wanted, most)
+        return batches(histories, most)
 
     def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn) -> Done:
         """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
         if self.versions:
             return HistoryWriter(self.store, self.destination, progress, self.terms, go_on).write(batch)
-        jobs = [ObjectWrite(one.key, one.rows[-1]) for one in batch]
+        jobs = [ObjectWrite(history.key, history.rows[-1]) for history in batch]
         return Writer(self.store, self.destination, progress, self.terms, go_on).write(jobs)
 
 
@@ -52,12 +52,12 @@ OpenObjectPool = Callable[[Writing, Lease, Progress], ObjectPool]
 
 
 def write_all(
-    writing: Writing, wanted: Iterable[History], pool: ObjectPool, lease: Lease | None
+    writing: Writing, histories: Iterable[History], pool: ObjectPool, lease: Lease | None
 ) -> Iterator[Done]:
     """Write all of it; yield what batches came to. Raises what stops the whole restore."""
 
     def batches() -> Iterator[Sequence[History]]:
-        for number, batch in enumerate(writing.batches(wanted)):
+        for number, batch in enumerate(writing.batches(histories)):
             if number % _GIVE_BACK_EVERY == 0:
                 malloc.give_back()
             yield batch

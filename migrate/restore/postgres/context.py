@@ -72,7 +72,7 @@ class PostgresRestore:
 
     def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]]) -> None:
         """Note parts that cannot be read."""
-        for part, error in sorted(damaged, key=lambda one: one[0].name):
+        for part, error in sorted(damaged, key=lambda entry: entry[0].name):
             name = part.table.schema, part.table.name
             self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])

@@ -40,7 +40,7 @@ def read(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
     """Return what finished steps left out, and their notes, each sentence once."""
     rows = connection.execute(f"SELECT entry FROM {_TABLE} ORDER BY id".encode()).fetchall()
     entries = [json.loads(entry) for (entry,) in rows]
-    return unique(*(one["left_out"] for one in entries)), unique(*(one["notes"] for one in entries))
+    return unique(*(entry["left_out"] for entry in entries)), unique(*(entry["notes"] for entry in entries))
 
 
 def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:

@@ -128,8 +128,8 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     state = sql_destination.read_state(destination)
     prepared = PreparedParts(run.reader)
     if state is None:
-        if (found := _in_the_way(job, into_existing=into_existing)) is not None:
-            return found
+        if (outcome := _in_the_way(job, into_existing=into_existing)) is not None:
+            return outcome
         _note_locale(job)
         copied_here = selection.definitions and selection.rows and job.open_pool is None
         with prepared.filled(parts_of(run.tables) if copied_here else ()):
@@ -150,7 +150,7 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     if selection.rows:
         with _analyzed(job):
             compared = _compared(job, run)
-        missing = [finding for found in job.damaged.values() for finding in found]
+        missing = [finding for part_findings in job.damaged.values() for finding in part_findings]
         findings = [*missing, *_settled(job, compared)]
         note_recomputed(job)
         note_other_rows(job, filled)
@@ -224,9 +224,9 @@ def _note_names(job: PostgresRestore) -> None:
     if not before or before == now:
         return
     pattern = renamed_database.naming(before, quote='"')
-    found = [name for name, body in connection.execute(_NAMING).fetchall() if pattern.search(body)]
-    if found:
-        job.losses.extend(renamed_database.losses(found, before=quote_name(before), now=quote_name(now)))
+    names = [name for name, body in connection.execute(_NAMING).fetchall() if pattern.search(body)]
+    if names:
+        job.losses.extend(renamed_database.losses(names, before=quote_name(before), now=quote_name(now)))
         job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
@@ -268,18 +268,18 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     names = [(table.schema, table.name) for table in job.tables]
     whole = job.selection.definitions and not job.selection.tables
     if whole:
-        found = "" if into_existing else sql_destination.content(job.destination)
+        conflict = "" if into_existing else sql_destination.content(job.destination)
     else:
-        found = sql_destination.table_with_rows(connection, names)
+        conflict = sql_destination.table_with_rows(connection, names)
     if into_existing or not whole:
-        found = found or large_objects.in_the_way(connection, run, filled=not whole)
+        conflict = conflict or large_objects.in_the_way(connection, run, filled=not whole)
     records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
     same = any(record.only == job.selection.words() for record in records)
-    if same and not found and job.selection.definitions:
-        found = next(
+    if same and not conflict and job.selection.definitions:
+        conflict = next(
             (f"table {'.'.join(name)}" for name in names if sql_destination.has_table(connection, name)), ""
         )
-    if not found:
+    if not conflict:
         return None
     if same and not job.selection.rows:
         return _already(job, records)
@@ -291,7 +291,7 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
             note_recomputed(job)
             return _already(job, records, findings)
     raise NotEmptyError(
-        f"{job.destination.address.url} is not empty: it has the {found}",
+        f"{job.destination.address.url} is not empty: it has the {conflict}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
         if whole
         else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
@@ -338,7 +338,7 @@ def _absent(job: PostgresRestore) -> frozenset[Name]:
     lacks.
     """
     absent = sql_destination.absent_tables(
-        job.destination.connection, [(one.schema, one.name) for one in job.tables]
+        job.destination.connection, [(table.schema, table.name) for table in job.tables]
     )
     for name in sorted(absent)[:_SHOWN]:
         job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")

@@ -67,8 +67,8 @@ class Lent:
             self._connection.create_function(function, -1, None)
         for collation in self._collations:
             self._connection.create_collation(collation, None)
-        said = [_sentence(function, names) for function, names in sorted(self.by.items())]
-        return said + list(map(_of_collation, sorted(self._collations)))
+        sentences = [_sentence(function, names) for function, names in sorted(self.by.items())]
+        return sentences + list(map(_of_collation, sorted(self._collations)))
 
 
 def _stand_in(*_: object) -> None:

@@ -54,8 +54,8 @@ class SqliteRestore:
 
 
 def _counters(run: TableRestore, schema: str) -> CatalogRow | None:
-    wanted = (run.source, schema, SEQUENCE)
-    return next((one for one in run.reader.catalog() if (one.source, one.schema, one.name) == wanted), None)
+    key = (run.source, schema, SEQUENCE)
+    return next((row for row in run.reader.catalog() if (row.source, row.schema, row.name) == key), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,13 +39,13 @@ class Definitions:
     def read(reader: BundleReader, source: str, folder: str = "") -> Definitions:
         """Read them from the bundle, checked. ``folder``: of one of several files. Raises ``DamageError``."""
         files = {file.key: file for file in reader.source_files(source, f"{folder}schema/")}
-        found = []
+        documents = []
         for name in (definitions.ENTRIES, definitions.PRAGMAS):
             key = layout.source_file(source, folder + name)
             if key not in files:
                 raise DamageError(key, expected="a file", found="none")
-            found.append((key, reader.read_checked(files[key])))
-        (key, entries), (_, pragmas) = found
+            documents.append((key, reader.read_checked(files[key])))
+        (key, entries), (_, pragmas) = documents
         try:
             return Definitions(definitions.parse_entries(entries), json.loads(pragmas))
         except (ValueError, TypeError) as exc:
@@ -62,9 +62,9 @@ def select_entries(entries: Sequence[Entry], tables: AbstractSet[str]) -> list[E
     whose shadow tables are among them.
     """
     names = set(tables)
-    for one in filter(is_virtual, entries):
-        shadows = {other.name for other in shadows_of(one, entries)}
-        names |= {one.name} if shadows and shadows <= tables else set()
+    for virtual in filter(is_virtual, entries):
+        shadows = {other.name for other in shadows_of(virtual, entries)}
+        names |= {virtual.name} if shadows and shadows <= tables else set()
     return [entry for entry in entries if entry.table in names]
 
 
@@ -88,23 +88,25 @@ def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: 
 
 def shadows_of(entry: Entry, tables: Sequence[Entry]) -> list[Entry]:
     """Return the tables that hold a virtual table's rows (https://sqlite.org/vtab.html#the_xshadowname_method)."""
-    return [one for one in tables if one.type == "table" and one.name.rpartition("_")[0] == entry.name]
+    return [
+        table for table in tables if table.type == "table" and table.name.rpartition("_")[0] == entry.name
+    ]
 
 
 def _make_virtual(connection: sqlite3.Connection, entry: Entry, tables: Sequence[Entry]) -> list[str]:
     """Let the module make a virtual table; return the names of its shadow tables. None, and nothing is made, where the
     module is not there or makes others than the source has.
     """
-    wanted = {one.name: one.sql for one in shadows_of(entry, tables)}
+    expected = {shadow.name: shadow.sql for shadow in shadows_of(entry, tables)}
     connection.execute("SAVEPOINT virtual")
     try:
         connection.execute(entry.sql or "")
         there = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
-        same = {name: sql for name, sql in there if name in wanted} == wanted
+        same = {name: sql for name, sql in there if name in expected} == expected
     except sqlite3.OperationalError:
         same = False
     connection.execute("RELEASE virtual" if same else "ROLLBACK TO virtual")
-    return list(wanted) if same else []
+    return list(expected) if same else []
 
 
 def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
@@ -146,7 +148,7 @@ def without_left_out(entries: Sequence[Entry], left_out: Sequence[str]) -> list[
     return [
         entry
         for entry in entries
-        if entry.type != "index" or not any(one.startswith(_left_out(entry)) for one in left_out)
+        if entry.type != "index" or not any(sentence.startswith(_left_out(entry)) for sentence in left_out)
     ]
 
 
@@ -174,9 +176,9 @@ def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
-    found = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
+    rows = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
     locations = {
-        (kind, name): location for location, kind, name in found
+        (kind, name): location for location, kind, name in rows
     }  # by name each would be looked for from the start
     for entry in entries:
         if (location := locations.get((entry.type, entry.name))) is not None:
@@ -191,10 +193,10 @@ def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
             )
 
 
-def schema_differences(wanted: Sequence[Entry], found: Sequence[Entry]) -> list[str]:
+def schema_differences(source_entries: Sequence[Entry], destination_entries: Sequence[Entry]) -> list[str]:
     """Return a sentence for every definition that is not as in the source."""
-    expected = {(entry.type, entry.name): entry for entry in wanted}
-    present = {(entry.type, entry.name): entry for entry in found}
+    expected = {(entry.type, entry.name): entry for entry in source_entries}
+    present = {(entry.type, entry.name): entry for entry in destination_entries}
     differences = [
         f"the {kind} {name} is missing in the destination" for kind, name in expected.keys() - present.keys()
     ]

@@ -103,8 +103,8 @@ def _is_fresh(connection: sqlite3.Connection) -> bool:
 def read_state(destination: Destination) -> State | None:
     """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
     connection = destination.connection
-    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone()
-    if found is None:
+    row = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone()
+    if row is None:
         return None
     try:
         (about,) = connection.execute(f"SELECT name, note FROM {PROGRESS_TABLE} WHERE kind = '{_ABOUT}'")

@@ -15,19 +15,19 @@ def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
     """Return folders in the bundle by the files' paths, None where the source is one file. A path that leads out of the
     destination's directory is a ``DamageError``: the bundle may come from anywhere.
     """
-    file = next((one for one in reader.source_files(source, FILES)), None)
+    file = next((source_file for source_file in reader.source_files(source, FILES)), None)
     if file is None:
         return None
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     try:
-        for one in json.loads(reader.read_checked(file))["files"]:
-            name, folder = str(one["name"]), str(one["folder"])
+        for entry in json.loads(reader.read_checked(file))["files"]:
+            name, folder = str(entry["name"]), str(entry["folder"])
             if not _is_below(name) or not layout.is_payload_name(folder):
                 raise DamageError(file.key, expected="paths below a directory", found=repr(name))
-            found[name] = folder
+            folders[name] = folder
     except (ValueError, KeyError, TypeError) as exc:
         raise DamageError(file.key, expected="a list of files", found=f"something else ({exc})") from exc
-    return found
+    return folders
 
 
 def _is_below(name: str) -> bool:

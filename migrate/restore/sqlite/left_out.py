@@ -36,9 +36,9 @@ def read_finished(address: Address, bundle: str, source: str) -> list[FinishedRe
     """Return the records of restores of a source into this file, of all or of parts of it."""
     entries = _read(address)
     return [
-        FinishedRestore.decode(one["only"], json.dumps(one["record"]))
-        for one in entries
-        if (one["bundle"], one["source"]) == (bundle, source)
+        FinishedRestore.decode(entry["only"], json.dumps(entry["record"]))
+        for entry in entries
+        if (entry["bundle"], entry["source"]) == (bundle, source)
     ]
 
 
@@ -47,7 +47,7 @@ def write(address: Address, state: State, record: FinishedRestore) -> None:
     ``NotAllowedError``.
     """
     key = state.bundle, state.source, state.only
-    entries = [one for one in _read(address) if (one["bundle"], one["source"], one["only"]) != key]
+    entries = [entry for entry in _read(address) if (entry["bundle"], entry["source"], entry["only"]) != key]
     if record.left_out:
         values = {"bundle": state.bundle, "source": state.source, "only": state.only}
         entries.append(values | {"record": json.loads(record.encode())})
@@ -74,7 +74,7 @@ def known(
     address = parse_url(url)
     files = read_files(reader, source)
     addresses = [address] if files is None else [address.below(name) for name in files]
-    return [record for one in addresses for record in _known(one, reader.info.id, source)]
+    return [record for address in addresses for record in _known(address, reader.info.id, source)]
 
 
 def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedRestore]:
@@ -93,7 +93,7 @@ def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedResto
 
 def _read(address: Address) -> list[dict[str, Any]]:
     try:
-        found: list[dict[str, Any]] = json.loads(record_path(address).read_bytes())["restores"]
+        entries: list[dict[str, Any]] = json.loads(record_path(address).read_bytes())["restores"]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -101,4 +101,4 @@ def _read(address: Address) -> list[dict[str, Any]]:
             f"{record_path(address)} cannot be read: {exc}",
             next_step="It says what an earlier restore left out; look at it, then remove it.",
         ) from exc
-    return found
+    return entries

@@ -89,14 +89,14 @@ def _write(
 ) -> None:
     codec = codec_of(connection)
     for some in _read(reader, part):
-        wanted = [not generated for generated in some.shown.generated]
-        shown = list(compress(some.shown.names, wanted))
+        is_stored = [not generated for generated in some.shown.generated]
+        shown = list(compress(some.shown.names, is_stored))
         names = [table.rowid if name is None else quote_name(name) for name in shown]
         if isinstance(some, PartLong):
-            write_long(connection, table, shown, list(compress(some.row.cells, wanted)))
+            write_long(connection, table, shown, list(compress(some.row.cells, is_stored)))
             advance(1, part.size_bytes // max(part.rows, 1))
             continue
-        columns = list(compress(some.columns, wanted))
+        columns = list(compress(some.columns, is_stored))
         values = [column.to_list() for column in columns]
         if codec is not None:
             values = [[kept(value, codec) for value in column] for column in values]

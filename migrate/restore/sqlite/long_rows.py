@@ -44,14 +44,14 @@ def _is_plain(connection: sqlite3.Connection, table: Table) -> bool:
 
 def _at_the_end(cells: Sequence[Any], *, utf8: bool) -> set[int]:
     """Return which long values have nothing but such, and NULL, behind them."""
-    found = set()
+    numbers = set()
     for number in range(len(cells) - 1, -1, -1):
         cell = cells[number]
         if isinstance(cell, Cell) and (cell.of is not str or utf8):
-            found.add(number)
+            numbers.add(number)
         elif cell is not None:
             break
-    return found
+    return numbers
 
 
 def _write_in_pieces(
@@ -108,9 +108,9 @@ def _into(table: Table, names: Names) -> str:
 
 def _whole(cell: Cell) -> bytearray:
     """Return a value in one piece, for which there is room at once."""
-    found = bytearray(cell.value.size_bytes)
+    value = bytearray(cell.value.size_bytes)
     at = 0
     for piece in cell.value.pieces():
-        found[at : at + len(piece)] = piece
+        value[at : at + len(piece)] = piece
         at += len(piece)
-    return found
+    return value

@@ -64,9 +64,9 @@ def load_part(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutE
     lent = Lent(connection)
     state = sqlite_destination.read_state(destination)
     if state is None:
-        found = in_the_way(run, Tables(connection, job.virtual), where)
-        if found:
-            return not_empty(run, found, where)
+        conflict = in_the_way(run, Tables(connection, job.virtual), where)
+        if conflict:
+            return not_empty(run, conflict, where)
         _begin(job, destination, lent)
     else:
         run.ours(state, where=where, how="remove the file")
@@ -124,13 +124,13 @@ def _put_aside(job: SqliteRestore, destination: Destination) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
     ours = {entry.name: entry for entry in job.definitions.entries if entry.type == "trigger"}
-    there = connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")
-    found = [row for row in there.fetchall() if row[1] in job.names]
-    for name, table, sql in found:
+    cursor = connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")
+    triggers = [row for row in cursor.fetchall() if row[1] in job.names]
+    for name, table, sql in triggers:
         if name not in ours or ours[name].sql != sql:
             raise strange_trigger(name, table, str(job.address.path))
     connection.execute("BEGIN IMMEDIATE")
-    for name, _, _ in found:
+    for name, _, _ in triggers:
         sqlite_destination.mark_done(connection, _ASIDE + name)
         connection.execute(f"DROP TRIGGER {quote_name(name)}")
     connection.execute("COMMIT")
@@ -143,7 +143,7 @@ def _were_aside(job: SqliteRestore, destination: Destination) -> list[Entry]:
 
 def _counters(job: SqliteRestore) -> dict[str, int]:
     """Return AUTOINCREMENT's counters of the tables that are meant, from the bundle."""
-    found: dict[str, int] = {}
+    counters: dict[str, int] = {}
     for part in parts_of([job.counters] if job.counters is not None else []):
         with job.run.reader.open(part.key) as file:
             for some in readable(part, read_part(file), READ_ERRORS):
@@ -152,8 +152,8 @@ def _counters(job: SqliteRestore) -> dict[str, int]:
                     zip(some.shown.names, (column.to_list() for column in some.columns), strict=True)
                 )
                 rows: Iterable[tuple[str, int]] = zip(columns["name"], columns["seq"], strict=True)
-                found |= {name: value for name, value in rows if name in job.names}
-    return found
+                counters |= {name: value for name, value in rows if name in job.names}
+    return counters
 
 
 def _set_counters(connection: sqlite3.Connection, counters: Mapping[str, int]) -> None:

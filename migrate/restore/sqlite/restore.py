@@ -97,26 +97,26 @@ class SqliteRestorer:
         return sqlite_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
-def _in_file(name: str, one: RestoreOutcome) -> RestoreOutcome:
+def _in_file(name: str, outcome: RestoreOutcome) -> RestoreOutcome:
     """Return the outcome of one file of several, which says so."""
     return replace(
-        one,
-        findings=tuple(f"{name}: {finding}" for finding in one.findings),
-        notes=tuple(f"{name}: {note}" for note in one.notes),
-        tables=tuple(replace(table, schema=name) for table in one.tables),
+        outcome,
+        findings=tuple(f"{name}: {finding}" for finding in outcome.findings),
+        notes=tuple(f"{name}: {note}" for note in outcome.notes),
+        tables=tuple(replace(table, schema=name) for table in outcome.tables),
     )
 
 
 def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome:
     return RestoreOutcome(
         source,
-        items=sum(one.items for one in outcomes),
-        size_bytes=sum(one.size_bytes for one in outcomes),
-        skipped_items=sum(one.skipped_items for one in outcomes),
-        findings=tuple(finding for one in outcomes for finding in one.findings),
-        notes=tuple(note for one in outcomes for note in one.notes),
-        left_out=tuple(dict.fromkeys(entry for one in outcomes for entry in one.left_out)),
-        tables=tuple(table for one in outcomes for table in one.tables),
+        items=sum(outcome.items for outcome in outcomes),
+        size_bytes=sum(outcome.size_bytes for outcome in outcomes),
+        skipped_items=sum(outcome.skipped_items for outcome in outcomes),
+        findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
+        notes=tuple(note for outcome in outcomes for note in outcome.notes),
+        left_out=tuple(dict.fromkeys(entry for outcome in outcomes for entry in outcome.left_out)),
+        tables=tuple(table for outcome in outcomes for table in outcome.tables),
     )
 
 
@@ -197,22 +197,22 @@ def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     connection = open_file(job.address.path, immutable=True)
     try:
         with sqlite_destination.translated(job.address):
-            found = read_catalog(connection)
+            catalog = read_catalog(connection)
     finally:
         connection.close()
     if not job.run.whole:
         wanted_names = {(entry.type, entry.name) for entry in job.entries}
-        made = [entry for entry in found.entries if (entry.type, entry.name) in wanted_names]
+        present = [entry for entry in catalog.entries if (entry.type, entry.name) in wanted_names]
         entries = sqlite_schema.without_left_out(job.entries, left_out)
-        return [*rows, *sqlite_schema.schema_differences(entries, made)]
-    wanted = {name: value for name, value in job.definitions.pragmas.items() if name in found.pragmas}
+        return [*rows, *sqlite_schema.schema_differences(entries, present)]
+    pragmas = {name: value for name, value in job.definitions.pragmas.items() if name in catalog.pragmas}
     settings = [
-        f"{name}: expected {value!r}, found {found.pragmas[name]!r}"
-        for name, value in wanted.items()
-        if found.pragmas[name] != value
+        f"{name}: expected {value!r}, found {catalog.pragmas[name]!r}"
+        for name, value in pragmas.items()
+        if catalog.pragmas[name] != value
     ]
     entries = sqlite_schema.without_left_out(job.definitions.entries, left_out)
-    definitions = sqlite_schema.schema_differences(entries, found.entries)
+    definitions = sqlite_schema.schema_differences(entries, catalog.entries)
     return [*rows, *definitions, *settings]
 
 
@@ -230,8 +230,8 @@ def _check(address: Address) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     connection = open_file(address.path, immutable=True)
     try:
-        said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-        for line in said:
+        lines = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        for line in lines:
             if line.startswith(_FROM_THE_DATA):
                 notes.append(f"integrity_check says of the rows, which are the source's: {line}")
             elif line != "ok":

@@ -64,16 +64,16 @@ _ORDER = (
 
 def pieces_of(sql: str) -> list[Piece]:
     """Return all such pieces, those first that others may need, or that matter more than others."""
-    found = list(_pieces(sql))
-    counter = next((piece.column for piece in found if piece.lost == "AUTO_INCREMENT"), "")
-    leads = any(f"PRIMARY KEY ({counter}" in piece.words for piece in found)
+    pieces = list(_pieces(sql))
+    counter = next((piece.column for piece in pieces if piece.lost == "AUTO_INCREMENT"), "")
+    leads = any(f"PRIMARY KEY ({counter}" in piece.words for piece in pieces)
 
     def location(piece: Piece) -> tuple[int, int]:
         needed = "PRIMARY KEY " in piece.words or (not leads and f"({counter}" in piece.words)
         lost = "primary key" if piece.lost == "key" and needed else piece.lost
         return _ORDER.index(lost), piece.begin
 
-    return sorted(found, key=location)
+    return sorted(pieces, key=location)
 
 
 def _pieces(sql: str) -> Iterator[Piece]:
@@ -104,8 +104,8 @@ def _of_column(sql: str, shown: str, begin: int, end: int) -> Iterator[Piece]:
         ends = match.end()
         if (opens := re.compile(r"\w*\(").match(shown, ends, end)) is not None and lost != "collation":
             ends = closing(shown, opens.end() - 1)
-        if (after := _AFTER.get(lost)) is not None and (more := after.match(shown, ends, end)) is not None:
-            ends = more.end()
+        if (after := _AFTER.get(lost)) is not None and (suffix := after.match(shown, ends, end)) is not None:
+            ends = suffix.end()
         yield Piece(lost, sql[match.start() : ends], match.start(), ends, sql[begin:name_ends])
 
 
@@ -127,12 +127,12 @@ def least(sql: str, refusal: Callable[[str], str]) -> dict[Piece, str] | None:
         return None
 
     def put_back(some: Sequence[Piece]) -> None:
-        said = refusal(without(sql, [piece for piece in out if piece not in some]))
-        if not said:
+        reason = refusal(without(sql, [piece for piece in out if piece not in some]))
+        if not reason:
             for piece in some:
                 del out[piece]
         elif len(some) == 1:
-            out[some[0]] = said
+            out[some[0]] = reason
         else:
             put_back(some[: len(some) // 2])
             put_back(some[len(some) // 2 :])

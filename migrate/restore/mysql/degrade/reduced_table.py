@@ -27,24 +27,28 @@ _FOREIGN_KEYS = (
 
 
 def make_reduced(
-    connection: DestinationConnection, definer: Definer, one: Definition, ours: Collection[str]
+    connection: DestinationConnection, definer: Definer, definition: Definition, ours: Collection[str]
 ) -> bool:
     """Make a table without what the destination refuses of it; return whether there is a way. ``ours``: the tables
     that are being restored. Raises the driver's errors.
     """
-    trial = _Trial(connection, definer, one)
-    out = least(one["sql"], trial.refusal)
+    trial = _Trial(connection, definer, definition)
+    out = least(definition["sql"], trial.refusal)
     if out is None:
         return False
-    losses = {piece: _loss(one, piece, said) for piece, said in out.items()}
+    losses = {piece: _loss(definition, piece, reason) for piece, reason in out.items()}
     for loss in losses.values():
         note(connection, loss)
-    away = [found for found in _foreign_keys_to(connection, one["name"]) if found[0] in ours]
-    for table, name, item in away:
+    dropped_keys = [
+        foreign_key
+        for foreign_key in _foreign_keys_to(connection, definition["name"])
+        if foreign_key[0] in ours
+    ]
+    for table, name, item in dropped_keys:
         note(connection, _away(table, item))
         connection.run(f"ALTER TABLE {quote_name(table)} DROP FOREIGN KEY {quote_name(name)}")
     try:
-        definer.make({**one, "sql": without(one["sql"], out)})
+        definer.make({**definition, "sql": without(definition["sql"], out)})
     except pymysql.Error as exc:
         if not is_about_the_thing(exc):
             raise
@@ -52,18 +56,21 @@ def make_reduced(
             forget(connection, loss)
         return False
     finally:
-        _put_back(connection, away)
+        _put_back(connection, dropped_keys)
     for piece, loss in losses.items():
-        if piece.addition and alter(connection, one["name"], piece.addition) is None:
+        if piece.addition and alter(connection, definition["name"], piece.addition) is None:
             forget(connection, loss)
     return True
 
 
 def _put_back(connection: DestinationConnection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
     for table, _, item in foreign_keys:
-        said = alter(connection, table, f"ADD {item}")
-        if said is not None:
-            note(connection, Loss(f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: {said}"))
+        refusal = alter(connection, table, f"ADD {item}")
+        if refusal is not None:
+            note(
+                connection,
+                Loss(f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: {refusal}"),
+            )
         forget(connection, _away(table, item))
 
 
@@ -77,9 +84,9 @@ def _away(table: str, item: str) -> Loss:
 class _Trial:
     """Tries definitions of a table on the destination."""
 
-    def __init__(self, connection: DestinationConnection, definer: Definer, one: Definition) -> None:
-        self._connection, self._definer, self._one = connection, definer, one
-        self._head = len(f"CREATE TABLE {quote_name(one['name'])}")
+    def __init__(self, connection: DestinationConnection, definer: Definer, definition: Definition) -> None:
+        self._connection, self._definer, self._definition = connection, definer, definition
+        self._head = len(f"CREATE TABLE {quote_name(definition['name'])}")
 
     def refusal(self, sql: str) -> str:
         """Return what the destination says, nothing if it makes the table. Raises the driver's errors."""
@@ -87,7 +94,9 @@ class _Trial:
         self._connection.run(f"DROP TABLE IF EXISTS {again}")
         try:
             name = self._connection.control.again
-            self._definer.make({**self._one, "name": name, "sql": f"CREATE TABLE {again}{sql[self._head :]}"})
+            self._definer.make(
+                {**self._definition, "name": name, "sql": f"CREATE TABLE {again}{sql[self._head :]}"}
+            )
         except pymysql.Error as exc:
             if not is_about_the_thing(exc):
                 raise
@@ -98,8 +107,8 @@ class _Trial:
         return ""
 
 
-def _loss(one: Definition, piece: Piece, said: str) -> Loss:
-    return Loss(f"table {quote_name(one['name'])}", piece.lost, f"{piece.shown}: {said}")
+def _loss(definition: Definition, piece: Piece, reason: str) -> Loss:
+    return Loss(f"table {quote_name(definition['name'])}", piece.lost, f"{piece.shown}: {reason}")
 
 
 def _foreign_keys_to(connection: DestinationConnection, table: str) -> list[tuple[str, str, str]]:

@@ -41,14 +41,14 @@ class Relaxation(Enum):
 def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) -> Relaxation:
     """Let a table have rows that it has refused with ``error``, if there is a way. Raises the driver's errors."""
     number = number_of(error)
-    ways: dict[int, Callable[[DestinationConnection, str, str], bool]] = {
+    relaxations: dict[int, Callable[[DestinationConnection, str, str], bool]] = {
         CHECK_VIOLATED: _unenforced,
         1062: _plain_key,
     }
     if number in _NO_PARTITION:
         return Relaxation.PART if _unpartitioned(connection, table, error) else Relaxation.NONE
-    said = _SAID[number].search(str(error.args[1])) if number in _SAID else None
-    if said is not None and ways.get(number, _nullable)(connection, table, said[1]):
+    match = _SAID[number].search(str(error.args[1])) if number in _SAID else None
+    if match is not None and relaxations.get(number, _nullable)(connection, table, match[1]):
         return Relaxation.PART
     return Relaxation.TABLE if _uncomputed(connection, table, error) else Relaxation.NONE
 

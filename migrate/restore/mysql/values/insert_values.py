@@ -194,15 +194,15 @@ def _string(text: pa.Array, begin: bytes = b"'") -> pa.Array:
 
 def _side_bytes(kind: str, side: pa.Array) -> pa.Array:
     r"""Return what is no UTF-8 as binary literals: the bytes themselves, or those that ``\x…`` spells."""
-    found: list[bytes | None] = []
+    values: list[bytes | None] = []
     for value in side.cast(pa.binary()).to_pylist():
         if value is None:
-            found.append(None)
+            values.append(None)
         elif kind == _BYTES_IN_SIDE and value.startswith(_MARK):
-            found.append(b"X'" + value[len(_MARK) :] + b"'")
+            values.append(b"X'" + value[len(_MARK) :] + b"'")
         else:
-            found.append(b"X'" + value.hex().encode() + b"'")
-    return pa.array(found, pa.binary())
+            values.append(b"X'" + value.hex().encode() + b"'")
+    return pa.array(values, pa.binary())
 
 
 def _has(field: pa.Field, key: bytes) -> bool:

@@ -35,13 +35,13 @@ def with_decimals(texts: pa.Array, literals: pa.Array) -> pa.Array:
     suspect = pc.fill_null(pc.match_substring_regex(texts, _SUSPECT), fill_value=False)
     if not pc.any(suspect, min_count=0).as_py():
         return literals
-    found = [
+    expressions = [
         _expression(text) or literal
         for text, literal in zip(
             texts.filter(suspect).to_pylist(), literals.filter(suspect).to_pylist(), strict=True
         )
     ]
-    return pc.replace_with_mask(literals, suspect, pa.array(found, literals.type))
+    return pc.replace_with_mask(literals, suspect, pa.array(expressions, literals.type))
 
 
 def _expression(text: bytes | str) -> bytes | None:
@@ -57,7 +57,7 @@ def _sql(value: object) -> str:
     if not _holds_decimal(value):
         return f"CAST({quote_literal(_printed(value))} AS JSON)"
     if isinstance(value, dict):
-        return f"JSON_OBJECT({','.join(f'{quote_literal(name)},{_sql(one)}' for name, one in value.items())})"
+        return f"JSON_OBJECT({','.join(f'{quote_literal(name)},{_sql(member)}' for name, member in value.items())})"
     if isinstance(value, list):
         return f"JSON_ARRAY({','.join(map(_sql, value))})"
     return f"CAST({value} AS JSON)"
@@ -74,7 +74,11 @@ def _holds_decimal(value: object) -> bool:
 def _printed(value: object) -> str:
     """Return JSON with its numbers as they were."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_printed(str(name))}:{_printed(one)}" for name, one in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{_printed(str(name))}:{_printed(member)}" for name, member in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(_printed, value)) + "]"
     return value if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
@@ -91,8 +95,8 @@ def is_decimal(number: str) -> bool:
 
 def printed_double(number: float) -> str:
     """Return a double as MySQL prints it in JSON (my_gcvt in strings/dtoa.cc)."""
-    sign, found, exponent = Decimal(repr(number)).normalize().as_tuple()
-    digits, minus = "".join(map(str, found)), "-" * sign
+    sign, digit_values, exponent = Decimal(repr(number)).normalize().as_tuple()
+    digits, minus = "".join(map(str, digit_values)), "-" * sign
     point = len(digits) + int(exponent) if number else 1
     if point not in _FIXED and not 0 < point < len(digits):
         mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")

@@ -22,13 +22,13 @@ _REST = re.compile(rb"[^\"\[\]{},0-9-]+")
 
 def with_paths(document: Iterable[bytes], text: Iterable[bytes]) -> Iterator[bytes]:
     """Yield SQL for a document: its literal, with the decimals of its ``text`` put in."""
-    found = list(decimals_in(text))
-    if not found:
+    decimals = list(decimals_in(text))
+    if not decimals:
         yield from document
         return
     yield b"JSON_SET("
     yield from document
-    for path, number in found:
+    for path, number in decimals:
         yield f",{quote_literal(path)},CAST({number} AS JSON)".encode()
     yield b")"
 
@@ -97,5 +97,5 @@ class _Path:
 
     def words(self) -> str:
         """Return it as JSON functions have it."""
-        steps = (f"[{one}]" if isinstance(one, int) else f'."{one.decode()}"' for one in self._steps)
+        steps = (f"[{step}]" if isinstance(step, int) else f'."{step.decode()}"' for step in self._steps)
         return "$" + "".join(steps)

@@ -42,15 +42,15 @@ def held_otherwise(run: TableRestore, destination: Destination, table: CatalogRo
     if there is None or there.rows != table.items:
         return []
     mariadb = destination.connection.is_mariadb
-    held, losses = _as_held(run.reader, table, mariadb=mariadb)
+    expected, losses = _as_held(run.reader, table, mariadb=mariadb)
     computed = [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
-    if computed and held != there:
-        held, losses = _as_held(run.reader, table, mariadb=mariadb, without=computed)
+    if computed and expected != there:
+        expected, losses = _as_held(run.reader, table, mariadb=mariadb, without=computed)
         live = live_tables(destination.address, workers=run.workers, names={table.name}, without=computed)
         there = live.get(("", table.name))
         label = quote_name(table.name)
         losses += [Loss(f"{label}.{quote_name(name)}", "generated values", _COMPUTED) for name in computed]
-    return losses if held == there else []
+    return losses if expected == there else []
 
 
 def _as_held(
@@ -59,7 +59,7 @@ def _as_held(
     """Return a table's rows and digest as the destination holds them, columns of the names ``without`` left out, and
     a row for each column with other values. Raises ``DamageError``.
     """
-    found, counts = RowsDigest(), Counter[tuple[str, str]]()
+    digest, counts = RowsDigest(), Counter[tuple[str, str]]()
     for part in parts_of([table]):
         try:
             for some in rows_of(open_part(reader.open(part.key))):
@@ -67,25 +67,25 @@ def _as_held(
                 long = some.long if isinstance(some, LongRow) else {}
                 batch = _held(_narrowed(batch, without), counts, long, mariadb=mariadb)
                 if isinstance(some, LongRow):
-                    found += digest_pieces(payload_pieces(LongRow(batch, some.long)))
+                    digest += digest_pieces(payload_pieces(LongRow(batch, some.long)))
                 else:
-                    found += digest_texts(texts_of(batch))
+                    digest += digest_texts(texts_of(batch))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
     label = quote_name(table.name)
-    return found, [
+    return digest, [
         Loss(f"{label}.{quote_name(name)}", "values", f"{count:,} {reason}")
         for (name, reason), count in counts.items()
     ]
 
 
 def _narrowed(batch: pa.RecordBatch, without: Collection[str]) -> pa.RecordBatch:
-    kept = [
+    columns = [
         field.name
         for field in batch.schema
         if (field.metadata.get(EXACT_OF, b"").decode() or field.name) not in without
     ]
-    return batch.select(kept)
+    return batch.select(columns)
 
 
 def _held(
@@ -129,8 +129,8 @@ def _in_range(texts: pa.Array) -> tuple[pa.Array, int]:
     beyond = pc.fill_null(pc.match_substring_regex(text, _LAST_TIME), fill_value=False)
     cut = [
         None
-        if one is None
-        else (one.partition(".")[0] + "." + "0" * len(one.partition(".")[2]) if far else one)
-        for one, far in zip(text.to_pylist(), beyond.to_pylist(), strict=True)
+        if printed is None
+        else (printed.partition(".")[0] + "." + "0" * len(printed.partition(".")[2]) if far else printed)
+        for printed, far in zip(text.to_pylist(), beyond.to_pylist(), strict=True)
     ]
     return pa.array(cut, pa.string()).cast(texts.type), pc.sum(beyond).as_py() or 0

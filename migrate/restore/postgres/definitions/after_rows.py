@@ -46,8 +46,8 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
     triggers = definitions.constraint_triggers()
     if triggers:
-        kept = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
-        script = replace(script, entries=kept)
+        remaining = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
+        script = replace(script, entries=remaining)
     planned = _stages(job, script)
     steps = sum(len(stage.steps) for stage in planned)
     if steps:
@@ -111,7 +111,7 @@ def _write_refused_parts(job: PostgresRestore) -> None:
 def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
     """Let triggers of constraints fire as at the source."""
     if job.selection.tables:
-        triggers = [one for one in triggers if (one["schema"], one["table"]) in job.names]
+        triggers = [trigger for trigger in triggers if (trigger["schema"], trigger["table"]) in job.names]
     if not triggers:
         return
     connection = job.destination.connection
@@ -126,16 +126,16 @@ def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
 def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
     """Return what is to be made of post-data by this restore."""
     selection = job.selection
-    wanted = [
+    selected = [
         entry
         for entry in script.entries
         if (selection.rows if entry.kind in OF_ROWS else selection.definitions)
     ]
     if selection.tables:
-        wanted = select_entries(wanted, job.names)
+        selected = select_entries(selected, job.names)
     if job.damaged:
-        wanted = _without_triggers(job, wanted)
-    return stages(wanted, {(table.schema, table.name): table.size_bytes for table in job.tables})
+        selected = _without_triggers(job, selected)
+    return stages(selected, {(table.schema, table.name): table.size_bytes for table in job.tables})
 
 
 def _without_triggers(job: PostgresRestore, entries: Sequence[Entry]) -> list[Entry]:
@@ -157,4 +157,4 @@ def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Mappi
         return every
     script = read_script(job.destination.connection, definitions.section("pre-data", portable=True))
     owned = OwnedSequences.of(script.entries).of_tables(job.names)
-    return [one for one in every if (one["schema"], one["name"]) in owned]
+    return [sequence for sequence in every if (sequence["schema"], sequence["name"]) in owned]

@@ -66,13 +66,13 @@ class Reordered:
 
 def misordered(connection: psycopg.Connection[Any], orders: Orders) -> dict[Name, Sequence[str]]:
     """Return the tables that have the columns of ``orders``, but in another order, and in which."""
-    found: dict[Name, Sequence[str]] = {}
+    columns_of_table: dict[Name, Sequence[str]] = {}
     for row in connection.execute(_ORDER.encode()).fetchall():
         schema, name, columns = _text(row[0]), _text(row[1]), list(map(_text, row[2]))
         order = list(orders.get((schema, name), columns))
         if order != columns and sorted(order) == sorted(columns):
-            found[schema, name] = columns
-    return found
+            columns_of_table[schema, name] = columns
+    return columns_of_table
 
 
 def reordered(connection: psycopg.Connection[Any], entry: Entry, order: Sequence[str]) -> Reordered | None:
@@ -97,7 +97,7 @@ def reordered(connection: psycopg.Connection[Any], entry: Entry, order: Sequence
     body = b",\n    ".join(elements)
     alter = b"\nALTER TABLE ONLY " + label.encode() + b" INHERIT "
     parents = b"".join(alter + parent + b";" for parent in re.findall(QUALIFIED, inherits[1]))
-    after = b"\n)" + statement.after[inherits.end() :] + b"".join(one.sql for one in statement.more)
+    after = b"\n)" + statement.after[inherits.end() :] + b"".join(clause.sql for clause in statement.more)
     sql = statement.before + b"\n    " + body + after + parents + b"\n"
     inherited = [name for name in order if not columns[name][1]]
     names = [_text(name) for name, _, local in constraints if not local]

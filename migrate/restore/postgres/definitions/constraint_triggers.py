@@ -36,15 +36,19 @@ def names_constraint_trigger(entry: Entry) -> bool:
     return entry.kind == "TRIGGER" and _BY_NUMBER.search(entry.sql) is not None
 
 
-def set_constraint_triggers(connection: psycopg.Connection[Any], wanted: Iterable[Trigger]) -> list[str]:
+def set_constraint_triggers(connection: psycopg.Connection[Any], triggers: Iterable[Trigger]) -> list[str]:
     """Let triggers of constraints fire as at the source (``triggers`` of the exporter has the rows), within the
     caller's transaction; return what only a superuser may do. Those of constraints that are not here are passed over.
     """
-    here = {_identity(trigger): trigger["name"] for trigger in constraint_triggers(connection, every=True)}
-    there = [(trigger, here[_identity(trigger)]) for trigger in wanted if _identity(trigger) in here]
+    existing = {
+        _identity(trigger): trigger["name"] for trigger in constraint_triggers(connection, every=True)
+    }
+    matched = [
+        (trigger, existing[_identity(trigger)]) for trigger in triggers if _identity(trigger) in existing
+    ]
     if not is_superuser(connection):
-        return list(dict.fromkeys(_refused(trigger) for trigger, _ in there))
-    for trigger, name in there:
+        return list(dict.fromkeys(_refused(trigger) for trigger, _ in matched))
+    for trigger, name in matched:
         action, _ = _STATES[trigger["state"]]
         statement = f"ALTER TABLE ONLY {_table(trigger)} {action} TRIGGER {quote_name(name)}"
         connection.execute(statement.encode())

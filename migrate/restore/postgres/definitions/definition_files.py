@@ -86,8 +86,8 @@ _LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
 
 def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definitions) -> None:
     """Give schema public of a new database on an older server the privileges from which the definitions go on."""
-    found = _DUMPED_BY.search(definitions.section("pre-data", portable=False))
-    newer = found is not None and int(found[1]) >= _CLOSED_PUBLIC
+    match = _DUMPED_BY.search(definitions.section("pre-data", portable=False))
+    newer = match is not None and int(match[1]) >= _CLOSED_PUBLIC
     if newer and connection.info.server_version < _CLOSED_PUBLIC * 10000:
         connection.execute(
             "DO $$ BEGIN IF pg_catalog.to_regnamespace('public') IS NOT NULL THEN"
@@ -102,26 +102,28 @@ def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
         # Where bytes are taken as they are, the driver need not know the encoding.
         script = _CLIENT_ENCODING.sub(rb"\1SQL_ASCII\3" if own.kept else rb"\1UTF8\3", script, count=1)
         script = script if own.kept else own.in_utf8(script)
-    found = split_script(plain_sql(script, known))
+    parsed = split_script(plain_sql(script, known))
     if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
-        return found
-    return replace(found, entries=tuple(map(without_logging, found.entries)))
+        return parsed
+    return replace(parsed, entries=tuple(map(without_logging, parsed.entries)))
 
 
 def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[str]:
     """Return the names of entries with text that this server cannot hold as it is (``source_charset``)."""
     own = _own_encoding(connection, script)
     return (
-        [] if own is None else [one.label for one in split_script(script).entries if not own.is_held(one.sql)]
+        []
+        if own is None
+        else [entry.label for entry in split_script(script).entries if not own.is_held(entry.sql)]
     )
 
 
 def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEncoding | None:
     """Return what knows the encoding of a script that is in neither UTF-8 nor none."""
-    found = _CLIENT_ENCODING.search(script)
-    if found is None or found[2] in (b"UTF8", b"SQL_ASCII"):
+    match = _CLIENT_ENCODING.search(script)
+    if match is None or match[2] in (b"UTF8", b"SQL_ASCII"):
         return None
-    return OwnEncoding(connection, found[2].decode())
+    return OwnEncoding(connection, match[2].decode())
 
 
 def without_logging(entry: Entry) -> Entry:
@@ -133,7 +135,7 @@ def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | 
     """Return statements for a session that writes values as those of the source do, where a bundle says how
     (``connect.AS_BEGUN``), as far as this server knows that: for what is filled by code of the database's own.
     """
-    found = b""
+    statements = b""
     for name in AS_BEGUN:
         if settings is None or name not in settings:
             continue
@@ -145,8 +147,8 @@ def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | 
             connection.transaction(force_rollback=True),
         ):
             connection.execute(statement)
-            found += statement
-    return found
+            statements += statement
+    return statements
 
 
 @contextmanager
@@ -177,18 +179,18 @@ def describe_large_objects(
     """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
     out, and their comment.
     """
-    for one in objects:
-        name = f"LARGE OBJECT {int(one['oid'])}"
-        statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(one['owner'])}"]
-        if one["privileges"] is not None and not portable:
-            statements.append(f"REVOKE ALL ON {name} FROM {quote_name(one['owner'])}")
+    for large_object in objects:
+        name = f"LARGE OBJECT {int(large_object['oid'])}"
+        statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(large_object['owner'])}"]
+        if large_object["privileges"] is not None and not portable:
+            statements.append(f"REVOKE ALL ON {name} FROM {quote_name(large_object['owner'])}")
             statements += [
                 f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
                 + (" WITH GRANT OPTION" if grantable else "")
-                for role, privilege, grantable in one["privileges"]
+                for role, privilege, grantable in large_object["privileges"]
             ]
-        if one["comment"]:
-            statements.append(f"COMMENT ON {name} IS {quote_literal(one['comment'])}")
+        if large_object["comment"]:
+            statements.append(f"COMMENT ON {name} IS {quote_literal(large_object['comment'])}")
         if statements:
             yield f"owner, privileges and comment of {name}", "; ".join(statements)
 
@@ -212,23 +214,23 @@ def destination_error(error: BaseException, where: str) -> MoveoutError:
 
 def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
     """Return what to tell when a section, or one of its entries, cannot be run."""
-    said = " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     if (
         isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)
-        and "extension" in said
+        and "extension" in reason
     ):
         return UsageError(
-            f"the destination server lacks an extension: {said}",
+            f"the destination server lacks an extension: {reason}",
             next_step="Install the extension's package on the destination server, then give the same command again.",
         )
     if isinstance(error, psycopg.OperationalError):
         return destination_error(error, section)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotAllowedError(
-            f"{section} cannot be restored: {said}",
+            f"{section} cannot be restored: {reason}",
             next_step="Restore as the owner of the destination database or as a superuser.",
         )
     return UsageError(
-        f"{section} cannot be restored: {said}",
+        f"{section} cannot be restored: {reason}",
         next_step="Nothing of it was kept. Compare the servers' versions and extensions, then try again.",
     )

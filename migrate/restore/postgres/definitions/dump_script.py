@@ -77,7 +77,7 @@ def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
     """
     head, mark, rest = script.partition(_OBJECT)
     head = _RESTRICT.sub(b"", head)
-    head = _SETTING.sub(lambda found: found[0] if found[1].decode() in known_settings else b"", head)
+    head = _SETTING.sub(lambda match: match[0] if match[1].decode() in known_settings else b"", head)
     before, close, after = rest.rpartition(b"\n\\unrestrict ")
     if close and after.count(b"\n") <= 2:
         rest = before + b"\n"
@@ -99,8 +99,8 @@ def split_script(script: bytes) -> Script:
 
 def _entry(number: int, text: bytes, settings: bytes) -> Entry:
     line, _, rest = text.removeprefix(_RULE).partition(b"\n")
-    found = _HEADER.fullmatch(line)
-    name, kind, schema = (found[i].decode(errors="replace") for i in (1, 2, 3)) if found else ("", "", "-")
+    match = _HEADER.fullmatch(line)
+    name, kind, schema = (match[i].decode(errors="replace") for i in (1, 2, 3)) if match else ("", "", "-")
     return Entry(number, kind, name, schema, settings + b"\n" + rest if settings else rest)
 
 
@@ -108,8 +108,8 @@ def _trailing_settings(text: bytes) -> bytes:
     """Return the settings at the end of an entry's text: pg_dump changes them between two entries, for
     those to come.
     """
-    found = _TRAILING_SETTINGS.search(text)
-    return found[0].strip() if found else b""
+    match = _TRAILING_SETTINGS.search(text)
+    return match[0].strip() if match else b""
 
 
 def _headers(script: bytes) -> Iterator[int]:

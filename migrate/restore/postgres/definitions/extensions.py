@@ -46,7 +46,9 @@ def with_versions(
         return tuple(entries)
     available = set(connection.execute(_AVAILABLE).fetchall())
     versions = {
-        one["name"]: one["version"] for one in extensions if (one["name"], one["version"]) in available
+        extension["name"]: extension["version"]
+        for extension in extensions
+        if (extension["name"], extension["version"]) in available
     }
     return tuple(
         _with_version(entry, versions[entry.name])
@@ -57,8 +59,8 @@ def with_versions(
 
 
 def _with_version(entry: Entry, version: str) -> Entry:
-    def tried(found: re.Match[bytes]) -> bytes:
-        statement = found[0].decode()
+    def tried(match: re.Match[bytes]) -> bytes:
+        statement = match[0].decode()
         either = (
             f"BEGIN {statement} VERSION {quote_literal(version)}; EXCEPTION WHEN OTHERS THEN {statement}; END"
         )
@@ -92,9 +94,11 @@ class _Pair:
         """What is to be altered of a function."""
         if self.here is None:
             return []
-        clauses = [one for one in self.there.get("clauses", ()) if one not in self.here.get("clauses", ())]
-        settings, found = self.there.get("settings", ()), self.here.get("settings", ())
-        reset = ["RESET ALL"] if set(settings) != set(found) else []
+        clauses = [
+            clause for clause in self.there.get("clauses", ()) if clause not in self.here.get("clauses", ())
+        ]
+        settings, settings_here = self.there.get("settings", ()), self.here.get("settings", ())
+        reset = ["RESET ALL"] if set(settings) != set(settings_here) else []
         return [*clauses, *reset, *map(_set, settings if reset else ())]
 
     @property
@@ -119,9 +123,9 @@ def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension])
     """Yield the members of the extensions that are here in the same version: of another one nobody can tell."""
     if not extensions:
         return
-    found = {one["name"]: one for one in read_extensions(connection, definitions=False)}
+    by_name = {extension["name"]: extension for extension in read_extensions(connection, definitions=False)}
     for extension in extensions:
-        here = found.get(extension["name"])
+        here = by_name.get(extension["name"])
         if here is None or here["version"] != extension["version"]:
             continue
         known = {(member["type"], member["identity"]): member for member in here["members"]}
@@ -130,26 +134,26 @@ def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension])
 
 
 def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
-    there = pair.there
-    kind, named = there["type"].upper(), f"{there['type'].upper()} {there['identity']}"
-    schema = there.get("schema") or "-"
-    name = there["name"].removeprefix(f"{schema}.")
+    member = pair.there
+    kind, named = member["type"].upper(), f"{member['type'].upper()} {member['identity']}"
+    schema = member.get("schema") or "-"
+    name = member["name"].removeprefix(f"{schema}.")
 
     def entry(kind: str, *statements: str) -> Entry:
         return Entry(
             MEMBER, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode()
         )
 
-    definition = str(there.get("definition", "")).rstrip().removesuffix(";")
+    definition = str(member.get("definition", "")).rstrip().removesuffix(";")
     if pair.here is None and definition:
-        owner = [] if portable else [f"ALTER {named} OWNER TO {there['owner']}"]
+        owner = [] if portable else [f"ALTER {named} OWNER TO {member['owner']}"]
         yield entry(kind, definition, *owner, f"ALTER EXTENSION {quote_name(pair.extension)} ADD {named}")
     elif pair.is_other_body and definition:
         yield entry(kind, definition)
     if pair.alterations:
-        yield entry(kind, *(f"ALTER {named} {one}" for one in pair.alterations))
-    if pair.is_other_comment or (pair.here is None and there.get("comment")):
-        comment = "NULL" if there.get("comment") is None else quote_literal(there["comment"])
+        yield entry(kind, *(f"ALTER {named} {alteration}" for alteration in pair.alterations))
+    if pair.is_other_comment or (pair.here is None and member.get("comment")):
+        comment = "NULL" if member.get("comment") is None else quote_literal(member["comment"])
         yield entry("COMMENT", f"COMMENT ON {named} IS {comment}")
 
 
@@ -158,7 +162,7 @@ def filled_otherwise(job: PostgresRestore, done: AbstractSet[str]) -> frozenset[
     here. Others are empty, and the destination remembers that their rows are ours to write.
     """
     connection = job.destination.connection
-    found = set()
+    names = set()
     for table in job.run.tables:
         name, mark = (table.schema, table.name), f"{_MARK}{table.number}"
         if not table.details.get("extension") or mark in done:
@@ -166,8 +170,8 @@ def filled_otherwise(job: PostgresRestore, done: AbstractSet[str]) -> frozenset[
         if has_table(connection, name) and not table_with_rows(connection, [name]):
             mark_done(connection, mark)
         else:
-            found.add(name)
-    return frozenset(found)
+            names.add(name)
+    return frozenset(names)
 
 
 def note_other_rows(job: PostgresRestore, names: AbstractSet[Name]) -> None:
@@ -208,9 +212,9 @@ def unlike(
     query = "SELECT extname, extversion FROM pg_catalog.pg_extension"
     versions = dict(connection.execute(query).fetchall())
     notes = [
-        f"extension {one['name']} is of version {versions[one['name']]} here, of {one['version']} at the source: what"
-        " was added to it or altered by hand cannot be told"
-        for one in extensions
-        if one["name"] in versions and versions[one["name"]] != one["version"]
+        f"extension {extension['name']} is of version {versions[extension['name']]} here, of {extension['version']}"
+        " at the source: what was added to it or altered by hand cannot be told"
+        for extension in extensions
+        if extension["name"] in versions and versions[extension["name"]] != extension["version"]
     ]
     return left_out, notes

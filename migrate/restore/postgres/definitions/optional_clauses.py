@@ -69,23 +69,25 @@ class Statement:
 
     def without(self, clauses: Collection[Clause]) -> bytes:
         """Return the SQL without these clauses."""
-        every = (b"".join(one.sql for one in element if one not in clauses) for element in self.elements)
-        kept = [sql for sql in every if sql.strip()]
-        made = self.before + self.separator.join(kept) + self.after if kept else self.bare
-        return made + b"".join(one.sql for one in self.more if one not in clauses)
+        every = (
+            b"".join(clause.sql for clause in element if clause not in clauses) for element in self.elements
+        )
+        elements = [sql for sql in every if sql.strip()]
+        statement = self.before + self.separator.join(elements) + self.after if elements else self.bare
+        return statement + b"".join(clause.sql for clause in self.more if clause not in clauses)
 
 
 def parse_statement(entry: Entry) -> Statement | None:
     """Return the statement that makes the object of an entry, None where it has no list of this kind."""
     sql = entry.sql
-    if entry.kind in {"TABLE", "FOREIGN TABLE"} and (found := _TABLE.search(sql)) is not None:
-        return _with_list(sql, found.end(), _column)
-    if entry.kind in _WITH_OPTIONS and (found := _OPTIONS.search(sql)) is not None:
-        return _with_list(sql, found.end(), _option)
-    if entry.kind == "TYPE" and (found := _RANGE.search(sql)) is not None:
-        return _with_list(sql, found.end(), _range_option)
-    if entry.kind == "DOMAIN" and (found := _DOMAIN.search(sql)) is not None:
-        return _domain(sql, found.end())
+    if entry.kind in {"TABLE", "FOREIGN TABLE"} and (match := _TABLE.search(sql)) is not None:
+        return _with_list(sql, match.end(), _column)
+    if entry.kind in _WITH_OPTIONS and (match := _OPTIONS.search(sql)) is not None:
+        return _with_list(sql, match.end(), _option)
+    if entry.kind == "TYPE" and (match := _RANGE.search(sql)) is not None:
+        return _with_list(sql, match.end(), _range_option)
+    if entry.kind == "DOMAIN" and (match := _DOMAIN.search(sql)) is not None:
+        return _domain(sql, match.end())
     return None
 
 
@@ -127,13 +129,13 @@ def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -
 
 def _following(sql: bytes) -> Clause:
     """Return a statement that follows; a table comes without one that sets how a column is stored."""
-    found = _OF_COLUMN.match(sql)
-    return Clause(sql, _text(found[1]) if found else "")
+    match = _OF_COLUMN.match(sql)
+    return Clause(sql, _text(match[1]) if match else "")
 
 
 def _option(text: bytes) -> Element:
-    found = _NAME_OF_ELEMENT.match(text)
-    return [Clause(text, f"option {_text(found[2])}" if found else "")]
+    match = _NAME_OF_ELEMENT.match(text)
+    return [Clause(text, f"option {_text(match[2])}" if match else "")]
 
 
 def _range_option(text: bytes) -> Element:
@@ -143,17 +145,17 @@ def _range_option(text: bytes) -> Element:
 
 def _column(text: bytes) -> Element:
     """Cut a column into what has to be there and its default or generation expression; a constraint is one clause."""
-    found = _NAME_OF_ELEMENT.match(text)
-    if found is None:
+    match = _NAME_OF_ELEMENT.match(text)
+    if match is None:
         return [Clause(text)]
-    if found[1] is not None:
-        return [Clause(text, f"constraint {_text(found[2])}")]
-    span = _expression(text, found.end())
+    if match[1] is not None:
+        return [Clause(text, f"constraint {_text(match[2])}")]
+    span = _expression(text, match.end())
     if span is None:
         return [Clause(text)]
     start, end = span
     what = "default" if text.startswith(b"DEFAULT", start) else GENERATED
-    label = f"{what} of column {_text(found[2])}"
+    label = f"{what} of column {_text(match[2])}"
     return [Clause(text[:start]), Clause(text[start:end], label), Clause(text[end:])]
 
 
@@ -190,8 +192,8 @@ def _domain_clauses(sql: bytes, position: int) -> Iterator[tuple[int, str]]:
         if token == b"DEFAULT":
             yield start, "default"
         elif token == b"CONSTRAINT" and sql[start - 2 : start] == b"\n\t":
-            found = _NAME_OF_ELEMENT.match(sql, start)
-            yield start - 2, f"constraint {_text(found[2])}" if found else ""
+            match = _NAME_OF_ELEMENT.match(sql, start)
+            yield start - 2, f"constraint {_text(match[2])}" if match else ""
         elif token == b";":
             whole = False
             yield start, ""

@@ -93,8 +93,8 @@ class StepRunner:
             late = step.for_new_rows() if isinstance(error, psycopg.errors.ForeignKeyViolation) else None
             known = len(self._refused)
             if late is not None:
-                said = f"{step.entry.label} for rows that are there: {first_line(error)}"
-                self._make(late, left_out=[said])
+                note = f"{step.entry.label} for rows that are there: {first_line(error)}"
+                self._make(late, left_out=[note])
             if late is None or len(self._refused) > known:
                 self._refused[known:] = [(step, error)]
 

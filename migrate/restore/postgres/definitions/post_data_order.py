@@ -79,8 +79,8 @@ class PostDataStep:
 
     def for_new_rows(self) -> PostDataStep | None:
         """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
-        sql, found = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
-        return replace(self, entry=replace(self.entry, sql=sql)) if found == 1 else None
+        sql, count = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
+        return replace(self, entry=replace(self.entry, sql=sql)) if count == 1 else None
 
     def fits(self, running: Iterable[PostDataStep]) -> bool:
         """Tell whether it can be made while those are."""
@@ -122,7 +122,7 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
     """Return the stages of a post-data script. ``weights``: the tables' sizes. Event triggers are not among
     them, see ``is_event_trigger``.
     """
-    found: list[Stage] = []
+    result: list[Stage] = []
     segment = _Segment()
     for entry in entries:
         if is_event_trigger(entry):
@@ -131,7 +131,7 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
         if entry.kind == "INDEX ATTACH":
             segment.attached.append(step)
         elif not step.tables and entry.kind not in _POSTPONED:
-            found += [*segment.stages(weights or {}), Stage((step,), parallel=False)]
+            result += [*segment.stages(weights or {}), Stage((step,), parallel=False)]
             segment = _Segment()
         elif entry.kind == "FK CONSTRAINT" and step.tables:
             segment.foreign_keys.append(step)
@@ -139,8 +139,8 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
             segment.indexes.append(step)
         else:
             segment.others.append(step)
-    found += segment.stages(weights or {})
-    return [stage for stage in found if stage.steps]
+    result += segment.stages(weights or {})
+    return [stage for stage in result if stage.steps]
 
 
 def _step(entry: Entry, weights: Mapping[Name, int]) -> PostDataStep:

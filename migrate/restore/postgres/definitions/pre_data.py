@@ -109,12 +109,12 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
     """Make roles and the state, within the caller's transaction."""
     sql_destination.begin_state(connection, state)
     roles = [] if state.portable else wanted.definitions.roles()
-    made = missing_roles(connection, roles)
-    refused = make_roles(connection, roles, made)
+    missing = missing_roles(connection, roles)
+    refused = make_roles(connection, roles, missing)
     if wanted.alone and not state.portable:
         begin_as_dumped(connection, wanted.definitions)
-    if made:
-        notes = [f"these roles were made and have no password yet: {', '.join(made)}", *notes]
+    if missing:
+        notes = [f"these roles were made and have no password yet: {', '.join(missing)}", *notes]
     sql_left_out.add(connection, _ROLES, refused, notes)
 
 
@@ -126,8 +126,8 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     missing = {name for name in wanted.tables if not sql_destination.has_table(connection, name)}
     schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
     chosen = select_entries(script.entries, missing)
-    made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
-    return Script(script.head, (*made, *chosen))
+    schemas_made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
+    return Script(script.head, (*schemas_made, *chosen))
 
 
 def _without_present(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -104,14 +104,14 @@ class EntryMaker:
         self._lost = []
         refusals = self._rounds(entries)
         while refusals and (reduced := self._reduce(refusals)) is not None:
-            refusals = self._rounds([one.entry for one in refusals if one.entry is not reduced])
+            refusals = self._rounds([refusal.entry for refusal in refusals if refusal.entry is not reduced])
         return [*self._lost, *self._lines(refusals)]
 
     def _rounds(self, entries: Sequence[Entry]) -> list[Refusal]:
         """Make entries, and try what is refused again as long as something of it succeeds."""
         refusals = self._some(entries)
         while refusals:
-            again = self._some([one.entry for one in refusals])
+            again = self._some([refusal.entry for refusal in refusals])
             if len(again) == len(refusals):
                 return again
             refusals = again
@@ -202,16 +202,18 @@ class EntryMaker:
 
     def _reduce(self, refusals: Sequence[Refusal]) -> Entry | None:
         """Make the first object that the server takes without some clauses, which are lost; return its entry."""
-        for one in refusals:
-            statement = parse_statement(one.entry)
+        for refusal in refusals:
+            statement = parse_statement(refusal.entry)
             if statement is None or not statement.optional():
                 continue
             if self._error(statement.without(statement.optional()), keep=False) is not None:
                 continue
             dropped = dict(self._refused_clauses(statement))
             self._connection.execute(statement.without(dropped))
-            self._lost += [f"{clause.label} of {one.entry.label}: {why}" for clause, why in dropped.items()]
-            return one.entry
+            self._lost += [
+                f"{clause.label} of {refusal.entry.label}: {why}" for clause, why in dropped.items()
+            ]
+            return refusal.entry
         return None
 
     def _refused_clauses(self, statement: Statement) -> Iterator[tuple[Clause, str]]:
@@ -232,15 +234,15 @@ class EntryMaker:
         user's.
         """
         lines = []
-        for one in refusals:
-            taken = isinstance(one.error, _TAKEN)
-            extension = self._extension_with(one.entry) if taken else None
+        for refusal in refusals:
+            taken = isinstance(refusal.error, _TAKEN)
+            extension = self._extension_with(refusal.entry) if taken else None
             if extension is not None:
-                lines.append(f"{one.entry.label}: the extension {extension} has one of its own here")
-            elif taken and not self._alone and not is_superusers(one.entry):
-                raise ddl_error(one.error, one.entry.label) from one.error
-            elif one.entry.kind not in _UNIMPORTANT or not isinstance(one.error, _ABSENT):
-                lines.append(one.line)
+                lines.append(f"{refusal.entry.label}: the extension {extension} has one of its own here")
+            elif taken and not self._alone and not is_superusers(refusal.entry):
+                raise ddl_error(refusal.error, refusal.entry.label) from refusal.error
+            elif refusal.entry.kind not in _UNIMPORTANT or not isinstance(refusal.error, _ABSENT):
+                lines.append(refusal.line)
         return lines
 
     def _extension_with(self, entry: Entry) -> str | None:
@@ -256,6 +258,6 @@ def _kept(clause: Clause) -> str:
 
 def _groups(clauses: Sequence[Clause]) -> list[Collection[Clause]]:
     """Return the clauses one by one, but all generation expressions together."""
-    generated = [one for one in clauses if one.label.startswith(GENERATED)]
-    others: list[Collection[Clause]] = [[one] for one in clauses if one not in generated]
+    generated = [clause for clause in clauses if clause.label.startswith(GENERATED)]
+    others: list[Collection[Clause]] = [[clause] for clause in clauses if clause not in generated]
     return [generated, *others] if generated else others

@@ -124,16 +124,16 @@ def suspects(connection: psycopg.Connection[Any], error: psycopg.Error, label: s
     """Return what may have refused rows of a table: the check that they violate, else, where some code raised the
     error, every check of the table.
     """
-    said = error.diag
-    if said.schema_name and said.datatype_name:
-        domain = quote_qualified(said.schema_name, said.datatype_name)
+    diagnostics = error.diag
+    if diagnostics.schema_name and diagnostics.datatype_name:
+        domain = quote_qualified(diagnostics.schema_name, diagnostics.datatype_name)
         if isinstance(error, psycopg.errors.NotNullViolation):
             alter = f"ALTER DOMAIN {domain}"
             return [
                 Check(f"NOT NULL of DOMAIN {domain}", f"{alter} DROP NOT NULL", (f"{alter} SET NOT NULL",))
             ]
-        return _checks(connection, _CHECK_OF_DOMAIN, {"type": domain, "name": said.constraint_name})
-    name = said.constraint_name if isinstance(error, psycopg.errors.CheckViolation) else None
+        return _checks(connection, _CHECK_OF_DOMAIN, {"type": domain, "name": diagnostics.constraint_name})
+    name = diagnostics.constraint_name if isinstance(error, psycopg.errors.CheckViolation) else None
     return _checks(connection, _CHECKS_OF_TABLE, {"relation": label, "name": name})
 
 
@@ -144,12 +144,12 @@ def _checks(connection: psycopg.Connection[Any], query: str, values: Mapping[str
 def _check(owner: str, commented: str, name: str, definition: str, comment: str | None) -> Check:
     name = quote_name(name)
     add = f"ALTER {owner} ADD CONSTRAINT {name} {definition.removesuffix(_NOT_VALID)}"
-    said = ""
+    comment_sql = ""
     if comment is not None:
         on = f"{commented}{owner.partition(' ')[2]}"
-        said = f"; COMMENT ON CONSTRAINT {name} ON {on} IS {quote_literal(comment)}"
+        comment_sql = f"; COMMENT ON CONSTRAINT {name} ON {on} IS {quote_literal(comment)}"
     drop = f"ALTER {owner} DROP CONSTRAINT {name}"
-    return Check(f"check {name} of {owner}", drop, (f"{add}{said}", f"{add}{_NOT_VALID}{said}"))
+    return Check(f"check {name} of {owner}", drop, (f"{add}{comment_sql}", f"{add}{_NOT_VALID}{comment_sql}"))
 
 
 @contextmanager

@@ -53,11 +53,11 @@ def make_roles(
     ``psycopg.errors.InsufficientPrivilege``.
     """
     superuser = is_superuser(connection)
-    wanted = [role for role in roles if role["name"] in set(missing)]
-    for role in wanted:
+    new_roles = [role for role in roles if role["name"] in set(missing)]
+    for role in new_roles:
         connection.execute(create_role(role, superuser=superuser).encode())
-    refused = [] if superuser else [f"{name}: only a superuser gives that" for name in _withheld(wanted)]
-    for role in wanted:
+    refused = [] if superuser else [f"{name}: only a superuser gives that" for name in _withheld(new_roles)]
+    for role in new_roles:
         for statement in _belonging(role, options=connection.info.server_version >= _OPTIONS_VERSION):
             connection.execute(statement.encode())
         refused += set_all(connection, f"ROLE {quote_name(role['name'])}", role.get("settings", ()))
@@ -93,12 +93,18 @@ def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
     them.
     """
     name = quote_name(role["name"])
-    for one in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:
-        words = ["ADMIN OPTION"] * bool(one.get("admin"))
+    for membership in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:
+        words = ["ADMIN OPTION"] * bool(membership.get("admin"))
         if options:
-            said = [(key, one[key]) for key in ("admin", "inherit", "set") if one.get(key) is not None]
-            words = [f"{key} {value is True}".upper() for key, value in said]
-        yield f"GRANT {quote_name(one['role'])} TO {name}" + (f" WITH {', '.join(words)}" if words else "")
+            recorded = [
+                (key, membership[key])
+                for key in ("admin", "inherit", "set")
+                if membership.get(key) is not None
+            ]
+            words = [f"{key} {value is True}".upper() for key, value in recorded]
+        yield f"GRANT {quote_name(membership['role'])} TO {name}" + (
+            f" WITH {', '.join(words)}" if words else ""
+        )
     if role.get("comment"):
         yield f"COMMENT ON ROLE {name} IS {quote_literal(role['comment'])}"
 
@@ -109,17 +115,19 @@ def set_for_database(connection: psycopg.Connection[Any], settings: Sequence[Map
     """
     database = f"DATABASE {quote_name(connection.info.dbname)}"
     refused = []
-    for one in settings:
-        whose = f"ROLE {quote_name(one['role'])} IN {database}" if one["role"] is not None else database
-        refused += set_all(connection, whose, one["settings"])
+    for setting in settings:
+        whose = (
+            f"ROLE {quote_name(setting['role'])} IN {database}" if setting["role"] is not None else database
+        )
+        refused += set_all(connection, whose, setting["settings"])
     return refused
 
 
 def set_all(connection: psycopg.Connection[Any], whose: str, settings: Sequence[str]) -> list[str]:
     """Set ``name=value`` for ``DATABASE …`` or ``ROLE …``, within the caller's transaction; return what is refused."""
     refused: list[str] = []
-    for one in settings:
-        name, _, value = one.partition("=")
+    for assignment in settings:
+        name, _, value = assignment.partition("=")
         statement = f"ALTER {whose} SET {setting(name, value)}".encode()
         refused.append(refusal_of(connection, f"{name} of {whose} is not set", statement))
     return list(filter(None, refused))
@@ -129,7 +137,7 @@ def setting(name: str, value: str) -> str:
     """Return how a setting is written as it is stored (pg_db_role_setting)."""
     values = [value]
     if name.lower() in _LISTS:
-        found = _ELEMENT.findall(value)
-        values = [plain or quoted.replace('""', '"') for quoted, plain in found] or [""]
-    words = ", ".join(quote_literal(one) for one in values)
+        elements = _ELEMENT.findall(value)
+        values = [plain or quoted.replace('""', '"') for quoted, plain in elements] or [""]
+    words = ", ".join(quote_literal(value) for value in values)
     return f"{'.'.join(quote_name(part) for part in name.split('.'))} TO {words}"

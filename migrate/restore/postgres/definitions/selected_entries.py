@@ -50,13 +50,13 @@ class OwnedSequences:
     @staticmethod
     def of(entries: Sequence[Entry]) -> OwnedSequences:
         """Find them in pre-data."""
-        found: dict[Name, set[Name]] = {}
+        sequences: dict[Name, set[Name]] = {}
         for entry in entries:
             if (owned := _OWNED.search(entry.sql)) is not None:
-                found.setdefault(unquote(owned[2]), set()).add(unquote(owned[1]))
+                sequences.setdefault(unquote(owned[2]), set()).add(unquote(owned[1]))
             elif entry.kind == "SEQUENCE" and (identity := _IDENTITY.search(entry.sql)) is not None:
-                found.setdefault(unquote(identity[1]), set()).add(unquote(identity[2]))
-        return OwnedSequences({table: frozenset(names) for table, names in found.items()})
+                sequences.setdefault(unquote(identity[1]), set()).add(unquote(identity[2]))
+        return OwnedSequences({table: frozenset(names) for table, names in sequences.items()})
 
     def of_tables(self, tables: AbstractSet[Name]) -> set[Name]:
         """Return the sequences of these tables."""
@@ -85,6 +85,6 @@ def _is_of(entry: Entry, tables: AbstractSet[Name], owned: AbstractSet[Name]) ->
 def _named(entry: Entry) -> Iterator[Name]:
     """Yield the table that the first statement belongs to."""
     for pattern in _OWN:
-        if (found := pattern.search(entry.sql)) is not None:
-            yield unquote(found[1])
+        if (match := pattern.search(entry.sql)) is not None:
+            yield unquote(match[1])
             return

@@ -26,8 +26,8 @@ def computed_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, li
     """Return the tables that ``run.compare`` has found to differ, although all but their generated columns is equal;
     for each the losses.
     """
-    found: Mapping[Name, RowsDigest] = run.found
-    doubtful = [table for table in run.tables if _columns(table) and _differs(table, found)]
+    digests: Mapping[Name, RowsDigest] = run.found
+    doubtful = [table for table in run.tables if _columns(table) and _differs(table, digests)]
     if not doubtful:
         return {}
     names = {(table.schema, table.name) for table in doubtful}
@@ -45,9 +45,9 @@ def _columns(table: CatalogRow) -> list[str]:
     return [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
 
 
-def _differs(table: CatalogRow, found: Mapping[Name, RowsDigest]) -> bool:
+def _differs(table: CatalogRow, digests: Mapping[Name, RowsDigest]) -> bool:
     """Tell whether a table has as many rows as in the bundle, but others."""
-    digest = found.get((table.schema, table.name))
+    digest = digests.get((table.schema, table.name))
     return digest is not None and digest.rows == table.items and to_hex(digest.digest) != table.digest
 
 

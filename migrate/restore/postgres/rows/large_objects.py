@@ -22,23 +22,23 @@ WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '
 
 def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
     """Return the numbers of the bundle's objects, unless they are among what is ``damaged``. Raises ``DamageError``."""
-    found: set[int] = set()
+    oids: set[int] = set()
     tables = [table for table in run.tables if table.number == NUMBER]
     for part in parts_of([table for table in tables if (table.schema, table.name) not in damaged]):
         try:
             with pq.ParquetFile(run.reader.open(part.key)) as file:
-                found.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))
+                oids.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-    return found
+    return oids
 
 
 def in_the_way(connection: psycopg.Connection[Any], run: TableRestore, *, filled: bool) -> str:
     """Return the name of a large object that the destination has under a number of the bundle's, or ""; with
     ``filled`` of one that is not empty.
     """
-    wanted = sorted(numbers(run))
-    row = connection.execute(_THERE.encode(), (wanted, filled)).fetchone() if wanted else None
+    oids = sorted(numbers(run))
+    row = connection.execute(_THERE.encode(), (oids, filled)).fetchone() if oids else None
     return f"large object {row[0]}" if row and row[0] is not None else ""
 
 

@@ -171,10 +171,10 @@ class RowWriter:
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise destination_error(exc, f"{label} ({part.name})") from exc
-                found = [check for check in suspects(connection, exc, label) if check not in loose]
-                if not found or self.rows_missing or self.damaged:
+                checks = [check for check in suspects(connection, exc, label) if check not in loose]
+                if not checks or self.rows_missing or self.damaged:
                     return exc
-                loose += found
+                loose += checks
             except DamageError as exc:
                 self.damaged.append((part, exc))
                 return None

@@ -28,7 +28,7 @@ _PROPERTY = "bytes of its values"
 
 def held_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]:
     """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
-    found: dict[Name, list[Loss]] = {}
+    losses_of_table: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name
         digest = run.found.get(name)
@@ -36,8 +36,8 @@ def held_otherwise(job: PostgresRestore, run: TableRestore) -> dict[Name, list[L
             continue
         expected, losses = _as_sent(job, run, table)
         if losses and expected == digest:
-            found[name] = losses
-    return found
+            losses_of_table[name] = losses
+    return losses_of_table
 
 
 def _as_sent(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[RowsDigest, list[Loss]]:

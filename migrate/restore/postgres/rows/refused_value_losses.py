@@ -16,7 +16,7 @@ from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_par
 
 def without_refused(job: PostgresRestore, run: TableRestore) -> dict[Name, list[Loss]]:
     """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
-    found: dict[Name, list[Loss]] = {}
+    losses_of_table: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name
         digest = run.found.get(name)
@@ -25,8 +25,8 @@ def without_refused(job: PostgresRestore, run: TableRestore) -> dict[Name, list[
         with job.destination.connection.transaction(force_rollback=True):
             expected, losses = _as_taken(job, run, table)
         if losses and expected == digest:
-            found[name] = losses
-    return found
+            losses_of_table[name] = losses
+    return losses_of_table
 
 
 def _as_taken(job: PostgresRestore, run: TableRestore, table: CatalogRow) -> tuple[RowsDigest, list[Loss]]:

@@ -30,8 +30,8 @@ _CONTINUES = bytes(range(0x80, 0xC0))
 
 def encoding_of(schema: pa.Schema) -> str:
     """Return the encoding in which values of a part may stand, "" where none do."""
-    found = [field.metadata[ENCODING] for field in schema if ENCODING in (field.metadata or {})]
-    return found[0].decode() if found else ""
+    encodings = [field.metadata[ENCODING] for field in schema if ENCODING in (field.metadata or {})]
+    return encodings[0].decode() if encodings else ""
 
 
 class Apart:
@@ -47,17 +47,17 @@ class Apart:
         beyond ASCII the last character waits: it may go on, or belong to the next one.
         """
         piece, self._carry = self._carry + piece, b""
-        found: list[tuple[bytes, bool]] = []
+        pieces: list[tuple[bytes, bool]] = []
         at = 0
         while at < len(piece):
-            at = self._in_value(piece, at, found) if self._own else self._in_text(piece, at, found)
-        return found
+            at = self._in_value(piece, at, pieces) if self._own else self._in_text(piece, at, pieces)
+        return pieces
 
-    def _in_text(self, piece: bytes, at: int, found: list[tuple[bytes, bool]]) -> int:
+    def _in_text(self, piece: bytes, at: int, pieces: list[tuple[bytes, bool]]) -> int:
         mark = piece.find(OWN, at)
         end = mark if mark >= 0 else _last_character(piece, at)
         if end > at:
-            found.append((piece[at:end], False))
+            pieces.append((piece[at:end], False))
             self._last = piece[end - 1 : end]
         if mark < 0:
             self._carry = piece[end:]
@@ -65,7 +65,7 @@ class Apart:
         self._own, self._quoted = True, self._last == _QUOTE
         return mark + 1
 
-    def _in_value(self, piece: bytes, at: int, found: list[tuple[bytes, bool]]) -> int:
+    def _in_value(self, piece: bytes, at: int, pieces: list[tuple[bytes, bool]]) -> int:
         end = self._end_of_value(piece, at)
         if end is None:
             end = len(piece.rstrip(_QUOTE)) if self._quoted else len(piece)
@@ -73,7 +73,7 @@ class Apart:
             self._carry = piece[end:]
         else:
             self._own = False
-        found.append((piece[at:end], True))
+        pieces.append((piece[at:end], True))
         return end if not self._own else len(piece)
 
     def _end_of_value(self, piece: bytes, at: int) -> int | None:
@@ -142,9 +142,9 @@ class OwnEncoding:
 
     def _as_bytes(self, pieces: Sequence[tuple[bytes, bool]]) -> list[bytes]:
         """Return text in the destination's encoding, and values as they are."""
-        wanted = [text for text, own in pieces if not own and not text.isascii()]
-        answers = iter(self._encoded(wanted)) if wanted else iter(())
-        return [text if own or text.isascii() else next(answers) for text, own in pieces]
+        texts = [text for text, own in pieces if not own and not text.isascii()]
+        encoded = iter(self._encoded(texts)) if texts else iter(())
+        return [text if own or text.isascii() else next(encoded) for text, own in pieces]
 
     def _encoded(self, texts: Sequence[bytes]) -> list[bytes]:
         query = (

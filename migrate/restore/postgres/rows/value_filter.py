@@ -40,9 +40,9 @@ class ValueFilter:
     def __init__(self, connection: psycopg.Connection[Any], label: str, names: Sequence[str]) -> None:
         self._connection = connection
         self._names = names
-        found = {name: (kind, not_null) for name, kind, not_null in connection.execute(_COLUMNS, (label,))}
-        self._types = [found.get(name, ("text", False))[0] for name in names]
-        self._not_null = [found.get(name, ("text", False))[1] for name in names]
+        columns = {name: (kind, not_null) for name, kind, not_null in connection.execute(_COLUMNS, (label,))}
+        self._types = [columns.get(name, ("text", False))[0] for name in names]
+        self._not_null = [columns.get(name, ("text", False))[1] for name in names]
         self._without_input: set[int] = set()
         self.values: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
@@ -73,12 +73,14 @@ class ValueFilter:
     def _refused(self, number: int, fields: set[bytes]) -> set[bytes]:
         """Return which values of a column the server refuses; those in an encoding of their own are not tried."""
         known = [
-            one for one in sorted(fields) if one and not one.lstrip(b'"').startswith(OWN) and is_utf8(one)
+            value
+            for value in sorted(fields)
+            if value and not value.lstrip(b'"').startswith(OWN) and is_utf8(value)
         ]
         if number in self._without_input:
             return set(known)
         batches = (known[start : start + _BATCH] for start in range(0, len(known), _BATCH))
-        return {one for batch in batches for one in self._halved(number, batch)}
+        return {value for batch in batches for value in self._halved(number, batch)}
 
     def _halved(self, number: int, fields: Sequence[bytes]) -> Iterator[bytes]:
         error = self._error(number, fields)
@@ -96,7 +98,7 @@ class ValueFilter:
 
     def _error(self, number: int, fields: Sequence[bytes]) -> psycopg.Error | None:
         """Return why the server refuses one of these values; what violates a domain is not refused by the type."""
-        texts = (quote_literal((unquoted(one) or b"").decode()) for one in fields)
+        texts = (quote_literal((unquoted(field) or b"").decode()) for field in fields)
         values = ", ".join(f"({text}::{self._types[number]})" for text in texts)
         try:
             with self._connection.transaction():
