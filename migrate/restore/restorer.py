@@ -26,8 +26,7 @@ class RestoreRequest:
     that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
     what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
     of this process; None where the engine has no use for one. ``cancellation`` ends what is under
-    way. ``pack_small_objects``: to MinIO, many objects in one
-    request.
+    way. ``pack_small_objects``: to MinIO, many objects in one request.
     """
 
     reader: BundleReader
@@ -65,7 +64,7 @@ class Restorer(Protocol):
 
 
 def restorer_of(engine: Engine) -> Restorer:
-    """Return the engine's restorer. Raises ``UsageError`` where it brings none."""
+    """Return the engine's restorer. Raises ``UsageError`` where it has none."""
     reference = registry.require(engine, engine.restorer, "restored")
     return cast("Restorer", load_part(reference)())
 
@@ -91,7 +90,7 @@ def finished_restores(
 
 
 def missing_from(reader: BundleReader, source: str, records: Sequence[FinishedRestore]) -> list[str]:
-    """Return what is known to be missing from a restored source: what its restores left out, and what the bundle
+    """Return what is recorded as missing from a restored source: what its restores left out, and what the bundle
     lacks.
     """
     return unique(*(record.left_out for record in records), lacking_of(reader, source))

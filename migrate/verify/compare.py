@@ -1,4 +1,4 @@
-"""A source of a bundle beside a live one, whichever engine it is of."""
+"""Comparison of a source of a bundle with a live one, of any engine."""
 
 from __future__ import annotations
 

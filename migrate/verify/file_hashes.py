@@ -16,7 +16,7 @@ from migrate.verify.tag_file_checks import Expected
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An object in a pack, as the index says: ``size_bytes`` bytes from ``offset``."""
+    """An object in a pack, as the index records it: ``size_bytes`` bytes from ``offset``."""
 
     key: str
     offset: int
@@ -27,8 +27,8 @@ class Member:
 def check_file(
     store: Store, progress: Progress, file: Expected, members: Sequence[Member] = ()
 ) -> list[Finding]:
-    """Read a file once; return what differs. A file that is missing or has another size is left to the
-    listing to tell.
+    """Read a file once; return what differs. The listing reports files that are missing or have
+    another size.
     """
     digest = hashlib.sha256()
     walk = MemberWalk(file.key, members)

@@ -1,4 +1,4 @@
-"""Which files are there, and how large: the listing of a location beside what the bundle promises."""
+"""Which files exist, and their sizes: the listing of a location compared with the bundle's manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from migrate.verify.tag_file_checks import Expected, Tags, Unreadable, expected_
 
 @dataclass(slots=True)
 class Counted:
-    """Payload that was looked at."""
+    """Payload that was checked."""
 
     files: int = 0
     size_bytes: int = 0

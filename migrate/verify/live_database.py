@@ -18,7 +18,7 @@ from migrate.verify.table_differences import Looker
 Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
 """Takes a table (schema, name) and what was found of it, None for no table."""
 NO_TABLE = 0
-"""The number of what the catalog lists beside the tables (PostgreSQL's large objects): where empty, it is nowhere."""
+"""The number of PostgreSQL's large objects in the catalog, which are no table: where there are none, nothing exists."""
 
 
 def compare_database(
@@ -34,7 +34,7 @@ def compare_database(
 ) -> list[Finding]:
     """Compare row counts and digests of every table and materialized view of ``source`` with the database at ``url``,
     which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read. ``accepted``
-    tell of a table that differs whether that is known and reported otherwise.
+    return whether a table's difference is known and reported elsewhere.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
@@ -91,7 +91,7 @@ _WORDS = {
 
 
 def _finding(difference: TableDifference, label: str) -> Finding | None:
-    """Return what is to be said of a difference, None where it is none."""
+    """Return the finding for a difference, None where it is none."""
     table = difference.table
     if derived := _derived(table):
         # Other rows of what a server fills by itself are no damage, but not the bundle's.

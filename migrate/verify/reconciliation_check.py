@@ -1,6 +1,6 @@
-"""The reconciliation, recomputed: whether a bundle may be called what it calls itself.
+"""The reconciliation, recomputed: whether a bundle that is called complete is complete.
 
-Hashes and signatures show that nobody changed it since; not that whoever sealed it counted right, or meant well.
+Hashes and signatures show that nobody changed it since. They do not show that its counts were right.
 """
 
 from __future__ import annotations

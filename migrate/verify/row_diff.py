@@ -19,12 +19,12 @@ from exporters.engine import Texts
 MOST_BUCKETS = 1 << 16
 FEWEST_BUCKETS = 1 << 8
 MOST_ROWS = 100_000
-"""So many rows of both sides are remembered; buckets beyond that are left out, and the result says so."""
+"""At most so many rows of both sides are remembered; buckets beyond that are left out, and the result records it."""
 KEPT_ROWS = 1000
 KEPT_BYTES = 32 * 2**20
 """Texts of differing rows that are kept, of each side."""
 FEW_ROWS = 100
-"""So many rows of each side are looked at where there are more than can be kept."""
+"""So many rows of each side are examined where there are more than can be kept."""
 
 Take = Callable[[Texts], None]
 Key = tuple[bytes | None, ...]
@@ -32,7 +32,7 @@ KeyOf = Callable[[bytes], Key]
 
 
 class Side(Protocol):
-    """One of the two sets. ``part`` says where the rows lie that are handed over at the moment, "" if nowhere."""
+    """One of the two sets. ``part`` is the part of the rows that are handed over at the moment, "" for none."""
 
     part: str
 
@@ -43,7 +43,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DifferingRow:
-    """A row on one side only: its text, and the part it lies in."""
+    """A row on one side only: its text, and the part that holds it."""
 
     text: bytes
     part: str = ""
@@ -79,7 +79,7 @@ class _Sums:
 
 def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narrowed:
     """Find the rows of ``left`` that ``right`` has not, and the other way round. ``rows``: how many there are, about.
-    ``key_of`` takes the key out of a row's text; without it nothing is told to have changed.
+    ``key_of`` takes the key out of a row's text; without it no row counts as changed.
     """
     buckets = min(MOST_BUCKETS, max(FEWEST_BUCKETS, 1 << (rows // 8).bit_length()))
     left_sums, right_sums = _Sums(buckets), _Sums(buckets)

@@ -42,7 +42,7 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     """Look for everything that is not as the bundle says; what is wrong comes back as findings.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (not sealed, or sealed by a newer moveout) and the
-    store's errors: then one could not look.
+    store's errors: then nothing could be checked.
     """
     level = Level(level)
     findings: list[Finding] = []
@@ -83,7 +83,7 @@ class _FullCheck:
         """Of tables whose every value was read."""
 
     def check(self, findings: list[Finding], counted: Counted) -> None:
-        """Read everything. Payload that is missing or has another size is told by the listing, and
+        """Read everything. Payload that is missing or has another size is reported by the listing, and
         counted.
         """
         reader, rows = self._open(findings)
@@ -138,7 +138,7 @@ class _FullCheck:
             findings.append(Finding(key, "rows that say exported", str(listed), str(walk.exported)))
 
     def _source_files(self, source: str) -> dict[str, Expected]:
-        """Return packs, large files and index files of a source; what cannot be read of the list is told
+        """Return packs, large files and index files of a source; an unreadable list is reported
         elsewhere.
         """
         files: dict[str, Expected] = {}

@@ -1,4 +1,4 @@
-"""The values in tables: Parquet rendered back to text, digested, beside the digests of the catalog."""
+"""The values in tables: Parquet rendered back to text, digested, and compared with the digests of the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a table differs from a live one: which rows, by their keys, with both values and the part they lie in."""
+"""Where a table differs from a live one: which rows, by their keys, with both values and the part that holds them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from migrate.bundle.reader import BundleReader
 from migrate.verify.row_diff import DifferingRow, Narrowed, Take, narrow
 
 MOST_TABLES = 50
-"""Of so many differing tables the rows are looked for."""
+"""The rows of at most so many differing tables are searched."""
 SHOWN_ROWS = 100
-"""So many rows of a table are told."""
+"""At most so many rows of a table are reported."""
 _LONG, _BEFORE, _AROUND = 400, 60, 200
 
 
@@ -64,7 +64,7 @@ class BundleSide:
 
 @dataclass
 class Looker:
-    """Looks for rows in one live database, which is opened when the first table is looked at."""
+    """Looks for rows in one live database, which is opened for the first table."""
 
     live_reader: LiveReader
     part_reader: PartReader
@@ -113,7 +113,7 @@ def _words(narrowed: Narrowed, *, key: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Show:
-    """Makes values for people out of rows' texts."""
+    """Formats values for users from rows' texts."""
 
     part_reader: PartReader
     columns: Sequence[str]

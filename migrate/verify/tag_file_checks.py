@@ -1,4 +1,4 @@
-"""The tag files: whether they are as the tag manifest says, and what of them may be believed."""
+"""The tag files: whether they match the tag manifest, and which of them can be trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from migrate.storage.api import Store
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A payload file as the bundle promises it. ``size_bytes`` is None where only the manifest could be
+    """A payload file as the bundle records it. ``size_bytes`` is None where only the manifest could be
     read.
     """
 
@@ -27,7 +27,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What the tag files say. ``names`` are those in the tag manifest, ``sound`` those of them with the right
+    """The contents of the tag files. ``names`` are those in the tag manifest, ``sound`` those of them with the right
     hash; ``info`` and ``oxum`` (bytes, files) only where their files are sound.
     """
 

@@ -21,8 +21,8 @@ class Present(Protocol):
 
 
 def in_the_way(run: TableRestore, present: Present, where: str) -> str:
-    """Return what of the destination keeps the run's part from coming into it, "" for nothing. Raises ``UsageError``
-    where rows have no table to go to.
+    """Return which table of the destination prevents the restore of the selected part, "" for none. Raises
+    ``UsageError`` where rows have no table to go to.
     """
     names = [table.name for table in run.tables]
     if run.selection.definitions:
@@ -37,14 +37,14 @@ def in_the_way(run: TableRestore, present: Present, where: str) -> str:
 
 
 def not_empty(run: TableRestore, conflict: str, where: str) -> NotEmptyError:
-    """Return what to tell where ``in_the_way`` found something."""
+    """Return the error for a conflict that ``in_the_way`` found."""
     step = "Drop that table" if run.selection.definitions else "Empty that table"
     return NotEmptyError(f"{where} has the {conflict} already", next_step=f"{step}, or leave it out.")
 
 
 def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
-    """Return what to tell of a trigger that would fire for every row, and is not the bundle's: it is not ours to
-    take away meanwhile.
+    """Return the error for a trigger that would fire for every row and is not in the bundle. The restore must not
+    drop it.
     """
     return NotEmptyError(
         f"{where}: the trigger {trigger} of table {table} is not as in the bundle, and would fire for every row",

@@ -1,4 +1,4 @@
-"""What a restore of one source came to."""
+"""The outcome of a restore of one source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RestoreOutcome:
     """``items`` rows or objects of the source in the destination now, of them ``skipped_items`` there already from an
     earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in the bundle
     (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss ledger, which
-    lies with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
+    is stored with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
     the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
     end.
     """
@@ -30,5 +30,5 @@ class RestoreOutcome:
     tables: tuple[TableDigest, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as it is kept."""
+        """Return it as it is stored in the report."""
         return asdict(self) | {"findings": list(self.findings), "notes": list(self.notes)}

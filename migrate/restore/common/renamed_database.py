@@ -1,4 +1,4 @@
-"""Objects that name their database themselves, in a database of another name: there the name means another one."""
+"""Objects whose definition contains their database's name, restored into a database of another name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from migrate.restore.common.table_restore import TableRestore
 
 PROPERTY = "name of its database"
 _SHOWN = 5
-"""So many objects a note names; the ledger has all."""
+"""A note names at most so many objects; the ledger has all."""
 
 
 def source_database(run: TableRestore) -> str:
-    """Return what the source's database was called, "" where the bundle does not say."""
+    """Return the name of the source's database, "" where the bundle does not record it."""
     return str(run.said("database") or "")
 
 
@@ -29,13 +29,13 @@ def naming(database: str, *, quote: str) -> re.Pattern[str]:
 
 
 def losses(objects: Iterable[str], *, before: str, now: str) -> list[Loss]:
-    """Return a row for each object (as people write it) that names the database ``before``."""
+    """Return a row for each object (as shown to users) that names the database ``before``."""
     reason = f"it names {before} itself: where that is the database, it is not {now}; look at it, and make it again"
     return [Loss(name, PROPERTY, reason) for name in objects]
 
 
 def note_of(losses: list[Loss], *, before: str, now: str) -> str:
-    """Return what to tell of these losses."""
+    """Return a note about these losses."""
     names = ", ".join(loss.item for loss in losses[:_SHOWN])
     more = f" and {len(losses) - _SHOWN} more" if len(losses) > _SHOWN else ""
     return f"the database was {before} and is {now} here; it is named by {names}{more}"

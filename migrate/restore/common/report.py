@@ -1,5 +1,5 @@
-"""What a restore says of itself, kept at a location of its own: what the destination cannot represent, what was found
-out about the destination, and which version became which.
+"""The report of a restore, at a location of its own: what the destination cannot represent, what was found out about
+the destination, and which version became which.
 
     <source>/losses.parquet         every property that the destination cannot hold; written before the first object is
     <source>/capabilities.json      what was tried out
@@ -46,7 +46,7 @@ class RestoreReport:
 
     @property
     def location(self) -> str:
-        """Where it lies, for people; empty where it is not kept."""
+        """Where it is stored, as shown to users; empty where it is not stored."""
         return "" if self._store is None else f"{self._store.location.removesuffix('/')}/{self._source}"
 
     def write_losses(self, losses: Iterable[Loss]) -> None:

@@ -13,7 +13,7 @@ SCHEMA, DATA = "schema", "data"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """``definitions`` and ``rows`` say what is wanted; ``tables`` of which tables, in the user's words
+    """``definitions`` and ``rows``: whether these are restored; ``tables`` of which tables, in the user's words
     (none: of all).
     """
 
@@ -44,7 +44,7 @@ class Selection:
         return ", ".join([*(kinds if len(kinds) == 1 else []), *self.tables])
 
     def choose(self, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
-        """Return the catalog's rows that are meant; a partitioned table stands for its partitions, a virtual one for
+        """Return the selected rows of the catalog; a partitioned table stands for its partitions, a virtual one for
         its shadow tables. Raises ``UsageError`` for a word that names no table, or several.
         """
         if not self.tables:
@@ -53,7 +53,7 @@ class Selection:
         return [row for row in tables if (row.schema, row.name) in chosen]
 
     def names(self, tables: Sequence[CatalogRow]) -> set[tuple[str, str]]:
-        """Return (schema, name) of the tables that are meant, the partitioned ones above them included."""
+        """Return (schema, name) of the selected tables, the partitioned ones above them included."""
         return {name for row in self.choose(tables) for name in ((row.schema, row.name), *ancestors(row))}
 
 

@@ -59,7 +59,7 @@ def batches_of(parts: Iterable[PartFile], *, size_bytes: int, count: int) -> lis
 
 
 def damage(part: PartFile, error: BaseException) -> DamageError:
-    """Return what to tell of a part that cannot be read."""
+    """Return the error for a part that cannot be read."""
     return DamageError(
         part.key,
         expected="a readable Parquet file",
@@ -69,7 +69,7 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
 
 
 def missing_rows(label: str, part: PartFile, error: DamageError) -> str:
-    """Return what to say of a part that cannot be read: a finding. ``label``: its table, for people."""
+    """Return the finding for a part that cannot be read. ``label``: its table, as shown to users."""
     return f"{label}: the rows in {part.key} are missing: expected {error.expected}, found {error.found}"
 
 

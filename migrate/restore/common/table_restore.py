@@ -27,7 +27,7 @@ _DAMAGED = (
 _AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
 
 Label = Callable[[str, str], str]
-"""Makes a table's name for people of its schema and name."""
+"""Formats a table's name for messages, from schema and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Unfinished(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TableRestore:
-    """What comes from where. ``tables`` are the source's rows of the catalog that are meant, ``views`` those of
+    """What is restored from where. ``tables`` are the selected rows of the source's catalog, ``views`` those of
     materialized views: the destination computes their rows, which are compared only.
     """
 
@@ -95,11 +95,11 @@ class TableRestore:
 
     @property
     def whole(self) -> bool:
-        """Whether all definitions are wanted, not those of some tables: into a database or file of its own."""
+        """Whether all definitions are restored, not those of some tables: into a database or file of its own."""
         return self.selection.definitions and not self.selection.tables
 
     def said(self, name: str) -> Any:
-        """Return what the last position of the source's snapshots that has it says, None where none does."""
+        """Return the value in the last recorded position of the source that has one, None where none has."""
         reconciliations = [
             reconciliation
             for reconciliation in self.reader.reconciliation()
@@ -111,7 +111,7 @@ class TableRestore:
         return next((position[name] for position in reversed(positions) if position.get(name)), None)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
-        """Return the same for these tables, with an summary of its own."""
+        """Return the same for these tables, with a summary of its own."""
         return TableRestore(self.reader, self.source, tables, self.workers, self.progress, self.selection)
 
     @property
@@ -147,8 +147,8 @@ class TableRestore:
         left_out: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> RestoreOutcome:
-        """Return that nothing was to be done; ``where``: database or file. ``records``: what finished restores have
-        left out of it.
+        """Return the outcome where nothing was to be done; ``where``: database or file. ``records``: what finished
+        restores have left out of it.
         """
         left_out = unique(*(record.left_out for record in records), left_out)
         note = (_AS_LEFT if records else _ALREADY).format(where=where)
@@ -158,7 +158,7 @@ class TableRestore:
     def outcome(
         self, rows: WrittenRows, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
     ) -> RestoreOutcome:
-        """Return what it came to. What the bundle lacks is left out, too."""
+        """Return the outcome. What the bundle lacks is left out, too."""
         return RestoreOutcome(
             self.source,
             self.items if self.selection.rows else 0,
@@ -171,7 +171,7 @@ class TableRestore:
         )
 
     def _lacking(self) -> list[str]:
-        """Return a sentence for each item that the bundle itself lacks, where all of it is wanted."""
+        """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""
         return [] if self.selection.tables else lacking_of(self.reader, self.source)
 
     def findings(self, tables: Sequence[CatalogRow], label: Label) -> list[str]:
@@ -215,7 +215,7 @@ class TableRestore:
         done: set[str],
         write: Callable[[Sequence[PartFile], Advance], None],
     ) -> WrittenRows:
-        """Let ``write`` bring in the parts that are not done, and show how far it is."""
+        """Let ``write`` load the parts that are not done, and report progress."""
         todo = [part for part in parts if part.name not in done]
         total = sum(part.rows for part in parts)
         self.progress.begin(f"restore {self.source}", items=total, size_bytes=self.size_bytes)

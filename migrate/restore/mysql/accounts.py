@@ -1,8 +1,8 @@
-"""Accounts and what they may do into the destination, as far as its own account may say so.
+"""Accounts and their privileges into the destination, as far as the restore's own account may grant them.
 
 An account that the destination does not have is made without a password, and therefore locked; it gets all that it had.
 One that is there gets its privileges on the database, and nothing that reaches beyond: what it may do on this host
-is its administrator's to say. Which accounts were made is noted, so that a run after a crash knows them.
+is for its administrator to decide. The accounts that were made are recorded, so that a run after a crash finds them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def restore_accounts(
 
 
 class _Maker:
-    """Makes accounts and grants; ``made`` and ``refused`` say what came of it."""
+    """Makes accounts and grants; ``made`` and ``refused`` hold the results."""
 
     def __init__(self, connection: DestinationConnection) -> None:
         self._connection = connection

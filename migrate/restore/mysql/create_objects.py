@@ -38,8 +38,8 @@ _LATE = frozenset({"view", "trigger", "event"})
 def make_all(
     job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]
 ) -> None:
-    """Make the objects of these kinds that are not noted as done. What the server refuses, also for something that is
-    not there, is left out by name. Raises ``MoveoutError``.
+    """Make the objects of these kinds that are not noted as done. What the server refuses, also because of a
+    missing object, is recorded as left out. Raises ``MoveoutError``.
     """
     done = read_done(job.destination.connection)
     todo = [item for item in definitions if item["kind"] in kinds and step_of(item) not in done]

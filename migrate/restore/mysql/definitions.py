@@ -229,7 +229,7 @@ def needs_the_user(error: BaseException) -> bool:
 
 
 def ddl_error(error: BaseException, definition: Definition) -> MoveoutError:
-    """Return what to tell when an object cannot be made."""
+    """Return the error for an object that cannot be made."""
     reason = said_by(error)
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(

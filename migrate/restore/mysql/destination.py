@@ -99,7 +99,7 @@ def read_state(destination: Destination) -> State | None:
 
 
 def begin_state(destination: Destination, state: State) -> None:
-    """Make the tables; the row that says whose they are comes last."""
+    """Make the tables; the row that records which restore owns them comes last."""
     connection = destination.connection
     kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
@@ -128,7 +128,7 @@ def items_there(connection: Connection, table: str) -> list[str]:
 
 
 def alter(connection: Connection, table: str, words: str) -> str | None:
-    """Alter a table; return what the destination says if it refuses. Raises the driver's errors."""
+    """Alter a table; return the error message if the destination refuses. Raises the driver's errors."""
     try:
         connection.run(f"ALTER TABLE {quote_name(table)} {words}")
     except pymysql.Error as exc:

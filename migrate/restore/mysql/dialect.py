@@ -36,7 +36,7 @@ class Rule:
     reason: str = ""
 
     def matches(self, item: str) -> bool:
-        """Tell whether it is meant for this column, key or constraint."""
+        """Tell whether the rule applies to this column, key or constraint."""
         return self.pattern.match(masked(item)) is not None
 
     def replacement(self, match: re.Match[str]) -> str:
@@ -182,7 +182,7 @@ _NAMES = "SELECT COLLATION_NAME FROM information_schema.COLLATIONS"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Adapts definitions to a server; ``losses`` fills up. ``collations``: all that the server knows."""
+    """Adapts definitions to a server; ``losses`` fills up. ``collations``: all that the server supports."""
 
     dialect: Dialect
     collations: AbstractSet[str]

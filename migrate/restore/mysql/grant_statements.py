@@ -70,7 +70,7 @@ class Beyond:
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What a script says of one database and of the accounts that reach it."""
+    """What a script grants on one database, and the accounts that can use it."""
 
     own: Sequence[Grant]
     beyond: Sequence[Beyond]

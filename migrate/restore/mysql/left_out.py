@@ -24,7 +24,7 @@ _FINISHED = ""
 
 
 def how_to_forget(connection: DestinationConnection) -> str:
-    """Return what to tell of the record that stays."""
+    """Return the note about the record that stays."""
     name = connection.left_out
     return (
         f"the destination keeps this list in table {name}, so that the same command and verify --against name it again;"

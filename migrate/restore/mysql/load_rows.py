@@ -56,7 +56,7 @@ _MOST_REFUSED = 1000
 """After so many refused rows of a part no more of it are tried."""
 _PASSING = {1205, 1213, 1180}
 """A lock that was waited for too long, or in a circle: the same transaction may succeed now. What MariaDB loads in
-bulk it checks when that is committed, and cannot say what is wrong.
+bulk it checks when that is committed, and does not report which row is wrong.
 """
 
 
@@ -259,7 +259,7 @@ def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 @dataclass(slots=True)
 class Refusals:
-    """Rows that were refused, and what the server said last."""
+    """Rows that were refused, and the server's last error message."""
 
     digest: RowsDigest = field(default_factory=RowsDigest)
     reason: str = ""

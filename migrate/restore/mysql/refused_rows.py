@@ -21,7 +21,7 @@ _REASON_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Rows of one part of a table, and what the server said of the last one."""
+    """Refused rows of one part of a table, and the server's error message for the last one."""
 
     table: str
     part: str

@@ -72,7 +72,7 @@ def restore_database(
     only: Iterable[str] = (),
     report: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). ``report`` is where the loss ledger of
+    """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
     the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
@@ -232,7 +232,7 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
 
 
 def _server(run: TableRestore) -> str:
-    """Return what the source's server was."""
+    """Return the name and version of the source's server."""
     return next(
         (
             reconciliation.summary.server
@@ -246,7 +246,7 @@ def _server(run: TableRestore) -> str:
 def _made(
     job: MysqlRestore, definer: Definer, definitions: Sequence[Definition], *, alone: bool
 ) -> WrittenRows:
-    """Make everything, and write the rows if they are wanted. ``alone``: the database holds nothing else."""
+    """Make everything, and write the rows if they are selected. ``alone``: the database holds nothing else."""
     run, destination = job.run, job.destination
     if alone:
         definer.set_database(definitions[0])
@@ -319,7 +319,7 @@ def _already(
 def _in_the_way(
     job: MysqlRestore, definitions: Sequence[Definition], *, into_existing: bool
 ) -> NotEmptyError | None:
-    """Return what to tell where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
+    """Return the error where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
     url = job.destination.address.url
@@ -371,7 +371,7 @@ def _note_engines(job: MysqlRestore) -> None:
 
 
 def _present(job: MysqlRestore) -> Sequence[CatalogRow]:
-    """Return the tables that are wanted, but for those that the destination has refused."""
+    """Return the selected tables, but for those that the destination has refused."""
     return [table for table in job.run.tables if table.name not in job.absent]
 
 

@@ -24,7 +24,7 @@ _MICROSECONDS = 10**6
 
 
 def history_of(table: CatalogRow) -> list[str]:
-    """Return the two columns that say from when to when a row held; none where all rows hold."""
+    """Return the two columns that record from when to when a row was valid; none where all rows are."""
     return list(table.details.get("history", ()))
 
 

@@ -1,4 +1,4 @@
-"""A bucket's settings: written where they can be, and looked at afterwards; what is not, and why, is a loss."""
+"""A bucket's settings: written where possible, and read back. A setting that cannot be written is a loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, rename
 FIRST = ("encryption",)
 """Settings that must hold before the first object is written."""
 UNREAD = ("denied", "failing")
-"""What stands beside settings: the names of those that could not be read."""
+"""Entries next to the settings: the names of those that could not be read."""
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""
 

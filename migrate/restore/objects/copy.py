@@ -69,7 +69,7 @@ GoOn = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes batches; thread-safe. Raises what stops the whole restore, tells the rest as findings."""
+    """Writes batches; thread-safe. Raises what stops the whole restore, reports the rest as findings."""
 
     store: Store
     destination: DestinationBucket
@@ -191,7 +191,7 @@ class Writer:
                 yield self.terms.describe(job.key, job.row), body
 
     def _read(self, file: str, start: int, length: int) -> bytes:
-        """Return a range of the bundle; a file that is not there has no bytes, which the hashes will tell."""
+        """Return a range of the bundle; a missing file has no bytes, which the hashes will show."""
         try:
             return self.store.read(file, start, length) if length else b""
         except GoneError:
@@ -228,5 +228,5 @@ def fault_of(job: ObjectWrite, written: Written) -> str | None:
 
 
 def damaged(job: ObjectWrite) -> str:
-    """Return what is to be said of bytes that are not those of the index."""
+    """Return the finding for bytes that are not those of the index."""
     return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"

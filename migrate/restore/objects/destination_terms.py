@@ -1,4 +1,4 @@
-"""What of an object the destination takes, and what it cannot: told before anything is written."""
+"""Which properties of an object the destination supports; the others are reported before anything is written."""
 
 from __future__ import annotations
 

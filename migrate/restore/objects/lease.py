@@ -1,8 +1,8 @@
 """The lease of a restore, in the destination bucket itself: two runs that fill one bucket see each other, wherever
 they are started and whatever else they keep elsewhere.
 
-It lies in a folder that no bundle's object gets, and that is gone, all versions of it, when the objects are there. A
-run by threads alone writes none; but where one lies, or what is left of one, it waits for it and clears it away.
+It is in a folder that no object of a bundle uses. The folder and all its versions are removed when the objects are
+written. A run with threads alone writes none; but where a lease or its leftovers exist, it waits and removes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """Where it lies, as a location."""
+        """Its location."""
         return replace(self.destination.reader.s3_location, prefix=self.prefix).url
 
     @property
@@ -65,7 +65,7 @@ class Folder:
     def _all(self) -> Iterator[ObjectSummary]:
         try:
             yield from self.destination.list_versions(prefix=self.prefix)
-        except MoveoutError:  # a server that knows no versions
+        except MoveoutError:  # a server without support for versions
             yield from self.destination.list(prefix=self.prefix)
 
     def _is_lease(self, summary: ObjectSummary) -> bool:
@@ -82,7 +82,7 @@ class Folder:
 
 @contextmanager
 def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
-    """Hold the destination where others write too, or where a lease lies there; otherwise None. Raises
+    """Hold the destination where other machines write too, or where a lease exists; otherwise None. Raises
     ``BusyError``.
     """
     folder = Folder(destination)

@@ -65,7 +65,7 @@ def restore_bucket(
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
-    restore says what the destination cannot hold, before it writes anything, and which version became which.
+    restore records what the destination cannot hold, before it writes anything, and which version became which.
     ``snowball``: small objects are written many at once where the destination can unpack them and keeps no versions.
     The pool of ``open_pool`` writes the objects instead of the threads of this process.
 
@@ -166,7 +166,7 @@ class _Plan:
 
 
 class _Restore:
-    """One restore: look, tell, write."""
+    """One restore: survey, report losses, write."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class _Restore:
         return outcome
 
     def _lacking(self) -> Sequence[str]:
-        """Return what the bundle lacks: objects, or where it knows of none, what could not be listed."""
+        """Return what the bundle lacks: objects, or where none is recorded, what could not be listed."""
         objects = list(_missing(failed_objects(self._reader, self._source)))
         return objects or lacking_of(self._reader, self._source)
 
@@ -280,7 +280,7 @@ class _Restore:
             )
 
     def _finish(self, plan: _Plan, flat: str) -> None:
-        """Write the settings, and say what people should know."""
+        """Write the settings, and add notes for the user."""
         if flat:
             self._notes.append(f"only current versions were restored: {flat}")
         if plan.extra and self._settings.wanted:

@@ -203,7 +203,7 @@ class _Layers:
             try:
                 data = self.writer.store.read(run[0].row.file, start, length) if length else b""
             except GoneError:
-                data = b""  # the hashes will tell
+                data = b""  # the hashes will show it
             for job in run:
                 at = job.row.offset - start
                 self._bodies[job.row.file, job.row.offset] = data[at : at + job.row.size_bytes]

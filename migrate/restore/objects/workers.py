@@ -20,7 +20,7 @@ from migrate.storage.api import Store
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
 _GIVE_BACK_EVERY = 32
-"""After so many batches what their bodies took is given back: it lies scattered among what is still needed."""
+"""After so many batches free memory is given back to the system: it is scattered among memory in use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class PostgresRestore:
 
     @property
     def state(self) -> State:
-        """What is written into the destination to know this restore again."""
+        """What is written into the destination to recognise this restore."""
         return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
 
     @property

@@ -1,7 +1,7 @@
-"""The destination database: may it be restored into, and how far an earlier run came.
+"""The destination database: whether it may be restored into, and how far an earlier run came.
 
-A schema of our own in the destination holds the state, written in the same transactions as what it speaks of. So a
-run can die at any moment: what the state says is done is done, once, and nothing else is.
+A schema of our own in the destination holds the state, written in the same transactions as what it records. So a
+run can die at any moment: exactly the recorded steps are done, each once.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Destination:
 @dataclass(frozen=True, slots=True)
 class State:
     """What an earlier run left. ``portable``: it made the objects without owners and privileges. ``only``:
-    which part was wanted (``Selection.words``).
+    which part was selected (``Selection.words``).
     """
 
     bundle: str
@@ -167,8 +167,8 @@ def read_done(destination: Destination) -> set[str]:
 
 
 def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:
-    """Say, within the transaction that does it, that parts or steps are done. It waits where another
-    transaction that may yet commit said so too, and then raises.
+    """Record, within the transaction that does it, that parts or steps are done. It waits where another open
+    transaction has recorded the same, and then raises.
     """
     connection.execute(
         f"INSERT INTO {PROGRESS_SCHEMA}.done SELECT pg_catalog.unnest(%s::text[])".encode(), (list(names),)

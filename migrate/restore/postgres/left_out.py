@@ -1,4 +1,4 @@
-"""What a restore left out, kept in the destination: while it runs beside the record of finished steps, written in the
+"""What a restore left out, kept in the destination: while it runs next to the record of finished steps, written in the
 same transactions as that; once it is finished, in a record that stays.
 """
 

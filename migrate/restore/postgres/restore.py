@@ -76,7 +76,7 @@ def restore_database(
     report: MultipartStore | None = None,
     open_pool: OpenRowPool | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). ``report`` is where the loss ledger of
+    """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what names its database itself. The pool of ``open_pool`` copies the rows instead of the threads
     of this process. Raises ``NotEmptyError`` if the database holds something else
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
@@ -231,7 +231,7 @@ def _note_names(job: PostgresRestore) -> None:
 
 
 def _other_orders(job: PostgresRestore) -> list[str]:
-    """Return what to say of tables whose columns are in another order than at the source."""
+    """Return sentences about tables whose columns are in another order than at the source."""
     orders = job.orders
     return [
         f"the order of the columns of {quote_qualified(*name)}: {describe_order(columns)},"
@@ -241,7 +241,7 @@ def _other_orders(job: PostgresRestore) -> list[str]:
 
 
 def _recoded(job: PostgresRestore, state: State) -> list[str]:
-    """Return what to say of definitions with bytes for which the destination has no character."""
+    """Return sentences about definitions with bytes for which the destination has no character."""
     sections = [
         job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
     ]

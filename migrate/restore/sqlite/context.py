@@ -49,7 +49,7 @@ class SqliteRestore:
 
     @property
     def names(self) -> frozenset[str]:
-        """The tables that are meant."""
+        """The names of the selected tables."""
         return frozenset(table.name for table in self.run.tables)
 
 

@@ -1,7 +1,7 @@
-"""The destination file: may it be restored into, and how far an earlier run came.
+"""The destination file: whether it may be restored into, and how far an earlier run came.
 
-A table of our own in the destination holds the state, written in the same transactions as what it speaks of; the last
-transaction drops it and overwrites its bytes. So a run can die at any moment: what the state says is done is done.
+A table of our own in the destination holds the state, written in the same transactions as what it records; the last
+transaction drops it and overwrites its bytes. So a run can die at any moment: exactly the recorded steps are done.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def open_destination(address: Address) -> Iterator[Destination]:
 
 @contextmanager
 def translated(address: Address) -> Iterator[None]:
-    """Raise what SQLite says about the destination as an error with a next step."""
+    """Raise SQLite's errors about the destination as errors with a next step."""
     try:
         yield
     except sqlite3.Error as exc:

@@ -15,7 +15,7 @@ def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
     """Return folders in the bundle by the files' paths, None where the source is one file. A path that leads out of the
     destination's directory is a ``DamageError``: the bundle may come from anywhere.
     """
-    file = next((source_file for source_file in reader.source_files(source, FILES)), None)
+    file = next(iter(reader.source_files(source, FILES)), None)
     if file is None:
         return None
     folders: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a restore left out of a file, kept in a small file beside it: the database itself is as the source was."""
+"""What a restore left out of a file, kept in a small file next to it: the database itself is as the source was."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from migrate.restore.sqlite.file_set import read_files
 
 
 def record_path(address: Address) -> Path:
-    """Return where the record lies."""
+    """Return the path of the record."""
     return address.beside(RECORD_SUFFIX)
 
 
 def how_to_forget(address: Address) -> str:
-    """Return what to tell of the record."""
+    """Return the note about the record."""
     return (
         f"{record_path(address)} keeps this list, so that the same command and verify --against name it again; remove"
         " it to forget the list"
@@ -86,7 +86,7 @@ def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedResto
         with closing(open_file(address.path)) as connection:
             unfinished = connection.execute(query, (PROGRESS_TABLE,)).fetchone() is not None
     except sqlite3.Error:
-        return  # the comparison says why
+        return  # the comparison reports why
     if unfinished:
         yield FinishedRestore("", [f"a restore into {address.path} is not finished: give its command again"])
 

@@ -57,9 +57,7 @@ class Tables:
 
 
 def load_part(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
-    """Bring the part into the destination; or return what to tell where something is in the way, unless it is the
-    same.
-    """
+    """Load the part into the destination; or return the error where something else is in the way."""
     run, connection, where = job.run, destination.connection, str(job.address.path)
     lent = Lent(connection)
     state = sqlite_destination.read_state(destination)
@@ -80,7 +78,7 @@ def load_part(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutE
 
 
 def unfinished(written: WrittenRows, damaged: list[str], notes: list[str]) -> Loaded:
-    """Return what to tell where rows are missing because of damage: what comes after the rows waits for them."""
+    """Return the outcome where rows are missing because of damage: what comes after the rows waits for them."""
     left_out = ["indexes, views and triggers: they come when all rows are there"]
     return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
@@ -142,7 +140,7 @@ def _were_aside(job: SqliteRestore, destination: Destination) -> list[Entry]:
 
 
 def _counters(job: SqliteRestore) -> dict[str, int]:
-    """Return AUTOINCREMENT's counters of the tables that are meant, from the bundle."""
+    """Return AUTOINCREMENT's counters of the selected tables, from the bundle."""
     counters: dict[str, int] = {}
     for part in parts_of([job.counters] if job.counters is not None else []):
         with job.run.reader.open(part.key) as file:

@@ -37,7 +37,7 @@ from migrate.runtime.progress import Progress
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
-"""What ``integrity_check`` says of rows rather than of pages: the source's rows say the same."""
+"""Lines of ``integrity_check`` that concern rows, not pages: they hold for the source, too."""
 
 
 def restore_database(
@@ -51,7 +51,7 @@ def restore_database(
     password: str | None = None,
     only: Iterable[str] = (),
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). Raises ``NotEmptyError`` if the file holds
+    """Restore one source, or what ``only`` selects (see ``Selection``). Raises ``NotEmptyError`` if the file holds
     what is in the way, ``UsageError`` for ``into_existing``, ``BusyError``, ``DamageError``, ``NoSpaceError``,
     ``NotAllowedError`` and errors of ``exporters.errors``.
     """
@@ -93,12 +93,12 @@ class SqliteRestorer:
     def finished(
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
-        """Read the record that restores keep beside the file."""
+        """Read the record that restores keep next to the file."""
         return sqlite_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
 def _in_file(name: str, outcome: RestoreOutcome) -> RestoreOutcome:
-    """Return the outcome of one file of several, which says so."""
+    """Return the outcome of one file of several, with the file's name in it."""
     return replace(
         outcome,
         findings=tuple(f"{name}: {finding}" for finding in outcome.findings),
@@ -144,7 +144,7 @@ def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
 
 
 def _load(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
-    """Bring tables, rows and the rest into the destination; or return what to tell where the file is not ours to
+    """Bring tables, rows and the rest into the destination; or return the error where the file is not ours to
     write to, unless it is the same.
     """
     run, connection = job.run, destination.connection

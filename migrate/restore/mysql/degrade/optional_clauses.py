@@ -118,8 +118,8 @@ def without(sql: str, out: Collection[Piece]) -> str:
 
 def least(sql: str, refusal: Callable[[str], str]) -> dict[Piece, str] | None:
     """Return as few pieces as a table has to do without so that the destination takes the definition, and why each;
-    None where it does not even without all. ``refusal``: what the destination says to a definition, nothing if it
-    takes it.
+    None where it does not even without all. ``refusal`` returns why the destination refuses a definition, "" if it
+    accepts it.
     """
     pieces = pieces_of(sql)
     out = dict.fromkeys(pieces, "")

@@ -75,7 +75,7 @@ def _put_back(connection: DestinationConnection, foreign_keys: Sequence[tuple[st
 
 
 def _away(table: str, item: str) -> Loss:
-    """What is to be told if nobody gets to put it back."""
+    """The loss that is recorded in case the restore stops before the key is added again."""
     return Loss(
         f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: the restore was stopped here"
     )
@@ -89,7 +89,7 @@ class _Trial:
         self._head = len(f"CREATE TABLE {quote_name(definition['name'])}")
 
     def refusal(self, sql: str) -> str:
-        """Return what the destination says, nothing if it makes the table. Raises the driver's errors."""
+        """Return why the destination refuses the table, "" if it makes it. Raises the driver's errors."""
         again = self._connection.again
         self._connection.run(f"DROP TABLE IF EXISTS {again}")
         try:

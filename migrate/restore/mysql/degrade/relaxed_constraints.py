@@ -78,7 +78,7 @@ def _plain_key(connection: DestinationConnection, table: str, key: str) -> bool:
 
 
 def not_unique(table: str, item: str) -> Loss:
-    """Return what to tell of a key that rows keep from being unique."""
+    """Return the reason for a key that cannot be unique because of its rows."""
     return Loss(_item(table), "key", f"{' '.join(item.split())}: it is not unique: rows are equal here")
 
 

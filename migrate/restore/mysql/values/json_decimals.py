@@ -1,8 +1,8 @@
-"""JSON for MySQL, whose documents hold exact decimals beside doubles.
+"""JSON for MySQL, whose documents hold exact decimals next to doubles.
 
 The server prints both as plain numbers, and makes a double of each number that it parses: ``1.50`` would come back as
 ``1.5``. So a document in which a number is not what a double prints is put together by functions, the decimals as SQL
-literals. A decimal that prints as a double does cannot be told from one.
+literals. A decimal that prints as a double does cannot be distinguished from one.
 """
 
 from __future__ import annotations

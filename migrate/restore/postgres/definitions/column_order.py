@@ -77,7 +77,7 @@ def misordered(connection: psycopg.Connection[Any], orders: Orders) -> dict[Name
 
 def reordered(connection: psycopg.Connection[Any], entry: Entry, order: Sequence[str]) -> Reordered | None:
     """Return how the table of an entry, which is there as the script makes it, is made in this order; None where that
-    cannot be told.
+    is unknown.
     """
     statement = parse_statement(entry)
     if statement is None or (inherits := _INHERITS.match(statement.after)) is None:
@@ -129,5 +129,5 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def describe_order(columns: Sequence[str]) -> str:
-    """Return columns for people."""
+    """Return columns as shown to users."""
     return f"({', '.join(map(quote_name, columns))})"

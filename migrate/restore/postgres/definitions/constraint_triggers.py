@@ -19,7 +19,7 @@ _STATES = {
     "R": ("ENABLE REPLICA", "fired on replicas only"),
     "A": ("ENABLE ALWAYS", "fired on replicas, too"),
 }
-"""What pg_trigger.tgenabled stands for: in ALTER TABLE, and for people."""
+"""What pg_trigger.tgenabled stands for: in ALTER TABLE, and in messages."""
 _IDENTITY = ("schema", "table", "constraint_schema", "constraint_table", "constraint", "function")
 
 _BY_NUMBER = re.compile(

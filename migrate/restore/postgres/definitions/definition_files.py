@@ -53,11 +53,11 @@ class Definitions:
         return list(json.loads(self.files.get("settings.json", b"[]")))
 
     def large_objects(self) -> Sequence[Mapping[str, Any]]:
-        """Return owner, privileges and comment of every large object, where pre-data has not said them."""
+        """Return owner, privileges and comment of every large object, where pre-data does not have them."""
         return list(json.loads(self.files.get("large-objects.json", b"[]")))
 
     def extensions(self) -> Sequence[Mapping[str, Any]]:
-        """Return the extensions with their members, where the bundle says them."""
+        """Return the extensions with their members, where the bundle has them."""
         return list(json.loads(self.files.get("extensions.json", b"[]")))
 
     def constraint_triggers(self) -> Sequence[Mapping[str, Any]]:
@@ -71,13 +71,14 @@ class Definitions:
 
 _DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
 _CLOSED_PUBLIC = 15
-"""From this version on nobody may create anything in schema public unless it is said, and pg_dump says nothing where
-nobody may, whatever version the source is of (PostgreSQL 15 release notes; getNamespaces in src/bin/pg_dump/pg_dump.c).
+"""From this version on nobody may create anything in schema public unless it is granted, and pg_dump writes nothing
+where nobody may, whatever version the source is of (PostgreSQL 15 release notes; getNamespaces in
+src/bin/pg_dump/pg_dump.c).
 """
 
 
 _LOGGED_SEQUENCES = 15
-"""From this version on a sequence may be unlogged, and pg_dump says of an older server's identity column that its
+"""From this version on a sequence may be unlogged, and pg_dump writes for an older server's identity column that its
 sequence is not what its table is (dumpSequence in src/bin/pg_dump/pg_dump.c).
 """
 _CLIENT_ENCODING = re.compile(rb"^(SET client_encoding = ')(\w+)(';)$", re.MULTILINE)
@@ -99,7 +100,7 @@ def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
     """Return a section's entries, as this server takes them."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
     if (own := _own_encoding(connection, script)) is not None:
-        # Where bytes are taken as they are, the driver need not know the encoding.
+        # Where bytes are taken as they are, the driver need not support the encoding.
         script = _CLIENT_ENCODING.sub(rb"\1SQL_ASCII\3" if own.kept else rb"\1UTF8\3", script, count=1)
         script = script if own.kept else own.in_utf8(script)
     parsed = split_script(plain_sql(script, known))
@@ -119,7 +120,7 @@ def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[s
 
 
 def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEncoding | None:
-    """Return what knows the encoding of a script that is in neither UTF-8 nor none."""
+    """Return the encoding of a script, None for UTF-8 and for bytes without an encoding."""
     match = _CLIENT_ENCODING.search(script)
     if match is None or match[2] in (b"UTF8", b"SQL_ASCII"):
         return None
@@ -132,8 +133,8 @@ def without_logging(entry: Entry) -> Entry:
 
 
 def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
-    """Return statements for a session that writes values as those of the source do, where a bundle says how
-    (``connect.AS_BEGUN``), as far as this server knows that: for what is filled by code of the database's own.
+    """Return statements for a session that writes values as those of the source do, where a bundle records how
+    (``connect.AS_BEGUN``), as far as this server supports that: for what is filled by code of the database's own.
     """
     statements = b""
     for name in AS_BEGUN:
@@ -196,14 +197,14 @@ def describe_large_objects(
 
 
 def _word(privilege: str) -> str:
-    """Return a privilege's name, which a bundle says, only where it is one word."""
+    """Return a privilege's name from the bundle, only where it is one word."""
     if not privilege.isalpha():
         raise DamageError("schema/large-objects.json", expected="a privilege", found=privilege)
     return privilege
 
 
 def destination_error(error: BaseException, where: str) -> MoveoutError:
-    """Return what to tell when the destination fails."""
+    """Return the error for a failure of the destination."""
     if isinstance(error, psycopg.errors.DiskFull):
         return NoSpaceError(
             f"{where}: {' '.join(str(error).split())}",
@@ -213,7 +214,7 @@ def destination_error(error: BaseException, where: str) -> MoveoutError:
 
 
 def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
-    """Return what to tell when a section, or one of its entries, cannot be run."""
+    """Return the error for a section, or one of its entries, that cannot be run."""
     reason = " ".join(str(error).split())
     if (
         isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)

@@ -44,7 +44,7 @@ _TRAILING_SETTINGS = re.compile(rb"(?:\n+SET default_[a-z_]+ = [^\n]*;)+\s*\Z")
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One object of a script. ``number`` counts from 0 and is the same whenever the script is read.
-    ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for people
+    ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for messages
     (pg_dump replaces line ends in them). ``sql`` includes the settings (``SET default_…``) that are in
     force for it.
     """
@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """``INDEX public.some_idx``, for people."""
+        """``INDEX public.some_idx``, for messages."""
         location = "" if self.schema == "-" else f"{self.schema}."
         kind = "" if self.name.startswith(f"{self.kind} ") else f"{self.kind} "
         return f"{kind}{location}{self.name}"
@@ -73,7 +73,7 @@ class Script:
 
 def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
     r"""Return a script of pg_dump's as the server takes it: without psql's ``\restrict`` pair, which stands
-    outside of every object, and without settings at its head that an older server does not know.
+    outside of every object, and without settings at its head that an older server does not support.
     """
     head, mark, rest = script.partition(_OBJECT)
     head = _RESTRICT.sub(b"", head)

@@ -86,7 +86,7 @@ class _Pair:
 
     @property
     def label(self) -> str:
-        """Its name for people."""
+        """Its name as shown to users."""
         return f"{self.there['type']} {self.there['identity']} of extension {self.extension}"
 
     @property
@@ -120,7 +120,7 @@ def members(
 
 
 def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension]) -> Iterator[_Pair]:
-    """Yield the members of the extensions that are here in the same version: of another one nobody can tell."""
+    """Yield the members of the extensions that are here in the same version: those of another version are unknown."""
     if not extensions:
         return
     by_name = {extension["name"]: extension for extension in read_extensions(connection, definitions=False)}

@@ -40,7 +40,7 @@ _VALIDATOR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A piece of a statement. ``label``: what it is, for people, if the statement holds without it."""
+    """A piece of a statement. ``label``: its name in messages, if the statement holds without it."""
 
     sql: bytes
     label: str = ""
@@ -139,7 +139,7 @@ def _option(text: bytes) -> Element:
 
 
 def _range_option(text: bytes) -> Element:
-    """The name of the multirange type, which servers before 14 do not know, may be left out."""
+    """The name of the multirange type, which servers before 14 do not support, may be left out."""
     return [Clause(text, "multirange type" if text.strip().startswith(b"multirange_type_name ") else "")]
 
 

@@ -228,7 +228,7 @@ class StepRunner:
 
 
 def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list[PostDataStep]:
-    """Take out of ``waiting`` the first step that can be made beside those that run, and behind it light ones if it is
+    """Take out of ``waiting`` the first step that can be made while the others run, and behind it light ones if it is
     one.
     """
     begin = next((location for location, step in enumerate(waiting) if step.fits(running)), len(waiting))

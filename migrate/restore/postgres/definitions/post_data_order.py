@@ -104,7 +104,7 @@ class Stage:
 
 @dataclass
 class _Segment:
-    """What lies between two entries that nothing may cross."""
+    """The entries between two that must keep their place in the order."""
 
     indexes: list[PostDataStep] = field(default_factory=list)
     attached: list[PostDataStep] = field(default_factory=list)

@@ -36,7 +36,7 @@ _ABSENT = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.InvalidSchemaName,
 )
-"""What the server says where an entry needs an object that is not there."""
+"""The server's errors where an entry needs a missing object."""
 _OF_EXTENSION = """
 SELECT min(e.extname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS o
@@ -52,14 +52,14 @@ _INSTALL = "install its package on the destination server and restore into a fre
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An entry that the server does not take, and what it said."""
+    """An entry that the server refuses, and its error."""
 
     entry: Entry
     error: psycopg.Error
 
     @property
     def line(self) -> str:
-        """The refusal for people."""
+        """The refusal as shown to users."""
         missing = isinstance(self.error, psycopg.errors.FeatureNotSupported | psycopg.errors.UndefinedFile)
         step = f": {_INSTALL}" if missing and self.entry.kind == "EXTENSION" else ""
         return f"{self.entry.label}: {first_line(self.error)}{step}"
@@ -230,7 +230,7 @@ class EntryMaker:
                 yield from ((clause, f"{first_line(error)}{_kept(clause)}") for clause in group)
 
     def _lines(self, refusals: Sequence[Refusal]) -> list[str]:
-        """Return what to say of refused entries. Raises ``MoveoutError`` where an object is in the way that may be the
+        """Return sentences about refused entries. Raises ``MoveoutError`` where an object is in the way that may be the
         user's.
         """
         lines = []

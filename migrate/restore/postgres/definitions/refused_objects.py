@@ -1,6 +1,6 @@
 """What a server refuses although the source had it: code that reads what comes later, or that finds things by names
 without a schema, and checks that have become untrue. PostgreSQL believes that a check, an index' expression and a
-materialized view depend on nothing but what it is told of; pg_dump's scripts stop there, or go on without.
+materialized view depend on nothing but declared objects; pg_dump's scripts stop there, or go on without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSALS = (
     psycopg.ProgrammingError,
     psycopg.errors.ObjectNotInPrerequisiteState,
 )
-"""What the server says of a statement, not of itself."""
+"""Errors that concern a statement, not the server."""
 _OF_THE_SERVER = ("25", "40", "53", "55P03", "57")
 """SQLSTATEs that speak of the session or the server: states of a transaction, what may pass, resources, locks, an
 operator (PostgreSQL documentation, appendix A). All others are about the statement, those of the database's own code
@@ -65,7 +65,7 @@ def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> boo
 
 
 def first_line(error: psycopg.Error) -> str:
-    """Return what the server said, in one line."""
+    """Return the server's error message, in one line."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -82,7 +82,7 @@ def use_every_schema(connection: psycopg.Connection[Any], first: str) -> None:
 
 
 def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> str:
-    """Run a statement; return what to say where the server refuses it, else "". Raises other errors."""
+    """Run a statement; return a sentence where the server refuses it, else "". Raises other errors."""
     try:
         with connection.transaction():
             connection.execute(sql)
@@ -94,7 +94,7 @@ def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> st
 
 
 class Aid(Enum):
-    """What helps an entry that the server refuses; the value is what it needs, for people."""
+    """What helps an entry that the server refuses; the value describes it in messages."""
 
     NONE = ""
     SCHEMAS = "names without a schema: all schemas were searched"
@@ -111,8 +111,8 @@ class Aid(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What rows may not violate. ``name`` is for people; ``drop`` takes it away; of ``make`` the first that the server
-    takes makes it again: for all rows, else for those to come.
+    """What rows may not violate. ``name`` is for messages; ``drop`` takes it away; of ``make`` the first that the
+    server takes makes it again: for all rows, else for those to come.
     """
 
     name: str

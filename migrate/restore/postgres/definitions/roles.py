@@ -24,7 +24,7 @@ _SUPERUSERS_ATTRIBUTES = (
     ("bypassrls", "BYPASSRLS", "NOBYPASSRLS"),
 )
 _OPTIONS_VERSION = 160000
-"""From here on a membership says by itself whether it is inherited and whether one may become the role."""
+"""From this version on each membership has its own INHERIT and SET options."""
 _LISTS = frozenset(
     {
         "local_preload_libraries",
@@ -89,8 +89,8 @@ def _withheld(roles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
-    """Yield the statements that put a role into its groups, and say what it is. ``options``: the destination knows
-    them.
+    """Yield the statements that put a role into its groups, and its comment. ``options``: the destination
+    supports them.
     """
     name = quote_name(role["name"])
     for membership in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:

@@ -78,7 +78,7 @@ class PreparedParts:
             size_bytes += part.size_bytes
             if self._stop.is_set() or size_bytes > _ALL_BYTES:
                 return
-            with suppress(*READ_ERRORS, MoveoutError):  # who writes it reads it again, and tells
+            with suppress(*READ_ERRORS, MoveoutError):  # the writer reads it again, and reports the error
                 prepared = _prepare(open_part(self._reader.open(part.key)))
                 if prepared is not None:
                     self._parts[part.name] = prepared
