@@ -21,7 +21,6 @@ from exporters.bucket_api import Bucket
 from exporters.selection import Selection
 
 Json = Mapping[str, Any]
-Disposition = Literal["exported", "excluded", "failed"]
 ItemKind = Literal["table", "materialized view", "bucket"]
 
 
@@ -306,7 +305,7 @@ class Host(Protocol):
         ...
 
     def selection(self) -> Selection:
-        """Return which items of this source are wanted."""
+        """Return which items of this source are selected."""
         ...
 
 

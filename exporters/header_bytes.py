@@ -15,11 +15,6 @@ def bytes_of(text: str) -> bytes:
     return text.encode(_ENCODING, _ERRORS)
 
 
-def from_latin_1(text: str) -> str:
-    """Return as text what Python's HTTP client has read as Latin-1."""
-    return text if text.isascii() else text_of(text.encode("latin-1"))
-
-
 def latin_1_text(text: str) -> str:
     """Return a text as Latin-1 has it where its bytes are not UTF-8."""
     return text if is_utf_8(text) else bytes_of(text).decode("latin-1")

@@ -1,4 +1,4 @@
-"""Which of a source's items are wanted, where somebody wants not all. Pure; what is not wanted is excluded by
+"""Which of a source's items are selected, if not all. Pure; what is not selected is excluded by
 name and with the reason, never left out in silence.
 """
 
@@ -38,7 +38,7 @@ class Selection:
         return bool(self.include or self.exclude or any(bound is not None for bound in bounds))
 
     def excludes(self, key: str, size_bytes: int | None, modified: datetime) -> str | None:
-        """Return why an item is not wanted, None where it is. ``size_bytes`` is None for what has no size."""
+        """Return why an item is excluded, None where it is not. ``size_bytes`` is None for what has no size."""
         for pattern in self.exclude:
             if glob(pattern).match(key):
                 return f"not wanted: matches --exclude {pattern}"
@@ -56,14 +56,14 @@ class Selection:
         return None
 
     def excludes_tags(self, tags: Mapping[str, str]) -> str | None:
-        """Return why an item with these tags is not wanted, None where it is."""
+        """Return why an item with these tags is excluded, None where it is not."""
         for name, value in self.tags.items():
             if tags.get(name) != value:
                 return f"not wanted: has no tag {name}={value}"
         return None
 
     def describe(self) -> str:
-        """Return the choice as JSON text, the same for the same choice; empty where everything is wanted."""
+        """Return the choice as JSON text, the same for the same choice; empty where everything is selected."""
         chosen = {
             "include": sorted(self.include),
             "exclude": sorted(self.exclude),

@@ -56,7 +56,7 @@ class StandaloneHost:
         return self._secrets.get(name)
 
     def selection(self) -> Selection:
-        """Everything is wanted."""
+        """Return a selection of everything."""
         return Selection()
 
     def bucket(self, url: str) -> Bucket:

@@ -99,7 +99,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A base table. ``hidden``: columns that a server fills in by itself and nobody can set (transaction numbers of
+    """A base table. ``hidden``: columns that a server sets by itself and no statement can set (transaction numbers of
     row versions). ``history``: the two columns that say from when to when a row held; then all rows that ever held
     are rows of the table.
     """

@@ -54,7 +54,7 @@ class MysqlSnapshot:
             yield from units_of(planned, table.estimate, table.size_bytes)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
-        """Export one chunk. The first one to be exported has the tables counted beside it, where a session is free for
+        """Export one chunk. The first one to be exported has the tables counted meanwhile, where a session is free for
         that: a scan takes about as long as a third of the rows, and one at the end would have the server to itself.
         """
         if self._session.rung != ONE_SESSION:

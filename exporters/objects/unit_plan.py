@@ -1,4 +1,4 @@
-"""The inventory cut into units: packs of small objects, large objects by themselves, and what is not wanted.
+"""The inventory cut into units: packs of small objects, large objects by themselves, and what is excluded.
 Pure and deterministic.
 """
 
@@ -51,7 +51,7 @@ def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
 
 
 def name_excluded(unit: Unit, inventory: Inventory) -> Outcome:
-    """Do a unit of what is not wanted: each of it is a gap by name."""
+    """Do a unit of excluded objects: each is a gap with its name."""
     gaps = [
         Gap(summary.name, "excluded", reason) for _, summary, reason in inventory.excluded(unit.spec["shard"])
     ]

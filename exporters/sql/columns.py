@@ -156,7 +156,7 @@ def _field(column: Column) -> pa.Field:
     if column.collation:
         metadata[b"moveout.collation"] = column.collation
     if column.not_null:
-        metadata[b"moveout.not_null"] = "1"
+        metadata[NOT_NULL] = "1"
     return pa.field(column.name, column.kind.stored, metadata=metadata)
 
 

@@ -39,7 +39,7 @@ class SchemaColumn:
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table with rows in the file: ordinary, shadow or SQLite's own. ``rowid`` is a name by which its rowid can be
-    had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported beside them.
+    had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported next to them.
     ``shadow_of``: the virtual table whose rows it holds.
     """
 

@@ -173,7 +173,7 @@ class SqliteSnapshot:
 
     def _octets(self) -> dict[int, dict[str, int]]:
         """Let SQLite add up the bytes of every table's texts and blobs, by several threads; where text is not kept as
-        UTF-8, or rows cannot be read, nothing can be said.
+        UTF-8, or rows cannot be read, there is no sum.
         """
         chunks = [
             (number, bounds) for number, (planned, _) in self._tables.items() for bounds in planned.ranges

@@ -112,7 +112,7 @@ class Inventory:
                 yield row, summary
 
     def excluded(self, shard: int) -> Iterator[tuple[int, ObjectSummary, str]]:
-        """Yield the rows of a shard that are not wanted, each with its number and the reason."""
+        """Yield the rows of a shard that are excluded, each with its number and the reason."""
         table = self.shard(shard)
         if CHOICE.name in table.column_names:
             reasons = table[CHOICE.name].to_pylist()
@@ -121,7 +121,7 @@ class Inventory:
                     yield row, summary, reasons[row]
 
     def sizes(self, shard: int) -> list[int | None]:
-        """Return the sizes of a shard's rows, None for those that are not wanted."""
+        """Return the sizes of a shard's rows, None for those that are excluded."""
         table = self.shard(shard)
         column: list[int | None] = table["size"].to_pylist()
         if CHOICE.name not in table.column_names:

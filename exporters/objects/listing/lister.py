@@ -259,7 +259,7 @@ class Crowd:
         self._pages += 1
 
     def reconsider(self, active: int) -> int:
-        """Return how many are wanted, where ``active`` are under way."""
+        """Return how many listings to run at once, where ``active`` are running."""
         if active < self.wanted or self._settled:
             self._restart()
         elif self._pages >= PAGES * self.wanted:

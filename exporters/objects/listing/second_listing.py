@@ -146,7 +146,7 @@ class _Again(Protocol):
 
 
 class _InOrder:
-    """Both listings by key: one is walked beside the other. New objects are few and are kept."""
+    """Both listings by key, read in step. New objects are few and are collected."""
 
     def __init__(self, pages: Iterator[Page]) -> None:
         self._pages = pages

@@ -1,5 +1,5 @@
 """How a database sorts text and what it takes for a letter (PostgreSQL documentation, 24.1): set when it is made, and
-said by no definition.
+part of no definition.
 """
 
 from __future__ import annotations

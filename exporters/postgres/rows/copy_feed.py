@@ -316,7 +316,7 @@ class Feeds:
         return read_conversions(map(csv_values, split_lines(lines)))
 
     def copy(self, query: str, *, long: bool = False, encoding: str | None = None) -> RowBlocks:
-        """Run one COPY on an idle feed, in UTF-8 unless it is said."""
+        """Run one COPY on an idle feed, in UTF-8 unless another encoding is given."""
         name = encoding or copy_encoding(self._encoding)
         return self._copied(lambda feed: feed.copy(query, name, long=long))
 

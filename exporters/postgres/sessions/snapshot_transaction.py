@@ -16,7 +16,7 @@ QUERIES = 100
 server has not room for those of ten thousand tables.
 """
 NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
-"""What is said, before the first row, of a table whose index calls a function in SQL that names something without its
+"""The error, before the first row, of a table whose index calls a function in SQL that names something without its
 schema: to plan any query of the table is to look into that function.
 """
 Found = TypeVar("Found")

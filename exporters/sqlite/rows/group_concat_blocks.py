@@ -118,7 +118,7 @@ class Blocks:
             first = end + 1
 
     def _end(self, first: int, last: int, most: int) -> int:
-        """Return the rowid of the ``most``-th row, or the last one that is wanted."""
+        """Return the rowid of the ``most``-th row, or the last one of the range."""
         query = f"SELECT {self._table.rowid} {self._rows()} ORDER BY 1 LIMIT 1 OFFSET {most - 1}"
         row = self._connection.execute(query, (first, last)).fetchone()
         return int(row[0]) if row else last
