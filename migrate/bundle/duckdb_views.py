@@ -1,6 +1,6 @@
 """The views through which DuckDB reads a source: one for each table, and one for a bucket's object index.
 
-A view has the name of its table. It shows every column with its type, and beside it the side column ``<name>$exact``
+A view has the name of its table. It shows every column with its type, and next to it the side column ``<name>$exact``
 where one exists. Names come from a source and are not believed: they are quoted, and have no control characters.
 """
 
@@ -17,7 +17,7 @@ OBJECTS = "objects"
 """The view of a bucket's object index."""
 _DEFAULT_SCHEMA = "main"
 _RESERVED = {"information_schema", "memory", "pg_catalog", "system", "temp"}
-"""Names that DuckDB keeps for itself: a schema of such a name gets a ``_`` at its end."""
+"""Names that DuckDB reserves: a schema of such a name gets a ``_`` at its end."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HEAD = """\
 -- The tables of one source as views. In the bundle's directory:  duckdb -init {key}

@@ -25,7 +25,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class SourceName:
-    """A source as the bundle remembers it. ``url`` holds no secrets."""
+    """A source as the bundle records it. ``url`` holds no secrets."""
 
     name: str
     url: str
@@ -102,7 +102,7 @@ def encode_state(state: ExportState) -> bytes:
 
 
 def seal_time(store: Store, state: ExportState) -> str:
-    """Return when the seal of this bundle was begun: now, or what a dead run has noted. So a rerun gives
+    """Return when the seal of this bundle was begun: now, or what an interrupted run has recorded. So a rerun gives
     the same bytes.
     """
     try:

@@ -38,7 +38,7 @@ VERSION = 1
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 30.0
 _UNSEEN, _UNSEEN_SECONDS = 20, 0.1
-"""So often a lease may be there when it is to be written, and gone when it is looked at. versitygw 1.8.0 says so of a
+"""How often a lease may exist when it is to be written, and be gone when it is read. versitygw 1.8.0 answers so for a
 file below a delete marker, without end.
 """
 
@@ -60,7 +60,7 @@ class LeaseState:
 
 
 class Fence(Protocol):
-    """What stands before every commit."""
+    """The check before every commit."""
 
     def check(self) -> None:
         """Raise ``BusyError`` once the location is not ours any more."""
@@ -113,7 +113,7 @@ class Lease:
 
     @property
     def id(self) -> str:
-        """By which others know this run."""
+        """The id of this run in the lease file."""
         return self._state.id
 
     def check(self) -> None:
@@ -138,8 +138,8 @@ class Lease:
                 return self._store.create(layout.LEASE, encode(self._state)).etag
             except AlreadyExistsError:
                 pass
-            lease_state = look(self._store)
-            if lease_state is None:
+            lease_and_file = look(self._store)
+            if lease_and_file is None:
                 unseen += 1
                 if unseen >= _UNSEEN:
                     raise UsageError(
@@ -149,7 +149,7 @@ class Lease:
                     )
                 time.sleep(_UNSEEN_SECONDS)
                 continue
-            state, info = lease_state
+            state, info = lease_and_file
             if state is not None and process.is_alive(state.process):
                 raise busy(self._store, state)
             if state is None or not process.is_dead(state.process):
@@ -182,12 +182,12 @@ class Lease:
             try:
                 self._etag = self._store.replace(layout.LEASE, encode(state), etag=self._etag).etag
             except (ChangedError, GoneError):
-                lease_state = look(self._store)
-                if lease_state is None or lease_state[0] is None or lease_state[0].id != state.id:
-                    self._lost = busy(self._store, lease_state[0] if lease_state else None)
+                lease_and_file = look(self._store)
+                if lease_and_file is None or lease_and_file[0] is None or lease_and_file[0].id != state.id:
+                    self._lost = busy(self._store, lease_and_file[0] if lease_and_file else None)
                     return
                 # A retry of our own write whose first answer was lost.
-                self._etag = lease_state[1].etag
+                self._etag = lease_and_file[1].etag
             self._state = state
             self._refreshed = refreshed
 
@@ -203,10 +203,10 @@ def refuse_live(
     store: Store, *, progress: Progress | None = None, stale_seconds: float = STALE_SECONDS
 ) -> None:
     """Return once no run is at work at the location, without taking it. Raises ``BusyError``."""
-    lease_state = look(store)
-    if lease_state is None:
+    lease_and_file = look(store)
+    if lease_and_file is None:
         return
-    state, info = lease_state
+    state, info = lease_and_file
     if state is not None and process.is_alive(state.process):
         raise busy(store, state)
     if state is None or not process.is_dead(state.process):
@@ -229,8 +229,8 @@ def _watch(
         except GoneError:
             return
         if now.etag != info.etag:
-            lease_state = look(store)
-            raise busy(store, lease_state[0] if lease_state else state)
+            lease_and_file = look(store)
+            raise busy(store, lease_and_file[0] if lease_and_file else state)
 
 
 def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:

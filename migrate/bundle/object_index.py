@@ -54,7 +54,7 @@ class ObjectRow:
     encryption: str = ""
     part_sizes: tuple[int, ...] = ()
     part_numbers: tuple[int, ...] = ()
-    """Of the parts, where they are not 1, 2, 3 …"""
+    """The numbers of the parts, where they are not 1, 2, 3 …"""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class ObjectRow:
 
     @property
     def content(self) -> Content:
-        """What its bytes are known by."""
+        """The size and hashes of its bytes."""
         return Content(self.size_bytes, self.sha256, self.md5 or self.etag, self.crc64nvme)
 
 

@@ -1,4 +1,4 @@
-"""What a run knows of the finished units: an SQLite file in the temporary directory, so that 100,000 units
+"""The finished units, as a run has read them: an SQLite file in the temporary directory, so that 100,000 units
 need no memory. It has no name there, so that a killed run leaves nothing behind.
 
 It is a cache of the commit records at the location and of nothing else: losing it costs reading them again. It
@@ -107,7 +107,7 @@ class Ledger:
             self._add_notes(source, gaps, ())
 
     def forget(self, source: str) -> None:
-        """Drop all that is known of a source."""
+        """Drop all rows of a source."""
         with self._writing():
             for table in ("units", "files", "gaps", "losses", "plan"):
                 self._db.execute(f"DELETE FROM {table} WHERE source = ?", (source,))

@@ -233,7 +233,7 @@ def foreign_bag(store: Store) -> UsageError:
     """Return what to say of such a bag."""
     return UsageError(
         f"{store.location} holds a BagIt bag that is not one of moveout's: there is no {layout.BUNDLE_META}",
-        next_step="check the location's URL; bagit.py --validate checks bags of others",
+        next_step="check the location's URL; bagit.py --validate checks other bags",
     )
 
 

@@ -4,10 +4,9 @@
 A source is complete when
 - it was counted in at least two independent ways, and all counts of one thing agree;
 - the items of its commit records add up to the items of its catalog, and to one of those counts (in a
-bucket: together with the
-  items that are missing for a stated reason);
+  bucket: together with the items that are missing for a stated reason);
 - no unit failed and no item has the disposition ``failed``. What was *excluded* on purpose is named, and
-does no harm.
+  does no harm.
 """
 
 from __future__ import annotations

@@ -5,12 +5,11 @@ wrong one:
 
 1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes)
 2. ``data/<source>/duckdb.sql``, ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if
-there are gaps)
-3. reconcile the location with the commit records: leavings of dead runs are removed; a file that is missing or
-has another size
-   makes its commit record void, and the seal is refused
+   there are gaps)
+3. reconcile the location with the commit records: leftovers of interrupted runs are removed; a file that is missing
+   or has another size makes its commit record void, and the seal is refused
 4. ``meta/files.jsonl``, ``REPORT.html``, ``meta/reconciliation.json``, ``meta/bundle.json``, ``bag-info.txt``,
-``manifest-sha256.txt``, ``bagit.txt``
+   ``manifest-sha256.txt``, ``bagit.txt``
 5. ``tagmanifest-sha256.txt``: with it, and only with it, the bundle is sealed
 6. a complete bundle loses its ``_work/`` (``export.json`` last); an incomplete one keeps it, to be
 continued by the same command

@@ -18,8 +18,8 @@ from migrate.storage.api import PART_BYTES, MultipartStore, NewFile
 from migrate.storage.file_writer import FileWriter, OnPart
 
 RESUMED_BYTES = 4 * PART_BYTES
-"""Files from this size on are gone on with where an earlier run was interrupted; of smaller ones no more is sent twice
-than of the parts that were under way.
+"""Files of at least this size are continued where an earlier run was interrupted; of smaller ones no more is sent twice
+than the parts that were under way.
 """
 
 
@@ -27,7 +27,7 @@ class StoreSink:
     """A ``Sink`` (see ``exporters.api``) over a store. ``files`` fills up as files are finished.
 
     ``cancellation``: once the run is cancelled, the next write raises ``Cancelled``, so that it ends within a moment
-    and leaves no half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies
+    and leaves no half file. ``on_part`` is called with the size of each part that has arrived. ``held``: what lies
     at the location is replaced by ``publish`` only, and stays as it is after ``drop``.
     """
 

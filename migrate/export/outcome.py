@@ -83,7 +83,7 @@ class ExportOutcome:
 
 
 def result(reconciliation: SourceReconciliation) -> SourceResult:
-    """Return a reconciliation as the outcome tells it."""
+    """Return a reconciliation as the outcome reports it."""
     return SourceResult(
         reconciliation.name,
         reconciliation.url,

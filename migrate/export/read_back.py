@@ -19,7 +19,7 @@ from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
 
 PROVED = "proved"
-"""The fact that says so in a commit record."""
+"""The fact in a commit record that its rows were read back."""
 
 
 def part_reader_for(url: str) -> PartReader | None:

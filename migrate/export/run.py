@@ -82,8 +82,7 @@ def export(
 
     Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the
     location's errors, and the error of a source that could not be had (see above); ``cancellation``, on which ``store``
-    waits, too, is cancelled then. After each of them, and after
-    ``KeyboardInterrupt``, the same call goes on.
+    waits, too, is cancelled then. After each of them, and after ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
     source_names = [SourceName(source.name, source.url) for source in sources]

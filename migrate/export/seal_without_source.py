@@ -56,7 +56,7 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     sources = [Unasked(source.name, source.url) for source in state.sources]
     options = ExportOptions(seal_incomplete=True, ask=False)
     outcome = export(sources, store, workers=workers, progress=progress, options=options)
-    return replace(outcome, broken=())  # that it was not asked is no error: it is what was wanted
+    return replace(outcome, broken=())  # that the sources were not asked is no error here
 
 
 def _begun(store: Store, source: str) -> bool:

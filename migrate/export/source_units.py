@@ -24,7 +24,7 @@ SUMMARY_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
 """The last units are under way where no more than this is left: seconds of work on most links."""
 GIVE_UP_AFTER = 10
-"""So many units in a row that the source denies, and no more are tried."""
+"""After so many units in a row that the source denies, no more are tried."""
 
 
 class UnitRun:
@@ -103,7 +103,7 @@ class UnitRun:
         return PlannedUnit(unit, recorded)
 
     def _foresee(self) -> None:
-        """Tell a snapshot that wants to know that the last units are under way."""
+        """Notify a snapshot that supports it that the last units are under way."""
         snapshot = self._work.snapshot
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return

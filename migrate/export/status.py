@@ -95,10 +95,10 @@ def export_status(store: Store) -> ExportStatus:
 
 
 def _holder(store: Store) -> tuple[LeaseState | None, float | None]:
-    lease_state = lease.look(store)
-    if lease_state is None:
+    lease_and_file = lease.look(store)
+    if lease_and_file is None:
         return None, None
-    return lease_state[0], max(0.0, (datetime.now(UTC) - lease_state[1].modified).total_seconds())
+    return lease_and_file[0], max(0.0, (datetime.now(UTC) - lease_and_file[1].modified).total_seconds())
 
 
 def _lives(holder: LeaseState, age: float) -> bool:

@@ -31,7 +31,7 @@ RETRY_WAITS = (1.0, 5.0, 15.0)
 SMALL_BYTES = 2**20
 """Units of up to this size are committed together."""
 _TOGETHER_BYTES, _TOGETHER_SECONDS = 16 * 2**20, 0.5
-"""What of them is held until it is committed, and for how long: a kill loses no more."""
+"""How much of them is held until it is committed, and for how long: a kill loses no more."""
 
 SettledUnit = tuple[Unit, CommitRecord | Exception]
 """A unit that came to its end: what was committed, or why it was not."""
@@ -63,7 +63,7 @@ class UnitWork:
     part_reader: PartReader | None = None
     """Reads rows back from what was written; None: they are not read back."""
     strict: bool = False
-    """Whether units of other snapshots are done again, come what may."""
+    """Whether units of other snapshots are always done again."""
     sealed_before: str = ""
     """When (UTC, ISO 8601) a bundle that had been sealed incomplete was taken up again: in units that were finished
     until then, what failed is tried again.

@@ -11,7 +11,7 @@ import time
 from weakref import WeakSet
 
 GRACE_SECONDS = 5.0
-"""A request that is being sent when its run is cancelled may take so long to finish."""
+"""How long a request that is being sent when its run is cancelled may take to finish."""
 
 
 class Cancelled(BaseException):

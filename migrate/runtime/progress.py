@@ -1,4 +1,4 @@
-"""What a verb tells about its work while it runs. The command line draws it; verbs only report."""
+"""What a verb reports about its work while it runs. The command line shows it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Progress(Protocol):
         ...
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Say that so much has been done now."""
+        """Report what has been done now."""
         ...
 
     def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Say that so much was already done by an earlier run: counts as done, not in the rate."""
+        """Report what an earlier run has done already: counts as done, not in the rate."""
         ...
 
     def note(self, message: str) -> None:

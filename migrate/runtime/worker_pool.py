@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 GRACE_SECONDS = 10.0
-"""A cancelled pool waits so long for the work that is under way."""
+"""How long a cancelled pool waits for the work that is under way."""
 TICK_SECONDS = 0.5
 IDLE_SECONDS = 0.02
-"""A pool with nothing under way waits so long before it asks for items again."""
+"""How long a pool with nothing under way waits before it asks for items again."""
 
 
 class WorkerPool(Protocol[Item, Result_co]):

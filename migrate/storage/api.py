@@ -27,8 +27,8 @@ PART_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file at a location. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known
-    only where the writer said it and the store keeps it, and only from ``stat``.
+    """A file at a location. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is set
+    only where the writer gave it and the store keeps it, and only by ``stat``.
     """
 
     key: str
@@ -40,8 +40,8 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that the store has, durable. Numbers count from 1. ``crc64nvme`` of its bytes, where the store
-    tells.
+    """A durable part of an upload. Numbers count from 1. ``crc64nvme`` is that of its bytes, where the store
+    reports it.
     """
 
     number: int
@@ -73,7 +73,7 @@ class Upload:
 
 
 class Tidying(Protocol):
-    """Optional: temporary files of the store's own, which a writer that died can leave."""
+    """Optional: the store's own temporary files, which an interrupted writer can leave."""
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield them; their keys are names for ``remove_leftover`` only."""
@@ -90,13 +90,13 @@ class Store(Protocol):
     location: str
     """The location as a URL, without secrets."""
     keeps_sha256: bool
-    """Whether ``stat`` tells the SHA-256 that the writer gave."""
+    """Whether ``stat`` returns the SHA-256 that the writer gave."""
     together: int
     """How many files ``put_all`` and ``delete_all`` should get at once; 1 where many take as long as each by itself."""
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
-        """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash;
-        when this returns it is durable.
+        """Write or replace a file. No reader ever sees a part of it, not even after a crash; when this returns it
+        is durable.
         """
         ...
 
@@ -143,7 +143,7 @@ class MultipartStore(Store, Protocol):
     """Large files in parts, resumable by anyone who can list them."""
 
     def part_bytes(self, size_bytes: int) -> int:
-        """Return the size of a part for a file of this size that is begun now: less where the way there is slow."""
+        """Return the size of a part for a file of this size that is begun now: smaller where the connection is slow."""
         ...
 
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
@@ -183,16 +183,16 @@ class MultipartStore(Store, Protocol):
 
     @property
     def tidying(self) -> Tidying | None:
-        """Temporary files that dead writers have left; None where a writer leaves none."""
+        """Temporary files that interrupted writers have left; None where a writer leaves none."""
         ...
 
     @property
     def limiter(self) -> ConcurrencyLimiter | None:
-        """How much may be under way at once while the other side struggles; None where nobody keeps count."""
+        """What limits the requests under way while the server struggles; None where nothing does."""
         ...
 
     def free_bytes(self) -> int | None:
-        """Return how much room is left; None where there is no telling."""
+        """Return the free bytes; None where the location does not report them."""
         ...
 
 

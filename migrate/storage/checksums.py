@@ -1,4 +1,4 @@
-"""CRC64NVME, the checksum that S3 computes over whole objects, and the other hashes that objects are known by."""
+"""CRC64NVME, the checksum that S3 computes over whole objects, and the other hashes that identify objects."""
 
 from __future__ import annotations
 

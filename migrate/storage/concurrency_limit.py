@@ -1,8 +1,8 @@
-"""How much may be under way at once at one server: less where it struggles, more where that brings more.
+"""The number of requests under way to one server: fewer while it struggles, more as long as that raises the rate.
 
-A share of what is usual: halved when the server asks for fewer requests or does not answer (at most once a second,
-since all that was under way then tells the same). Then half as much again each second until it comes near to where
-there was trouble, and little by little from there; above the usual only as long as the rate grows with it.
+The limit is a share of the usual number. It is halved when the server asks for fewer requests or does not answer, at
+most once a second: all requests under way then report the same trouble. Afterwards it grows by half each second until
+it is near the share that caused trouble, and slowly from there; above the usual only as long as the rate grows with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ConcurrencyLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self.share = 1.0
-        """Of the usual number of requests, so many may be under way."""
+        """The share of the usual number of requests that may be under way."""
         self.slowed = 0
         """How often it was halved."""
         self.answered = 0
@@ -48,7 +48,7 @@ class ConcurrencyLimiter:
         return max(1, int(usual * self.share))
 
     def slow_down(self, wait_seconds: float | None = None) -> None:
-        """Say that the server struggles; ``wait_seconds`` is its Retry-After."""
+        """Note that the server struggles; ``wait_seconds`` is its Retry-After."""
         with self._lock:
             now = self._clock()
             if self.slowed and now - self._slowed_at < SETTLE_SECONDS:
@@ -68,7 +68,7 @@ class ConcurrencyLimiter:
             cancellation.wait(seconds)
 
     def succeeded(self) -> None:
-        """Say that a request was answered."""
+        """Note that a request was answered."""
         self.answered += 1
         self._count += 1
         if self._count % _COUNTED_AT_ONCE == 0 or self.share < 1.0:

@@ -38,8 +38,8 @@ class FileWriter(io.RawIOBase):
     ``executor`` may be shared by many writers; without one the writer has a thread of its own. Not for
     several threads at once. Raises the store's errors.
 
-    ``resume``: an upload of the file that was interrupted is gone on with, its parts are compared and only others sent;
-    and after an error the upload remains, for the next writer. ``on_part`` is told the size of each part that is there.
+    ``resume``: an interrupted upload of the file is continued: its parts are compared, only others are sent. After
+    an error the upload remains, for the next writer. ``on_part`` is called with the size of each part that has arrived.
 
     ``held``: the context ends with all bytes sent (or, of a file that goes by one ``put``, in memory), but what lies
     at the key stays as it is until ``make``, or for good with ``abort``.
@@ -143,7 +143,7 @@ class FileWriter(io.RawIOBase):
             self.make()
 
     def abort(self, *, keep: bool | None = None) -> None:
-        """Drop what was written; ``keep``: save for the parts that have arrived (default: with ``resume``)."""
+        """Drop what was written; ``keep``: the parts that have arrived stay (default: as ``resume``)."""
         keep = self._resume if keep is None else keep
         self._ended = True
         self._failed = True
@@ -157,7 +157,7 @@ class FileWriter(io.RawIOBase):
         self._release()
         if self._upload is not None:
             upload, self._upload = self._upload, None
-            with suppress(MoveoutError):  # what made us give up is the error to tell
+            with suppress(MoveoutError):  # the error to report is the one that ended the writing
                 if not keep:
                     self._store.abort(self.key, upload)
 
@@ -240,7 +240,7 @@ class FileWriter(io.RawIOBase):
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
 
     def _find(self) -> None:
-        """Look for an interrupted upload of the file; go on as it is cut."""
+        """Look for an interrupted upload of the file; continue it with its part size."""
         self._found = True
         upload = multipart.find_upload(self._store, self.key, self._part_bytes)
         if upload is not None:

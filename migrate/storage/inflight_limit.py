@@ -1,9 +1,9 @@
-"""How much of bodies is on its way to one server at once: as much as its link carries in some seconds, at least one
-body, and the next one as soon as the rest of it leaves.
+"""The bytes of bodies under way to one server: as much as its link carries in some seconds, at least one body, and
+the next one as soon as only the rest of it has to leave.
 
-More would only wait in queues: each body would take longer, a kill would cost more, and what is late looks like what
-is lost. How fast the link is shows while bodies leave. Where one cannot fill it (far away, with losses, each
-connection has a rate of its own), more are tried, and kept as long as the rate grows with them.
+More would only wait in queues: each body would take longer, a kill would cost more, and a late answer would look like
+a lost one. The rate of the link is measured while bodies leave. Where one body cannot fill it (far away, with losses,
+each connection has a rate of its own), more are tried, and kept as long as the rate grows with them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from contextlib import contextmanager
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 
 SECONDS_UNDER_WAY = 8.0
-"""So long what is under way takes at most, where it is more than one body."""
+"""How long the bodies under way may take to leave, where there is more than one."""
 _REST_SECONDS, _REST_BYTES = 1.0, 256 * 2**10
-"""What the link carries in so long, or so much of it, is the rest of a body: the next one may begin."""
+"""The rest of a body: what the link carries in this time, or this many bytes. Then the next one may begin."""
 LEAST_BYTES = 2**20
 FIRST_BYTES = 4 * 2**20
-"""Of small bodies, before anything is known of the link."""
+"""The limit of small bodies before the link was measured."""
 SMALL_BYTES = 256 * 2**10
 """A body up to this size goes at once."""
 _FIRST_WINDOW_SECONDS, _WINDOW_SECONDS = 0.05, 0.25
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 2.0, 6.0
 _STEP_BYTES = 2 * 2**20
-"""A step is measured by so many bytes, unless they take too long."""
+"""A step is measured over this many bytes, unless they take too long."""
 _MORE = 1.5
 _WORTH = 0.4
-"""More bodies are kept where the rate grows by this part of what they are more."""
+"""More bodies are kept where the rate grows by this part of their own growth."""
 _TRY_AGAIN_SECONDS, _LONGEST_TRY_AGAIN_SECONDS = 30.0, 600.0
-"""Longer each time that it brought nothing."""
+"""Time between two tries with more bodies: longer each time that the rate did not grow."""
 _FORGET = 0.1
 _LOOK_SECONDS = 0.25
 
@@ -41,7 +41,7 @@ _here = threading.local()
 
 
 class Body:
-    """One body on its way. ``gone_bytes`` have left, as far as that is known before it is answered."""
+    """One body on its way. ``gone_bytes`` have left, as far as this machine reports it before the answer comes."""
 
     __slots__ = ("_cancellation", "_flow", "among_bytes", "begun", "gone_bytes", "size_bytes")
 
@@ -52,14 +52,14 @@ class Body:
         self.gone_bytes = 0
         self.begun = 0.0
         self.among_bytes = 0
-        """So much was under way when this one was begun, itself included."""
+        """The bytes under way when this one was begun, its own included."""
 
     def begin(self) -> None:
-        """Say that it is sent from its beginning: anew, perhaps."""
+        """Note that it is sent from its beginning, perhaps again."""
         self.gone_bytes = 0
 
     def left(self, size_bytes: int) -> None:
-        """Say that so many bytes of it have left by now. Raises ``Cancelled`` where a cancelled run has had time for
+        """Note how many bytes of it have left by now. Raises ``Cancelled`` where a cancelled run has had time for
         the rest.
         """
         if self._cancellation.is_overdue:
@@ -99,16 +99,16 @@ class InflightLimiter:
         self._count = self._step_count = 0
         self._since = self._step_since = clock()
         self._more = 0
-        """So many bodies are tried, or kept, beyond what the rate allows."""
+        """The number of bodies tried, or kept, beyond what the rate allows."""
         self._before: tuple[int, float] | None = None
-        """How many these were, and the rate, before more were tried."""
+        """That number, and the rate, before more were tried."""
         self._settling = False
         self._next_try = 0.0
         self._in_vain = _TRY_AGAIN_SECONDS
 
     @property
     def rate(self) -> float:
-        """Bytes a second that the link was seen to carry; 0 while nothing is known."""
+        """Bytes a second that the link was seen to carry; 0 before the first measurement."""
         return self._rate
 
     def gone_bytes(self) -> int:
@@ -154,7 +154,7 @@ class InflightLimiter:
             return self._begun(size_bytes, cancellation)
 
     def end(self, body: Body, *, arrived: bool) -> None:
-        """Say that a body was answered, or given up; once is enough."""
+        """Note that a body was answered, or given up; once is enough."""
         with self._changed:
             if body not in self._bodies:
                 return

@@ -1,4 +1,4 @@
-"""Large files in parts: how they are cut, and how an upload that an earlier run began is gone on with."""
+"""Large files in parts: how they are cut, and how an upload that an earlier run began is continued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, Multipart
 from migrate.storage.checksums import crc64nvme
 
 HALF_PART_BYTES = 8 * 2**20
-"""A part where nothing is known of the link."""
+"""The size of a part while the link's rate is unknown."""
 _CUTS = frozenset(base << n for base in (MIN_PART_BYTES, HALF_PART_BYTES) for n in range(16))
 
 
@@ -26,7 +26,7 @@ def part_bytes_for(size_bytes: int, usual: int | None = None) -> int:
 
 
 def cut_of(parts: Iterable[Part]) -> int | None:
-    """Return the size of the parts of an upload that was begun; None where that cannot be told, or none of ours is so
+    """Return the size of the parts of an unfinished upload; None where its parts do not show it, or none of ours is so
     large. All have one size but the last one of the file, which may be smaller.
     """
     sizes = [part.size_bytes for part in sorted(parts, key=lambda part: part.number)]
@@ -42,7 +42,7 @@ def part_sizes(size_bytes: int, part_bytes: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ResumableUpload:
-    """An upload to go on with: the size of its parts, and the durable ones by number."""
+    """An upload to continue: the size of its parts, and the durable ones by number."""
 
     id: str
     part_bytes: int
@@ -60,7 +60,7 @@ def find_upload(
 ) -> ResumableUpload | None:
     """Return the upload of a file that has most bytes, None where none has ``least_bytes``.
 
-    ``part_bytes`` is the size of its parts where they do not tell. ``uploads`` are the candidates where the caller
+    ``part_bytes`` is the size of its parts where they do not show it. ``uploads`` are the candidates where the caller
     knows them. ``drop_others``: the other ones are dropped; not where they may belong to other programs.
     """
     candidates = list(store.uploads(key) if uploads is None else uploads)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 Mode: TypeAlias = Literal["GOVERNANCE", "COMPLIANCE"]
-"""GOVERNANCE can be lifted by who has a right of its own to; COMPLIANCE by nobody (S3 user guide, "Object Lock")."""
+"""GOVERNANCE can be lifted with a permission of its own; COMPLIANCE by nobody (S3 user guide, "Object Lock")."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import FileInfo, MultipartStore, NewFile, Part, StoreWrapper
 
 _STEP_SECONDS = 1.0
-"""So long one waits at once: the timetable may have changed the rate by then."""
+"""The longest single wait: afterwards the timetable may give another rate."""
 _NEXT_TO_NOTHING = 0.5
 
 

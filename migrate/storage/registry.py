@@ -26,13 +26,13 @@ _BUILT_IN = {
     DIRECTORY: "migrate.storage.local.location:LOCATION",
     "s3": "migrate.storage.s3.location:LOCATION",
 }
-"""References, for boto3 takes half a second to import."""
+"""Import paths instead of modules: boto3 takes half a second to import."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a location is opened with. ``secrets`` are its keys, where they do not come from a profile or the
-    environment; ``note`` is told of retries that take long.
+    environment; ``note`` is called for retries that take long.
     """
 
     secrets: Mapping[str, str] | None = None
@@ -42,7 +42,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class LocationType:
-    """One kind of location. ``example`` is a URL for help texts. ``open`` asks nothing of the other side yet; it raises
+    """One kind of location. ``example`` is a URL for help texts. ``open`` sends no request yet; it raises
     ``UsageError`` for a URL that is wrong. ``open_object_lock`` is None where files have neither versions nor locks.
     """
 
@@ -62,7 +62,7 @@ def open_location(
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
-    Nothing is asked of the other side yet. ``bwlimit`` may be shared by several locations; passing faults are waited
+    No request is sent yet. ``bwlimit`` may be shared by several locations; passing faults are waited
     out for ``patience_seconds``, until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
     credentials, ``NotAllowedError``.
     """
@@ -92,7 +92,7 @@ def open_object_lock(
 
 
 def free_bytes(url: str, *, secrets: Mapping[str, str] | None = None) -> int | None:
-    """Return how much room is left at a location, None where there is no telling. Raises ``UsageError``."""
+    """Return the free bytes at a location, None where it does not report them. Raises ``UsageError``."""
     return _type_of(url).open(url, Access(secrets)).free_bytes()
 
 

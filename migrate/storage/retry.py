@@ -47,13 +47,13 @@ FIRST_CONTACT_SECONDS = 10.0
 """A server that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
 DAMAGED_ATTEMPTS = 5
-"""So often bytes are sent that arrive damaged."""
+"""How often bytes are sent that arrive damaged each time."""
 
 
 class RetryPolicy:
     """When and how long a call is tried again: with full jitter up to ``longest_wait``, or as long as the other side
     asks, until ``total_seconds`` have passed since its first attempt; ``first_contact_seconds`` before any call has
-    succeeded. ``note`` is told when a retry takes long. Thread-safe: shared by all calls to one server.
+    succeeded. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server.
 
     A cancelled run waits no more: what fails from then on fails for good.
 
@@ -151,7 +151,7 @@ def _is_hopeless(state: tenacity.RetryCallState) -> bool:
 
 
 def _ignore(_: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 class Retrying(StoreWrapper):

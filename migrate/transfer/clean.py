@@ -1,4 +1,4 @@
-"""What dead runs have left at a location, and how it goes away."""
+"""Leftovers of interrupted runs at a location: listed and removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from migrate.transfer.plan import SEALS
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """Something that a dead run left. ``size_bytes`` of durable bytes; ``age`` since it was begun or last
+    """A leftover of an interrupted run. ``size_bytes`` of durable bytes; ``age`` since it was begun or last
     written.
     """
 
@@ -30,47 +30,47 @@ class Leaving:
 
 
 def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
-    """Return what dead runs have left at the location; remove it unless ``dry_run``.
+    """Return the leftovers of interrupted runs at the location; remove them unless ``dry_run``.
 
     Unfinished uploads, temporary files, and the ``_work/`` of a bundle that is complete. Never a file of a
-    bundle, nor the commit records of an export that can be gone on with. Raises ``BusyError`` if a run is at
+    bundle, nor the commit records of an export that can be continued. Raises ``BusyError`` if a run is at
     work there.
     """
     if dry_run:
         _refuse_live(store)
-        return [leaving for leaving, _ in _leavings(store)]
+        return [leftover for leftover, _ in _leftovers(store)]
     leftovers = []
     with Lease(store, "clean", progress=progress) as lease:
-        for leaving, remove in list(_leavings(store)):
+        for leftover, remove in list(_leftovers(store)):
             lease.check()
             remove()
-            leftovers.append(leaving)
+            leftovers.append(leftover)
     return leftovers
 
 
 def _refuse_live(store: MultipartStore) -> None:
-    lease_state = look(store)
-    if lease_state is not None and lease_state[0] is not None and is_alive(lease_state[0].process):
-        raise busy(store, lease_state[0])
+    lease_and_file = look(store)
+    if lease_and_file is not None and lease_and_file[0] is not None and is_alive(lease_and_file[0].process):
+        raise busy(store, lease_and_file[0])
 
 
-def _leavings(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], None]]]:
+def _leftovers(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], None]]]:
     now = datetime.now(UTC)
     for upload in store.uploads():
         try:
             size = sum(part.size_bytes for part in store.parts(upload.key, upload.id))
         except GoneError:
             continue
-        leaving = Leaving("upload", upload.key, size, now - upload.started)
-        yield leaving, partial(store.abort, upload.key, upload.id)
+        leftover = Leaving("upload", upload.key, size, now - upload.started)
+        yield leftover, partial(store.abort, upload.key, upload.id)
     tidying = store.tidying
     if tidying is not None:
         for info in tidying.leftovers():
-            leaving = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
-            yield leaving, partial(tidying.remove_leftover, info.key)
+            leftover = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
+            yield leftover, partial(tidying.remove_leftover, info.key)
     for info in _work_files(store):
-        leaving = Leaving("work file", info.key, info.size_bytes, now - info.modified)
-        yield leaving, partial(store.delete, info.key)
+        leftover = Leaving("work file", info.key, info.size_bytes, now - info.modified)
+        yield leftover, partial(store.delete, info.key)
 
 
 def _work_files(store: MultipartStore) -> Iterator[FileInfo]:

@@ -13,7 +13,7 @@ from migrate.transfer.source_bundle import SealedSource
 
 
 class Counter(Protocol):
-    """What is told of files on their way. Thread-safe; sizes are bytes."""
+    """Receives what happens to files under way. Thread-safe; sizes are bytes."""
 
     def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
         """So many bytes became durable at the destination."""

@@ -1,4 +1,4 @@
-"""The location that a bundle travels to: whose it is, and what it remembers of a transfer under way."""
+"""The location that a bundle travels to: whose it is, and what it records of a transfer under way."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _differs(key: str, sealed_digests: Mapping[str, str | None], replaced: Mappi
 
 
 def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
-    """Return the SHA-256 by key of the payload at the destination, where a manifest still tells."""
+    """Return the SHA-256 by key of the payload at the destination, where a manifest still names it."""
     if layout.MANIFEST not in present:
         return {}
     data = destination.read(layout.MANIFEST)
@@ -138,7 +138,7 @@ def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
 
 def _id_at(destination: Store, sealed: SealedSource) -> str:
     """Return the id of the bundle at the destination, "" if it is this one: also where its identity is damaged,
-    by its manifest. Raises ``DamageError`` where nobody can tell.
+    by its manifest. Raises ``DamageError`` where neither can be read.
     """
     promised = {file.key: file.sha256 for file in sealed.files}
     matching_keys = [

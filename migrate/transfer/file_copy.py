@@ -183,8 +183,8 @@ class FileCopier:
                 self.gone(file)
 
     def _planned(self, file: WantedFile) -> FileJob:
-        """Return how the file is moved: by the upload to go on with, as that is cut: the one that has most, else by a
-        new one.
+        """Return how the file is moved: by its unfinished upload that has most bytes, with the part size of that, else
+        by a new one.
         """
         part_bytes = self._destination.part_bytes(file.size_bytes)
         known = self._uploads.pop(file.key, None)

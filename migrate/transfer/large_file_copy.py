@@ -22,9 +22,9 @@ Counted = Callable[[int], None]
 
 
 class LargeFile:
-    """Parts are moved by several workers at once; the last to finish makes the file, or tells why not.
+    """Parts are moved by several workers at once; the last to finish makes the file, or reports why not.
 
-    ``cancellation`` leaves the upload as it is, to go on with later. ``check`` raises where the lease is lost.
+    ``cancellation`` leaves the upload as it is, to be continued later. ``check`` raises where the lease is lost.
     ``refused``: all parts were there, and the destination made something else of them.
     """
 

@@ -27,7 +27,7 @@ from migrate.transfer.source_bundle import SealedSource, read_sealed
 
 @dataclass(frozen=True, slots=True)
 class FileMoves:
-    """What a pool that moves files is told. ``recheck``: what lies at the destination is hashed."""
+    """What a pool that moves files is given. ``recheck``: what lies at the destination is hashed."""
 
     lease: Lease
     tally: TransferCounters
@@ -55,9 +55,8 @@ def transfer(
     stays unsealed. Files at the origin that no manifest names are findings too, and stay where they are.
     ``recheck`` hashes what lies at the destination and replaces what differs. The pool of ``open_pool`` moves the
     payload instead of the threads of this process. ``cancellation``, on which both stores wait, too, is cancelled
-    when the transfer fails. Raises ``UsageError`` (no sealed
-    bundle at the origin), ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a
-    store raises for good.
+    when the transfer fails. Raises ``UsageError`` (no sealed bundle at the origin), ``NotEmptyError`` (the destination
+    holds something else), ``BusyError``, and whatever a store raises for good.
     """
     started = time.monotonic()
     sealed = read_sealed(origin)
@@ -152,7 +151,7 @@ class _Transfer:
         self._destination.delete(layout.TRANSFER_STATE)
 
     def _announce(self) -> None:
-        """Say at the destination what is coming, before the first byte of it."""
+        """Record at the destination what is coming, before the first byte of it."""
         if self._resumed:
             return
         sealed = self._sealed

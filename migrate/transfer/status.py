@@ -1,4 +1,4 @@
-"""How far a transfer is, told from the destination alone: also while it runs elsewhere, and after a crash."""
+"""How far a transfer is, read from the destination alone: also while it runs elsewhere, and after a crash."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def transfer_status(store: MultipartStore) -> TransferStatus | None:
 
 
 def _holder(store: MultipartStore) -> str:
-    lease_state = look(store)
-    if lease_state is None or lease_state[0] is None or is_dead(lease_state[0].process):
+    lease_and_file = look(store)
+    if lease_and_file is None or lease_and_file[0] is None or is_dead(lease_and_file[0].process):
         return ""
-    return str(lease_state[0])
+    return str(lease_and_file[0])

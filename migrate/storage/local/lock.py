@@ -43,7 +43,7 @@ class DirectoryLock:
         self._threads.release()
 
     def remove_if_last(self) -> None:
-        """Remove the lock file if nothing else lies beside it."""
+        """Remove the lock file if nothing else lies in its directory."""
         with suppress(OSError):
             if list(self._path.parent.iterdir()) == [self._path]:
                 with self:

@@ -16,7 +16,7 @@ from migrate.storage.object_lock import FileVersion, Lock, Mode
 
 class DirectoryObjectLock:
     """A directory: one version of each file, and nothing that could hold it against its owner. Files of the store's own
-    are among them, such as what a writer that died has left: they hold what any other does.
+    are among them, such as leftovers of an interrupted writer: they hold data like any other file.
     """
 
     def __init__(self, store: LocalStore) -> None:

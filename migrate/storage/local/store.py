@@ -1,7 +1,7 @@
 """A directory as a location.
 
-A file is written beside the others (``_work/tmp``), made durable, and then renamed: nobody ever sees a part
-of it. An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its location
+A file is written in ``_work/tmp``, made durable, and then renamed: nobody ever sees a part of it.
+An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its place
 from the start, so that completing it is one rename; a journal names the parts that are durable.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _TRIES = 20
 _TOGETHER = 32
-"""So many files are made durable together: each by itself waits for the disk four times, and for its directory."""
+"""How many files are made durable together: each by itself waits for the disk four times, and for its directory."""
 
 
 class LocalStore(BaseStore):
@@ -264,8 +264,8 @@ class LocalStore(BaseStore):
             return self.stat(key)
 
     def _is_idle(self) -> bool:
-        """Tell whether nothing lies in the working directory but what this store needs itself. Else somebody is at work
-        here, who removes that directory at the end; to do without it in between would be to make it again and again.
+        """Tell whether the working directory holds only the store's own files. Otherwise a run is at work here, and
+        removes that directory at its end: removed earlier, it would be made again and again.
         """
         with suppress(FileNotFoundError, NotADirectoryError):
             return self._own.issuperset(self._work.iterdir())
@@ -375,7 +375,7 @@ def _create(path: Path, data: bytes) -> int:
 
 
 def _unlink(paths: Sequence[Path]) -> None:
-    """Remove what is there of some files."""
+    """Remove those of the files that exist."""
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()

@@ -53,7 +53,7 @@ class Uploads:
         meta = {
             "key": key, "started": datetime.now(UTC).isoformat(), "part_bytes": part_bytes, "sha256": sha256,
         }  # fmt: skip
-        # Renamed into location last: an upload without it was never begun.
+        # Renamed into place last: an upload without it was never begun.
         temporary = directory / "meta.new"
         _write_durably(temporary, json.dumps(meta).encode(), os.O_CREAT | os.O_TRUNC)
         temporary.rename(directory / "meta.json")
@@ -83,7 +83,7 @@ class Uploads:
         return parts
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
-        """Write the part to its location, make it durable, then note it."""
+        """Write the part to its place in the file, make it durable, then note it."""
         meta = self._meta(upload, key)
         if not 1 <= number <= MAX_PARTS:
             raise UsageError(f"{key}: there is no part {number}; parts are numbered 1 to {MAX_PARTS}")

@@ -183,8 +183,8 @@ def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> s
 def _attempt(
     destination: DestinationBucket, described: Description, body: bytes, *, plain: str
 ) -> MoveoutError | None:
-    """Write one object; return why not. Some servers say of keys that they cannot hold that access is denied: so it is
-    only where that is said of a plain one, too. Raises ``NotAllowedError``.
+    """Write one object; return why not. Some servers answer that access is denied for keys that they cannot
+    hold: that counts only where a plain key is denied, too. Raises ``NotAllowedError``.
     """
     try:
         return destination.attempt(described, body)
@@ -243,7 +243,7 @@ def _differently(stored_keys: set[str], expected_keys: set[str]) -> str | None:
 def _changed(
     destination: DestinationBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
 ) -> str | None:
-    """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
+    """Return what has become of canaries that are listed by their names: of their content, headers and metadata."""
     expected_headers = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
     for summary in (summary for summary in stored if summary.key in bodies):
         fetched = destination.reader.head(summary)

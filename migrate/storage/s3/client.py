@@ -40,7 +40,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 MAX_CONNECTIONS = 64
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
-"""So long nothing may leave, and nothing come."""
+"""How long nothing may be sent and nothing received."""
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 
@@ -186,7 +186,7 @@ _DENIED_NEXT = {
     "ExpiredToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
 }
-"""What helps beside a look at the credentials and their permissions."""
+"""Codes for which another next step helps than to check the credentials."""
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",

@@ -35,8 +35,8 @@ _INSTEAD = "check the endpoint, and what is on the way to it; then run the same 
 
 
 def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
-    """Return what every S3 server says. Raises ``UnreachableError`` where it is not there: something on the way has
-    answered instead.
+    """Return a field that every S3 server sends. Raises ``UnreachableError`` where it is missing: something on the
+    way has answered instead.
     """
     if name not in answer:
         raise UnreachableError(f"{what}: the answer has no {name}, so it is not S3's", next_step=_INSTEAD)
@@ -44,7 +44,7 @@ def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    """Return an answer that says anything: an empty one would pass for an empty list, or for no lock. Raises
+    """Return an answer that has any content: an empty one would pass for an empty list, or for no lock. Raises
     ``UnreachableError``.
     """
     if not answer.keys() - {"ResponseMetadata"}:

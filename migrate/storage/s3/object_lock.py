@@ -72,7 +72,7 @@ class S3ObjectLock:
         return False
 
     def _meet(self) -> None:
-        """See that the server has answered once: its answers say whose they are, and what its clock says."""
+        """Make sure that the server has answered once: its answers show which server it is, and its clock."""
         if self._ahead is None:
             self._call("", "head_bucket", Bucket=self._bucket)
 
@@ -149,7 +149,7 @@ class S3ObjectLock:
         self._of(version, "put_object_retention", Retention=retention, **bypass)
 
     def _lift(self, version: FileVersion) -> None:
-        """Take the retention away; versitygw knows no such thing, so there it is made to end at once."""
+        """Take the retention away; versitygw does not support that, so there it is made to end at once."""
         try:
             self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
         except (NotAllowedError, GoneError, UnreachableError):

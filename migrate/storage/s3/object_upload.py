@@ -47,8 +47,8 @@ ANOTHERS = "another program had begun to upload it, with other metadata, and tha
 
 
 class _RefusedError(Exception):
-    """The destination does not take the parts, or makes no object of them. Seen of uploads that others had begun, with
-    other checksums or none. Of MinIO 2026-02-12 also once in some hundred uploads of ours that were gone on with after
+    """The destination refuses the parts, or makes no object of them. Seen with uploads that others had begun, with
+    other checksums or none. With MinIO 2026-02-12 also once in some hundred uploads of ours that were continued after
     a kill: every part had the checksum that was sent, the whole another one.
     """
 
@@ -59,9 +59,9 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class PartsUpload:
-    """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``resumes``,
+    """One object on its way. ``named`` is the upload to continue, where the caller has it; else, with ``resumes``,
     it is the unfinished one of the key that has most bytes: if others had begun that, it shows in what becomes
-    of it. ``on_begun`` is told of a new one before the first part is sent; ``before_end`` raises where the object
+    of it. ``on_begun`` is called with a new one before the first part is sent; ``before_end`` raises where the object
     must not be made.
     """
 
@@ -82,7 +82,7 @@ class PartsUpload:
         object that is described otherwise, they are sent once more, by another upload.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
-        are refused again; otherwise what is there stays, to go on with.
+        are refused again; otherwise what is there stays, to be continued.
         """
         patient = Retrying(self.destination.parts())
         upload_state = self._find(patient)
@@ -174,7 +174,7 @@ class PartsUpload:
         return Uploaded(info, sha256_hash.hexdigest(), crc)
 
     def _find(self, patient: Retrying) -> ResumableUpload | None:
-        """Return the unfinished upload to go on with."""
+        """Return the unfinished upload to continue."""
         key = self.described.key
         if not self.named and not self.resumes:
             return None

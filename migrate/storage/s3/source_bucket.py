@@ -188,7 +188,7 @@ class S3Bucket:
             if second_answer.error is None:
                 key.learn(other)
                 return second_answer
-            if is_encrypted(other.headers):  # what is said of the key tells more
+            if is_encrypted(other.headers):  # the answer to the request with the key says more
                 return second_answer
         return answer
 
@@ -330,7 +330,7 @@ class S3Bucket:
                 return self._shows_versions()
             except UnreachableError:
                 raise
-            except MoveoutError:  # the server knows no versions
+            except MoveoutError:  # the server supports no versions
                 return False
         return b"<Status>" in response.body
 
@@ -392,7 +392,7 @@ class S3Bucket:
         return sizes if len(sizes) == count and sum(sizes) == summary.size_bytes else ()
 
     def _part_sizes(self, summary: ObjectSummary, numbers: Iterable[int]) -> Iterator[int | None]:
-        """Yield the sizes of parts; None where the server does not tell."""
+        """Yield the sizes of parts; None where the server does not report them."""
         request = self._keyed(summary, Request("HeadObject", "HEAD", summary.key))
         queries = (which(summary) | {"partNumber": str(number)} for number in numbers)
         jobs = (Job(None, replace(request, query=query)) for query in queries)
@@ -414,9 +414,9 @@ class S3Bucket:
                     self.requests.call(tags_request(summary))
                 except NotAllowedError:
                     return False
-                except (GoneError, UnreachableError):  # of this object alone, or reading it tells
+                except (GoneError, UnreachableError):  # of this object alone, or reading it shows it
                     continue
-                except MoveoutError:  # the server knows no tags
+                except MoveoutError:  # the server supports no tags
                     self._no_tags = True
                     return True
         return True

@@ -2,7 +2,7 @@
 
 Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are
 begun with a full-object CRC64NVME, which the server compares with ours when it makes the file. A server that
-knows none of this is noted in ``S3Store.checksums``; what it does not check is checked by reading back.
+supports none of this is noted in ``S3Store.checksums``; what it does not check is checked by reading back.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ class S3Store(BaseStore):
         return info, from_header(checksum) if checksum and "-" not in checksum else None
 
     def _listed_size(self, key: str) -> int:
-        """Return the size of a file of which HEAD does not tell it: a proxy on the way may take it out."""
+        """Return the size of a file for which HEAD does not report it: a proxy on the way may take it out."""
         for info in self.list(key):
             if info.key == key:
                 return info.size_bytes

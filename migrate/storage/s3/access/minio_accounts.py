@@ -1,4 +1,4 @@
-"""Accounts of a MinIO server: narrow ones, with an end, made by who owns a wider one (through MinIO's own SDK)."""
+"""Accounts of a MinIO server: narrow ones, with an end, made by the owner of a wider one (through MinIO's own SDK)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Accounts:
 
     def end_sessions(self, name: str) -> None:
         """End the sessions of this account (``user``) that were begun with this revocation type (MinIO's admin call
-        ``revoke-tokens``). Raises ``MoveoutError`` where the server knows no such thing.
+        ``revoke-tokens``). Raises ``MoveoutError`` where the server does not support it.
         """
         admin: Any = self.admin
         query = {"tokenRevokeType": name}

@@ -14,8 +14,8 @@ from migrate.storage.s3.access.minio_accounts import Accounts
 
 
 class Policies:
-    """The users of the server at which a location is opened, and their policies. Raises ``NotAllowedError`` for who
-    is no administrator.
+    """The users of the server at which a location is opened, and their policies. Raises ``NotAllowedError`` for
+    anybody but an administrator.
     """
 
     def __init__(self, s3_location: client.S3Location) -> None:

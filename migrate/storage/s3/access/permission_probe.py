@@ -84,12 +84,12 @@ class _Calls:
             {**bag_declaration, "Retention": {"Mode": "GOVERNANCE"}},
         )
         yield "lift a legal hold", "put_object_legal_hold", {**inside, "LegalHold": {"Status": "OFF"}}
-        yield "write beside the bundle", "put_object", {**outside, "Body": b""}
-        yield "delete beside the bundle", "delete_object", outside
+        yield "write next to the bundle", "put_object", {**outside, "Body": b""}
+        yield "delete next to the bundle", "delete_object", outside
         if self.prefix:
-            yield "read beside the bundle", "get_object", {**outside, "Key": self.known or self.name}
+            yield "read next to the bundle", "get_object", {**outside, "Key": self.known or self.name}
             yield "list the whole bucket", "list_objects_v2", {"Bucket": self.bucket}
-            yield "list beside the bundle", "list_objects_v2", {"Bucket": self.bucket, "Prefix": self.name}
+            yield "list next to the bundle", "list_objects_v2", {"Bucket": self.bucket, "Prefix": self.name}
         yield "list unfinished uploads", "list_multipart_uploads", {"Bucket": self.bucket}
         yield "read the bucket's policy", "get_bucket_policy", {"Bucket": self.bucket}
         yield "change the bucket's policy", "put_bucket_policy", {"Bucket": self.bucket, "Policy": "{}"}

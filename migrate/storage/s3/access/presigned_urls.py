@@ -49,12 +49,10 @@ def _check_credential(session: Any, end: datetime) -> None:
     credentials = session.get_credentials()
     if credentials is None or not credentials.get_frozen_credentials().token:
         return
-    known = getattr(credentials, "_expiry_time", None)  # botocore tells it nowhere else
+    known = getattr(credentials, "_expiry_time", None)  # botocore reports it nowhere else
     if known is None or known < end:
         lifetime = (
-            f"ends at {known.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            if known
-            else "ends at a moment that nobody knows here"
+            f"ends at {known.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if known else "does not show when it ends"
         )
         raise UsageError(
             f"the credential is a session's and {lifetime}: links that it signs end with it",

@@ -63,7 +63,7 @@ class TokenService:
         self, name: str, policy: Mapping[str, Any], lasts: timedelta, *, role: str = "", revocation: str = ""
     ) -> SessionKey:
         """Begin a session that may do what its policy and its role both allow. A shorter one than ``SHORTEST`` lasts so
-        long: its policy must end it sooner. ``revocation`` is what MinIO shall know it by.
+        long: its policy must end it sooner. ``revocation`` is the name by which MinIO can end it.
 
         Raises ``UsageError`` (no role where one is needed, longer than the role allows), ``NotAllowedError``.
         """
@@ -89,7 +89,7 @@ class TokenService:
         )
 
     def _mark(self, revocation: str) -> Any:
-        """Return what lets MinIO know a session by a name of ours, by which it can be ended (``revoke-tokens``)."""
+        """Return a hook that names a session to MinIO, so that it can be ended by that name (``revoke-tokens``)."""
 
         def mark(params: dict[str, Any], **_: Any) -> None:
             if revocation and not self.is_aws:

@@ -24,7 +24,7 @@ from migrate.storage.s3.http.messages import Request, Response, client_error
 from migrate.storage.s3.http.signing import Signer
 
 IDLE_SECONDS = 4.0
-"""So long an unused connection is kept: less than servers keep it."""
+"""How long an unused connection is kept: less long than servers keep it."""
 _JUST_NOW_SECONDS = 0.05
 _REGION = "x-amz-bucket-region"
 _ELSEWHERE = {301, 307, 400, 403}
@@ -67,7 +67,7 @@ class HttpClient:
         return successful(request, response, what)
 
     def exchange(self, request: Request, body: Body | None = None) -> Response:
-        """Return the response, whatever its status. ``body`` is what the in-flight limiter knows the body as. Raises
+        """Return the response, whatever its status. ``body`` is the body's entry in the in-flight limiter. Raises
         ``OSError``.
         """
         response = self._exchange(request, body)
@@ -95,7 +95,7 @@ class HttpClient:
         try:
             self.send(connection, request)
         except OSError:
-            connection.close()  # the response will tell
+            connection.close()  # the response will show it
         return PendingResponse(self, request, connection)
 
     def send(self, connection: Connection, request: Request, body: Body | None = None) -> None:

@@ -22,7 +22,7 @@ from migrate.storage.s3.http.messages import Response
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
-"""So long nothing may leave, and nothing come."""
+"""How long nothing may be sent and nothing received."""
 _PIECE_BYTES = 256 * 2**10
 """Bodies leave in pieces: the time of silence begins anew with each."""
 _HEAD_BYTES = 64 * 1024
@@ -118,7 +118,7 @@ class Connection:
     def send(
         self, head: bytes, data: bytes = b"", *, answers_body: bool = True, body: Body | None = None
     ) -> None:
-        """Send a request. ``answers_body``: whether its response has one (not to HEAD). ``body`` is told how far it has
+        """Send a request. ``answers_body``: whether its response has one (not to HEAD). ``body`` notes how far it has
         left. A fault is kept for ``receive``: the server may have answered before it took all.
         """
         self._answers_body, self._send_error = answers_body, None
@@ -258,7 +258,7 @@ def _to_end(opened: socket.socket, body_start: bytes) -> bytes:
 
 
 def _queued(opened: socket.socket) -> int:
-    """Return the bytes that lie in this machine's buffers still, as far as it tells: Linux does (tcp(7), SIOCOUTQ)."""
+    """Return the bytes that lie in this machine's buffers still, where reported: Linux does (tcp(7), SIOCOUTQ)."""
     count_buffer = bytearray(4)
     with suppress(OSError, ValueError, AttributeError):
         fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, count_buffer)

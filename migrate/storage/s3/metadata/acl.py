@@ -23,7 +23,7 @@ CANNED: Mapping[frozenset[tuple[str, str]], str] = {
 
 def parse(body: bytes) -> Mapping[str, Any] | None:
     """Return the ACL of an answer to GetObjectAcl, as boto3 names its fields; None where it is no such answer: a server
-    that knows no ACLs may send the object.
+    without ACLs may send the object.
     """
     try:
         root = ET.fromstring(body)  # noqa: S314 - expat expands no external entities

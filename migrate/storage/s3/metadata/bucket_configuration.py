@@ -44,11 +44,11 @@ READERS = {
 }
 """Names in the bundle, and the calls that read them."""
 _AT_ONCE = 8
-"""Each takes as long as the way there and back."""
+"""Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
 _FAILING_SECONDS = 2.0
 _BESIDE = ("TransitionDefaultMinimumObjectSize",)
-"""What is read as a field of a setting (of lifecycle) and written beside it."""
+"""What is read as a field of a setting (of lifecycle) and written as an argument of its own."""
 
 
 OF_THE_HOST = {
@@ -95,7 +95,7 @@ all).
 
 
 def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
-    """Return the bucket's settings by name. What is not set or not known to the server is left out; what
+    """Return the bucket's settings by name. What is not set or not supported by the server is left out; what
     these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
     ``UnreachableError``.
     """
@@ -122,9 +122,9 @@ def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
 
 
 def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
-    """Return one setting, empty where it is not set or not known. Raises ``NotAllowedError``,
+    """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``,
     ``UnreachableError``, and ``MoveoutError`` where the server fails at it, and only at it as far as can be told: some
-    answer 500 to what they do not know.
+    answer 500 to what they do not support.
     """
 
     def read() -> Mapping[str, Any]:
@@ -157,7 +157,7 @@ def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
     if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
         del lock["Rule"]
     if call == READERS["policy"] and not _is_json(setting.get("Policy", "")):
-        return {}  # a server that knows no policies may answer with its listing
+        return {}  # a server without policies may answer with its listing
     return setting
 
 
