@@ -47,11 +47,11 @@ def second_account(minio: S3Server) -> tuple[str, str]:
     return made.access_key, made.secret_key
 
 
-def export(shop: Shop, location: Path, proxy: ShutProxy, summary: tuple[str, str]) -> int:
+def export(shop: Shop, location: Path, proxy: ShutProxy, account: tuple[str, str]) -> int:
     environment = {
         "AWS_ENDPOINT_URL": proxy.endpoint,
-        "AWS_ACCESS_KEY_ID": summary[0],
-        "AWS_SECRET_ACCESS_KEY": summary[1],
+        "AWS_ACCESS_KEY_ID": account[0],
+        "AWS_SECRET_ACCESS_KEY": account[1],
     }
     words = ("export", f"shop=s3://{shop.name}", "--to", location, "--workers", "2", "--quiet")
     ended = call(*words, env=environment)
@@ -65,7 +65,7 @@ def evict(
     """Shut the customer out after this share of the requests; return the exit code once all is checked."""
     shop, bodies = evicted
     first = (shop.server.access_key, shop.server.secret_key)
-    with ShutProxy(shop.server.endpoint, summary=first[0]) as proxy:
+    with ShutProxy(shop.server.endpoint, account=first[0]) as proxy:
         assert export(shop, location.with_name("whole"), proxy, first) == 0
         proxy.after, proxy.passed = int(proxy.passed * share), 0
         code = export(shop, location, proxy, first)

@@ -99,7 +99,7 @@ def test_the_exporter_loads_all_that_it_uses() -> None:
     program = """if True:
         import pyarrow as pa
         from exporters.objects import index_rows, source_summary
-        source_summary._count(index_rows.INDEX.empty_table(), source_summary.Tally())
+        source_summary._count(index_rows.INDEX.empty_table(), source_summary.ObjectCounts())
     """
     subprocess.run([sys.executable, "-c", program], check=True)
 

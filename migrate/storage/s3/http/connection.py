@@ -156,6 +156,10 @@ class Connection:
             self._socket.close()
             self._socket = None
 
+    def __del__(self) -> None:
+        """Close a connection that nobody holds: a client needs no end of its own."""
+        self.close()
+
     def _send_pieces(self, opened: socket.socket, head: bytes, data: bytes, body: Body | None) -> None:
         opened.sendall(head)
         view, sent_bytes = memoryview(data), 0
