@@ -1,0 +1,63 @@
+"""What a discovery says of a host: the databases and buckets that are there, and what else was seen.
+
+An engine brings a function of the type ``Discover`` (``Engine.discovery``). It takes the URL of a whole server,
+endpoint or directory, reads only lists and sizes, and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from exporters.limits import Note
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSource:
+    """One database, bucket or file that an exporter can read.
+
+    ``url`` opens it, and holds no more secrets than the URL that was asked about. ``name`` is its own name on the
+    server. ``items`` (tables, objects) and ``size_bytes`` are None where nobody counted them cheaply. ``identity`` is
+    the server's own: the same whatever user, host name or port leads there. ``facts`` are short sentences
+    ("versioned", "region eu-west-1"); ``problems`` say what this role cannot read of it.
+    """
+
+    url: str
+    name: str
+    items: int | None = None
+    size_bytes: int | None = None
+    identity: str = ""
+    facts: Sequence[str] = ()
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Something that is there and that moveout does not take.
+
+    ``kind`` says what it is ("DynamoDB table", "plain file"); ``advice`` is the usual way to save it.
+    """
+
+    kind: str
+    name: str
+    size_bytes: int | None = None
+    region: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Everything that was seen at one host. ``gaps`` are sentences: what could not be listed, and why."""
+
+    sources: Sequence[FoundSource]
+    not_taken: Sequence[NotTaken] = ()
+    gaps: Sequence[str] = ()
+
+
+class Discover(Protocol):
+    """Lists what one server, endpoint or directory holds."""
+
+    def __call__(self, url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+        """Return what is there, in the order of names. Raises ``SourceError`` where the host cannot be asked at all."""
+        ...
