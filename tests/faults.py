@@ -21,10 +21,10 @@ from migrate.storage.api import (
     FileInfo,
     MultipartStore,
     NewFile,
-    Part,
     Parts,
     StoreWrapper,
     Upload,
+    UploadedPart,
 )
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class Faulty(StoreWrapper):
         """See ``MultipartStore.parts``."""
         return self._do("parts", key, lambda: self._store.parts(key, upload))
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         return self._do("put_part", key, lambda: self._store.put_part(key, upload, number, data))
 

@@ -27,18 +27,6 @@ LARGE_FOLDERS: dict[str, int] = {
     "scripts/bench": 21,
     "scripts/outsiders": 21,
 }
-MANY_MEANINGS = {
-    "Address": 3,
-    "Column": 4,
-    "Destination": 3,
-    "Entry": 3,
-    "Finished": 3,
-    "Part": 3,
-    "Session": 3,
-    "Table": 4,
-    "_Value": 3,
-}
-"""Each engine has its own."""
 STORAGE_NAMES = {
     "bucket",
     "client",
@@ -119,8 +107,7 @@ def test_a_class_name_has_one_meaning_or_two():
     count = Counter(
         node.name for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     )
-    many = {name: number for name, number in count.items() if number > MOST_MEANINGS}
-    assert {name: number for name, number in many.items() if number > MANY_MEANINGS.get(name, 0)} == {}
+    assert {name: number for name, number in count.items() if number > MOST_MEANINGS} == {}
 
 
 def test_what_a_store_can_do_is_declared():

@@ -62,7 +62,7 @@ NOT_COUNTED = 10**18
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class MysqlColumn:
     """A column as it is exported."""
 
     name: str
@@ -98,7 +98,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class MysqlTable:
     """A base table. ``hidden``: columns that a server sets by itself and no statement can set (transaction numbers of
     row versions). ``history``: the two columns that say from when to when a row held; then all rows that ever held
     are rows of the table.
@@ -108,7 +108,7 @@ class Table:
     engine: str
     estimate: int
     size_bytes: int
-    columns: tuple[Column, ...]
+    columns: tuple[MysqlColumn, ...]
     key: tuple[str, ...]
     versioned: bool
     hidden: tuple[str, ...]
@@ -147,7 +147,7 @@ class Table:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def read_tables(connection: Connection) -> list[Table]:
+def read_tables(connection: Connection) -> list[MysqlTable]:
     """Return all base tables of the session's database, by name. Raises the driver's errors."""
     schema = quote_literal(connection.address.database)
     columns: dict[str, list[Mapping[str, Any]]] = {}
@@ -196,7 +196,7 @@ def _table(
     columns: list[Mapping[str, Any]],
     key: list[str],
     json_columns: frozenset[tuple[str, str]],
-) -> Table:
+) -> MysqlTable:
     versioned = row["type"] == "SYSTEM VERSIONED"
     times = tuple(c["name"] for c in columns if str(c["expression"] or "").upper() in _ROW_TIMES)
     if versioned and not times:
@@ -209,7 +209,7 @@ def _table(
         for c in columns
         if c["name"] not in hidden
     )
-    return Table(
+    return MysqlTable(
         name=row["name"],
         engine=row["engine"] or "",
         estimate=int(row["estimate"] or 0),
@@ -222,7 +222,7 @@ def _table(
     )
 
 
-def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> Column:
+def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> MysqlColumn:
     sql_type = SqlType(
         name=row["type"].lower(),
         full=_text(row["full"]),
@@ -234,7 +234,7 @@ def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> Column:
         json=json,
     )
     extra = _text(row["extra"] or "")
-    return Column(
+    return MysqlColumn(
         name=row["name"],
         sql_type=sql_type.full,
         kind=kind_of(sql_type),

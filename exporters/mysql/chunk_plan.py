@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pymysql
 
-from exporters.mysql.catalog import Column, Table
+from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_name
@@ -24,12 +24,12 @@ Range = tuple[str | None, str | None]
 """SQL literals of the first value and of the first value of the next chunk; None for no end."""
 
 
-def make_plan(connection: Connection, tables: Sequence[Table], former: Plan | None) -> Plan:
+def make_plan(connection: Connection, tables: Sequence[MysqlTable], former: Plan | None) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
     return plan_tables(tables, former, lambda table: Cut(cut(connection, table)))
 
 
-def cut(connection: Connection, table: Table) -> tuple[Range, ...]:
+def cut(connection: Connection, table: MysqlTable) -> tuple[Range, ...]:
     """Return a table's chunks: one, where it is small or its key cannot be cut."""
     chunks = min(MAX_CHUNKS, round(table.size_bytes / CHUNK_BYTES))
     column = next((c for c in table.columns if table.key and c.name == table.key[0]), None)
@@ -44,7 +44,7 @@ def cut(connection: Connection, table: Table) -> tuple[Range, ...]:
     return tuple(zip([None, *bounds], [*bounds, None], strict=True))
 
 
-def _bounds(connection: Connection, table: Table, column: Column, chunks: int) -> list[str]:
+def _bounds(connection: Connection, table: MysqlTable, column: MysqlColumn, chunks: int) -> list[str]:
     """Return ascending literals between the chunks: numbers spread evenly, other keys by walking along the index."""
     name = quote_name(column.name)
     if _INTEGER.match(column.sql_type):
@@ -81,7 +81,7 @@ _LITERALS = {
 """By kind: how a key is asked for, and its literal. Both ends of every interval compare alike in any collation."""
 
 
-def where_clause(table: Table, keys: Range) -> str:
+def where_clause(table: MysqlTable, keys: Range) -> str:
     """Return the condition for an interval of keys, empty for the whole table."""
     if keys == (None, None):
         return ""
@@ -91,7 +91,7 @@ def where_clause(table: Table, keys: Range) -> str:
     return " WHERE " + " AND ".join(conditions)
 
 
-def row_select(table: Table, keys: Range = (None, None)) -> str:
+def row_select(table: MysqlTable, keys: Range = (None, None)) -> str:
     """Return the query with a column a value."""
     values = ",".join(column.value for column in table.columns)
     return f"SELECT {values} FROM {table.source}{where_clause(table, keys)}"

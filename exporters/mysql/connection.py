@@ -73,7 +73,7 @@ _URL_STEP = "Write it as mysql://user@host:port/database."
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class MysqlAddress:
     """Where a database is, never with a password. ``url`` is what may be shown. ``password`` is one that was given
     apart from the URL; without it MYSQL_PWD and then the option file ~/.my.cnf are asked.
     """
@@ -96,7 +96,7 @@ class Address:
         return False
 
 
-def parse_url(url: str, *, password: str | None = None) -> Address:
+def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
     """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it."""
     try:
         parts = urlsplit(url)
@@ -124,7 +124,7 @@ def parse_url(url: str, *, password: str | None = None) -> Address:
         raise SourceUsageError(
             f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"It is one of {', '.join(_MODES)}."
         )
-    return Address(shown, host, port, user, database, options, password)
+    return MysqlAddress(shown, host, port, user, database, options, password)
 
 
 def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
@@ -142,7 +142,7 @@ def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
 class Connection:
     """One session with pinned settings; autocommit. Errors of the driver are the caller's to translate."""
 
-    def __init__(self, address: Address, raw: Any) -> None:
+    def __init__(self, address: MysqlAddress, raw: Any) -> None:
         self.address = address
         self.raw = raw
 
@@ -213,7 +213,7 @@ def _text(value: Any) -> Any:
     return value.encode("latin-1").decode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
-def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
+def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connection:
     """Open a session; ``settings`` are further SET assignments. Raises ``SourceError``."""
     try:
         connection = Connection(address, _open(address))
@@ -235,7 +235,7 @@ def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
     return connection
 
 
-def _open(address: Address) -> Any:
+def _open(address: MysqlAddress) -> Any:
     """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where the traffic
     crosses no network, only if the login needs it.
     """
@@ -259,7 +259,7 @@ def _open(address: Address) -> Any:
         raise refused from None
 
 
-def _context(address: Address, mode: str) -> ssl.SSLContext:
+def _context(address: MysqlAddress, mode: str) -> ssl.SSLContext:
     options = address.options
     context = ssl.create_default_context(cafile=options.get("ssl-ca"))
     context.verify_flags &= (
@@ -273,7 +273,7 @@ def _context(address: Address, mode: str) -> ssl.SSLContext:
     return context
 
 
-def _login(address: Address, **tls: Any) -> Any:
+def _login(address: MysqlAddress, **tls: Any) -> Any:
     password = address.password or os.environ.get("MYSQL_PWD") or _from_option_file("password")
     return pymysql.connect(
         host=address.host or "localhost",

@@ -18,8 +18,8 @@ from typing import Any
 
 import pymysql
 
-from exporters.mysql.catalog import Table, read_tables
-from exporters.mysql.connection import Address, Connection, connect
+from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, number_of, said_by, translate
 from exporters.mysql.rows.row_feed import Feeds
 
@@ -36,12 +36,12 @@ _BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class MysqlSession:
     """A snapshot. ``holder`` is one of its sessions, kept for definitions and counts; ``feeds`` read rows.
     ``unreadable``: by table, why it cannot be read.
     """
 
-    address: Address
+    address: MysqlAddress
     holder: Connection
     feeds: Feeds
     rung: str
@@ -52,7 +52,7 @@ class Session:
 
 
 @contextmanager
-def hold(address: Address, *, workers: int) -> Iterator[tuple[Session, list[Table]]]:
+def hold(address: MysqlAddress, *, workers: int) -> Iterator[tuple[MysqlSession, list[MysqlTable]]]:
     """Take a snapshot that ``workers`` sessions see. Raises ``SourceError``."""
     opened: list[Connection] = []
     feeds: Feeds | None = None
@@ -72,7 +72,7 @@ def hold(address: Address, *, workers: int) -> Iterator[tuple[Session, list[Tabl
             connection.close()
 
 
-def _begin(address: Address, opened: Sequence[Connection], tables: Sequence[Table]) -> Session:
+def _begin(address: MysqlAddress, opened: Sequence[Connection], tables: Sequence[MysqlTable]) -> MysqlSession:
     refusals: list[str] = []
     for connection in opened:
         connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -110,7 +110,7 @@ def _begin(address: Address, opened: Sequence[Connection], tables: Sequence[Tabl
         "not_transactional": [t.name for t in tables if not t.transactional and not t.elsewhere],
     }
     feeds = Feeds(address.url, opened if rung == ONE_SESSION and len(opened) == 1 else _readers(opened, rung))
-    return Session(address, holder, feeds, rung, refusals, position, server, unreadable)
+    return MysqlSession(address, holder, feeds, rung, refusals, position, server, unreadable)
 
 
 def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:
@@ -118,7 +118,7 @@ def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:
     return opened[:1] if rung == ONE_SESSION else opened[1:]
 
 
-def _locks(locker: Connection, tables: Sequence[Table]) -> Iterator[tuple[str, str]]:
+def _locks(locker: Connection, tables: Sequence[MysqlTable]) -> Iterator[tuple[str, str]]:
     """Yield the kinds of locks, the strongest first. One table that cannot be read would keep all from their locks."""
     yield GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK"
     unreadable = _hold_definitions(locker, tables)
@@ -164,7 +164,7 @@ def _position(connection: Connection) -> dict[str, Any]:
     return position
 
 
-def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> dict[str, str]:
+def _hold_definitions(holder: Connection, tables: Sequence[MysqlTable]) -> dict[str, str]:
     """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read,
     and why.
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut
-from exporters.mysql.connection import Address
+from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows
@@ -16,7 +16,7 @@ from exporters.row_digest import Advance, RowsDigest
 
 
 def live_tables(
-    address: Address,
+    address: MysqlAddress,
     *,
     workers: int = 2,
     advance: Advance | None = None,
@@ -47,5 +47,5 @@ def live_tables(
     return table_digests
 
 
-def _without(table: Table, names: Collection[str]) -> Table:
+def _without(table: MysqlTable, names: Collection[str]) -> MysqlTable:
     return replace(table, columns=tuple(column for column in table.columns if column.name not in names))

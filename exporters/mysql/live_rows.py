@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from exporters.engine import Texts
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import row_select
-from exporters.mysql.connection import Address
-from exporters.mysql.consistent_snapshot import Session, hold
+from exporters.mysql.connection import MysqlAddress
+from exporters.mysql.consistent_snapshot import MysqlSession, hold
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.row_blocks import LongRowText
 
@@ -17,7 +17,7 @@ from exporters.sql.row_blocks import LongRowText
 class MysqlRows:
     """See ``exporters.engine.LiveRows``. Databases' own names are not compared: schemas are empty."""
 
-    def __init__(self, session: Session, tables: Sequence[Table]) -> None:
+    def __init__(self, session: MysqlSession, tables: Sequence[MysqlTable]) -> None:
         self._session = session
         self._tables = {table.name: table for table in tables if not table.elsewhere}
 
@@ -46,7 +46,7 @@ class MysqlRows:
 
 
 @contextmanager
-def live_rows(address: Address) -> Iterator[MysqlRows]:
+def live_rows(address: MysqlAddress) -> Iterator[MysqlRows]:
     """Open the database under one snapshot. Raises ``SourceError``."""
     with hold(address, workers=1) as (session, tables):
         yield MysqlRows(session, tables)

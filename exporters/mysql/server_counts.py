@@ -13,9 +13,9 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.errors import SourceError
-from exporters.mysql.catalog import NOT_COUNTED, Column, Table
+from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
 from exporters.mysql.connection import connect
-from exporters.mysql.consistent_snapshot import Session
+from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
@@ -39,7 +39,7 @@ class Counting:
     they are free.
     """
 
-    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+    def __init__(self, session: MysqlSession, tables: Mapping[int, MysqlTable], *, workers: int) -> None:
         self._session = session
         self._tables = tables
         self._workers = max(1, workers)
@@ -95,7 +95,7 @@ class Counting:
                 self._losses[number] = _hidden_types(table, use)
 
 
-def _count(table: Table, use: _Use) -> Counted | str:
+def _count(table: MysqlTable, use: _Use) -> Counted | str:
     """Let the server count a table's rows and the bytes of its texts; return why not, where it is the table's."""
     measured = [column for column in table.columns if column.octets]
     sums = "".join(f",',',{_SUM.format(column.octets)}" for column in measured)
@@ -108,7 +108,7 @@ def _count(table: Table, use: _Use) -> Counted | str:
     return Counted(rows, {column.name: size for column, size in counted if size < NOT_COUNTED})
 
 
-def _hidden_types(table: Table, use: _Use) -> list[Loss]:
+def _hidden_types(table: MysqlTable, use: _Use) -> list[Loss]:
     """Ask which types the JSON of a table has that its text does not show."""
     losses = []
     for column in json_columns(table):
@@ -129,7 +129,7 @@ def _ask(feed: Feed, query: str) -> bytes | str:
         return said_by(exc)
 
 
-def _stop(session: Session) -> None:
+def _stop(session: MysqlSession) -> None:
     """Stop the holder's query on the server, and wake the thread that waits for its result."""
     raw = session.holder.raw
     with contextlib.suppress(SourceError, *DRIVER_ERRORS):
@@ -142,12 +142,12 @@ def _stop(session: Session) -> None:
         raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  closing it would wake no thread
 
 
-def json_columns(table: Table) -> Sequence[Column]:
+def json_columns(table: MysqlTable) -> Sequence[MysqlColumn]:
     """Return the columns of MySQL's JSON type; MariaDB has none: its JSON is a text."""
     return [column for column in table.columns if column.sql_type == "json" and not column.generated]
 
 
-def types_query(table: Table, column: Column) -> str:
+def types_query(table: MysqlTable, column: MysqlColumn) -> str:
     """Return what asks for the types that a column's text does not show, separated by commas, in order."""
     hidden = ", ".join(map(quote_literal, _HIDDEN))
     json = f"moved.{quote_name(column.name)}"
@@ -165,7 +165,7 @@ def types_query(table: Table, column: Column) -> str:
     )
 
 
-def loss_of(table: Table, column: Column, types: str) -> Loss:
+def loss_of(table: MysqlTable, column: MysqlColumn, types: str) -> Loss:
     """Return the loss for a column that has such types, or could not be queried."""
     reason = (
         f"{types}: its text does not show them; they come back as the numbers and strings that they print as"

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
-from exporters.mysql.consistent_snapshot import ONE_SESSION, Session
+from exporters.mysql.consistent_snapshot import ONE_SESSION, MysqlSession
 from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
-from exporters.mysql.source_summary import Finished, summary
+from exporters.mysql.source_summary import MysqlFinish, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
@@ -23,7 +23,7 @@ from exporters.sql.columns import Layout
 class _Planned:
     """What one table's units share."""
 
-    table: Table
+    table: MysqlTable
     layout: Layout
 
 
@@ -31,7 +31,12 @@ class MysqlSnapshot:
     """See ``exporters.api.Snapshot``. Opened by ``MysqlSource.snapshot``; thread-safe."""
 
     def __init__(
-        self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
+        self,
+        session: MysqlSession,
+        tables: Sequence[MysqlTable],
+        plan: Plan,
+        workspace: Workspace,
+        workers: int,
     ) -> None:
         self.position = session.position
         self._session = session
@@ -88,7 +93,7 @@ class MysqlSnapshot:
         missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
         return summary(
-            Finished(
+            MysqlFinish(
                 tables,
                 self._all_tables,
                 self._session.unreadable,

@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from exporters.api import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
 from exporters.limits import Limits, limits_of
-from exporters.mysql.catalog import Table, read_tables
+from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import make_plan
-from exporters.mysql.connection import Address, connect, parse_url
+from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.snapshot import MysqlSnapshot
@@ -32,7 +32,7 @@ class MysqlExporter:
 class MysqlSource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: Address, limits: Limits | None = None) -> None:
+    def __init__(self, name: str, address: MysqlAddress, limits: Limits | None = None) -> None:
         self.name = name
         self.url = address.url
         self._address = address
@@ -87,7 +87,7 @@ class MysqlSource:
         """Do nothing: no connection stays open between calls."""
 
 
-def _warnings(tables: Sequence[Table]) -> list[str]:
+def _warnings(tables: Sequence[MysqlTable]) -> list[str]:
     return [
         *(
             f"{t.label} ({t.engine}): its rows lie elsewhere; only its definition is exported"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.consistent_snapshot import GLOBAL_LOCK
 from exporters.mysql.definitions.show_create import Missing
 from exporters.sql.source_summary import (
@@ -23,13 +23,13 @@ from exporters.sql.source_summary import (
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class MysqlFinish:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's own
     counts, or why there is none. ``unreadable``: by table, why it cannot be read.
     """
 
-    tables: Mapping[int, Table]
-    all_tables: Sequence[Table]
+    tables: Mapping[int, MysqlTable]
+    all_tables: Sequence[MysqlTable]
     unreadable: Mapping[str, str]
     counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
@@ -38,7 +38,7 @@ class Finished:
     missing: Missing
 
 
-def summary(finished: Finished) -> SourceSummary:
+def summary(finished: MysqlFinish) -> SourceSummary:
     """Add up the units by table and compare them with what the server counted."""
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
@@ -60,7 +60,7 @@ def summary(finished: Finished) -> SourceSummary:
     )
 
 
-def _not_counted(tables: Iterable[Table], exported: Sequence[Exported]) -> str:
+def _not_counted(tables: Iterable[MysqlTable], exported: Sequence[Exported]) -> str:
     """Return how many columns of text and bytes the server did not count, as words."""
     pairs = zip(tables, exported, strict=True)
     columns = sum(
@@ -72,7 +72,7 @@ def _not_counted(tables: Iterable[Table], exported: Sequence[Exported]) -> str:
     return f", {columns} columns not counted" if columns else ""
 
 
-def table_losses(tables: Sequence[Table], position: Mapping[str, Any]) -> list[Loss]:
+def table_losses(tables: Sequence[MysqlTable], position: Mapping[str, Any]) -> list[Loss]:
     """Return what of tables is not in the bundle, and where the snapshot is weaker than it could be."""
     losses = []
     if position["consistency"] != GLOBAL_LOCK:
@@ -95,7 +95,7 @@ def table_losses(tables: Sequence[Table], position: Mapping[str, Any]) -> list[L
     return losses
 
 
-def _unreadable(finished: Finished) -> Iterator[Gap]:
+def _unreadable(finished: MysqlFinish) -> Iterator[Gap]:
     """Yield a gap for each table whose rows the server did not give, or could not count."""
     for table in finished.all_tables:
         if table.name in finished.unreadable and not table.elsewhere:
@@ -104,7 +104,7 @@ def _unreadable(finished: Finished) -> Iterator[Gap]:
     yield from uncounted(labels, finished.counted)
 
 
-def _exported(number: int, table: Table, counted: Counted) -> Exported:
+def _exported(number: int, table: MysqlTable, counted: Counted) -> Exported:
     columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
     details = {"columns": columns, "engine": table.engine}
     details |= {"history": list(table.history)} if table.history else {}

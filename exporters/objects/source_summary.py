@@ -48,7 +48,7 @@ _NAMED_GAPS = 100_000
 """So many objects that were not had are named one by one; they are in memory."""
 
 
-class Finished:
+class FinishedUnits:
     """Which units are done, and the index rows of the large ones. On disk once they are many."""
 
     def __init__(self, done: Iterable[DoneUnit]) -> None:
@@ -102,7 +102,7 @@ class Closing:
 
     def run(self, done: Iterable[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the index and the settings, return the summary. Raises ``SourceError``."""
-        finished = Finished(done)
+        finished = FinishedUnits(done)
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         reported = self.report(self.inventory.totals) if self.report else None
         tally = ObjectCounts()
@@ -122,14 +122,14 @@ class Closing:
         return self._summary(tally, relisting, reported, configuration)
 
     def _tables(
-        self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: ObjectCounts
+        self, finished: FinishedUnits, relisting: Relisting, reported: Reported | None, tally: ObjectCounts
     ) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, gathered in _by_shard(self.planned):
             # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
             yield self._compared(shard, self._rows(gathered, finished, tally), relisting, reported, tally)
 
-    def _rows(self, gathered: Iterable[Unit], finished: Finished, tally: ObjectCounts) -> pa.Table:
+    def _rows(self, gathered: Iterable[Unit], finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
         """Return the work rows of a shard's units, in the order of the listing."""
         parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
         return pa.concat_tables(parts).sort_by("position")
@@ -153,7 +153,7 @@ class Closing:
             reported.compare(listed)
         return table.drop_columns(["position"])
 
-    def _unit_rows(self, unit: Unit, finished: Finished, tally: ObjectCounts) -> pa.Table:
+    def _unit_rows(self, unit: Unit, finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
         spec = unit.spec
         if "excluded" in spec:
             return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])

@@ -90,7 +90,7 @@ application. What we ask ourselves is not found elsewhere for it: pg_catalog com
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PostgresColumn:
     """A column as it is exported. ``sql_type`` is the server's own spelling, domains by their name."""
 
     name: str
@@ -110,7 +110,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PostgresTable:
     """A table that holds rows of its own (leaf partitions, inheritance parents and populated materialized views
     included) or a foreign one.
     """
@@ -127,7 +127,7 @@ class Table:
     heap_bytes: int
     readable: bool
     tablespace: str
-    columns: tuple[Column, ...]
+    columns: tuple[PostgresColumn, ...]
     ancestors: tuple[tuple[str, str], ...] = ()
     """Schema and name of the partitioned tables that it is a partition of, the nearest first."""
     out_of_reach: bool = False
@@ -206,7 +206,9 @@ class Table:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] | None = None) -> list[Table]:
+def read_tables(
+    connection: psycopg.Connection[Any], locked: Mapping[int, str] | None = None
+) -> list[PostgresTable]:
     """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the
     user's, nor are those that cannot be named. ``locked``: those that are not to be waited for, by oid, and who keeps
     them.
@@ -216,7 +218,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
     rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA, "locked": list(locked), "unsayable": without})
     columns = read_columns(connection, [row["oid"] for row in rows])
     return [
-        Table(
+        PostgresTable(
             oid=row["oid"],
             schema=row["schema"],
             name=row["name"],
@@ -245,7 +247,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
     ]
 
 
-def have_moved(connection: psycopg.Connection[Any], tables: Sequence[Table]) -> bool:
+def have_moved(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> bool:
     """Tell whether one of these tables has another file now than in the snapshot: it was truncated, rewritten or
     dropped since.
     """
@@ -254,7 +256,7 @@ def have_moved(connection: psycopg.Connection[Any], tables: Sequence[Table]) -> 
     return bool(row and row[0])
 
 
-def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[Column]]:
+def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[PostgresColumn]]:
     """Return the columns of tables, by oid, in their order."""
     version = connection.info.server_version
     query = _COLUMNS.format(
@@ -262,12 +264,12 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         identity="a.attidentity" if version >= 100000 else "''",
     )
     encoding = database_encoding(connection)
-    columns: dict[int, list[Column]] = {}
+    columns: dict[int, list[PostgresColumn]] = {}
     rows = fetch(connection, query, {"oids": oids})
     types = known_types(connection, {row["type_oid"] for row in rows})
     for row in rows:
         sql_type = types.resolve(row["type_oid"], row["modifier"])
-        column = Column(
+        column = PostgresColumn(
             name=row["name"],
             sql_type=row["sql_type"],
             kind=kind_of(

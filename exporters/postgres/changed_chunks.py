@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, rows_of
 
 _HALF = 1 << 31
@@ -39,7 +39,7 @@ def nothing_happened(before: str, now: str) -> bool:
     return bool(before) and before == now
 
 
-def query(table: Table, pages: Range, before: str, now: str) -> str | None:
+def query(table: PostgresTable, pages: Range, before: str, now: str) -> str | None:
     """Return a query for the number of visible rows and of those that ``before`` may not have seen; None
     where transaction numbers have come around since, so that this cannot be decided.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from exporters.postgres.catalog import Column, Table
+from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.charset.encodings import is_ambiguous
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.sql.chunk_plan import Cut, Plan, plan_tables
@@ -26,12 +26,12 @@ _PAGE_HEADER_BYTES, _LEAST_ROW_BYTES = 24, 28
 Range = tuple[int, int | None]
 
 
-def make_plan(tables: Sequence[Table], former: Plan | None) -> Plan:
+def make_plan(tables: Sequence[PostgresTable], former: Plan | None) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``."""
     return plan_tables(tables, former, lambda table: Cut(cut(table)))
 
 
-def cut(table: Table) -> tuple[Range, ...]:
+def cut(table: PostgresTable) -> tuple[Range, ...]:
     """Return the page ranges of a table's chunks; one open range where ranges cannot be read cheaply."""
     if not table.heap or table.condition or table.refusal:
         return ((0, None),)
@@ -43,7 +43,7 @@ def cut(table: Table) -> tuple[Range, ...]:
     return tuple(zip(starts, [*starts[1:], None], strict=True))
 
 
-def where_clause(table: Table, pages: Range) -> str:
+def where_clause(table: PostgresTable, pages: Range) -> str:
     """Return the condition for a range of pages, empty for the whole table."""
     first, last = pages
     if not first and last is None:
@@ -55,7 +55,7 @@ def where_clause(table: Table, pages: Range) -> str:
     return " WHERE " + " AND ".join(conditions)
 
 
-def _tids(table: Table, pages: Range) -> str:
+def _tids(table: PostgresTable, pages: Range) -> str:
     """Return a query for the row ids of all rows that these pages can hold; the last page of an open range is that
     which the table has when the query runs, and no row of the snapshot can be behind it.
     """
@@ -70,14 +70,14 @@ def _tids(table: Table, pages: Range) -> str:
     )
 
 
-def rows_of(table: Table, pages: Range = (0, None)) -> str:
+def rows_of(table: PostgresTable, pages: Range = (0, None)) -> str:
     """Return the FROM clause for the table's rows in a range of pages; a table that has a condition is
     never cut.
     """
     return f"FROM ONLY {table.label}{where_clause(table, pages) or ' ' + table.condition}".rstrip()
 
 
-def canonical_select(table: Table, pages: Range = (0, None)) -> str:
+def canonical_select(table: PostgresTable, pages: Range = (0, None)) -> str:
     """Return the query whose CSV lines are the rows' text."""
     columns = ", ".join(column.expression for column in table.columns)
     return f"SELECT {columns} {rows_of(table, pages)}"
@@ -89,7 +89,7 @@ _DIGITS, _PACKED = 2, 16
 """How much longer a text may be than its value, where that is measured, and where only its stored size is known."""
 
 
-def longest_query(table: Table, pages: Range) -> str | None:
+def longest_query(table: PostgresTable, pages: Range) -> str | None:
     """Return a query for about how long the longest row of a chunk is as text; None where none can be long. Values are
     not read for it.
     """
@@ -106,7 +106,7 @@ def longest_query(table: Table, pages: Range) -> str | None:
 _CHARACTERS = re.compile(r"text|character(?: varying)?(?:\(\d+\))?")
 
 
-def changing(table: Table, pages: Range, encoding: str) -> str | None:
+def changing(table: PostgresTable, pages: Range, encoding: str) -> str | None:
     """Return a query for the number of rows of a chunk that have text which becomes another one by way of UTF-8; the
     server refuses it where some becomes nothing. None where no column holds text.
     """
@@ -115,7 +115,7 @@ def changing(table: Table, pages: Range, encoding: str) -> str | None:
     return f"SELECT count(*) FILTER (WHERE {conditions}) {rows_of(table, pages)}" if conditions else None
 
 
-def _text(column: Column) -> str:
+def _text(column: PostgresColumn) -> str:
     """Return the text of a value as COPY writes it. To cast it would run a cast of the type's owner."""
     name = quote_name(column.name)
     is_text = _CHARACTERS.fullmatch(column.sql_type)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from exporters.api import Unit
-from exporters.postgres.catalog import Column, Table
+from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.sql.chunk_plan import table_directory, unit_id
 
@@ -59,7 +59,7 @@ def spec(filenode: int) -> dict[str, object]:
     }
 
 
-def unit(table: Table) -> Unit:
+def unit(table: PostgresTable) -> Unit:
     """Return the one unit for all large objects."""
     return Unit(unit_id(DIRECTORY, 0), table.estimate, table.size_bytes, spec(table.filenode))
 
@@ -69,10 +69,10 @@ def only(numbers: Collection[int]) -> str:
     return f"WHERE m.oid = ANY ('{{{','.join(map(str, numbers))}}}'::pg_catalog.oid[])"
 
 
-def table(count: int, condition: str = "") -> Table:
+def table(count: int, condition: str = "") -> PostgresTable:
     """Return what stands in the catalog for ``count`` large objects."""
     columns = [("oid", "oid"), ("start", "int8"), ("data", "bytea")]
-    return Table(
+    return PostgresTable(
         oid=OID,
         schema=SCHEMA,
         name=NAME,
@@ -90,6 +90,6 @@ def table(count: int, condition: str = "") -> Table:
     )
 
 
-def _column(name: str, sql_type: str) -> Column:
+def _column(name: str, sql_type: str) -> PostgresColumn:
     kind = kind_of(SqlType(sql_type, built_in=True, modifier=-1))
-    return Column(name, sql_type, kind, not_null=True, generated=False, identity="", collation="")
+    return PostgresColumn(name, sql_type, kind, not_null=True, generated=False, identity="", collation="")

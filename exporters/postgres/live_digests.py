@@ -8,17 +8,17 @@ from dataclasses import replace
 
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range, cut
 from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
-from exporters.postgres.sessions.connection import Address, parse_url
+from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import hold
 from exporters.row_digest import Advance, RowsDigest
 
 
 def live_tables(
-    url: str | Address,
+    url: str | PostgresAddress,
     *,
     workers: int = 2,
     advance: Advance | None = None,
@@ -67,13 +67,15 @@ def live_tables(
 
 
 def _is_wanted(
-    table: Table, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
+    table: PostgresTable, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
 ) -> bool:
     name = table.schema, table.name
     return name in also if table.view or table.extension else names is None or name in names
 
 
-def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool) -> Table:
+def _as_compared(
+    table: PostgresTable, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool
+) -> PostgresTable:
     """Return a table with its columns ordered as ``names``, if it has these; without ``generated`` as if it had only
     the columns into which one writes.
     """
@@ -85,7 +87,7 @@ def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], 
 
 
 def _digest(
-    feeds: Feeds, table: Table, pages: Range, advance: Advance | None, *, tolerant: bool
+    feeds: Feeds, table: PostgresTable, pages: Range, advance: Advance | None, *, tolerant: bool
 ) -> RowsDigest | str:
     """Return the digest of a chunk, or, where that is tolerated, why the table cannot be read."""
     try:

@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 
 from exporters.engine import Texts
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
-from exporters.postgres.sessions.connection import Address
-from exporters.postgres.sessions.snapshot_session import Session, hold
+from exporters.postgres.sessions.connection import PostgresAddress
+from exporters.postgres.sessions.snapshot_session import PostgresSession, hold
 from exporters.sql.row_blocks import LongRowText, in_blocks
 
 _KEYS = """
@@ -31,7 +31,7 @@ ORDER BY i.indisprimary DESC, i.indexrelid, k.position
 class PostgresRows:
     """See ``exporters.engine.LiveRows``."""
 
-    def __init__(self, session: Session, tables: Sequence[Table], feeds: Feeds) -> None:
+    def __init__(self, session: PostgresSession, tables: Sequence[PostgresTable], feeds: Feeds) -> None:
         self._session = session
         self._feeds = feeds
         self._tables = {
@@ -74,7 +74,7 @@ class PostgresRows:
 
 
 @contextmanager
-def live_rows(address: Address) -> Iterator[PostgresRows]:
+def live_rows(address: PostgresAddress) -> Iterator[PostgresRows]:
     """Open the database under one snapshot. Raises ``SourceError``."""
     with hold(address) as (session, tables):
         feeds = Feeds(session, workers=1)

@@ -14,14 +14,14 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.session_settings import explained
-from exporters.postgres.sessions.snapshot_session import Session
+from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.source_summary import Counted
 
@@ -69,7 +69,9 @@ class Counting:
     at once and ends with ``close``, which cancels what is still being counted.
     """
 
-    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+    def __init__(
+        self, session: PostgresSession, tables: Mapping[int, PostgresTable], *, workers: int
+    ) -> None:
         self._session = session
         self._lock = threading.Lock()
         self._idle: list[_Counter] = []
@@ -102,7 +104,7 @@ class Counting:
                 with suppress(psycopg.Error):
                     counter.connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
-    def _count(self, table: Table) -> Counted:
+    def _count(self, table: PostgresTable) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
         if table.oid == large_objects.OID:
             return Counted(self._numbers(large_objects.COUNT)[0], {})

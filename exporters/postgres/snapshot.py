@@ -10,13 +10,13 @@ from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Json, Outcome, Sink, SourceSummary, Unit
 from exporters.postgres import changed_chunks, large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.definition_files import Missing, write_schema
 from exporters.postgres.rows.chunk_export import export_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.server_counts import Counting
-from exporters.postgres.sessions.snapshot_session import Session
-from exporters.postgres.source_summary import Finished, summary
+from exporters.postgres.sessions.snapshot_session import PostgresSession
+from exporters.postgres.source_summary import PostgresFinish, summary
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
 
@@ -25,7 +25,7 @@ from exporters.sql.columns import Layout
 class _Planned:
     """What one table's units share."""
 
-    table: Table
+    table: PostgresTable
     layout: Layout
 
     @property
@@ -42,7 +42,12 @@ class PostgresSnapshot:
     """See ``exporters.api.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
 
     def __init__(
-        self, session: Session, tables: Sequence[Table], plan: Plan, positions: Sequence[Json], workers: int
+        self,
+        session: PostgresSession,
+        tables: Sequence[PostgresTable],
+        plan: Plan,
+        positions: Sequence[Json],
+        workers: int,
     ) -> None:
         self.position = session.position
         self.ticket = session.ticket
@@ -129,7 +134,7 @@ class PostgresSnapshot:
             missing = self._define(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
         return summary(
-            Finished(
+            PostgresFinish(
                 tables,
                 self._all_tables,
                 counting.result(),

@@ -9,12 +9,12 @@ from functools import partial
 from exporters.api import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
-from exporters.postgres.catalog import Table, read_tables
+from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.chunk_plan import make_plan
 from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import Address, connect, parse_url
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.session_settings import Manners
 from exporters.postgres.sessions.snapshot_session import hold, join
 from exporters.postgres.snapshot import PostgresSnapshot
@@ -38,7 +38,7 @@ class PostgresExporter:
 class PostgresSource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: Address, manners: Manners | None = None) -> None:
+    def __init__(self, name: str, address: PostgresAddress, manners: Manners | None = None) -> None:
         self.name = name
         self.url = address.url
         self._address = address
@@ -107,7 +107,7 @@ class PostgresSource:
         """Do nothing: no connection stays open between calls."""
 
 
-def _warnings(tables: Sequence[Table]) -> list[str]:
+def _warnings(tables: Sequence[PostgresTable]) -> list[str]:
     return [
         *(f"{t.label} is a foreign table: only its definition is exported" for t in tables if t.foreign),
         *(f"{t.label} is not exported: {t.gap}" for t in tables if t.gap),

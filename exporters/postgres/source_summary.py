@@ -10,7 +10,7 @@ from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.sql.source_summary import (
     Counted,
     Exported,
@@ -24,13 +24,13 @@ from exporters.sql.source_summary import (
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class PostgresFinish:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's
     own counts, or why there is none; ``gaps`` of the definitions.
     """
 
-    tables: Mapping[int, Table]
-    all_tables: Sequence[Table]
+    tables: Mapping[int, PostgresTable]
+    all_tables: Sequence[PostgresTable]
     counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
     positions: Sequence[Mapping[str, Any]]
@@ -39,7 +39,7 @@ class Finished:
     gaps: Sequence[Gap] = ()
 
 
-def summary(finished: Finished) -> SourceSummary:
+def summary(finished: PostgresFinish) -> SourceSummary:
     """Add up the units by table and compare them with what the server counted."""
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
@@ -63,7 +63,7 @@ def summary(finished: Finished) -> SourceSummary:
     )
 
 
-def _exported(number: int, table: Table, counted: Counted) -> Exported:
+def _exported(number: int, table: PostgresTable, counted: Counted) -> Exported:
     columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
     ancestors = [list(name) for name in table.ancestors]

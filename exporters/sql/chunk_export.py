@@ -12,7 +12,7 @@ from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces, d
 from exporters.sql.byte_counts import Octets
 from exporters.sql.columns import Layout, Typed
 from exporters.sql.large_values.long_values import LongRow, Spool, TypedRow
-from exporters.sql.parquet_write import Part, PartWriter
+from exporters.sql.parquet_write import PartWriter, WrittenPart
 from exporters.sql.row_blocks import LongRowText
 
 PROVED_ROWS = 2000
@@ -39,7 +39,7 @@ class ExportedChunk:
     rows: int
     text_bytes: int
     digest: int
-    parts: tuple[Part, ...]
+    parts: tuple[WrittenPart, ...]
     exact: tuple[str, ...]
     octets: Mapping[str, int]
 

@@ -28,7 +28,7 @@ def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
     return [field.name for field in columns_in(file.schema_arrow, generated=generated)]
 
 
-class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+class ParquetPart(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """An open part; ``raw`` is the file itself."""
 
     def __init__(self, raw: Any, metadata: pq.FileMetaData | None, buffer_bytes: int) -> None:
@@ -36,19 +36,19 @@ class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
         self.raw = raw
 
 
-def open_part(file: Any) -> Part:
+def open_part(file: Any) -> ParquetPart:
     """Open a part, to be read in pieces; ``file`` is a path or a random-access file."""
     raw = pa.OSFile(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else file
     size_bytes = raw.seek(0, os.SEEK_END)
     raw.seek(0)
     if size_bytes <= _WHOLE_BYTES:
-        return Part(pa.BufferReader(raw.read()), None, 0)
+        return ParquetPart(pa.BufferReader(raw.read()), None, 0)
     whole = pq.ParquetFile(raw, memory_map=False, pre_buffer=False)
     ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
-    return Part(raw, whole.metadata, max(ahead, 2**14))
+    return ParquetPart(raw, whole.metadata, max(ahead, 2**14))
 
 
-def rows_of(file: Part) -> Iterator[pa.RecordBatch | LongRow]:
+def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
     """Yield the rows, a few thousand at a time, and those with long values alone: in memory there is never a whole row
     group.
     """
@@ -75,7 +75,7 @@ def _count_leaves(data_type: pa.DataType) -> int:
     return sum(_count_leaves(data_type.field(i).type) for i in range(data_type.num_fields)) or 1
 
 
-def _long_row(file: Part, number: int) -> LongRow | None:
+def _long_row(file: ParquetPart, number: int) -> LongRow | None:
     group, schema = file.metadata.row_group(number), file.schema_arrow
     leaves = leaves_of(schema)
     long: dict[str, LongValue] = {}

@@ -245,7 +245,7 @@ class PartLayout(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WrittenPart:
     """A Parquet file of the chunk: its name relative to ``data/<source>/``."""
 
     name: str
@@ -272,7 +272,7 @@ class PartWriter:
     sink: Sink
     stem: str
     _file: _Open | None = None
-    _done: list[Part] = field(default_factory=list)
+    _done: list[WrittenPart] = field(default_factory=list)
     _sides: frozenset[int] = frozenset()
     _piece: list[Typed] = field(default_factory=list)
     _piece_bytes: int = 0
@@ -326,7 +326,7 @@ class PartWriter:
         self._file = self._begin()
         self._file.rows = rows
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[WrittenPart, ...]:
         """Return the files that were written."""
         return tuple(self._done)
 
@@ -354,7 +354,7 @@ class PartWriter:
             file, self._file = self._file, None
             with file.undo:
                 file.writer.finish()
-            self._done.append(Part(file.name, file.rows))
+            self._done.append(WrittenPart(file.name, file.rows))
 
     def __enter__(self) -> Self:
         return self

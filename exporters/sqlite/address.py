@@ -13,23 +13,23 @@ _STEP = "Write sqlite:///absolute/path/to/file.db, special characters percent-en
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SqliteAddress:
     """A database file. ``url`` names it by its absolute path."""
 
     path: Path
     url: str
 
-    def below(self, name: str) -> Address:
+    def below(self, name: str) -> SqliteAddress:
         """Return the file of this relative path in the directory that this address names."""
         path = self.path / name
-        return Address(path, f"sqlite://{quote(str(path))}")
+        return SqliteAddress(path, f"sqlite://{quote(str(path))}")
 
     def beside(self, suffix: str) -> Path:
         """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``."""
         return self.path.with_name(self.path.name + suffix)
 
 
-def parse_url(url: str) -> Address:
+def parse_url(url: str) -> SqliteAddress:
     """Parse a URL. Raises ``SourceUsageError``."""
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
@@ -42,4 +42,4 @@ def parse_url(url: str) -> Address:
     # Others write sqlite:////absolute/path; POSIX keeps two leading slashes, and SQLite takes them for a host.
     unquoted = start + unquote(parts.path) if start else "/" + unquote(parts.path).lstrip("/")
     path = Path(os.path.abspath(unquoted))  # noqa: PTH100  symbolic links stay as they were named
-    return Address(path, f"sqlite://{quote(str(path))}")
+    return SqliteAddress(path, f"sqlite://{quote(str(path))}")

@@ -37,7 +37,7 @@ class SchemaColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SqliteTable:
     """A table with rows in the file: ordinary, shadow or SQLite's own. ``rowid`` is a name by which its rowid can be
     had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported next to them.
     ``shadow_of``: the virtual table whose rows it holds.
@@ -74,7 +74,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SchemaEntry:
     """A row of ``sqlite_schema``; ``sql`` is None for indexes that a constraint makes."""
 
     number: int
@@ -90,8 +90,8 @@ class Catalog:
     own last, because loading others changes them.
     """
 
-    tables: Sequence[Table]
-    entries: Sequence[Entry]
+    tables: Sequence[SqliteTable]
+    entries: Sequence[SchemaEntry]
     pragmas: Mapping[str, Any]
     losses: Sequence[Loss]
 
@@ -108,7 +108,7 @@ def check_library() -> None:
 def read_catalog(connection: sqlite3.Connection) -> Catalog:
     """Read tables, schema and settings. Raises ``sqlite3.Error``."""
     entries = [
-        Entry(*row)
+        SchemaEntry(*row)
         for row in connection.execute(
             "SELECT rowid, type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
         )
@@ -154,7 +154,9 @@ def read_pragmas(connection: sqlite3.Connection) -> dict[str, Any]:
     return {name: (connection.execute(f"PRAGMA {name}").fetchone() or [None])[0] for name in names}
 
 
-def _table(connection: sqlite3.Connection, entry: Entry, *, without_rowid: bool) -> tuple[Table, list[Loss]]:
+def _table(
+    connection: sqlite3.Connection, entry: SchemaEntry, *, without_rowid: bool
+) -> tuple[SqliteTable, list[Loss]]:
     rows = connection.execute(f"PRAGMA table_xinfo({quote_name(entry.name)})").fetchall()
     columns = tuple(SchemaColumn(row[1], row[2], bool(row[3]), row[6] in {_VIRTUAL, _STORED}) for row in rows)
     keys = [row[1] for row in rows if row[5]]
@@ -178,7 +180,7 @@ def _table(connection: sqlite3.Connection, entry: Entry, *, without_rowid: bool)
                 "its own columns take all names by which they could be read",
             )
         )
-    table = Table(entry.name, entry.sql or "", rowid, hidden, columns)
+    table = SqliteTable(entry.name, entry.sql or "", rowid, hidden, columns)
     return _computable(connection, table, losses)
 
 
@@ -188,7 +190,9 @@ def _rowid_alias(connection: sqlite3.Connection, table: str, key: str) -> str:
     return "" if any(row[3] == "pk" for row in indexes) else key
 
 
-def _computable(connection: sqlite3.Connection, table: Table, losses: list[Loss]) -> tuple[Table, list[Loss]]:
+def _computable(
+    connection: sqlite3.Connection, table: SqliteTable, losses: list[Loss]
+) -> tuple[SqliteTable, list[Loss]]:
     """Leave generated columns out that only the application can compute: with functions of its own."""
     generated = [column for column in table.columns if column.generated]
     if not generated:
@@ -201,11 +205,11 @@ def _computable(connection: sqlite3.Connection, table: Table, losses: list[Loss]
         stored = tuple(column for column in table.columns if not column.generated)
         reason = f"only the application can compute them: {exc}"
         losses = [*losses, Loss(table.label, "values of generated columns", reason)]
-        return Table(table.name, table.sql, table.rowid, table.hidden_rowid, stored), losses
+        return SqliteTable(table.name, table.sql, table.rowid, table.hidden_rowid, stored), losses
     return table, losses
 
 
-def _virtual_losses(entry: Entry, kinds: Mapping[str, tuple[str, bool]]) -> list[Loss]:
+def _virtual_losses(entry: SchemaEntry, kinds: Mapping[str, tuple[str, bool]]) -> list[Loss]:
     """A virtual table's rows are in its shadow tables, or outside of the file."""
     if any(name.startswith(f"{entry.name}_") for name in kinds):
         return []
@@ -214,7 +218,7 @@ def _virtual_losses(entry: Entry, kinds: Mapping[str, tuple[str, bool]]) -> list
 
 
 def select(
-    table: Table, bounds: tuple[int | None, int | None] = (None, None), *, raw_text: bool = False
+    table: SqliteTable, bounds: tuple[int | None, int | None] = (None, None), *, raw_text: bool = False
 ) -> str:
     """Return the query for a chunk's rows. ``raw_text`` doubles every column: whether it is text, and its bytes."""
     names = table.selected
@@ -226,7 +230,7 @@ def select(
     return f"SELECT {', '.join(names)} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
 
 
-def where(table: Table, bounds: tuple[int | None, int | None]) -> str:
+def where(table: SqliteTable, bounds: tuple[int | None, int | None]) -> str:
     """Return the condition for a half-open range of rowids, empty for the whole table."""
     first, last = bounds
     conditions = [f"{table.rowid} >= {first}"] if first is not None else []

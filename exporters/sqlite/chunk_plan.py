@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.sql.chunk_plan import Cut, Plan, plan_tables
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.typed_columns import affinity_of, dominating
@@ -34,7 +34,10 @@ class Size:
 
 
 def make_plan(
-    connection: sqlite3.Connection, tables: Sequence[Table], sizes: Mapping[str, Size], former: Plan | None
+    connection: sqlite3.Connection,
+    tables: Sequence[SqliteTable],
+    sizes: Mapping[str, Size],
+    former: Plan | None,
 ) -> Plan:
     """Return the plan for ``tables``, see ``exporters.sql.chunk_plan``. The kind of every column belongs to it."""
     return plan_tables(
@@ -45,7 +48,7 @@ def make_plan(
 
 
 def plan_readable(
-    connection: sqlite3.Connection, tables: Sequence[Table], former: Plan | None
+    connection: sqlite3.Connection, tables: Sequence[SqliteTable], former: Plan | None
 ) -> tuple[Plan, dict[str, Size], dict[str, str]]:
     """Return the plan, the size of each table in it, and why a table is not: its pages are damaged. Raises
     ``sqlite3.Error``.
@@ -53,7 +56,7 @@ def plan_readable(
     damaged: dict[str, str] = {}
     sizes = measure(connection, tables, damaged)
 
-    def left() -> list[Table]:
+    def left() -> list[SqliteTable]:
         return [table for table in tables if table.name not in damaged]
 
     try:
@@ -70,14 +73,14 @@ def plan_readable(
     return make_plan(connection, left(), sizes, former), sizes, damaged
 
 
-def _note(damaged: dict[str, str], table: Table, error: sqlite3.DatabaseError) -> None:
+def _note(damaged: dict[str, str], table: SqliteTable, error: sqlite3.DatabaseError) -> None:
     if not is_damage(error):
         raise error
     damaged[table.name] = f"it cannot be read: {error}"
 
 
 def measure(
-    connection: sqlite3.Connection, tables: Sequence[Table], damaged: dict[str, str] | None = None
+    connection: sqlite3.Connection, tables: Sequence[SqliteTable], damaged: dict[str, str] | None = None
 ) -> dict[str, Size]:
     """Return the size of every table: rows are counted, pages too where the library has dbstat. ``damaged`` takes those
     that cannot be read, with the reason; else that is raised.
@@ -104,7 +107,7 @@ def measure(
     }
 
 
-def _count(connection: sqlite3.Connection, table: Table) -> int:
+def _count(connection: sqlite3.Connection, table: SqliteTable) -> int:
     """Count in the table itself: an index may need a collation that only the application has."""
     return _value(connection, f"SELECT count(*) FROM {quote_name(table.name)} NOT INDEXED")
 
@@ -113,7 +116,7 @@ def _value(connection: sqlite3.Connection, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 
-def cut(connection: sqlite3.Connection, table: Table, size: Size) -> tuple[Bounds, ...]:
+def cut(connection: sqlite3.Connection, table: SqliteTable, size: Size) -> tuple[Bounds, ...]:
     """Return the bounds of a table's chunks, of equal numbers of rows."""
     chunks = max(1, round(size.size_bytes / CHUNK_BYTES))
     if not table.rowid or chunks == 1:
@@ -134,7 +137,7 @@ def cut(connection: sqlite3.Connection, table: Table, size: Size) -> tuple[Bound
     return tuple(zip(starts, [*starts[1:], None], strict=True))
 
 
-def kinds_of(connection: sqlite3.Connection, table: Table) -> tuple[str, ...]:
+def kinds_of(connection: sqlite3.Connection, table: SqliteTable) -> tuple[str, ...]:
     """Return the kind of every selected column, judged by the first and the last rows."""
     columns = ", ".join(f"typeof({name})" for name in table.selected)
     source = f"SELECT {columns} FROM {quote_name(table.name)} NOT INDEXED"

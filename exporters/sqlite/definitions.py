@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from exporters.api import Sink
-from exporters.sqlite.catalog import Entry
+from exporters.sqlite.catalog import SchemaEntry
 
 SQL = "schema/schema.sql"
 ENTRIES = "schema/entries.json"
 PRAGMAS = "schema/pragmas.json"
 
 
-def write_schema(sink: Sink, entries: Sequence[Entry], pragmas: Mapping[str, Any]) -> None:
+def write_schema(sink: Sink, entries: Sequence[SchemaEntry], pragmas: Mapping[str, Any]) -> None:
     """Write all three files."""
     script = "".join(
         f"{entry.sql};\n" for entry in entries if entry.sql and not entry.name.startswith("sqlite_")
@@ -25,9 +25,9 @@ def write_schema(sink: Sink, entries: Sequence[Entry], pragmas: Mapping[str, Any
     _write(sink, PRAGMAS, _json(dict(pragmas)))
 
 
-def parse_entries(data: bytes) -> list[Entry]:
+def parse_entries(data: bytes) -> list[SchemaEntry]:
     """Read ``entries.json``. Raises ``ValueError`` or ``TypeError``."""
-    return [Entry(**row) for row in json.loads(data)]
+    return [SchemaEntry(**row) for row in json.loads(data)]
 
 
 def _json(value: Any) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sqlite.address import parse_url
-from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.chunk_plan import measure
 from exporters.sqlite.files.backup import copied, copies
 from exporters.sqlite.files.connection_pool import Pool
@@ -47,7 +47,7 @@ def quiet_tables(
             tables = [table for table in every if names is None or table.name in names]
             sizes = measure(connection, tables)
 
-        def digest(table: Table) -> RowsDigest:
+        def digest(table: SqliteTable) -> RowsDigest:
             with pool.connection() as connection:
                 return digest_table(
                     connection, table, largest_bytes=sizes[table.name].largest_bytes, advance=advance

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporters.engine import Texts
-from exporters.sqlite.address import Address
-from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.address import SqliteAddress
+from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.chunk_plan import Size, measure
 from exporters.sqlite.files.backup import copies
 from exporters.sqlite.files.connection_pool import Pool
@@ -63,7 +63,7 @@ class SqliteRows:
         with pool.connection() as connection:
             tables = read_catalog(connection).tables
             self._sizes: dict[str, Size] = measure(connection, tables)
-        self._tables: dict[str, Table] = {table.name: table for table in tables}
+        self._tables: dict[str, SqliteTable] = {table.name: table for table in tables}
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``; the first one may be the hidden rowid."""
@@ -93,13 +93,13 @@ class SqliteRows:
                     take(row_texts(batch.columns))
 
 
-def _names(table: Table) -> list[str]:
+def _names(table: SqliteTable) -> list[str]:
     kinds = ["integer"] * len(table.selected)
     return [field.name for field in Layout.of(table, kinds).fields]
 
 
 @contextmanager
-def live_rows(address: Address) -> Iterator[DirectoryRows]:
+def live_rows(address: SqliteAddress) -> Iterator[DirectoryRows]:
     """Open copies of the file, or of all files of a directory. Raises ``SourceError``."""
     if address.path.is_dir():
         addresses = {name: address.below(name) for name in find(address.path).databases}

@@ -20,7 +20,7 @@ from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, unit
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
 from exporters.sql.source_summary import Exported, entries_of, enumerations
-from exporters.sqlite.catalog import Catalog, Table, read_catalog
+from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
 from exporters.sqlite.chunk_plan import plan_readable
 from exporters.sqlite.definitions import write_schema
 from exporters.sqlite.errors import is_damage
@@ -53,7 +53,7 @@ class SqliteSnapshot:
         if self._plan != former:
             workspace.write(plans.NAME, self._plan.dump())
         by_name = {table.name: table for table in self._catalog.tables}
-        self._tables: dict[int, tuple[PlannedTable, Table]] = {
+        self._tables: dict[int, tuple[PlannedTable, SqliteTable]] = {
             planned.number: (planned, by_name[planned.name]) for planned in self._plan.tables
         }
         self.position: Mapping[str, Any] = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from exporters.api import Estimate, Host, Snapshot, Source, Survey, Workspace
 from exporters.errors import SourceUsageError
 from exporters.rate_sampling import try_out
-from exporters.sqlite.address import Address, parse_url
+from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library
 from exporters.sqlite.files.backup import check_file, connected, copied
 from exporters.sqlite.files.directory import DirectorySource, find
@@ -38,7 +38,7 @@ class SqliteExporter:
 class SqliteSource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: SqliteAddress) -> None:
         self.name = name
         self.url = address.url
         self._address = address

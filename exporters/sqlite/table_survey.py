@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from exporters.api import Survey, SurveyItem
-from exporters.sqlite.address import Address
+from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.chunk_plan import measure
 from exporters.sqlite.files.backup import connected
 from exporters.sqlite.snapshot import server
 
 
-def survey_file(address: Address) -> Survey:
+def survey_file(address: SqliteAddress) -> Survey:
     """Return every table with its rows counted; the file's bytes are spread over them by rows. Raises
     ``SourceError``.
     """

@@ -13,7 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from exporters.sql.columns import ENCODING, EXACT_OF, OWN
-from exporters.sql.parquet_read import Part, open_part
+from exporters.sql.parquet_read import ParquetPart, open_part
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -75,7 +75,7 @@ def _rows_of_part(
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 
-def _rows_of_group(part: Part, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+def _rows_of_group(part: ParquetPart, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
     """Yield rows of a row group; what lies behind them is not read."""
     position = 0
     for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):

@@ -39,7 +39,7 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UploadedPart:
     """A durable part of an upload. Numbers count from 1. ``crc64nvme`` is that of its bytes, where the store
     reports it.
     """
@@ -59,7 +59,7 @@ class NewFile:
     sha256: str | None = None
 
 
-Parts: TypeAlias = list[Part]
+Parts: TypeAlias = list[UploadedPart]
 """A name for use inside of classes that have a method ``list``."""
 
 
@@ -157,19 +157,19 @@ class MultipartStore(Store, Protocol):
         """Yield unfinished uploads whose key begins with ``prefix``: a folder with its slash, or a whole key."""
         ...
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> list[UploadedPart]:
         """Return the durable parts of an upload, ordered by number (all pages of them). Raises
         ``GoneError``.
         """
         ...
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """Write one part; writing a number again replaces it. The store checks the part's CRC64NVME where it
         can.
         """
         ...
 
-    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+    def complete(self, key: str, upload: str, parts: list[UploadedPart], *, crc64nvme: int) -> FileInfo:
         """Make the file from ``parts``, atomically. Raises ``DamageError`` if the whole's checksum is not
         ``crc64nvme``.
         """
@@ -303,7 +303,7 @@ class StoreWrapper:
         """See ``MultipartStore.parts``."""
         return self._store.parts(key, upload)
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         return self._store.put_part(key, upload, number, data)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.storage import multipart
-from migrate.storage.api import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts
+from migrate.storage.api import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, NewFile, Parts, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class FileWriter(io.RawIOBase):
         self._held = 0
         self._upload: str | None = None
         self._found = not resume
-        self._there: Mapping[int, Part] = {}
+        self._there: Mapping[int, UploadedPart] = {}
         self._parts: Parts = []
-        self._pending: deque[Future[Part]] = deque()
+        self._pending: deque[Future[UploadedPart]] = deque()
         self._in_context = False
         self._ended = False
         self._failed = False
@@ -255,13 +255,13 @@ class FileWriter(io.RawIOBase):
         self._pieces, self._held = [], 0
         return data
 
-    def _put_part(self, upload: str, number: int, data: bytes) -> Part:
+    def _put_part(self, upload: str, number: int, data: bytes) -> UploadedPart:
         part = self._there.get(number)
         if part is None or not multipart.is_part(part, data):
             part = self._store.put_part(self.key, upload, number, data)
         if self._on_part is not None:
             self._on_part(len(data))
-        return Part(part.number, part.size_bytes, part.etag, crc64nvme(data))
+        return UploadedPart(part.number, part.size_bytes, part.etag, crc64nvme(data))
 
     def _collect(self) -> None:
         self._parts.append(self._pending.popleft().result())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from migrate.errors import GoneError
-from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, MultipartStore, Part, Upload
+from migrate.storage.api import MAX_PARTS, MIN_PART_BYTES, PART_BYTES, MultipartStore, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme
 
 HALF_PART_BYTES = 8 * 2**20
@@ -25,7 +25,7 @@ def part_bytes_for(size_bytes: int, usual: int | None = None) -> int:
     return part_bytes
 
 
-def cut_of(parts: Iterable[Part]) -> int | None:
+def cut_of(parts: Iterable[UploadedPart]) -> int | None:
     """Return the size of the parts of an unfinished upload; None where its parts do not show it, or none of ours is so
     large. All have one size but the last one of the file, which may be smaller.
     """
@@ -46,7 +46,7 @@ class ResumableUpload:
 
     id: str
     part_bytes: int
-    parts: Mapping[int, Part]
+    parts: Mapping[int, UploadedPart]
 
 
 def find_upload(
@@ -88,7 +88,7 @@ def find_upload(
     return best
 
 
-def is_part(part: Part | None, body: bytes) -> bool:
+def is_part(part: UploadedPart | None, body: bytes) -> bool:
     """Tell whether a part holds these bytes: by the CRC64NVME that the location has of it, else by the MD5 that its
     ETag is.
     """

@@ -10,7 +10,7 @@ from datetime import datetime
 from migrate.errors import UsageError
 from migrate.quantities import Rates, Timetable
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.api import FileInfo, MultipartStore, NewFile, Part, StoreWrapper
+from migrate.storage.api import FileInfo, MultipartStore, NewFile, StoreWrapper, UploadedPart
 
 _STEP_SECONDS = 1.0
 """The longest single wait: afterwards the timetable may give another rate."""
@@ -115,7 +115,7 @@ class RateLimited(StoreWrapper):
         self._throttle.take(len(data))
         return data
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         self._throttle.take(len(data))
         return super().put_part(key, upload, number, data)

@@ -29,10 +29,10 @@ from migrate.storage.api import (
     FileInfo,
     MultipartStore,
     NewFile,
-    Part,
     Parts,
     StoreWrapper,
     Upload,
+    UploadedPart,
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
@@ -229,7 +229,7 @@ class Retrying(StoreWrapper):
         """See ``MultipartStore.parts``."""
         return self.policy.run(lambda: self._store.parts(key, upload))
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         return self.policy.run(lambda: self._store.put_part(key, upload, number, data))
 

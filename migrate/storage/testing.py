@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, MoveoutError, UsageError
-from migrate.storage.api import MIN_PART_BYTES, MultipartStore, NewFile, Part
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, NewFile, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme
 
 Reopen = Callable[[], MultipartStore]
@@ -38,7 +38,9 @@ def _big(seed: int = 0) -> list[bytes]:
     return [os.urandom(MIN_PART_BYTES), os.urandom(MIN_PART_BYTES), b"the end" * (seed + 1)]
 
 
-def _send(store: MultipartStore, key: str, upload: str, pieces: list[bytes], *numbers: int) -> list[Part]:
+def _send(
+    store: MultipartStore, key: str, upload: str, pieces: list[bytes], *numbers: int
+) -> list[UploadedPart]:
     return [store.put_part(key, upload, number, pieces[number - 1]) for number in numbers]
 
 

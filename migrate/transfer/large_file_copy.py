@@ -12,7 +12,7 @@ from migrate.bundle.findings import Finding
 from migrate.errors import DamageError, GoneError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.worker_pool import TICK_SECONDS
-from migrate.storage.api import MultipartStore, Part, Upload
+from migrate.storage.api import MultipartStore, Upload, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme
 from migrate.transfer.plan import FileJob, PartJob
 from migrate.transfer.scheduler import CopyTask
@@ -48,7 +48,7 @@ class LargeFile:
         self._on_sent, self._on_kept = on_sent, on_kept
         self._hasher = InOrderHasher(cancellation)
         self._lock = threading.Lock()
-        self._done: dict[int, Part] = {}
+        self._done: dict[int, UploadedPart] = {}
         self._running = 0
         self._lost: Finding | None = None
         self._ended = False

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from migrate.bundle import layout
-from migrate.storage.api import Part
+from migrate.storage.api import UploadedPart
 from migrate.storage.multipart import part_sizes
 
 
@@ -30,7 +30,7 @@ class PartJob:
     number: int
     start: int
     size_bytes: int
-    kept: Part | None
+    kept: UploadedPart | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def phases(files: Iterable[WantedFile]) -> Phases:
 
 
 def plan_file(
-    file: WantedFile, part_bytes: int, upload: str | None = None, stored_parts: Iterable[Part] = ()
+    file: WantedFile, part_bytes: int, upload: str | None = None, stored_parts: Iterable[UploadedPart] = ()
 ) -> FileJob:
     """Cut a file into parts; a part that lies at the destination with the right size is offered to be kept."""
     parts_by_number = {part.number: part for part in stored_parts}

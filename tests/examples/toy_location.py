@@ -16,7 +16,7 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme, to_header
 from migrate.storage.key_rules import checked
 from migrate.storage.registry import Access, LocationType
@@ -99,16 +99,16 @@ class OneFileStore(BaseStore):
             self._check_upload(rows, key, upload)
             query = "SELECT number, length(data), crc FROM part WHERE upload = ? ORDER BY number"
             found = rows.execute(query, (upload,)).fetchall()
-        return [Part(number, size_bytes, crc, int(crc, 16)) for number, size_bytes, crc in found]
+        return [UploadedPart(number, size_bytes, crc, int(crc, 16)) for number, size_bytes, crc in found]
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         crc = crc64nvme(data)
         with self._transaction() as rows:
             self._check_upload(rows, key, upload)
             rows.execute(
                 "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (upload, number, data, f"{crc:x}")
             )
-        return Part(number, len(data), f"{crc:x}", crc)
+        return UploadedPart(number, len(data), f"{crc:x}", crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         found = combine((part.crc64nvme or 0, part.size_bytes) for part in parts)

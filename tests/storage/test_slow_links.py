@@ -14,7 +14,7 @@ from migrate.errors import GoneError, UnreachableError
 from migrate.runtime import cancellation
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage import inflight_limit
-from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, UploadedPart
 from migrate.storage.multipart import HALF_PART_BYTES, cut_of
 from migrate.storage.registry import open_location
 from migrate.storage.s3.capability_probe import probe
@@ -164,9 +164,10 @@ def test_parts_are_small_where_the_link_is_slow(url):
     flowing._rate = 1e8
     assert (store.part_bytes(2**30), store.part_bytes(large)) == (PART_BYTES, PART_BYTES)
     assert all(
-        cut_of([Part(1, cut, "", None)]) == cut for cut in (MIN_PART_BYTES, 4 * MIN_PART_BYTES, PART_BYTES)
+        cut_of([UploadedPart(1, cut, "", None)]) == cut
+        for cut in (MIN_PART_BYTES, 4 * MIN_PART_BYTES, PART_BYTES)
     )
-    assert cut_of([Part(3, 1_000_000, "", None)]) is None  # the last one of a file tells nothing
+    assert cut_of([UploadedPart(3, 1_000_000, "", None)]) is None  # the last one of a file tells nothing
 
 
 @dataclass(slots=True)

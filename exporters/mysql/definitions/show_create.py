@@ -17,7 +17,7 @@ from typing import Any
 import pymysql
 
 from exporters.api import Gap, Loss, Sink
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.connection import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
@@ -83,7 +83,7 @@ class Missing:
     gaps: list[Gap] = field(default_factory=list)
 
 
-def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> Missing:
+def write_schema(connection: Connection, tables: Sequence[MysqlTable], sink: Sink) -> Missing:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
     control, _ = find_control_tables(connection)
     finished = all(name.endswith("_left_out") for name in control)
@@ -103,7 +103,9 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     return missing
 
 
-def read_definitions(connection: Connection, tables: Sequence[Table], missing: Missing) -> list[Definition]:
+def read_definitions(
+    connection: Connection, tables: Sequence[MysqlTable], missing: Missing
+) -> list[Definition]:
     """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
     schema = quote_literal(connection.address.database)
     definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from exporters.api import Sink
 from exporters.errors import SourceError
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range, row_select
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.column_types import TOO_LONG
@@ -27,7 +27,7 @@ from exporters.sql.row_blocks import LongRowText, digest_long
 
 
 def export_rows(
-    feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str
+    feed: Feed, table: MysqlTable, keys: Range, *, layout: Layout, sink: Sink, stem: str
 ) -> ExportedChunk:
     """Export the rows of an interval into ``<stem>.parquet`` (and ``<stem>-1.parquet`` …). Raises ``SourceError``."""
     types = [text_type(column.kind) for column in table.columns]
@@ -49,7 +49,7 @@ def export_rows(
     return chunk.result()
 
 
-def digest_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> RowsDigest:
+def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:
     """Return rows and digest of an interval. Raises ``SourceError``."""
     digest = RowsDigest()
     for rows in feed.rows(row_select(table, keys)):
@@ -63,7 +63,7 @@ def digest_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None =
     return digest
 
 
-def _check_lengths(table: Table, columns: Sequence[pa.Array]) -> None:
+def _check_lengths(table: MysqlTable, columns: Sequence[pa.Array]) -> None:
     """Raise ``SourceError`` where a value did not come because the server's packets are too short for it."""
     for column, texts in zip(table.columns, columns, strict=True):
         if column.kind.name == "charset" and pc.any(pc.equal(texts, TOO_LONG.encode()), min_count=0).as_py():

@@ -39,7 +39,7 @@ def converted(source: RowBlocks, codec: Codec) -> RowBlocks:
 
 
 @dataclass(slots=True)
-class _Value:
+class _RawValue:
     """A value of a long row, without its quotes."""
 
     quoted: bool
@@ -52,7 +52,7 @@ class _Value:
 def _line(row: Spooled, codec: Codec) -> Iterator[bytes]:
     """Yield the text of a long row."""
     with Spool() as spool:
-        cutter = LineCutter(lambda _, quoted: _Value(quoted, Writer(spool)))
+        cutter = LineCutter(lambda _, quoted: _RawValue(quoted, Writer(spool)))
         for piece in row.pieces():
             cutter.write(piece)
         for number, value in enumerate(cutter.close()):

@@ -14,7 +14,7 @@ import psycopg
 from exporters.api import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
 from exporters.postgres.charset.unmappable_names import unsayable
@@ -29,7 +29,7 @@ from exporters.postgres.definitions.unwritten_by_pg_dump import with_unwritten
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.snapshot_session import Session
+from exporters.postgres.sessions.snapshot_session import PostgresSession
 
 _LANGUAGES = """
 SELECT pg_catalog.convert_to(
@@ -75,7 +75,7 @@ class Missing:
     gaps: list[Gap]
 
 
-def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missing:
+def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink: Sink) -> Missing:
     """Write the definitions as of the snapshot, and return what they do not hold. Raises ``SourceError``."""
     tools = pg_dump.find_tools(session.version // 10000)
     password = session.holder.info.password or None
@@ -151,7 +151,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
 
 
 def _write_lists(
-    session: Session, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools, sink: Sink
+    session: PostgresSession, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools, sink: Sink
 ) -> list[Loss]:
     """Write what is no SQL; return the settings that are secret."""
     _write(sink, SEQUENCES, _json(sequences))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from exporters.api import Gap, Loss
-from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
+from exporters.postgres.catalog import PROGRESS_SCHEMA, PostgresTable
 from exporters.postgres.definitions.roles import TELLTALE
 from exporters.postgres.identifiers import quote_name
 from exporters.sql.source_summary import of_a_restore
@@ -89,7 +89,7 @@ ORDER BY 1, 3
 _PARAMETERS_VERSION = 150000
 
 
-def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Loss]:
+def losses_of(holder: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> list[Loss]:
     """Return the losses that the catalogs show. Raises what the driver raises."""
     rows = holder.execute(_OF_A_RESTORE, {"own": PROGRESS_SCHEMA}).fetchall()
     losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
@@ -106,7 +106,7 @@ def unreadable(holder: psycopg.Connection[Any]) -> list[Gap]:
     return [Gap(item, "failed", reason) for (item,) in holder.execute(_UNREADABLE_MAPPINGS)]
 
 
-def _table_losses(tables: Sequence[Table]) -> list[Loss]:
+def _table_losses(tables: Sequence[PostgresTable]) -> list[Loss]:
     losses = []
     for table in tables:
         if table.view:

@@ -19,7 +19,7 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.encodings import Codec, may_change
 from exporters.postgres.charset.raw_rows import converted
 from exporters.postgres.charset.server_conversion import (
@@ -35,13 +35,13 @@ from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
     UNHURRIED,
-    Address,
+    PostgresAddress,
     connect,
     pin_statement,
     row_connection_options,
 )
 from exporters.postgres.sessions.session_settings import Manners, explained
-from exporters.postgres.sessions.snapshot_session import Session
+from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, text_of
@@ -81,7 +81,7 @@ class Feed(Protocol):
 class AsyncpgFeed:
     """Blocks of up to what one read of the socket brings. The loop runs only while more is waited for."""
 
-    def __init__(self, address: Address, options: dict[str, Any], timeouts: str) -> None:
+    def __init__(self, address: PostgresAddress, options: dict[str, Any], timeouts: str) -> None:
         self._where = address.url
         self._loop = asyncio.new_event_loop()
         self._copying: asyncio.Task[str] | None = None
@@ -173,7 +173,7 @@ class AsyncpgFeed:
 class PsycopgFeed:
     """The same by libpq, slower."""
 
-    def __init__(self, address: Address, manners: Manners) -> None:
+    def __init__(self, address: PostgresAddress, manners: Manners) -> None:
         self._where = address.url
         self._connection = connect(address, manners.application)
         self._connection.execute(manners.timeouts().encode())
@@ -239,7 +239,7 @@ def copy_encoding(database: str) -> str:
     return "SQL_ASCII" if database == "SQL_ASCII" else "UTF8"
 
 
-def open_feed(session: Session) -> Feed:
+def open_feed(session: PostgresSession) -> Feed:
     """Return a feed from the session's server, in no transaction yet."""
     address, manners = session.address, session.manners
     try:
@@ -255,7 +255,7 @@ def open_feed(session: Session) -> Feed:
 class Feeds:
     """Feeds of one snapshot, opened as they are needed and used again; never more than the limits allow."""
 
-    def __init__(self, session: Session, *, workers: int) -> None:
+    def __init__(self, session: PostgresSession, *, workers: int) -> None:
         self._session = session
         self._encoding = str(session.position["encoding"])
         self._may_change = may_change(self._encoding)
@@ -267,7 +267,7 @@ class Feeds:
         """Run a query for one row of numbers."""
         return [int(number) for number in text_of(self.copy(query)).split(b",")]
 
-    def rows(self, table: Table, pages: Range) -> RowBlocks:
+    def rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
         """Yield a chunk's rows. Whether some may be long is asked first, and in some encodings, whether their text
         comes through UTF-8 as it is.
         """
@@ -282,13 +282,13 @@ class Feeds:
             return self.copy(query, long=long)
         return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
 
-    def _unplanned_rows(self, table: Table) -> RowBlocks:
+    def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
         encoding = self._encoding if self._may_change else copy_encoding(self._encoding)
         rows = self._copied(lambda feed: feed.copy_table(copied(table), encoding))
         return as_selected(table, converted(rows, self._codec) if self._may_change else rows)
 
-    def _changes(self, table: Table, pages: Range) -> bool:
+    def _changes(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""
         query = changing(table, pages, self._encoding)
         if query is None:

@@ -9,11 +9,11 @@ from exporters.postgres.rows.csv_rows import digest_block, lines_of, split_lines
 from exporters.postgres.rows.long_lines import line_pieces
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.large_values.long_values import LongRow
-from exporters.sql.parquet_read import Part, column_names, open_part, rows_of
+from exporters.sql.parquet_read import ParquetPart, column_names, open_part, rows_of
 from exporters.sql.value_codec import joined
 
 
-def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
+def blocks_of(file: ParquetPart, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
     """Yield text and number of rows, a few thousand rows at a time; the text of a long row in pieces, the last of which
     has the row.
     """
@@ -25,7 +25,7 @@ def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, in
             yield joined(lines_of(some, generated=generated)), some.num_rows
 
 
-def texts_of(file: Part) -> Iterator[list[bytes]]:
+def texts_of(file: ParquetPart) -> Iterator[list[bytes]]:
     """Yield the lines of the rows, without their newlines, a few thousand at a time."""
     for some in rows_of(file):
         if isinstance(some, LongRow):

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
-from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, Table
+from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, PostgresTable
 from exporters.postgres.errors import in_one_line
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.csv_rows import split_lines
@@ -33,7 +33,7 @@ _OF_THE_SERVER = ("08", "40", "53", "55P03", "57")
 """SQLSTATEs that do not concern the table."""
 
 
-def note_refusals(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Table]:
+def note_refusals(holder: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> list[PostgresTable]:
     """Return the tables, each with the reason why no query of it can be planned, where there is one. Within the
     caller's transaction, which keeps no lock for it.
     """
@@ -50,7 +50,7 @@ def note_refusals(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> l
     return [_refused(table, reasons.get(table.oid, "")) for table in tables]
 
 
-def _refusal(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> str:
+def _refusal(holder: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> str:
     """Return why the server does not plan a query of each of these tables, "" where it does."""
     statements = "; ".join(f"EXPLAIN SELECT FROM ONLY {table.label}" for table in tables)
     reason = ""
@@ -72,7 +72,7 @@ def _refusal(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> str:
     return reason
 
 
-def _refused(table: Table, reason: str) -> Table:
+def _refused(table: PostgresTable, reason: str) -> PostgresTable:
     """Return a table as COPY reads it by its name: without generated columns."""
     if not reason:
         return table
@@ -81,13 +81,13 @@ def _refused(table: Table, reason: str) -> Table:
     return replace(table, refusal=reason, columns=read, unread=unread)
 
 
-def copied(table: Table) -> str:
+def copied(table: PostgresTable) -> str:
     """Return what to write after COPY to read the table without a plan."""
     names = ", ".join(quote_name(column.name) for column in table.columns)
     return f"{table.label} ({names})" if names else table.label
 
 
-def counted(table: Table) -> str:
+def counted(table: PostgresTable) -> str:
     """Return the same for counting its rows: one column is enough."""
     return copied(replace(table, columns=table.columns[:1]))
 
@@ -96,7 +96,7 @@ _FIELD = re.compile(rb'(?:"(?:[^"]|"")*"|[^,])*')
 """A value as it stands in a line of CSV."""
 
 
-def as_selected(table: Table, source: RowBlocks) -> RowBlocks:
+def as_selected(table: PostgresTable, source: RowBlocks) -> RowBlocks:
     """Yield rows as COPY writes them as the canonical query writes them: ``real`` as the ``double precision`` that it
     is.
     """

@@ -72,7 +72,7 @@ def pin_statement() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class PostgresAddress:
     """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown.
     ``password`` is one that was given apart from the URL; without it libpq looks where it always looks.
     """
@@ -108,7 +108,7 @@ class Address:
         return variables | ({"PGPASSWORD": password} if password else {})
 
 
-def parse_url(url: str, *, password: str | None = None) -> Address:
+def parse_url(url: str, *, password: str | None = None) -> PostgresAddress:
     """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password
     in it.
     """
@@ -123,7 +123,7 @@ def parse_url(url: str, *, password: str | None = None) -> Address:
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",
             next_step="Take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass.",
         )
-    return Address(_shown(keywords), keywords, password)
+    return PostgresAddress(_shown(keywords), keywords, password)
 
 
 def _shown(keywords: Mapping[str, str]) -> str:
@@ -137,7 +137,7 @@ def _shown(keywords: Mapping[str, str]) -> str:
     )
 
 
-def connect(address: Address, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
+def connect(address: PostgresAddress, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
     """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8"}
@@ -156,7 +156,7 @@ def connect(address: Address, application: str = "moveout") -> psycopg.Connectio
     return connection
 
 
-def _why_not(address: Address, error: psycopg.Error) -> SourceError:
+def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:
     """Find out why libpq could not connect. Its messages are in the server's language only, so the reason
     is asked for a second time by the driver that returns the SQLSTATE.
     """

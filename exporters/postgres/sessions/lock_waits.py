@@ -18,7 +18,7 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.limits import Note
-from exporters.postgres.sessions.connection import Address, connect
+from exporters.postgres.sessions.connection import PostgresAddress, connect
 
 POLL_SECONDS = 2.0
 AGAIN_SECONDS = 60
@@ -76,7 +76,7 @@ class WaitWatch:
     """Asks in a thread of its own while the context lasts. ``last`` is the wait that was seen last."""
 
     def __init__(
-        self, address: Address, application: str, note: Note, *, poll_seconds: float = POLL_SECONDS
+        self, address: PostgresAddress, application: str, note: Note, *, poll_seconds: float = POLL_SECONDS
     ) -> None:
         self._address = address
         self._application = application

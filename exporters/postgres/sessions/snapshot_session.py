@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 
 from exporters.errors import SourceError, SourceUnreachableError
-from exporters.postgres.catalog import Table, have_moved, read_tables
+from exporters.postgres.catalog import PostgresTable, have_moved, read_tables
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts as locked
-from exporters.postgres.sessions.connection import AS_BEGUN, Address, connect
+from exporters.postgres.sessions.connection import AS_BEGUN, PostgresAddress, connect
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
 from exporters.postgres.sessions.session_settings import Manners, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -34,12 +34,12 @@ _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PostgresSession:
     """An exported snapshot. ``exported`` is its name for other sessions; ``position`` what the bundle says
     about it.
     """
 
-    address: Address
+    address: PostgresAddress
     holder: psycopg.Connection[Any]
     exported: str
     position: Mapping[str, Any]
@@ -61,8 +61,8 @@ class Session:
 
 @contextmanager
 def hold(
-    address: Address, manners: Manners | None = None, *, tolerant: bool = False
-) -> Iterator[tuple[Session, list[Table]]]:
+    address: PostgresAddress, manners: Manners | None = None, *, tolerant: bool = False
+) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
     that others keep locked for longer than one waits. Raises ``SourceError``.
     """
@@ -87,8 +87,8 @@ def hold(
 
 @contextmanager
 def join(
-    address: Address, ticket: Mapping[str, Any], manners: Manners
-) -> Iterator[tuple[Session, list[Table]]]:
+    address: PostgresAddress, ticket: Mapping[str, Any], manners: Manners
+) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
     ``SourceError``, among them where that holder is gone.
     """
@@ -100,10 +100,10 @@ def join(
             tables = note_refusals(holder, read_tables(holder, without))
         except DRIVER_ERRORS as exc:
             raise _with_cause(translate(exc, address.url), exc) from exc
-        yield Session(address, holder, **{**ticket, "locked": without}, manners=manners), tables
+        yield PostgresSession(address, holder, **{**ticket, "locked": without}, manners=manners), tables
 
 
-def _watch(address: Address, manners: Manners) -> WaitWatch:
+def _watch(address: PostgresAddress, manners: Manners) -> WaitWatch:
     poll_seconds = min(POLL_SECONDS, max(manners.limits.lock_seconds / 4, 0.05))
     return WaitWatch(address, manners.application, manners.note, poll_seconds=poll_seconds)
 
@@ -113,7 +113,7 @@ def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
     return error
 
 
-def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> list[Table]:
+def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> list[PostgresTable]:
     """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
     or rewritten between the snapshot and the lock would look empty.
     """
@@ -132,7 +132,7 @@ def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> 
     )
 
 
-def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
+def _lock(tables: Sequence[PostgresTable], holder: psycopg.Connection[Any]) -> None:
     for view, statement in _LOCKING.items():
         names = [f"ONLY {table.label}" for table in tables if table.view == view]
         for start in range(0, len(names), _LOCK_BATCH):
@@ -140,7 +140,7 @@ def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
             holder.execute(statement.format(batch).encode())
 
 
-def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manners) -> Session:
+def _describe(address: PostgresAddress, holder: psycopg.Connection[Any], manners: Manners) -> PostgresSession:
     version = holder.info.server_version
     current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
     lsn = (
@@ -167,7 +167,7 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "sessions": _sessions(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return Session(address, holder, row[0], position, server, version, row[6], manners)
+    return PostgresSession(address, holder, row[0], position, server, version, row[6], manners)
 
 
 def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:

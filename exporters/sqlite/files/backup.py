@@ -26,7 +26,7 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.sqlite.address import Address
+from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.errors import needs_recovery, translate
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
 
@@ -60,7 +60,7 @@ class Copy:
     size_bytes: int
 
 
-def check_file(address: Address) -> Header:
+def check_file(address: SqliteAddress) -> Header:
     """Prove that the file is there, readable, and begins like a database. Raises ``SourceError``."""
     path = address.path
     try:
@@ -90,7 +90,7 @@ def check_file(address: Address) -> Header:
 
 
 @contextmanager
-def connected(address: Address) -> Iterator[sqlite3.Connection]:
+def connected(address: SqliteAddress) -> Iterator[sqlite3.Connection]:
     """Open the live file for reading. A database in WAL mode that no process has open is read as an immutable file:
     SQLite would leave its two auxiliary files behind. Raises ``SourceError``.
     """
@@ -114,7 +114,7 @@ class OpenedMeanwhileError(SourceUnreachableError):
 
 
 @contextmanager
-def _opened(address: Address, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
+def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
     """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
     connection = open_file(address.path, immutable=quiet, seconds=seconds)
     try:
@@ -142,7 +142,7 @@ def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> s
 
 
 @contextmanager
-def copied(address: Address) -> Iterator[Copy]:
+def copied(address: SqliteAddress) -> Iterator[Copy]:
     """Copy the database to a temporary directory, which goes away with the context. Raises ``SourceError``."""
     with copies({"": address}) as copied_files:
         yield copied_files[""]
@@ -150,7 +150,7 @@ def copied(address: Address) -> Iterator[Copy]:
 
 @contextmanager
 def copies(
-    addresses: Mapping[str, Address], *, lost: dict[str, SourceError] | None = None
+    addresses: Mapping[str, SqliteAddress], *, lost: dict[str, SourceError] | None = None
 ) -> Iterator[dict[str, Copy]]:
     """Copy several databases, one after the other, to one temporary directory. ``lost`` takes what is wrong with single
     files, by name; else, and where a file is locked, it is raised. Raises ``SourceError``.
@@ -168,7 +168,7 @@ def copies(
         yield copied_files
 
 
-def _copied_to(destination: Path, address: Address) -> Copy:
+def _copied_to(destination: Path, address: SqliteAddress) -> Copy:
     for _ in range(MOST_RESTARTS):
         try:
             with connected(address) as connection:
@@ -237,7 +237,7 @@ def _content_hash(path: Path) -> str:
 
 
 @contextmanager
-def recovered(address: Address, refused: sqlite3.Error) -> Iterator[sqlite3.Connection]:
+def recovered(address: SqliteAddress, refused: sqlite3.Error) -> Iterator[sqlite3.Connection]:
     """Open a copy that SQLite may put in order. ``refused``: why the file itself cannot be read, which is raised where
     there is none next to it. Raises ``SourceError``.
     """

@@ -34,7 +34,7 @@ from exporters.api import (
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.rate_sampling import try_out
 from exporters.sql.snapshot_positions import remember
-from exporters.sqlite.address import Address
+from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import RECORD_SUFFIX
 from exporters.sqlite.files.backup import check_file, copies
 from exporters.sqlite.snapshot import SqliteSnapshot, server
@@ -94,7 +94,7 @@ def find(root: Path) -> Found:
 class DirectorySource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: SqliteAddress) -> None:
         self.name = name
         self.url = address.url
         self._address = address

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporters.errors import SourceError
-from exporters.sqlite.address import Address
+from exporters.sqlite.address import SqliteAddress
 
 _PREFIX = "moveout-sqlite-"
 
@@ -42,7 +42,7 @@ def _sweep() -> None:
                 os.close(lock)
 
 
-def check_room(address: Address, directory: Path) -> None:
+def check_room(address: SqliteAddress, directory: Path) -> None:
     """Raise ``SourceError`` unless the directory has room for a copy."""
     wal = address.beside("-wal")
     needed = address.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
@@ -54,7 +54,7 @@ def check_room(address: Address, directory: Path) -> None:
         )
 
 
-def mark_of(address: Address) -> tuple[int, int]:
+def mark_of(address: SqliteAddress) -> tuple[int, int]:
     """Return what changes when a process writes to the file: size and time."""
     try:
         status = address.path.stat()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from operator import add
 
 from exporters.sql.large_values.long_values import LONG_BYTES
-from exporters.sqlite.catalog import Table, where
+from exporters.sqlite.catalog import SqliteTable, where
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.long_rows import LongCells, between, octets, read_row, rowids
 from exporters.sqlite.rows.row_batches import Batch
@@ -36,7 +36,7 @@ class Octets:
 
 def count_octets(
     connection: sqlite3.Connection,
-    table: Table,
+    table: SqliteTable,
     names: Sequence[str],
     bounds: tuple[int | None, int | None],
     *,
@@ -57,7 +57,7 @@ def count_octets(
 
 
 def _summed(
-    connection: sqlite3.Connection, table: Table, bounds: tuple[int | None, int | None]
+    connection: sqlite3.Connection, table: SqliteTable, bounds: tuple[int | None, int | None]
 ) -> Sequence[int]:
     """No number is as great as the empty text, no text or blob less; ``+`` keeps a column's affinity out of that."""
     sums = ", ".join(

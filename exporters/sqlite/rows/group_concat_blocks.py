@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.rows.value_text import ARROW, Column, to_text
+from exporters.sqlite.rows.value_text import ARROW, SqliteColumn, to_text
 
 Bounds = tuple[int | None, int | None]
 _FIRST, _LAST = -(2**63), 2**63 - 1
@@ -91,7 +91,7 @@ class Blocks:
     expected to be.
     """
 
-    def __init__(self, connection: sqlite3.Connection, table: Table, classes: Sequence[type]) -> None:
+    def __init__(self, connection: sqlite3.Connection, table: SqliteTable, classes: Sequence[type]) -> None:
         self._connection = connection
         self._table = table
         self._ways = {i: _WAYS[of] for i, of in enumerate(classes) if of in _WAYS}
@@ -102,7 +102,7 @@ class Blocks:
         """Whether there are columns to be read in this way, and not too many of them."""
         return 0 < sum(len(way.aggregates) for way in self._ways.values()) < _MOST_AGGREGATES
 
-    def read(self, bounds: Bounds, most: int) -> Iterator[tuple[Column, ...]]:
+    def read(self, bounds: Bounds, most: int) -> Iterator[tuple[SqliteColumn, ...]]:
         """Yield the columns of up to ``most`` rows at once. Raises ``sqlite3.Error``."""
         first = _FIRST if bounds[0] is None else bounds[0]
         last = _LAST if bounds[1] is None else bounds[1] - 1
@@ -137,23 +137,23 @@ class Blocks:
     def _rows(self) -> str:
         return f"FROM {quote_name(self._table.name)} NOT INDEXED WHERE {self._table.rowid} BETWEEN ? AND ?"
 
-    def _made(self, values: Sequence[Any], rows: int) -> dict[int, Column]:
+    def _made(self, values: Sequence[Any], rows: int) -> dict[int, SqliteColumn]:
         """Return the columns by position; those of mixed classes are not read in this way any more."""
-        columns: dict[int, Column] = {}
+        columns: dict[int, SqliteColumn] = {}
         start = 0
         for i, way in list(self._ways.items()):
             end = start + len(way.aggregates)
             try:
-                columns[i] = Column.of_array(self._classes[i], way.array(values[start:end], rows))
+                columns[i] = SqliteColumn.of_array(self._classes[i], way.array(values[start:end], rows))
             except (_MixedError, pa.ArrowInvalid):
                 del self._ways[i]
             start = end
         return columns
 
-    def _fetched(self, first: int, last: int, positions: Sequence[int]) -> dict[int, Column]:
+    def _fetched(self, first: int, last: int, positions: Sequence[int]) -> dict[int, SqliteColumn]:
         names = ", ".join(self._table.selected[i] for i in positions)
         query = f"SELECT {names} {self._rows()} ORDER BY {self._table.rowid}"
         self._connection.text_factory = to_text
         with _row_by_row:
             rows = self._connection.execute(query, (first, last)).fetchall()
-        return {i: Column.of_values([row[n] for row in rows]) for n, i in enumerate(positions)}
+        return {i: SqliteColumn.of_values([row[n] for row in rows]) for n, i in enumerate(positions)}

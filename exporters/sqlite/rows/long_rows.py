@@ -23,10 +23,10 @@ from exporters.sql.large_values.long_values import (
     Spool,
     Spooled,
 )
-from exporters.sqlite.catalog import Table, where
+from exporters.sqlite.catalog import SqliteTable, where
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.typed_columns import KINDS, from_typed, to_typed
-from exporters.sqlite.rows.value_text import TAGS, Column, RawText, to_text, value_pieces
+from exporters.sqlite.rows.value_text import TAGS, RawText, SqliteColumn, to_text, value_pieces
 
 _SIDE_TAGS: Mapping[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
 _FALLBACK_BYTES = 16 * PIECE_BYTES
@@ -83,7 +83,7 @@ def text_pieces(cells: Sequence[Any]) -> Iterator[bytes]:
             yield from value_pieces(cell)
 
 
-def rowids(connection: sqlite3.Connection, table: Table, bounds: Bounds) -> list[int]:
+def rowids(connection: sqlite3.Connection, table: SqliteTable, bounds: Bounds) -> list[int]:
     """Return the rowids of the long rows of a chunk, in their order. Raises ``sqlite3.Error``.
 
     SQLite's limit on the length of a value is lowered meanwhile: a row that it refuses has a long value.
@@ -110,7 +110,7 @@ def rowids(connection: sqlite3.Connection, table: Table, bounds: Bounds) -> list
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
 
 
-def _sizes(table: Table, bounds: Bounds) -> str:
+def _sizes(table: SqliteTable, bounds: Bounds) -> str:
     sizes = " + ".join(f"coalesce(length(CAST({name} AS BLOB)), 0)" for name in table.selected)
     source = f"FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
     return f"SELECT {table.rowid}, {sizes} {source} ORDER BY {table.rowid}"
@@ -125,7 +125,7 @@ def between(long_rowids: Sequence[int], bounds: Bounds) -> Iterator[Bounds]:
     yield first, last
 
 
-def read_row(connection: sqlite3.Connection, table: Table, rowid: int) -> LongCells:
+def read_row(connection: sqlite3.Connection, table: SqliteTable, rowid: int) -> LongCells:
     """Return a row of a database in UTF-8. Its long values are read when they are asked for, by the same connection.
     Raises ``sqlite3.Error``.
     """
@@ -241,12 +241,12 @@ def to_parquet(
     long: dict[str, Spooled] = {}
     for i, (cell, kind, (name, side)) in enumerate(zip(row.cells, kinds, fields, strict=True)):
         if not isinstance(cell, Cell):
-            main, other = to_typed(Column.of_values([cell]), kind)
+            main, other = to_typed(SqliteColumn.of_values([cell]), kind)
         elif cell.of is KINDS[kind]:
-            main, other = to_typed(Column.of_values([cell.of()]), kind)
+            main, other = to_typed(SqliteColumn.of_values([cell.of()]), kind)
             long[name] = spool.keep(cell.value.pieces())
         else:
-            main, other = to_typed(Column.of_values([None]), kind)[0], pa.array([""])
+            main, other = to_typed(SqliteColumn.of_values([None]), kind)[0], pa.array([""])
             long[side] = spool.keep(cell.side_pieces())
         columns.append(main)
         if other is not None:

@@ -12,11 +12,11 @@ from exporters.row_digest import RowsDigest
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, Typed
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import open_part, rows_of
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.rows.long_rows import LongCells, from_parquet, text_pieces
 from exporters.sqlite.rows.row_batches import Batch
 from exporters.sqlite.rows.typed_columns import arrow_type, from_typed, to_typed
-from exporters.sqlite.rows.value_text import Column, digest_columns, row_texts
+from exporters.sqlite.rows.value_text import SqliteColumn, digest_columns, row_texts
 
 READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 """What a damaged part can raise."""
@@ -33,7 +33,7 @@ class Layout:
     kinds: tuple[str, ...]
 
     @staticmethod
-    def of(table: Table, kinds: Sequence[str]) -> Layout:
+    def of(table: SqliteTable, kinds: Sequence[str]) -> Layout:
         """Return the layout; no field's name is that of another column, whatever its case."""
         taken_names = {column.name.lower() for column in table.columns}
         fields = []
@@ -114,7 +114,7 @@ class PartRows:
 
     rows: int
     shown: Shown
-    columns: tuple[Column, ...]
+    columns: tuple[SqliteColumn, ...]
 
     def digest(self) -> RowsDigest:
         """Return rows and digest."""

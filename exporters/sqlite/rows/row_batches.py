@@ -9,12 +9,12 @@ from typing import Any
 
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.large_values.long_values import LONG_BYTES
-from exporters.sqlite.catalog import Table, select
+from exporters.sqlite.catalog import SqliteTable, select
 from exporters.sqlite.chunk_plan import kinds_of
 from exporters.sqlite.rows.group_concat_blocks import Blocks, Bounds
 from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.rows.typed_columns import KINDS
-from exporters.sqlite.rows.value_text import Column, RawText, digest_columns, to_text
+from exporters.sqlite.rows.value_text import RawText, SqliteColumn, digest_columns, to_text
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 8 * 2**20
@@ -32,7 +32,7 @@ class Batch:
     """Some rows. ``size_bytes``: of their values, about."""
 
     rows: int
-    columns: tuple[Column, ...]
+    columns: tuple[SqliteColumn, ...]
     size_bytes: int
 
     def digest(self) -> RowsDigest:
@@ -42,7 +42,7 @@ class Batch:
 
 def read_batches(
     connection: sqlite3.Connection,
-    table: Table,
+    table: SqliteTable,
     bounds: Bounds,
     *,
     largest_bytes: int,
@@ -60,7 +60,7 @@ def read_batches(
 
 
 def _read_batches(
-    connection: sqlite3.Connection, table: Table, bounds: Bounds, largest_bytes: int, encoding: str
+    connection: sqlite3.Connection, table: SqliteTable, bounds: Bounds, largest_bytes: int, encoding: str
 ) -> Iterator[Batch | LongCells]:
     most = min(BATCH_ROWS, BATCH_BYTES // max(largest_bytes, 1))
     if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS:
@@ -71,7 +71,7 @@ def _read_batches(
     yield from _row_by_row(connection, table, bounds, largest_bytes, encoding)
 
 
-def _batch(columns: tuple[Column, ...]) -> Batch:
+def _batch(columns: tuple[SqliteColumn, ...]) -> Batch:
     rows = columns[0].rows
     numbers = sum(_NUMBER_BYTES for column in columns if column.of not in {str, bytes})
     return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows)
@@ -79,7 +79,7 @@ def _batch(columns: tuple[Column, ...]) -> Batch:
 
 def _row_by_row(
     connection: sqlite3.Connection,
-    table: Table,
+    table: SqliteTable,
     bounds: Bounds,
     largest_bytes: int,
     encoding: str,
@@ -98,7 +98,7 @@ def _row_by_row(
                 [_decode(value, codec) if text else value for text, value in zip(*pair, strict=True)]
                 for pair in zip(columns[::2], columns[1::2], strict=True)
             ]
-        yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
+        yield Batch(len(rows), tuple(map(SqliteColumn.of_values, columns)), size_bytes)
 
 
 def _decoded(row: Sequence[Any], codec: str | None) -> Sequence[Any]:
@@ -150,7 +150,7 @@ def _decode(data: bytes, codec: str) -> str | RawText:
 
 def digest_table(
     connection: sqlite3.Connection,
-    table: Table,
+    table: SqliteTable,
     bounds: Bounds = (None, None),
     *,
     largest_bytes: int,

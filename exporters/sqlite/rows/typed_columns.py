@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporters.sqlite.rows.value_text import ARROW, Column, RawText
+from exporters.sqlite.rows.value_text import ARROW, RawText, SqliteColumn
 
 KINDS: dict[str, type] = {"integer": int, "real": float, "text": str, "blob": bytes}
 """By SQLite's own names of the classes (``typeof``)."""
@@ -26,7 +26,7 @@ def arrow_type(kind: str) -> pa.DataType:
     return ARROW[KINDS[kind]]
 
 
-def to_typed(column: Column, kind: str) -> tuple[pa.Array, pa.Array | None]:
+def to_typed(column: SqliteColumn, kind: str) -> tuple[pa.Array, pa.Array | None]:
     """Return the typed array and, where some value needs it, the side array."""
     value_class = KINDS[kind]
     if column.array is not None and column.of is value_class:
@@ -39,15 +39,15 @@ def to_typed(column: Column, kind: str) -> tuple[pa.Array, pa.Array | None]:
     return pa.array(main, ARROW[value_class]), pa.array(side, pa.string())
 
 
-def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> Column:
+def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> SqliteColumn:
     """Return what ``to_typed`` was given. Raises ``ValueError`` for a side column that makes no sense."""
     if side is None or side.null_count == len(side):
-        return Column(KINDS[kind], main)
+        return SqliteColumn(KINDS[kind], main)
     values = main.to_pylist()
     for position, text in enumerate(side.to_pylist()):
         if text is not None:
             values[position] = _parse(text)
-    return Column.of_values(values)
+    return SqliteColumn.of_values(values)
 
 
 def _near(value: Any, value_class: type) -> float | None:

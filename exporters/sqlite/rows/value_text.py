@@ -49,7 +49,7 @@ TAGS: dict[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class SqliteColumn:
     """The values of one column. ``array`` where all that are not NULL are of the class ``of``, else ``values``."""
 
     of: type | None
@@ -57,30 +57,30 @@ class Column:
     values: Sequence[Any] | None = None
 
     @staticmethod
-    def of_values(values: Sequence[Any]) -> Column:
+    def of_values(values: Sequence[Any]) -> SqliteColumn:
         """Sort values by their classes. An Arrow array is made only of values that are all of exactly one class."""
         classes = set(map(type, values))
         classes.discard(type(None))
         if not classes:
-            return Column(None, pa.nulls(len(values), pa.int64()))
+            return SqliteColumn(None, pa.nulls(len(values), pa.int64()))
         if len(classes) == 1:
             (value_class,) = classes
             if value_class in ARROW:
-                return Column(value_class, pa.array(values, ARROW[value_class]))
-        return Column(None, None, values)
+                return SqliteColumn(value_class, pa.array(values, ARROW[value_class]))
+        return SqliteColumn(None, None, values)
 
     @staticmethod
-    def of_array(of: type, array: pa.Array) -> Column:
+    def of_array(of: type, array: pa.Array) -> SqliteColumn:
         """Take values that are all of one class, NULLs apart."""
         if array.null_count == len(array):
-            return Column(None, pa.nulls(len(array), pa.int64()))
-        return Column(of, array)
+            return SqliteColumn(None, pa.nulls(len(array), pa.int64()))
+        return SqliteColumn(of, array)
 
-    def head(self, rows: int) -> Column:
+    def head(self, rows: int) -> SqliteColumn:
         """Return the first values."""
         if self.array is not None:
-            return Column(self.of, self.array[:rows])
-        return Column(None, None, (self.values or ())[:rows])
+            return SqliteColumn(self.of, self.array[:rows])
+        return SqliteColumn(None, None, (self.values or ())[:rows])
 
     def to_list(self) -> Sequence[Any]:
         """Return the values."""
@@ -157,7 +157,7 @@ def value_pieces(value: Any) -> Sequence[bytes]:
     return (TAGS[type(value)], str(len(data)).encode(), b":", data)
 
 
-def row_texts(columns: Sequence[Column]) -> list[bytes]:
+def row_texts(columns: Sequence[SqliteColumn]) -> list[bytes]:
     """Return the texts of rows, given by columns."""
     pieces: list[pa.Array | pa.Scalar] = []
     for column in columns:
@@ -165,7 +165,7 @@ def row_texts(columns: Sequence[Column]) -> list[bytes]:
     return values_of(pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b""))
 
 
-def digest_columns(columns: Sequence[Column], rows: int) -> RowsDigest:
+def digest_columns(columns: Sequence[SqliteColumn], rows: int) -> RowsDigest:
     """Return the digest of rows, given by columns."""
     if rows > FEW_ROWS:
         return digest_texts(row_texts(columns))

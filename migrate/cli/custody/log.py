@@ -26,7 +26,7 @@ from migrate.cli.common.terminal import plain
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import cross_checks, custody_log
-from migrate.custody.log.entry import Entry
+from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
@@ -43,7 +43,7 @@ class RecordedEvent:
     """The log at a location, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
 
     location: str
-    entries: Sequence[Entry]
+    entries: Sequence[LogEntry]
     findings: Sequence[Finding]
     notes: Sequence[str]
     trust: Trust | None
@@ -72,7 +72,7 @@ class RecordedEvent:
             ],
         }
 
-    def _entry(self, entry: Entry) -> dict[str, Any]:
+    def _entry(self, entry: LogEntry) -> dict[str, Any]:
         return {
             "number": entry.number,
             "time": entry.time,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from migrate.custody.grant import grant
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
-from migrate.custody.log.entry import Entry, Happening
+from migrate.custody.log.entry import Happening, LogEntry
 from migrate.custody.signing.keys import Signer
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
@@ -65,7 +65,7 @@ def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> 
     return grants
 
 
-def _granted(entry: Entry) -> Granted:
+def _granted(entry: LogEntry) -> Granted:
     details = entry.what.details
     kind = "links" if "access_key" not in details else "session" if details.get("session") else "account"
     access, expires = str(details.get("access_key", "links")), str(details.get("expires"))
@@ -149,7 +149,7 @@ def _is_open(accounts: Accounts, grant_: Granted) -> bool:
     return account is not None and account.name == grant_.name
 
 
-def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> str:
+def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[LogEntry]) -> str:
     """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
     that began them.
     """
@@ -168,6 +168,6 @@ def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> s
     return ""
 
 
-def _known_by(session: Entry, name: str) -> str:
+def _known_by(session: LogEntry, name: str) -> str:
     """Return what MinIO knows a session by; those of the first days had a shorter name."""
     return str(session.what.details.get("revocation") or f"moveout-{session.what.bundle}-{name}")

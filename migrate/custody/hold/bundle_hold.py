@@ -18,7 +18,7 @@ from migrate.bundle.reader import read_manifest, read_tag_manifest
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Entry
+from migrate.custody.log.entry import LogEntry
 from migrate.custody.log.events import happening
 from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
@@ -219,7 +219,7 @@ def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
         )  # fmt: skip
 
 
-def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold: Entry) -> Document:
+def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold: LogEntry) -> Document:
     """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
     event, log = happening(store, "released"), custody_log.read(store)
     former = {entry.what.details.get("file") for entry in log.find("released") if entry.number < hold.number}
@@ -237,7 +237,7 @@ def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold
     return new_release
 
 
-def standing_at(store: Store) -> list[Entry]:
+def standing_at(store: Store) -> list[LogEntry]:
     """Return the holds of the location, by its log, that no release has ended; where all are released the newest, for a
     release may have to be finished.
     """
@@ -247,7 +247,7 @@ def standing_at(store: Store) -> list[Entry]:
     return [entry for entry in holds if entry.number > released] or holds[-1:]
 
 
-def _need_keys(hold: Entry, signers: Sequence[Signer]) -> None:
+def _need_keys(hold: LogEntry, signers: Sequence[Signer]) -> None:
     """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
     details = hold.what.details
     named, quorum_value = _list(details.get("release_keys")), details.get("release_quorum")

@@ -12,7 +12,7 @@ from migrate.bundle.reader import hash_file
 from migrate.custody.handover import receipt
 from migrate.custody.handover.documents import Document
 from migrate.custody.log.custody_log import Log, is_same_location
-from migrate.custody.log.entry import Entry
+from migrate.custody.log.entry import LogEntry
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
 from migrate.custody.tree import checkpoint
@@ -139,7 +139,7 @@ def _named_documents(log: Log, store: Store, root: str) -> Iterator[Finding]:
             yield finding
 
 
-def _named_file(entry: Entry, store: Store, root: str) -> Finding | None:
+def _named_file(entry: LogEntry, store: Store, root: str) -> Finding | None:
     """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
     key, expected = entry.what.details.get("file"), entry.what.details.get("sha256")
     if entry.what.root != root or entry.what.location != store.location or not isinstance(key, str):

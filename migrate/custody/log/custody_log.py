@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.custody.log import entry
-from migrate.custody.log.entry import Entry, Happening
+from migrate.custody.log.entry import Happening, LogEntry
 from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.keys import Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
@@ -36,18 +36,18 @@ class Log:
     damage.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[LogEntry]
     findings: Sequence[Finding]
     notes: Sequence[str]
     data: bytes = b""
     etag: str | None = None
 
     @property
-    def last(self) -> Entry | None:
+    def last(self) -> LogEntry | None:
         """The newest entry."""
         return self.entries[-1] if self.entries else None
 
-    def find(self, event: str, root: str | None = None) -> list[Entry]:
+    def find(self, event: str, root: str | None = None) -> list[LogEntry]:
         """Return the entries of one kind, of one root where that is given."""
         return [
             entry_
@@ -55,7 +55,7 @@ class Log:
             if entry_.what.event == event and root in {None, entry_.what.root}
         ]
 
-    def at(self, location: str, event: str) -> list[Entry]:
+    def at(self, location: str, event: str) -> list[LogEntry]:
         """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
         came along with the bundle from another server, where the location has the same name, is of there.
         """
@@ -72,7 +72,7 @@ class Log:
         ]
 
 
-def _is_of(entry_: Entry, transfer: Entry) -> bool:
+def _is_of(entry_: LogEntry, transfer: LogEntry) -> bool:
     """Tell whether an entry is of the location that a transfer came from."""
     return entry_.what.location == transfer.what.details.get("from")
 
@@ -99,7 +99,7 @@ def read(store: Store) -> Log:
     return Log(entries, findings, list(_notes(entries)), data, info.etag)
 
 
-def parse(data: bytes) -> tuple[list[Entry], list[Finding]]:
+def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
     """Read the bytes of a log."""
     if not data.endswith(b"\n"):
         entries, findings = entry.chain(data.split(b"\n"), layout.CUSTODY_LOG)
@@ -116,7 +116,7 @@ def append(
     choose: Callable[[Log], Sequence[Happening]],
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> list[Entry]:
+) -> list[LogEntry]:
     """Append what ``choose`` returns, given the log as it is; return the new entries. Nothing is written for nothing.
 
     ``choose`` is asked again where another writer was faster. Raises ``DamageError`` where the log is not in order:
@@ -126,7 +126,7 @@ def append(
         log = read(store)
         if log.findings:
             raise _damaged(log.findings[0])
-        new: list[Entry] = []
+        new: list[LogEntry] = []
         for event in choose(log):
             new.append(entry.write(signer, event, new[-1] if new else log.last, clock()))
         if not new:
@@ -204,7 +204,7 @@ def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
         store.replace(key, data, etag=etag)
 
 
-def _notes(entries: Sequence[Entry]) -> Sequence[str]:
+def _notes(entries: Sequence[LogEntry]) -> Sequence[str]:
     clock_set_back = (
         (before, after) for before, after in itertools.pairwise(entries) if after.moment < before.moment
     )
@@ -215,7 +215,7 @@ def _notes(entries: Sequence[Entry]) -> Sequence[str]:
     ]
 
 
-def _write_head(store: Store, signer: Signer, entries: Sequence[Entry]) -> None:
+def _write_head(store: Store, signer: Signer, entries: Sequence[LogEntry]) -> None:
     """Say how far the log goes, unless somebody has said more already."""
     size = len(entries)
     value = {"version": entry.VERSION, "size": size, "hash": entries[-1].hash if entries else entry.NOBODY}
@@ -265,7 +265,7 @@ def _head(data: bytes) -> tuple[int, str] | Finding:
     return size, digest
 
 
-def _behind_head(entries: Sequence[Entry], data: bytes | None) -> list[Finding]:
+def _behind_head(entries: Sequence[LogEntry], data: bytes | None) -> list[Finding]:
     if data is None:
         return [Finding(layout.CUSTODY_HEAD, "is missing")]
     head = _head(data)

@@ -48,7 +48,7 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """A line that was read, and its signature holds. ``time`` is the writer's clock, ISO 8601 in UTC."""
 
     number: int
@@ -70,7 +70,7 @@ class Entry:
         return datetime.fromisoformat(self.time)
 
 
-def write(signer: Signer, happening: Happening, after: Entry | None, now: datetime) -> Entry:
+def write(signer: Signer, happening: Happening, after: LogEntry | None, now: datetime) -> LogEntry:
     """Return the entry that follows ``after`` (None: the first)."""
     value = {
         "version": VERSION,
@@ -90,7 +90,7 @@ def write(signer: Signer, happening: Happening, after: Entry | None, now: dateti
     return read(canonical_json.encode(value))
 
 
-def read(line: bytes) -> Entry:
+def read(line: bytes) -> LogEntry:
     """Read a line without its newline. Raises ``ValueError`` that says what is wrong with it."""
     try:
         value = canonical_json.decode(line, "")
@@ -115,7 +115,7 @@ def read(line: bytes) -> Entry:
         raise ValueError("is no entry: its time has no zone")
     happening = Happening(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
-    return Entry(number, value["prev"], value["time"], happening, value["name"], public, line)
+    return LogEntry(number, value["prev"], value["time"], happening, value["name"], public, line)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
@@ -136,12 +136,12 @@ def armored(text: str) -> bytes:
     return ssh_signatures.armor(blob)
 
 
-def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]:
+def chain(lines: Sequence[bytes], key: str) -> tuple[list[LogEntry], list[Finding]]:
     """Read the lines of a log and check that each follows the one before; ``key`` names the log in findings.
 
     Returns the entries that could be read, and what is wrong, by line.
     """
-    entries: list[Entry] = []
+    entries: list[LogEntry] = []
     findings: list[Finding] = []
     locations = {NOBODY: 0}
     last, number = NOBODY, 0
@@ -166,7 +166,7 @@ def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]
     return entries, findings
 
 
-def _misplaced(entry: Entry, locations: Mapping[str, int]) -> str:
+def _misplaced(entry: LogEntry, locations: Mapping[str, int]) -> str:
     if entry.hash in locations:
         return f"repeats line {locations[entry.hash]}"
     if entry.prev in locations:

@@ -8,7 +8,7 @@ from typing import Any
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.reader import hash_file
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Entry, Happening
+from migrate.custody.log.entry import Happening, LogEntry
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
@@ -24,7 +24,9 @@ def happening(store: Store, event: str, details: Mapping[str, Any] | None = None
     return Happening(event, info.id, root_of(store), store.location, details or {})
 
 
-def record(store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None) -> list[Entry]:
+def record(
+    store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
+) -> list[LogEntry]:
     """Append one event, every time it happens."""
     event_ = happening(store, event, details)
     return custody_log.append(store, signer, lambda _: [event_])
@@ -32,12 +34,12 @@ def record(store: Store, signer: Signer, event: str, details: Mapping[str, Any] 
 
 def record_once(
     store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
-) -> list[Entry]:
+) -> list[LogEntry]:
     """Append one event, unless the log has it already: after a crash the same command comes by again."""
     return custody_log.append(store, signer, custody_log.once(happening(store, event, details)))
 
 
-def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[Entry]:
+def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[LogEntry]:
     """Append that the bundle was created, sealed and signed, as far as the log does not say so."""
     info = bundle_json.read_sealed(store)
     assert info is not None
@@ -62,7 +64,7 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     return custody_log.append(store, signer, choose)
 
 
-def record_stamp(store: Store, signer: Signer, url: str) -> list[Entry]:
+def record_stamp(store: Store, signer: Signer, url: str) -> list[LogEntry]:
     """Let a timestamp authority say when the bundle was there, and append that."""
     key, stamp = timestamps.stamp(store, url)
     details = {

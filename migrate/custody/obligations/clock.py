@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
-from migrate.custody.log.entry import Entry
+from migrate.custody.log.entry import LogEntry
 from migrate.custody.obligations.rulebook import Period, Rule, RuleSet
 
 State: TypeAlias = Literal["met", "due", "breached", "unknown"]
@@ -37,13 +37,13 @@ class _Seen:
     number: int
 
 
-def judge(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> list[Verdict]:
+def judge(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> list[Verdict]:
     """Evaluate every rule at a moment. The moments of the log are its writers' clocks."""
     return [_judge(case) for case in _cases(rules, entries, now)]
 
 
 def would_breach(
-    rules: RuleSet, entries: Sequence[Entry], events: Collection[str], now: datetime
+    rules: RuleSet, entries: Sequence[LogEntry], events: Collection[str], now: datetime
 ) -> list[Verdict]:
     """Return the rules that one of ``events`` would breach if it happened now, whatever happened before."""
     verdicts = []
@@ -55,7 +55,7 @@ def would_breach(
     return verdicts
 
 
-def _cases(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> Iterator[_Case]:
+def _cases(rules: RuleSet, entries: Sequence[LogEntry], now: datetime) -> Iterator[_Case]:
     seen_by_event: dict[str, list[_Seen]] = {}
     for entry in entries:
         event, moment = entry.what.event, entry.moment
@@ -188,7 +188,7 @@ def _later(moment: datetime, number: int, unit: str) -> datetime:
     return day.replace(year=year, month=month, day=last) + timedelta(days=1)
 
 
-def _noted(entry: Entry) -> datetime:
+def _noted(entry: LogEntry) -> datetime:
     try:
         moment = datetime.fromisoformat(str(entry.what.details.get("at")))
     except ValueError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import TableRestore
-from migrate.restore.mysql.destination import Destination
+from migrate.restore.mysql.destination import MysqlDestination
 from migrate.restore.mysql.dialect import Adapter
 from migrate.restore.mysql.refused_rows import Refused
 from migrate.restore.mysql.system_versioning import history_of
@@ -21,7 +21,7 @@ class MysqlRestore:
     """
 
     run: TableRestore
-    destination: Destination
+    destination: MysqlDestination
     adapter: Adapter | None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.context import MysqlRestore
 from migrate.restore.mysql.definitions import Definer, Definition, ddl_error, needs_the_user, step_of
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
-from migrate.restore.mysql.destination import Destination, mark_done, read_done
+from migrate.restore.mysql.destination import MysqlDestination, mark_done, read_done
 from migrate.restore.mysql.table_ddl import options_of, unplaced
 
 _NAMES = """
@@ -157,7 +157,7 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
         job.left_out.append(f"{loss.item}: {loss.reason}")
 
 
-def refuse_twins(destination: Destination, definitions: Sequence[Definition]) -> None:
+def refuse_twins(destination: MysqlDestination, definitions: Sequence[Definition]) -> None:
     """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
     query = _NAMES.format(schema=quote_literal(destination.address.database))
     existing = {(str(kind), str(name)) for kind, name in destination.connection.rows(query)}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pymysql
 
-from exporters.mysql.connection import Address, Connection, connect
+from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -40,7 +40,7 @@ SELECT what FROM (
 class DestinationConnection(Connection):
     """A session on the destination. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
 
-    def __init__(self, address: Address, raw: Any, control: ControlTables) -> None:
+    def __init__(self, address: MysqlAddress, raw: Any, control: ControlTables) -> None:
         super().__init__(address, raw)
         self.control = control
         names = map(quote_name, control.names)
@@ -52,15 +52,15 @@ class DestinationConnection(Connection):
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class MysqlDestination:
     """The database and the session on which everything but rows is done; it holds the lock."""
 
-    address: Address
+    address: MysqlAddress
     connection: DestinationConnection
 
 
 @contextmanager
-def open_destination(address: Address, names: Collection[str] = ()) -> Iterator[Destination]:
+def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iterator[MysqlDestination]:
     """Connect and lock out other restores. The control tables have none of the ``names`` that the restore makes, and
     none of what is there. Raises ``BusyError``, ``SourceError``.
     """
@@ -76,19 +76,19 @@ def open_destination(address: Address, names: Collection[str] = ()) -> Iterator[
                 )
         _, others = find_control_tables(connection)
         control = ControlTables.beside({*names, *others})
-        yield Destination(address, DestinationConnection(address, connection.raw, control))
+        yield MysqlDestination(address, DestinationConnection(address, connection.raw, control))
     finally:
         connection.close()
 
 
-def content(destination: Destination) -> str:
+def content(destination: MysqlDestination) -> str:
     """Return the name of something in the database, or ""."""
     own = ", ".join(map(quote_literal, destination.connection.control.names))
     schema = quote_literal(destination.address.database)
     return str(destination.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
 
 
-def read_state(destination: Destination) -> State | None:
+def read_state(destination: MysqlDestination) -> State | None:
     """Return what an earlier restore left, None where there was none."""
     connection = destination.connection
     control, _ = find_control_tables(connection)
@@ -98,7 +98,7 @@ def read_state(destination: Destination) -> State | None:
     return State(*rows[0]) if rows else None
 
 
-def begin_state(destination: Destination, state: State) -> None:
+def begin_state(destination: MysqlDestination, state: State) -> None:
     """Make the tables; the row that records which restore owns them comes last."""
     connection = destination.connection
     kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
@@ -155,7 +155,7 @@ def make_empty(connection: DestinationConnection, table: str) -> None:
         connection.run(f"DROP TABLE {again}")
 
 
-def drop_state(destination: Destination) -> None:
+def drop_state(destination: MysqlDestination) -> None:
     """Remove the tables: the restore is over."""
     connection = destination.connection
     connection.run(f"DROP TABLE IF EXISTS {connection.about}, {connection.done}, {connection.again}")

@@ -17,7 +17,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.common.existing_tables import strange_trigger
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.definitions import Definition, step_of, without_definer
-from migrate.restore.mysql.destination import Destination, mark_done
+from migrate.restore.mysql.destination import MysqlDestination, mark_done
 from migrate.restore.mysql.table_ddl import options_of
 
 _TRIGGERS = (
@@ -30,7 +30,7 @@ _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 class Tables:
     """See ``relational.present.Present``."""
 
-    destination: Destination
+    destination: MysqlDestination
 
     def has(self, name: str) -> bool:
         """See ``Present.has``."""
@@ -44,7 +44,7 @@ class Tables:
 
 
 def put_aside(
-    run: TableRestore, destination: Destination, definitions: Sequence[Definition], done: set[str]
+    run: TableRestore, destination: MysqlDestination, definitions: Sequence[Definition], done: set[str]
 ) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
@@ -72,7 +72,7 @@ def were_aside(definitions: Sequence[Definition], done: set[str]) -> list[Defini
     ]
 
 
-def set_counters(run: TableRestore, destination: Destination, definitions: Sequence[Definition]) -> None:
+def set_counters(run: TableRestore, destination: MysqlDestination, definitions: Sequence[Definition]) -> None:
     """Let AUTO_INCREMENT and, where all tables came, sequences go on where they were. Raises the driver's errors."""
     tables = {table.name for table in run.tables}
     for definition in definitions:
@@ -88,7 +88,7 @@ def _aside(definition: Definition) -> str:
     return f"aside {definition['name']}"
 
 
-def _is_same(destination: Destination, definition: Definition) -> bool:
+def _is_same(destination: MysqlDestination, definition: Definition) -> bool:
     try:
         existing = read_definition(destination.connection, "trigger", definition["name"])
     except pymysql.Error:

@@ -25,7 +25,7 @@ from exporters.mysql.rows.long_rows import payload_pieces
 from exporters.mysql.rows.protocol_rows import send
 from exporters.row_digest import Advance, RowsDigest, digest_pieces, digest_texts
 from exporters.sql.large_values.long_values import LongRow
-from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
@@ -270,7 +270,7 @@ class _Opened:
     """A part, how it is read for this destination, and how long its server lets a statement be."""
 
     part: PartFile
-    file: Part
+    file: ParquetPart
     without: Sequence[str]
     allowed_bytes: int
     decimals: bool

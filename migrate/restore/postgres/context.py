@@ -16,7 +16,7 @@ from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
-from migrate.restore.postgres.destination import Destination, State
+from migrate.restore.postgres.destination import PostgresDestination, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PostgresRestore:
     """
 
     run: TableRestore
-    destination: Destination
+    destination: PostgresDestination
     names: frozenset[Name]
     open_pool: OpenRowPool | None = None
     notes: list[str] = field(default_factory=list)

@@ -16,7 +16,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from exporters.postgres.sessions.connection import Address, connect
+from exporters.postgres.sessions.connection import PostgresAddress, connect
 from migrate.errors import BusyError, UsageError
 from migrate.restore.postgres.definitions.refused_objects import is_refusal
 
@@ -46,10 +46,10 @@ ORDER BY rank, what LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class PostgresDestination:
     """The database and the connection on which everything but rows is done; it holds the lock."""
 
-    address: Address
+    address: PostgresAddress
     connection: psycopg.Connection[Any]
 
 
@@ -70,17 +70,17 @@ class State:
 
 
 @contextlib.contextmanager
-def open_destination(address: Address) -> Iterator[Destination]:
+def open_destination(address: PostgresAddress) -> Iterator[PostgresDestination]:
     """Connect and lock out other restores. Raises ``BusyError``, ``SourceError``."""
     connection = connect_writer(address)
     try:
         _lock(connection, address)
-        yield Destination(address, connection)
+        yield PostgresDestination(address, connection)
     finally:
         connection.close()
 
 
-def connect_writer(address: Address) -> psycopg.Connection[Any]:
+def connect_writer(address: PostgresAddress) -> psycopg.Connection[Any]:
     """Return a connection for restoring: a server that loses its client gives up soon, and a commit need
     not wait for the disk, because state and data are lost together. It writes also where sessions begin as readers.
     """
@@ -93,7 +93,7 @@ def connect_writer(address: Address) -> psycopg.Connection[Any]:
     return connection
 
 
-def _lock(connection: psycopg.Connection[Any], address: Address) -> None:
+def _lock(connection: psycopg.Connection[Any], address: PostgresAddress) -> None:
     """Wait a little: the session of a run that was killed may still be ending."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _value(connection, f"SELECT pg_try_advisory_lock({_LOCK})"):
@@ -115,12 +115,12 @@ def holds_lock(connection: psycopg.Connection[Any], pid: int) -> bool:
     return bool(row and row[0])
 
 
-def content(destination: Destination) -> str:
+def content(destination: PostgresDestination) -> str:
     """Return the name of something in the database that is neither the system's nor an extension's, or ""."""
     return str(_value(destination.connection, _CONTENT) or "")
 
 
-def read_state(destination: Destination) -> State | None:
+def read_state(destination: PostgresDestination) -> State | None:
     """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
     if not _value(destination.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
@@ -159,7 +159,7 @@ def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
     )
 
 
-def read_done(destination: Destination) -> set[str]:
+def read_done(destination: PostgresDestination) -> set[str]:
     """Return the names of the parts and steps that are done."""
     return {
         row[0] for row in destination.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.collations import lend_collation
 from exporters.sqlite.identifiers import quote_name
 
@@ -52,7 +52,7 @@ class Lent:
             lend_collation(self._connection, collation)
             self._collations.add(collation)
 
-    def lend_for_rows(self, tables: Iterable[Table]) -> None:
+    def lend_for_rows(self, tables: Iterable[SqliteTable]) -> None:
         """Lend what inserting into the tables needs: also to a run that finds them made."""
         for table in tables:
             names = [quote_name(column.name) for column in table.columns if not column.generated]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from exporters.sqlite.address import Address
-from exporters.sqlite.catalog import Entry
+from exporters.sqlite.address import SqliteAddress
+from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import SCHEMA, is_own
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
@@ -21,12 +21,12 @@ class SqliteRestore:
 
     run: TableRestore
     definitions: Definitions
-    address: Address
+    address: SqliteAddress
     counters: CatalogRow | None = None
 
     @staticmethod
     def of(
-        run: TableRestore, definitions: Definitions, address: Address, schema: str = SCHEMA
+        run: TableRestore, definitions: Definitions, address: SqliteAddress, schema: str = SCHEMA
     ) -> SqliteRestore:
         """Return the job for one file. ``schema``: what the catalog calls it."""
         tables = [replace(table, schema=SCHEMA) for table in run.tables if table.schema == schema]
@@ -36,7 +36,7 @@ class SqliteRestore:
         return SqliteRestore(run.with_tables(tables), definitions, address, _counters(run, schema))
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[SchemaEntry]:
         """What is to be made."""
         entries = self.definitions.entries
         return select_entries(entries, self.names) if self.run.selection.tables else entries

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters.sqlite import definitions
-from exporters.sqlite.catalog import Entry
+from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import is_own
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -32,7 +32,7 @@ _OF_THE_APPLICATION = (
 class Definitions:
     """The rows of the source's ``sqlite_schema``, and its settings."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[SchemaEntry]
     pragmas: Mapping[str, Any]
 
     @staticmethod
@@ -52,12 +52,12 @@ class Definitions:
             raise DamageError(key, expected="definitions", found=f"something else ({exc})") from exc
 
 
-def is_virtual(entry: Entry) -> bool:
+def is_virtual(entry: SchemaEntry) -> bool:
     """Tell whether an entry is a virtual table: it has no pages of its own."""
     return entry.type == "table" and (entry.sql or "").upper().startswith("CREATE VIRTUAL")
 
 
-def select_entries(entries: Sequence[Entry], tables: AbstractSet[str]) -> list[Entry]:
+def select_entries(entries: Sequence[SchemaEntry], tables: AbstractSet[str]) -> list[SchemaEntry]:
     """Return, in order, what makes these tables: themselves, their indexes and triggers; and the virtual tables all of
     whose shadow tables are among them.
     """
@@ -68,7 +68,9 @@ def select_entries(entries: Sequence[Entry], tables: AbstractSet[str]) -> list[E
     return [entry for entry in entries if entry.table in names]
 
 
-def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: Lent, *, empty: bool) -> None:
+def make_tables(
+    connection: sqlite3.Connection, entries: Sequence[SchemaEntry], lent: Lent, *, empty: bool
+) -> None:
     """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction. ``empty``: no rows will
     come; then virtual tables are made by their modules, since none of them works over empty shadow tables.
     """
@@ -86,14 +88,16 @@ def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: 
         connection.execute("ANALYZE sqlite_schema")
 
 
-def shadows_of(entry: Entry, tables: Sequence[Entry]) -> list[Entry]:
+def shadows_of(entry: SchemaEntry, tables: Sequence[SchemaEntry]) -> list[SchemaEntry]:
     """Return the tables that hold a virtual table's rows (https://sqlite.org/vtab.html#the_xshadowname_method)."""
     return [
         table for table in tables if table.type == "table" and table.name.rpartition("_")[0] == entry.name
     ]
 
 
-def _make_virtual(connection: sqlite3.Connection, entry: Entry, tables: Sequence[Entry]) -> list[str]:
+def _make_virtual(
+    connection: sqlite3.Connection, entry: SchemaEntry, tables: Sequence[SchemaEntry]
+) -> list[str]:
     """Let the module make a virtual table; return the names of its shadow tables. None, and nothing is made, where the
     module is not there or makes others than the source has.
     """
@@ -109,7 +113,7 @@ def _make_virtual(connection: sqlite3.Connection, entry: Entry, tables: Sequence
     return list(expected) if same else []
 
 
-def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
+def _run(connection: sqlite3.Connection, entry: SchemaEntry, lent: Lent) -> None:
     try:
         lent.run(entry.name, lambda: connection.execute(entry.sql or ""))
     except sqlite3.OperationalError as exc:
@@ -120,7 +124,7 @@ def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
         ) from exc
 
 
-def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[str]:
+def make_indexes(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> list[str]:
     """Make the indexes; return a sentence for each that is left out: only the application can make it, or rows that
     are there violate it, as at the source.
     """
@@ -139,11 +143,11 @@ def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> li
     return left_out
 
 
-def _left_out(entry: Entry) -> str:
+def _left_out(entry: SchemaEntry) -> str:
     return f"the index {entry.name} could not be made: "
 
 
-def without_left_out(entries: Sequence[Entry], left_out: Sequence[str]) -> list[Entry]:
+def without_left_out(entries: Sequence[SchemaEntry], left_out: Sequence[str]) -> list[SchemaEntry]:
     """Return the entries but for the indexes that are among what ``make_indexes`` has left out."""
     return [
         entry
@@ -152,14 +156,14 @@ def without_left_out(entries: Sequence[Entry], left_out: Sequence[str]) -> list[
     ]
 
 
-def make_triggers(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def make_triggers(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> None:
     """Make the triggers among these entries."""
     for entry in entries:
         if entry.type == "trigger":
             connection.execute(entry.sql or "")
 
 
-def add_virtual(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def add_virtual(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> None:
     """Add the virtual tables that are not there to what the schema has already. Called as ``complete`` is."""
     connection.execute("PRAGMA writable_schema = ON")
     connection.executemany(
@@ -169,7 +173,7 @@ def add_virtual(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Non
     )
 
 
-def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def complete(connection: sqlite3.Connection, entries: Sequence[SchemaEntry]) -> None:
     """Add what has no pages (views, triggers, virtual tables) and give every entry its old location. Called within the
     last transaction of a connection, because SQLite does not notice
     (https://sqlite.org/pragma.html#pragma_writable_schema).
@@ -193,7 +197,9 @@ def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
             )
 
 
-def schema_differences(source_entries: Sequence[Entry], destination_entries: Sequence[Entry]) -> list[str]:
+def schema_differences(
+    source_entries: Sequence[SchemaEntry], destination_entries: Sequence[SchemaEntry]
+) -> list[str]:
     """Return a sentence for every definition that is not as in the source."""
     expected = {(entry.type, entry.name): entry for entry in source_entries}
     present = {(entry.type, entry.name): entry for entry in destination_entries}

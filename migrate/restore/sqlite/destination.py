@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.sqlite.address import Address
+from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import PROGRESS_TABLE
 from exporters.sqlite.errors import code_of
 from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
@@ -26,15 +26,15 @@ _DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class SqliteDestination:
     """The file and the one connection that writes to it; it holds an exclusive lock."""
 
-    address: Address
+    address: SqliteAddress
     connection: sqlite3.Connection
 
 
 @contextmanager
-def open_destination(address: Address) -> Iterator[Destination]:
+def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
     """Open or make the file, and lock others out. Raises ``GoneError``, ``BusyError``, ``UsageError`` and what
     ``translated`` raises.
     """
@@ -55,7 +55,7 @@ def open_destination(address: Address) -> Iterator[Destination]:
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.execute("COMMIT")
             connection.execute("PRAGMA synchronous = NORMAL")
-            yield Destination(address, connection)
+            yield SqliteDestination(address, connection)
         finally:
             connection.close()
             if not existed and address.path.exists() and not address.path.stat().st_size:
@@ -63,7 +63,7 @@ def open_destination(address: Address) -> Iterator[Destination]:
 
 
 @contextmanager
-def translated(address: Address) -> Iterator[None]:
+def translated(address: SqliteAddress) -> Iterator[None]:
     """Raise SQLite's errors about the destination as errors with a next step."""
     try:
         yield
@@ -91,7 +91,7 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
     return MoveoutError(f"{where}: {error}", next_step="Remove the file, then give the same command again.")
 
 
-def is_fresh(destination: Destination) -> bool:
+def is_fresh(destination: SqliteDestination) -> bool:
     """Tell whether nothing at all was ever written to the file."""
     return _is_fresh(destination.connection)
 
@@ -100,7 +100,7 @@ def _is_fresh(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
-def read_state(destination: Destination) -> State | None:
+def read_state(destination: SqliteDestination) -> State | None:
     """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
     connection = destination.connection
     row = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone()
@@ -132,7 +132,7 @@ def begin_state(connection: sqlite3.Connection, state: State) -> None:
     )
 
 
-def read_done(destination: Destination) -> set[str]:
+def read_done(destination: SqliteDestination) -> set[str]:
     """Return the names of the parts that are done."""
     query = f"SELECT name FROM {PROGRESS_TABLE} WHERE kind = '{_DONE}'"
     return {row[0] for row in destination.connection.execute(query)}

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from exporters.sqlite.address import Address, parse_url
+from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import PROGRESS_TABLE, RECORD_SUFFIX
 from exporters.sqlite.files.backup import open_file
 from migrate.bundle.reader import BundleReader
@@ -19,12 +19,12 @@ from migrate.restore.common.table_restore import State
 from migrate.restore.sqlite.file_set import read_files
 
 
-def record_path(address: Address) -> Path:
+def record_path(address: SqliteAddress) -> Path:
     """Return the path of the record."""
     return address.beside(RECORD_SUFFIX)
 
 
-def how_to_forget(address: Address) -> str:
+def how_to_forget(address: SqliteAddress) -> str:
     """Return the note about the record."""
     return (
         f"{record_path(address)} keeps this list, so that the same command and verify --against name it again; remove"
@@ -32,7 +32,7 @@ def how_to_forget(address: Address) -> str:
     )
 
 
-def read_finished(address: Address, bundle: str, source: str) -> list[FinishedRestore]:
+def read_finished(address: SqliteAddress, bundle: str, source: str) -> list[FinishedRestore]:
     """Return the records of restores of a source into this file, of all or of parts of it."""
     entries = _read(address)
     return [
@@ -42,7 +42,7 @@ def read_finished(address: Address, bundle: str, source: str) -> list[FinishedRe
     ]
 
 
-def write(address: Address, state: State, record: FinishedRestore) -> None:
+def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None:
     """Keep a record where anything was left out; an earlier one of the same restore goes. Raises
     ``NotAllowedError``.
     """
@@ -77,7 +77,7 @@ def known(
     return [record for address in addresses for record in _known(address, reader.info.id, source)]
 
 
-def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedRestore]:
+def _known(address: SqliteAddress, bundle: str, source: str) -> Iterator[FinishedRestore]:
     yield from read_finished(address, bundle, source)
     if not address.path.exists():
         return
@@ -91,7 +91,7 @@ def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedResto
         yield FinishedRestore("", [f"a restore into {address.path} is not finished: give its command again"])
 
 
-def _read(address: Address) -> list[dict[str, Any]]:
+def _read(address: SqliteAddress) -> list[dict[str, Any]]:
     try:
         entries: list[dict[str, Any]] = json.loads(record_path(address).read_bytes())["restores"]
     except FileNotFoundError:

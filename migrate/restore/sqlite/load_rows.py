@@ -8,7 +8,7 @@ from itertools import compress
 from typing import Any
 
 from exporters.row_digest import Advance
-from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartLong, PartRows, read_part
 from exporters.sqlite.rows.value_text import RawText
@@ -18,7 +18,7 @@ from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, pa
 from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import SqliteRestore
-from migrate.restore.sqlite.destination import Destination, mark_done, read_done
+from migrate.restore.sqlite.destination import SqliteDestination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
@@ -26,7 +26,9 @@ COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-def bring_rows(job: SqliteRestore, destination: Destination, lent: Lent) -> tuple[WrittenRows, list[str]]:
+def bring_rows(
+    job: SqliteRestore, destination: SqliteDestination, lent: Lent
+) -> tuple[WrittenRows, list[str]]:
     """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
     each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
     """
@@ -48,7 +50,7 @@ def bring_rows(job: SqliteRestore, destination: Destination, lent: Lent) -> tupl
 def _write_parts(
     reader: BundleReader,
     connection: sqlite3.Connection,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, SqliteTable],
     parts: Sequence[PartFile],
     advance: Advance,
 ) -> list[str]:
@@ -85,7 +87,7 @@ def _write_parts(
 
 
 def _write(
-    reader: BundleReader, connection: sqlite3.Connection, table: Table, part: PartFile, advance: Advance
+    reader: BundleReader, connection: sqlite3.Connection, table: SqliteTable, part: PartFile, advance: Advance
 ) -> None:
     codec = codec_of(connection)
     for some in _read(reader, part):
@@ -111,7 +113,7 @@ def _write(
         advance(some.rows, part.size_bytes * some.rows // max(part.rows, 1))
 
 
-def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
+def _insert(table: SqliteTable, names: Sequence[str], row: Sequence[Any]) -> str:
     """Return the statement. Text that is not valid stands in it as a literal."""
     values = ", ".join(literal(value) if type(value) is RawText else "?" for value in row)
     return f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({values})"

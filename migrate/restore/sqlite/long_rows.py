@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.long_rows import Cell
 from exporters.sqlite.rows.value_text import RawText
@@ -21,7 +21,9 @@ Names = Sequence[str | None]
 """Of columns; None is the rowid."""
 
 
-def write_long(connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any]) -> None:
+def write_long(
+    connection: sqlite3.Connection, table: SqliteTable, names: Names, cells: Sequence[Any]
+) -> None:
     """Insert one row, within the caller's transaction."""
     long = {number for number, cell in enumerate(cells) if isinstance(cell, Cell)}
     if not (_is_plain(connection, table) and long == _at_the_end(cells, utf8=codec_of(connection) is None)):
@@ -36,7 +38,7 @@ def write_long(connection: sqlite3.Connection, table: Table, names: Names, cells
     connection.execute("RELEASE long_row")
 
 
-def _is_plain(connection: sqlite3.Connection, table: Table) -> bool:
+def _is_plain(connection: sqlite3.Connection, table: SqliteTable) -> bool:
     """Tell whether rows have an address, and SQLite computes nothing of them."""
     query = "SELECT 1 FROM pragma_table_xinfo(?) WHERE hidden > 1"
     return bool(table.rowid) and connection.execute(query, (table.name,)).fetchone() is None
@@ -55,7 +57,11 @@ def _at_the_end(cells: Sequence[Any], *, utf8: bool) -> set[int]:
 
 
 def _write_in_pieces(
-    connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any], long: Sequence[int]
+    connection: sqlite3.Connection,
+    table: SqliteTable,
+    names: Names,
+    cells: Sequence[Any],
+    long: Sequence[int],
 ) -> None:
     codec = codec_of(connection)
     some = [
@@ -74,7 +80,9 @@ def _write_in_pieces(
         connection.execute(f"UPDATE {quote_name(table.name)} SET {casts} WHERE {table.rowid} = ?", (rowid,))
 
 
-def _write_whole(connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any]) -> None:
+def _write_whole(
+    connection: sqlite3.Connection, table: SqliteTable, names: Names, cells: Sequence[Any]
+) -> None:
     codec = codec_of(connection)
     some = [_bound(cell, codec) for cell in cells]
     statement = f"{_into(table, names)} SELECT {', '.join(expression for _, expression in some)} WHERE ?"
@@ -101,7 +109,7 @@ def _values(some: Sequence[tuple[Any, str]]) -> list[Any]:
     return [value for value, expression in some if "?" in expression]
 
 
-def _into(table: Table, names: Names) -> str:
+def _into(table: SqliteTable, names: Names) -> str:
     columns = ", ".join(table.rowid if name is None else quote_name(name) for name in names)
     return f"INSERT INTO {quote_name(table.name)} ({columns})"
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exporters.sqlite.catalog import Entry
+from exporters.sqlite.catalog import SchemaEntry
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartRows, read_part
 from migrate.errors import MoveoutError
@@ -26,7 +26,7 @@ from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import SEQUENCE
-from migrate.restore.sqlite.destination import Destination
+from migrate.restore.sqlite.destination import SqliteDestination
 from migrate.restore.sqlite.load_rows import bring_rows
 
 _ASIDE = "aside "
@@ -56,7 +56,7 @@ class Tables:
         return self.connection.execute(f"SELECT 1 FROM {quote_name(name)} LIMIT 1").fetchone() is not None
 
 
-def load_part(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
+def load_part(job: SqliteRestore, destination: SqliteDestination) -> Loaded | MoveoutError:
     """Load the part into the destination; or return the error where something else is in the way."""
     run, connection, where = job.run, destination.connection, str(job.address.path)
     lent = Lent(connection)
@@ -83,7 +83,7 @@ def unfinished(written: WrittenRows, damaged: list[str], notes: list[str]) -> Lo
     return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
 
-def _begin(job: SqliteRestore, destination: Destination, lent: Lent) -> None:
+def _begin(job: SqliteRestore, destination: SqliteDestination, lent: Lent) -> None:
     connection = destination.connection
     if sqlite_destination.is_fresh(destination):
         sqlite_destination.prepare(connection, job.definitions.pragmas)
@@ -94,7 +94,7 @@ def _begin(job: SqliteRestore, destination: Destination, lent: Lent) -> None:
     connection.execute("COMMIT")
 
 
-def _complete(job: SqliteRestore, destination: Destination, notes: list[str]) -> list[str]:
+def _complete(job: SqliteRestore, destination: SqliteDestination, notes: list[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
     recorded before.
     """
@@ -118,7 +118,7 @@ def _complete(job: SqliteRestore, destination: Destination, notes: list[str]) ->
     return left_out
 
 
-def _put_aside(job: SqliteRestore, destination: Destination) -> None:
+def _put_aside(job: SqliteRestore, destination: SqliteDestination) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
     connection = destination.connection
     ours = {entry.name: entry for entry in job.definitions.entries if entry.type == "trigger"}
@@ -134,7 +134,7 @@ def _put_aside(job: SqliteRestore, destination: Destination) -> None:
     connection.execute("COMMIT")
 
 
-def _were_aside(job: SqliteRestore, destination: Destination) -> list[Entry]:
+def _were_aside(job: SqliteRestore, destination: SqliteDestination) -> list[SchemaEntry]:
     done = sqlite_destination.read_done(destination)
     return [entry for entry in job.definitions.entries if _ASIDE + entry.name in done]
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from exporters.sqlite.address import Address, parse_url
+from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library, read_catalog
 from exporters.sqlite.files.backup import open_file
 from exporters.sqlite.identifiers import label
@@ -29,7 +29,7 @@ from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import Definitions
-from migrate.restore.sqlite.destination import Destination
+from migrate.restore.sqlite.destination import SqliteDestination
 from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
@@ -143,7 +143,7 @@ def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
     return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
 
 
-def _load(job: SqliteRestore, destination: Destination) -> Loaded | MoveoutError:
+def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | MoveoutError:
     """Bring tables, rows and the rest into the destination; or return the error where the file is not ours to
     write to, unless it is the same.
     """
@@ -224,7 +224,7 @@ def _differences(job: SqliteRestore) -> list[str]:
     return job.run.findings(job.run.tables, label)
 
 
-def _check(address: Address) -> tuple[list[str], list[str]]:
+def _check(address: SqliteAddress) -> tuple[list[str], list[str]]:
     """Let SQLite check the file. Return findings about the file, and notes about its rows."""
     findings: list[str] = []
     notes: list[str] = []

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
-from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Part, Parts, Tidying, Upload
+from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Parts, Tidying, Upload, UploadedPart
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
@@ -166,7 +166,7 @@ class LocalStore(BaseStore):
         with translated(self._path(key)):
             return self._uploads.parts(key, upload)
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         with translated(self._path(key)):
             return self._uploads.put_part(key, upload, number, data)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import MAX_PARTS, Part, Upload
+from migrate.storage.api import MAX_PARTS, Upload, UploadedPart
 from migrate.storage.checksums import combine, crc64nvme, to_header
 from migrate.storage.local.fsync import sync_directory
 
@@ -72,7 +72,7 @@ class Uploads:
                 uploads.append(Upload(meta.key, upload_directory.name, meta.started))
         return sorted(uploads, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> list[UploadedPart]:
         """Return the parts whose bytes are what the journal says."""
         meta = self._meta(upload, key)
         parts = []
@@ -82,7 +82,7 @@ class Uploads:
                 parts.append(_part(number, size, crc))
         return parts
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """Write the part to its place in the file, make it durable, then note it."""
         meta = self._meta(upload, key)
         if not 1 <= number <= MAX_PARTS:
@@ -101,7 +101,7 @@ class Uploads:
         self._checked[upload, number] = (len(data), crc)
         return _part(number, len(data), crc)
 
-    def finish(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> Path:
+    def finish(self, key: str, upload: str, parts: list[UploadedPart], *, crc64nvme: int) -> Path:
         """Check the whole and return the path of the durable file, ready to be renamed."""
         meta = self._meta(upload, key)
         sizes = [part.size_bytes for part in parts]
@@ -132,7 +132,7 @@ class Uploads:
             for key in [key for key in self._checked if key[0] == upload]:
                 self._checked.pop(key, None)
 
-    def _check_part(self, key: str, upload: str, meta: _Meta, part: Part) -> tuple[int, int]:
+    def _check_part(self, key: str, upload: str, meta: _Meta, part: UploadedPart) -> tuple[int, int]:
         """Return (crc, size) of a part, read again unless this process has done so before."""
         size, crc = self._checked.get((upload, part.number)) or (
             part.size_bytes,
@@ -176,8 +176,8 @@ class Uploads:
         return crc
 
 
-def _part(number: int, size: int, crc: int) -> Part:
-    return Part(number, size, etag=f"{crc:016x}", crc64nvme=crc)
+def _part(number: int, size: int, crc: int) -> UploadedPart:
+    return UploadedPart(number, size, etag=f"{crc:016x}", crc64nvme=crc)
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

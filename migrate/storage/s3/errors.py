@@ -28,7 +28,7 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.storage.api import Part, Parts
+from migrate.storage.api import Parts, UploadedPart
 from migrate.storage.checksums import from_header
 
 _INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
@@ -59,10 +59,10 @@ def asked_range(start: int, length: int | None) -> dict[str, str]:
     return {"Range": f"bytes={start}-{start + length - 1}"}
 
 
-def part_of(row: Mapping[str, Any]) -> Part:
+def part_of(row: Mapping[str, Any]) -> UploadedPart:
     """Return a part of a row of ListParts."""
     checksum = row.get("ChecksumCRC64NVME")
-    return Part(
+    return UploadedPart(
         int(row["PartNumber"]),
         int(row["Size"]),
         row["ETag"].strip('"'),

@@ -20,7 +20,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.runtime.progress import Progress
-from migrate.storage.api import FileInfo, Part, Upload
+from migrate.storage.api import FileInfo, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import ResumableUpload, find_upload, is_part
 from migrate.storage.retry import Retrying
@@ -134,7 +134,7 @@ class PartsUpload:
         self,
         patient: Retrying,
         upload: str,
-        stored_parts: Mapping[int, Part],
+        stored_parts: Mapping[int, UploadedPart],
         pieces: Iterable[tuple[int, bytes]],
         sha256: str,
     ) -> Uploaded:
@@ -143,9 +143,9 @@ class PartsUpload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
         sha256_hash, crc, size_bytes = hashlib.sha256(), 0, 0
-        sent: list[Part] = []
+        sent: list[UploadedPart] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
-            under_way: deque[Future[Part]] = deque()
+            under_way: deque[Future[UploadedPart]] = deque()
             for number, body in pieces:
                 sha256_hash.update(body)
                 crc = crc64nvme(body, crc)
@@ -182,7 +182,7 @@ class PartsUpload:
         part_bytes = patient.part_bytes(self.size_bytes)
         return find_upload(patient, key, part_bytes, uploads=known, least_bytes=0, drop_others=False)
 
-    def _arrived(self, future: Future[Part], sent: list[Part], *, resumed: bool) -> None:
+    def _arrived(self, future: Future[UploadedPart], sent: list[UploadedPart], *, resumed: bool) -> None:
         try:
             part = future.result()
         except MoveoutError as exc:

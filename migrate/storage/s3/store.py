@@ -26,7 +26,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Part, Parts, Upload
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
 from migrate.storage.key_rules import checked
@@ -204,14 +204,14 @@ class S3Store(BaseStore):
                 return sorted(parts, key=lambda part: part.number)
             request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
         crc = crc64(data)
         headers = {_CHECKSUM: to_header(crc)} if self.checksums == "crc64nvme" else {}
         query = {"partNumber": str(number), "uploadId": upload}
         response = self._exchange(Request("UploadPart", "PUT", key, query, headers, data))
         etag = needed(response.headers, "etag", self._named(key)).strip('"')
-        return Part(number, len(data), etag, crc)
+        return UploadedPart(number, len(data), etag, crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
@@ -352,7 +352,7 @@ class S3Store(BaseStore):
             return {}
         return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
 
-    def _row(self, part: Part) -> str:
+    def _row(self, part: UploadedPart) -> str:
         checksum = ""
         if self.checksums == "crc64nvme" and part.crc64nvme is not None:
             checksum = f"<ChecksumCRC64NVME>{to_header(part.crc64nvme)}</ChecksumCRC64NVME>"

@@ -13,8 +13,8 @@ from exporters.sqlite.catalog import read_catalog
 from exporters.sqlite.rows.row_batches import digest_table
 from exporters.sqlite.rows.typed_columns import KINDS, from_typed, to_typed
 from exporters.sqlite.rows.value_text import (
-    Column,
     RawText,
+    SqliteColumn,
     digest_columns,
     digest_few,
     row_texts,
@@ -53,14 +53,14 @@ def exact(value):
 
 @given(COLUMNS, st.sampled_from(sorted(KINDS)))
 def test_a_column_comes_back_from_any_type(values, kind):
-    main, side = to_typed(Column.of_values(values), kind)
+    main, side = to_typed(SqliteColumn.of_values(values), kind)
     back = from_typed(main, side, kind).to_list()
     assert list(map(exact, back)) == list(map(exact, values))
 
 
 @given(COLUMNS)
 def test_texts_of_many_values_are_those_of_each(values):
-    column = Column.of_values(values)
+    column = SqliteColumn.of_values(values)
     assert row_texts([column, column]) == [value_text(v) + b"," + value_text(v) for v in values]
     rows = [(value, value) for value in values]
     assert digest_columns([column, column], len(values)) == digest_few(rows)
@@ -118,7 +118,7 @@ def test_text_that_sqlite_changes_on_its_way_to_utf_16_comes_back(encoding, tmp_
 
 
 def test_integers_beside_reals_can_be_read_as_numbers_and_are_known_for_integers():
-    main, side = to_typed(Column.of_values([0.5, 2, 2**60]), "real")
+    main, side = to_typed(SqliteColumn.of_values([0.5, 2, 2**60]), "real")
     assert main.to_pylist() == [0.5, 2.0, None]
     assert side.to_pylist() == [None, "i2", f"i{2**60}"]
     assert pa.types.is_float64(main.type)

@@ -7,7 +7,7 @@ import pytest
 from xxhash import xxh3_128_intdigest
 
 from exporters.errors import SourceUsageError
-from exporters.postgres.catalog import Column, Table
+from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.changed_chunks import nothing_happened, query
 from exporters.postgres.chunk_plan import BY_TID_SHARE, cut, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
@@ -23,15 +23,17 @@ from migrate.restore.postgres.definitions.dump_script import plain_sql
 from migrate.restore.postgres.definitions.roles import create_role
 
 
-def column(name: str, sql_type: str, *, generated: bool = False) -> Column:
+def column(name: str, sql_type: str, *, generated: bool = False) -> PostgresColumn:
     kind = kind_of(SqlType(sql_type, built_in=True, modifier=-1))
-    return Column(name, sql_type, kind, not_null=False, generated=generated, identity="", collation="")
+    return PostgresColumn(
+        name, sql_type, kind, not_null=False, generated=generated, identity="", collation=""
+    )
 
 
 def table(
     name: str, *, pages: int = 0, heap: bool = True, filenode: int = 1, tid_ranges: bool = True
-) -> Table:
-    return Table(
+) -> PostgresTable:
+    return PostgresTable(
         oid=1,
         schema="public",
         name=name,

@@ -1,6 +1,6 @@
 """What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
-from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -115,7 +115,7 @@ def test_statements_hold_without_their_optional_clauses():
         ("TYPE", RANGE, BARE_RANGE, ["multirange type"]),
         ("SERVER", SERVER, BARE_SERVER, ["option host"]),
     ):
-        statement = parse_statement(Entry(0, kind, "name", "public", sql))
+        statement = parse_statement(DumpEntry(0, kind, "name", "public", sql))
         assert statement is not None
         assert statement.without([]) == sql
         assert statement.without(statement.optional()) == bare

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.mysql.connection import Address, connect
+from exporters.mysql.connection import MysqlAddress, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from migrate.custody.hold.sources.driver import translated
 
@@ -17,7 +17,7 @@ _SHOWN = 10
 class Server:
     """``name`` is the database that is to be held. Methods raise ``SourceError``."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: MysqlAddress) -> None:
         self.url, self.name = address.url, address.database
         self._connection = connect(address)
 

@@ -14,7 +14,7 @@ from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
-from exporters.sql.parquet_read import Part, rows_of
+from exporters.sql.parquet_read import ParquetPart, rows_of
 from migrate.restore.mysql.values.json_decimals import with_decimals
 from migrate.restore.mysql.values.long_json import with_paths
 
@@ -40,7 +40,7 @@ def columns_of(schema: pa.Schema, without: Collection[str]) -> list[str]:
 
 
 def values_of(
-    file: Part, without: Sequence[str], *, select: Select, decimals: bool = False
+    file: ParquetPart, without: Sequence[str], *, select: Select, decimals: bool = False
 ) -> Iterator[Values | LongValues]:
     """Yield the chosen rows as ``…,…``, a few thousand at a time, and those with long values alone. ``decimals``:
     whether the server keeps decimals in JSON.

@@ -25,7 +25,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.table_parts import damage, parts_of
 from migrate.restore.common.table_restore import TableRestore
-from migrate.restore.mysql.destination import Destination
+from migrate.restore.mysql.destination import MysqlDestination
 
 _REALS = (b"mysqlfloat", b"mysqldouble")
 _LAST_TIME = r"^(-?838:59:59\.)[0-9]*[1-9][0-9]*$"
@@ -34,7 +34,7 @@ _LAST_TIME = r"^(-?838:59:59\.)[0-9]*[1-9][0-9]*$"
 _COMPUTED = "the destination computes other values than the source had, which the bundle has"
 
 
-def held_otherwise(run: TableRestore, destination: Destination, table: CatalogRow) -> list[Loss]:
+def held_otherwise(run: TableRestore, destination: MysqlDestination, table: CatalogRow) -> list[Loss]:
     """Return which values of a table the destination has otherwise, nothing where that does not explain all of it.
     Raises ``DamageError``, ``SourceError``.
     """

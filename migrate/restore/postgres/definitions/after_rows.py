@@ -26,7 +26,7 @@ from migrate.restore.postgres.definitions.definition_files import (
     read_script,
     set_sequences,
 )
-from migrate.restore.postgres.definitions.dump_script import Entry, Script
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner
 from migrate.restore.postgres.definitions.post_data_order import Stage, stages
 from migrate.restore.postgres.definitions.refused_objects import refusal_of
@@ -138,7 +138,7 @@ def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
     return stages(selected, {(table.schema, table.name): table.size_bytes for table in job.tables})
 
 
-def _without_triggers(job: PostgresRestore, entries: Sequence[Entry]) -> list[Entry]:
+def _without_triggers(job: PostgresRestore, entries: Sequence[DumpEntry]) -> list[DumpEntry]:
     """Leave out the triggers of tables that wait for rows: those must not fire them."""
     rows = [row for row in job.tables if (row.schema, row.name) in job.damaged]
     names = {name for row in rows for name in ((row.schema, row.name), *ancestors(row))}

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from migrate.restore.postgres.definitions.dump_script import QUALIFIED, Entry, Name
+from migrate.restore.postgres.definitions.dump_script import QUALIFIED, DumpEntry, Name
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
 
 Orders = Mapping[Name, Sequence[str]]
@@ -75,7 +75,9 @@ def misordered(connection: psycopg.Connection[Any], orders: Orders) -> dict[Name
     return columns_of_table
 
 
-def reordered(connection: psycopg.Connection[Any], entry: Entry, order: Sequence[str]) -> Reordered | None:
+def reordered(
+    connection: psycopg.Connection[Any], entry: DumpEntry, order: Sequence[str]
+) -> Reordered | None:
     """Return how the table of an entry, which is there as the script makes it, is made in this order; None where that
     is unknown.
     """

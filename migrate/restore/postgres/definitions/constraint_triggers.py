@@ -10,7 +10,7 @@ import psycopg
 
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 
 _STATES = {
@@ -29,7 +29,7 @@ _BY_NUMBER = re.compile(
 Trigger = Mapping[str, Any]
 
 
-def names_constraint_trigger(entry: Entry) -> bool:
+def names_constraint_trigger(entry: DumpEntry) -> bool:
     """Tell whether an entry is about the trigger of a constraint. Of partitions pg_dump writes such entries, and names
     the trigger as it was called on the source server.
     """

@@ -17,7 +17,7 @@ from exporters.postgres.sessions.connection import AS_BEGUN
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
-from migrate.restore.postgres.definitions.dump_script import Entry, Script, plain_sql, split_script
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, plain_sql, split_script
 from migrate.restore.postgres.rows.source_charset import OwnEncoding
 
 
@@ -127,7 +127,7 @@ def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEnco
     return OwnEncoding(connection, match[2].decode())
 
 
-def without_logging(entry: Entry) -> Entry:
+def without_logging(entry: DumpEntry) -> DumpEntry:
     """Return an entry as servers take it whose sequences are all logged, also those of unlogged tables."""
     return replace(entry, sql=_LOGGING.sub(b"", entry.sql)) if entry.kind == "SEQUENCE" else entry
 

@@ -42,7 +42,7 @@ _TRAILING_SETTINGS = re.compile(rb"(?:\n+SET default_[a-z_]+ = [^\n]*;)+\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DumpEntry:
     """One object of a script. ``number`` counts from 0 and is the same whenever the script is read.
     ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for messages
     (pg_dump replaces line ends in them). ``sql`` includes the settings (``SET default_…``) that are in
@@ -68,7 +68,7 @@ class Script:
     """A section. ``head`` are the settings under which all of it is run."""
 
     head: bytes
-    entries: tuple[Entry, ...]
+    entries: tuple[DumpEntry, ...]
 
 
 def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
@@ -97,11 +97,11 @@ def split_script(script: bytes) -> Script:
     return Script(head, tuple(entries))
 
 
-def _entry(number: int, text: bytes, settings: bytes) -> Entry:
+def _entry(number: int, text: bytes, settings: bytes) -> DumpEntry:
     line, _, rest = text.removeprefix(_RULE).partition(b"\n")
     match = _HEADER.fullmatch(line)
     name, kind, schema = (match[i].decode(errors="replace") for i in (1, 2, 3)) if match else ("", "", "-")
-    return Entry(number, kind, name, schema, settings + b"\n" + rest if settings else rest)
+    return DumpEntry(number, kind, name, schema, settings + b"\n" + rest if settings else rest)
 
 
 def _trailing_settings(text: bytes) -> bytes:

@@ -15,7 +15,7 @@ from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.row_digest import RowsDigest
 from migrate.restore.postgres.context import PostgresRestore
-from migrate.restore.postgres.definitions.dump_script import Entry, Name
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
 from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
 
 _CREATE = re.compile(rb"^CREATE EXTENSION IF NOT EXISTS [^;]+(?=;$)", re.MULTILINE)
@@ -37,8 +37,8 @@ Member = Mapping[str, Any]
 
 
 def with_versions(
-    connection: psycopg.Connection[Any], entries: Sequence[Entry], extensions: Sequence[Extension]
-) -> tuple[Entry, ...]:
+    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], extensions: Sequence[Extension]
+) -> tuple[DumpEntry, ...]:
     """Return a script's entries in which extensions are made in the source's versions, where the server has these and
     takes them.
     """
@@ -58,7 +58,7 @@ def with_versions(
     )
 
 
-def _with_version(entry: Entry, version: str) -> Entry:
+def _with_version(entry: DumpEntry, version: str) -> DumpEntry:
     def tried(match: re.Match[bytes]) -> bytes:
         statement = match[0].decode()
         either = (
@@ -114,7 +114,7 @@ class _Pair:
 
 def members(
     connection: psycopg.Connection[Any], extensions: Sequence[Extension], *, portable: bool
-) -> list[Entry]:
+) -> list[DumpEntry]:
     """Return entries for what the extensions here lack, or have otherwise than those of the source."""
     return [entry for pair in _pairs(connection, extensions) for entry in _entries(pair, portable=portable)]
 
@@ -133,14 +133,14 @@ def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension])
             yield _Pair(extension["name"], member, known.get((member["type"], member["identity"])))
 
 
-def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
+def _entries(pair: _Pair, *, portable: bool) -> Iterator[DumpEntry]:
     member = pair.there
     kind, named = member["type"].upper(), f"{member['type'].upper()} {member['identity']}"
     schema = member.get("schema") or "-"
     name = member["name"].removeprefix(f"{schema}.")
 
-    def entry(kind: str, *statements: str) -> Entry:
-        return Entry(
+    def entry(kind: str, *statements: str) -> DumpEntry:
+        return DumpEntry(
             MEMBER, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode()
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, Entry, tokens
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, tokens
 
 GENERATED = "generation expression"
 """What the labels of such clauses begin with."""
@@ -77,7 +77,7 @@ class Statement:
         return statement + b"".join(clause.sql for clause in self.more if clause not in clauses)
 
 
-def parse_statement(entry: Entry) -> Statement | None:
+def parse_statement(entry: DumpEntry) -> Statement | None:
     """Return the statement that makes the object of an entry, None where it has no list of this kind."""
     sql = entry.sql
     if entry.kind in {"TABLE", "FOREIGN TABLE"} and (match := _TABLE.search(sql)) is not None:
@@ -91,7 +91,7 @@ def parse_statement(entry: Entry) -> Statement | None:
     return None
 
 
-def with_late_validator(entry: Entry) -> bytes | None:
+def with_late_validator(entry: DumpEntry) -> bytes | None:
     """Return how a foreign data wrapper is made that got its validator later than its options, which the validator
     does not know. None of all else.
     """

@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.sessions.connection import Address
+from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
-from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.post_data_order import PostDataStep, Stage
 from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
@@ -35,7 +35,9 @@ class StepRunner:
     marked as done: a later run tries it again.
     """
 
-    def __init__(self, address: Address, head: bytes, *, workers: int, advance: Callable[[], None]) -> None:
+    def __init__(
+        self, address: PostgresAddress, head: bytes, *, workers: int, advance: Callable[[], None]
+    ) -> None:
         self._address = address
         self._head = head
         self._workers = max(1, workers)
@@ -243,7 +245,7 @@ def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list
     return steps
 
 
-def mark_of(entry: Entry) -> str:
+def mark_of(entry: DumpEntry) -> str:
     """Return by what name the destination remembers that an entry is made."""
     return f"{_MARK}{entry.number:06d}"
 

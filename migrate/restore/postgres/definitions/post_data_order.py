@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, Entry, Name, unquote
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
 
 _INDEX = re.compile(
     rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb") USING ", re.MULTILINE
@@ -64,7 +64,7 @@ class TableLock(Enum):
 class PostDataStep:
     """An entry with the tables that it locks; without any it is made alone."""
 
-    entry: Entry
+    entry: DumpEntry
     tables: frozenset[Name] = frozenset()
     lock: TableLock = TableLock.EXCLUSIVE
     size_bytes: int = 0
@@ -118,7 +118,7 @@ class _Segment:
         yield Stage(tuple(self.others), parallel=False)
 
 
-def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) -> list[Stage]:
+def stages(entries: Sequence[DumpEntry], weights: Mapping[Name, int] | None = None) -> list[Stage]:
     """Return the stages of a post-data script. ``weights``: the tables' sizes. Event triggers are not among
     them, see ``is_event_trigger``.
     """
@@ -143,7 +143,7 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
     return [stage for stage in result if stage.steps]
 
 
-def _step(entry: Entry, weights: Mapping[Name, int]) -> PostDataStep:
+def _step(entry: DumpEntry, weights: Mapping[Name, int]) -> PostDataStep:
     """Find what an entry locks; the kind counts only where the statement is one of that kind."""
     if entry.kind == "INDEX" and (index := _INDEX.search(entry.sql)) is not None:
         table = unquote(index[1])
@@ -169,7 +169,7 @@ def _by_parent(steps: Iterable[PostDataStep]) -> list[PostDataStep]:
     return sorted(steps, key=lambda step: (step.is_light, sorted(step.parents) if step.is_light else []))
 
 
-def is_event_trigger(entry: Entry) -> bool:
+def is_event_trigger(entry: DumpEntry) -> bool:
     """Tell whether an entry makes an event trigger or speaks of one. They come last of all: they may forbid
     what a restore still has to do.
     """

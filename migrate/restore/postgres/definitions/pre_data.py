@@ -20,7 +20,7 @@ from migrate.restore.postgres.definitions.definition_files import (
     read_script,
     under_settings,
 )
-from migrate.restore.postgres.definitions.dump_script import Entry, Name, Script
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
 from migrate.restore.postgres.definitions.refused_objects import refusal_of
@@ -130,7 +130,9 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     return Script(script.head, (*schemas_made, *chosen))
 
 
-def _without_present(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def _without_present(
+    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry]
+) -> tuple[DumpEntry, ...]:
     """Return the entries but those for functions in the server's own schema that are here already, as they are where a
     provider puts them into every database.
     """
@@ -143,7 +145,7 @@ def _without_present(connection: psycopg.Connection[Any], entries: Sequence[Entr
 
 
 def _make_all(
-    connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
+    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], wanted: Wanted, *, portable: bool
 ) -> list[str]:
     """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
     must be there; return what was left out.
@@ -159,7 +161,7 @@ def _make_all(
 
 
 def _make(
-    connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
+    connection: psycopg.Connection[Any], entries: Sequence[DumpEntry], wanted: Wanted, *, portable: bool
 ) -> list[str]:
     """Run the entries within the caller's transaction; return what was left out. To others than superusers a refusal
     for lack of privileges matters only once owners and privileges are left out.
@@ -200,7 +202,7 @@ class Last:
     """
 
     script: Script
-    entries: Sequence[Entry]
+    entries: Sequence[DumpEntry]
     settings: Sequence[Mapping[str, Any]]
 
 

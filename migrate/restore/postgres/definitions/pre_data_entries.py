@@ -11,7 +11,7 @@ import psycopg
 from exporters.postgres.identifiers import quote_name
 from migrate.restore.postgres.definitions.column_order import Orders, describe_order, misordered, reordered
 from migrate.restore.postgres.definitions.definition_files import ddl_error
-from migrate.restore.postgres.definitions.dump_script import Entry, Name
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
 from migrate.restore.postgres.definitions.extensions import MEMBER
 from migrate.restore.postgres.definitions.optional_clauses import (
     GENERATED,
@@ -54,7 +54,7 @@ _INSTALL = "install its package on the destination server and restore into a fre
 class Refusal:
     """An entry that the server refuses, and its error."""
 
-    entry: Entry
+    entry: DumpEntry
     error: psycopg.Error
 
     @property
@@ -65,7 +65,7 @@ class Refusal:
         return f"{self.entry.label}: {first_line(self.error)}{step}"
 
 
-def is_superusers(entry: Entry) -> bool:
+def is_superusers(entry: DumpEntry) -> bool:
     """Tell whether an entry changes what is the server's or an extension's, as few others than superusers may."""
     of_server = entry.schema in {"pg_catalog", "information_schema"} and entry.kind in _OF_SERVER
     return of_server or entry.number == MEMBER
@@ -88,7 +88,7 @@ class EntryMaker:
         self._misordered: set[Name] = set()
         self._lost: list[str] = []
 
-    def make(self, entries: Sequence[Entry]) -> list[str]:
+    def make(self, entries: Sequence[DumpEntry]) -> list[str]:
         """Make all entries that the server takes; return what is left out. Raises what is no refusal, and
         ``MoveoutError`` where an object of the user's is in the way.
         """
@@ -100,14 +100,14 @@ class EntryMaker:
                 raise psycopg.Rollback
         return self._all(entries) if self._misordered else lines
 
-    def _all(self, entries: Sequence[Entry]) -> list[str]:
+    def _all(self, entries: Sequence[DumpEntry]) -> list[str]:
         self._lost = []
         refusals = self._rounds(entries)
         while refusals and (reduced := self._reduce(refusals)) is not None:
             refusals = self._rounds([refusal.entry for refusal in refusals if refusal.entry is not reduced])
         return [*self._lost, *self._lines(refusals)]
 
-    def _rounds(self, entries: Sequence[Entry]) -> list[Refusal]:
+    def _rounds(self, entries: Sequence[DumpEntry]) -> list[Refusal]:
         """Make entries, and try what is refused again as long as something of it succeeds."""
         refusals = self._some(entries)
         while refusals:
@@ -117,7 +117,7 @@ class EntryMaker:
             refusals = again
         return []
 
-    def _some(self, entries: Sequence[Entry]) -> list[Refusal]:
+    def _some(self, entries: Sequence[DumpEntry]) -> list[Refusal]:
         """Make entries in one statement, or half of them and then the others where one is refused."""
         if not entries:
             return []
@@ -133,10 +133,10 @@ class EntryMaker:
         middle = len(entries) // 2
         return [*self._some(entries[:middle]), *self._some(entries[middle:])]
 
-    def _is_misordered(self, entry: Entry) -> bool:
+    def _is_misordered(self, entry: DumpEntry) -> bool:
         return entry.kind == "TABLE" and (entry.schema, entry.name) in self._misordered
 
-    def _in_order(self, entry: Entry) -> bool:
+    def _in_order(self, entry: DumpEntry) -> bool:
         """Make a table with its columns in the source's order; False where the server does not take it so."""
         order = self._orders[entry.schema, entry.name]
         try:
@@ -158,7 +158,7 @@ class EntryMaker:
             )
         return True
 
-    def _with_aid(self, entry: Entry) -> psycopg.Error | None:
+    def _with_aid(self, entry: DumpEntry) -> psycopg.Error | None:
         """Make an entry, at last with an aid; return why the server refuses it even so."""
         first: psycopg.Error | None = None
         for aid in Aid:
@@ -172,7 +172,7 @@ class EntryMaker:
     def _error(
         self,
         sql: bytes,
-        entry: Entry | None = None,
+        entry: DumpEntry | None = None,
         aid: Aid = Aid.NONE,
         *,
         keep: bool = True,
@@ -200,7 +200,7 @@ class EntryMaker:
             return self._privileged or spare
         return is_refusal(error, self._connection)
 
-    def _reduce(self, refusals: Sequence[Refusal]) -> Entry | None:
+    def _reduce(self, refusals: Sequence[Refusal]) -> DumpEntry | None:
         """Make the first object that the server takes without some clauses, which are lost; return its entry."""
         for refusal in refusals:
             statement = parse_statement(refusal.entry)
@@ -245,7 +245,7 @@ class EntryMaker:
                 lines.append(refusal.line)
         return lines
 
-    def _extension_with(self, entry: Entry) -> str | None:
+    def _extension_with(self, entry: DumpEntry) -> str | None:
         """Return the extension that has the object here: at the source it was taken from it."""
         names = [quote_name(entry.name), entry.name]
         row = self._connection.execute(_OF_EXTENSION.encode(), (entry.schema, names)).fetchone()

@@ -15,7 +15,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser, lent
 
 REFUSALS = (
@@ -100,7 +100,7 @@ class Aid(Enum):
     SCHEMAS = "names without a schema: all schemas were searched"
     RIGHTS = "a schema that who granted it does not reach any more: it was lent for it"
 
-    def given(self, connection: psycopg.Connection[Any], entry: Entry) -> AbstractContextManager[None]:
+    def given(self, connection: psycopg.Connection[Any], entry: DumpEntry) -> AbstractContextManager[None]:
         """Help, within the caller's transaction."""
         if self is Aid.RIGHTS:
             return lent(connection, entry)

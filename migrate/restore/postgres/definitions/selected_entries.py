@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, Entry, Name, unquote
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, DumpEntry, Name, unquote
 
 _OWN: Sequence[re.Pattern[bytes]] = [
     re.compile(pattern, re.MULTILINE)
@@ -48,7 +48,7 @@ class OwnedSequences:
     by_table: Mapping[Name, frozenset[Name]]
 
     @staticmethod
-    def of(entries: Sequence[Entry]) -> OwnedSequences:
+    def of(entries: Sequence[DumpEntry]) -> OwnedSequences:
         """Find them in pre-data."""
         sequences: dict[Name, set[Name]] = {}
         for entry in entries:
@@ -63,7 +63,7 @@ class OwnedSequences:
         return {name for table in tables for name in self.by_table.get(table, ())}
 
 
-def select_entries(entries: Sequence[Entry], tables: AbstractSet[Name]) -> list[Entry]:
+def select_entries(entries: Sequence[DumpEntry], tables: AbstractSet[Name]) -> list[DumpEntry]:
     """Return, in order, the entries that make these tables and what is theirs: columns' sequences,
     defaults, indexes, constraints, triggers, rules, policies, comments and privileges. Partitions come
     without the tables above them, unless those are among ``tables``.
@@ -72,7 +72,7 @@ def select_entries(entries: Sequence[Entry], tables: AbstractSet[Name]) -> list[
     return [entry for entry in entries if _is_of(entry, tables, owned)]
 
 
-def _is_of(entry: Entry, tables: AbstractSet[Name], owned: AbstractSet[Name]) -> bool:
+def _is_of(entry: DumpEntry, tables: AbstractSet[Name], owned: AbstractSet[Name]) -> bool:
     attach = _ATTACH.search(entry.sql)
     if attach is not None and unquote(attach[1]) not in tables:
         return False
@@ -82,7 +82,7 @@ def _is_of(entry: Entry, tables: AbstractSet[Name], owned: AbstractSet[Name]) ->
     return any(name in tables for name in _named(entry))
 
 
-def _named(entry: Entry) -> Iterator[Name]:
+def _named(entry: DumpEntry) -> Iterator[Name]:
     """Yield the table that the first statement belongs to."""
     for pattern in _OWN:
         if (match := pattern.search(entry.sql)) is not None:

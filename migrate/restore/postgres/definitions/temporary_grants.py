@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_name
-from migrate.restore.postgres.definitions.dump_script import NAME, Entry
+from migrate.restore.postgres.definitions.dump_script import NAME, DumpEntry
 
 _GRANTOR = re.compile(rb"^SET SESSION AUTHORIZATION (" + NAME + rb");$", re.MULTILINE)
 
@@ -33,7 +33,7 @@ def is_superuser(connection: psycopg.Connection[Any]) -> bool:
 
 
 @contextmanager
-def lent(connection: psycopg.Connection[Any], entry: Entry) -> Iterator[None]:
+def lent(connection: psycopg.Connection[Any], entry: DumpEntry) -> Iterator[None]:
     """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema. Others
     than superusers have nothing to lend.
     """

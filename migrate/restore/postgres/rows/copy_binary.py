@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from exporters.sql.columns import EXACT_OF, KIND, columns_in
 from exporters.sql.large_values.long_values import LongRow
-from exporters.sql.parquet_read import Part, rows_of
+from exporters.sql.parquet_read import ParquetPart, rows_of
 from exporters.sql.value_codec import joined
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -93,7 +93,7 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     return Encoder(encoders)
 
 
-def blocks_of(file: Part, encode: Encoder) -> Iterator[tuple[bytes, int]]:
+def blocks_of(file: ParquetPart, encode: Encoder) -> Iterator[tuple[bytes, int]]:
     """Yield what COPY takes, and the number of rows in it."""
     yield _BEGIN, 0
     for some in rows_of(file):

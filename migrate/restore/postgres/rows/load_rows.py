@@ -16,9 +16,9 @@ from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.rows.parquet_read import blocks_of
-from exporters.postgres.sessions.connection import Address
+from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.row_digest import Advance
-from exporters.sql.parquet_read import READ_ERRORS, Part, column_names, open_part
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
@@ -63,7 +63,7 @@ class RowWriter:
     def __init__(
         self,
         reader: BundleReader,
-        address: Address,
+        address: PostgresAddress,
         *,
         workers: int,
         advance: Advance,
@@ -294,7 +294,7 @@ class RowWriter:
                 advance(rows, share.of(rows))
 
     def _filtered(
-        self, file: Part, part: PartFile, names: Sequence[str], stack: ExitStack
+        self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
     ) -> Iterator[tuple[bytes, int]]:
         """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
         connection = stack.enter_context(closing(_connect(self._address)))
@@ -309,7 +309,7 @@ class RowWriter:
     def _blocks(
         self,
         connection: psycopg.Connection[Any],
-        file: Part,
+        file: ParquetPart,
         types: Mapping[str, str],
         stack: ExitStack,
         *,
@@ -367,7 +367,7 @@ def _divided(part: PartFile, label: str) -> list[str]:
     return [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
 
 
-def _connect(address: Address) -> psycopg.Connection[Any]:
+def _connect(address: PostgresAddress) -> psycopg.Connection[Any]:
     connection = connect_writer(address)
     without_triggers(connection)
     return connection

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from exporters.postgres.large_objects import NUMBER
 from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import TYPE
-from exporters.sql.parquet_read import READ_ERRORS, Part, column_names, open_part
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, column_names, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError
 from migrate.restore.common.table_parts import PartFile
@@ -84,7 +84,7 @@ class PreparedParts:
                     self._parts[part.name] = prepared
 
 
-def _prepare(file: Part) -> PreparedPart | None:
+def _prepare(file: ParquetPart) -> PreparedPart | None:
     """Return the rows of a file, None where more of the destination than its types must be known."""
     schema = file.schema_arrow
     names = column_names(file, generated=True)

@@ -14,7 +14,7 @@ from exporters.postgres.rows.csv_rows import digest_block
 from exporters.row_digest import RowsDigest, to_hex
 from exporters.sql.columns import OWN, sides_of
 from exporters.sql.large_values.long_values import LongRow
-from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
 from exporters.sql.value_codec import is_utf8
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_parts import damage, parts_of
@@ -71,7 +71,7 @@ def _reason(values: int, encoding: str) -> str:
     )
 
 
-def _values(file: Part, encoding: str) -> Mapping[str, int]:
+def _values(file: ParquetPart, encoding: str) -> Mapping[str, int]:
     """Return how many values of each column stand in the source's own encoding."""
     counts: Counter[str] = Counter()
     for some in rows_of(file):
@@ -88,7 +88,7 @@ def _values(file: Part, encoding: str) -> Mapping[str, int]:
     return counts
 
 
-def _digest(own: OwnEncoding, file: Part) -> RowsDigest:
+def _digest(own: OwnEncoding, file: ParquetPart) -> RowsDigest:
     digest = RowsDigest()
     long = None
     for block, rows in own.blocks_of(file, generated=True):

@@ -20,7 +20,7 @@ from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import ENCODING, OWN
-from exporters.sql.parquet_read import Part
+from exporters.sql.parquet_read import ParquetPart
 
 _QUOTE = b'"'
 _CLOSING = re.compile(rb'(?<!")(?:"")*"(?!")')
@@ -121,7 +121,7 @@ class OwnEncoding:
         """Return a text of that encoding for a destination of another one."""
         return self._codec.replaced(text, self._replacement)
 
-    def blocks_of(self, file: Part, *, generated: bool = False) -> Iterator[tuple[bytes, int]]:
+    def blocks_of(self, file: ParquetPart, *, generated: bool = False) -> Iterator[tuple[bytes, int]]:
         """Yield what COPY takes, and the number of rows in it."""
         if self._encoding == "UTF8":
             yield from (
@@ -134,7 +134,7 @@ class OwnEncoding:
         for block, rows in blocks_of(file, generated=generated):
             yield b"".join(make(apart.take(block))), rows
 
-    def _valid(self, file: Part, *, generated: bool) -> Iterator[tuple[bytes, int]]:
+    def _valid(self, file: ParquetPart, *, generated: bool) -> Iterator[tuple[bytes, int]]:
         """Yield rows with a replacement for bytes that are no UTF-8."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for block, rows in blocks_of(file, generated=generated):

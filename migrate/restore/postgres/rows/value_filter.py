@@ -16,7 +16,7 @@ from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.rows.csv_rows import csv_fields, split_lines, unquoted
 from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import OWN
-from exporters.sql.parquet_read import Part
+from exporters.sql.parquet_read import ParquetPart
 from exporters.sql.value_codec import is_utf8
 from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal
 
@@ -112,7 +112,7 @@ class ValueFilter:
         return None
 
 
-def lines_of_part(file: Part, *, generated: bool) -> Iterator[list[bytes]]:
+def lines_of_part(file: ParquetPart, *, generated: bool) -> Iterator[list[bytes]]:
     """Yield the lines of a part, some thousand at a time; a long one alone."""
     pending = b""
     for block, rows in blocks_of(file, generated=generated):
