@@ -1,4 +1,4 @@
-"""What a program takes that runs to its end: time, processor and memory."""
+"""What programs take: time, processor and memory, of one that runs to its end or of a server at work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MB = 1_000_000
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 """Of ``ru_maxrss`` (getrusage(2))."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,36 @@ def cost_of(command: Sequence[str | Path], variables: Mapping[str, str] | None =
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * _RSS_UNIT_BYTES)
+
+
+def used_by(pid: int) -> float:
+    """Return the seconds of processor that a process, its descendants, and those of them that have ended, have used
+    (proc(5), ``stat``). 0 where there is no such process on this machine.
+    """
+    return sum(map(_seconds, _tree(pid)))
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent's number, 0 where there is no such process on this machine."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _seconds(pid: int) -> float:
+    """User, system, and both of children that were waited for."""
+    return sum(map(int, _stat(pid)[11:15])) / _TICKS
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields after the name, which may hold blanks."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for folder in _PROC.iterdir():
+        if folder.name.isdigit() and parent_of(int(folder.name)) == pid:
+            yield from _tree(int(folder.name))

@@ -40,12 +40,12 @@ from scripts.binaries import (
     find_programs,
     find_rclone,
 )
-from scripts.links import Link
 from scripts.mariadb import MariadbServer, Store, make_store
 from scripts.mysql import make_store as make_mysql_store
+from scripts.network.links import Link
+from scripts.network.toxiproxy import Toxiproxy
 from scripts.postgresql import PostgresServer, make_cluster
 from scripts.process import Argv, Child, ServerError, free_port, start, write_private
-from scripts.toxiproxy import Toxiproxy
 
 READY_SECONDS = 60.0
 KMS_KEY = "moveout"

@@ -12,10 +12,10 @@ import pytest
 
 from exporters.engine import ENTRY_POINTS
 from scripts.mariadb import MariadbServer, find_mariadb
+from scripts.network.toxiproxy import Toxiproxy
 from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
-from scripts.toxiproxy import Toxiproxy
 from tests.tools.clients import boto_client
 
 ROOT = Path(__file__).parents[1]

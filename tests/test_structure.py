@@ -22,11 +22,6 @@ MOST_SHORT = 9
 MOST_GETATTR = 0
 """Calls of getattr or hasattr on a store, a bucket, or what wraps one."""
 
-LARGE_FOLDERS: dict[str, int] = {
-    "scripts": 22,
-    "scripts/bench": 21,
-    "scripts/outsiders": 21,
-}
 STORAGE_NAMES = {
     "bucket",
     "client",
@@ -87,8 +82,7 @@ def test_no_function_has_many_parameters():
 
 def test_no_folder_has_many_modules():
     count = Counter(str(Path(path).parent) for path in trees())
-    large = {folder: number for folder, number in count.items() if number > MOST_MODULES}
-    assert {folder: number for folder, number in large.items() if number > LARGE_FOLDERS.get(folder, 0)} == {}
+    assert {folder: number for folder, number in count.items() if number > MOST_MODULES} == {}
 
 
 def test_few_modules_are_scraps_of_another():

@@ -2,10 +2,10 @@
 
     sudo python -m scripts.bench.cluster [--workers 1 2] [--up-mbit 64] [--down-mbit 256]
 
-Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the uplink is what
-limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a
-fresh location each time, and the bundle is transferred, or restored into a fresh bucket. Printed: seconds of the whole
-command, how much of what the uplinks could have taken was used, and how idle the machine was.
+Every worker lives in a network namespace whose link is shaped (see ``scripts.network.links``), so that the uplink is
+what limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more,
+into a fresh location each time, and the bundle is transferred, or restored into a fresh bucket. Printed: seconds of the
+whole command, how much of what the uplinks could have taken was used, and how idle the machine was.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import boto3
 
 from scripts.bench.turns import beside
 from scripts.dask_cluster import DaskCluster
-from scripts.links import HERE, Link, Shape, links
+from scripts.network.links import HERE, Link, Shape, links
 from scripts.process import ServerError
 from scripts.servers import Servers
 

@@ -25,7 +25,7 @@ import boto3
 from exporters.objects.listing import inventory
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.bench.population import BUCKET, populate
-from scripts.bench.processor import used_by
+from scripts.cost import used_by
 from scripts.metrics import requests
 from scripts.servers import S3Server, Servers
 

@@ -22,10 +22,9 @@ import psycopg
 
 from exporters.postgres.definitions.pg_dump import find_tools
 from scripts.bench.postgres import server
-from scripts.bench.processor import used_by
 from scripts.bench.tables import MOVEOUT
 from scripts.bench.turns import as_installed
-from scripts.cost import Cost, cost_of
+from scripts.cost import Cost, cost_of, used_by
 
 JOBS = 2
 OTHER = "other"

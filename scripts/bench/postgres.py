@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import psycopg
 
-from scripts.bench.processor import parent_of
 from scripts.bench.tables import Bench, connectorx_to, lineitem, run
+from scripts.cost import parent_of
 
 DATABASE = "moveout_bench"
 PEERS = Path(sys.prefix) / "peers"

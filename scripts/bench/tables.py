@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from scripts.bench.processor import used_by
 from scripts.bench.turns import as_installed
-from scripts.cost import MB, Cost, cost_of
+from scripts.cost import MB, Cost, cost_of, used_by
 
 MOVEOUT = "moveout"
 PARTITIONS = 2

@@ -17,8 +17,7 @@ from typing import Any
 
 import boto3
 
-from scripts.bench.processor import used_by
-from scripts.cost import cost_of
+from scripts.cost import cost_of, used_by
 from scripts.servers import S3Server
 
 CHECKOUT = Path(__file__).parents[2]

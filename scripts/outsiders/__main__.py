@@ -27,9 +27,9 @@ _COLUMNS = ("moved", "equal", "reported", "unreported", "errors")
 
 
 SUITES = (
-    "postgresql_regress",
-    "postgresql_contrib",
-    "postgresql_dump",
+    "postgresql.regress",
+    "postgresql.contrib",
+    "postgresql.dump",
     "pgcopydb",
     "sqllogictest",
     "mariadb_suite",
@@ -75,7 +75,7 @@ def _run_all(suites: Sequence[Suite], options: argparse.Namespace) -> dict[str, 
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    names = [module.replace("_", "-") for module in SUITES]
+    names = {re.sub("[._]", "-", module): module for module in SUITES}
     parser = argparse.ArgumentParser(prog="make outsiders", description="Run suites of others on moveout.")
     parser.add_argument("names", nargs="*", metavar="SUITE", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--slice", metavar="N/M", default="1/1", help="run the N-th of M parts of each suite")
@@ -88,7 +88,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted(set(options.names) - set(names))
     if unknown:
         parser.error(f"unknown suite {unknown[0]}; known are {', '.join(names)}")
-    options.names = [name.replace("-", "_") for name in options.names]
+    options.names = [names[name] for name in options.names]
     part = re.fullmatch(r"(\d+)/(\d+)", options.slice)
     if not part or not 1 <= int(part[1]) <= int(part[2]):
         parser.error(f"--slice {options.slice}: expected N/M with N from 1 to M, such as 2/8")

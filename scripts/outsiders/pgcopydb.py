@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 
-from scripts.outsiders.postgresql_move import Move, move
-from scripts.outsiders.postgresql_source import Scripts, create_database, trust_everybody
+from scripts.outsiders.postgresql.move import Move, move
+from scripts.outsiders.postgresql.source import Scripts, create_database, trust_everybody
 from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.postgresql import PostgresServer
 

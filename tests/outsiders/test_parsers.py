@@ -6,9 +6,9 @@ import pytest
 
 from scripts.outsiders import mariadb_suite
 from scripts.outsiders.debian import upstream_version, with_sources
-from scripts.outsiders.postgresql_compare import Difference, compare_entries, read_entries
-from scripts.outsiders.postgresql_dump import read_statements
-from scripts.outsiders.postgresql_move import is_reported
+from scripts.outsiders.postgresql.compare import Difference, compare_entries, read_entries
+from scripts.outsiders.postgresql.dump import read_statements
+from scripts.outsiders.postgresql.move import is_reported
 from scripts.outsiders.psql_script import cuts, split_script, without_drops
 from scripts.outsiders.sqllogictest import answer, read_records
 

@@ -26,8 +26,8 @@ from migrate.runtime.progress import Silent
 from migrate.storage.s3.http import concurrent_requests
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
+from scripts.network.toxiproxy import Toxiproxy
 from scripts.servers import S3Server
-from scripts.toxiproxy import Toxiproxy
 from tests.exporters.objects.conftest import BucketHost, MakeShop, Shop, fill, take_out
 from tests.exporters.objects.workspaces import Workspace
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import pyarrow.parquet as pq
 
-from scripts.outsiders.postgresql_compare import CONTROL_SCHEMA, Difference, compare_databases
-from scripts.outsiders.postgresql_source import create_database
+from scripts.outsiders.postgresql.compare import CONTROL_SCHEMA, Difference, compare_databases
+from scripts.outsiders.postgresql.source import create_database
 from scripts.outsiders.program import Outcome, Program
 from scripts.outsiders.suite import Context, SuiteRow
 from scripts.postgresql import PostgresServer

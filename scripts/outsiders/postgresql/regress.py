@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from scripts.outsiders.postgresql_move import Move, move, move_killed
-from scripts.outsiders.postgresql_source import (
+from scripts.outsiders.postgresql.move import Move, move, move_killed
+from scripts.outsiders.postgresql.source import (
     Scripts,
     create_database,
     obtain_libraries,

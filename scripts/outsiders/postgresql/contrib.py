@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from scripts.outsiders.postgresql_move import Move, move
-from scripts.outsiders.postgresql_source import (
+from scripts.outsiders.postgresql.move import Move, move
+from scripts.outsiders.postgresql.source import (
     Scripts,
     create_database,
     obtain_libraries,

@@ -2,7 +2,7 @@
 root, iproute2.
 
 ip-netns(8), veth(4), tc-tbf(8). A link is shaped in both directions, each at its own rate, as links to customers are.
-Where packets are to be late, or to be lost, they take a detour (see ``scripts.detour``).
+Where packets are to be late, or to be lost, they take a detour (see ``scripts.network.detour``).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _make(link: Link, gateway: str, shape: Shape, detours: ExitStack) -> None:
 @contextmanager
 def _detour(outer: str, inner: str, shape: Shape) -> Iterator[None]:
     arguments = ["--late-ms", str(shape.delay_ms / 2), "--loss", str(shape.loss)]
-    command = [sys.executable, "-m", "scripts.detour", outer, inner, *arguments]
+    command = [sys.executable, "-m", "scripts.network.detour", outer, inner, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,6 +1,6 @@
 """A long way between two network devices: every packet is late, and some are lost. Linux, root.
 
-    python -m scripts.detour NAME NAME --late-ms 100 --loss 0.01
+    python -m scripts.network.detour NAME NAME --late-ms 100 --loss 0.01
 
 What tc-netem(8) does where the kernel has it. Two devices are made (tun(4)); what goes into one comes out of the other
 after the time given, in order. Prints a line when they are there, ends when its input does.

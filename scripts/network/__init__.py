@@ -1,0 +1,1 @@
+"""Networks as they are: long, slow, lossy, broken."""
