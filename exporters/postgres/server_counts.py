@@ -20,7 +20,7 @@ from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect
-from exporters.postgres.sessions.session_settings import explained
+from exporters.postgres.sessions.session_limits import explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.source_summary import Counted
@@ -144,9 +144,9 @@ class Counting:
         return counter
 
     def _opened(self) -> _Counter:
-        manners = self._session.manners
-        connection = connect(self._session.address, manners.application)
-        connection.execute(manners.timeouts().encode())
+        session_limits = self._session.session_limits
+        connection = connect(self._session.address, session_limits.application)
+        connection.execute(session_limits.timeouts().encode())
         transaction = Transaction(
             self._session.exported, lambda statements: connection.execute(statements.encode())
         )

@@ -148,12 +148,12 @@ class PostgresSnapshot:
 
     @property
     def _limited(self) -> bool:
-        return self._session.manners.limits.max_connections is not None
+        return self._session.session_limits.limits.max_connections is not None
 
     def _begun_counting(self) -> Counting:
         if self._counting is None:
             tables = {number: planned.table for number, planned in self._planned.items()}
-            workers = self._session.manners.workers(self._workers)
+            workers = self._session.session_limits.workers(self._workers)
             self._counting = Counting(self._session, tables, workers=workers)
         return self._counting
 

@@ -15,7 +15,7 @@ from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
-from exporters.postgres.sessions.session_settings import Manners
+from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import hold, join
 from exporters.postgres.snapshot import PostgresSnapshot
 from exporters.rate_sampling import try_out
@@ -32,17 +32,19 @@ class PostgresExporter:
         address = parse_url(url, password=host.secret("password"))
         with connect(address) as connection:
             find_tools(connection.info.server_version // 10000)
-        return PostgresSource(name, address, Manners(limits_of(host), note_of(host)))
+        return PostgresSource(name, address, SessionLimits(limits_of(host), note_of(host)))
 
 
 class PostgresSource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: PostgresAddress, manners: Manners | None = None) -> None:
+    def __init__(
+        self, name: str, address: PostgresAddress, session_limits: SessionLimits | None = None
+    ) -> None:
         self.name = name
         self.url = address.url
         self._address = address
-        self._manners = manners or Manners()
+        self._manners = session_limits or SessionLimits()
 
     def survey(self) -> Survey:
         """Return the planner's estimates of every table."""

@@ -50,7 +50,7 @@ class Totals:
     size_bytes: int
 
 
-class Ledger:
+class ProgressDatabase:
     """Finished units and their files. Thread-safe; iterators see a snapshot page by page and hold no lock
     between pages.
     """

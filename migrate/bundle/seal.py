@@ -40,7 +40,7 @@ from migrate.bundle.bundle_json import FORMAT, BundleInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.export_state import ExportState, seal_time
-from migrate.bundle.progress_database import Ledger
+from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
 from migrate.errors import DamageError
 from migrate.storage.api import MultipartStore, Store
@@ -67,7 +67,7 @@ class Sealed:
 def seal(
     store: MultipartStore,
     state: ExportState,
-    ledger: Ledger,
+    ledger: ProgressDatabase,
     reconciliations: Sequence[SourceReconciliation],
     *,
     executor: Executor,
@@ -146,7 +146,7 @@ def unseal(store: MultipartStore) -> None:
 
 
 def _write_tables(
-    store: MultipartStore, ledger: Ledger, reconciliations: Sequence[SourceReconciliation]
+    store: MultipartStore, ledger: ProgressDatabase, reconciliations: Sequence[SourceReconciliation]
 ) -> list[FileRecord]:
     rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
     losses = (
@@ -184,7 +184,7 @@ def _catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
     ]
 
 
-def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> None:
+def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Executor) -> None:
     """Make ``data/`` and the ledger agree: remove what no record names, void records whose files are not as
     they say.
     """
@@ -238,7 +238,7 @@ def compare(
             info, file = next(listed, None), next(files, None)
 
 
-def _write_files(store: MultipartStore, ledger: Ledger) -> tuple[list[FileRecord], int, int]:
+def _write_files(store: MultipartStore, ledger: ProgressDatabase) -> tuple[list[FileRecord], int, int]:
     """Write ``meta/files.jsonl`` and the manifest; return them, the number of payload files and their
     bytes.
     """
@@ -335,7 +335,7 @@ class SealedTables:
     payload: tuple[int, int]
     reconciliations: Sequence[SourceReconciliation]
     store: Store
-    ledger: Ledger
+    ledger: ProgressDatabase
 
     def reconciliation(self) -> Sequence[SourceReconciliation]:
         """Return the reconciliation, a source each."""

@@ -25,7 +25,7 @@ from migrate.bundle.tag_files import CHUNK_BYTES
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.custody.signing.keys import Signer
@@ -142,7 +142,7 @@ def audit(
     document_details = {"file": document.key, "sha256": document.sha256}
     details = {**document_details, "samples": len(drawn), "findings": len(findings)}
     custody_log.append(
-        store, signer, lambda _: [Happening("audited", tree.bundle, tree.root, store.location, details)]
+        store, signer, lambda _: [CustodyEvent("audited", tree.bundle, tree.root, store.location, details)]
     )
     return Audited(document, tree.size, len(drawn), counts["known"], findings)
 

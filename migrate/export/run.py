@@ -26,7 +26,7 @@ from migrate.bundle import bundle_json, layout, reconciliation, tag_files
 from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
 from migrate.bundle.export_state import ExportState, SourceName
 from migrate.bundle.lease import Lease
-from migrate.bundle.progress_database import Ledger
+from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
@@ -51,7 +51,7 @@ class ExportRun:
 
     store: MultipartStore
     state: ExportState
-    ledger: Ledger
+    ledger: ProgressDatabase
     lease: Lease
     executor: Executor
     workers: int
@@ -99,7 +99,7 @@ def export(
         state = claim(store, source_names, executor=executor, progress=progress)
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
-        ledger = stack.enter_context(Ledger())
+        ledger = stack.enter_context(ProgressDatabase())
         run = ExportRun(store, state, ledger, lease, executor, workers, progress, options, cancellation)
         try:
             return _export(run, sources)
@@ -264,7 +264,7 @@ def _load_records(run: ExportRun, source: str) -> None:
 
 
 def _reconciliation(
-    ledger: Ledger, name: str, url: str, summary: SourceSummary, failures: Sequence[str] = ()
+    ledger: ProgressDatabase, name: str, url: str, summary: SourceSummary, failures: Sequence[str] = ()
 ) -> SourceReconciliation:
     summary = replace(
         summary, positions=reconciliation.used_positions(summary.positions, ledger.positions(name))

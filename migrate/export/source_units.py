@@ -14,7 +14,7 @@ from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import now
-from migrate.bundle.progress_database import Ledger
+from migrate.bundle.progress_database import ProgressDatabase
 from migrate.export.plan_totals import Summary, write_summary
 from migrate.export.unit_planner import Planner
 from migrate.export.unit_runner import PlannedUnit, UnitPool, UnitWork, is_of_location, is_small
@@ -33,7 +33,7 @@ class UnitRun:
     """
 
     def __init__(
-        self, work: UnitWork, ledger: Ledger, pool: UnitPool, most_together: Callable[[int], int]
+        self, work: UnitWork, ledger: ProgressDatabase, pool: UnitPool, most_together: Callable[[int], int]
     ) -> None:
         self.failed: list[str] = []
         self._work = work

@@ -10,7 +10,7 @@ from collections import deque
 from exporters.api import Snapshot, Unit
 from exporters.errors import SourceError
 from migrate.bundle import layout
-from migrate.bundle.progress_database import Ledger, Totals
+from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
 
@@ -22,7 +22,7 @@ JOIN_SECONDS = 5.0
 class Planner:
     """The units of one source in the order in which the snapshot gives them. ``next`` is for one thread."""
 
-    def __init__(self, snapshot: Snapshot, ledger: Ledger, source: str, progress: Progress) -> None:
+    def __init__(self, snapshot: Snapshot, ledger: ProgressDatabase, source: str, progress: Progress) -> None:
         self._snapshot = snapshot
         self._ledger = ledger
         self._source = source

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from migrate.report.after_seal import add_result
+from migrate.report.bundle_page import page
 from migrate.report.facts import Checked, Contents, Event, Later, gather
 from migrate.report.links import Link, Offer, links_page
-from migrate.report.page import page
 
 __all__ = [
     "Checked",

@@ -22,7 +22,7 @@ from migrate.bundle.commit_records import (
     read_final,
     write_final,
 )
-from migrate.bundle.progress_database import Ledger, Totals
+from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
@@ -85,7 +85,7 @@ def record(unit: str, *keys: str, gaps=(), losses=()) -> CommitRecord:
 
 def test_the_ledger_gives_files_in_the_order_of_listings_and_each_note_once():
     gap, loss = Gap("\ud800", "failed", "odd"), Loss("t", "owner", "why")
-    with Ledger() as ledger:
+    with ProgressDatabase() as ledger:
         ledger.add(record("b", "b-c", "b/c", gaps=[gap], losses=[loss]))
         ledger.add(record("a", "a", "z", gaps=[gap], losses=[loss]))
         assert [file.key for file in ledger.files()] == [
@@ -100,20 +100,20 @@ def test_the_ledger_gives_files_in_the_order_of_listings_and_each_note_once():
 
 
 def test_two_units_cannot_write_one_file():
-    with Ledger() as ledger:
+    with ProgressDatabase() as ledger:
         ledger.add(record("a", "x"))
         with pytest.raises(MoveoutError, match="data/app/x was written twice"):
             ledger.add(record("b", "x"))
         assert ledger.totals("app").units == 1
 
 
-def fill(ledger: Ledger) -> None:
+def fill(ledger: ProgressDatabase) -> None:
     for number in range(10_000):
         ledger.add(record(f"{number:05}", f"f{number:05}"))
 
 
 def test_a_full_temporary_directory_is_told():
-    with Ledger() as ledger:
+    with ProgressDatabase() as ledger:
         ledger._db.execute("PRAGMA max_page_count = 30")
         with pytest.raises(NoSpaceError, match=r"temporary directory .* is full") as caught:
             fill(ledger)
@@ -122,7 +122,7 @@ def test_a_full_temporary_directory_is_told():
 
 def test_a_ledger_leaves_nothing_behind_even_when_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Ledger() as ledger:
+    with ProgressDatabase() as ledger:
         fill(ledger)
         assert list(tmp_path.iterdir()) == []
 
@@ -130,11 +130,11 @@ def test_a_ledger_leaves_nothing_behind_even_when_killed(tmp_path, monkeypatch):
 def test_a_temporary_directory_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(NoSpaceError, match="gone cannot be written"):
-        Ledger()
+        ProgressDatabase()
 
 
 def test_many_units_are_walked_page_by_page():
-    with Ledger() as ledger:
+    with ProgressDatabase() as ledger:
         for number in range(1234):
             ledger.add(record(f"{number:05}", f"f{number:05}", losses=[Loss(f"{number:05}", "p", "r")]))
         assert [done.unit.id for done in ledger.done("app")] == [f"{number:05}" for number in range(1234)]

@@ -4,7 +4,7 @@ import sqlite3
 
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.signing.keys import create
 from migrate.custody.tree import bundle_tree
 from scripts.shelf import shelf
@@ -31,7 +31,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     value = dict(receipt.write(location, receipt.Checked("full", 1, 1, [])).value) | {"about": EVIL}
     document = documents.make("receipt", EVIL, value)
     documents.keep(location, document, [theirs])
-    what = Happening("received", "b", document.root, location.location, {"file": document.key, "x": EVIL})
+    what = CustodyEvent("received", "b", document.root, location.location, {"file": document.key, "x": EVIL})
     custody_log.append(location, theirs, lambda _: [what])
     shown = call("custody", "show", bundle)
     listed = call("ls", bundle)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from migrate.custody.log import entry
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.obligations import clock, rulebook
 from migrate.errors import UsageError
 from tests.cli.conftest import call
@@ -22,7 +22,7 @@ def told(provider):
     def make(*happened):
         found = []
         for days, event, *details in happened:
-            what = Happening(event, "b", "r", "p", details[0] if details else {})
+            what = CustodyEvent(event, "b", "r", "p", details[0] if details else {})
             found.append(entry.write(provider, what, found[-1] if found else None, THEN + days * DAY))
         return found
 

@@ -13,7 +13,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody.erasure import erase
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
 from migrate.custody.tree.bundle_tree import store_tree
@@ -72,7 +72,7 @@ def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider
     vault = open_object_lock(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
-    other = Happening("received", "b", "0" * 64, kept.location, {"findings": 0})
+    other = CustodyEvent("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
     sign_receipt(kept, provider, customer)

@@ -16,7 +16,7 @@ from migrate.cli.common.link_files import new_files
 from migrate.custody.erasure import erase
 from migrate.custody.grant import grant, link_scripts, made_grants
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
@@ -88,7 +88,7 @@ def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there,
     own = accounts.add("backup", grant.policy("bucket", "x/", day), day, "backups")
     details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
     for location in (store.location, "s3://elsewhere/bundle?profile=old"):
-        what = Happening("granted", "b", "0" * 64, location, details)
+        what = CustodyEvent("granted", "b", "0" * 64, location, details)
         custody_log.append(store, provider, lambda _, what=what: [what])
     assert [one.state for one in made_grants.listed(store, accounts)] == ["revoked", "elsewhere"]
     done = made_grants.revoke(store, accounts, "acme", provider)
@@ -108,14 +108,16 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     }
     old = store.location.partition("?")[0] + "?profile=old"
     came = [
-        Happening("granted", "b", "0" * 64, old, details),
-        Happening("transferred", "b", "0" * 64, store.location, {"from": old}),
+        CustodyEvent("granted", "b", "0" * 64, old, details),
+        CustodyEvent("transferred", "b", "0" * 64, store.location, {"from": old}),
     ]
     custody_log.append(store, provider, lambda _: came)
     accounts = Accounts(client.parse(url))
     assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
-    back = Happening("transferred", "b", "0" * 64, store.location, {"from": store.location.partition("?")[0]})
+    back = CustodyEvent(
+        "transferred", "b", "0" * 64, store.location, {"from": store.location.partition("?")[0]}
+    )
     custody_log.append(
         store, provider, lambda _: [back]
     )  # a damaged file came from a third location of the name

@@ -12,7 +12,7 @@ from migrate.custody.handover import documents
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Terms
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record_seal
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
@@ -154,7 +154,7 @@ def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, c
     store, _ = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     keys = [customer.public.fingerprint]
-    elsewhere = Happening(
+    elsewhere = CustodyEvent(
         "held", "b", "0" * 64, "s3://elsewhere/b", {"release_keys": ["x"], "release_quorum": 1}
     )
     custody_log.append(store, provider, lambda _: [elsewhere])

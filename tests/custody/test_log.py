@@ -9,7 +9,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.custody.log import cross_checks, custody_log, entry
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, UnreachableError
@@ -90,7 +90,7 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     rows = lines(kept)
     two = entry.read(rows[1][:-1])
     other = (
-        entry.write(provider, Happening("verified", "x", "", kept.location), two, datetime.now(UTC)).line
+        entry.write(provider, CustodyEvent("verified", "x", "", kept.location), two, datetime.now(UTC)).line
         + b"\n"
     )
     kept.put(layout.CUSTODY_LOG, b"".join([*rows, other]))
@@ -188,7 +188,7 @@ def test_a_writer_that_dies_leaves_a_log_in_order(location, provider, writes):
 
 def test_a_clock_that_was_set_back_is_noted_and_no_damage(kept, provider):
     now = datetime.now(UTC) - timedelta(days=400)
-    happened = Happening("verified", "x", "", kept.location)
+    happened = CustodyEvent("verified", "x", "", kept.location)
     custody_log.append(kept, provider, lambda _: [happened], clock=lambda: now)
     found = custody_log.read(kept)
     assert found.findings == []

@@ -11,7 +11,7 @@ from migrate.bundle import layout
 from migrate.custody import sampling_audit
 from migrate.custody.handover import documents, receipt
 from migrate.custody.log import cross_checks, custody_log
-from migrate.custody.log.entry import Happening
+from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import record, record_seal, record_stamp
 from migrate.custody.sampling_audit import Question, Seed
 from migrate.custody.signing import bundle_signatures, timestamps
@@ -50,7 +50,7 @@ def kept(tmp_path_factory, make_key) -> tuple[str, Files, Authority]:
     documents.keep(location, certificate, [provider])
     details = {"file": certificate.key, "sha256": certificate.sha256}
     custody_log.append(
-        location, provider, lambda _: [Happening("noted", "b", root, location.location, details)]
+        location, provider, lambda _: [CustodyEvent("noted", "b", root, location.location, details)]
     )
     files = contents(location)
     for number, one in enumerate(

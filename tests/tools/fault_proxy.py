@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 
 Forward = Callable[[Asked], Answer]
-Happening = Callable[[Asked, Forward], Answer | None]
+CustodyEvent = Callable[[Asked, Forward], Answer | None]
 
 
 def slow_down(_: Asked, __: Forward) -> Answer:
@@ -97,7 +97,7 @@ def anything(_: Asked) -> bool:
     return True
 
 
-KINDS: dict[str, tuple[Happening, Callable[[Asked], bool]]] = {
+KINDS: dict[str, tuple[CustodyEvent, Callable[[Asked], bool]]] = {
     "slow down": (slow_down, anything),
     "internal error": (internal_error, anything),
     "lost answer": (lost_answer, anything),
@@ -133,7 +133,7 @@ class FaultProxy(HttpProxy):
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def handle(self, asked: Asked) -> Answer | None:
-        happening: Happening | None = None
+        new_event: CustodyEvent | None = None
         with self._lock:
             for kind, (_, fits) in KINDS.items():
                 self.counts[kind] = self.counts.get(kind, 0) + fits(asked)
@@ -142,10 +142,10 @@ class FaultProxy(HttpProxy):
                 if not fits(asked):
                     continue
                 planned.seen += 1
-                if happening is None and planned.nth <= planned.seen and planned.fired < planned.times:
+                if new_event is None and planned.nth <= planned.seen and planned.fired < planned.times:
                     planned.fired += 1
-                    happening = what
-        return self.forward(asked) if happening is None else happening(asked, self.forward)
+                    new_event = what
+        return self.forward(asked) if new_event is None else new_event(asked, self.forward)
 
     def unfired(self) -> list[Planned]:
         return [one for one in self.plan if one.fired < one.times]

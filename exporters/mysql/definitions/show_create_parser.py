@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from exporters.mysql.charsets import codec_of
+from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal, quote_name
 

@@ -80,7 +80,7 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
     tools = pg_dump.find_tools(session.version // 10000)
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
-    environment["PGAPPNAME"] = session.manners.application
+    environment["PGAPPNAME"] = session.session_limits.application
     encoding = session.position["encoding"]
     changes = may_change(encoding)
     spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
@@ -88,7 +88,7 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
     codec = Codec(encoding, asking(session.holder, encoding))
     try:
         locked = lock_timeouts.kept(
-            session.holder, session.locked, seconds=session.manners.limits.lock_seconds
+            session.holder, session.locked, seconds=session.session_limits.limits.lock_seconds
         )
         nameless = unsayable(session.holder)
         sequences, unread = read_sequences(
@@ -102,7 +102,7 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
         without = {*_in_encoding(session.holder, labels, spoken), *(relation.quoted for relation in nameless)}
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
-    with ThreadPoolExecutor(session.manners.workers(2)) as pool:
+    with ThreadPoolExecutor(session.session_limits.workers(2)) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumping = pool.submit(
             pg_dump.dump_definitions,
@@ -111,7 +111,7 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
             session.exported,
             without=without,
             encoding=spoken,
-            lock_seconds=session.manners.limits.lock_seconds,
+            lock_seconds=session.session_limits.limits.lock_seconds,
         )
     definitions = dumping.result()
     for section, name, portable in _SECTIONS:

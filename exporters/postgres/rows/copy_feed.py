@@ -40,7 +40,7 @@ from exporters.postgres.sessions.connection import (
     pin_statement,
     row_connection_options,
 )
-from exporters.postgres.sessions.session_settings import Manners, explained
+from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
@@ -173,10 +173,10 @@ class AsyncpgFeed:
 class PsycopgFeed:
     """The same by libpq, slower."""
 
-    def __init__(self, address: PostgresAddress, manners: Manners) -> None:
+    def __init__(self, address: PostgresAddress, session_limits: SessionLimits) -> None:
         self._where = address.url
-        self._connection = connect(address, manners.application)
-        self._connection.execute(manners.timeouts().encode())
+        self._connection = connect(address, session_limits.application)
+        self._connection.execute(session_limits.timeouts().encode())
 
     def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
         """See ``Feed``. libpq holds a whole row all the same."""
@@ -241,13 +241,13 @@ def copy_encoding(database: str) -> str:
 
 def open_feed(session: PostgresSession) -> Feed:
     """Return a feed from the session's server, in no transaction yet."""
-    address, manners = session.address, session.manners
+    address, session_limits = session.address, session.session_limits
     try:
-        return AsyncpgFeed(address, row_connection_options(session.holder), manners.timeouts())
+        return AsyncpgFeed(address, row_connection_options(session.holder), session_limits.timeouts())
     except (*DRIVER_ERRORS, ValueError, RuntimeError):
         pass
     try:
-        return PsycopgFeed(address, manners)
+        return PsycopgFeed(address, session_limits)
     except psycopg.Error as exc:
         raise translate(exc, address.url) from exc
 
@@ -260,7 +260,7 @@ class Feeds:
         self._encoding = str(session.position["encoding"])
         self._may_change = may_change(self._encoding)
         self._codec = Codec(self._encoding, self._conversions)
-        self._room = threading.BoundedSemaphore(session.manners.workers(workers))
+        self._room = threading.BoundedSemaphore(session.session_limits.workers(workers))
         self._idle: list[tuple[Feed, Transaction]] = []
 
     def numbers(self, query: str) -> list[int]:

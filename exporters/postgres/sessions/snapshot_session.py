@@ -19,7 +19,7 @@ from exporters.postgres.rows.unplannable_tables import note_refusals
 from exporters.postgres.sessions import lock_timeouts as locked
 from exporters.postgres.sessions.connection import AS_BEGUN, PostgresAddress, connect
 from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
-from exporters.postgres.sessions.session_settings import Manners, explained
+from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
 
 _LOCK_BATCH = 500
@@ -46,7 +46,7 @@ class PostgresSession:
     server: str
     version: int
     large_objects: int
-    manners: Manners
+    session_limits: SessionLimits
     watch: WaitWatch | None = None
     locked: Mapping[int, str] = field(default_factory=dict)
     """Relations that are left out, and which session holds their locks."""
@@ -61,24 +61,26 @@ class PostgresSession:
 
 @contextmanager
 def hold(
-    address: PostgresAddress, manners: Manners | None = None, *, tolerant: bool = False
+    address: PostgresAddress, session_limits: SessionLimits | None = None, *, tolerant: bool = False
 ) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
     that others keep locked for longer than one waits. Raises ``SourceError``.
     """
-    manners = manners or Manners()
+    session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
-        watch = stack.enter_context(_watch(address, manners)) if manners.watches else None
-        holder = stack.enter_context(closing(connect(address, manners.application)))
+        watch = stack.enter_context(_watch(address, session_limits)) if session_limits.watches else None
+        holder = stack.enter_context(closing(connect(address, session_limits.application)))
         try:
-            holder.execute(manners.timeouts().encode())  # to ask for a table's size is to wait for its lock
+            holder.execute(
+                session_limits.timeouts().encode()
+            )  # to ask for a table's size is to wait for its lock
             if tolerant:
                 read = partial(_consistent, holder)
-                tables = locked.around(holder, read, seconds=manners.limits.lock_seconds)
+                tables = locked.around(holder, read, seconds=session_limits.limits.lock_seconds)
             else:
                 tables = _consistent(holder, {})
             tables = note_refusals(holder, tables)
-            session = _describe(address, holder, manners)
+            session = _describe(address, holder, session_limits)
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
         without = {table.oid: table.locked for table in tables if table.locked}
@@ -87,25 +89,28 @@ def hold(
 
 @contextmanager
 def join(
-    address: PostgresAddress, ticket: Mapping[str, Any], manners: Manners
+    address: PostgresAddress, ticket: Mapping[str, Any], session_limits: SessionLimits
 ) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
     ``SourceError``, among them where that holder is gone.
     """
-    with closing(connect(address, manners.application)) as holder:
+    with closing(connect(address, session_limits.application)) as holder:
         try:
-            holder.execute(manners.timeouts().encode())
+            holder.execute(session_limits.timeouts().encode())
             holder.execute(begin_statement(ticket["exported"]).encode())
             without = {int(oid): reason for oid, reason in ticket["locked"].items()}
             tables = note_refusals(holder, read_tables(holder, without))
         except DRIVER_ERRORS as exc:
             raise _with_cause(translate(exc, address.url), exc) from exc
-        yield PostgresSession(address, holder, **{**ticket, "locked": without}, manners=manners), tables
+        yield (
+            PostgresSession(address, holder, **{**ticket, "locked": without}, session_limits=session_limits),
+            tables,
+        )
 
 
-def _watch(address: PostgresAddress, manners: Manners) -> WaitWatch:
-    poll_seconds = min(POLL_SECONDS, max(manners.limits.lock_seconds / 4, 0.05))
-    return WaitWatch(address, manners.application, manners.note, poll_seconds=poll_seconds)
+def _watch(address: PostgresAddress, session_limits: SessionLimits) -> WaitWatch:
+    poll_seconds = min(POLL_SECONDS, max(session_limits.limits.lock_seconds / 4, 0.05))
+    return WaitWatch(address, session_limits.application, session_limits.note, poll_seconds=poll_seconds)
 
 
 def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
@@ -140,7 +145,9 @@ def _lock(tables: Sequence[PostgresTable], holder: psycopg.Connection[Any]) -> N
             holder.execute(statement.format(batch).encode())
 
 
-def _describe(address: PostgresAddress, holder: psycopg.Connection[Any], manners: Manners) -> PostgresSession:
+def _describe(
+    address: PostgresAddress, holder: psycopg.Connection[Any], session_limits: SessionLimits
+) -> PostgresSession:
     version = holder.info.server_version
     current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
     lsn = (
@@ -167,7 +174,7 @@ def _describe(address: PostgresAddress, holder: psycopg.Connection[Any], manners
         "sessions": _sessions(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return PostgresSession(address, holder, row[0], position, server, version, row[6], manners)
+    return PostgresSession(address, holder, row[0], position, server, version, row[6], session_limits)
 
 
 def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:

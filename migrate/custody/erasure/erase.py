@@ -19,8 +19,8 @@ from migrate.custody.erasure.remains import Remains, is_kept
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
-from migrate.custody.log.events import happening
+from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
 from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, GoneError, NotAllowedError
@@ -78,7 +78,7 @@ def check(
 
 def _unreceived(store: MultipartStore) -> list[str]:
     """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
-    log, root = custody_log.read(store), happening(store, "erasing").root
+    log, root = custody_log.read(store), new_event(store, "erasing").root
     receipt_details = [
         entry.what.details for event in ("received", "acknowledged") for entry in log.find(event, root)
     ]
@@ -132,7 +132,7 @@ def erase(
         )  # fmt: skip
     document = _certificate(store, signer, erasing, remaining)
     details = {"file": document.key, "sha256": document.sha256, **_counts(erasing)}
-    event = Happening("erased", erasing.bundle, erasing.root, store.location, details)
+    event = CustodyEvent("erased", erasing.bundle, erasing.root, store.location, details)
     custody_log.append(store, signer, custody_log.once(event, undone_by="erasing"))
     counts = document.value
     return Erased(
@@ -142,7 +142,7 @@ def erase(
 
 def _begin(
     store: MultipartStore, vault: ObjectLock, signer: Signer, override: str, reasons: Sequence[str]
-) -> Happening:
+) -> CustodyEvent:
     versions = [version for version in vault.versions() if not is_kept(version)]
     details: dict[str, Any] = {
         "versions": sum(not version.is_marker for version in versions),
@@ -152,12 +152,12 @@ def _begin(
     }
     if override:
         details |= {"override": override, "against": list(reasons)}
-    event = happening(store, "erasing", details)
+    event = new_event(store, "erasing", details)
     custody_log.append(store, signer, custody_log.once(event, undone_by="erased"))
     return event
 
 
-def _begun(store: MultipartStore) -> Happening | None:
+def _begun(store: MultipartStore) -> CustodyEvent | None:
     """Return the erasure that was begun last. One that has ended counts as long as nothing else lies there: a run may
     have died between the log's last line and its head.
 
@@ -205,7 +205,9 @@ def _remove(
             list(pool.map(remove, group))
 
 
-def _certificate(store: MultipartStore, signer: Signer, erasing: Happening, remaining: Remains) -> Document:
+def _certificate(
+    store: MultipartStore, signer: Signer, erasing: CustodyEvent, remaining: Remains
+) -> Document:
     log = custody_log.read(store)
     last = log.find("erasing")[-1].number
     former = {entry.what.details.get("file") for entry in log.find("erased") if entry.number < last}
@@ -234,5 +236,5 @@ def _certificate(store: MultipartStore, signer: Signer, erasing: Happening, rema
     return certificate
 
 
-def _counts(erasing: Happening) -> dict[str, Any]:
+def _counts(erasing: CustodyEvent) -> dict[str, Any]:
     return {name: erasing.details.get(name, 0) for name in ("versions", "size_bytes")}

@@ -19,7 +19,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.custody.erasure.other_files import unknown_files
 from migrate.custody.log import custody_log
-from migrate.custody.log.events import happening
+from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.progress import Progress
@@ -96,7 +96,7 @@ def create(
     """
     check_name(name)
     check_alone(store)
-    event = happening(store, "granted")
+    event = new_event(store, "granted")
     access = accounts.add(
         name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.location, event.bundle, name)
     )
@@ -123,7 +123,7 @@ def begin(
     """
     check_name(name)
     check_alone(store)
-    lasts, event = expires - datetime.now(UTC), happening(store, "granted")
+    lasts, event = expires - datetime.now(UTC), new_event(store, "granted")
     known_by = revocation(store.location, event.bundle, name)
     access = service.begin(name, rules, lasts, role=role, revocation=known_by)
     details: dict[str, Any] = {"to": name, "access_key": access.access_key}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from migrate.custody.grant import grant
 from migrate.custody.log import custody_log
 from migrate.custody.log.custody_log import Log
-from migrate.custody.log.entry import Happening, LogEntry
+from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing.keys import Signer
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
@@ -116,7 +116,7 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
             still_open.append(grant_)
             continue
         details = {"to": name, "access_key": grant_.access_key}
-        event = Happening("revoked", entry.what.bundle, entry.what.root, store.location, details)
+        event = CustodyEvent("revoked", entry.what.bundle, entry.what.root, store.location, details)
         custody_log.append(store, signer, custody_log.once(event))
         keys.append(grant_.access_key)
     for access_key in unrecorded_keys:

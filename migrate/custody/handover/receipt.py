@@ -10,8 +10,8 @@ from migrate.bundle.findings import Finding
 from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening
-from migrate.custody.log.events import happening
+from migrate.custody.log.entry import CustodyEvent
+from migrate.custody.log.events import new_event
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import UsageError
@@ -104,7 +104,7 @@ def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
     return f"Receipt for the bundle {bundle}, complete and whole ({counts})"
 
 
-def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> Happening:
+def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> CustodyEvent:
     """Return what the custody log says of a receipt that was written or acknowledged."""
     details = {
         "file": document.key,
@@ -113,7 +113,7 @@ def happened(document: Document, event: str, location: str, signers: Sequence[Pu
         "complete": bool(document.value.get("complete")),
         "findings": document.value.get("findings_total"),
     }
-    return Happening(event, str(document.value.get("bundle")), document.root, location, details)
+    return CustodyEvent(event, str(document.value.get("bundle")), document.root, location, details)
 
 
 def acknowledge(
@@ -134,7 +134,7 @@ def acknowledge(
             f"the receipt is for the root {document.root}; the bundle at {store.location} has {root}",
             next_step="check the location, and ask the customer what was received",
         )
-    bundle = happening(store, "acknowledged").bundle
+    bundle = new_event(store, "acknowledged").bundle
     if document.value.get("bundle") != bundle:
         raise UsageError(
             f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",
@@ -147,7 +147,7 @@ def acknowledge(
     documents.copy_all(store, document, signatures)
     documents.keep(store, document, [signer])
 
-    def choose(log: custody_log.Log) -> list[Happening]:
+    def choose(log: custody_log.Log) -> list[CustodyEvent]:
         events = [
             happened(document, "received", store.location, by),
             happened(document, "acknowledged", store.location, by),

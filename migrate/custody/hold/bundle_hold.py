@@ -19,7 +19,7 @@ from migrate.custody.handover import documents
 from migrate.custody.handover.documents import Document
 from migrate.custody.log import custody_log
 from migrate.custody.log.entry import LogEntry
-from migrate.custody.log.events import happening
+from migrate.custody.log.events import new_event
 from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
 from migrate.runtime.progress import Progress
@@ -127,7 +127,7 @@ def place(
     ``UsageError`` where it holds no sealed bundle.
     """
     vault.check_lock()
-    event = happening(store, "held", details)
+    event = new_event(store, "held", details)
     if not terms.legal and not vault.is_firm(terms.mode):
         raise NotAllowedError(
             f"{vault.location}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
@@ -202,7 +202,7 @@ def release(
     progress.end()
     details = {"file": document.key, "sha256": document.sha256, "reason": reason}
     custody_log.append(
-        store, signers[0], custody_log.once(happening(store, "released", details), undone_by="held")
+        store, signers[0], custody_log.once(new_event(store, "released", details), undone_by="held")
     )
     return document, survey(store, vault, workers=workers)
 
@@ -221,7 +221,7 @@ def _check_unlocked(vault: ObjectLock, version: FileVersion) -> None:
 
 def _release_document(store: Store, reason: str, signers: Sequence[Signer], hold: LogEntry) -> Document:
     """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
-    event, log = happening(store, "released"), custody_log.read(store)
+    event, log = new_event(store, "released"), custody_log.read(store)
     former = {entry.what.details.get("file") for entry in log.find("released") if entry.number < hold.number}
     for document in documents.read_all(store, "release")[0]:
         if document.key not in former and (document.root, document.value.get("reason")) == (

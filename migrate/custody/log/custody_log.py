@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.custody.log import entry
-from migrate.custody.log.entry import Happening, LogEntry
+from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import ssh_signatures
 from migrate.custody.signing.keys import Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
@@ -113,7 +113,7 @@ def parse(data: bytes) -> tuple[list[LogEntry], list[Finding]]:
 def append(
     store: Store,
     signer: Signer,
-    choose: Callable[[Log], Sequence[Happening]],
+    choose: Callable[[Log], Sequence[CustodyEvent]],
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[LogEntry]:
@@ -148,12 +148,12 @@ def append(
     )
 
 
-def once(event: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
+def once(event: CustodyEvent, *, undone_by: str = "") -> Callable[[Log], Sequence[CustodyEvent]]:
     """Return a choice for ``append``: ``event``, unless the log has the same of the same root at the same location,
     and no entry of the event ``undone_by`` after it.
     """
 
-    def choose(log: Log) -> Sequence[Happening]:
+    def choose(log: Log) -> Sequence[CustodyEvent]:
         undone = max((entry_.number for entry_ in log.find(undone_by, event.root)), default=0)
         same_entries = (
             entry_

@@ -35,7 +35,7 @@ _TEXTS = ("prev", "time", "event", "bundle", "root", "location", "name", "key", 
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class CustodyEvent:
     """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``location`` where it
     lies. ``details`` are plain JSON values without secrets.
     """
@@ -54,7 +54,7 @@ class LogEntry:
     number: int
     prev: str
     time: str
-    what: Happening
+    what: CustodyEvent
     name: str
     public: PublicKey
     line: bytes = field(repr=False)
@@ -70,20 +70,20 @@ class LogEntry:
         return datetime.fromisoformat(self.time)
 
 
-def write(signer: Signer, happening: Happening, after: LogEntry | None, now: datetime) -> LogEntry:
+def write(signer: Signer, new_event: CustodyEvent, after: LogEntry | None, now: datetime) -> LogEntry:
     """Return the entry that follows ``after`` (None: the first)."""
     value = {
         "version": VERSION,
         "number": after.number + 1 if after else 1,
         "prev": after.hash if after else NOBODY,
         "time": now.astimezone(UTC).isoformat(timespec="milliseconds"),
-        "event": happening.event,
-        "bundle": happening.bundle,
-        "root": happening.root,
-        "location": happening.location,
+        "event": new_event.event,
+        "bundle": new_event.bundle,
+        "root": new_event.root,
+        "location": new_event.location,
         "name": signer.public.name,
         "key": signer.public.fingerprint,
-        "details": dict(happening.details),
+        "details": dict(new_event.details),
     }
     armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
     value["signature"] = b"".join(armored.splitlines()[1:-1]).decode()
@@ -113,9 +113,9 @@ def read(line: bytes) -> LogEntry:
         raise ValueError("was changed after it was signed")
     if moment.tzinfo is None:
         raise ValueError("is no entry: its time has no zone")
-    happening = Happening(value["event"], value["bundle"], value["root"], value["location"], details)
+    new_event = CustodyEvent(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
-    return LogEntry(number, value["prev"], value["time"], happening, value["name"], public, line)
+    return LogEntry(number, value["prev"], value["time"], new_event, value["name"], public, line)
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:

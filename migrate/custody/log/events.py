@@ -8,7 +8,7 @@ from typing import Any
 from migrate.bundle import bundle_json, layout, tag_files
 from migrate.bundle.reader import hash_file
 from migrate.custody.log import custody_log
-from migrate.custody.log.entry import Happening, LogEntry
+from migrate.custody.log.entry import CustodyEvent, LogEntry
 from migrate.custody.signing import timestamps
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import Signer
@@ -16,19 +16,19 @@ from migrate.errors import MoveoutError, UsageError
 from migrate.storage.api import Store
 
 
-def happening(store: Store, event: str, details: Mapping[str, Any] | None = None) -> Happening:
+def new_event(store: Store, event: str, details: Mapping[str, Any] | None = None) -> CustodyEvent:
     """Return what happened to the sealed bundle at a location. Raises ``UsageError`` where there is none."""
     info = bundle_json.read_sealed(store)
     if info is None:
         raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
-    return Happening(event, info.id, root_of(store), store.location, details or {})
+    return CustodyEvent(event, info.id, root_of(store), store.location, details or {})
 
 
 def record(
     store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
 ) -> list[LogEntry]:
     """Append one event, every time it happens."""
-    event_ = happening(store, event, details)
+    event_ = new_event(store, event, details)
     return custody_log.append(store, signer, lambda _: [event_])
 
 
@@ -36,7 +36,7 @@ def record_once(
     store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
 ) -> list[LogEntry]:
     """Append one event, unless the log has it already: after a crash the same command comes by again."""
-    return custody_log.append(store, signer, custody_log.once(happening(store, event, details)))
+    return custody_log.append(store, signer, custody_log.once(new_event(store, event, details)))
 
 
 def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[LogEntry]:
@@ -50,10 +50,10 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     ]
     created = {"at": info.created, "software": info.software, "sources": sources}
     sealed = {"at": info.sealed, "complete": info.complete, "files": files, "size_bytes": size_bytes}
-    events = [happening(store, "created", created), happening(store, "sealed", sealed)]
-    events += [happening(store, "signed", {"by": signer.public.fingerprint}) for signer in signers]
+    events = [new_event(store, "created", created), new_event(store, "sealed", sealed)]
+    events += [new_event(store, "signed", {"by": signer.public.fingerprint}) for signer in signers]
 
-    def choose(log: custody_log.Log) -> Sequence[Happening]:
+    def choose(log: custody_log.Log) -> Sequence[CustodyEvent]:
         """Choose what the log does not say: of another location, too, from which it came along with the bundle."""
         return [
             event

@@ -10,7 +10,7 @@ from typing import Any
 
 import pymysql
 
-from exporters.mysql.charsets import codec_of
+from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, set_sequence
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL

@@ -8,7 +8,7 @@ import pytest
 from exporters.errors import SourceUnreachableError
 from exporters.postgres import PostgresExporter
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.session_settings import Manners
+from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import hold, join
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -162,17 +162,17 @@ def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(
     url = postgres.database()
     run_sql(url, AROUND)
     host = LimitedHost(lock_seconds=0.5)
-    manners = Manners(host.limits())
+    session_limits = SessionLimits(host.limits())
     assert export_database(url, tmp_path / "bundle").complete
     with locked(url, "LOCK TABLE held") as pid:
         survey = PostgresExporter().open("app", url, host).survey()
         assert any("held" in said and f"session {pid}" in said for said in survey.warnings)
         with (
-            hold(parse_url(url), manners, tolerant=True) as (session, tables),
-            join(parse_url(url), session.ticket, manners) as (joined, there),
+            hold(parse_url(url), session_limits, tolerant=True) as (session, tables),
+            join(parse_url(url), session.ticket, session_limits) as (joined, there),
         ):
             assert there == tables
             assert joined.locked == session.locked != {}
-        with pytest.raises(SourceUnreachableError), hold(parse_url(url), manners):
+        with pytest.raises(SourceUnreachableError), hold(parse_url(url), session_limits):
             raise AssertionError
     assert compare_database(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent()) == []

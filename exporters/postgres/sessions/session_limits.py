@@ -15,7 +15,7 @@ _HOLDER, _WATCH = 1, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class SessionLimits:
     """``application`` is the application_name of all sessions of one export."""
 
     limits: Limits = field(default_factory=Limits)
