@@ -10,4 +10,5 @@ ENGINE = Engine(
     live_reader="exporters.mysql.live_reader:MysqlLiveReader",
     restorer="migrate.restore.mysql.restore:MysqlRestorer",
     hold="migrate.custody.hold.sources.mysql:open_hold",
+    discovery="exporters.mysql.discovery:discover",
 )

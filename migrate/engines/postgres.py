@@ -11,4 +11,5 @@ ENGINE = Engine(
     restorer="migrate.restore.postgres.restore:PostgresRestorer",
     row_writer="migrate.restore.postgres.rows.remote_rows:PostgresRows",
     hold="migrate.custody.hold.sources.postgres:open_hold",
+    discovery="exporters.postgres.discovery:discover",
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -37,7 +37,8 @@ SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a location. ``CUSTOMER_KEY``
+    """A parsed ``s3://`` URL. ``bucket`` is empty where it names a whole account. ``prefix`` is empty or ends with a
+    slash where it names a location. ``CUSTOMER_KEY``
     may be among the secrets, in base64.
     """
 
@@ -55,7 +56,8 @@ class S3Location:
     def url(self) -> str:
         """The URL again; it never holds secrets."""
         query = f"?profile={self.profile}" if self.profile else ""
-        return f"s3://{self.bucket}/{quote(self.prefix)}{query}"
+        slash = "/" if self.bucket else ""
+        return f"s3://{self.bucket}{slash}{quote(self.prefix)}{query}"
 
 
 def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
@@ -63,6 +65,32 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
 
     Raises ``UsageError`` with what is wrong in it.
     """
+    location = _parse(url, secrets)
+    if any(char in location.bucket for char in "*?[]"):
+        raise UsageError(
+            f"{url!r}: the name of a bucket takes no wildcards here",
+            next_step="name each bucket: s3://BUCKET?profile=NAME; moveout discover 's3://?profile=NAME' lists them",
+        )
+    if not location.bucket:
+        raise UsageError(
+            f"{url!r} names an account, and no bucket",
+            next_step="write s3://BUCKET/PREFIX?profile=NAME; moveout discover 's3://?profile=NAME' lists the buckets",
+        )
+    if not _BUCKET.fullmatch(location.bucket):
+        raise UsageError(
+            f"{location.bucket!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
+        )
+    return location
+
+
+def parse_account(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
+    """Parse the URL of a whole account: ``s3://?profile=NAME``, or one whose bucket is a pattern. The location names no
+    bucket. Raises ``UsageError``.
+    """
+    return replace(_parse(url, secrets), bucket="", prefix="")
+
+
+def _parse(url: str, secrets: Mapping[str, str] | None) -> S3Location:
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -70,21 +98,12 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
             f"{url!r} is not an s3://bucket/prefix URL: {exc}",
             next_step="write s3://BUCKET/PREFIX?profile=NAME",
         ) from exc
-    if parts.scheme != "s3" or not parts.netloc:
+    if parts.scheme != "s3":
         raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
     if "@" in parts.netloc:
         raise UsageError(
             "an s3:// URL takes no credentials",
             next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
-        )
-    if any(char in parts.netloc for char in "*?[]"):
-        raise UsageError(
-            f"{url!r}: the name of a bucket takes no wildcards",
-            next_step="name each bucket: s3://BUCKET?profile=NAME; `aws s3 ls` lists them",
-        )
-    if not _BUCKET.fullmatch(parts.netloc):
-        raise UsageError(
-            f"{parts.netloc!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
         )
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
