@@ -90,7 +90,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
         own = [database for database in databases if database.name not in _OF_PROVIDERS]
         server = _server_identity(connection)
         sizes = {database.oid: _size(connection, database) for database in own}
-    offered = [database for database in own if database.allows_connections and not database.is_template]
+    offered = [database for database in own if not database.is_template]
     with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="discover") as pool:
         contents = list(pool.map(lambda database: _read_contents(address, database), offered))
     sources = []
@@ -109,13 +109,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
                 content.problems,
             )
         )
-    gaps = [
-        f"the database {database.name} allows no connections:"
-        f" ALTER DATABASE {quote_name(database.name)} ALLOW_CONNECTIONS true"
-        for database in own
-        if not database.allows_connections and not database.is_template
-    ]
-    return Discovery(sources, _not_taken(databases, sizes), gaps)
+    return Discovery(sources, _not_taken(databases, sizes))
 
 
 def _not_taken(databases: Sequence[_Database], sizes: Mapping[int, int | None]) -> list[NotTaken]:
@@ -139,10 +133,9 @@ def _not_taken(databases: Sequence[_Database], sizes: Mapping[int, int | None]) 
 
 def _connect_to_server(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect to the database that the URL names, else to one that every server has. Raises ``SourceError``."""
-    if "dbname" in address.keywords:
-        return connect(address)
     refusals: list[SourceError] = []
-    for database in _ENTRANCES:
+    named = address.keywords.get("dbname")
+    for database in dict.fromkeys([named, *_ENTRANCES] if named else _ENTRANCES):
         try:
             return connect(_inside(address, database))
         except (SourceNotAllowedError, SourceGoneError) as exc:
@@ -173,6 +166,9 @@ def _size(connection: psycopg.Connection[tuple[Any, ...]], database: _Database) 
 
 def _read_contents(address: PostgresAddress, database: _Database) -> _Contents:
     """Look into a database: how many tables, and which of them this role may not read."""
+    if not database.allows_connections:
+        allow = f"ALTER DATABASE {quote_name(database.name)} ALLOW_CONNECTIONS true"
+        return _Contents(0, empty=False, problems=[f"it allows no connections: {allow}"])
     if not database.permitted:
         grant = f"GRANT CONNECT ON DATABASE {quote_name(database.name)}"
         return _Contents(0, empty=False, problems=[f"this role may not connect: {grant} TO the role"])

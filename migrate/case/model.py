@@ -37,7 +37,8 @@ SELECTION_FIELDS = (
     "current_only",
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "case": ("name", "deadline", "servers"),
+    "case": ("name", "deadline"),
+    "server": ("url",),
     "source": ("name", "url", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
     "bundle": ("location", *LOCATION_SECRETS),
     "transfer": ("location", *LOCATION_SECRETS),
@@ -48,7 +49,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "not_taken": ("kind", "name", "size_bytes", "region", "advice"),
 }
 """The keys of each section. ``_WITH_SECRETS`` hold the secrets of the engines besides."""
-_WITH_SECRETS = ("source", "destination")
+_WITH_SECRETS = ("server", "source", "destination")
 _LISTS = (*_WITH_SECRETS, "left_out", "not_taken")
 
 
@@ -128,8 +129,8 @@ class Case:
     moves: Sequence[ServerMove] = ()
     left_out: Sequence[LeftOut] = ()
     not_taken: Sequence[NotTaken] = ()
-    servers: Sequence[str] = ()
-    """Which servers, accounts and directories ``discover`` has asked."""
+    servers: Sequence[Endpoint] = ()
+    """Which servers, accounts and directories ``discover`` asks."""
 
 
 def load(path: Path) -> Case:
@@ -182,7 +183,7 @@ class _Reader:
             moves=self._moves(document),
             left_out=self._left_out(document),
             not_taken=self._not_taken(document),
-            servers=self._servers(head),
+            servers=self._servers(document),
         )
 
     def _fail(self, message: str) -> None:
@@ -266,11 +267,13 @@ class _Reader:
             entries.append(NotTaken(kind, name, size_bytes, region, advice))
         return entries
 
-    def _servers(self, head: Mapping[str, Any]) -> list[str]:
-        servers = head.get("servers", [])
-        if not isinstance(servers, list) or not all(isinstance(url, str) and url for url in servers):
-            self._fail("[case] servers must be a list of URLs")
-        return [self._resolve_server(url) for url in servers]
+    def _servers(self, document: Mapping[str, Any]) -> list[Endpoint]:
+        servers = []
+        for position, table in enumerate(document.get("server", []), start=1):
+            section_name = f"[[server]] number {position}"
+            url = self._resolve_server(self._text(table, "url", section_name))
+            servers.append(Endpoint(url, self._secrets(table, section_name)))
+        return servers
 
     def _resolve_server(self, url: str) -> str:
         """Return the URL of a server; a directory of SQLite files may stand there as its path."""

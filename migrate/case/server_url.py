@@ -1,7 +1,7 @@
 """URLs of whole servers: which part of a URL is the server, which one the name on it, and patterns of names.
 
-A database stands in the path of its URL (``postgresql://host/NAME``, ``sqlite:///directory/NAME``), a bucket where
-others have the host (``s3://NAME?profile=old``). A ``*`` in a name stands for any characters.
+A database or a file stands in the path of its URL (``scheme://host/NAME``, ``scheme:///directory/NAME``), a bucket
+where others have the host (``scheme://NAME``). A ``*`` in a name stands for any characters.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 
 
 def as_url(word: str) -> str:
-    """Return a URL for what may be the path of a directory of SQLite files."""
-    return word if "://" in word else f"sqlite://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as named
+    """Return a URL for what may be the path of a directory of database files."""
+    if "://" in word:
+        return word
+    scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
+    return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
 
 
 def is_pattern(url: str) -> bool:
@@ -33,7 +36,7 @@ def names_server(url: str) -> bool:
     """Tell whether a URL names a server or an account, and nothing on it."""
     parts = urlsplit(url)
     kind = _names(url)
-    return kind != "file" and not (parts.netloc if kind == "bucket" else parts.path.strip("/"))
+    return not names_files(url) and not (parts.netloc if kind == "bucket" else parts.path.strip("/"))
 
 
 def server_of(url: str) -> str:
@@ -44,6 +47,44 @@ def server_of(url: str) -> str:
     if ANY not in parts.path:
         return url
     return _text(parts._replace(path=parts.path.partition(ANY)[0].rpartition("/")[0]))
+
+
+def bare_server(url: str) -> str:
+    """Return the URL of the server alone, with its options: no database, no bucket; of files as it is."""
+    if names_files(url):
+        return server_of(url)
+    parts = urlsplit(url)
+    return _text(parts._replace(netloc="", path="") if _names(url) == "bucket" else parts._replace(path=""))
+
+
+def covers(entry: str, url: str) -> bool:
+    """Tell whether an entry of the case file (of one thing, of a server, or a pattern) means what another URL names. A
+    directory means the files below it, and a bucket is meant by each of its prefixes. Everything of a server is meant
+    as soon as something of it is.
+    """
+    if server_key(entry) != server_key(url):
+        return False
+    if names_files(url):
+        if is_pattern(entry):
+            name = name_on(server_of(entry), url)
+            return name is not None and matches(pattern_of(entry), unquote(name))
+        directory = _directory(entry)
+        return f"{urlsplit(url).path}/".startswith(f"{directory}/")
+    if names_server(entry) or is_pattern(url):
+        return True
+    name = _first_part(name_on(entry, url))
+    return (
+        matches(pattern_of(entry), name) if is_pattern(entry) else name == _first_part(name_on(entry, entry))
+    )
+
+
+def names_files(url: str) -> bool:
+    """Tell whether a URL names a file or a directory of files."""
+    return _names(url) == "file"
+
+
+def _first_part(name: str | None) -> str:
+    return unquote((name or "").partition("/")[0])
 
 
 def pattern_of(url: str) -> str:

@@ -10,8 +10,8 @@ from typing import cast
 from exporters.discovery import Discover, Discovery
 from exporters.engine import discovery_of, load_part
 from exporters.limits import Note
-from migrate.case.model import Endpoint
-from migrate.case.server_url import server_of
+from migrate.case.model import Case, Endpoint
+from migrate.case.server_url import names_files, server_key, server_of
 from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
@@ -55,6 +55,20 @@ def ask_servers(endpoints: Sequence[Endpoint], progress: Progress) -> list[Serve
             return list(pool.map(ask, calls))
     finally:
         progress.end()
+
+
+def servers_of(case: Case) -> list[Endpoint]:
+    """Return the servers that a case names, and those of its sources. Directories of files only where it names them:
+    what lies beside a file may be anything.
+    """
+    servers = list(case.servers)
+    keys = {server_key(server.url) for server in servers}
+    for source in case.sources.values():
+        key = server_key(source.url)
+        if key not in keys and not names_files(source.url):
+            keys.add(key)
+            servers.append(Endpoint(source.url, source.secrets))
+    return servers
 
 
 def _ask(endpoint: Endpoint, discover: Discover, note: Note) -> ServerAnswer:
