@@ -30,6 +30,7 @@ CROSS JOIN LATERAL pg_catalog.generate_series(0::int8, greatest(z.size - 1, 0), 
 """
 """The size is asked of the object: pg_largeobject itself is for superusers only."""
 COUNT = f"SELECT count(*) {_PIECES}"
+"""Followed by the table's condition, as ``SELECT`` is."""
 SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {_PIECE_BYTES}) {_PIECES}"
 """Every object has at least one piece, however empty: the piece that begins with its first byte."""
 
@@ -46,6 +47,29 @@ owner's own.
 """
 METADATA_VERSION = 17
 """From this pg_dump on."""
+
+
+_READABLE = """
+CASE WHEN pg_catalog.current_setting('lo_compat_privileges')::pg_catalog.bool THEN true
+  WHEN (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER) THEN true
+  WHEN m.lomacl IS NULL THEN pg_catalog.pg_has_role(m.lomowner, 'USAGE')
+  ELSE EXISTS (SELECT FROM pg_catalog.aclexplode(m.lomacl) x WHERE x.privilege_type = 'SELECT'
+    AND CASE WHEN x.grantee = 0 THEN true ELSE pg_catalog.pg_has_role(x.grantee, 'USAGE') END) END
+"""
+_PRIVILEGE_VERSION = 180000
+"""From this version on the server has a function for it."""
+
+
+def readable(version: int) -> str:
+    """Return the ``Table.condition`` of the objects that this role may read. ``version`` is the server's."""
+    has = "pg_catalog.has_largeobject_privilege(m.oid, 'SELECT')"
+    return f"WHERE {has if version >= _PRIVILEGE_VERSION else _READABLE}"
+
+
+def unreadable_query(version: int) -> str:
+    """Return the query for the oids of the objects that this role may not read."""
+    condition = readable(version).replace("WHERE", "WHERE NOT", 1)
+    return f"SELECT m.oid::int8 AS oid FROM pg_catalog.pg_largeobject_metadata m {condition} ORDER BY 1"
 
 
 def spec(filenode: int) -> dict[str, object]:

@@ -107,7 +107,7 @@ class Counting:
     def _count(self, table: PostgresTable) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
         if table.oid == large_objects.OID:
-            return Counted(self._numbers(large_objects.COUNT)[0], {})
+            return Counted(self._numbers(f"{large_objects.COUNT} {table.condition}")[0], {})
         if table.refusal:
             return Counted(self._asked(lambda counter: counter.copied(counted(table))), {})
         names = [column.name for column in table.columns if column.measured]

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 
 from pyarrow import ArrowInvalid
 
-from exporters.api import DoneUnit, Json, Outcome, Sink, SourceSummary, Unit
+from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.definition_files import Missing, write_schema
 from exporters.postgres.rows.chunk_export import export_rows
 from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
@@ -65,7 +66,8 @@ class PostgresSnapshot:
             for planned in plan.tables
         }
         if session.large_objects:
-            objects = large_objects.table(session.large_objects)
+            condition = large_objects.readable(session.version)
+            objects = large_objects.table(session.large_objects, condition)
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
@@ -142,9 +144,20 @@ class PostgresSnapshot:
                 self._positions,
                 self._session.server,
                 missing.losses,
-                missing.gaps,
+                [*missing.gaps, *self._unreadable_objects()],
             )
         )
+
+    def _unreadable_objects(self) -> list[Gap]:
+        """Return a gap for each large object that this role may not read."""
+        if not self._session.large_objects:
+            return []
+        with self._holder_lock:
+            rows = fetch(self._session.holder, large_objects.unreadable_query(self._session.version))
+        return [
+            Gap(f"large object {row['oid']}", "failed", "this role has no SELECT privilege on it")
+            for row in rows
+        ]
 
     @property
     def _limited(self) -> bool:

@@ -1,5 +1,6 @@
 """What goes wrong has the right code, names the thing and says what to do."""
 
+import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import (
@@ -114,16 +115,28 @@ def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_p
     ]
 
 
-def test_a_sequence_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
+def test_sequences_and_large_objects_that_may_not_be_read_are_gaps_with_their_names(
+    postgres, tmp_path, monkeypatch
+):
     url = login(postgres, "counter")
     run_sql(
         url,
         "CREATE TABLE open AS SELECT 1 AS x; CREATE SEQUENCE own; CREATE SEQUENCE closed;"
-        "GRANT SELECT ON open, own TO counter",
+        "GRANT SELECT ON open, own TO counter;"
+        "SELECT lo_from_bytea(1, 'all'), lo_from_bytea(2, 'mine'), lo_from_bytea(3, 'closed'), lo_from_bytea(4, '');"
+        "GRANT SELECT ON LARGE OBJECT 1 TO PUBLIC; GRANT SELECT ON LARGE OBJECT 2 TO counter;"
+        "GRANT UPDATE ON LARGE OBJECT 3 TO counter; ALTER LARGE OBJECT 4 OWNER TO counter",
     )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     outcome = export_database(as_role(url, "counter"), tmp_path / "bundle")
-    assert [gap.item for gap in outcome.sources[0].gaps] == ['sequence "public"."closed"']
+    assert [gap.item for gap in outcome.sources[0].gaps] == [
+        "large object 3",
+        'sequence "public"."closed"',
+    ]
+    large = pq.read_table(
+        tmp_path / "bundle/data/app/tables/0000.pg_catalog.pg_largeobject/part-000000.parquet"
+    )
+    assert large["oid"].to_pylist() == [1, 2, 4]
     values = (tmp_path / "bundle/data/app/schema/sequences.json").read_text()
     assert "own" in values
     assert "closed" not in values
