@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.api import Gap, Loss
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
@@ -140,6 +140,12 @@ class BundleReader:
     def reconciliation(self) -> list[SourceReconciliation]:
         """Return the reconciliation, a source each. Raises ``DamageError``."""
         return reconciliation.decode(_read(self.store, layout.RECONCILIATION))
+
+    def last_position_value(self, source: str, name: str) -> Any:
+        """Return the value in the last recorded position of a source that has one, None where none has."""
+        reconciliations = [entry for entry in self.reconciliation() if entry.name == source]
+        positions = [position for entry in reconciliations for position in entry.summary.positions]
+        return next((position[name] for position in reversed(positions) if position.get(name)), None)
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.errors import SourceError
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import SourceName
@@ -27,13 +28,14 @@ from migrate.cli.common.options import (
 )
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
+from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
-from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
-from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export
+from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -52,16 +54,14 @@ class Exported:
 
     @property
     def exit_code(self) -> int:
-        """3 where the bundle has gaps, or the code of the error that ended a source."""
+        """Return 3 where the bundle has gaps."""
         return self.outcome.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the bundle, counts, sizes in bytes, seconds and gaps."""
         summary = self.outcome
-        broken = [
-            {"source": name, "code": error.code, "message": str(error), "next": error.next_step}
-            for name, error in summary.broken
-        ]
+        urls = {source.name: source.url for source in summary.sources}
+        broken = [SourceFailure(name, urls[name], error).as_json() for name, error in summary.broken]
         return {
             "location": summary.location,
             "bundle": summary.bundle_id,
@@ -71,6 +71,7 @@ class Exported:
             "size_bytes": summary.size_bytes,
             "seconds": self.seconds,
             "sources": [asdict(source) for source in summary.sources],
+            "summary": [line.as_json() for line in self.summary()],
             "broken": broken,
             "signatures": [signed_file.key for signed_file in self.signed],
         }
@@ -80,24 +81,39 @@ class Exported:
         summary = self.outcome
         for source in summary.sources:
             _draw_source(console, source)
-        for name, error in summary.broken:
-            console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)))
         if summary.already_sealed:
             state = "" if summary.complete else ", INCOMPLETE"
+            rest = "what it lacks cannot be read now" if summary.broken else "nothing was left to do"
+            console.print(f"The bundle at {summary.location} was sealed before{state}; {rest}")
+        else:
+            state = "complete" if summary.complete else "INCOMPLETE"
             console.print(
-                f"The bundle at {summary.location} was sealed before{state}; nothing was left to do"
+                f"Sealed, {state}: {count_words(summary.files)} files, {bytes_words(summary.size_bytes)}"
+                f" at {summary.location} in {duration_words(self.seconds)}",
             )
-            return
-        state = "complete" if summary.complete else "INCOMPLETE"
-        console.print(
-            f"Sealed, {state}: {count_words(summary.files)} files, {bytes_words(summary.size_bytes)}"
-            f" at {summary.location} in {duration_words(self.seconds)}",
-        )
-        draw_signed(console, self.signed)
+            draw_signed(console, self.signed)
         if not summary.complete:
+            draw_summary(console, self.summary())
             console.print(
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
+
+    def summary(self) -> Sequence[SummaryLine]:
+        """Return what became of each source."""
+        errors = dict(self.outcome.broken)
+        return [_summary_line(source, errors.get(source.name)) for source in self.outcome.sources]
+
+
+def _summary_line(source: SourceResult, error: SourceError | None) -> SummaryLine:
+    """Return what became of a source, and what to do about it."""
+    exported = f"{things(source.items, 'item')}, {bytes_words(source.size_bytes)}"
+    if source.complete:
+        return SummaryLine(source.name, "yes", f"exported: {exported}")
+    reason = str(error) if error else source.reasons[0]
+    next_step = (error.next_step if error else "") or "remove the reason, export again"
+    if not source.items:
+        return SummaryLine(source.name, "no", f"not exported: {reason}", next_step)
+    return SummaryLine(source.name, "in part", f"incomplete, {exported}: {reason}", next_step)
 
 
 def _draw_source(console: Console, source: SourceResult) -> None:
@@ -183,9 +199,6 @@ def _run_export(
             before, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
         )
 
-    def is_finished(name: str) -> bool:
-        return any(source.name == name and source.finished for source in export_status(store).sources)
-
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if cluster_machines is not None:
@@ -197,7 +210,6 @@ def _run_export(
     note = session.progress.note
     with open_sources(
         endpoints,
-        is_finished=is_finished,
         selection=selection,
         limits=limits,
         note=note,
@@ -290,9 +302,6 @@ def export_command(
     to: Annotated[
         str | None, typer.Option(metavar="LOCATION", help="Directory or s3://bucket/prefix.")
     ] = None,
-    seal_incomplete: Annotated[
-        bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
-    ] = False,
     signing: SigningOptions = _NO_KEYS,
     selection: _ExportSelection = _ALL,
     inventory: Inventory = None,
@@ -327,7 +336,7 @@ def export_command(
     endpoints = with_inventories(choose(parse_pairs(pairs or []), loaded), inventory or [])
     signers = signing.load(loaded)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
-    options = ExportOptions(seal_incomplete=seal_incomplete, prove=prove, strict_snapshot=strict_snapshot)
+    options = ExportOptions(prove=prove, strict_snapshot=strict_snapshot)
     return run_export(
         session,
         endpoints,

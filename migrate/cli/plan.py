@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporters.api import SurveyItem
+from exporters.api import Source, SurveyItem
+from exporters.errors import SourceError
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.source_summary import SourceFailure
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs
-from migrate.errors import OK, DeadlineError, NoSpaceError
+from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
+from migrate.export.lost_source import no_source_error
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
 from migrate.plan.destination_checks import DestinationPlan, check_destinations
@@ -40,11 +43,14 @@ class Planned:
     destinations: Sequence[DestinationPlan] = ()
     location_free: int | None = None
     """Bytes of room where the bundle is to lie, where that is a directory."""
+    unread: Sequence[SourceFailure] = ()
 
     @property
     def exit_code(self) -> int:
-        """9 where the deadline will be missed."""
-        return DeadlineError.exit_code if self.forecast.verdict == "late" else OK
+        """Return 9 where the deadline will be missed, else 3 where a source could not be surveyed."""
+        if self.forecast.verdict == "late":
+            return DeadlineError.exit_code
+        return IncompleteError.exit_code if self.unread else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that was found and measured; sizes in bytes, rates per second."""
@@ -53,6 +59,7 @@ class Planned:
                 asdict(source) | {"items": source.items, "size_bytes": source.size_bytes}
                 for source in self.sources
             ],
+            "unread": [source.as_json() for source in self.unread],
             "write_bytes_per_second": {"bundle": self.location_rate, "destination": self.destination_rate},
             "bundle_free_bytes": self.location_free,
             "forecast": asdict(self.forecast),
@@ -63,6 +70,11 @@ class Planned:
         """Print a table per source, then the stages and the verdict."""
         for source in self.sources:
             _draw_source(console, source)
+        for unread in self.unread:
+            console.print(Text.assemble((unread.source, "bold"), f"  {unread.url}  not in this plan"))
+            console.print(Text.assemble(("! ", "yellow"), str(unread.error)))
+            if unread.error.next_step:
+                console.print(f"  → {unread.error.next_step}")
         for destination in self.destinations:
             console.print(Text.assemble((destination.source, "bold"), f"  → {destination.url}"))
             for warning in destination.warnings or ("takes all that was seen",):
@@ -140,12 +152,14 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
 def run_plan(
     session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, until: datetime | None
 ) -> Planned:
-    """Survey the sources, try out the way, and forecast."""
+    """Survey the sources, measure the locations, and forecast. A source that cannot be read is named in the plan; its
+    error is raised where there is no other.
+    """
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     throttle = session.throttle(case.bwlimit if case else None)
     limits = case.limits if case else None
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
-        source_plans = survey(sources, workers=workers)
+        source_plans, unread = _survey(sources, workers)
     locations = (case.bundle, case.transfer_to) if case else (None, None)
     bundle, destination = (_write_rate(p) if p else None for p in locations)
     verdict = forecast(
@@ -155,6 +169,7 @@ def run_plan(
         limit_rate=throttle.bytes_per_second if throttle else None,
         now=datetime.now(UTC),
         deadline=until,
+        unread=bool(unread),
     )
     free = free_bytes(locations[0].url, secrets=locations[0].reveal()) if locations[0] else None
     return Planned(
@@ -164,7 +179,22 @@ def run_plan(
         destination,
         list(check_destinations(source_plans, case.destinations if case else {})),
         free,
+        unread,
     )
+
+
+def _survey(sources: Sequence[Source], workers: int) -> tuple[list[SourcePlan], list[SourceFailure]]:
+    """Return the plans of sources, and the sources that cannot be read. Raises an error where that is all of them."""
+    source_plans, unread, errors = [], [], []
+    for source in sources:
+        try:
+            source_plans.append(survey(source, workers=workers))
+        except SourceError as exc:
+            errors.append((source.name, exc))
+            unread.append(SourceFailure(source.name, source.url, exc))
+    if not source_plans:
+        raise no_source_error(errors)
+    return source_plans, unread
 
 
 def _write_rate(location: Endpoint) -> float | None:

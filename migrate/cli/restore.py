@@ -19,12 +19,13 @@ from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import check_kinds, known_secrets, load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
-from migrate.errors import OK, DamageError, IncompleteError, UsageError
-from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
+from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.restorer import RestoreRequest, restore_source
 from migrate.storage.registry import open_location
@@ -39,7 +40,7 @@ REPORTS = "moveout-restored"
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was brought up, and where."""
+    """What was brought up, and where. ``failures``: what could not be restored at all."""
 
     location: str
     destinations: Mapping[str, str]
@@ -48,12 +49,17 @@ class Restored:
     bundle: str
     at: str
     """When it ended: UTC, ISO 8601."""
+    failures: Sequence[SourceFailure] = ()
 
     @property
     def exit_code(self) -> int:
-        """6 where something could not be brought up as it was, 3 where the bundle lacks what something needs."""
+        """Return 6 where something is not as it was, 3 where something is missing; where nothing was restored, the
+        code of the worst error.
+        """
         if any(outcome.findings for outcome in self.outcomes):
             return DamageError.exit_code
+        if self.failures:
+            return failures_code(self.failures, others=bool(self.outcomes))
         return IncompleteError.exit_code if any(outcome.left_out for outcome in self.outcomes) else OK
 
     def as_json(self) -> dict[str, Any]:
@@ -66,10 +72,17 @@ class Restored:
             "restored": [
                 asdict(outcome) | {"url": self.destinations[outcome.source]} for outcome in self.outcomes
             ],
+            "failed": [failure.as_json() for failure in self.failures],
+            "summary": [line.as_json() for line in self.summary()],
         }
 
+    def summary(self) -> Sequence[SummaryLine]:
+        """Return what became of each source."""
+        failed = [failure.summary("not restored") for failure in self.failures]
+        return [*map(_summary_line, self.outcomes), *failed]
+
     def draw(self, console: Console) -> None:
-        """Print what was restored, and the differences."""
+        """Print what was restored, the differences, and what could not be restored."""
         for outcome in self.outcomes:
             skipped = (
                 f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""
@@ -93,18 +106,37 @@ class Restored:
                     console.print(Text(f"  ! {line}", style="yellow"))
                 if len(lines) > _SHOWN:
                     console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
-        console.print(f"Restored in {duration_words(self.seconds)}")
+        if self.outcomes:
+            console.print(f"Restored in {duration_words(self.seconds)}")
+        if self.exit_code != OK:
+            draw_summary(console, self.summary())
+
+
+def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
+    restored = things(outcome.items, "item")
+    if outcome.findings:
+        next_step = "see the lines above; moveout verify says whether the bundle is damaged"
+        happened = f"restored, {restored}, not as it was: {outcome.findings[0]}"
+        return SummaryLine(outcome.source, "differs", happened, next_step)
+    if outcome.left_out:
+        next_step = "give the destination or the bundle what it lacks, then restore again"
+        happened = f"restored, {restored}, without: {outcome.left_out[0]}"
+        return SummaryLine(outcome.source, "in part", happened, next_step)
+    return SummaryLine(outcome.source, "yes", f"restored: {restored}")
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """How to restore. ``report_to`` and ``snowball``: see the options. ``scheduler``: of the cluster that writes."""
+    """How to restore. ``report_to``, ``snowball`` and ``create``: see the options. ``scheduler``: of the cluster that
+    writes.
+    """
 
     merge: bool = False
     only: Sequence[str] = ()
     report_to: str | None = None
     snowball: bool = False
     scheduler: str | None = None
+    create: bool = False
 
 
 def run_restore(
@@ -116,8 +148,9 @@ def run_restore(
     *,
     signers: Sequence[Signer] = (),
 ) -> Restored:
-    """Bring the named sources up from the bundle at a location; the custody log says so where there is a key. The
-    bandwidth limit holds for what is read of the bundle, by all workers of a cluster together.
+    """Bring the named sources up from the bundle at a location; the custody log says so where there is a key. A source
+    that cannot be restored does not stop the others. The bandwidth limit holds for what is read of the bundle, by all
+    workers of a cluster together.
     """
     with machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines:
         return _run_restore(
@@ -153,7 +186,7 @@ def _run_restore(
         note=session.progress.note,
         cancellation=session.cancellation,
     )
-    outcomes = []
+    outcomes, failures = [], []
     for name, endpoint in destinations.items():
         open_pool = (
             _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
@@ -172,13 +205,21 @@ def _run_restore(
             cancellation=session.cancellation,
             pack_small_objects=options.snowball,
         )
-        outcomes.append(restore_source(request, endpoint.shown))
+        try:
+            outcomes.append(restore_source(request, endpoint.shown, create=options.create))
+        except MoveoutError as exc:
+            session.progress.end()
+            session.progress.note(f"{name} could not be restored: {exc}")
+            failures.append(SourceFailure(name, endpoint.shown, exc))
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
-    details = {"to": shown, "findings": sum(len(outcome.findings) for outcome in outcomes)}
+    details: dict[str, Any] = {"to": {outcome.source: shown[outcome.source] for outcome in outcomes}}
+    details["findings"] = sum(len(outcome.findings) for outcome in outcomes)
+    details |= {"failed": {failure.source: str(failure.error) for failure in failures}} if failures else {}
     details |= {"only": list(options.only)} if options.only else {}
     if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(failure)
-    return Restored(store.location, shown, outcomes, time.monotonic() - started, reader.info.id, now())
+    seconds = time.monotonic() - started
+    return Restored(store.location, shown, outcomes, seconds, reader.info.id, now(), failures)
 
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
@@ -227,6 +268,10 @@ def restore_command(
         list[str] | None,
         typer.Option(metavar="WHAT", help="Of databases: schema, data, or a table; may be repeated."),
     ] = None,
+    create: Annotated[
+        bool,
+        typer.Option("--create", help="Make databases and buckets that do not exist, as the source was."),
+    ] = False,
     signing: SigningOptions = _NO_KEYS,
     report_to: Annotated[
         str | None,
@@ -260,11 +305,14 @@ def restore_command(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[destination]] tables in the case file",
         )
-    return run_restore(
+    restored = run_restore(
         session,
         location,
         destinations,
         loaded,
-        RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen()),
+        RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create),
         signers=signing.load(loaded),
     )
+    if len(destinations) == len(restored.failures) == 1:
+        raise restored.failures[0].error
+    return restored

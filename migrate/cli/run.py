@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,28 +12,61 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.rule import Rule
+from rich.text import Text
 
-from exporters.errors import SourceError
-from migrate.bundle import bundle_json
+from migrate.bundle import bundle_json, layout
+from migrate.bundle.findings import Finding
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
+from migrate.cli.common.move_summary import Moved
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
+from migrate.cli.common.source_summary import SummaryLine, draw_rows
 from migrate.cli.common.sources import load_case
-from migrate.cli.export import run_export
+from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import run_plan
-from migrate.cli.restore import RestoreOptions, run_restore
+from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
-from migrate.cli.verify import run_verify
-from migrate.custody.signing.keys import Signer
-from migrate.errors import OK, IncompleteError, UsageError
+from migrate.cli.verify import Verified, run_verify
+from migrate.errors import (
+    OK,
+    DamageError,
+    GoneError,
+    IncompleteError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.export import ExportOptions
 from migrate.storage.registry import open_location
 from migrate.verify import Level
 
-_NEVER_STOPS = "plan"
-"""A late forecast stops nobody."""
+_FORECAST = "plan"
+"""A late forecast, or none at all, stops nobody and decides no exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStep:
+    """A step that ended with an error; the move goes on with what there is."""
+
+    error: MoveoutError
+
+    @property
+    def exit_code(self) -> int:
+        """The error's."""
+        return self.error.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error's fields."""
+        return {"code": self.error.code, "message": str(self.error), "next": self.error.next_step}
+
+    def draw(self, console: Console) -> None:
+        """Print the error and the next step."""
+        console.print(Text(str(self.error), style="yellow"))
+        if self.error.next_step:
+            console.print(Text(f"→ {self.error.next_step}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +81,31 @@ class CommandStep:
         """The verb's."""
         return self.answer.exit_code if self.answer else OK
 
-    @property
-    def stops(self) -> bool:
-        """Whether the move cannot go on from here. What is incomplete by name stops nobody: what there is must still
-        leave, and come up.
-        """
-        return self.exit_code not in {OK, IncompleteError.exit_code} and self.name != _NEVER_STOPS
-
 
 @dataclass(frozen=True, slots=True)
 class Evacuated:
-    """All steps."""
+    """All steps, and what they came to."""
 
     case: str
     steps: tuple[CommandStep, ...]
+    moved: Moved
 
     @property
     def exit_code(self) -> int:
-        """The last step's where it stopped the move, else that of the first step that was incomplete, or 0."""
-        if self.steps[-1].stops:
-            return self.steps[-1].exit_code
-        return next(
-            (step.exit_code for step in self.steps if step.exit_code and step.name != _NEVER_STOPS), OK
-        )
+        """Return 0 where all is out, verified and up; 6 where something is damaged or differs, 3 where something is
+        missing, and the error's code where nothing could be exported.
+        """
+        codes = {
+            step.name: step.exit_code for step in self.steps if step.name != _FORECAST and step.exit_code
+        }
+        if not codes:
+            return OK
+        if not self.moved.location:
+            return next(iter(codes.values()))
+        return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return each step's result."""
+        """Return each step's result, and each source's."""
         steps = [
             {
                 "step": step.name,
@@ -81,36 +114,22 @@ class Evacuated:
             }
             for step in self.steps
         ]
-        return {"case": self.case, "steps": steps}
+        return {
+            "case": self.case,
+            "steps": steps,
+            "summary": self.moved.as_json(),
+            "sentences": list(self.moved.sentences()),
+        }
 
     def draw(self, console: Console) -> None:
         """Print the result of the move. Each step was printed when it ended."""
-        if self.steps[-1].stops:
-            console.print(f"Stopped at {self.steps[-1].name}; once that is mended, run the same again.")
-        elif self.exit_code == OK:
-            console.print("Everything is out, and verified." + (" It is up again." if self._is_up else ""))
-        else:
-            console.print("Everything that could be had is out; see above what is missing.")
-
-    @property
-    def _is_up(self) -> bool:
-        return self.steps[-1].name == "compare"
-
-
-@dataclass(frozen=True, slots=True)
-class StillIncomplete:
-    """A bundle that was sealed with gaps, and whose sources cannot be read any more."""
-
-    reason: str
-    exit_code: int = IncompleteError.exit_code
-
-    def as_json(self) -> dict[str, Any]:
-        """Return why."""
-        return {"complete": False, "reason": self.reason}
-
-    def draw(self, console: Console) -> None:
-        """Print the reason."""
-        console.print(f"The bundle stays incomplete: {self.reason}")
+        console.print(Rule("summary", align="left"))
+        draw_rows(console, self.moved.rows())
+        console.print()
+        for sentence in self.moved.sentences():
+            console.print(sentence)
+        if self.exit_code != OK:
+            console.print("→ once the reasons are gone, run the same command again; what is done stays done")
 
 
 @verb(app, "run", workers=True, bwlimit=True)
@@ -133,53 +152,170 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     cluster = which_scheduler(executor, scheduler)
-    finished_steps: list[CommandStep] = []
-    for name, work in _steps(session, loaded, loaded.bundle, cluster):
+    move = _Move(session, loaded, loaded.bundle, cluster)
+    for name, work in move.steps():
         session.err.print(Rule(name, align="left"))
-        step = CommandStep(name, work())
-        session.progress.end()
-        finished_steps.append(step)
+        step = move.take(name, work)
         if step.answer is None:
             session.err.print("done before")
         elif not session.json:
             step.answer.draw(session.out)
-        if step.stops:
-            break
-    return Evacuated(loaded.name, tuple(finished_steps))
+    return Evacuated(loaded.name, tuple(move.finished), move.summary())
 
 
-def _steps(
-    session: Session, case: Case, bundle: Endpoint, cluster: str | None
-) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
-    """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
-    signers = load_keys(None, None, case)
-    destination = case.transfer_to
-    away = destination is not None and _sealed(destination) is SealState.COMPLETE
-    sealed_state = SealState.COMPLETE if away else _sealed(bundle)
-    if sealed_state is SealState.NOT:
-        yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
-    yield "export", lambda: _export(session, case, bundle, sealed_state, signers=signers, cluster=cluster)
-    if destination is not None:
-        yield (
-            "transfer",
-            lambda: (
-                None
-                if away
-                else run_transfer(
-                    session, bundle, destination, case, recheck=False, signers=signers, scheduler=cluster
-                )
-            ),
+class _Move:
+    """The steps of one run. What cannot be done does not stop the steps that need it not."""
+
+    def __init__(self, session: Session, case: Case, bundle: Endpoint, cluster: str | None) -> None:
+        self._session, self._case, self._bundle, self._cluster = session, case, bundle, cluster
+        self._signers = load_keys(None, None, case)
+        self._last = bundle
+        self._left_at: datetime | None = None
+        """When this run has sent the last byte; None where it sent nothing."""
+        self.finished: list[CommandStep] = []
+
+    def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
+        """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
+        session, case, destination = self._session, self._case, self._case.transfer_to
+        away = destination is not None and self._sealed(destination) is SealState.COMPLETE
+        here = SealState.COMPLETE if away else self._sealed(self._bundle)
+        if here is SealState.NOT:
+            yield _FORECAST, lambda: run_plan(session, case.sources, case, case.deadline)
+        yield "export", lambda: None if here is SealState.COMPLETE else self._export()
+        if not away and self._sealed(self._bundle) is SealState.NOT:
+            return
+        if destination is not None:
+            yield "transfer", lambda: None if away else self._transfer(destination)
+            if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
+                self._last = destination
+        last = self._last
+        yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=self._signers)
+        if case.destinations:
+            options = RestoreOptions(scheduler=self._cluster)
+            yield (
+                "restore",
+                lambda: run_restore(session, last, case.destinations, case, options, signers=self._signers),
+            )
+            yield (
+                "compare",
+                lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=self._signers),
+            )
+
+    def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
+        """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
+        try:
+            answer = work()
+        except MoveoutError as exc:
+            if isinstance(exc, UsageError) and name in {_FORECAST, "export"}:
+                raise
+            answer = FailedStep(exc)
+        self._session.progress.end()
+        self.finished.append(CommandStep(name, answer))
+        return self.finished[-1]
+
+    def _export(self) -> Answer:
+        options = ExportOptions()
+        answer = run_export(
+            self._session,
+            self._case.sources,
+            self._bundle,
+            self._case,
+            options,
+            signers=self._signers,
+            scheduler=self._cluster,
         )
-    last = destination or bundle
-    yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=signers)
-    if case.destinations:
-        yield (
-            "restore",
-            lambda: run_restore(
-                session, last, case.destinations, case, RestoreOptions(scheduler=cluster), signers=signers
-            ),
+        self._left_at = datetime.now(UTC)
+        return answer
+
+    def _transfer(self, destination: Endpoint) -> Answer:
+        answer = run_transfer(
+            self._session,
+            self._bundle,
+            destination,
+            self._case,
+            recheck=False,
+            signers=self._signers,
+            scheduler=self._cluster,
         )
-        yield "compare", lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=signers)
+        self._left_at = datetime.now(UTC)
+        return answer
+
+    def _sealed(self, location: Endpoint) -> SealState:
+        """Return whether a sealed bundle lies there; an error of the location is found by the step that needs it."""
+        try:
+            seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
+        except (UnreachableError, NotAllowedError, GoneError):
+            return SealState.NOT
+        if seal is None:
+            return SealState.NOT
+        return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
+
+    def summary(self) -> Moved:
+        """Return what the steps came to."""
+        case = self._case
+        sources, restored = list(case.sources), list(case.destinations)
+        wanted = {"exported": sources, "verified": sources, "restored": restored, "compared": restored}
+        answers = {step.name: step.answer for step in self.finished}
+        stages: dict[str, Mapping[str, SummaryLine]] = {
+            "exported": _exported_lines(sources, answers.get("export")),
+        }
+        if isinstance(verified := answers.get("verify"), Verified):
+            stages["verified"] = _verified_lines(sources, verified)
+        if isinstance(up := answers.get("restore"), Restored):
+            stages["restored"] = {line.source: line for line in up.summary()}
+        if isinstance(compared := answers.get("compare"), Verified):
+            stages["compared"] = {line.source: line for line in compared.comparisons()}
+        there = "verify" in answers
+        all_out = all(line.word == "yes" for line in stages["exported"].values()) and there
+        sent = case.transfer_to is None or self._last is case.transfer_to
+        return Moved(
+            sources,
+            wanted,
+            stages,
+            location=self._last.shown if there else "",
+            only_copy=self._last is self._bundle,
+            deadline=case.deadline,
+            out_at=self._out_at() if all_out and sent else None,
+            now=datetime.now(UTC),
+        )
+
+    def _out_at(self) -> datetime | None:
+        """Return when everything had left: now, or when the bundle was sealed by an earlier run."""
+        if self._left_at is not None:
+            return self._left_at
+        sealed = bundle_json.read_sealed(open_location(self._last.url, secrets=self._last.reveal()))
+        return None if sealed is None else datetime.fromisoformat(sealed.sealed)
+
+
+def _exported_lines(sources: Sequence[str], answer: Answer | None) -> Mapping[str, SummaryLine]:
+    if answer is None:
+        return {source: SummaryLine(source, "yes", "exported before") for source in sources}
+    if isinstance(answer, Exported):
+        return {line.source: line for line in answer.summary()}
+    assert isinstance(answer, FailedStep)
+    return {
+        source: SummaryLine(source, "no", f"not exported: {answer.error}", answer.error.next_step)
+        for source in sources
+    }
+
+
+def _verified_lines(sources: Sequence[str], verified: Verified) -> Mapping[str, SummaryLine]:
+    """Return a line for each source. Damage to what belongs to no source is damage to all of them."""
+    findings = [*verified.outcome.findings, *verified.signed.findings]
+    prefixes = {source: layout.source_file(source, "") for source in sources}
+    general = [finding for finding in findings if not finding.key.startswith(tuple(prefixes.values()))]
+    lines = {}
+    for source, prefix in prefixes.items():
+        own = [finding for finding in findings if finding.key.startswith(prefix)]
+        lines[source] = _verified_line(source, [*own, *general])
+    return lines
+
+
+def _verified_line(source: str, damage: Sequence[Finding]) -> SummaryLine:
+    if not damage:
+        return SummaryLine(source, "yes", "verified")
+    next_step = "moveout transfer --recheck from a whole copy replaces damaged files"
+    return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", next_step)
 
 
 class SealState(Enum):
@@ -188,31 +324,3 @@ class SealState(Enum):
     NOT = "not"
     INCOMPLETE = "incomplete"
     COMPLETE = "complete"
-
-
-def _sealed(location: Endpoint) -> SealState:
-    seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
-    if seal is None:
-        return SealState.NOT
-    return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
-
-
-def _export(
-    session: Session,
-    case: Case,
-    bundle: Endpoint,
-    sealed_state: SealState,
-    *,
-    signers: Sequence[Signer],
-    cluster: str | None,
-) -> Answer | None:
-    """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
-    if sealed_state is SealState.COMPLETE:
-        return None
-    try:
-        options = ExportOptions(seal_incomplete=True)
-        return run_export(session, case.sources, bundle, case, options, signers=signers, scheduler=cluster)
-    except SourceError as exc:
-        if sealed_state is SealState.NOT or _sealed(bundle) is SealState.NOT:
-            raise
-        return StillIncomplete(str(exc))

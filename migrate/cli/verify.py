@@ -24,13 +24,15 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
+from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import check_kinds, known_secrets, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
-from migrate.errors import OK, DamageError, IncompleteError
-from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.restore.restorer import finished_restores, missing_from
+from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import compare_source
@@ -56,6 +58,18 @@ class Compared:
     tables: Sequence[TableDigest] = ()
     left_out: Sequence[str] = ()
     """What the restore left out, as the destination still knows, and what the bundle lacks."""
+
+    def summary(self) -> SummaryLine:
+        """Return its line in a table of sources."""
+        different = [finding for finding in self.findings if not finding.incomplete]
+        if different:
+            happened = f"differs from {self.url}: {different[0]}"
+            return SummaryLine(self.source, "differs", happened, "moveout verify --against shows the rows")
+        if self.findings or self.left_out:
+            missing = [*self.left_out, *map(str, self.findings)]
+            happened = f"agrees with {self.url}, but for {things(len(missing), 'item')}: {missing[0]}"
+            return SummaryLine(self.source, "in part", happened, "moveout verify --against names all of them")
+        return SummaryLine(self.source, "yes", f"agrees with {self.url}")
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings, with the rows that differ, and the digests of all tables."""
@@ -104,11 +118,13 @@ class Verified:
     """When it ended: UTC, ISO 8601."""
     complete: bool = True
     """Whether the bundle says of itself that it is."""
+    failures: Sequence[SourceFailure] = ()
+    """Sources that could not be compared."""
 
     @property
     def exit_code(self) -> int:
-        """6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled anew, a
-        table that could not be compared), or where something was left out.
+        """Return 6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled
+        anew, a table that could not be compared), or where something was left out or could not be compared.
         """
         compared = [finding for comparison in self.compared for finding in comparison.findings]
         if (
@@ -117,10 +133,17 @@ class Verified:
             or not all(finding.incomplete for finding in compared)
         ):
             return DamageError.exit_code
+        if self.failures:
+            return failures_code(self.failures, others=bool(self.compared))
         left_out = compared or any(comparison.left_out for comparison in self.compared)
         return IncompleteError.exit_code if left_out else OK
 
-    def summary(self) -> dict[str, Any]:
+    def comparisons(self) -> Sequence[SummaryLine]:
+        """Return what became of the comparison of each source."""
+        failed = [failure.summary("not compared") for failure in self.failures]
+        return [*(comparison.summary() for comparison in self.compared), *failed]
+
+    def log_details(self) -> dict[str, Any]:
         """Return what the custody log says of it."""
         findings = [
             *self.outcome.findings,
@@ -135,11 +158,10 @@ class Verified:
         details |= {"first": str(findings[0])} if findings else {}
         left_out = sum(len(comparison.left_out) for comparison in self.compared)
         details |= {"left_out": left_out} if left_out else {}
-        return details | (
-            {"against": {comparison.source: comparison.url for comparison in self.compared}}
-            if self.compared
-            else {}
-        )
+        failed = {failure.source: str(failure.error) for failure in self.failures}
+        details |= {"failed": failed} if failed else {}
+        against = {comparison.source: comparison.url for comparison in self.compared}
+        return details | ({"against": against} if against else {})
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings."""
@@ -152,6 +174,7 @@ class Verified:
             **asdict(self.outcome),
             "findings": [finding.as_json() for finding in self.outcome.findings],
             "compared": [comparison.as_json() for comparison in self.compared],
+            "failed": [failure.as_json() for failure in self.failures],
             "signatures": self.signed.as_json(),
         }
 
@@ -172,6 +195,11 @@ class Verified:
         self.signed.draw(console)
         for comparison in self.compared:
             comparison.draw(console)
+        for failure in self.failures:
+            console.print(f"{failure.source} could not be compared with {failure.url}")
+            console.print(Text(f"  ! {plain(str(failure.error))}", style="yellow"))
+            if failure.error.next_step:
+                console.print(f"  → {failure.error.next_step}")
         console.print(f"Checked in {duration_words(self.seconds)}")
 
 
@@ -201,35 +229,60 @@ def run_verify(
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     started = time.monotonic()
     outcome = verify(store, level, workers=workers, progress=session.progress)
-    compared = []
-    if against and not outcome.findings:
-        reader = BundleReader(store)
-        check_kinds(reader, against)
-        for name, endpoint in against.items():
-            digests: list[TableDigest] = []
-            records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
-            findings = compare_source(
-                reader,
-                name,
-                endpoint,
-                workers=workers,
-                progress=session.progress,
-                read_all=level is Level.FULL,
-                digests=digests,
-                accepted=[record.accepts for record in records],
-                cancellation=session.cancellation,
-            )
-            left_out = missing_from(reader, name, records)
-            compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
+    compared, failures = _compare_all(session, store, level, against, workers) if against else ([], [])
     deep = level is Level.FULL and not outcome.findings
     signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
     sealed = None if outcome.findings else bundle_json.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
-    verified_bundle = Verified(store.location, level, outcome, compared, seconds, signed, now(), complete)
-    if (failure := record_if_allowed(store, keys, "verified", verified_bundle.summary())) is not None:
+    verified_bundle = Verified(
+        store.location, level, outcome, compared, seconds, signed, now(), complete, failures
+    )
+    if (failure := record_if_allowed(store, keys, "verified", verified_bundle.log_details())) is not None:
         session.progress.note(failure)
     return verified_bundle
+
+
+def _compare_all(
+    session: Session, store: MultipartStore, level: Level, against: Mapping[str, Endpoint], workers: int
+) -> tuple[list[Compared], list[SourceFailure]]:
+    """Compare sources with live ones. Return what was compared, and what could not be: it does not stop the others.
+    Nothing is compared where the bundle's own lists are damaged.
+    """
+    compared: list[Compared] = []
+    failures: list[SourceFailure] = []
+    try:
+        reader = BundleReader(store)
+    except DamageError:  # which the check of the bundle has reported
+        return compared, failures
+    check_kinds(reader, against)
+    for name, endpoint in against.items():
+        try:
+            compared.append(_compare(session, reader, name, endpoint, level=level, workers=workers))
+        except MoveoutError as exc:
+            session.progress.end()
+            session.progress.note(f"{name} could not be compared: {exc}")
+            failures.append(SourceFailure(name, endpoint.shown, exc))
+    return compared, failures
+
+
+def _compare(
+    session: Session, reader: BundleReader, name: str, endpoint: Endpoint, *, level: Level, workers: int
+) -> Compared:
+    digests: list[TableDigest] = []
+    records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
+    findings = compare_source(
+        reader,
+        name,
+        endpoint,
+        workers=workers,
+        progress=session.progress,
+        read_all=level is Level.FULL,
+        digests=digests,
+        accepted=[record.accepts for record in records],
+        cancellation=session.cancellation,
+    )
+    return Compared(name, endpoint.shown, findings, digests, missing_from(reader, name, records))
 
 
 @verb(
@@ -276,6 +329,9 @@ def verify_command(
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
-    return run_verify(
+    verified = run_verify(
         session, location, level, pairs, loaded, signers=signers, keys=keys, timestamp_ca=timestamp_ca
     )
+    if len(pairs) == len(verified.failures) == 1 and not verified.outcome.findings:
+        raise verified.failures[0].error
+    return verified

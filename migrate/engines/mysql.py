@@ -9,6 +9,6 @@ ENGINE = Engine(
     part_reader="exporters.mysql.part_reader:MysqlPartReader",
     live_reader="exporters.mysql.live_reader:MysqlLiveReader",
     restorer="migrate.restore.mysql.restore:MysqlRestorer",
+    create="migrate.restore.mysql.create_database:create_database",
     hold="migrate.custody.hold.sources.mysql:open_hold",
-    discovery="exporters.mysql.discovery:discover",
 )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from migrate.export.outcome import ExportOptions, ExportOutcome, SourceResult
-from migrate.export.run import already_sealed, export
-from migrate.export.seal_without_source import seal_unasked
+from migrate.export.run import already_sealed, export, seal_unasked
 from migrate.export.status import ExportStatus, SourceStatus, export_status
 
 __all__ = [

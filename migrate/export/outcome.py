@@ -14,10 +14,7 @@ from migrate.export.unit_runner import OpenPool
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """``seal_incomplete``: seal what is there even if a source broke off; else such a bundle stays open, to
-    be continued.
-
-    ``attempts``: how often a unit is tried while the source cannot be reached. ``open_pool`` makes the pool that
+    """``attempts``: how often a unit is tried while the source cannot be reached. ``open_pool`` makes the pool that
     executes a source's units; by default it has threads, as many as there are workers.
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
@@ -27,7 +24,6 @@ class ExportOptions:
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
     """
 
-    seal_incomplete: bool = False
     attempts: int = 3
     strict_snapshot: bool = False
     prove: bool = False
@@ -62,7 +58,7 @@ class ExportOutcome:
     """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
     nothing was done.
 
-    ``broken``: sources that were given up in the middle, with the error that ended them.
+    ``broken``: sources that could not be opened or broke off, with the error that ended them.
     """
 
     location: str
@@ -76,10 +72,8 @@ class ExportOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0 complete; else the code of the error that ended a source, else 3."""
-        if self.complete:
-            return OK
-        return self.broken[0][1].exit_code if self.broken else IncompleteError.exit_code
+        """Return 0 where the bundle is complete, else 3."""
+        return OK if self.complete else IncompleteError.exit_code
 
 
 def result(reconciliation: SourceReconciliation) -> SourceResult:

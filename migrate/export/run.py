@@ -6,10 +6,10 @@ at the location, so a run can die at any moment and the same command goes on. De
 - the location fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
   stays;
 - one unit fails: the others go on, the unit is a gap;
-- the source cannot be reached: the unit is tried again a few times, then the source is left, and after the
-  other sources the error is raised (nothing is sealed, unless ``seal_incomplete``);
-- the source denies or is gone: it is left after a few units in a row; with something exported the bundle is
-  sealed as incomplete, with nothing the error is raised.
+- the source cannot be reached: the unit is tried again a few times, then the source is left;
+- the source denies or is gone: it is left after a few units in a row;
+- a source that was left, or could not be opened, is a gap: the other sources are exported, and the bundle is sealed as
+  incomplete. Where no source has anything to show, nothing is sealed, and the error is raised.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
-from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.bundle import bundle_json, layout, reconciliation, tag_files
+from exporters.errors import SourceError, SourceGoneError
+from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
 from migrate.bundle.export_state import ExportState, SourceName
 from migrate.bundle.lease import Lease
@@ -31,7 +31,8 @@ from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
-from migrate.errors import GoneError, MoveoutError
+from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import check_names, claim, refuse_foreign
 from migrate.export.read_back import part_reader_for
@@ -42,7 +43,7 @@ from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def export(
     """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
 
     Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the
-    location's errors, and the error of a source that could not be had (see above); ``cancellation``, on which ``store``
+    location's errors, and the error of the sources where none could be read; ``cancellation``, on which ``store``
     waits, too, is cancelled then. After each of them, and after ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
@@ -90,6 +91,9 @@ def export(
     sealed = refuse_foreign(store, source_names)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
         return described(store, sealed)
+    lost = [(source.name, source.error) for source in sources if isinstance(source, LostSource)]
+    if len(lost) == len(sources) and (outcome := _without_sources(store, lost)) is not None:
+        return outcome
     cancellation = cancellation or CancellationToken()
     with ExitStack() as stack:
         lease = stack.enter_context(
@@ -108,6 +112,34 @@ def export(
             raise
 
 
+def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> ExportOutcome:
+    """Seal what lies at the location: complete where every source had been finished and its counts agree, else
+    incomplete.
+
+    Nothing is done where it is sealed. Raises ``UsageError`` where no run has left anything to seal, ``BusyError``.
+    """
+    state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
+    if sealed is not None and (state is None or state.id == sealed.id):
+        return described(store, sealed)
+    if state is None or not any(_begun(store, source.name) for source in state.sources):
+        raise UsageError(
+            f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
+        )
+    not_asked = SourceGoneError("it was not finished, and is not asked again by this seal")
+    sources = [LostSource(source.name, source.url, not_asked) for source in state.sources]
+    options = ExportOptions(ask=False)
+    outcome = export(sources, store, workers=workers, progress=progress, options=options)
+    return replace(outcome, broken=())  # that the sources were not asked is no error here
+
+
+def _begun(store: Store, source: str) -> bool:
+    try:
+        read_final(store, source)
+    except GoneError:
+        return next(iter(record_ids(store, source)), None) is not None
+    return True
+
+
 def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
@@ -115,10 +147,10 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
         source_result, error = _source(run, source)
         reconciliations.append(source_result)
         if error is not None:
-            run.progress.note(f"{source.name}: broke off: {error}")
             broken.append((source.name, error))
-    if not run.options.seal_incomplete:
-        _raise_if_open(reconciliations, broken)
+    left_out = dict(broken)
+    if all(source.name in left_out and not source.totals.items for source in reconciliations):
+        raise no_source_error(broken)
     run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(
         run.store,
@@ -133,17 +165,16 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     return _outcome(run.store, sealed, broken)
 
 
-def _raise_if_open(
-    reconciliations: Sequence[SourceReconciliation], broken: Sequence[tuple[str, SourceError]]
-) -> None:
-    """Raise the error of a source for which the bundle had better stay open: all but one that was shut in the
-    middle, could still be finished, and has something to show.
+def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceError]]) -> ExportOutcome | None:
+    """Return the outcome where no source can be opened and a sealed, incomplete bundle lies there: it stays as it is.
+    Return None where an earlier run left something that can be sealed. Raises the error of the sources otherwise.
     """
-    by_name = {source.name: source for source in reconciliations}
-    for name, error in broken:
-        shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
-        if not shut or not by_name[name].totals.units or not by_name[name].summary.enumerations:
-            raise error
+    state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
+    if state is None:
+        raise no_source_error(lost)
+    if sealed is None or sealed.id != state.id:
+        return None
+    return replace(described(store, sealed), broken=lost)
 
 
 def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
@@ -165,21 +196,23 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
             error = units.run()
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
-            if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
-                summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
+            summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
     except SourceError as exc:
         error = error or exc
     run.progress.end()
     failures = list(units.failed) if units else []
     if error is not None:
-        failures.insert(0, f"{source.name} broke off: {error}")
+        failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")
+        run.progress.note(failures[0])
     if units is None and before is not None:
         return _reconciliation(run.ledger, source.name, source.url, before.summary, failures), error
     if summary is None:
         # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
-        summary = SourceSummary([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
         _load_records(run, source.name)
+        begun = run.ledger.totals(source.name).units > 0
+        missing = f"{'the rest' if begun else 'all'} of {source.name}"
+        summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
         run.ledger.add_gaps(source.name, summary.gaps)
     return _reconciliation(run.ledger, source.name, source.url, summary, failures), error
 

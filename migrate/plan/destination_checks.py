@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from exporters.engine import load_part
 from migrate.case.model import Endpoint
 from migrate.engines import registry
+from migrate.errors import MoveoutError
 from migrate.plan.survey import SourcePlan
 
 
@@ -34,10 +35,15 @@ class Check(Protocol):
 def check_destinations(
     sources: Sequence[SourcePlan], destinations: Mapping[str, Endpoint]
 ) -> Iterator[DestinationPlan]:
-    """Yield what was found of each source's destination that its engine can try out."""
+    """Yield what was found of each source's destination that its engine can try out. One that cannot be asked does not
+    stop the others.
+    """
     for source in sources:
         endpoint = destinations.get(source.name)
         engine = None if endpoint is None else registry.find(endpoint.url)
         if endpoint is not None and engine is not None and engine.destination_check:
             check = cast("Check", load_part(engine.destination_check))
-            yield check(source, endpoint.url, secrets=endpoint.reveal())
+            try:
+                yield check(source, endpoint.url, secrets=endpoint.reveal())
+            except MoveoutError as exc:
+                yield DestinationPlan(source.name, endpoint.shown, (f"could not be checked: {exc}",))

@@ -26,7 +26,7 @@ class StageTime:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """When all has left the old host, and whether in time. ``margin_seconds`` is negative when late. ``at_least``: some
-    source holds more than was counted; then nothing is promised to be in time.
+    source holds more than was counted, or could not be surveyed; then nothing is promised to be in time.
     """
 
     stages: Sequence[StageTime]
@@ -46,8 +46,10 @@ def forecast(
     limit_rate: float | None,
     now: datetime,
     deadline: datetime | None,
+    unread: bool = False,
 ) -> Forecast:
-    """Add up export and transfer: what must happen before the old host is gone. Rates are bytes per second.
+    """Add up export and transfer: what must happen before the old host is gone. Rates are bytes per second. ``unread``:
+    there are more sources, which could not be surveyed.
 
     The bundle is taken to be as large as its sources; Parquet is usually smaller: this errs on the late side.
     """
@@ -59,7 +61,7 @@ def forecast(
     seconds = sum(stage.seconds for stage in stages)
     margin = None if deadline is None else (deadline - now).total_seconds() - seconds
     ready = now + timedelta(seconds=seconds)
-    at_least = any(source.survey.goes_on for source in sources)
+    at_least = unread or any(source.survey.goes_on for source in sources)
     verdict = _verdict(seconds, margin, at_least=at_least)
     return Forecast(tuple(stages), seconds, ready, deadline, margin, verdict, at_least)
 

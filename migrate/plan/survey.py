@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -38,12 +37,8 @@ class SourcePlan:
         return sum(item.size_bytes for item in self.survey.items)
 
 
-def survey(sources: Sequence[Source], *, workers: int) -> list[SourcePlan]:
-    """Survey each source and read a sample of it."""
-    return [_survey_one(source, workers) for source in sources]
-
-
-def _survey_one(source: Source, workers: int) -> SourcePlan:
+def survey(source: Source, *, workers: int) -> SourcePlan:
+    """Survey a source and read a sample of it. Raises ``SourceError``."""
     snapshot = source.survey()
     measure = getattr(source, "estimate", None)
     estimate = measure(snapshot, seconds=SAMPLE_SECONDS, workers=workers) if measure else None

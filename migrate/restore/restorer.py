@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from exporters.engine import Engine, load_part
 from migrate.bundle.reader import BundleReader
 from migrate.engines import registry
-from migrate.errors import UsageError
+from migrate.errors import IncompleteError, UsageError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
@@ -63,20 +63,56 @@ class Restorer(Protocol):
         ...
 
 
+class CreateDestination(Protocol):
+    """Makes the database or bucket that a restore names, as the source was, where the destination allows it."""
+
+    def __call__(self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+        """Return a sentence that says what was made; "" where the destination exists. Raises errors of
+        ``migrate.errors`` and ``exporters.errors``.
+        """
+        ...
+
+
 def restorer_of(engine: Engine) -> Restorer:
     """Return the engine's restorer. Raises ``UsageError`` where it has none."""
     reference = registry.require(engine, engine.restorer, "restored")
     return cast("Restorer", load_part(reference)())
 
 
-def restore_source(request: RestoreRequest, shown: str) -> RestoreOutcome:
-    """Restore one source of a bundle; ``shown`` is the destination's URL without secrets."""
+def restore_source(request: RestoreRequest, shown: str, *, create: bool = False) -> RestoreOutcome:
+    """Restore one source of a bundle; ``shown`` is the destination's URL without secrets. ``create``: make the
+    destination where it does not exist. Raises ``IncompleteError`` where the bundle has nothing of the source.
+    """
     engine = registry.engine_for(request.url, shown)
+    _refuse_nothing(request.reader, request.source)
     if request.only and engine.contents == "objects":
         raise UsageError(
             f"{request.source}: only databases can be restored in parts", next_step="leave --only out"
         )
-    return restorer_of(engine).restore(request)
+    restorer = restorer_of(engine)
+    made = ""
+    if create and engine.create:
+        creator = cast("CreateDestination", load_part(engine.create))
+        made = creator(request.reader, request.source, request.url, secrets=request.secrets)
+        if made:
+            request.progress.note(f"{request.source}: {made}")
+    outcome = restorer.restore(request)
+    return replace(outcome, notes=(made, *outcome.notes)) if made else outcome
+
+
+def _refuse_nothing(reader: BundleReader, source: str) -> None:
+    """Raise ``IncompleteError`` where the export could not finish a source, so that nothing describes what is there."""
+    reader.info.source(source)
+    if any(row.source == source for row in reader.catalog()) or any(reader.source_files(source, "schema/")):
+        return
+    reasons = [
+        reason for entry in reader.reconciliation() if entry.name == source for reason in entry.reasons
+    ]
+    if reasons:
+        raise IncompleteError(
+            f"the bundle has nothing of {source} that can be restored: {reasons[0]}",
+            next_step="export it again to the same location, while the old host is there",
+        )
 
 
 def finished_restores(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from migrate.errors import UsageError
 
-LOCK = "_work/lock"
-HIDDEN = ("_work/uploads/", "_work/tmp/", LOCK)
-"""A local store's own files: never listed, never to be written through the store."""
+LOCK = "_work/.lock"
+HIDDEN = ("_work/.uploads/", "_work/.tmp/", LOCK)
+"""A local store's own files: never listed, never to be written through the store. No source is called so."""
 
 
 def checked(key: str) -> str:

@@ -19,6 +19,7 @@ from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, export_status
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
+from migrate.export.lost_source import LostSource
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -100,11 +101,10 @@ def test_one_failing_unit_does_not_stop_the_others(store):
 
 @pytest.mark.parametrize("error", [SourceNotAllowedError("denied"), SourceGoneError("gone")])
 def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error):
-    """The exit code is the error's; what was not tried is not lost: the next run goes on."""
+    """What was not tried is not lost: the next run goes on."""
     monkeypatch.setattr(units_module, "GIVE_UP_AFTER", 3)
     outcome = go(store, Numbers(on_export=raising(error, *range(20, 100, 10))), workers=1)
-    assert outcome.exit_code == error.exit_code
-    assert outcome.sources[0].items == 20
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 20)
     assert [name for name, _ in outcome.broken] == ["app"]
     assert verify(store, Level.COMPLETE, workers=1, progress=Silent()).findings == []
     assert go(store, Numbers()).complete
@@ -116,19 +116,33 @@ def test_a_source_that_denies_everything_leaves_nothing_sealed(store):
     assert export_status(store).state == "stopped"
 
 
+def test_where_no_source_can_be_read_the_worst_error_names_all(store, tmp_path):
+    """Nothing is written then, and a sealed bundle stays as it is."""
+    errors = [SourceNotAllowedError("denied"), SourceGoneError("gone"), SourceUnreachableError("no answer")]
+    lost = [
+        LostSource(f"s{number}", f"numbers://host/{number}", error) for number, error in enumerate(errors)
+    ]
+    with pytest.raises(SourceGoneError, match=r"(?s)s0: denied.*s1: gone.*s2: no answer"):
+        go(store, *lost)
+    assert not (tmp_path / "location").exists()
+    sealed = go(store, *lost[:2], Numbers())
+    assert [source.items for source in sealed.sources] == [0, 0, 95]
+    app = LostSource("app", "numbers://host/app", errors[2])
+    again = go(store, *lost[:2], app)
+    assert (again.already_sealed, again.bundle_id, again.exit_code) == (True, sealed.bundle_id, 3)
+
+
 def test_the_other_sources_are_exported_all_the_same(store):
     gone = Numbers("gone", "numbers://host/gone", on_export=raising(SourceGoneError("gone")))
-    with pytest.raises(SourceGoneError):
-        go(store, gone, Numbers())
-    status = {source.name: source for source in export_status(store).sources}
-    assert (status["app"].done.units, status["app"].finished) == (10, True)
+    outcome = go(store, gone, Numbers())
+    assert (outcome.exit_code, [source.items for source in outcome.sources]) == (3, [0, 95])
     app = Numbers()
     assert go(store, Numbers("gone", "numbers://host/gone"), app).complete
     assert app.exported == []
     assert app.finished == 0, "a finished source is not even read again"
 
 
-def test_an_unreachable_source_is_tried_again_then_the_state_is_kept(store, monkeypatch):
+def test_an_unreachable_source_is_tried_again_then_what_there_is_is_sealed(store, monkeypatch):
     monkeypatch.setattr(work_module, "RETRY_WAITS", (0.01,))
     tries = []
 
@@ -137,32 +151,22 @@ def test_an_unreachable_source_is_tried_again_then_the_state_is_kept(store, monk
         raise SourceUnreachableError("no answer", next_step="look at the network")
 
     source = Numbers(on_export=lambda unit: flaky(unit) if unit.spec["start"] >= 50 else None)
-    with pytest.raises(SourceUnreachableError, match="no answer"):
-        go(store, source, workers=1, attempts=3)
+    outcome = go(store, source, workers=1, attempts=3)
     assert tries[:3] == ["chunk/00000050"] * 3
-    assert export_status(store).sources[0].done.units == 5
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 50)
+    assert BundleReader(store).info.complete is False
     again = Numbers()
     assert go(store, again).complete
     assert len(again.exported) == 5
 
 
-def test_an_incomplete_seal_can_be_asked_for(store, monkeypatch):
-    monkeypatch.setattr(work_module, "RETRY_WAITS", (0.01,))
-    source = Numbers(on_export=raising(SourceUnreachableError("no answer"), 90))
-    outcome = go(store, source, seal_incomplete=True)
-    assert (outcome.exit_code, outcome.sources[0].items) == (5, 90)
-    assert BundleReader(store).info.complete is False
-
-
-def test_a_source_that_cannot_finish_is_sealed_without_its_end_only_on_demand(store):
+def test_a_source_that_cannot_finish_is_sealed_without_its_end(store):
     def fails() -> None:
         raise SourceError("no definitions")
 
-    with pytest.raises(SourceError, match="no definitions"):
-        go(store, Numbers(on_finish=fails))
-    outcome = go(store, Numbers(on_finish=fails), seal_incomplete=True)
-    assert not outcome.complete
-    assert outcome.sources[0].items == 95
+    outcome = go(store, Numbers(on_finish=fails))
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 95)
+    assert [gap.item for _, gap in BundleReader(store).gaps()] == ["the rest of app"]
     assert go(store, Numbers()).complete
 
 

@@ -19,7 +19,7 @@ def test_keys_classes_and_locks_that_a_destination_does_not_take_are_in_the_plan
         client.put_object(Bucket=name, Key=key, Body=b"")
     client.put_object(Bucket=name, Key="plain", Body=b"x", StorageClass="REDUCED_REDUNDANCY")
     source = ObjectExporter().open("shop", f"s3://{name}?profile={minio.profile}", BucketHost())
-    [planned] = survey([source], workers=1)
+    planned = survey(source, workers=1)
     assert planned.survey.features["older versions"] == 1
     assert any("lists no key below" in warning for warning in planned.survey.warnings)
     destination = make_bucket(versitygw)

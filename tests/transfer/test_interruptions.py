@@ -168,7 +168,7 @@ def test_clean_keeps_the_records_of_an_export_that_can_go_on(destination):
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     store = open_location(str(tmp_path / "location"))
-    left = tmp_path / "location" / "_work" / "tmp" / "0123"
+    left = tmp_path / "location" / "_work" / ".tmp" / "0123"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     store.put("data/app/x", b"x")

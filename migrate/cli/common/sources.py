@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from exporters.api import Snapshot, Source, Survey, Workspace
+from exporters.api import Source
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
@@ -86,31 +84,6 @@ def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str,
     return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
 
 
-@dataclass(slots=True)
-class LostSource:
-    """A source that cannot be opened any more; whoever still wants to read it gets the reason."""
-
-    name: str
-    url: str
-    error: SourceError
-
-    def survey(self) -> Survey:
-        """Raise the reason."""
-        raise self.error
-
-    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
-        """Raise the reason."""
-        del workspace, workers
-        raise self.error
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _nothing_is_finished(_name: str) -> bool:
-    return False
-
-
 def wanted(endpoint: Endpoint, selection: Selection) -> Selection:
     """Return which items of a source are wanted: by the options, else by the case file."""
     return endpoint.selection if selection == EVERYTHING else selection
@@ -120,16 +93,17 @@ def wanted(endpoint: Endpoint, selection: Selection) -> Selection:
 def open_sources(
     endpoints: Mapping[str, Endpoint],
     *,
-    is_finished: Callable[[str], bool] = _nothing_is_finished,
     selection: Selection = EVERYTHING,
     limits: Limits | None = None,
     note: Note = lambda _: None,
     cancellation: CancellationToken | None = None,
 ) -> Iterator[list[Source]]:
-    """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
-    unless all of it was read by an earlier run. ``note`` is told what a source waits for, until ``cancellation``.
+    """Open all sources; close them at the end. One that cannot be opened is a ``LostSource``, and does not stop the
+    others. ``note`` is told so, and what a source waits for, until ``cancellation``. Raises ``UsageError`` for a URL
+    that no engine reads.
     """
-    from migrate.export.open_sources import open_source  # noqa: PLC0415  who opens none need not wait for it
+    from migrate.export.lost_source import LostSource  # noqa: PLC0415  who opens none need not wait for it
+    from migrate.export.open_sources import open_source  # noqa: PLC0415  the same
 
     with contextlib.ExitStack() as stack:
         opened: list[Source] = []
@@ -140,8 +114,7 @@ def open_sources(
                     name, endpoint, chosen, limits or Limits(), note, cancellation=cancellation
                 )
             except SourceError as exc:
-                if not is_finished(name):
-                    raise
+                note(f"{name} cannot be opened: {exc}")
                 source = LostSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)

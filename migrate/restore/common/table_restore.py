@@ -100,15 +100,7 @@ class TableRestore:
 
     def said(self, name: str) -> Any:
         """Return the value in the last recorded position of the source that has one, None where none has."""
-        reconciliations = [
-            reconciliation
-            for reconciliation in self.reader.reconciliation()
-            if reconciliation.name == self.source
-        ]
-        positions = [
-            position for reconciliation in reconciliations for position in reconciliation.summary.positions
-        ]
-        return next((position[name] for position in reversed(positions) if position.get(name)), None)
+        return self.reader.last_position_value(self.source, name)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
         """Return the same for these tables, with a summary of its own."""

@@ -20,6 +20,7 @@ from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
+from migrate.restore.common.missing_destination import naming_create
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.table_ddl import items_of
 
@@ -64,7 +65,8 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
     """Connect and lock out other restores. The control tables have none of the ``names`` that the restore makes, and
     none of what is there. Raises ``BusyError``, ``SourceError``.
     """
-    connection = connect(address)
+    with naming_create():
+        connection = connect(address)
     try:
         name = quote_literal(f"moveout {address.database}"[:64])
         deadline = time.monotonic() + _LOCK_SECONDS

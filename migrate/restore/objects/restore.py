@@ -28,6 +28,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.missing_destination import naming_create
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
@@ -75,7 +76,8 @@ def restore_bucket(
     the destination does not take is a finding.
     """
     cancellation = (cancellation or CancellationToken()).child()
-    destination = open_destination_bucket(destination_url, secrets=secrets, cancellation=cancellation)
+    with naming_create():
+        destination = open_destination_bucket(destination_url, secrets=secrets, cancellation=cancellation)
     if open_pool is not None and Folder(destination).would_stay:
         open_pool = None
         progress.note(

@@ -18,6 +18,7 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.sessions.connection import PostgresAddress, connect
 from migrate.errors import BusyError, UsageError
+from migrate.restore.common.missing_destination import naming_create
 from migrate.restore.postgres.definitions.refused_objects import is_refusal
 
 _LOCK = 0x6D6F7665
@@ -84,7 +85,8 @@ def connect_writer(address: PostgresAddress) -> psycopg.Connection[Any]:
     """Return a connection for restoring: a server that loses its client gives up soon, and a commit need
     not wait for the disk, because state and data are lost together. It writes also where sessions begin as readers.
     """
-    connection = connect(address)
+    with naming_create():
+        connection = connect(address)
     connection.execute(
         "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '2s' ELSE 'off' END, false)"
         " FROM pg_settings WHERE name IN ('synchronous_commit', 'client_connection_check_interval',"

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.sqlite.address import SqliteAddress
+from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import PROGRESS_TABLE
 from exporters.sqlite.errors import code_of
+from migrate.bundle.reader import BundleReader
 from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
 from migrate.restore.common.table_restore import State
 
@@ -41,7 +42,7 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
     if not address.path.parent.is_dir():
         raise GoneError(
             f"there is no directory {address.path.parent}",
-            next_step="Make it, then give the same command again.",
+            next_step="Make it, or add --create; then give the same command again.",
         )
     existed = address.path.exists()
     with translated(address):
@@ -60,6 +61,22 @@ def open_destination(address: SqliteAddress) -> Iterator[SqliteDestination]:
             connection.close()
             if not existed and address.path.exists() and not address.path.stat().st_size:
                 os.unlink(address.path)  # noqa: PTH108  nothing was written, so nothing is left
+
+
+def create_directory(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+    """Make the directory of the file that a URL names. See ``CreateDestination``."""
+    del reader, source, secrets
+    directory = parse_url(url).path.parent
+    if directory.is_dir():
+        return ""
+    try:
+        directory.mkdir(parents=True)
+    except OSError as exc:
+        raise NotAllowedError(
+            f"the directory {directory} cannot be made: {exc.strerror}",
+            next_step="Make it, or name another one.",
+        ) from exc
+    return f"made the directory {directory}"
 
 
 @contextmanager

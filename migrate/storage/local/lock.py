@@ -16,7 +16,7 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "lock"
+        self._path = directory / ".lock"
         self._threads = threading.RLock()
         self._descriptor: int | None = None
         self._depth = 0

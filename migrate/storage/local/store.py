@@ -1,7 +1,7 @@
 """A directory as a location.
 
-A file is written in ``_work/tmp``, made durable, and then renamed: nobody ever sees a part of it.
-An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its place
+A file is written in ``_work/.tmp``, made durable, and then renamed: nobody ever sees a part of it.
+An upload is one file of its final size under ``_work/.uploads/<id>`` in which every part has its place
 from the start, so that completing it is one rename; a journal names the parts that are durable.
 """
 
@@ -47,10 +47,10 @@ class LocalStore(BaseStore):
         self.root = Path(root).absolute()
         self.location = self.root.as_uri()
         self._work = self.root / "_work"
-        self._temporary = self._work / "tmp"
+        self._temporary = self._work / ".tmp"
         self._lock = lock.DirectoryLock(self._work)
-        self._uploads = local_uploads.Uploads(self._work / "uploads")
-        self._own = frozenset({self._work / "lock", self._temporary, self._uploads.directory})
+        self._uploads = local_uploads.Uploads(self._work / ".uploads")
+        self._own = frozenset({self._work / ".lock", self._temporary, self._uploads.directory})
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:  # noqa: ARG002
         """See ``Store.put``. A directory keeps no ``sha256``."""

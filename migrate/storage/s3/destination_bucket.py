@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import botocore.exceptions as boto_errors
+
 from exporters.bucket_api import ObjectSummary
 from exporters.objects.source_checksums import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
@@ -358,6 +360,21 @@ def open_destination_bucket(
     destination = DestinationBucket(client.parse(url, secrets=secrets), cancellation)
     destination.reader.check()
     return destination
+
+
+def make_bucket(url: str, *, secrets: Mapping[str, str] | None = None, object_lock: bool = False) -> str:
+    """Make the bucket of an ``s3://`` URL, in the profile's region. Return its name. Raises ``MoveoutError``."""
+    s3_location = client.parse(url, secrets=secrets)
+    boto = client.client(s3_location)
+    region = boto.meta.region_name
+    arguments: dict[str, Any] = {"ObjectLockEnabledForBucket": True} if object_lock else {}
+    if region != "us-east-1":  # which must not be named (API reference, CreateBucket)
+        arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
+    try:
+        boto.create_bucket(Bucket=s3_location.bucket, **arguments)
+    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+        raise client.translate(exc, f"the bucket {s3_location.bucket}") from exc
+    return s3_location.bucket
 
 
 def _content(body: bytes) -> Content:

@@ -109,7 +109,7 @@ def test_a_source_that_gives_less_than_before_takes_nothing_away(
     assert export(shop, proxy, location) == 3
     check(location, ROTTEN)
     proxy.rotten = lambda _: True
-    assert export(shop, proxy, location) == 4
+    assert export(shop, proxy, location) == 3
     check(location, ROTTEN)
     for key in bodies():
         if key not in ROTTEN:

@@ -1,0 +1,122 @@
+"""The end of a whole move: what became of each source at each stage, and the sentences that sum it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from migrate.cli.common.source_summary import SummaryLine
+from migrate.number_text import duration_words, moment_words, things
+
+STAGES = ("exported", "verified", "restored", "compared")
+_NOT_WANTED = "-"
+"""What stands for a stage that the case does not ask for."""
+_WORDS = {"no": "not"}
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a move came to. ``stages``: lines by stage and source. ``wanted``: the sources that each stage should have.
+    ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent it to
+    another location. ``out_at``: when the last byte left; None where something is missing. All times have zones.
+    """
+
+    sources: Sequence[str]
+    wanted: Mapping[str, Sequence[str]]
+    stages: Mapping[str, Mapping[str, SummaryLine]] = field(default_factory=dict)
+    location: str = ""
+    only_copy: bool = False
+    deadline: datetime | None = None
+    out_at: datetime | None = None
+    now: datetime | None = None
+
+    def rows(self) -> list[tuple[Sequence[str], str]]:
+        """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
+        not succeed.
+        """
+        rows: list[tuple[Sequence[str], str]] = [(("source", *STAGES, ""), "")]
+        for source in self.sources:
+            cells = [self._word(stage, source) for stage in STAGES]
+            problem = self._problem(source)
+            rows.append(((source, *cells, problem.happened if problem else ""), self._next_step(source)))
+        return rows
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return an object for each source."""
+        return [
+            {
+                "source": source,
+                **{stage: self._word(stage, source) for stage in STAGES},
+                "problem": problem.happened if (problem := self._problem(source)) else "",
+                "next_step": self._next_step(source),
+            }
+            for source in self.sources
+        ]
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what is out, what is verified, what is up, where the bundle lies, and whether the deadline was met."""
+        yield self._of_stage("exported", "Out", "Nothing is out.")
+        if self.location:
+            yield self._of_stage("verified", "Verified", "Nothing is verified.")
+        if self.wanted["restored"]:
+            yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
+            yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
+        if self.location and self.only_copy:
+            yield (
+                f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"
+                " to another location."
+            )
+        elif self.location:
+            yield f"The bundle lies at {self.location}."
+        if self.deadline is not None:
+            yield self._of_deadline(self.deadline)
+
+    def _word(self, stage: str, source: str) -> str:
+        if source not in self.wanted[stage]:
+            return _NOT_WANTED
+        line = self.stages.get(stage, {}).get(source)
+        return line.word if line else "no"
+
+    def _problem(self, source: str) -> SummaryLine | None:
+        lines = (self.stages.get(stage, {}).get(source) for stage in STAGES)
+        return next((line for line in lines if line is not None and line.word != "yes"), None)
+
+    def _next_step(self, source: str) -> str:
+        problem = self._problem(source)
+        if problem is not None:
+            return problem.next_step
+        missing = any(self._word(stage, source) == "no" for stage in STAGES)
+        return "run the same command again" if missing else ""
+
+    def _of_stage(self, stage: str, done: str, nothing: str) -> str:
+        wanted = self.wanted[stage]
+        by_word: dict[str, list[str]] = {}
+        for source in wanted:
+            by_word.setdefault(self._word(stage, source), []).append(source)
+        whole = by_word.pop("yes", [])
+        if not whole and set(by_word) <= {"no"}:
+            return nothing
+        if len(whole) == len(wanted):
+            return f"{done}: {wanted[0] if len(wanted) == 1 else f'all {len(wanted)} sources'}."
+        rest = [f"{_WORDS.get(word, word)}: {_names(names)}" for word, names in by_word.items()]
+        return f"{done}: {len(whole)} of {things(len(wanted), 'source')}; {'; '.join(rest)}."
+
+    def _of_deadline(self, deadline: datetime) -> str:
+        moment = self.out_at or self.now
+        assert moment is not None
+        left = (deadline - moment).total_seconds()
+        if self.out_at is not None:
+            side = "met, with" if left >= 0 else "missed by"
+            rest = " to spare" if left >= 0 else ""
+            return f"The deadline {moment_words(deadline)} was {side} {duration_words(abs(left))}{rest}."
+        if left >= 0:
+            return f"The deadline {moment_words(deadline)} is in {duration_words(left)}; not everything is out yet."
+        return f"The deadline {moment_words(deadline)} passed {duration_words(-left)} ago; not everything was out."
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

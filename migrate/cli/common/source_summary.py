@@ -1,0 +1,80 @@
+"""The table at the end of a command: what became of each source, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from migrate.cli.common.terminal import plain
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryLine:
+    """One source. ``word`` is what happened, for a narrow column; ``next_step`` is empty where there is none."""
+
+    source: str
+    word: str
+    happened: str
+    next_step: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailure:
+    """A source, or its destination, whose work ended with an error; the others went on."""
+
+    source: str
+    url: str
+    error: MoveoutError
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error's fields."""
+        error = self.error
+        return {
+            "source": self.source,
+            "url": self.url,
+            "code": error.code,
+            "message": str(error),
+            "next": error.next_step,
+        }
+
+    def summary(self, happened: str) -> SummaryLine:
+        """Return its line: what happened, the error, and what to do."""
+        next_step = self.error.next_step or "run the same command again"
+        return SummaryLine(self.source, "no", f"{happened}: {self.error}", next_step)
+
+
+def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
+    """Return the exit code of failures. ``others``: something else succeeded. Damage is always 6."""
+    codes = {failure.error.exit_code for failure in failures}
+    if not codes or DamageError.exit_code in codes:
+        return DamageError.exit_code if codes else OK
+    return IncompleteError.exit_code if others else max(codes)
+
+
+def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
+    """Print a row a source, and its next step on a line of its own."""
+    rows = [(("source", "what happened"), "")]
+    draw_rows(console, [*rows, *(((line.source, line.happened), line.next_step) for line in lines)])
+
+
+def draw_rows(console: Console, rows: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Print rows of cells, the first of which has the titles. The last column may be of any width. The second item of
+    a row is its next step.
+    """
+    columns = list(zip(*(cells for cells, _ in rows), strict=True))
+    widths = [max(len(plain(cell)) for cell in column) for column in columns[:-1]]
+    for number, (cells, next_step) in enumerate(rows):
+        padded = [plain(cell).ljust(width) for cell, width in zip(cells, widths, strict=False)]
+        style = "dim" if number == 0 else "yellow" if next_step else ""
+        console.print(Text("  ".join([*padded, plain(cells[-1])]), style))
+        if next_step:
+            console.print(Text(f"{' ' * widths[0]}  → {plain(next_step)}"))

@@ -1,0 +1,48 @@
+"""Makes the database that a restore names, with the source's character set and collation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+
+import pymysql
+
+from exporters.errors import SourceGoneError
+from exporters.mysql.connection import connect, parse_url
+from exporters.mysql.definitions.show_create import defaults_of
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.identifiers import quote_name
+from migrate.bundle.reader import BundleReader
+from migrate.restore.mysql.definitions import read_definitions
+
+
+def create_database(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+    """Make the database of a URL where there is none. See ``CreateDestination``."""
+    address = parse_url(url, password=secrets.get("password"))
+    try:
+        connect(address).close()
+    except SourceGoneError:
+        pass
+    else:
+        return ""
+    database = next(
+        (entry for entry in read_definitions(reader, source) if entry["kind"] == "database"), None
+    )
+    words = defaults_of({**database, "comment": ""}) if database else ""
+    statement = f"CREATE DATABASE {quote_name(address.database)}"
+    made = f"made the database {address.database}"
+    with closing(connect(replace(address, database=""))) as connection:
+        try:
+            connection.run(f"{statement} {words}")
+        except DRIVER_ERRORS as exc:
+            if not (words and isinstance(exc, pymysql.Error) and is_about_the_thing(exc)):
+                raise translate(exc, address.url) from exc
+            refusal = said_by(exc)
+        else:
+            return f"{made}: {words}" if words else made
+        try:
+            connection.run(statement)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+    return f"{made} as the server makes them, since it has not what the source had ({refusal})"

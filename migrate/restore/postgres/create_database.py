@@ -1,0 +1,76 @@
+"""Makes the database that a restore names, as the source's was: encoding, collation and character types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from exporters.errors import SourceGoneError
+from exporters.postgres.definitions.collation import create_words
+from exporters.postgres.errors import in_one_line, translate
+from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from migrate.bundle.reader import BundleReader
+
+_MAINTENANCE = ("postgres", "template1")
+"""Databases to connect to while the destination does not exist."""
+_REFUSED = {"22023", "42704", "42601", "0A000", "42P17"}
+"""SQLSTATEs of a server that lacks a locale, an encoding or a provider."""
+
+
+def create_database(reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]) -> str:
+    """Make the database of a URL where there is none. See ``CreateDestination``."""
+    address = parse_url(url, password=secrets.get("password"))
+    try:
+        connect(address).close()
+    except SourceGoneError:
+        pass
+    else:
+        return ""
+    name = address.keywords["dbname"]
+    with _connect_elsewhere(address) as connection:
+        return _create(connection, name, list(_clauses(reader, source)), address.url)
+
+
+def _connect_elsewhere(address: PostgresAddress) -> psycopg.Connection[Any]:
+    """Connect to a database that every server has. Raises ``SourceError``."""
+    *others, last = [replace(address, keywords={**address.keywords, "dbname": name}) for name in _MAINTENANCE]
+    for other in others:
+        try:
+            return connect(other)
+        except SourceGoneError:
+            continue
+    return connect(last)
+
+
+def _clauses(reader: BundleReader, source: str) -> Iterator[str]:
+    """Yield clauses of CREATE DATABASE: the source's own, then some that more servers take."""
+    encoding = reader.last_position_value(source, "encoding")
+    locale = reader.last_position_value(source, "locale")
+    encoded = f" ENCODING {quote_literal(str(encoding))}" if encoding else ""
+    if locale:
+        yield f"{encoded} {create_words(locale)}"
+    if encoded:
+        yield encoded
+        yield f"{encoded} LC_COLLATE 'C' LC_CTYPE 'C'"
+    yield ""
+
+
+def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], shown: str) -> str:
+    """Make the database with the first clause that the server takes. Return what was done."""
+    refusals: list[str] = []
+    for clause in clauses:
+        statement = f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{clause}"
+        try:
+            connection.execute(statement.encode())
+        except psycopg.Error as exc:
+            if exc.sqlstate not in _REFUSED or clause == clauses[-1]:
+                raise translate(exc, shown) from exc
+            refusals.append(in_one_line(exc))
+            continue
+        made = f"made the database {name}:{clause or ' as the server makes them'}"
+        return f"{made}, since the server has not what the source had ({refusals[0]})" if refusals else made
+    raise AssertionError("there is always a clause")

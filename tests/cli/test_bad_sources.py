@@ -1,0 +1,105 @@
+"""One source that cannot be read never stops the others: it is a gap by name, and the same command completes it."""
+
+import secrets
+import sqlite3
+
+import pytest
+
+from scripts.process import free_port
+from tests.cli.conftest import call
+from tests.tools.clients import boto_client
+
+CASE = """
+[case]
+name = "night"
+[bundle]
+location = "{folder}/bundle"
+[[source]]
+name = "app"
+url = "{app}"
+[[source]]
+name = "forbidden"
+url = "{forbidden}"
+password = "env:STRANGER_PASSWORD"
+[[source]]
+name = "missing"
+url = "{missing}"
+[[source]]
+name = "media"
+url = "s3://{bucket}?profile={profile}"
+[[source]]
+name = "file"
+url = "sqlite://{folder}/file.db"
+"""
+
+
+def make_file(path):
+    """Make a SQLite file of one row."""
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE t AS SELECT 1 AS x")
+    made.close()
+
+
+def test_four_bad_sources_of_five_are_named_and_completed_later(postgres, minio, shop, tmp_path, monkeypatch):
+    word = secrets.token_hex(4)
+    monkeypatch.setenv("STRANGER_PASSWORD", word)
+    forbidden = postgres.database().rpartition("/")[2]
+    postgres.execute(f"CREATE ROLE stranger_{word} LOGIN PASSWORD '{word}'")
+    postgres.execute(f"REVOKE CONNECT ON DATABASE {forbidden} FROM PUBLIC")
+    postgres.execute("CREATE TABLE t AS SELECT 1 AS x", forbidden)
+    postgres.execute(f"GRANT SELECT ON t TO stranger_{word}", forbidden)
+    case, bucket = tmp_path / "moveout.toml", f"bucket-{word}"
+    case.write_text(
+        CASE.format(
+            folder=tmp_path,
+            app=shop,
+            forbidden=postgres.url_of(forbidden).replace("postgres@", f"stranger_{word}@"),
+            missing=postgres.url_of(f"missing_{word}"),
+            bucket=bucket,
+            profile=minio.profile,
+        )
+    )
+
+    planned = call("plan", "-c", case, "--json")
+    assert planned.code == 3, planned.err
+    assert [source["name"] for source in planned.json["result"]["sources"]] == ["app"]
+    unread = {source["source"]: source["code"] for source in planned.json["result"]["unread"]}
+    assert unread == {"forbidden": "not-allowed", "missing": "gone", "media": "gone", "file": "gone"}
+    assert "missing" in call("plan", "-c", case).out
+
+    exported = call("export", "-c", case, "--json")
+    assert exported.code == 3, exported.err
+    result = exported.json["result"]
+    assert [source["items"] for source in result["sources"]] == [2500, 0, 0, 0, 0]
+    assert {source["source"]: source["code"] for source in result["broken"]} == unread
+    lines = {line["source"]: line for line in result["summary"]}
+    assert lines["app"]["happened"].startswith("exported: 2,500 items")
+    assert f"there is no bucket '{bucket}'" in lines["media"]["happened"]
+    assert all(line["next_step"] for name, line in lines.items() if name != "app")
+    shown = call("export", "-c", case).out
+    assert "app        exported: 2,500 items" in shown
+    assert f"missing    not exported: {postgres.url_of(f'missing_{word}')}" in shown
+
+    postgres.execute(f"GRANT CONNECT ON DATABASE {forbidden} TO stranger_{word}")
+    postgres.database(f"missing_{word}")
+    postgres.execute("CREATE TABLE t AS SELECT 1 AS x", f"missing_{word}")
+    client = boto_client(minio.profile)
+    client.create_bucket(Bucket=bucket)
+    client.put_object(Bucket=bucket, Key="k", Body=b"v")
+    make_file(tmp_path / "file.db")
+    completed = call("export", "-c", case, "--json")
+    assert completed.code == 0, completed.err
+    assert [source["items"] for source in completed.json["result"]["sources"]] == [2500, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("command", ["plan", "export"])
+def test_where_no_source_answers_nothing_is_written(tmp_path, command):
+    """The code is the worst one, and the location may be used for something else."""
+    closed = f"postgresql://me@127.0.0.1:{free_port()}/x"
+    bundle = tmp_path / "bundle"
+    words = ["--to", bundle] if command == "export" else []
+    ended = call(command, f"a={closed}", *words)
+    assert (ended.code, bundle.exists()) == (5, False), ended.err
+    ended = call(command, f"a={closed}", f"b=sqlite://{tmp_path}/none.db", *words, "--json")
+    assert (ended.code, ended.json["error"]["code"], bundle.exists()) == (7, "gone", False)
+    assert all(word in ended.json["error"]["message"] for word in ("a: postgresql://", "b: ", "none.db"))
