@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from exporters.limits import Note
+
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,21 @@ class Discover(Protocol):
     def __call__(self, url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
         """Return what is there, in the order of names. Raises ``SourceError`` where the host cannot be asked at all."""
         ...
+
+
+def url_of_database(server: str, database: str) -> str:
+    """Return the URL of a database on the server that a URL names, with the URL's options."""
+    parts = urlsplit(server)
+    options = urlencode(
+        [(name, value) for name, value in parse_qsl(parts.query) if name != "dbname"], safe="/"
+    )
+    return f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}" + (f"?{options}" if options else "")
+
+
+def sentence_of(names: Sequence[str], noun: str, predicate: str) -> list[str]:
+    """Return how many things have a problem and which, as one sentence; none where nothing has."""
+    if not names:
+        return []
+    shown = ", ".join(names[:_SHOWN_NAMES])
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return [f"{len(names)} {noun if len(names) == 1 else noun + 's'} {predicate}: {shown}{more}"]

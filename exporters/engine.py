@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
+    from exporters.discovery import Discover
     from exporters.row_digest import Advance, RowsDigest
 
 ENTRY_POINTS = "moveout.engines"
@@ -49,6 +50,10 @@ class Engine:
     exporter: str
     """The class of an ``Exporter``, made without arguments."""
     contents: Literal["tables", "objects"] = "tables"
+    url_names: Literal["database", "bucket", "file"] = "database"
+    """What a URL names: a database of a server (``scheme://host/NAME``), a bucket (``scheme://NAME``), or a file or
+    directory (``scheme:///path/NAME``).
+    """
     secrets: tuple[str, ...] = ("password",)
     part_reader: str = ""
     """The class of a ``PartReader``: for ``verify --level full`` and ``export --prove``."""
@@ -66,6 +71,10 @@ class Engine:
     """A function that opens a source to be held: for ``hold source``."""
     destination_check: str = ""
     """A function that tries out a destination: for ``plan``."""
+    discovery: str = ""
+    """A function that lists what a whole server holds (``exporters.discovery.Discover``): for ``discover``, and for
+    URLs that end with ``/*``.
+    """
 
 
 def load_part(reference: str) -> Any:
@@ -160,3 +169,8 @@ def part_reader_of(engine: Engine) -> PartReader:
 def live_reader_of(engine: Engine) -> LiveReader:
     """Return what reads the engine's live databases; the engine has to bring it."""
     return cast("LiveReader", load_part(engine.live_reader)())
+
+
+def discovery_of(engine: Engine) -> Discover:
+    """Return what lists a server of the engine; the engine has to bring it."""
+    return cast("Discover", load_part(engine.discovery))

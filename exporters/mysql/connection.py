@@ -98,6 +98,24 @@ class MysqlAddress:
 
 def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
     """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it."""
+    address = _read(url, password)
+    if not address.database:
+        raise SourceUsageError(
+            f"{address.url} names a server, and no database",
+            next_step=f"Write {address.url}NAME for one database, '{address.url}*' for all of them;"
+            f" moveout discover {address.url} lists them.",
+        )
+    return address
+
+
+def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
+    """Read the URL of a whole server: ``mysql://user@host:port``. A database that it names is one to connect to. Raises
+    ``SourceUsageError``.
+    """
+    return _read(url, password)
+
+
+def _read(url: str, password: str | None) -> MysqlAddress:
     try:
         parts = urlsplit(url)
         port = parts.port or 3306
@@ -106,8 +124,8 @@ def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
     path = parts.path.removeprefix("/")
     database = unquote(path)
     user, host = unquote(parts.username or ""), unquote(parts.hostname or "")
-    if parts.scheme not in SCHEMES or not database or "/" in path:
-        raise SourceUsageError("the database URL names no database", next_step=_URL_STEP)
+    if parts.scheme not in SCHEMES or "/" in path:
+        raise SourceUsageError("the database URL cannot be read", next_step=_URL_STEP)
     options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
     shown = _shown(parts, options)
     if parts.password is not None or "password" in options:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from exporters.discovery import NotTaken
 from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
+from migrate.case.server_url import as_url, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 
@@ -36,15 +38,19 @@ SELECTION_FIELDS = (
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
+    "server": ("url",),
     "source": ("name", "url", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
     "bundle": ("location", *LOCATION_SECRETS),
     "transfer": ("location", *LOCATION_SECRETS),
-    "destination": ("source", "url"),
+    "destination": ("source", "url", "from", "to"),
     "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
+    "left_out": ("url", "reason"),
+    "not_taken": ("kind", "name", "size_bytes", "region", "advice"),
 }
-"""The keys of each section. ``_LISTS`` hold the secrets of the engines besides."""
-_LISTS = ("source", "destination")
+"""The keys of each section. ``_WITH_SECRETS`` hold the secrets of the engines besides."""
+_WITH_SECRETS = ("server", "source", "destination")
+_LISTS = (*_WITH_SECRETS, "left_out", "not_taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +93,28 @@ class Custody:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerMove:
+    """Everything of one server goes to another one, under the names that it has. ``new`` is None until somebody has
+    written its address into the case file.
+    """
+
+    old: str
+    new: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What stays behind on purpose: a URL, which may be a pattern, and why."""
+
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """One move. ``sources`` and ``destinations`` map a source's name to where it comes from and goes to."""
+    """One move. ``sources`` and ``destinations`` map a source's name to where it comes from and goes to. The URL of a
+    source may be a pattern (``migrate.case.server_url``); one without a name of its own stands under its URL.
+    """
 
     name: str
     deadline: datetime | None
@@ -100,6 +126,11 @@ class Case:
     bwlimit: str | None = None
     limits: Limits = field(default_factory=Limits)
     custody: Custody = field(default_factory=Custody)
+    moves: Sequence[ServerMove] = ()
+    left_out: Sequence[LeftOut] = ()
+    not_taken: Sequence[NotTaken] = ()
+    servers: Sequence[Endpoint] = ()
+    """Which servers, accounts and directories ``discover`` asks."""
 
 
 def load(path: Path) -> Case:
@@ -132,8 +163,9 @@ class _Reader:
         limits = document.get("limits", {})
         sources = self._endpoints(document, "source", key="name")
         destinations = self._endpoints(document, "destination", key="source")
+        has_patterns = any(is_pattern(source.url) for source in sources.values())
         for name in destinations:
-            if sources and name not in sources:
+            if sources and name not in sources and not has_patterns:
                 self._fail(
                     f"[[destination]] names the source {name!r}, which is not among {', '.join(sources)}"
                 )
@@ -148,6 +180,10 @@ class _Reader:
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
             limits=self._limits(limits),
             custody=self._custody(document.get("custody", {})),
+            moves=self._moves(document),
+            left_out=self._left_out(document),
+            not_taken=self._not_taken(document),
+            servers=self._servers(document),
         )
 
     def _fail(self, message: str) -> None:
@@ -158,7 +194,7 @@ class _Reader:
             self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
         expected = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
         tables = content if section in _LISTS else [content]
-        known = _SECTIONS[section] + (registry.secret_names() if section in _LISTS else ())
+        known = _SECTIONS[section] + (registry.secret_names() if section in _WITH_SECRETS else ())
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             self._fail(f"{section!r} must be {expected % section}")
         for table in tables:
@@ -178,7 +214,10 @@ class _Reader:
         endpoints: dict[str, Endpoint] = {}
         for position, table in enumerate(document.get(section, []), start=1):
             section_name = f"[[{section}]] number {position}"
-            name = self._text(table, key, section_name)
+            if "from" in table or "to" in table:
+                continue
+            is_unnamed = section == "source" and is_pattern(str(table.get("url", "")))
+            name = self._text(table, key, section_name, default=table["url"] if is_unnamed else None)
             if name in endpoints:
                 self._fail(f"{section_name}: {name!r} stands there twice")
             url = self._resolve(self._text(table, "url", f"{section_name} ({name})"))
@@ -189,6 +228,56 @@ class _Reader:
                 url, self._secrets(table, section_name), self._selection(table, section_name), report
             )
         return endpoints
+
+    def _moves(self, document: Mapping[str, Any]) -> list[ServerMove]:
+        moves = []
+        for position, table in enumerate(document.get("destination", []), start=1):
+            if "from" not in table and "to" not in table:
+                continue
+            section_name = f"[[destination]] number {position}"
+            if "source" in table or "url" in table:
+                self._fail(f"{section_name} takes either source and url, or from and to")
+            old = self._resolve_server(self._text(table, "from", section_name))
+            new = table.get("to", "")
+            if not isinstance(new, str):
+                self._fail(f'{section_name} needs to = "…"')
+            secrets = self._secrets(table, section_name)
+            moves.append(
+                ServerMove(old, Endpoint(self._resolve_server(new), secrets) if new.strip() else None)
+            )
+        return moves
+
+    def _left_out(self, document: Mapping[str, Any]) -> list[LeftOut]:
+        entries = []
+        for position, table in enumerate(document.get("left_out", []), start=1):
+            section_name = f"[[left_out]] number {position}"
+            url = self._resolve_server(self._text(table, "url", section_name))
+            entries.append(LeftOut(url, self._text(table, "reason", section_name)))
+        return entries
+
+    def _not_taken(self, document: Mapping[str, Any]) -> list[NotTaken]:
+        entries = []
+        for position, table in enumerate(document.get("not_taken", []), start=1):
+            section_name = f"[[not_taken]] number {position}"
+            size_bytes = table.get("size_bytes")
+            if size_bytes is not None and (not isinstance(size_bytes, int) or isinstance(size_bytes, bool)):
+                self._fail(f"{section_name}: size_bytes must be a whole number")
+            kind, name = (self._text(table, key, section_name) for key in ("kind", "name"))
+            region, advice = (str(table.get(key, "")) for key in ("region", "advice"))
+            entries.append(NotTaken(kind, name, size_bytes, region, advice))
+        return entries
+
+    def _servers(self, document: Mapping[str, Any]) -> list[Endpoint]:
+        servers = []
+        for position, table in enumerate(document.get("server", []), start=1):
+            section_name = f"[[server]] number {position}"
+            url = self._resolve_server(self._text(table, "url", section_name))
+            servers.append(Endpoint(url, self._secrets(table, section_name)))
+        return servers
+
+    def _resolve_server(self, url: str) -> str:
+        """Return the URL of a server; a directory of SQLite files may stand there as its path."""
+        return as_url(self._resolve(url))
 
     def _selection(self, table: Mapping[str, Any], section_name: str) -> Selection:
         selected = {name: table[name] for name in SELECTION_FIELDS if name in table}

@@ -11,4 +11,5 @@ ENGINE = Engine(
     restorer="migrate.restore.mysql.restore:MysqlRestorer",
     create="migrate.restore.mysql.create_database:create_database",
     hold="migrate.custody.hold.sources.mysql:open_hold",
+    discovery="exporters.mysql.discovery:discover",
 )

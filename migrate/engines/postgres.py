@@ -12,4 +12,5 @@ ENGINE = Engine(
     create="migrate.restore.postgres.create_database:create_database",
     row_writer="migrate.restore.postgres.rows.remote_rows:PostgresRows",
     hold="migrate.custody.hold.sources.postgres:open_hold",
+    discovery="exporters.postgres.discovery:discover",
 )

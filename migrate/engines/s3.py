@@ -6,6 +6,7 @@ ENGINE = Engine(
     name="S3",
     schemes=("s3",),
     contents="objects",
+    url_names="bucket",
     secrets=("access_key_id", "secret_access_key", "session_token"),
     exporter="exporters.objects.source:ObjectExporter",
     comparison="migrate.verify.live_bucket:compare_bucket",
@@ -13,4 +14,5 @@ ENGINE = Engine(
     create="migrate.restore.objects.create_bucket:create_bucket",
     hold="migrate.custody.hold.sources.bucket:open_hold",
     destination_check="migrate.plan.bucket_check:check_bucket",
+    discovery="migrate.discover.buckets:discover",
 )

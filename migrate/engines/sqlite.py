@@ -5,6 +5,7 @@ from exporters.engine import Engine
 ENGINE = Engine(
     name="SQLite",
     schemes=("sqlite",),
+    url_names="file",
     secrets=(),
     exporter="exporters.sqlite.source:SqliteExporter",
     part_reader="exporters.sqlite.part_reader:SqlitePartReader",
@@ -12,4 +13,5 @@ ENGINE = Engine(
     restorer="migrate.restore.sqlite.restore:SqliteRestorer",
     create="migrate.restore.sqlite.destination:create_directory",
     hold="migrate.custody.hold.sources.sqlite:open_hold",
+    discovery="exporters.sqlite.discovery:discover",
 )

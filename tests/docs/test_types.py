@@ -22,7 +22,8 @@ OVER = {"int4": "int4", "tstz": "timestamptz"}
 def rows(heading, following):
     """The types of a section's table with the Arrow types beside them, one by one."""
     section = FORMAT[FORMAT.index(f"\n### {heading}\n") : FORMAT.index(f"\n#{following}")]
-    for line in re.findall(r"^\| (?!type |class |---)(.*) \|$", section, re.MULTILINE):
+    table = section[: section.index("\n\n", section.index("| Arrow |"))]
+    for line in re.findall(r"^\| (?!type |class |---)(.*) \|$", table, re.MULTILINE):
         types, _, arrow, _ = (cell.strip() for cell in line.split(" |", 3))
         names = re.findall(r"`([a-z0-9_ ]+(?:\[\])?)(?:\([a-z,]+\))?`", types)
         shown = re.findall(r"`([^`]+)`", arrow)

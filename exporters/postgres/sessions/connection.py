@@ -8,6 +8,7 @@ as the same user.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,9 +110,27 @@ class PostgresAddress:
 
 
 def parse_url(url: str, *, password: str | None = None) -> PostgresAddress:
-    """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password
-    in it.
+    """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it, and
+    where nothing names a database: libpq would take the one that is called like the user.
     """
+    address = _read(url, password)
+    if not {"dbname", "service"} & {*address.keywords} and not {"PGDATABASE", "PGSERVICE"} & {*os.environ}:
+        raise SourceUsageError(
+            f"{address.url} names a server, and no database",
+            next_step=f"Write {address.url}NAME for one database, '{address.url}*' for all of them;"
+            f" moveout discover {address.url} lists them.",
+        )
+    return address
+
+
+def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddress:
+    """Read the URL of a whole server: ``postgresql://user@host:port``. A database that it names is one to connect to.
+    Raises ``SourceUsageError``.
+    """
+    return _read(url, password)
+
+
+def _read(url: str, password: str | None) -> PostgresAddress:
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error:

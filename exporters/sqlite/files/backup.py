@@ -31,7 +31,8 @@ from exporters.sqlite.errors import needs_recovery, translate
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
 
 _BESIDE = ("-journal", "-wal")
-
+_MAGIC = b"SQLite format 3\0"
+"""How every database begins that is not empty (SQLite's "Database File Format", 1.3)."""
 
 LOCK_SECONDS = 60.0
 STEP_PAGES = 2000
@@ -60,6 +61,12 @@ class Copy:
     size_bytes: int
 
 
+def is_database(path: Path) -> bool:
+    """Tell by its first bytes whether a file is a database. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def check_file(address: SqliteAddress) -> Header:
     """Prove that the file is there, readable, and begins like a database. Raises ``SourceError``."""
     path = address.path
@@ -81,7 +88,7 @@ def check_file(address: SqliteAddress) -> Header:
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
     if not head:
         return Header(wal=False, reserved_bytes=0)
-    if not head.startswith(b"SQLite format 3\0"):
+    if not head.startswith(_MAGIC):
         raise SourceUsageError(
             f"{path} is no SQLite database, or an encrypted one",
             next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",

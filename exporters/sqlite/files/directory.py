@@ -36,14 +36,14 @@ from exporters.rate_sampling import try_out
 from exporters.sql.snapshot_positions import remember
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.catalog import RECORD_SUFFIX
-from exporters.sqlite.files.backup import check_file, copies
+from exporters.sqlite.files.backup import check_file, copies, is_database
 from exporters.sqlite.snapshot import SqliteSnapshot, server
 from exporters.sqlite.table_survey import survey_file
 
 FILES = "files.json"
 _NUMBERS = "files.json"
-_MAGIC = b"SQLite format 3\0"
-_BESIDE = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
+BESIDE = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
+"""Endings of the files that belong to a database beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +72,18 @@ def find(root: Path) -> Found:
         names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
     all_names = set(names)
     for name in sorted(names):
-        if any(name.endswith(end) and name.removesuffix(end) in all_names for end in _BESIDE):
+        if any(name.endswith(end) and name.removesuffix(end) in all_names for end in BESIDE):
             continue
         if any("\udc80" <= char <= "\udcff" for char in name):  # how Python keeps bytes that are no UTF-8
             shown = name.encode("utf-8", "backslashreplace").decode()
             gaps.append(Gap(shown, "failed", "its name is not UTF-8"))
             continue
         try:
-            with (root / name).open("rb") as file:
-                is_database = file.read(len(_MAGIC)) == _MAGIC
+            found_database = is_database(root / name)
         except OSError as exc:
             gaps.append(Gap(name, "failed", f"it cannot be read: {exc.strerror}"))
             continue
-        if is_database:
+        if found_database:
             databases.append(name)
         else:
             gaps.append(Gap(name, "excluded", "it is no SQLite database, or an encrypted one"))

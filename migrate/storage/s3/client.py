@@ -1,4 +1,4 @@
-"""S3 clients from URLs, and botocore's errors translated.
+"""S3 clients from URLs.
 
 A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own configuration files,
 ``endpoint_url`` included, so that every S3-compatible server is just a profile; without it the usual
@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -24,14 +22,7 @@ import botocore.session
 
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
 from migrate.errors import (
-    ChangedError,
-    DamagedOnTheWayError,
-    GoneError,
-    MoveoutError,
-    NoSpaceError,
     NotAllowedError,
-    SlowDownError,
-    UnreachableError,
     UsageError,
 )
 
@@ -46,7 +37,8 @@ SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a location. ``CUSTOMER_KEY``
+    """A parsed ``s3://`` URL. ``bucket`` is empty where it names a whole account. ``prefix`` is empty or ends with a
+    slash where it names a location. ``CUSTOMER_KEY``
     may be among the secrets, in base64.
     """
 
@@ -64,7 +56,8 @@ class S3Location:
     def url(self) -> str:
         """The URL again; it never holds secrets."""
         query = f"?profile={self.profile}" if self.profile else ""
-        return f"s3://{self.bucket}/{quote(self.prefix)}{query}"
+        slash = "/" if self.bucket else ""
+        return f"s3://{self.bucket}{slash}{quote(self.prefix)}{query}"
 
 
 def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
@@ -72,6 +65,32 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
 
     Raises ``UsageError`` with what is wrong in it.
     """
+    location = _parse(url, secrets)
+    if any(char in location.bucket for char in "*?[]"):
+        raise UsageError(
+            f"{url!r}: the name of a bucket takes no wildcards here",
+            next_step="name each bucket: s3://BUCKET?profile=NAME; moveout discover 's3://?profile=NAME' lists them",
+        )
+    if not location.bucket:
+        raise UsageError(
+            f"{url!r} names an account, and no bucket",
+            next_step="write s3://BUCKET/PREFIX?profile=NAME; moveout discover 's3://?profile=NAME' lists the buckets",
+        )
+    if not _BUCKET.fullmatch(location.bucket):
+        raise UsageError(
+            f"{location.bucket!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
+        )
+    return location
+
+
+def parse_account(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
+    """Parse the URL of a whole account: ``s3://?profile=NAME``, or one whose bucket is a pattern. The location names no
+    bucket. Raises ``UsageError``.
+    """
+    return replace(_parse(url, secrets), bucket="", prefix="")
+
+
+def _parse(url: str, secrets: Mapping[str, str] | None) -> S3Location:
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -79,21 +98,12 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
             f"{url!r} is not an s3://bucket/prefix URL: {exc}",
             next_step="write s3://BUCKET/PREFIX?profile=NAME",
         ) from exc
-    if parts.scheme != "s3" or not parts.netloc:
+    if parts.scheme != "s3":
         raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
     if "@" in parts.netloc:
         raise UsageError(
             "an s3:// URL takes no credentials",
             next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
-        )
-    if any(char in parts.netloc for char in "*?[]"):
-        raise UsageError(
-            f"{url!r}: the name of a bucket takes no wildcards",
-            next_step="name each bucket: s3://BUCKET?profile=NAME; `aws s3 ls` lists them",
-        )
-    if not _BUCKET.fullmatch(parts.netloc):
-        raise UsageError(
-            f"{parts.netloc!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
         )
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
@@ -171,112 +181,3 @@ def client(
         return boto_session.client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
-
-
-_ARCHIVED = "InvalidObjectState"
-_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
-_DENIED = {
-    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
-    "InvalidToken", "InvalidTokenId", "TokenRefreshRequired", "RequestTimeTooSkewed",
-    "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
-}  # fmt: skip
-_EXPIRED = "get new credentials, then run the same command again: it goes on from there"
-_DENIED_NEXT = {
-    "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
-    "ExpiredToken": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-}
-"""Codes for which another next step helps than to check the credentials."""
-_GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
-_SLOW = {
-    "SlowDown",
-    "SlowDownRead",
-    "SlowDownWrite",
-    "TooManyRequests",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "429",
-    "503",
-}
-_PASSING = {
-    "InternalError",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "OperationAborted",
-    "ConditionalRequestConflict",  # two conditional writes at once; S3's guide says: send it again
-    "500",
-    "502",
-    "504",
-}
-_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
-_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
-
-
-def translate(exc: Exception, what: str) -> MoveoutError:
-    """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
-    if isinstance(exc, boto_errors.ClientError):
-        return _translate_response(exc, what)
-    if isinstance(
-        exc,
-        boto_errors.NoCredentialsError
-        | boto_errors.CredentialRetrievalError
-        | boto_errors.TokenRetrievalError,
-    ):
-        return NotAllowedError(
-            f"{what}: no usable credentials", next_step="check the profile or the AWS_* variables"
-        )
-    if isinstance(exc, boto_errors.ParamValidationError):
-        return UsageError(f"{what}: {exc}")
-    if isinstance(exc, boto_errors.BotoCoreError | OSError):
-        return UnreachableError(
-            f"{what}: {exc}", next_step="check the endpoint and the network, then run the same command again"
-        )
-    return UnreachableError(f"{what}: {exc}")
-
-
-def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:
-    error = exc.response.get("Error", {})
-    metadata = exc.response.get("ResponseMetadata", {})
-    code = str(error.get("Code", ""))
-    status = int(metadata.get("HTTPStatusCode", 0))
-    message = f"{what}: {code} {error.get('Message', '')}".rstrip()
-    if code in _SLOW or status in {429, 503}:
-        return SlowDownError(
-            message,
-            wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
-            next_step="wait, or use fewer --workers",
-        )
-    if code in _NO_SUCH_CALL or status in {405, 501}:
-        return MoveoutError(f"{message} (this server cannot do that)")
-    if code == _ARCHIVED:
-        return MoveoutError(
-            f"{message} (archived)", next_step="ask for it to be brought back, then run the same again"
-        )
-    if code in _DENIED or status in {401, 403}:
-        usual = "check the credentials and what they are permitted to do here"
-        return NotAllowedError(message, next_step=_DENIED_NEXT.get(code, usual))
-    if code in _GONE or status == 404:
-        return GoneError(message, next_step="check the name of the bucket and the prefix")
-    if code == "PreconditionFailed" or status == 412:
-        return ChangedError(message)
-    if code in _DAMAGED:
-        return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
-    if code in _FULL or status == 507:
-        return NoSpaceError(message, next_step="make room there, then run the same command again")
-    if code in _PASSING or status >= 500:
-        return UnreachableError(message, next_step="run the same command again")
-    return MoveoutError(message)
-
-
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a server asks to wait: RFC 9110, section 10.2.3, a number or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

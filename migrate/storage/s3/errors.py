@@ -1,10 +1,11 @@
-"""What S3's answers say, and errors of the client as errors of a source, where a bucket is lent to an exporter."""
+"""What S3's answers mean: which are errors of ours, which of them are worth a retry, and which are a source's fault."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -21,17 +22,127 @@ from exporters.errors import (
 )
 from migrate.errors import (
     ChangedError,
+    DamagedOnTheWayError,
     DamageError,
     GoneError,
     MoveoutError,
+    NoSpaceError,
     NotAllowedError,
+    SlowDownError,
     UnreachableError,
     UsageError,
 )
 from migrate.storage.api import Parts, UploadedPart
 from migrate.storage.checksums import from_header
 
+_ARCHIVED = "InvalidObjectState"
+_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
+_DENIED = {
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
+    "InvalidToken", "InvalidTokenId", "TokenRefreshRequired", "RequestTimeTooSkewed",
+    "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
+}  # fmt: skip
+_EXPIRED = "get new credentials, then run the same command again: it goes on from there"
+_DENIED_NEXT = {
+    "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+}
+"""Codes for which another next step helps than to check the credentials."""
+_GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
+_SLOW = {
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "TooManyRequests",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "429",
+    "503",
+}
+_PASSING = {
+    "InternalError",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "OperationAborted",
+    "ConditionalRequestConflict",  # two conditional writes at once; S3's guide says: send it again
+    "500",
+    "502",
+    "504",
+}
+_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
 _INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
+
+
+def translate(exc: Exception, what: str) -> MoveoutError:
+    """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
+    if isinstance(exc, boto_errors.ClientError):
+        return _translate_response(exc, what)
+    if isinstance(
+        exc,
+        boto_errors.NoCredentialsError
+        | boto_errors.CredentialRetrievalError
+        | boto_errors.TokenRetrievalError,
+    ):
+        return NotAllowedError(
+            f"{what}: no usable credentials", next_step="check the profile or the AWS_* variables"
+        )
+    if isinstance(exc, boto_errors.ParamValidationError):
+        return UsageError(f"{what}: {exc}")
+    if isinstance(exc, boto_errors.BotoCoreError | OSError):
+        return UnreachableError(
+            f"{what}: {exc}", next_step="check the endpoint and the network, then run the same command again"
+        )
+    return UnreachableError(f"{what}: {exc}")
+
+
+def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:
+    error = exc.response.get("Error", {})
+    metadata = exc.response.get("ResponseMetadata", {})
+    code = str(error.get("Code", ""))
+    status = int(metadata.get("HTTPStatusCode", 0))
+    message = f"{what}: {code} {error.get('Message', '')}".rstrip()
+    if code in _SLOW or status in {429, 503}:
+        return SlowDownError(
+            message,
+            wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
+            next_step="wait, or use fewer --workers",
+        )
+    if code in _NO_SUCH_CALL or status in {405, 501}:
+        return MoveoutError(f"{message} (this server cannot do that)")
+    if code == _ARCHIVED:
+        return MoveoutError(
+            f"{message} (archived)", next_step="ask for it to be brought back, then run the same again"
+        )
+    if code in _DENIED or status in {401, 403}:
+        usual = "check the credentials and what they are permitted to do here"
+        return NotAllowedError(message, next_step=_DENIED_NEXT.get(code, usual))
+    if code in _GONE or status == 404:
+        return GoneError(message, next_step="check the name of the bucket and the prefix")
+    if code == "PreconditionFailed" or status == 412:
+        return ChangedError(message)
+    if code in _DAMAGED:
+        return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
+    if code in _FULL or status == 507:
+        return NoSpaceError(message, next_step="make room there, then run the same command again")
+    if code in _PASSING or status >= 500:
+        return UnreachableError(message, next_step="run the same command again")
+    return MoveoutError(message)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a server asks to wait: RFC 9110, section 10.2.3, a number or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:

@@ -15,7 +15,7 @@ from migrate.errors import GoneError, MoveoutError, NotAllowedError, Unreachable
 from migrate.storage.object_lock import FileVersion, Lock, Mode
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, Note, RetryPolicy
 from migrate.storage.s3 import client
-from migrate.storage.s3.errors import spoken
+from migrate.storage.s3.errors import spoken, translate
 
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
@@ -62,13 +62,13 @@ class S3ObjectLock:
         try:
             self._client.head_object(Bucket=self._bucket, Key=f"{self._prefix}{_NO_FILE}")
         except boto_errors.ClientError as exc:
-            translated_error = client.translate(exc, self.location)
+            translated_error = translate(exc, self.location)
             if translated_error.retryable:
                 raise translated_error from exc
             headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             return any(str(name).lower().startswith("x-minio-") for name in headers)
         except (boto_errors.BotoCoreError, OSError) as exc:
-            raise client.translate(exc, self.location) from exc
+            raise translate(exc, self.location) from exc
         return False
 
     def _meet(self) -> None:
@@ -187,9 +187,9 @@ class S3ObjectLock:
             if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
                 raise _NoLockError(str(exc)) from exc
             if code in {"InvalidRequest", "ObjectLocked"}:
-                translated_error = client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
+                translated_error = translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
                 raise NotAllowedError(str(translated_error), next_step=_HELD) from exc
-            raise client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
+            raise translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
         if operation in _TELLING:
             spoken(response, f"s3://{self._bucket}/{self._prefix}{key}")
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})

@@ -41,6 +41,7 @@ from migrate.storage.s3.errors import (
     needed,
     part_of,
     spoken,
+    translate,
 )
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.messages import Request, Response, client_error, error_code
@@ -378,7 +379,7 @@ class S3Store(BaseStore):
                     f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
                     next_step="check its name, or create it",
                 ) from exc
-            raise client.translate(exc, self._named(key)) from exc
+            raise translate(exc, self._named(key)) from exc
 
 
 def _is_no_bucket(exc: Exception) -> bool:

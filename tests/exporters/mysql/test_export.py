@@ -251,7 +251,7 @@ def test_errors_have_their_kinds(mariadb, monkeypatch):
         open_(f"mysql://moveout@127.0.0.1:{free_port()}/mysql")
     with pytest.raises(SourceUsageError, match="contains a password"):
         open_("mysql://moveout:secret@127.0.0.1/mysql")
-    with pytest.raises(SourceUsageError, match="names no database"):
+    with pytest.raises(SourceUsageError, match="names a server, and no database"):
         open_("mysql://moveout@127.0.0.1")
     with pytest.raises(SourceUsageError, match="tls"):
         open_("mysql://moveout@127.0.0.1/mysql?tls=yes")

@@ -53,6 +53,7 @@ def test_a_function_of_which_the_destination_wants_more_waits_for_its_trust(
     my_exported, mariadb, other_mariadb
 ):
     run_sql(mariadb.url, TRUST(1))
+    run_sql(other_mariadb.url, TRUST(0))
     try:
         url, reader = my_exported("CREATE TABLE t (id INT); CREATE FUNCTION f() RETURNS INT RETURN RAND()")
         destination = other_mariadb.database()

@@ -16,6 +16,7 @@ import botocore.exceptions as boto_errors
 from migrate.errors import SlowDownError
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client as s3_client
+from migrate.storage.s3.errors import translate
 
 _REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "InvalidTokenId", "ExpiredToken", "InvalidToken",
             "SignatureDoesNotMatch", "AllAccessDisabled", "MethodNotAllowed"}  # fmt: skip
@@ -115,13 +116,13 @@ def _once(client: Any, operation: str, request: dict[str, Any]) -> str:
     try:
         response = getattr(client, operation)(**request)
     except boto_errors.ClientError as exc:
-        busy = s3_client.translate(exc, operation)
+        busy = translate(exc, operation)
         if isinstance(busy, SlowDownError):
             raise busy from exc
         error = exc.response.get("Error", {})
         return judged(str(error.get("Code", "")), str(error.get("Message", "")))
     except (boto_errors.BotoCoreError, OSError) as exc:
-        raise s3_client.translate(exc, operation) from exc
+        raise translate(exc, operation) from exc
     if operation == "delete_objects" and response.get("Errors"):
         return judged(str(response["Errors"][0].get("Code", "")), "")
     _undo(client, operation, request, response)

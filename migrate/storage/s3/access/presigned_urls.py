@@ -12,6 +12,7 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import UsageError
 from migrate.storage.s3 import client as s3_client
+from migrate.storage.s3.errors import translate
 
 LONGEST = timedelta(days=7)
 """What signature version 4 allows."""
@@ -40,7 +41,7 @@ def links(
                 ExpiresIn=int(lasts.total_seconds()),
             )
         except (boto_errors.BotoCoreError, ValueError) as exc:
-            raise s3_client.translate(exc, s3_location.url) from exc
+            raise translate(exc, s3_location.url) from exc
         yield key, str(link)
 
 

@@ -19,6 +19,7 @@ import botocore.parsers
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
+from migrate.storage.s3.errors import translate
 
 SHORTEST = timedelta(minutes=15)
 _ANY_ROLE = "arn:aws:iam:::role/of-the-account-itself"
@@ -116,11 +117,11 @@ class TokenService:
                 ) from exc
             raise _translated(exc, self.endpoint) from exc
         except (boto_errors.BotoCoreError, OSError) as exc:
-            raise client.translate(exc, self.endpoint) from exc
+            raise translate(exc, self.endpoint) from exc
 
 
 def _translated(exc: boto_errors.ClientError, endpoint: str) -> MoveoutError:
-    translated_error = client.translate(exc, endpoint)
+    translated_error = translate(exc, endpoint)
     if type(translated_error) is MoveoutError:
         return UsageError(f"{endpoint} gives no sessions: {exc}", next_step="moveout grant create, or links")
     return translated_error

@@ -18,7 +18,8 @@ from botocore.utils import get_environ_proxies
 
 from migrate.errors import UsageError
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
-from migrate.storage.s3.client import S3Location, client, session, translate
+from migrate.storage.s3.client import S3Location, client, session
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
 from migrate.storage.s3.http.messages import Request, Response, client_error
 from migrate.storage.s3.http.signing import Signer

@@ -17,7 +17,7 @@ from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body, carrying
 from migrate.storage.retry import RetryPolicy
-from migrate.storage.s3.client import translate
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
 from migrate.storage.s3.http.connection import SILENT_SECONDS, Connection
 from migrate.storage.s3.http.messages import Headers, Request, Response, concerns_bucket

@@ -16,7 +16,7 @@ from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, Usag
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access.permission_probe import NO_VERSION, judged
-from migrate.storage.s3.client import translate
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.metadata.acl import canned, grants
 
 READERS = {
@@ -340,7 +340,7 @@ class BucketSettings:
             try:
                 return getattr(self._client, operation)(**request)
             except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
-                raise s3_client.translate(exc, self.url) from exc
+                raise translate(exc, self.url) from exc
 
         return self._retry.run(once)
 

@@ -1,0 +1,156 @@
+"""URLs of whole servers: which part of a URL is the server, which one the name on it, and patterns of names.
+
+A database or a file stands in the path of its URL (``scheme://host/NAME``, ``scheme:///directory/NAME``), a bucket
+where others have the host (``scheme://NAME``). A ``*`` in a name stands for any characters.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from migrate.engines import registry
+
+ANY = "*"
+_ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
+"""Options of a URL that say which server is meant."""
+
+
+def as_url(word: str) -> str:
+    """Return a URL for what may be the path of a directory of database files."""
+    if "://" in word:
+        return word
+    scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
+    return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named
+
+
+def is_pattern(url: str) -> bool:
+    """Tell whether a URL stands for all databases, buckets or files of a server whose names match."""
+    parts = urlsplit(url)
+    return "://" in url and ANY in (parts.netloc if _names(url) == "bucket" else parts.path)
+
+
+def names_server(url: str) -> bool:
+    """Tell whether a URL names a server or an account, and nothing on it."""
+    parts = urlsplit(url)
+    kind = _names(url)
+    return not names_files(url) and not (parts.netloc if kind == "bucket" else parts.path.strip("/"))
+
+
+def server_of(url: str) -> str:
+    """Return the URL of the server of a pattern. The name of a database that is none stays: it is one to connect to."""
+    parts = urlsplit(url)
+    if _names(url) == "bucket":
+        return _text(parts._replace(netloc="", path=""))
+    if ANY not in parts.path:
+        return url
+    return _text(parts._replace(path=parts.path.partition(ANY)[0].rpartition("/")[0]))
+
+
+def bare_server(url: str) -> str:
+    """Return the URL of the server alone, with its options: no database, no bucket; of files as it is."""
+    if names_files(url):
+        return server_of(url)
+    parts = urlsplit(url)
+    return _text(parts._replace(netloc="", path="") if _names(url) == "bucket" else parts._replace(path=""))
+
+
+def covers(entry: str, url: str) -> bool:
+    """Tell whether an entry of the case file (of one thing, of a server, or a pattern) means what another URL names. A
+    directory means the files below it, and a bucket is meant by each of its prefixes. Everything of a server is meant
+    as soon as something of it is.
+    """
+    if server_key(entry) != server_key(url):
+        return False
+    if names_files(url):
+        if is_pattern(entry):
+            name = name_on(server_of(entry), url)
+            return name is not None and matches(pattern_of(entry), unquote(name))
+        directory = _directory(entry)
+        return f"{urlsplit(url).path}/".startswith(f"{directory}/")
+    if names_server(entry) or is_pattern(url):
+        return True
+    name = _first_part(name_on(entry, url))
+    return (
+        matches(pattern_of(entry), name) if is_pattern(entry) else name == _first_part(name_on(entry, entry))
+    )
+
+
+def names_files(url: str) -> bool:
+    """Tell whether a URL names a file or a directory of files."""
+    return _names(url) == "file"
+
+
+def _first_part(name: str | None) -> str:
+    return unquote((name or "").partition("/")[0])
+
+
+def pattern_of(url: str) -> str:
+    """Return the pattern of names in a URL; ``*`` where it is no pattern."""
+    parts = urlsplit(url)
+    if not is_pattern(url):
+        return ANY
+    if _names(url) == "bucket":
+        return parts.netloc
+    return parts.path[len(urlsplit(server_of(url)).path) :].lstrip("/")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether a name matches a pattern as it stands in a URL, where ``%2A`` is a star of the name itself."""
+    expression = ".*".join(re.escape(unquote(part)) for part in pattern.split(ANY))
+    return re.fullmatch(expression, name, re.DOTALL) is not None
+
+
+def server_key(url: str) -> tuple[str, ...]:
+    """Return what is the same for all URLs of one server or account, as far as they say: engine and address, without
+    user and other options; of an account its profile.
+    """
+    parts = urlsplit(url)
+    engine = registry.find(url)
+    kind = engine.schemes[0] if engine else parts.scheme
+    if _names(url) == "bucket":
+        return kind, parts.query
+    options = [f"{name}={value}" for name, value in parse_qsl(parts.query) if name in _ADDRESS_OPTIONS]
+    return kind, parts.netloc.rpartition("@")[2].lower(), *sorted(options)
+
+
+def name_on(server: str, url: str) -> str | None:
+    """Return the name, as it stands in URLs, of a database, bucket or file on a server; None where it is on another
+    one, or names nothing.
+    """
+    if server_key(server) != server_key(url):
+        return None
+    parts = urlsplit(url)
+    if _names(url) == "bucket":
+        return parts.netloc + parts.path.rstrip("/") or None
+    if _names(url) == "database":
+        return parts.path.strip("/") or None
+    base = _directory(server) + "/"
+    return parts.path[len(base) :] or None if parts.path.startswith(base) else None
+
+
+def join(server: str, name: str) -> str:
+    """Return the URL of a database, bucket or file on a server; ``name`` as ``name_on`` returns it."""
+    parts = urlsplit(server_of(server))
+    if _names(server) == "bucket":
+        bucket, slash, prefix = name.partition("/")
+        return _text(parts._replace(netloc=bucket, path=slash + prefix))
+    base = _directory(server) if _names(server) == "file" else ""
+    return _text(parts._replace(path=f"{base}/{name}"))
+
+
+def _directory(server: str) -> str:
+    return urlsplit(server_of(server)).path.rstrip("/")
+
+
+def _names(url: str) -> Literal["database", "bucket", "file"]:
+    engine = registry.find(url)
+    return engine.url_names if engine else "database"
+
+
+def _text(parts: SplitResult) -> str:
+    """Return the URL; urllib would leave out the slashes before an empty host."""
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"

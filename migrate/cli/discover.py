@@ -1,0 +1,221 @@
+"""``moveout discover``: what servers, accounts and directories hold, and the case file for it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exporters.discovery import Discovery, FoundSource
+from migrate.case.model import Case, Endpoint, load
+from migrate.case.server_url import as_url, server_key
+from migrate.cli import app
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, verb
+from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
+from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
+from migrate.errors import OK, IncompleteError, UsageError
+from migrate.number_text import bytes_words, count_words
+from migrate.storage.local.errors import translate_os
+
+_SHOWN_NOT_TAKEN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What the servers hold, and what became of the case file; None where none was asked for."""
+
+    answers: Sequence[ServerAnswer]
+    path: Path | None
+    changes: Sequence[CaseChange]
+    unfilled: Sequence[str]
+    """The servers whose new address is not in the case file yet."""
+
+    @property
+    def exit_code(self) -> int:
+        """3 where something could not be looked at; the worst error's where no server answered."""
+        errors = [answer.error for answer in self.answers if answer.error is not None]
+        if errors and len(errors) == len(self.answers):
+            return max(error.exit_code for error in errors)
+        discoveries = _discoveries(self.answers)
+        unseen = errors or any(
+            discovery.gaps or any(source.problems for source in discovery.sources)
+            for discovery in discoveries
+        )
+        return IncompleteError.exit_code if unseen else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything by server; sizes in bytes."""
+        return {
+            "servers": [_as_json(answer) for answer in self.answers],
+            "case": str(self.path) if self.path else None,
+            "changes": [asdict(change) for change in self.changes],
+            "unfilled": list(self.unfilled),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print a table for each server, then what changed in the case file and what to do next."""
+        for answer in self.answers:
+            _draw_answer(console, answer)
+        sources = [source for discovery in _discoveries(self.answers) for source in discovery.sources]
+        size = sum(source.size_bytes or 0 for source in sources)
+        unknown = sum(source.size_bytes is None for source in sources)
+        more = f", and {count_words(unknown)} of unknown size" if unknown else ""
+        console.print(f"In all {count_words(len(sources))} sources, {bytes_words(size)}{more}")
+        _draw_case(console, self)
+
+
+def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
+    return [answer.discovery for answer in answers if answer.discovery is not None]
+
+
+def _as_json(answer: ServerAnswer) -> dict[str, Any]:
+    error = answer.error
+    about = {"code": error.code, "message": str(error), "next": error.next_step} if error else None
+    found = asdict(answer.discovery) if answer.discovery else {"sources": [], "not_taken": [], "gaps": []}
+    return {"url": answer.url, "error": about, **found}
+
+
+def _draw_answer(console: Console, answer: ServerAnswer) -> None:
+    if answer.discovery is None:
+        console.print(Text.assemble((answer.url, "bold"), ("  not asked: ", "bold red"), str(answer.error)))
+        if answer.error is not None and answer.error.next_step:
+            console.print(Text(f"→ {answer.error.next_step}"))
+        return
+    console.print(Text(answer.url, "bold"))
+    if answer.discovery.sources:
+        console.print(_table(answer.discovery.sources))
+    else:
+        console.print("  nothing that moveout takes")
+    for gap in answer.discovery.gaps:
+        console.print(Text.assemble(("! ", "yellow"), gap))
+    _draw_not_taken(console, answer.discovery)
+
+
+def _table(sources: Sequence[FoundSource]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", overflow="fold")
+    table.add_column("items", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("seen")
+    for source in sources:
+        seen = Text(", ".join(source.facts))
+        for problem in source.problems:
+            seen.append(f"\n! {problem}" if seen else f"! {problem}", "yellow")
+        items = "?" if source.items is None else count_words(source.items)
+        size = "?" if source.size_bytes is None else bytes_words(source.size_bytes)
+        table.add_row(Text(source.name), items, size, seen)
+    return table
+
+
+def _draw_not_taken(console: Console, discovery: Discovery) -> None:
+    entries = discovery.not_taken
+    for entry in entries[:_SHOWN_NOT_TAKEN]:
+        size = f", {bytes_words(entry.size_bytes)}" if entry.size_bytes is not None else ""
+        region = f" ({entry.region})" if entry.region else ""
+        console.print(
+            Text.assemble(
+                ("not taken: ", "yellow"), f"{entry.kind} {entry.name}{region}{size}. {entry.advice}"
+            )
+        )
+    if len(entries) > _SHOWN_NOT_TAKEN:
+        console.print(f"  and {count_words(len(entries) - _SHOWN_NOT_TAKEN)} more (all with --json)")
+
+
+def _draw_case(console: Console, discovered: Discovered) -> None:
+    path = discovered.path
+    if path is None:
+        console.print("→ write the case file by --to moveout.toml", style="dim")
+        return
+    words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
+    for kind, word in words.items():
+        names = [f"[[{change.what}]] {change.name}" for change in discovered.changes if change.kind == kind]
+        if names:
+            console.print(Text(f"{path}, {word}: {', '.join(names)}"))
+    if not discovered.changes:
+        console.print(f"{path} knew all of it: nothing was changed")
+    if discovered.unfilled:
+        servers = ", ".join(discovered.unfilled)
+        console.print(Text(f'→ write into {path} where these come up again (to = "…"): {servers}'))
+    console.print(Text(f"→ check the deadline in {path}, then: moveout plan -c {path}"))
+
+
+@verb(
+    app,
+    "discover",
+    examples=(
+        'discover postgresql://me@old mysql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
+        "discover -c moveout.toml",
+    ),
+)
+def discover_command(
+    session: Session,
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="URL …",
+            help="Servers, accounts and directories: postgresql://me@old, s3://?profile=old, /srv/app.",
+        ),
+    ] = None,
+    case: CaseFile = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="CASE", help="Write the case file, or add to it what it lacks."),
+    ] = None,
+) -> Discovered:
+    """Find what there is, and write the case file.
+
+    Lists databases, buckets and SQLite files with their sizes, and says what may not be read and what moveout does not
+    take. With a case file it adds what is new, marks what is gone, and leaves all else as it is.
+    """
+    if case is not None and to is not None and case.resolve() != to.resolve():
+        raise UsageError("-c and --to name two case files", next_step="give one of them")
+    path = case or to
+    loaded = load(path) if path is not None and (case is not None or path.exists()) else None
+    endpoints = [_endpoint(as_url(url), loaded) for url in urls or []]
+    if not endpoints and loaded is not None:
+        endpoints = servers_of(loaded)
+    if not endpoints:
+        raise UsageError(
+            "no server is named",
+            next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
+        )
+    answers = ask_servers(endpoints, session.progress)
+    if path is None or not _discoveries(answers):
+        return Discovered(answers, None, [], [])
+    written = _write(path, loaded, answers)
+    unfilled = [move.old for move in load(path).moves if move.new is None]
+    return Discovered(answers, path, written.changes, unfilled)
+
+
+def _endpoint(url: str, case: Case | None) -> Endpoint:
+    """Return a server with the secrets that the case has for it."""
+    for known in servers_of(case) if case else []:
+        if known.secrets and server_key(known.url) == server_key(url):
+            return Endpoint(url, known.secrets)
+    return Endpoint(url)
+
+
+def _write(path: Path, case: Case | None, answers: Sequence[ServerAnswer]) -> CaseText:
+    """Write or amend the case file: in one step, so a full disk costs nothing that stood there."""
+    temporary = path.resolve().with_name(f".{path.name}.new")
+    try:
+        known = path.read_bytes().decode() if case else ""
+        written = updated_case(known, case, answers) if case else new_case(path, answers)
+        if case is None or written.changes:
+            temporary.write_bytes(written.text.encode())
+            if path.exists():
+                shutil.copymode(path, temporary)
+            temporary.replace(path.resolve())
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise translate_os(exc, path) from exc
+    return written
