@@ -25,6 +25,7 @@ from migrate.storage.checksums import Content, crc64nvme
 from migrate.storage.multipart import part_sizes
 from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
+from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
@@ -373,7 +374,7 @@ def make_bucket(url: str, *, secrets: Mapping[str, str] | None = None, object_lo
     try:
         boto.create_bucket(Bucket=s3_location.bucket, **arguments)
     except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
-        raise client.translate(exc, f"the bucket {s3_location.bucket}") from exc
+        raise translate(exc, f"the bucket {s3_location.bucket}") from exc
     return s3_location.bucket
 
 
