@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, Create, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
@@ -268,10 +268,7 @@ def restore_command(
         list[str] | None,
         typer.Option(metavar="WHAT", help="Of databases: schema, data, or a table; may be repeated."),
     ] = None,
-    create: Annotated[
-        bool,
-        typer.Option("--create", help="Make databases and buckets that do not exist, as the source was."),
-    ] = False,
+    create: Create = False,
     signing: SigningOptions = _NO_KEYS,
     report_to: Annotated[
         str | None,

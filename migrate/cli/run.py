@@ -20,6 +20,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
 from migrate.cli.common.move_summary import Moved
+from migrate.cli.common.options import Create
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import SummaryLine, draw_rows
@@ -139,6 +140,7 @@ def run_command(
         Path, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
     ] = Path("moveout.toml"),
     *,
+    create: Create = False,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
 ) -> Evacuated:
@@ -152,7 +154,7 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     cluster = which_scheduler(executor, scheduler)
-    move = _Move(session, loaded, loaded.bundle, cluster)
+    move = _Move(session, loaded, loaded.bundle, RestoreOptions(scheduler=cluster, create=create))
     for name, work in move.steps():
         session.err.print(Rule(name, align="left"))
         step = move.take(name, work)
@@ -166,8 +168,8 @@ def run_command(
 class _Move:
     """The steps of one run. What cannot be done does not stop the steps that need it not."""
 
-    def __init__(self, session: Session, case: Case, bundle: Endpoint, cluster: str | None) -> None:
-        self._session, self._case, self._bundle, self._cluster = session, case, bundle, cluster
+    def __init__(self, session: Session, case: Case, bundle: Endpoint, options: RestoreOptions) -> None:
+        self._session, self._case, self._bundle, self._options = session, case, bundle, options
         self._signers = load_keys(None, None, case)
         self._last = bundle
         self._left_at: datetime | None = None
@@ -191,7 +193,7 @@ class _Move:
         last = self._last
         yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=self._signers)
         if case.destinations:
-            options = RestoreOptions(scheduler=self._cluster)
+            options = self._options
             yield (
                 "restore",
                 lambda: run_restore(session, last, case.destinations, case, options, signers=self._signers),
@@ -214,15 +216,14 @@ class _Move:
         return self.finished[-1]
 
     def _export(self) -> Answer:
-        options = ExportOptions()
         answer = run_export(
             self._session,
             self._case.sources,
             self._bundle,
             self._case,
-            options,
+            ExportOptions(),
             signers=self._signers,
-            scheduler=self._cluster,
+            scheduler=self._options.scheduler,
         )
         self._left_at = datetime.now(UTC)
         return answer
@@ -235,7 +236,7 @@ class _Move:
             self._case,
             recheck=False,
             signers=self._signers,
-            scheduler=self._cluster,
+            scheduler=self._options.scheduler,
         )
         self._left_at = datetime.now(UTC)
         return answer
@@ -260,7 +261,7 @@ class _Move:
             "exported": _exported_lines(sources, answers.get("export")),
         }
         if isinstance(verified := answers.get("verify"), Verified):
-            stages["verified"] = _verified_lines(sources, verified)
+            stages["verified"] = _verified_lines(stages["exported"], verified)
         if isinstance(up := answers.get("restore"), Restored):
             stages["restored"] = {line.source: line for line in up.summary()}
         if isinstance(compared := answers.get("compare"), Verified):
@@ -299,15 +300,16 @@ def _exported_lines(sources: Sequence[str], answer: Answer | None) -> Mapping[st
     }
 
 
-def _verified_lines(sources: Sequence[str], verified: Verified) -> Mapping[str, SummaryLine]:
+def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> Mapping[str, SummaryLine]:
     """Return a line for each source. Damage to what belongs to no source is damage to all of them."""
     findings = [*verified.outcome.findings, *verified.signed.findings]
-    prefixes = {source: layout.source_file(source, "") for source in sources}
+    prefixes = {source: layout.source_file(source, "") for source in exported}
     general = [finding for finding in findings if not finding.key.startswith(tuple(prefixes.values()))]
     lines = {}
     for source, prefix in prefixes.items():
         own = [finding for finding in findings if finding.key.startswith(prefix)]
-        lines[source] = _verified_line(source, [*own, *general])
+        nothing = exported[source].word == "no"
+        lines[source] = exported[source] if nothing else _verified_line(source, [*own, *general])
     return lines
 
 

@@ -31,7 +31,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
-from migrate.restore.restorer import finished_restores, missing_from
+from migrate.restore.restorer import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
@@ -269,6 +269,7 @@ def _compare_all(
 def _compare(
     session: Session, reader: BundleReader, name: str, endpoint: Endpoint, *, level: Level, workers: int
 ) -> Compared:
+    require_content(reader, name)
     digests: list[TableDigest] = []
     records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
     findings = compare_source(

@@ -203,7 +203,8 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     failures = list(units.failed) if units else []
     if error is not None:
         failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")
-        run.progress.note(failures[0])
+        if not isinstance(source, LostSource):  # that was said when it could not be opened
+            run.progress.note(failures[0])
     if units is None and before is not None:
         return _reconciliation(run.ledger, source.name, source.url, before.summary, failures), error
     if summary is None:

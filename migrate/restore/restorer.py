@@ -84,7 +84,7 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
     destination where it does not exist. Raises ``IncompleteError`` where the bundle has nothing of the source.
     """
     engine = registry.engine_for(request.url, shown)
-    _refuse_nothing(request.reader, request.source)
+    require_content(request.reader, request.source)
     if request.only and engine.contents == "objects":
         raise UsageError(
             f"{request.source}: only databases can be restored in parts", next_step="leave --only out"
@@ -100,7 +100,7 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
     return replace(outcome, notes=(made, *outcome.notes)) if made else outcome
 
 
-def _refuse_nothing(reader: BundleReader, source: str) -> None:
+def require_content(reader: BundleReader, source: str) -> None:
     """Raise ``IncompleteError`` where the export could not finish a source, so that nothing describes what is there."""
     reader.info.source(source)
     if any(row.source == source for row in reader.catalog()) or any(reader.source_files(source, "schema/")):
@@ -110,7 +110,7 @@ def _refuse_nothing(reader: BundleReader, source: str) -> None:
     ]
     if reasons:
         raise IncompleteError(
-            f"the bundle has nothing of {source} that can be restored: {reasons[0]}",
+            f"nothing of {source} in the bundle can be restored: {reasons[0]}",
             next_step="export it again to the same location, while the old host is there",
         )
 

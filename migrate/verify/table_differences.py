@@ -13,6 +13,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
 from migrate.verify.row_diff import DifferingRow, Narrowed, Take, narrow
 
 MOST_TABLES = 50
@@ -76,10 +77,20 @@ class Looker:
     _rows: LiveRows | None = None
 
     def look(self, table: CatalogRow, finding: Finding) -> Finding:
-        """Return the finding about a table with the rows that make it. Raises ``SourceError``, ``DamageError``."""
+        """Return the finding about a table with the rows that make it, as far as the bundle's can be read. Raises
+        ``SourceError``.
+        """
         if self.looked_at >= MOST_TABLES:
             return finding
         self.looked_at += 1
+        unreadable: tuple[type[Exception], ...] = (DamageError, *self.part_reader.read_errors)
+        try:
+            return self._look(table, finding)
+        except unreadable as exc:
+            reason = " ".join(str(exc).split())[:200]
+            return replace(finding, what=f"{finding.what}; the bundle's rows cannot be read ({reason})")
+
+    def _look(self, table: CatalogRow, finding: Finding) -> Finding:
         if self._rows is None:
             self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
         here = BundleSide(self.part_reader, self.reader, table)

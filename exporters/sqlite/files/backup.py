@@ -165,8 +165,9 @@ def copies(
     with scratch_directory() as directory:
         copied_files = {}
         for number, (name, address) in enumerate(addresses.items()):
-            check_room(address, directory)
             try:
+                check_file(address)
+                check_room(address, directory)
                 copied_files[name] = _copied_to(directory / f"copy-{number}.db", address)
             except SourceError as exc:
                 if lost is None or isinstance(exc, SourceUnreachableError):

@@ -18,6 +18,10 @@ from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
+Create = Annotated[
+    bool, typer.Option("--create", help="Make databases and buckets that do not exist, as the source was.")
+]
+
 CaseFile = Annotated[
     Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
 ]

@@ -1,0 +1,98 @@
+"""A whole move does every stage for whatever is there, and its last words are true."""
+
+import sqlite3
+
+import pytest
+
+from tests.cli.conftest import call
+
+CASE = """
+[case]
+name = "night"
+deadline = {deadline}
+[bundle]
+location = "bundle"
+"""
+MOVE = """
+[[source]]
+name = "{name}"
+url = "sqlite://{folder}/{name}.db"
+[[destination]]
+source = "{name}"
+url = "sqlite://{folder}/{new}/{name}.db"
+"""
+
+
+def make_file(path):
+    """Make a SQLite file of one row."""
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE t AS SELECT 1 AS x")
+    made.close()
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Three files, of which one is missing, and one has a destination that is missing."""
+    path = tmp_path / "moveout.toml"
+    moves = [("one", "new"), ("two", "not-there"), ("three", "new")]
+    text = CASE.format(deadline="2099-01-01T00:00:00Z")
+    path.write_text(text + "".join(MOVE.format(name=n, folder=tmp_path, new=new) for n, new in moves))
+    make_file(tmp_path / "one.db")
+    make_file(tmp_path / "two.db")
+    (tmp_path / "new").mkdir()
+    return path
+
+
+def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_command(case, tmp_path):
+    first = call("run", "-c", case, "--json")
+    assert first.code == 3, first.err
+    rows = {row["source"]: row for row in first.json["result"]["summary"]}
+    stages = ("exported", "verified", "restored", "compared")
+    assert {name: [row[stage] for stage in stages] for name, row in rows.items()} == {
+        "one": ["yes", "yes", "yes", "yes"],
+        "two": ["yes", "yes", "no", "no"],
+        "three": ["no", "no", "no", "no"],
+    }
+    assert "add --create" in rows["two"]["next_step"]
+    out, verified, up, *rest = first.json["result"]["sentences"]
+    assert out == "Out: 2 of 3 sources; not: three."
+    assert verified == "Verified: 2 of 3 sources; not: three."
+    assert up == "Up on the new host: 1 of 3 sources; not: two, three."
+    assert any("The only bundle lies at" in sentence for sentence in rest)
+    assert "not everything is out yet" in rest[-1]
+
+    make_file(tmp_path / "three.db")
+    second = call("run", "-c", case, "--create")
+    assert second.code == 0, second.out + second.err
+    assert "Out: all 3 sources.\nVerified: all 3 sources.\nUp on the new host: all 3 sources." in second.out
+    assert "The deadline 2099-01-01 00:00 UTC was met, with " in second.out
+
+
+def test_damage_costs_its_own_source(case, tmp_path):
+    """The copy is not sealed then, and the bundle where it was made serves."""
+    make_file(tmp_path / "three.db")
+    (tmp_path / "not-there").mkdir()
+    assert call("export", "-c", case, "--quiet").code == 0
+    [part] = (tmp_path / "bundle/data/two/tables").rglob("*.parquet")
+    part.write_bytes(b"x" * part.stat().st_size)
+    case.write_text(case.read_text() + '[transfer]\nlocation = "copy"\n')
+    ended = call("run", "-c", case, "--json")
+    assert ended.code == 6, ended.err
+    rows = {row["source"]: row for row in ended.json["result"]["summary"]}
+    assert [rows[name]["restored"] for name in ("one", "two", "three")] == ["yes", "differs", "yes"]
+    assert (rows["two"]["verified"], rows["one"]["verified"]) == ("damaged", "yes")
+    assert "two" in ended.json["result"]["sentences"][1]
+
+
+def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):
+    make_file(tmp_path / "three.db")
+    (tmp_path / "not-there").mkdir()
+    case.write_text(case.read_text().replace("2099", "2020"))
+    assert "was missed by " in call("run", "-c", case).out
+
+
+def test_where_nothing_can_be_exported_the_code_is_the_errors(case, tmp_path):
+    (tmp_path / "one.db").unlink()
+    (tmp_path / "two.db").unlink()
+    ended = call("run", "-c", case)
+    assert (ended.code, "Nothing is out." in ended.out) == (7, True), ended.out
