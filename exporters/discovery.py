@@ -23,7 +23,8 @@ class FoundSource:
     ``url`` opens it, and holds no more secrets than the URL that was asked about. ``name`` is its own name on the
     server. ``items`` (tables, objects) and ``size_bytes`` are None where nobody counted them cheaply. ``identity`` is
     the server's own: the same whatever user, host name or port leads there. ``facts`` are short sentences
-    ("versioned", "region eu-west-1"); ``problems`` say what this role cannot read of it.
+    ("versioned", "object lock"); ``problems`` say what this role cannot read of it. ``region`` is where a provider
+    keeps it.
     """
 
     url: str
@@ -33,6 +34,7 @@ class FoundSource:
     identity: str = ""
     facts: Sequence[str] = ()
     problems: Sequence[str] = ()
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

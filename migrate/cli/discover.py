@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
+from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
 from migrate.errors import OK, IncompleteError, UsageError
@@ -71,6 +73,22 @@ class Discovered:
         more = f", and {count_words(unknown)} of unknown size" if unknown else ""
         console.print(f"In all {count_words(len(sources))} sources, {bytes_words(size)}{more}")
         _draw_case(console, self)
+
+
+@dataclass(frozen=True, slots=True)
+class LeastPolicy:
+    """The least IAM policy for the discovery of an AWS account, as JSON."""
+
+    text: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the policy."""
+        return {"policy": json.loads(self.text)}
+
+    def draw(self, console: Console) -> None:
+        """Print the policy as it can be given to AWS."""
+        console.print(self.text, end="", markup=False, highlight=False, soft_wrap=True)
 
 
 def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
@@ -153,6 +171,8 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
     "discover",
     examples=(
         'discover postgresql://me@old mysql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
+        "discover aws://old --to moveout.toml",
+        "discover --print-policy > policy.json",
         "discover -c moveout.toml",
     ),
 )
@@ -162,7 +182,7 @@ def discover_command(
         list[str] | None,
         typer.Argument(
             metavar="URL …",
-            help="Servers, accounts and directories: postgresql://me@old, s3://?profile=old, /srv/app.",
+            help="Servers, accounts and directories: postgresql://me@old, s3://?profile=old, aws://PROFILE, /srv/app.",
         ),
     ] = None,
     case: CaseFile = None,
@@ -170,12 +190,18 @@ def discover_command(
         Path | None,
         typer.Option("--to", metavar="CASE", help="Write the case file, or add to it what it lacks."),
     ] = None,
-) -> Discovered:
+    print_policy: Annotated[
+        bool,
+        typer.Option("--print-policy", help="Print the IAM policy that aws:// needs, and ask nothing."),
+    ] = False,
+) -> Discovered | LeastPolicy:
     """Find what there is, and write the case file.
 
     Lists databases, buckets and SQLite files with their sizes, and says what may not be read and what moveout does not
     take. With a case file it adds what is new, marks what is gone, and leaves all else as it is.
     """
+    if print_policy:
+        return LeastPolicy(policy())
     if case is not None and to is not None and case.resolve() != to.resolve():
         raise UsageError("-c and --to name two case files", next_step="give one of them")
     path = case or to

@@ -40,6 +40,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
                     identity,
                     tuple(_facts(result)),
                     result.problems,
+                    result.region,
                 )
             )
     return Discovery(sources, gaps=gaps)

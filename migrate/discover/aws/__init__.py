@@ -1,0 +1,1 @@
+"""What an AWS account holds, in all of its regions."""

@@ -1,0 +1,207 @@
+"""Lists what an AWS account holds: all services of the table in all regions that the account has enabled."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from exporters.discovery import Discovery, FoundSource
+from exporters.errors import NotAllowedError, SourceError, SourceUsageError
+from exporters.limits import Note
+from migrate.discover import buckets
+from migrate.discover.aws.bill import BillLine, costs_without_finds, read_bill
+from migrate.discover.aws.connection import WORKERS, AwsConnection, CallFailedError, Failure
+from migrate.discover.aws.entries import Thing, entries_of, size_of, thing_of
+from migrate.discover.aws.failures import FailedCalls
+from migrate.discover.aws.metrics import newest_values
+from migrate.discover.aws.services import Call, Metric, Resource, Service, resources
+from migrate.number_text import things
+from migrate.storage.s3 import client as s3_client
+
+_BUCKET_SIZE = Metric("AWS/S3", "BucketSizeBytes", "BucketName")
+_BUCKET_OBJECTS = Metric("AWS/S3", "NumberOfObjects", "BucketName")
+
+
+def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+    """Return what an account holds: ``aws://PROFILE``, or ``aws://`` for the usual ``AWS_*`` variables.
+
+    See ``exporters.discovery.Discover``.
+    """
+    profile = _profile_of(url)
+    location = s3_client.S3Location("", "", profile, secrets)
+    connection = AwsConnection(s3_client.session(location), url)
+    account = connection.account_id()
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="discover-aws") as pool:
+        try:
+            return _Inventory(connection, pool, note).discover(account, location.url, secrets)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _profile_of(url: str) -> str | None:
+    parts = urlsplit(url)
+    if parts.scheme != "aws" or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+        raise SourceUsageError(
+            f"{url!r} is not the URL of an AWS account",
+            next_step="write aws://PROFILE with a profile of ~/.aws/config, or aws:// for the AWS_* variables",
+        )
+    return parts.netloc or None
+
+
+class _Inventory:
+    """The discovery of one account. ``gaps`` and ``failed`` fill up while its methods ask."""
+
+    def __init__(self, connection: AwsConnection, pool: Executor, note: Note) -> None:
+        self.gaps: list[str] = []
+        self._connection = connection
+        self._pool = pool
+        self._note = note
+        self._regions = self._enabled_regions()
+        self._failed = FailedCalls(self._regions)
+
+    def discover(self, account: str, buckets_url: str, secrets: Mapping[str, str]) -> Discovery:
+        """List everything. ``buckets_url`` names all buckets of the account."""
+        listings = _listings()
+        self._note(
+            f"asking for {things(len(listings), 'list')} in {things(len(self._regions), 'region')}"
+            f" of the account {account}"
+        )
+        bill = self._pool.submit(read_bill, self._connection)
+        bucket_sources = self._pool.submit(self._buckets, buckets_url, secrets)
+        found = self._list(listings)
+        self._add_details(found)
+        self._add_metrics(found)
+        sources, not_taken = entries_of(found)
+        sources += self._with_sizes(bucket_sources.result())
+        places: dict[str, set[str]] = defaultdict(set)
+        for thing in found:
+            places[thing.service.name].add(thing.region)
+        places["S3"].update(source.region for source in sources if source.url.startswith("s3:"))
+        for sentence in self._failed.not_offered():
+            self._note(sentence)
+        regional = [call for call, of_call in listings.items() if of_call[0][1].regional]
+        self.gaps += self._failed.sentences(len(regional))
+        self.gaps += self._costs_without_finds(bill, places)
+        return Discovery(sorted(sources, key=lambda source: source.name), not_taken, self.gaps)
+
+    def _enabled_regions(self) -> list[str]:
+        try:
+            return self._connection.regions()
+        except CallFailedError as exc:
+            only = self._connection.region
+            self.gaps.append(f"the account's regions could not be listed: {exc}; only {only} was looked at")
+            return [only]
+
+    def _list(self, listings: Mapping[Call, Sequence[tuple[Service, Resource]]]) -> list[Thing]:
+        """Make all calls in all regions."""
+        requests = [
+            (call, region)
+            for call, of_call in listings.items()
+            for region in (self._regions if of_call[0][1].regional else [self._connection.global_region])
+        ]
+        answers = self._pool.map(lambda request: self._answer(*request), requests)
+        found: list[Thing] = []
+        for (call, region), answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Failure):
+                services = list(dict.fromkeys(service.name for service, _ in listings[call]))
+                self._failed.add_listing(services, region if listings[call][0][1].regional else "", answer)
+            else:
+                found += [thing_of(listings[call], region, item) for item in answer]
+        return found
+
+    def _answer(self, call: Call, region: str, **arguments: Any) -> list[Any] | Failure:
+        try:
+            return self._connection.items(call, region, **arguments)
+        except CallFailedError as exc:
+            return exc.failure
+
+    def _add_details(self, found: Sequence[Thing]) -> None:
+        """Ask for the sizes that the listings do not say."""
+        asked = [(thing, thing.resource.detail) for thing in found if thing.resource.detail]
+        answers = self._pool.map(
+            lambda asking: self._answer(
+                asking[1].call, asking[0].region, **{asking[1].argument: asking[0].name}
+            ),
+            asked,
+        )
+        for (thing, _), answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Failure):
+                self._failed.add(f"sizes in {thing.service.name} could not be read", thing.region, answer)
+            else:
+                thing.size_bytes = size_of(thing.resource, answer)
+
+    def _add_metrics(self, found: Sequence[Thing]) -> None:
+        """Ask CloudWatch for the bytes that databases hold."""
+        by_metric: dict[tuple[Metric, str], list[Thing]] = defaultdict(list)
+        for thing in found:
+            if thing.resource.metric:
+                by_metric[thing.resource.metric, thing.region].append(thing)
+        answers = self._pool.map(lambda asking: self._values(*asking), by_metric)
+        for ((metric, region), of_metric), values in zip(by_metric.items(), answers, strict=True):
+            if isinstance(values, Failure):
+                self._failed.add("sizes in CloudWatch could not be read", region, values)
+                continue
+            for thing in of_metric:
+                if (value := values.get(thing.name)) is None:
+                    continue
+                if not metric.is_free_space:
+                    thing.size_bytes = value
+                elif thing.size_bytes is not None:
+                    thing.size_bytes = max(0, thing.size_bytes - value)
+
+    def _values(self, metric: Metric, region: str) -> dict[str, int] | Failure:
+        try:
+            return newest_values(self._connection, metric, region)
+        except CallFailedError as exc:
+            return exc.failure
+
+    def _buckets(self, url: str, secrets: Mapping[str, str]) -> list[FoundSource]:
+        try:
+            discovery = buckets.discover(url, secrets=secrets, note=self._note)
+        except NotAllowedError:
+            self._failed.add_listing(["S3"], "", Failure("s3:ListAllMyBuckets is denied", is_denied=True))
+            return []
+        except SourceError as exc:
+            self._failed.add_listing(["S3"], "", Failure(str(exc)))
+            return []
+        self.gaps += discovery.gaps
+        return list(discovery.sources)
+
+    def _with_sizes(self, found: Sequence[FoundSource]) -> list[FoundSource]:
+        """Return the buckets with the sizes and counts of CloudWatch where nothing else said them."""
+        regions = sorted({source.region for source in found if source.size_bytes is None and source.region})
+        counts: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for metric, values_of_all in ((_BUCKET_SIZE, sizes), (_BUCKET_OBJECTS, counts)):
+            answers = self._pool.map(lambda region, metric=metric: self._values(metric, region), regions)
+            for region, values in zip(regions, answers, strict=True):
+                if isinstance(values, Failure):
+                    self._failed.add("sizes in CloudWatch could not be read", region, values)
+                else:
+                    values_of_all.update(values)
+        return [
+            replace(source, items=counts.get(source.name), size_bytes=sizes.get(source.name))
+            if source.size_bytes is None
+            else source
+            for source in found
+        ]
+
+    def _costs_without_finds(self, bill: Future[list[BillLine]], places: Mapping[str, set[str]]) -> list[str]:
+        try:
+            return costs_without_finds(bill.result(), places, self._regions)
+        except CallFailedError as exc:
+            return [f"the bill could not be read, so nothing counts a second time what is there: {exc}"]
+
+
+def _listings() -> dict[Call, list[tuple[Service, Resource]]]:
+    """Return the resources that each call lists, in the order of the table. Buckets are listed by ``buckets``."""
+    by_call: dict[Call, list[tuple[Service, Resource]]] = defaultdict(list)
+    for service, resource in resources():
+        if resource.scheme != "s3":
+            by_call[resource.call].append((service, resource))
+    return dict(by_call)
