@@ -276,13 +276,15 @@ class Shareable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """How long reading the whole source will take, from a measured sample. Rates are per second; ``faults`` are
-    sentences about what could not be read of it.
+    sentences about what could not be read of it. ``bundle_share``: the bytes of the bundle for a byte of the source,
+    None where that was not measured.
     """
 
     seconds: float
     items_rate: float
     bytes_rate: float
     faults: Sequence[str] = ()
+    bundle_share: float | None = None
 
 
 class Measurable(Protocol):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from exporters.api import Estimate, Outcome, Snapshot, Source, Unit
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
+from exporters.linear_cost import fit
 
 
 class MemoryWorkspace:
@@ -56,13 +59,18 @@ class _Hole(io.RawIOBase):
 
 
 class DiscardingSink:
-    """A ``Sink`` that keeps nothing."""
+    """A ``Sink`` that keeps nothing but the number of bytes."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
 
     @contextmanager
     def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
         """See ``Sink.create``."""
         del name, size_bytes
-        yield _Hole()  # type: ignore[misc]
+        file = _Hole()
+        yield file  # type: ignore[misc]
+        self.size_bytes += file.tell()
 
 
 def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
@@ -71,39 +79,88 @@ def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
         return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
 
 
-def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, workers: int) -> Estimate:
-    """Export units, the largest first, until ``seconds`` have passed, and extrapolate by their sizes to all ``units``.
+@dataclass(frozen=True, slots=True)
+class _UnitSample:
+    """A unit that was read, how many bytes became of it, and how long a worker needed for it."""
 
-    The units that run when time is up are finished and counted, so this may take a few seconds longer.
+    unit: Unit
+    outcome: Outcome
+    written_bytes: int
+    seconds: float
+
+
+def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, workers: int) -> Estimate:
+    """Export some units until ``seconds`` have passed, and extrapolate to all ``units``.
+
+    Large and small units are sampled, because each unit costs something even if it is empty. A linear model explains
+    the samples: so much for a unit, a row and a byte. The units that run when time is up are finished and counted, so
+    this may take a few seconds longer.
     """
-    total_bytes = sum(unit.size_bytes for unit in units)
-    left = iter(sorted(units, key=lambda unit: -unit.size_bytes))
+    queue = iter(_sampling_order(units))
     started = time.monotonic()
-    results: list[tuple[Unit, Outcome]] = []
+    samples: list[_UnitSample] = []
     faults: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
-        running: dict[Future[Outcome], Unit] = {}
+        running: dict[Future[_UnitSample], Unit] = {}
         while True:
             while (
-                len(running) < workers and time.monotonic() - started < seconds and (unit := next(left, None))
+                len(running) < workers
+                and time.monotonic() - started < seconds
+                and (unit := next(queue, None))
             ):
-                running[pool.submit(snapshot.export, unit, DiscardingSink())] = unit
+                running[pool.submit(_sample, snapshot, unit)] = unit
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 unit = running.pop(future)
                 try:
-                    results.append((unit, future.result()))
+                    samples.append(future.result())
                 except (SourceUnreachableError, SourceNotAllowedError):
                     raise
                 except SourceError as exc:
                     faults.append(f"unit {unit.id} ({unit.items} items) cannot be read: {exc}")
     elapsed = max(time.monotonic() - started, 1e-6)
-    seen_bytes = sum(unit.size_bytes for unit, _ in results)
+    size_bytes = sum(sample.unit.size_bytes for sample in samples)
     return Estimate(
-        seconds=elapsed * total_bytes / seen_bytes if seen_bytes else 0.0,
-        items_rate=sum(outcome.items for _, outcome in results) / elapsed,
-        bytes_rate=seen_bytes / elapsed,
+        seconds=_extrapolate(samples, units, elapsed),
+        items_rate=sum(sample.outcome.items for sample in samples) / elapsed,
+        bytes_rate=size_bytes / elapsed,
         faults=faults,
+        bundle_share=sum(sample.written_bytes for sample in samples) / size_bytes if size_bytes else None,
     )
+
+
+def _sampling_order(units: Sequence[Unit]) -> Iterator[Unit]:
+    """Yield all units, two of the largest and one of the smallest in turn."""
+    by_size = deque(sorted(units, key=lambda unit: -unit.size_bytes))
+    while by_size:
+        for _ in range(min(2, len(by_size))):
+            yield by_size.popleft()
+        if by_size:
+            yield by_size.pop()
+
+
+def _sample(snapshot: Snapshot, unit: Unit) -> _UnitSample:
+    started = time.monotonic()
+    sink = DiscardingSink()
+    outcome = snapshot.export(unit, sink)
+    return _UnitSample(unit, outcome, sink.size_bytes, time.monotonic() - started)
+
+
+def _extrapolate(samples: Sequence[_UnitSample], units: Sequence[Unit], elapsed: float) -> float:
+    """Return the seconds for all units. ``elapsed``: the clock's seconds for the samples; workers overlap."""
+    if not samples:
+        return 0.0
+    cost = fit([_features(sample.unit) for sample in samples], [sample.seconds for sample in samples])
+    busy_seconds = sum(sample.seconds for sample in samples)
+    all_seconds = sum(
+        coefficient * value
+        for unit in units
+        for coefficient, value in zip(cost, _features(unit), strict=True)
+    )
+    return all_seconds * elapsed / max(busy_seconds, 1e-6)
+
+
+def _features(unit: Unit) -> tuple[float, float, float]:
+    return 1.0, float(unit.items), float(unit.size_bytes)

@@ -15,6 +15,8 @@ _SMALL_SAMPLE = 20_000
 _LARGE_SAMPLE = 8
 _RANGE_BYTES = 8 * 2**20
 _WINDOW_BYTES = 32 * 2**20
+_PACKED_BYTES = 850
+"""What a member of a pack takes besides its own bytes: its header, padding, and row of the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def estimate(bucket: Bucket, census: Census, *, seconds: float) -> Estimate:
         seconds=needed,
         items_rate=census.items / needed if needed else 0.0,
         bytes_rate=census.size_bytes / needed if needed else 0.0,
+        bundle_share=1 + _PACKED_BYTES * census.small / census.size_bytes if census.size_bytes else None,
     )
 
 

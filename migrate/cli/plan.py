@@ -24,30 +24,61 @@ from migrate.cli.common.sources import choose, load_case, open_sources, parse_pa
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
-from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
+from migrate.plan import (
+    Forecast,
+    LocationRates,
+    MoveRoute,
+    ReferenceClass,
+    SourcePlan,
+    forecast,
+    measure_location,
+    move_works,
+    survey,
+)
+from migrate.plan.cost_model import reference
 from migrate.plan.destination_checks import DestinationPlan, check_destinations
+from migrate.plan.run_history import read_history
+from migrate.plan.stage_work import StageWork
 from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
+_MOST_SURE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class LocationRoom:
+    """The disk where the bundle is to lie: how much is free, how much the bundle takes about, and at most."""
+
+    free_bytes: int
+    expected_bytes: int
+    most_bytes: int
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether not even the expected bundle fits."""
+        return self.free_bytes < self.expected_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan as shown and as JSON."""
+    """The plan as shown and as JSON. ``works`` is the work that was forecast."""
 
     sources: Sequence[SourcePlan]
+    works: Sequence[StageWork]
     forecast: Forecast
-    location_rate: float | None
-    destination_rate: float | None
+    bundle_rates: LocationRates | None
+    destination_rates: LocationRates | None
     destinations: Sequence[DestinationPlan] = ()
-    location_free: int | None = None
-    """Bytes of room where the bundle is to lie, where that is a directory."""
+    room: LocationRoom | None = None
+    """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
 
     @property
     def exit_code(self) -> int:
-        """Return 9 where the deadline will be missed, else 3 where a source could not be surveyed."""
+        """8 where the bundle will not fit, 9 where the deadline will be missed, 3 where a source was not surveyed."""
+        if self.room is not None and self.room.is_too_small:
+            return NoSpaceError.exit_code
         if self.forecast.verdict == "late":
             return DeadlineError.exit_code
         return IncompleteError.exit_code if self.unread else OK
@@ -60,9 +91,12 @@ class Planned:
                 for source in self.sources
             ],
             "unread": [source.as_json() for source in self.unread],
-            "write_bytes_per_second": {"bundle": self.location_rate, "destination": self.destination_rate},
-            "bundle_free_bytes": self.location_free,
-            "forecast": asdict(self.forecast),
+            "bytes_per_second": {
+                "bundle": _rates(self.bundle_rates),
+                "destination": _rates(self.destination_rates),
+            },
+            "bundle_room": None if self.room is None else asdict(self.room),
+            "forecast": forecast_json(self.forecast),
             "restores": [asdict(destination) for destination in self.destinations],
         }
 
@@ -79,7 +113,24 @@ class Planned:
             console.print(Text.assemble((destination.source, "bold"), f"  → {destination.url}"))
             for warning in destination.warnings or ("takes all that was seen",):
                 console.print(Text.assemble(("! " if destination.warnings else "  ", "yellow"), warning))
-        _draw_forecast(console, self)
+        _draw_rates(console, self)
+        draw_forecast(console, self.forecast)
+        if self.room is not None:
+            _draw_room(console, self.room)
+
+
+def _rates(rates: LocationRates | None) -> dict[str, float] | None:
+    return None if rates is None else asdict(rates)
+
+
+def forecast_json(shown: Forecast) -> dict[str, Any]:
+    """Return a forecast with its verdict and the moments that it names."""
+    return asdict(shown) | {
+        "verdict": shown.verdict,
+        "seconds_left": shown.seconds_left,
+        "left_at": {"p50": shown.moment(shown.leaves.p50), "p90": shown.moment(shown.leaves.p90)},
+        "ended_at": {"p50": shown.moment(shown.ends.p50), "p90": shown.moment(shown.ends.p90)},
+    }
 
 
 def _draw_source(console: Console, source: SourcePlan) -> None:
@@ -112,45 +163,102 @@ def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
     return Text(item.name), about + count_words(item.items), about + bytes_words(item.size_bytes)
 
 
-def _draw_forecast(console: Console, planned: Planned) -> None:
-    forecast_shown = planned.forecast
+def _draw_rates(console: Console, planned: Planned) -> None:
     for source in planned.sources:
         if source.estimate:
             rate = source.estimate
             rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
             console.print(f"{source.name} was read for a moment at {rates}")
-    for name, write in (("bundle's", planned.location_rate), ("destination's", planned.destination_rate)):
-        if write:
-            console.print(f"the {name} location takes {bytes_words(write)}/s")
-    leaving = sum(source.size_bytes for source in planned.sources)
-    if planned.location_free is not None and planned.location_free < leaving:
-        free = bytes_words(planned.location_free)
-        sentence = f"the bundle's location has {free} free, and {bytes_words(leaving)} leave"
-        console.print(Text.assemble(("! ", "yellow"), f"{sentence}: make room, or name another location"))
-    for stage in forecast_shown.stages:
-        console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
-    earliest = "at the earliest " if forecast_shown.at_least else ""
-    ready = f"ready {moment_words(forecast_shown.ready)} {earliest}if started now"
-    console.print(f"{'in all':<24}{duration_words(forecast_shown.seconds):>14}   {ready}")
-    if forecast_shown.deadline is None or forecast_shown.margin_seconds is None:
+    for name, measured in (("bundle's", planned.bundle_rates), ("destination's", planned.destination_rates)):
+        if measured:
+            rates = f"takes {bytes_words(measured.write)}/s and gives {bytes_words(measured.read)}/s"
+            console.print(f"the {name} location {rates}")
+
+
+def _draw_room(console: Console, room: LocationRoom) -> None:
+    free = f"the bundle's location has {bytes_words(room.free_bytes)} free"
+    expected, most = bytes_words(room.expected_bytes), bytes_words(room.most_bytes)
+    if room.is_too_small:
+        sentence = f"{free}, and the bundle takes about {expected}: make room, or name another location"
+        console.print(Text.assemble(("TOO LITTLE DISK", "bold red"), f": {sentence}"))
+    elif room.free_bytes < room.most_bytes:
+        console.print(
+            Text.assemble(("! ", "yellow"), f"{free}; the bundle takes about {expected}, at most {most}")
+        )
+
+
+def draw_forecast(console: Console, shown: Forecast) -> None:
+    """Print the stages with their intervals, the whole, and the verdict on the deadline."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("source")
+    table.add_column("P50", justify="right")
+    table.add_column("P90", justify="right")
+    table.add_column("from")
+    for stage in shown.stages:
+        seconds = stage.seconds
+        table.add_row(
+            stage.stage,
+            Text(stage.source),
+            duration_words(seconds.p50),
+            duration_words(seconds.p90),
+            stage.why,
+        )
+    leaves, ends = shown.leaves, shown.ends
+    table.add_section()
+    table.add_row(
+        Text("all has left", "bold"),
+        "",
+        duration_words(leaves.p50),
+        duration_words(leaves.p90),
+        "if started now",
+    )
+    if ends != leaves:
+        table.add_row(Text("all is done", "bold"), "", duration_words(ends.p50), duration_words(ends.p90), "")
+    console.print(table)
+    moments = (
+        f"{moment_words(shown.moment(leaves.p50))} (P50), {moment_words(shown.moment(leaves.p90))} (P90)"
+    )
+    console.print(f"All has left {'at the earliest ' if shown.at_least else ''}by {moments}")
+    if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
             "No deadline is given; --deadline 30h, or deadline in the case file, is checked against.",
             style="dim",
         )
         return
-    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[forecast_shown.verdict]
-    side = "too late" if forecast_shown.margin_seconds < 0 else "to spare"
-    margin = f"{duration_words(abs(forecast_shown.margin_seconds))} {side}"
+    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[shown.verdict]
+    intervals = {"P50": leaves.p50, "P90": leaves.p90}
+    margins = [f"{_margin(shown.seconds_left - seconds)} ({name})" for name, seconds in intervals.items()]
     console.print(
         Text.assemble(
-            (forecast_shown.verdict.upper(), style),
-            f": deadline {moment_words(forecast_shown.deadline)}, {margin}",
+            (shown.verdict.upper(), style),
+            f": deadline {moment_words(shown.deadline)}, {probability_words(shown.probability)} likely to be met,"
+            f" {', '.join(margins)}",
         )
     )
 
 
+def _margin(seconds: float) -> str:
+    return f"{duration_words(abs(seconds))} {'too late' if seconds < 0 else 'to spare'}"
+
+
+def probability_words(probability: float) -> str:
+    """Return a probability in per cent; extremes are not told apart, because few moves were recorded."""
+    if probability > _MOST_SURE:
+        return f"over {_MOST_SURE:.0%}"
+    return f"under {1 - _MOST_SURE:.0%}" if probability < 1 - _MOST_SURE else f"{probability:.0%}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a plan is made for. ``to``: where the bundle lies, instead of the case's location."""
+
+    deadline: datetime | None = None
+    to: Endpoint | None = None
+
+
 def run_plan(
-    session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, until: datetime | None
+    session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, options: PlanOptions
 ) -> Planned:
     """Survey the sources, measure the locations, and forecast. A source that cannot be read is named in the plan; its
     error is raised where there is no other.
@@ -160,25 +268,32 @@ def run_plan(
     limits = case.limits if case else None
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         source_plans, unread = _survey(sources, workers)
-    locations = (case.bundle, case.transfer_to) if case else (None, None)
-    bundle, destination = (_write_rate(p) if p else None for p in locations)
-    verdict = forecast(
-        source_plans,
-        location_rate=bundle,
-        destination_rate=destination,
+    bundle = options.to or (case.bundle if case else None)
+    destination = case.transfer_to if case else None
+    destinations = case.destinations if case else {}
+    route = MoveRoute(
+        bundle=_location_rates(bundle) if bundle else None,
+        destination=_location_rates(destination) if destination else None,
         limit_rate=throttle.bytes_per_second if throttle else None,
-        now=datetime.now(UTC),
-        deadline=until,
-        unread=bool(unread),
+        transfers=destination is not None,
+        verifies=case is not None and case.bundle is not None,
+        restored=destinations,
     )
-    free = free_bytes(locations[0].url, secrets=locations[0].reveal()) if locations[0] else None
+    works = move_works(source_plans, route)
     return Planned(
         source_plans,
-        verdict,
-        bundle,
-        destination,
-        list(check_destinations(source_plans, case.destinations if case else {})),
-        free,
+        works,
+        forecast(
+            works,
+            ReferenceClass.of(reference(), read_history()),
+            now=datetime.now(UTC),
+            deadline=options.deadline,
+            at_least=bool(unread) or any(source.survey.goes_on for source in source_plans),
+        ),
+        route.bundle,
+        route.destination,
+        list(check_destinations(source_plans, destinations)),
+        _room(bundle, source_plans) if bundle else None,
         unread,
     )
 
@@ -197,14 +312,22 @@ def _survey(sources: Sequence[Source], workers: int) -> tuple[list[SourcePlan], 
     return source_plans, unread
 
 
-def _write_rate(location: Endpoint) -> float | None:
-    """Return what the location takes a second; None for a directory so full that it could not be tried."""
+def _location_rates(location: Endpoint) -> LocationRates | None:
+    """Return how fast a location is; None for a directory so full that it could not be tried."""
     try:
-        return measure_write(open_location(location.url, secrets=location.reveal()))
+        return measure_location(open_location(location.url, secrets=location.reveal()))
     except NoSpaceError:
         if free_bytes(location.url, secrets=location.reveal()) is None:
             raise
         return None
+
+
+def _room(location: Endpoint, sources: Sequence[SourcePlan]) -> LocationRoom | None:
+    free = free_bytes(location.url, secrets=location.reveal())
+    if free is None:
+        return None
+    expected = sum(source.bundle_bytes for source in sources)
+    return LocationRoom(free, expected, max(expected, sum(source.size_bytes for source in sources)))
 
 
 @verb(
@@ -215,6 +338,7 @@ def _write_rate(location: Endpoint) -> float | None:
     examples=(
         'plan app=postgresql://me@old/app "media=s3://media?profile=old" --deadline 30h',
         "plan -c moveout.toml",
+        "plan app=postgresql://me@old/app --to /mnt/disk/bundle",
     ),
 )
 def plan_command(
@@ -230,11 +354,18 @@ def plan_command(
     deadline: Annotated[
         str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCATION", help="Where the bundle will lie: its speed, and whether it has room."
+        ),
+    ] = None,
 ) -> Planned:
     """Forecast the move.
 
-    Say what is there, how fast it can leave (measured now), and whether it makes it by the deadline.
+    Say what is there, how long each stage takes (measured now), and how likely the deadline is met.
     """
     loaded = load_case(case)
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
-    return run_plan(session, choose(parse_pairs(pairs or []), loaded), loaded, until)
+    options = PlanOptions(until, Endpoint(to) if to else None)
+    return run_plan(session, choose(parse_pairs(pairs or []), loaded), loaded, options)

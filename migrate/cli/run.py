@@ -26,7 +26,7 @@ from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import SummaryLine, draw_rows
 from migrate.cli.common.sources import load_case
 from migrate.cli.export import Exported, run_export
-from migrate.cli.plan import run_plan
+from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import Verified, run_verify
@@ -41,6 +41,11 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.export import ExportOptions
+from migrate.plan import ReferenceClass
+from migrate.plan.cost_model import reference
+from migrate.plan.live_forecast import LiveForecast
+from migrate.plan.run_history import add_run, read_history
+from migrate.plan.stage_work import STAGES, StageRecord
 from migrate.storage.registry import open_location
 from migrate.verify import Level
 
@@ -155,13 +160,16 @@ def run_command(
         )
     cluster = which_scheduler(executor, scheduler)
     move = _Move(session, loaded, loaded.bundle, RestoreOptions(scheduler=cluster, create=create))
-    for name, work in move.steps():
-        session.err.print(Rule(name, align="left"))
-        step = move.take(name, work)
-        if step.answer is None:
-            session.err.print("done before")
-        elif not session.json:
-            step.answer.draw(session.out)
+    try:
+        for name, work in move.steps():
+            session.err.print(Rule(name, align="left"))
+            step = move.take(name, work)
+            if step.answer is None:
+                session.err.print("done before")
+            elif not session.json:
+                step.answer.draw(session.out)
+    finally:
+        add_run(move.records())
     return Evacuated(loaded.name, tuple(move.finished), move.summary())
 
 
@@ -174,6 +182,7 @@ class _Move:
         self._last = bundle
         self._left_at: datetime | None = None
         """When this run has sent the last byte; None where it sent nothing."""
+        self._forecast: LiveForecast | None = None
         self.finished: list[CommandStep] = []
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
@@ -182,7 +191,7 @@ class _Move:
         away = destination is not None and self._sealed(destination) is SealState.COMPLETE
         here = SealState.COMPLETE if away else self._sealed(self._bundle)
         if here is SealState.NOT:
-            yield _FORECAST, lambda: run_plan(session, case.sources, case, case.deadline)
+            yield _FORECAST, lambda: run_plan(session, case.sources, case, PlanOptions(case.deadline))
         yield "export", lambda: None if here is SealState.COMPLETE else self._export()
         if not away and self._sealed(self._bundle) is SealState.NOT:
             return
@@ -205,6 +214,9 @@ class _Move:
 
     def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
+        stage = next((stage for stage in STAGES if stage == name), None)
+        if self._forecast is not None and stage is not None:
+            self._forecast.enter(stage)
         try:
             answer = work()
         except MoveoutError as exc:
@@ -212,8 +224,23 @@ class _Move:
                 raise
             answer = FailedStep(exc)
         self._session.progress.end()
+        if self._forecast is not None:
+            self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
+        if isinstance(answer, Planned):
+            self._forecast = LiveForecast(
+                self._session.progress,
+                answer.works,
+                ReferenceClass.of(reference(), read_history()),
+                deadline=self._case.deadline,
+                at_least=answer.forecast.at_least,
+            )
+            self._session.progress = self._forecast
         self.finished.append(CommandStep(name, answer))
         return self.finished[-1]
+
+    def records(self) -> list[StageRecord]:
+        """Return how long the work took that was done from its beginning to its end."""
+        return self._forecast.records() if self._forecast else []
 
     def _export(self) -> Answer:
         answer = run_export(

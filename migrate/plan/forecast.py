@@ -1,86 +1,253 @@
-"""The arithmetic of a deadline: pure, from sizes and rates to a verdict."""
+"""How long a move takes, as an interval, from what earlier moves took in relation to their models.
+
+The method is reference class forecasting (Kahneman and Tversky 1979): how wrong the model was in past moves says how
+wrong it may be in this one. Each past move is a scenario. It has one ratio, real time to modelled time, for each stage
+and kind of source. The scenario's ratios are applied to this move together, so errors that come together stay together.
+The sorted totals give P50 and P90, with the rank of split conformal prediction (Vovk, Gammerman, Shafer 2005). Moves of
+this machine weigh more than those that moveout comes with (weighted conformal prediction; Tibshirani and others 2019).
+
+While a move runs, its own ratios take the place of the scenario's, by as much as is done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from migrate.plan.survey import SourcePlan
+from migrate.plan.cost_model import Reference
+from migrate.plan.stage_work import LEAVING, RunRecord, Stage, StageWork
 
 Verdict = Literal["in time", "tight", "late", "no deadline"]
-TIGHT_SHARE = 0.7
-"""A forecast that needs more than this share of the time left is tight: rates seldom hold all night."""
+WorkKey = tuple[Stage, str]
+"""A stage and the name of a source."""
+
+HISTORY_WEIGHT = 5.0
+"""A move of this machine counts as much as so many of those that moveout comes with."""
+_OWN_SHARE, _OTHER_SHARE = 0.1, 1.0
+"""When this share of some work is done, its own ratio counts as much as the scenario's; and of others of its kind."""
+_MOST_TRUST = 0.85
+"""So much the own ratio counts at most: the end of a stage is not like its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
-class StageTime:
-    """One stage of the move, its time, and what that time comes from."""
+class Interval:
+    """``p50``: as likely more as less. ``p90``: in nine of ten cases it is not more."""
 
-    name: str
-    seconds: float
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageForecast:
+    """The time that a stage takes for a source; ``why`` says what the figure comes from."""
+
+    stage: Stage
+    source: str
+    seconds: Interval
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """When all has left the old host, and whether in time. ``margin_seconds`` is negative when late. ``at_least``: some
-    source holds more than was counted, or could not be surveyed; then nothing is promised to be in time.
+class WorkProgress:
+    """How far work has come. ``share`` of it is done. This run did ``measured_share`` in ``elapsed_seconds``; an
+    earlier run did the rest.
     """
 
-    stages: Sequence[StageTime]
-    seconds: float
-    ready: datetime
+    share: float
+    measured_share: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is left of a move from ``now`` on, in seconds. ``leaves``: until all has left the old host; ``ends``: until
+    all is restored and compared. ``probability``: that all has left by the deadline. ``at_least``: some source holds
+    more than was counted, so nothing is promised to be in time.
+    """
+
+    stages: Sequence[StageForecast]
+    leaves: Interval
+    ends: Interval
+    now: datetime
     deadline: datetime | None
-    margin_seconds: float | None
-    verdict: Verdict
+    probability: float | None
     at_least: bool = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time until the deadline, negative after it."""
+        return None if self.deadline is None else (self.deadline - self.now).total_seconds()
+
+    @property
+    def verdict(self) -> Verdict:
+        """``late``: P50 is after the deadline. ``tight``: P90 is."""
+        left = self.seconds_left
+        if left is None:
+            return "no deadline"
+        if self.leaves.p50 > left:
+            return "late"
+        return "tight" if self.at_least or self.leaves.p90 > left else "in time"
+
+    def moment(self, seconds: float) -> datetime:
+        """Return the moment so many seconds after ``now``."""
+        return self.now + timedelta(seconds=min(seconds, _MOST_SECONDS))
+
+
+_MOST_SECONDS = 10.0 * 365 * 86_400
+"""Moments later than in ten years are not told apart; a date cannot hold all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A past move: real time divided by modelled time, by stage and kind, by stage, and of the whole."""
+
+    weight: float
+    by_kind: Mapping[tuple[Stage, str], float]
+    by_stage: Mapping[Stage, float]
+    overall: float
+
+    def ratio(self, work: StageWork) -> float:
+        """Return the ratio for some work. A stage that the move did not have is like the rest of the move."""
+        by_kind = self.by_kind.get((work.stage, work.kind))
+        return by_kind or self.by_stage.get(work.stage) or self.overall
+
+
+def scenario(run: RunRecord, model: Reference, weight: float = 1.0) -> Scenario | None:
+    """Return what a past move says; None where it has no stage that was finished."""
+    real: dict[tuple[Stage, str], float] = {}
+    modelled: dict[tuple[Stage, str], float] = {}
+    for record in run:
+        key = record.work.stage, record.work.kind
+        real[key] = real.get(key, 0.0) + record.seconds
+        modelled[key] = modelled.get(key, 0.0) + model.model_seconds(record.work)
+    if not sum(real.values()):
+        return None
+    by_kind = {key: real[key] / modelled[key] for key in real if real[key]}
+    stages = {stage for stage, _ in by_kind}
+    by_stage = {stage: _sum_of(real, stage) / _sum_of(modelled, stage) for stage in stages}
+    return Scenario(weight, by_kind, by_stage, sum(real.values()) / sum(modelled.values()))
+
+
+def _sum_of(values: Mapping[tuple[Stage, str], float], stage: Stage) -> float:
+    return sum(value for key, value in values.items() if key[0] == stage)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceClass:
+    """The past moves that a forecast rests on."""
+
+    model: Reference
+    scenarios: Sequence[Scenario]
+
+    @classmethod
+    def of(cls, model: Reference, history: Sequence[RunRecord] = ()) -> ReferenceClass:
+        """Return the class of the moves that moveout comes with and those of this machine."""
+        weighted = [*((run, 1.0) for run in model.runs), *((run, HISTORY_WEIGHT) for run in history)]
+        scenarios = [scenario(run, model, weight) for run, weight in weighted]
+        return cls(model, [past for past in scenarios if past is not None] or [Scenario(1.0, {}, {}, 1.0)])
+
+    def quantile(self, values: Sequence[float], level: float) -> float:
+        """Return the value that a new move does not exceed with probability ``level``.
+
+        ``values`` has one for each scenario. The new move has a weight of its own, as an infinite value. Where there
+        are too few scenarios, the largest value is returned.
+        """
+        ordered = sorted(zip(values, self.scenarios, strict=True), key=lambda pair: pair[0])
+        rank = level * (1.0 + sum(past.weight for past in self.scenarios))
+        passed = 0.0
+        for value, past in ordered:
+            passed += past.weight
+            if passed >= rank - 1e-9:
+                return value
+        return ordered[-1][0]
+
+    def interval(self, values: Sequence[float]) -> Interval:
+        """Return P50 and P90 of values, one for each scenario."""
+        return Interval(self.quantile(values, 0.5), self.quantile(values, 0.9))
+
+    def probability(self, values: Sequence[float], limit: float) -> float:
+        """Return how likely a new value is at most ``limit``: never 1, because there was no infinity of past moves."""
+        within = sum(
+            past.weight for value, past in zip(values, self.scenarios, strict=True) if value <= limit
+        )
+        return within / (1.0 + sum(past.weight for past in self.scenarios))
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTimes:
+    """The seconds that are left of each work, in each scenario of the reference class."""
+
+    reference: ReferenceClass
+    works: Sequence[StageWork]
+    progress: Mapping[WorkKey, WorkProgress] = field(default_factory=dict)
+
+    def seconds(self, work: StageWork) -> list[float]:
+        """Return the seconds that are left of some work, one figure for each scenario."""
+        progress = self.progress.get((work.stage, work.source))
+        left = 1.0 - (progress.share if progress else 0.0)
+        if left <= 0:
+            return [0.0] * len(self.reference.scenarios)
+        modelled = self.reference.model.model_seconds(work)
+        own_ratio, trust = self._own_ratio(work)
+        return [
+            left * modelled * past.ratio(work) ** (1 - trust) * own_ratio**trust
+            for past in self.reference.scenarios
+        ]
+
+    def totals(self, works: Sequence[StageWork]) -> list[float]:
+        """Return the sums over some works, one for each scenario."""
+        sums = [0.0] * len(self.reference.scenarios)
+        for work in works:
+            sums = [total + seconds for total, seconds in zip(sums, self.seconds(work), strict=True)]
+        return sums
+
+    def _own_ratio(self, work: StageWork) -> tuple[float, float]:
+        """Return the ratio that this move shows for work like this, and how much it counts, from 0 to 1."""
+        log_sum = weights = 0.0
+        for other in self.works:
+            progress = self.progress.get((other.stage, other.source))
+            if progress is None or (other.stage, other.kind) != (work.stage, work.kind):
+                continue
+            if progress.measured_share <= 0 or progress.elapsed_seconds <= 0:
+                continue
+            modelled = progress.measured_share * self.reference.model.model_seconds(other)
+            weight = progress.measured_share / (_OWN_SHARE if other.source == work.source else _OTHER_SHARE)
+            log_sum += weight * math.log(progress.elapsed_seconds / modelled)
+            weights += weight
+        if not weights:
+            return 1.0, 0.0
+        return math.exp(log_sum / weights), min(_MOST_TRUST, weights / (weights + 1))
 
 
 def forecast(
-    sources: Sequence[SourcePlan],
+    works: Sequence[StageWork],
+    reference: ReferenceClass,
     *,
-    location_rate: float | None,
-    destination_rate: float | None,
-    limit_rate: float | None,
     now: datetime,
     deadline: datetime | None,
-    unread: bool = False,
+    at_least: bool = False,
+    progress: Mapping[WorkKey, WorkProgress] | None = None,
 ) -> Forecast:
-    """Add up export and transfer: what must happen before the old host is gone. Rates are bytes per second. ``unread``:
-    there are more sources, which could not be surveyed.
-
-    The bundle is taken to be as large as its sources; Parquet is usually smaller: this errs on the late side.
-    """
-    stages = [stage for source in sources if (stage := _export_stage(source, location_rate, limit_rate))]
-    size_bytes = sum(source.size_bytes for source in sources)
-    if destination_rate:
-        rate = min(filter(None, (location_rate, destination_rate, limit_rate)))
-        stages.append(StageTime("transfer", size_bytes / rate, "bytes ÷ measured write rate"))
-    seconds = sum(stage.seconds for stage in stages)
-    margin = None if deadline is None else (deadline - now).total_seconds() - seconds
-    ready = now + timedelta(seconds=seconds)
-    at_least = unread or any(source.survey.goes_on for source in sources)
-    verdict = _verdict(seconds, margin, at_least=at_least)
-    return Forecast(tuple(stages), seconds, ready, deadline, margin, verdict, at_least)
-
-
-def _export_stage(
-    source: SourcePlan, location_rate: float | None, limit_rate: float | None
-) -> StageTime | None:
-    read = source.estimate.seconds if source.estimate else 0.0
-    rates = [rate for rate in (location_rate, limit_rate) if rate]
-    write = source.size_bytes / min(rates) if rates else 0.0
-    if source.estimate is None and not rates:
-        return None
-    reason = "measured read rate" if read >= write else "measured write rate"
-    return StageTime(f"export {source.name}", max(read, write), reason)
+    """Forecast what is left of a move. ``works`` are all of it, in order; ``progress`` says how far they are."""
+    times = MoveTimes(reference, works, progress or {})
+    leaving = times.totals([work for work in works if work.stage in LEAVING])
+    left = None if deadline is None else (deadline - now).total_seconds()
+    return Forecast(
+        stages=[
+            StageForecast(work.stage, work.source, reference.interval(times.seconds(work)), _why(work))
+            for work in works
+        ],
+        leaves=reference.interval(leaving),
+        ends=reference.interval(times.totals(works)),
+        now=now,
+        deadline=deadline,
+        probability=None if left is None else reference.probability(leaving, left),
+        at_least=at_least,
+    )
 
 
-def _verdict(seconds: float, margin: float | None, *, at_least: bool) -> Verdict:
-    if margin is None:
-        return "no deadline"
-    if margin < 0:
-        return "late"
-    return "tight" if at_least or seconds > TIGHT_SHARE * (seconds + margin) else "in time"
+def _why(work: StageWork) -> str:
+    return "past moves" if work.sampled_seconds is None else "a sample and past moves"

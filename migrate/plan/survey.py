@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
+from migrate.engines import registry
 from migrate.storage.api import Store
 
 SAMPLE_SECONDS = 3.0
 """How long each source is read for the sample."""
-_SAMPLE_BYTES = 8 * 2**20
-_MIN_SAMPLES, _MAX_SAMPLES, _WRITERS = 4, 32, 4
+_FILES = 4
+"""How many files a location is tried with at once."""
+_FIRST_FILE_BYTES, _LAST_FILE_BYTES = 2**20, 16 * 2**20
+_ROUND_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,18 @@ class SourcePlan:
         """Bytes in all, as the source counts them."""
         return sum(item.size_bytes for item in self.survey.items)
 
+    @property
+    def bundle_bytes(self) -> int:
+        """About how large the part of a bundle is that the source becomes; its own size where that was not measured."""
+        share = self.estimate.bundle_share if self.estimate else None
+        return round(self.size_bytes * (1.0 if share is None else share))
+
+    @property
+    def kind(self) -> str:
+        """The preferred URL scheme of the source's engine."""
+        engine = registry.find(self.url)
+        return engine.schemes[0] if engine else self.url.partition("://")[0]
+
 
 def survey(source: Source, *, workers: int) -> SourcePlan:
     """Survey a source and read a sample of it. Raises ``SourceError``."""
@@ -47,18 +62,33 @@ def survey(source: Source, *, workers: int) -> SourcePlan:
     return SourcePlan(source.name, source.url, snapshot, estimate)
 
 
-def measure_write(store: Store) -> float:
-    """Return the bytes a second that the location takes, by writing a few files and removing them again."""
-    data = secrets.token_bytes(_SAMPLE_BYTES)
+@dataclass(frozen=True, slots=True)
+class LocationRates:
+    """The bytes a second that a location takes and gives."""
+
+    write: float
+    read: float
+
+
+def measure_location(store: Store) -> LocationRates:
+    """Write a few files, read them back, and remove them again. The files grow until a round takes long enough."""
     prefix = f"{layout.WORK}probe/{secrets.token_hex(4)}-"
-    started = time.monotonic()
-    written = 0
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        while written < _MAX_SAMPLES and (written < _MIN_SAMPLES or time.monotonic() - started < 1):
-            names = [f"{prefix}{written + i}" for i in range(_WRITERS)]
+    names = [f"{prefix}{number}" for number in range(_FILES)]
+    size_bytes = _FIRST_FILE_BYTES
+    with ThreadPoolExecutor(_FILES) as pool:
+        while True:
+            data = secrets.token_bytes(size_bytes)
             try:
-                list(pool.map(lambda name: store.put(name, data), names))
+                started = time.monotonic()
+                list(pool.map(lambda name: store.put(name, data), names))  # noqa: B023  run before the next round
+                written = time.monotonic()
+                list(pool.map(store.read, names))
+                ended = time.monotonic()
             finally:
                 list(pool.map(store.delete, names))
-            written += _WRITERS
-    return written * _SAMPLE_BYTES / max(time.monotonic() - started, 1e-6)
+            if written - started >= _ROUND_SECONDS or size_bytes >= _LAST_FILE_BYTES:
+                round_bytes = _FILES * size_bytes
+                return LocationRates(
+                    round_bytes / max(written - started, 1e-6), round_bytes / max(ended - written, 1e-6)
+                )
+            size_bytes *= 4

@@ -1,5 +1,6 @@
 """What people do wrong, and what they are told: the thing and the next step. Counts are of all, not of some."""
 
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -44,8 +45,8 @@ def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
     )
 
 
-@pytest.mark.parametrize(("free", "warned"), [(5, True), (10**9, False)])
-def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch, free, warned):
+@pytest.mark.parametrize(("free", "code", "words"), [(5, 8, "TOO LITTLE DISK"), (10**9, 0, "IN TIME")])
+def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch, free, code, words):
     with sqlite3.connect(tmp_path / "a.db") as made:
         made.execute("CREATE TABLE t AS SELECT zeroblob(5000) AS x")
     made.close()
@@ -59,21 +60,25 @@ def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch
         return SimpleNamespace(free=free) if Path(path).is_relative_to(tmp_path) else real(path)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    planned = call("plan", "-c", case)
-    assert planned.code == 0, planned
-    assert ("the bundle's location has 5 B free" in planned.out) is warned
+    for options in (("-c", case), (f"a=sqlite://{tmp_path}/a.db", "--to", tmp_path / "to")):
+        planned = call("plan", *options, "--deadline", "30h")
+        assert planned.code == code, planned
+        assert words in planned.out
+        assert bool(re.search("has 5 B free, and the bundle takes about [0-9.]+ k?B", planned.out)) is (
+            free == 5
+        )
 
 
 def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
     def full(_store):
         raise NoSpaceError("no space")
 
-    monkeypatch.setattr("migrate.cli.plan.measure_write", full)
+    monkeypatch.setattr("migrate.cli.plan.measure_location", full)
     monkeypatch.setattr("migrate.cli.plan.free_bytes", lambda *_, **__: 5)
     case = tmp_path / "moveout.toml"
     case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nlocation = "to"\n')
     planned = call("plan", "-c", case)
-    assert (planned.code, "the bundle's location has 5 B free" in planned.out) == (0, True), planned
+    assert (planned.code, "the bundle's location has 5 B free" in planned.out) == (8, True), planned
 
 
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):

@@ -1,60 +1,147 @@
-"""The arithmetic of a deadline."""
+"""The arithmetic of a forecast: the model, the interval, the probability, the verdict."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
-from exporters.api import Estimate, Survey, SurveyItem
-from migrate.plan import SourcePlan, forecast
+import pytest
+
+from exporters.linear_cost import fit
+from migrate.plan import Interval, LocationRates, MoveRoute, ReferenceClass, forecast, move_works
+from migrate.plan.cost_model import Reference, fit_costs, reference
+from migrate.plan.forecast import WorkProgress
+from migrate.plan.stage_work import STAGES, StageRecord, StageWork
+from tests.plan.plans import MODEL, past, source, work
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def source(name="app", *, size_bytes=1_000, goes_on=False):
-    item = SurveyItem("t", "table", 5, size_bytes, exact=not goes_on)
-    survey = Survey((item,), "server", goes_on=goes_on)
-    return SourcePlan(name, "url", survey, Estimate(10.0, 1.0, 1.0))
+def make(works, reference_class, left=None, **options):
+    deadline = None if left is None else NOW + timedelta(seconds=left)
+    return forecast(works, reference_class, now=NOW, deadline=deadline, **options)
 
 
-def make(sources, deadline=None, location_rate=None, destination_rate=None, limit_rate=None):
-    return forecast(
-        sources,
-        location_rate=location_rate,
-        destination_rate=destination_rate,
-        limit_rate=limit_rate,
-        now=NOW,
-        deadline=deadline,
-    )
+def test_a_fit_finds_the_costs_that_made_the_times_and_none_below_zero():
+    rows = [(1, tables, items) for tables in (1, 5, 20) for items in (10, 1000, 50_000)]
+    seconds = [0.5 + 0.1 * tables + 0.002 * items for _, tables, items in rows]
+    assert fit(rows, seconds) == pytest.approx([0.5, 0.1, 0.002], rel=0.02)
+    assert min(fit([(1, 1), (1, 2)], [2.0, 1.0])) == 0.0
+    assert fit([], []) == []
 
 
-def test_the_slower_of_reading_and_writing_counts():
-    assert make([source()], location_rate=50).seconds == 20.0
-    assert make([source()], location_rate=500).seconds == 10.0
+def test_each_kind_has_its_own_costs_and_strangers_those_of_all():
+    runs = [
+        (StageRecord(StageWork("compare", "", kind, 1, items, 0), items * cost),)
+        for kind, cost in (("mysql", 0.001), ("s3", 0.01))
+        for items in (1000, 5000, 20_000, 60_000)
+    ]
+    model = Reference(fit_costs(runs), runs)
+    assert model.model_seconds(StageWork("compare", "", "mysql", 1, 10_000, 0)) == pytest.approx(10, rel=0.05)
+    assert model.model_seconds(StageWork("compare", "", "s3", 1, 10_000, 0)) == pytest.approx(100, rel=0.05)
+    assert 10 < model.model_seconds(StageWork("compare", "", "mongodb", 1, 10_000, 0)) < 100
 
 
-def test_transfer_goes_at_the_slowest_of_both_locations_and_the_limit():
-    stages = {
-        stage.name: stage.seconds
-        for stage in make([source()], location_rate=500, destination_rate=200, limit_rate=100).stages
-    }
-    assert stages == {"export app": 10.0, "transfer": 10.0}
+def test_the_slowest_of_source_location_and_limit_is_what_a_stage_is_sampled_at():
+    rates = {"bundle": LocationRates(50, 100), "destination": LocationRates(25, 200)}
+    route = MoveRoute(**rates, transfers=True, verifies=True, restored=("app",))
+    works = move_works([source(), source("other")], route)
+    assert [one.stage for one in works if one.source == "app"] == list(STAGES)
+    assert [one.stage for one in works if one.source == "other"] == ["export", "transfer", "verify"]
+    sampled = {one.stage: one.sampled_seconds for one in works if one.source == "app"}
+    assert sampled == {"export": 10.0, "transfer": 20.0, "verify": 2.5, "restore": 2.5, "compare": None}
+    slow = move_works([source()], MoveRoute(**rates, limit_rate=5, transfers=True))
+    assert [one.sampled_seconds for one in slow] == [100.0, 100.0]
+
+
+def test_an_interval_has_the_ranks_of_split_conformal_prediction():
+    nine = past(*range(1, 10))
+    assert nine.interval(range(1, 10)) == Interval(5, 9)  # ranks 0.5 · 10 and 0.9 · 10
+    assert past(1, 2).quantile([10, 20], 0.9) == 20  # too few: the largest
+    assert nine.probability(range(1, 10), 4) == pytest.approx(0.4)
+    assert nine.probability(range(1, 10), 1000) == pytest.approx(0.9)  # never 1
+
+
+def test_errors_of_one_move_stay_together():
+    runs = [
+        tuple(StageRecord(work(seconds=10, stage=stage), 10 * ratio) for stage in ("export", "compare"))
+        for ratio in (1.0, 3.0)
+    ]
+    both = ReferenceClass.of(Reference(MODEL.costs, runs))
+    found = make([work(), work(stage="compare")], both)
+    assert found.ends == Interval(600.0, 600.0)  # not 400: a slow move is slow in all stages
+    assert found.leaves == Interval(300.0, 300.0)
+
+
+def test_moves_of_this_machine_weigh_more():
+    def run(ratio):
+        return (StageRecord(work(seconds=10), 10 * ratio),)
+
+    model = Reference(MODEL.costs, [run(1.0)] * 9)
+    assert make([work()], ReferenceClass.of(model)).leaves.p50 == 100.0
+    assert make([work()], ReferenceClass.of(model, [run(4.0)] * 3)).leaves.p50 == 400.0
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.8])
+def test_p90_holds_in_nine_of_ten_new_moves(spread):
+    rng = random.Random(7)
+    covered = {"p50": 0, "p90": 0}
+    rounds = 200
+    for _ in range(rounds):
+        runs = [
+            tuple(
+                StageRecord(work(seconds=10, stage=stage), 10 * rng.lognormvariate(0.4, spread))
+                for stage in STAGES
+            )
+            for _ in range(25)
+        ]
+        interval = make(
+            [work(stage=stage) for stage in STAGES], ReferenceClass.of(Reference(_COSTS, runs))
+        ).ends
+        real = sum(100 * rng.lognormvariate(0.4, spread) for _ in STAGES)
+        covered["p50"] += real <= interval.p50
+        covered["p90"] += real <= interval.p90
+    assert 0.4 < covered["p50"] / rounds < 0.6
+    assert 0.85 <= covered["p90"] / rounds < 0.97
+
+
+_COSTS = {stage: {"*": [0.0, 0.0, 0.0, 1.0]} for stage in STAGES}
 
 
 def test_late_tight_and_in_time():
-    verdicts = [make([source()], deadline=NOW + timedelta(seconds=left)).verdict for left in (9, 13, 60)]
-    assert verdicts == ["late", "tight", "in time"]
-
-
-def test_the_margin_is_negative_when_late():
-    found = make([source()], deadline=NOW + timedelta(seconds=4))
-    assert found.margin_seconds == -6.0
-    assert found.ready == NOW + timedelta(seconds=10)
-
-
-def test_without_a_deadline_there_is_no_verdict():
-    assert make([source()]).verdict == "no deadline"
+    doubtful = past(*([1.0] * 7), 2.0, 2.0, 2.0)
+    found = {left: make([work()], doubtful, left) for left in (99, 150, 250)}
+    assert {left: one.verdict for left, one in found.items()} == {99: "late", 150: "tight", 250: "in time"}
+    assert [round(one.probability, 2) for one in found.values()] == [0.0, 0.64, 0.91]
+    assert make([work()], doubtful).verdict == "no deadline"
 
 
 def test_what_was_not_counted_to_its_end_is_not_promised_in_time():
-    found = make([source(goes_on=True), source("other")], deadline=NOW + timedelta(days=30))
-    assert (found.verdict, found.at_least) == ("tight", True)
-    assert make([source(goes_on=True)], deadline=NOW + timedelta(seconds=1)).verdict == "late"
-    assert make([source()], deadline=NOW + timedelta(days=30)).verdict == "in time"
+    assert make([work()], past(1.0), 10**6, at_least=True).verdict == "tight"
+    assert make([work()], past(1.0), 10, at_least=True).verdict == "late"
+
+
+def test_a_move_without_end_has_moments_too():
+    assert make([work(seconds=10**12)], past(1.0), 10).moment(10**12).year > 2030
+
+
+def test_what_is_done_counts_no_more_and_its_pace_replaces_that_of_others():
+    works = [work("a"), work("b"), work("b", stage="compare")]
+    scenarios = past(0.5, 1.0, 1.0, 1.0, 4.0)
+    begun = make(works, scenarios)
+    progress = {
+        ("export", "a"): WorkProgress(1.0, 1.0, 200.0),
+        ("export", "b"): WorkProgress(0.5, 0.5, 100.0),
+    }
+    now = make(works, scenarios, progress=progress)
+    assert 70 < now.leaves.p50 <= 100 < begun.leaves.p50  # half of b is left, at twice the modelled time
+    assert now.leaves.p90 - now.leaves.p50 < (begun.leaves.p90 - begun.leaves.p50) / 4
+    assert now.stages[2].seconds == begun.stages[2].seconds  # another stage says nothing of this one
+    done = {key: WorkProgress(1.0, 1.0, 5.0) for key in (("export", "a"), ("export", "b"), ("compare", "b"))}
+    assert make(works, scenarios, progress=done).ends == Interval(0.0, 0.0)
+
+
+def test_moveout_comes_with_moves_of_every_stage_and_kind():
+    model = reference()
+    assert model.runs
+    for stage in STAGES:
+        for kind in ("postgresql", "mysql", "sqlite", "s3"):
+            assert model.model_seconds(StageWork(stage, "", kind, 3, 1000, 10**6, None)) > 0.05, (stage, kind)
