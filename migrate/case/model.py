@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.discovery import NotTaken
+from exporters.errors import SourceError
 from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
@@ -63,6 +64,10 @@ class Endpoint:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     selection: Selection = EVERYTHING
     inventory: str | None = None
+    may_be_empty: bool = False
+    """Whether it is no surprise that there is nothing in it: a whole server was asked for."""
+    error: SourceError | None = None
+    """Why it cannot be opened: its server could not be listed."""
 
     @property
     def shown(self) -> str:

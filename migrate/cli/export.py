@@ -29,7 +29,7 @@ from migrate.cli.common.options import (
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary
-from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs, wanted
+from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
@@ -333,7 +333,8 @@ def export_command(
             "no location for the bundle is named",
             next_step="add --to LOCATION, or [bundle] location in the case file",
         )
-    endpoints = with_inventories(choose(parse_pairs(pairs or []), loaded), inventory or [])
+    endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
+    endpoints = with_inventories(endpoints, inventory or [])
     signers = signing.load(loaded)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(prove=prove, strict_snapshot=strict_snapshot)

@@ -20,7 +20,7 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure
-from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs
+from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
@@ -368,4 +368,5 @@ def plan_command(
     loaded = load_case(case)
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     options = PlanOptions(until, Endpoint(to) if to else None)
-    return run_plan(session, choose(parse_pairs(pairs or []), loaded), loaded, options)
+    endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
+    return run_plan(session, endpoints, loaded, options)

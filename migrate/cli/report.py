@@ -18,7 +18,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.common.sources import destinations_of, known_secrets, load_case, parse_pairs
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
@@ -85,7 +85,8 @@ def report_command(
     location = one_location(
         sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
-    pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
+    pairs = destinations_of(location, {**parse_pairs(against or []), **sorted_words.pairs}, None)
+    pairs = known_secrets(pairs, loaded)
     store = session.store(location)
     _check_outside(store, out)
     reader = BundleReader(store)

@@ -20,7 +20,7 @@ from migrate.cli.common.options import CaseFile, Create, one_location, sort_word
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
-from migrate.cli.common.sources import check_kinds, known_secrets, load_case
+from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
@@ -296,7 +296,8 @@ def restore_command(
     location = one_location(
         sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
-    destinations = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.destinations) if loaded else {})
+    given = known_secrets(destinations_of(location, sorted_words.pairs, None), loaded)
+    destinations = given or (destinations_of(location, loaded.destinations, loaded) if loaded else {})
     if not destinations:
         raise UsageError(
             "nothing says what goes where",

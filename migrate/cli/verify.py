@@ -25,7 +25,7 @@ from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
-from migrate.cli.common.sources import check_kinds, known_secrets, load_case, parse_pairs
+from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
@@ -327,7 +327,8 @@ def verify_command(
     location = one_location(
         sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
-    pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
+    pairs = destinations_of(location, {**parse_pairs(against or []), **sorted_words.pairs}, None)
+    pairs = known_secrets(pairs, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
     verified = run_verify(

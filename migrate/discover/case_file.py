@@ -17,17 +17,16 @@ from typing import Any, Literal
 import tomlkit
 
 from exporters.discovery import FoundSource, NotTaken
-from migrate.bundle import layout
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers, is_pattern, names_files, server_key
 from migrate.discover.servers import ServerAnswer, servers_of
+from migrate.discover.source_names import source_name
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import bytes_words, count_words
 
 DEADLINE = timedelta(hours=30)
 """How long the host is taken to stay: nobody else knows it."""
-_MOST_NAME = 63
 _GONE = " # gone: discover did not find it on "
 _GONE_MARK = re.compile(re.escape(_GONE) + r"\d{4}-\d\d-\d\d")
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*source[ \t]*\]\][^\n]*$", re.MULTILINE)
@@ -123,7 +122,7 @@ def _new_tables(answers: Sequence[ServerAnswer], case: Case | None) -> tuple[str
     names = set(case.sources) if case else set()
     sources = _new_sources(answers, case)
     for source in sources:
-        name = _source_name(source, names)
+        name = source_name(source, names)
         names.add(name)
         keys = {"name": name, "url": source.url, **_references(case, source.url)}
         add("source", name, _table("source", keys, _comments(source)))
@@ -199,19 +198,6 @@ def _references(case: Case | None, url: str) -> dict[str, str]:
                 if name in registry.secret_names()
             }
     return {}
-
-
-def _source_name(source: FoundSource, taken: set[str]) -> str:
-    """Return a name for a source that a bundle takes for a folder, and that no other source has."""
-    engine = registry.find(source.url)
-    text = source.name
-    if names_files(source.url):
-        text = str(Path(text).with_suffix(""))
-    base = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:_MOST_NAME] or "source"
-    kind = engine.schemes[0] if engine else "other"
-    candidates = [base, f"{base[: _MOST_NAME - len(kind) - 1]}-{kind}"]
-    candidates += [f"{base[: _MOST_NAME - 5]}-{number}" for number in range(2, 10_000)]
-    return next(name for name in candidates if name not in taken and layout.is_source_name(name))
 
 
 def _comments(source: FoundSource) -> list[str]:

@@ -22,6 +22,8 @@ def open_source(
     cancellation: CancellationToken | None = None,
 ) -> Source:
     """Open a source. Raises ``SourceError``, and ``UsageError`` where no engine reads it."""
+    if endpoint.error is not None:
+        raise endpoint.error
     exporter = exporter_of(registry.engine_for(endpoint.url, endpoint.shown))
     return exporter.open(name, endpoint.url, _Host(endpoint, selection, limits, note, cancellation))
 

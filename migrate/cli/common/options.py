@@ -14,6 +14,7 @@ import typer
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.case.secrets import redact
 from migrate.case.selection import parse_tags
+from migrate.case.server_url import is_pattern
 from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
@@ -101,9 +102,9 @@ class Words:
 
 
 def sort_words(words: Sequence[str]) -> Words:
-    """Separate locations from ``NAME=URL`` pairs."""
-    pairs = [word for word in words if _PAIR.fullmatch(word)]
-    return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
+    """Separate locations from ``NAME=URL`` pairs and URLs of whole servers."""
+    pairs = [word for word in words if _PAIR.fullmatch(word) or is_pattern(word)]
+    return Words(tuple(word for word in words if word not in pairs), parse_pairs(pairs))
 
 
 def one_location(words: Words, fallback: Endpoint | None, noun: str) -> Endpoint:

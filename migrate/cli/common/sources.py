@@ -11,23 +11,35 @@ from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
+from migrate.bundle.bundle_json import read_sealed
+from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.secrets import redact
+from migrate.case.server_url import is_pattern
+from migrate.cli.common.session import Session
+from migrate.discover.expand import expand_destinations, expand_sources, has_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
-    """Parse ``NAME=URL`` words. Raises ``UsageError`` naming the word."""
+    """Parse ``NAME=URL`` words, and URLs of whole servers (``postgresql://host/*``), which need no name. Raises
+    ``UsageError`` naming the word.
+    """
     endpoints: dict[str, Endpoint] = {}
     for word in words:
+        if is_pattern(word):
+            endpoints[word] = Endpoint(word)
+            continue
         name, equals, url = word.partition("=")
-        if not equals or not url:
+        if not equals or not url or "://" in name:
             raise UsageError(
                 f"{redact(word)!r} is not NAME=URL",
-                next_step="for example: app=postgresql://me@host/db media=s3://media",
+                next_step="for example: app=postgresql://me@host/db media=s3://media;"
+                " 'postgresql://me@host/*' means all of a server",
             )
         check_name(name)
         if name in endpoints:
@@ -61,8 +73,9 @@ def load_case(path: Path | None) -> Case | None:
     if path is None:
         return None
     case = load(path)
-    for name in case.sources:
-        check_name(name)
+    for name, source in case.sources.items():
+        if name != source.url:
+            check_name(name)
     return case
 
 
@@ -75,6 +88,44 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
     raise UsageError(
         "no source is named", next_step="give NAME=URL …, or a case file with -c (moveout init writes one)"
     )
+
+
+def expanded(
+    session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, location: Endpoint | None = None
+) -> Mapping[str, Endpoint]:
+    """Return the sources with each pattern replaced by what is on its server. Those of the bundle at ``location`` keep
+    their names. See ``expand_sources``.
+    """
+    if not has_pattern(endpoints):
+        return endpoints
+    return expand_sources(
+        endpoints,
+        session.progress,
+        recorded=recorded_sources(location) if location else (),
+        left_out=case.left_out if case else (),
+    )
+
+
+def recorded_sources(location: Endpoint) -> Sequence[SourceName]:
+    """Return the sources of the bundle at a location, finished or not; none where there is no bundle."""
+    store = open_location(location.url, secrets=location.reveal())
+    state = read_state(store)
+    if state is not None:
+        return state.sources
+    sealed = read_sealed(store)
+    return [SourceName(source.name, source.url) for source in sealed.sources] if sealed else []
+
+
+def destinations_of(
+    location: Endpoint, endpoints: Mapping[str, Endpoint], case: Case | None
+) -> Mapping[str, Endpoint]:
+    """Return where each source of the bundle at a location comes up. Raises ``UsageError`` where the address of a new
+    server is still missing. See ``expand_destinations``.
+    """
+    moves = case.moves if case else ()
+    if not moves and not has_pattern(endpoints):
+        return endpoints
+    return expand_destinations(recorded_sources(location), endpoints, case).require_all()
 
 
 def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:

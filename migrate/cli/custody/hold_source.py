@@ -16,7 +16,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes, sort_words
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.sources import choose, load_case
+from migrate.cli.common.sources import choose, expanded, load_case
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import Change, HoldRequest, SourceHold
 from migrate.custody.hold.sources.source_hold import Standing
@@ -98,7 +98,7 @@ def source_command(
     hold undo FILE` takes it back, finished or not.
     """
     loaded = load_case(case)
-    endpoints = choose(_pairs(words), loaded)
+    endpoints = expanded(session, choose(_pairs(words), loaded), loaded)
     known = undo_file.read(file) or undo_file.new(reason)
     with _opened(endpoints, known, HoldRequest(try_as, whole_server)) as holds:
         plan = source_hold.planned(holds, known)

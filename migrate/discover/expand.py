@@ -1,0 +1,210 @@
+"""Replaces URLs that stand for all of a server by the databases and buckets that are there: of sources by asking the
+server, of destinations by what the bundle holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from exporters.discovery import FoundSource
+from exporters.errors import SourceError, SourceGoneError
+from migrate.bundle.export_state import SourceName
+from migrate.case.model import Case, Endpoint, LeftOut, ServerMove
+from migrate.case.server_url import (
+    ANY,
+    covers,
+    is_pattern,
+    join,
+    matches,
+    name_on,
+    names_files,
+    pattern_of,
+    server_of,
+)
+from migrate.discover.servers import ServerAnswer, ask_servers
+from migrate.discover.source_names import source_name
+from migrate.engines import registry
+from migrate.errors import UsageError
+from migrate.runtime.progress import Progress
+
+_SHOWN = 8
+
+
+def has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
+    """Tell whether anything of it stands for all of a server."""
+    return any(is_pattern(endpoint.url) for endpoint in endpoints.values())
+
+
+def expand_sources(
+    endpoints: Mapping[str, Endpoint],
+    progress: Progress,
+    *,
+    recorded: Sequence[SourceName] = (),
+    left_out: Sequence[LeftOut] = (),
+) -> dict[str, Endpoint]:
+    """Return sources with each pattern replaced by what matches it now. What is a source of its own already, or left
+    out, is not taken twice.
+
+    ``recorded`` are the sources of the bundle that an earlier run has begun: they keep their names. A server that does
+    not answer stands for those of them that are its own, or for one source, which cannot be opened for that reason.
+    Raises ``UsageError`` where nothing matches any pattern and nothing else is named; a server's error where it is the
+    only one.
+    """
+    patterns = {name: endpoint for name, endpoint in endpoints.items() if is_pattern(endpoint.url)}
+    expanded = {name: endpoint for name, endpoint in endpoints.items() if name not in patterns}
+    known = [*(endpoint.url for endpoint in expanded.values()), *(entry.url for entry in left_out)]
+    answers = ask_servers(list(patterns.values()), progress) if patterns else []
+    for (name, endpoint), answer in zip(patterns.items(), answers, strict=True):
+        prefix = f"{name}-" if name != endpoint.url else ""
+        try:
+            found = _matching(endpoint, answer)
+        except SourceError as exc:
+            expanded |= _unlisted(name, endpoint, exc, recorded, set(expanded))
+            continue
+        for gap in answer.discovery.gaps if answer.discovery else ():
+            progress.note(f"{answer.url}: {gap}")
+        for source in found:
+            if any(covers(url, source.url) for url in known):
+                continue
+            taken = {*expanded, *(other.name for other in recorded if not covers(other.url, source.url))}
+            source_key = _recorded_name(source, recorded) or source_name(source, taken, prefix)
+            expanded[source_key] = replace(endpoint, url=source.url, may_be_empty=True)
+            known.append(source.url)
+    if patterns and all(endpoint.error is not None for endpoint in expanded.values()):
+        raise next(endpoint.error for endpoint in expanded.values() if endpoint.error is not None)
+    return expanded
+
+
+def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
+    """Return what of a server matches a pattern. Raises the server's error; ``SourceGoneError`` where nothing does."""
+    if answer.discovery is None:
+        assert answer.error is not None
+        raise answer.error
+    found = answer.discovery.sources
+    matching = [source for source in found if matches(pattern_of(endpoint.url), source.name)]
+    if not matching:
+        names = ", ".join(source.name for source in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        there = f"there are {names}{more}" if found else "there is none at all"
+        raise SourceGoneError(
+            f"nothing matches {endpoint.shown}: {there}",
+            next_step=f"moveout discover '{server_of(endpoint.shown)}' lists what there is",
+        )
+    return matching
+
+
+def _unlisted(
+    name: str, endpoint: Endpoint, error: SourceError, recorded: Sequence[SourceName], taken: set[str]
+) -> dict[str, Endpoint]:
+    """Return what stands for a pattern whose server cannot be listed."""
+    refused = replace(endpoint, error=error)
+    own = {
+        other.name: replace(refused, url=other.url, may_be_empty=True)
+        for other in recorded
+        if covers(endpoint.url, other.url) and not is_pattern(other.url) and other.name not in taken
+    }
+    if own:
+        return own
+    if name != endpoint.url:
+        return {name: refused}
+    parts = urlsplit(endpoint.url)
+    host = FoundSource(endpoint.url, parts.hostname or parts.scheme)
+    return {source_name(host, taken): refused}
+
+
+def _recorded_name(source: FoundSource, recorded: Sequence[SourceName]) -> str | None:
+    return next((other.name for other in recorded if covers(other.url, source.url)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where the sources of a bundle come up. ``unfilled`` are sources whose new server has no address yet, by the old
+    server's URL.
+    """
+
+    endpoints: Mapping[str, Endpoint]
+    unfilled: Mapping[str, Sequence[str]]
+
+    def require_all(self) -> Mapping[str, Endpoint]:
+        """Return the endpoints. Raises ``UsageError`` where an address is missing."""
+        if self.unfilled:
+            lines = "; ".join(f"of {server}: {', '.join(names)}" for server, names in self.unfilled.items())
+            raise UsageError(
+                f"the case file does not say where these come up ({lines})",
+                next_step='write the address of the new server into its [[destination]]: to = "…"',
+            )
+        return self.endpoints
+
+
+def expand_destinations(
+    sources: Sequence[SourceName], endpoints: Mapping[str, Endpoint], case: Case | None = None
+) -> Destinations:
+    """Return the destination of each source of a bundle: the one that is named for it, else what a pattern makes of
+    its name, else where ``case`` sends all of its server.
+    """
+    chosen = {name: endpoint for name, endpoint in endpoints.items() if not is_pattern(endpoint.url)}
+    unfilled: dict[str, list[str]] = {}
+    for source in sources:
+        if source.name in chosen:
+            continue
+        by_pattern = next(
+            (
+                _placed(endpoint, _own_name(source.url))
+                for name, endpoint in endpoints.items()
+                if is_pattern(endpoint.url) and _is_of_pattern(source, name, endpoint)
+            ),
+            None,
+        )
+        move = _move_of(source, case)
+        if by_pattern is not None:
+            chosen[source.name] = by_pattern
+        elif move is not None and move.new is None:
+            unfilled.setdefault(move.old, []).append(source.name)
+        elif move is not None and move.new is not None:
+            name = name_on(move.old, _url_in(case, source)) or name_on(move.old, source.url)
+            chosen[source.name] = _placed(move.new, name or "")
+    _refuse_one_for_two(chosen)
+    return Destinations(chosen, unfilled)
+
+
+def _refuse_one_for_two(destinations: Mapping[str, Endpoint]) -> None:
+    """Raise ``UsageError`` where two sources would come to one place."""
+    names: dict[str, str] = {}
+    for name, endpoint in destinations.items():
+        if (other := names.setdefault(endpoint.url, name)) != name:
+            raise UsageError(
+                f"{other} and {name} would both come to {endpoint.shown}",
+                next_step=f"name another place for one of them: {name}=URL",
+            )
+
+
+def _is_of_pattern(source: SourceName, name: str, endpoint: Endpoint) -> bool:
+    """Tell whether a pattern of destinations means a source of the bundle: of the same engine, and named after it."""
+    if registry.find(source.url) != registry.find(endpoint.url):
+        return False
+    return name in {endpoint.url, source.name} or source.name.startswith(f"{name}-")
+
+
+def _placed(endpoint: Endpoint, name: str) -> Endpoint:
+    """Return the place of a name on a server, or where a pattern of destinations puts it."""
+    pattern = pattern_of(endpoint.url)
+    return replace(endpoint, url=join(endpoint.url, pattern.replace(ANY, name, 1)))
+
+
+def _own_name(url: str) -> str:
+    """Return the name of a source on its server, as it stands in URLs; of a file without its directory."""
+    return url.rpartition("/")[2] if names_files(url) else name_on(url, url) or ""
+
+
+def _move_of(source: SourceName, case: Case | None) -> ServerMove | None:
+    urls = (_url_in(case, source), source.url)
+    moves: Iterable[ServerMove] = case.moves if case else ()
+    return next((move for move in moves if any(name_on(move.old, url) for url in urls)), None)
+
+
+def _url_in(case: Case | None, source: SourceName) -> str:
+    """Return the URL of a source as the case file has it, with the options that say which server it is."""
+    known = case.sources.get(source.name) if case else None
+    return known.url if known else source.url

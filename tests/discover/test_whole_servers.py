@@ -1,0 +1,111 @@
+"""Whole servers as sources and destinations: each database and bucket is a source of its own, under its name."""
+
+import pytest
+
+from migrate.bundle.reader import BundleReader
+from migrate.storage.registry import open_location
+from scripts.process import free_port
+from tests.cli.conftest import call, result
+from tests.tools.clients import boto_client
+
+
+def sources_of(bundle):
+    return {source.name: source for source in BundleReader(open_location(str(bundle))).info.sources}
+
+
+def test_a_whole_server_leaves_and_comes_up_under_the_same_names(
+    old_host, other_postgres, other_mariadb, other_minio, tmp_path
+):
+    bundle = tmp_path / "bundle"
+    words = (f"pg={old_host.pg}/*p*", f"{old_host.my}/*", f"s3://m*?profile={old_host.minio.profile}")
+    ended = call("plan", *words, "--json")
+    assert ended.code == 0, ended.err
+    assert [source["name"] for source in ended.json["result"]["sources"]] == [
+        "pg-app",
+        "pg-empty",
+        "app",
+        "blog",
+        "media",
+    ]
+    ended = call("export", *words, "--to", bundle, "--json")
+    assert ended.code == 0, ended.err
+    assert list(sources_of(bundle)) == ["pg-app", "pg-empty", "app", "blog", "media"]
+
+    for name in ("app", "empty"):
+        other_postgres.database(name)
+    for name in ("app", "blog"):
+        other_mariadb.database(name)
+    boto_client(other_minio.profile).create_bucket(Bucket="media")
+    new_pg = f"pg=postgresql://postgres@{other_postgres.host}:{other_postgres.port}/*"
+    new_my = f"mysql://moveout@{other_mariadb.host}:{other_mariadb.port}/*"
+    new_s3 = f"s3://*?profile={other_minio.profile}"
+    restored = result("restore", bundle, new_pg, new_my, new_s3, "--report-to", tmp_path / "report")
+    urls = {outcome["source"]: outcome["url"].rpartition("/")[2] for outcome in restored["restored"]}
+    assert urls == {
+        "pg-app": "app",
+        "pg-empty": "empty",
+        "app": "app",
+        "blog": "blog",
+        "media": f"media?profile={other_minio.profile}",
+    }
+    assert call("verify", bundle, "--against", new_pg, new_my, new_s3).code == 0
+
+
+def test_a_case_sends_each_server_to_a_new_one(old_host, other_mariadb, tmp_path):
+    case = tmp_path / "moveout.toml"
+    text = f"""
+[bundle]
+location = "bundle"
+[[source]]
+url = "{old_host.my}/*"
+[[source]]
+name = "files"
+url = "sqlite://{old_host.files}/*"
+[[left_out]]
+url = "{old_host.my}/blog"
+reason = "nobody reads it"
+[[destination]]
+from = "{old_host.my}"
+to = ""
+[[destination]]
+from = "sqlite://{old_host.files}"
+to = "new"
+"""
+    case.write_text(text)
+    assert call("export", "-c", case, "--quiet").code == 0
+    assert set(sources_of(tmp_path / "bundle")) == {"app", "files-main", "files-data-deep-no-ending"}
+    ended = call("restore", "-c", case)
+    assert ended.code == 2
+    assert f"does not say where these come up (of {old_host.my}: app)" in " ".join(ended.err.split())
+
+    for name in ("app", "blog"):
+        with other_mariadb.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+    other_mariadb.database("app")
+    case.write_text(
+        text.replace('to = ""', f'to = "mysql://moveout@{other_mariadb.host}:{other_mariadb.port}"')
+    )
+    ended = call("restore", "-c", case, "--json")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "new" / "main.db").is_file()
+    assert (tmp_path / "new" / "data" / "deep" / "no-ending").is_file()
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "code"),
+    [
+        ("{pg}", "names a server, and no database", 2),
+        ("{my}", "names a server, and no database", 2),
+        ("s3://?profile={profile}", "names an account, and no bucket", 2),
+        ("{pg}/none-*", "nothing matches", 7),
+        ("s3://none-*?profile={profile}", "nothing matches", 7),
+        ("postgresql://me@127.0.0.1:{closed}/*", "refused", 5),
+        ("s3://*?profile=missing-one", "there is no AWS profile", 2),
+    ],
+)
+def test_what_names_nothing_is_an_error_with_words(old_host, tmp_path, url, words, code):
+    filled = url.format(pg=old_host.pg, my=old_host.my, profile=old_host.minio.profile, closed=free_port())
+    for command in (["plan"], ["export", "--to", tmp_path / "bundle"]):
+        ended = call(*command, f"x={filled}")
+        assert (ended.code, words in " ".join(ended.err.split())) == (code, True), ended.err
+    assert not (tmp_path / "bundle").exists()
