@@ -66,6 +66,8 @@ class Endpoint:
     inventory: str | None = None
     may_be_empty: bool = False
     """Whether it is no surprise that there is nothing in it: a whole server was asked for."""
+    create: bool = False
+    """Whether it is made where it is missing: it is the place of a source on a server to which all of another moves."""
     error: SourceError | None = None
     """Why it cannot be opened: its server could not be listed."""
 

@@ -206,7 +206,7 @@ def _run_restore(
             pack_small_objects=options.snowball,
         )
         try:
-            outcomes.append(restore_source(request, endpoint.shown, create=options.create))
+            outcomes.append(restore_source(request, endpoint.shown, create=options.create or endpoint.create))
         except MoveoutError as exc:
             session.progress.end()
             session.progress.note(f"{name} could not be restored: {exc}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from migrate.bundle import bundle_json, layout
+from migrate.bundle.export_state import SourceName
 from migrate.bundle.findings import Finding
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
@@ -24,12 +25,13 @@ from migrate.cli.common.options import Create
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import SummaryLine, draw_rows
-from migrate.cli.common.sources import load_case
+from migrate.cli.common.sources import expanded, load_case
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import Verified, run_verify
+from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import (
     OK,
     DamageError,
@@ -105,7 +107,7 @@ class Evacuated:
             step.name: step.exit_code for step in self.steps if step.name != _FORECAST and step.exit_code
         }
         if not codes:
-            return OK
+            return IncompleteError.exit_code if self.moved.unfilled else OK
         if not self.moved.location:
             return next(iter(codes.values()))
         return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
@@ -159,7 +161,9 @@ def run_command(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
     cluster = which_scheduler(executor, scheduler)
-    move = _Move(session, loaded, loaded.bundle, RestoreOptions(scheduler=cluster, create=create))
+    options = RestoreOptions(scheduler=cluster, create=create)
+    whole_case, destinations = _with_whole_servers(session, loaded, loaded.bundle)
+    move = _Move(session, whole_case, destinations, loaded.bundle, options)
     try:
         for name, work in move.steps():
             session.err.print(Rule(name, align="left"))
@@ -173,11 +177,41 @@ def run_command(
     return Evacuated(loaded.name, tuple(move.finished), move.summary())
 
 
+def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
+    """Return the case with a source for all that its patterns mean, and where they come up. Once all is out, what the
+    bundle holds is meant: the servers may be gone by now.
+    """
+    whole = next((p for p in (case.transfer_to, bundle) if p and _sealed(p) is SealState.COMPLETE), None)
+    sources = expanded(session, case.sources, case, whole or bundle, ask=whole is None)
+    names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]
+    destinations = expand_destinations(names, case.destinations, case)
+    return replace(case, sources=sources, destinations=destinations.endpoints), destinations
+
+
+def _sealed(location: Endpoint) -> SealState:
+    """Return whether a sealed bundle lies there; an error of the location is found by the step that needs it."""
+    try:
+        seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
+    except (UnreachableError, NotAllowedError, GoneError):
+        return SealState.NOT
+    if seal is None:
+        return SealState.NOT
+    return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
+
+
 class _Move:
     """The steps of one run. What cannot be done does not stop the steps that need it not."""
 
-    def __init__(self, session: Session, case: Case, bundle: Endpoint, options: RestoreOptions) -> None:
+    def __init__(
+        self,
+        session: Session,
+        case: Case,
+        destinations: Destinations,
+        bundle: Endpoint,
+        options: RestoreOptions,
+    ) -> None:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
+        self._unfilled = destinations.unfilled
         self._signers = load_keys(None, None, case)
         self._last = bundle
         self._left_at: datetime | None = None
@@ -188,12 +222,12 @@ class _Move:
     def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
         """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
         session, case, destination = self._session, self._case, self._case.transfer_to
-        away = destination is not None and self._sealed(destination) is SealState.COMPLETE
-        here = SealState.COMPLETE if away else self._sealed(self._bundle)
+        away = destination is not None and _sealed(destination) is SealState.COMPLETE
+        here = SealState.COMPLETE if away else _sealed(self._bundle)
         if here is SealState.NOT:
             yield _FORECAST, lambda: run_plan(session, case.sources, case, PlanOptions(case.deadline))
         yield "export", lambda: None if here is SealState.COMPLETE else self._export()
-        if not away and self._sealed(self._bundle) is SealState.NOT:
+        if not away and _sealed(self._bundle) is SealState.NOT:
             return
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
@@ -268,16 +302,6 @@ class _Move:
         self._left_at = datetime.now(UTC)
         return answer
 
-    def _sealed(self, location: Endpoint) -> SealState:
-        """Return whether a sealed bundle lies there; an error of the location is found by the step that needs it."""
-        try:
-            seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
-        except (UnreachableError, NotAllowedError, GoneError):
-            return SealState.NOT
-        if seal is None:
-            return SealState.NOT
-        return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
-
     def summary(self) -> Moved:
         """Return what the steps came to."""
         case = self._case
@@ -305,6 +329,7 @@ class _Move:
             deadline=case.deadline,
             out_at=self._out_at() if all_out and sent else None,
             now=datetime.now(UTC),
+            unfilled=self._unfilled,
         )
 
     def _out_at(self) -> datetime | None:

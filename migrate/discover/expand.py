@@ -43,18 +43,22 @@ def expand_sources(
     *,
     recorded: Sequence[SourceName] = (),
     left_out: Sequence[LeftOut] = (),
+    ask: bool = True,
 ) -> dict[str, Endpoint]:
     """Return sources with each pattern replaced by what matches it now. What is a source of its own already, or left
     out, is not taken twice.
 
     ``recorded`` are the sources of the bundle that an earlier run has begun: they keep their names. A server that does
-    not answer stands for those of them that are its own, or for one source, which cannot be opened for that reason.
-    Raises ``UsageError`` where nothing matches any pattern and nothing else is named; a server's error where it is the
-    only one.
+    not answer, or that nobody ``ask``s, stands for those of them that are its own; else for one source, which cannot be
+    opened for that reason. Raises the server's error where nothing else is named.
     """
     patterns = {name: endpoint for name, endpoint in endpoints.items() if is_pattern(endpoint.url)}
     expanded = {name: endpoint for name, endpoint in endpoints.items() if name not in patterns}
     known = [*(endpoint.url for endpoint in expanded.values()), *(entry.url for entry in left_out)]
+    if not ask:
+        for endpoint in patterns.values():
+            expanded |= _recorded_on(endpoint, recorded, set(expanded))
+        return expanded
     answers = ask_servers(list(patterns.values()), progress) if patterns else []
     for (name, endpoint), answer in zip(patterns.items(), answers, strict=True):
         prefix = f"{name}-" if name != endpoint.url else ""
@@ -100,11 +104,7 @@ def _unlisted(
 ) -> dict[str, Endpoint]:
     """Return what stands for a pattern whose server cannot be listed."""
     refused = replace(endpoint, error=error)
-    own = {
-        other.name: replace(refused, url=other.url, may_be_empty=True)
-        for other in recorded
-        if covers(endpoint.url, other.url) and not is_pattern(other.url) and other.name not in taken
-    }
+    own = _recorded_on(refused, recorded, taken)
     if own:
         return own
     if name != endpoint.url:
@@ -112,6 +112,15 @@ def _unlisted(
     parts = urlsplit(endpoint.url)
     host = FoundSource(endpoint.url, parts.hostname or parts.scheme)
     return {source_name(host, taken): refused}
+
+
+def _recorded_on(endpoint: Endpoint, recorded: Sequence[SourceName], taken: set[str]) -> dict[str, Endpoint]:
+    """Return the sources of a bundle that a pattern means."""
+    return {
+        source.name: replace(endpoint, url=source.url, may_be_empty=True)
+        for source in recorded
+        if covers(endpoint.url, source.url) and not is_pattern(source.url) and source.name not in taken
+    }
 
 
 def _recorded_name(source: FoundSource, recorded: Sequence[SourceName]) -> str | None:
@@ -190,7 +199,7 @@ def _is_of_pattern(source: SourceName, name: str, endpoint: Endpoint) -> bool:
 def _placed(endpoint: Endpoint, name: str) -> Endpoint:
     """Return the place of a name on a server, or where a pattern of destinations puts it."""
     pattern = pattern_of(endpoint.url)
-    return replace(endpoint, url=join(endpoint.url, pattern.replace(ANY, name, 1)))
+    return replace(endpoint, url=join(endpoint.url, pattern.replace(ANY, name, 1)), create=True)
 
 
 def _own_name(url: str) -> str:

@@ -6,7 +6,6 @@ from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from scripts.process import free_port
 from tests.cli.conftest import call, result
-from tests.tools.clients import boto_client
 
 
 def sources_of(bundle):
@@ -31,11 +30,6 @@ def test_a_whole_server_leaves_and_comes_up_under_the_same_names(
     assert ended.code == 0, ended.err
     assert list(sources_of(bundle)) == ["pg-app", "pg-empty", "app", "blog", "media"]
 
-    for name in ("app", "empty"):
-        other_postgres.database(name)
-    for name in ("app", "blog"):
-        other_mariadb.database(name)
-    boto_client(other_minio.profile).create_bucket(Bucket="media")
     new_pg = f"pg=postgresql://postgres@{other_postgres.host}:{other_postgres.port}/*"
     new_my = f"mysql://moveout@{other_mariadb.host}:{other_mariadb.port}/*"
     new_s3 = f"s3://*?profile={other_minio.profile}"
@@ -77,16 +71,19 @@ to = "new"
     ended = call("restore", "-c", case)
     assert ended.code == 2
     assert f"does not say where these come up (of {old_host.my}: app)" in " ".join(ended.err.split())
+    ended = call("run", "-c", case, "--json")
+    assert ended.code == 3, ended.err
+    assert f"where {old_host.my} comes up again" in ended.json["result"]["sentences"][4]
 
     for name in ("app", "blog"):
         with other_mariadb.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"DROP DATABASE IF EXISTS {name}")
-    other_mariadb.database("app")
     case.write_text(
         text.replace('to = ""', f'to = "mysql://moveout@{other_mariadb.host}:{other_mariadb.port}"')
     )
-    ended = call("restore", "-c", case, "--json")
+    ended = call("run", "-c", case, "--json")
     assert ended.code == 0, ended.err
+    assert ended.json["result"]["sentences"][2] == "Up on the new host: all 3 sources."
     assert (tmp_path / "new" / "main.db").is_file()
     assert (tmp_path / "new" / "data" / "deep" / "no-ending").is_file()
 

@@ -32,6 +32,8 @@ class Moved:
     deadline: datetime | None = None
     out_at: datetime | None = None
     now: datetime | None = None
+    unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By old server, the sources that come up nowhere: the case file has no address of the new server."""
 
     def rows(self) -> list[tuple[Sequence[str], str]]:
         """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
@@ -64,6 +66,11 @@ class Moved:
         if self.wanted["restored"]:
             yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
             yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
+        for server, names in self.unfilled.items():
+            yield (
+                f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
+                ' the new address into its [[destination]], to = "…", and run the same command again.'
+            )
         if self.location and self.only_copy:
             yield (
                 f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"

@@ -91,7 +91,12 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
 
 
 def expanded(
-    session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, location: Endpoint | None = None
+    session: Session,
+    endpoints: Mapping[str, Endpoint],
+    case: Case | None,
+    location: Endpoint | None = None,
+    *,
+    ask: bool = True,
 ) -> Mapping[str, Endpoint]:
     """Return the sources with each pattern replaced by what is on its server. Those of the bundle at ``location`` keep
     their names. See ``expand_sources``.
@@ -103,6 +108,7 @@ def expanded(
         session.progress,
         recorded=recorded_sources(location) if location else (),
         left_out=case.left_out if case else (),
+        ask=ask,
     )
 
 
