@@ -184,6 +184,12 @@ class Sink(Protocol):
         """
         ...
 
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Report what has been read of the unit so far: rows or objects, and bytes of payload. It moves the progress
+        while the unit is under way; the outcome counts.
+        """
+        ...
+
 
 class Snapshot(Protocol):
     """One consistent view of a source, shared by the worker threads."""

@@ -72,6 +72,9 @@ class DiscardingSink:
         yield file  # type: ignore[misc]
         self.size_bytes += file.tell()
 
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """See ``Sink.advance``; the outcomes are measured."""
+
 
 def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
     """Do ``exporters.api.Measurable``'s work for a source: export its largest units to nowhere."""

@@ -95,6 +95,9 @@ class MemorySink:
         with self._lock:
             self.files[name] = file.data
 
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """See ``Sink.advance``; nobody watches."""
+
 
 class _BrokenFile(_Kept):
     """Its first write fails; later ones are dropped, as a sink does: Arrow writes once more as it lets go of a file."""
@@ -121,6 +124,9 @@ class BrokenSink:
         """See ``Sink.create``; the writes raise."""
         del name, size_bytes
         yield _BrokenFile()
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """See ``Sink.advance``; nobody watches."""
 
 
 def is_name(name: str) -> bool:

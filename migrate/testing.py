@@ -29,7 +29,7 @@ from migrate.errors import NotEmptyError
 from migrate.export import export
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.restorer import RestoreRequest, finished_restores, missing_from, restore_source
-from migrate.runtime.progress import Progress, Silent
+from migrate.runtime.progress import OF_NO_SOURCE, Progress, Silent, SourceTask
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from migrate.verify.compare import compare_source
@@ -180,9 +180,9 @@ class _Killing(Silent):
     def __init__(self) -> None:
         self._left = 0.0
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         """Note how much there is to do."""
-        del size_bytes
+        del size_bytes, of
         self._left = items / 2 if what.startswith("restore") else 0.0
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:

@@ -125,5 +125,6 @@ def _copy(bucket: Bucket, fetched: Fetched, name: str, sink: Sink) -> tuple[inde
             sha256.update(body)
             proof.update(body)
             file.write(body)
+            sink.advance(size_bytes=len(body))
     content = index_rows.Content(sha256.hexdigest(), proof.md5, proof.crc64nvme, large=name, parts=parts)
     return content, proof

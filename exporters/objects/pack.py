@@ -30,6 +30,8 @@ WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
 _WRITE_BYTES = 2**20
 _ROWS_AT_ONCE = 1000
+_REPORTED_ITEMS = 100
+"""After so many objects, or ``_WRITE_BYTES``, the sink is told how far the pack is."""
 
 
 def pack_name(unit: Unit) -> str:
@@ -89,13 +91,13 @@ class Packing:
         small = [pair for pair in listed if not pair[1].is_delete_marker] if markers else listed
         fetched = self.bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
         with self.sink.create(name, size_bytes=sum(summary.size_bytes for _, summary in small)) as file:
-            pack = _Pack(self.bucket, name, file, self.inventory.selection, self.outage)
+            pack = _Pack(self.bucket, name, file, self.sink, self.inventory.selection, self.outage)
             for (row, _), response in zip(small, self.outage.unless(fetched), strict=True):
                 pack.add(row, response)
             pack.end()
         for row, summary in markers:
             pack.add_marker(row, summary)
-        pack.add_grown(self.sink)
+        pack.add_grown()
         pack.name_lost(ordered=ordered)
         return pack
 
@@ -123,6 +125,7 @@ class _Pack:
     bucket: Bucket
     name: str
     file: BinaryIO
+    sink: Sink
     selection: Selection
     outage: Outage
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -135,6 +138,8 @@ class _Pack:
     exported: int = 0
     reread: int = 0
     size_bytes: int = 0
+    _reported_items: int = 0
+    _reported_bytes: int = 0
     _pieces: list[bytes] = field(default_factory=list)
     _held: int = 0
     _offset: int = 0
@@ -188,11 +193,11 @@ class _Pack:
         self.rows.append(rows.marker(self.bucket.name, row, summary))
         self.exported += 1
 
-    def add_grown(self, sink: Sink) -> None:
+    def add_grown(self) -> None:
         """Write what was small when it was listed and is not any more, each as a file of its own."""
         for row, summary in self.grown:
             name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
-            read = large_object.write(self.bucket, summary, name, sink, self.outage)
+            read = large_object.write(self.bucket, summary, name, self.sink, self.outage)
             if read.error is None:
                 self._note(row, read.found, read.content)
                 self.losses.extend(read.doubts())
@@ -219,6 +224,8 @@ class _Pack:
         self.losses.extend(losses(fetched))
         self.exported += 1
         self.size_bytes += fetched.summary.size_bytes
+        if self.exported - self._reported_items >= _REPORTED_ITEMS:
+            self._report()
 
     def table(self) -> pa.Table:
         """Return the index rows."""
@@ -250,3 +257,11 @@ class _Pack:
     def _flush(self) -> None:
         self.file.write(b"".join(self._pieces))
         self._pieces, self._held = [], 0
+        self._report()
+
+    def _report(self) -> None:
+        """Report to the sink what has been read since the last report."""
+        self.sink.advance(
+            items=self.exported - self._reported_items, size_bytes=self.size_bytes - self._reported_bytes
+        )
+        self._reported_items, self._reported_bytes = self.exported, self.size_bytes

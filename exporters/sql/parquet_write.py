@@ -283,6 +283,7 @@ class PartWriter:
 
     def add(self, typed: Typed, text_bytes: int) -> None:
         """Take a block."""
+        self.sink.advance(items=typed.rows, size_bytes=text_bytes)
         self._piece.append(typed)
         self._piece_bytes += text_bytes
         if self._piece_bytes >= self._at_once_bytes:
@@ -293,6 +294,7 @@ class PartWriter:
         of its own.
         """
         self._write_piece()
+        self.sink.advance(items=typed.rows)
         file = self._open(typed.sides)
         file.writer.write_long(pa.Table.from_batches([self.layout.batch(typed, file.sides)]), long)
         file.rows += 1

@@ -32,6 +32,7 @@ LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
 SEAL_STATE = "_work/seal.json"
 TRANSFER_STATE = "_work/transfer.json"
+PROGRESS = "_work/progress-"
 
 _SAFE = re.compile(r"[a-z0-9._/-]+")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -82,6 +83,11 @@ def final_record(source: str) -> str:
 def plan_summary(source: str) -> str:
     """Return the key of the planned totals of a source: ``_work/<source>/plan.json``."""
     return f"{WORK}{source}/plan.json"
+
+
+def progress_file(command: str) -> str:
+    """Return the key of what a command says of its progress: ``_work/progress-<command>.json``."""
+    return f"{PROGRESS}{command}.json"
 
 
 def is_tag_name(name: str) -> bool:

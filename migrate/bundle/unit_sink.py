@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from exporters.errors import SourceError
 from migrate.bundle import layout
@@ -15,7 +15,7 @@ from migrate.bundle.commit_records import FileRecord
 from migrate.errors import MoveoutError, UsageError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import PART_BYTES, MultipartStore, NewFile
-from migrate.storage.file_writer import FileWriter, OnPart
+from migrate.storage.file_writer import FileWriter
 
 RESUMED_BYTES = 4 * PART_BYTES
 """Files of at least this size are continued where an earlier run was interrupted; of smaller ones no more is sent twice
@@ -23,12 +23,39 @@ than the parts that were under way.
 """
 
 
+class SinkWatch(Protocol):
+    """Told how far the files of a sink are. Thread-safe; sizes are bytes."""
+
+    def read(self, items: int, size_bytes: int) -> None:
+        """So much was read of the source."""
+        ...
+
+    def write(self, size_bytes: int) -> None:
+        """So much was written into files."""
+        ...
+
+    def land(self, size_bytes: int) -> None:
+        """A part of a file of this size has arrived at the location."""
+        ...
+
+
+class _Unwatched:
+    def read(self, items: int, size_bytes: int) -> None:
+        pass
+
+    def write(self, size_bytes: int) -> None:
+        pass
+
+    def land(self, size_bytes: int) -> None:
+        pass
+
+
 class StoreSink:
     """A ``Sink`` (see ``exporters.api``) over a store. ``files`` fills up as files are finished.
 
     ``cancellation``: once the run is cancelled, the next write raises ``Cancelled``, so that it ends within a moment
-    and leaves no half file. ``on_part`` is called with the size of each part that has arrived. ``held``: what lies
-    at the location is replaced by ``publish`` only, and stays as it is after ``drop``.
+    and leaves no half file. ``held``: what lies at the location is replaced by ``publish`` only, and stays as it is
+    after ``drop``.
     """
 
     def __init__(
@@ -37,13 +64,13 @@ class StoreSink:
         source: str,
         *,
         cancellation: CancellationToken | None = None,
-        on_part: OnPart | None = None,
+        watch: SinkWatch | None = None,
         held: bool = False,
     ) -> None:
         self._store = store
         self._source = source
         self.cancellation = cancellation or CancellationToken()
-        self._on_part = on_part
+        self.watch = watch or _Unwatched()
         self._lock = threading.Lock()
         self._files: dict[str, FileRecord] = {}
         self._waiting: dict[str, FileWriter] | None = {} if held else None
@@ -76,7 +103,7 @@ class StoreSink:
                 key,
                 part_bytes=part_bytes,
                 resume=size_bytes >= RESUMED_BYTES,
-                on_part=self._on_part,
+                on_part=self.watch.land,
                 held=self._waiting is not None,
             ) as writer:
                 file = StoppableFile(writer, self)
@@ -92,6 +119,10 @@ class StoreSink:
             self._files[key] = FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme)
             if self._waiting is not None:
                 self._waiting[key] = writer
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """See ``Sink.advance``."""
+        self.watch.read(items, size_bytes)
 
     def publish(self) -> None:
         """Replace what lies at the location by what was held. Raises the store's errors."""
@@ -143,10 +174,12 @@ class StoppableFile:
             self.broken = Cancelled()
             raise self.broken
         try:
-            return self._writer.write(data)
+            written = self._writer.write(data)
         except MoveoutError as exc:
             self._sink.error = self.broken = exc
             raise
+        self._sink.watch.write(written)
+        return written
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._writer, name)

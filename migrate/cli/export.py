@@ -26,6 +26,7 @@ from migrate.cli.common.options import (
     SelectionOptions,
     with_inventories,
 )
+from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary
@@ -154,7 +155,10 @@ def run_export(
     """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
     before what the case file says. With a ``scheduler`` its workers do what they can.
     """
-    with machines(session, scheduler, case.bwlimit if case else None) as cluster_machines:
+    with (
+        machines(session, scheduler, case.bwlimit if case else None) as cluster_machines,
+        reported(session, "export", location, case, endpoints),
+    ):
         return _run_export(
             session,
             endpoints,

@@ -17,6 +17,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import CaseFile, Create, one_location, sort_words
+from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
@@ -152,7 +153,10 @@ def run_restore(
     that cannot be restored does not stop the others. The bandwidth limit holds for what is read of the bundle, by all
     workers of a cluster together.
     """
-    with machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines:
+    with (
+        machines(session, options.scheduler, case.bwlimit if case else None) as cluster_machines,
+        reported(session, "restore", location, case, destinations),
+    ):
         return _run_restore(
             session, location, destinations, case, options, cluster_machines=cluster_machines, signers=signers
         )

@@ -45,6 +45,7 @@ from migrate.errors import (
 from migrate.export import ExportOptions
 from migrate.plan import ReferenceClass
 from migrate.plan.cost_model import reference
+from migrate.plan.forecast import Forecast
 from migrate.plan.live_forecast import LiveForecast
 from migrate.plan.run_history import add_run, read_history
 from migrate.plan.stage_work import STAGES, StageRecord
@@ -164,6 +165,8 @@ def run_command(
     options = RestoreOptions(scheduler=cluster, create=create)
     whole_case, destinations = _with_whole_servers(session, loaded, loaded.bundle)
     move = _Move(session, whole_case, destinations, loaded.bundle, options)
+    session.meter.open("run", move.stages())
+    session.meter.set_case(loaded.name, loaded.deadline)
     try:
         for name, work in move.steps():
             session.err.print(Rule(name, align="left"))
@@ -219,6 +222,12 @@ class _Move:
         self._forecast: LiveForecast | None = None
         self.finished: list[CommandStep] = []
 
+    def stages(self) -> list[str]:
+        """Return the names of all steps that the move may take."""
+        transfer = ["transfer"] if self._case.transfer_to else []
+        restore = ["restore", "compare"] if self._case.destinations else []
+        return [_FORECAST, "export", *transfer, "verify", *restore]
+
     def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
         """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
         session, case, destination = self._session, self._case, self._case.transfer_to
@@ -248,6 +257,7 @@ class _Move:
 
     def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
+        self._session.meter.enter_stage(name)
         stage = next((stage for stage in STAGES if stage == name), None)
         if self._forecast is not None and stage is not None:
             self._forecast.enter(stage)
@@ -257,7 +267,7 @@ class _Move:
             if isinstance(exc, UsageError) and name in {_FORECAST, "export"}:
                 raise
             answer = FailedStep(exc)
-        self._session.progress.end()
+        self._session.meter.close()
         if self._forecast is not None:
             self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
         if isinstance(answer, Planned):
@@ -267,7 +277,9 @@ class _Move:
                 ReferenceClass.of(reference(), read_history()),
                 deadline=self._case.deadline,
                 at_least=answer.forecast.at_least,
+                on_renewed=self._show_forecast,
             )
+            self._session.meter.weigh_stages(_stage_seconds(answer.forecast))
             self._session.progress = self._forecast
         self.finished.append(CommandStep(name, answer))
         return self.finished[-1]
@@ -275,6 +287,11 @@ class _Move:
     def records(self) -> list[StageRecord]:
         """Return how long the work took that was done from its beginning to its end."""
         return self._forecast.records() if self._forecast else []
+
+    def _show_forecast(self, forecast: Forecast) -> None:
+        """Show by when all has left, or once it has, by when all is up."""
+        what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
+        self._session.meter.forecast(what, forecast.moment(interval.p50), forecast.moment(interval.p90))
 
     def _export(self) -> Answer:
         answer = run_export(
@@ -338,6 +355,14 @@ class _Move:
             return self._left_at
         sealed = bundle_json.read_sealed(open_location(self._last.url, secrets=self._last.reveal()))
         return None if sealed is None else datetime.fromisoformat(sealed.sealed)
+
+
+def _stage_seconds(forecast: Forecast) -> dict[str, float]:
+    """Return how long each stage takes by the forecast."""
+    seconds: dict[str, float] = {}
+    for stage in forecast.stages:
+        seconds[stage.stage] = seconds.get(stage.stage, 0.0) + stage.seconds.p50
+    return seconds
 
 
 def _exported_lines(sources: Sequence[str], answer: Answer | None) -> Mapping[str, SummaryLine]:

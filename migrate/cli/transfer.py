@@ -14,6 +14,7 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile
+from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
@@ -83,7 +84,10 @@ def run_transfer(
     """Move the bundle and its custody log. The bandwidth limit holds for the destination's side, and for all workers
     of the ``scheduler`` together.
     """
-    with machines(session, scheduler, case.bwlimit if case else None) as cluster_machines:
+    with (
+        machines(session, scheduler, case.bwlimit if case else None) as cluster_machines,
+        reported(session, "transfer", destination, case),
+    ):
         return _run_transfer(
             session, origin, destination, case, cluster_machines, recheck=recheck, signers=signers
         )

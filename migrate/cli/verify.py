@@ -21,6 +21,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
@@ -217,6 +218,23 @@ def run_verify(
     """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.
     """
+    with reported(session, "verify", location, case, against):
+        return _run_verify(
+            session, location, level, against, case, signers=signers, keys=keys, timestamp_ca=timestamp_ca
+        )
+
+
+def _run_verify(
+    session: Session,
+    location: Endpoint,
+    level: Level,
+    against: Mapping[str, Endpoint],
+    case: Case | None,
+    *,
+    signers: Path | None,
+    keys: Sequence[Signer],
+    timestamp_ca: Path | None,
+) -> Verified:
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_location(

@@ -41,7 +41,7 @@ from migrate.export.unit_runner import UnitPool, UnitWork
 from migrate.report import sealed_page
 from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore, Store
 
@@ -182,7 +182,9 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
         return before, None
-    run.progress.begin(f"export {source.name}", items=0, size_bytes=0)
+    run.progress.begin(
+        f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+    )
     error: SourceError | None = None
     summary: SourceSummary | None = None
     units: UnitRun | None = None

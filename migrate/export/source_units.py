@@ -17,7 +17,14 @@ from migrate.bundle.export_state import now
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.export.plan_totals import Summary, write_summary
 from migrate.export.unit_planner import Planner
-from migrate.export.unit_runner import PlannedUnit, UnitPool, UnitWork, is_of_location, is_small
+from migrate.export.unit_runner import (
+    PlannedUnit,
+    UnitPool,
+    UnitWork,
+    failed_items,
+    is_of_location,
+    is_small,
+)
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS
 
 SUMMARY_SECONDS = 10.0
@@ -128,6 +135,7 @@ class UnitRun:
         """Take what became of a unit. Raises the location's errors."""
         if isinstance(result, CommitRecord):
             self._ledger.add(result)
+            self._work.progress.count_gaps(failed_items(result.outcome))
             self._denied_in_a_row = 0
         elif is_of_location(result):
             raise result
@@ -139,6 +147,7 @@ class UnitRun:
     def _fail(self, unit: Unit, exc: Exception) -> None:
         message = str(exc) if isinstance(exc, SourceError) else repr(exc)
         self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {message}")
+        self._work.progress.count_gaps(unit.items)
         self._work.progress.note(f"{self._source}: unit {unit.id} failed: {message}")
         if isinstance(exc, SourceNotAllowedError | SourceGoneError):
             self._denied_in_a_row += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Literal
 
@@ -22,7 +22,6 @@ from migrate.storage.api import FileInfo, Store
 
 READ_AT_MOST = 5_000
 """So many commit records are read for exact sums; beyond, sums are scaled from the counts."""
-WINDOW = timedelta(minutes=10)
 _READERS = 16
 _GAPS = 1000
 
@@ -30,8 +29,8 @@ _GAPS = 1000
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """``planned`` is None before the first summary was written; ``whole``: the plan is complete. ``exact``:
-    ``done`` was summed, not scaled. Rates per second over the last ten minutes in which units were finished,
-    None with fewer than two units.
+    ``done`` was summed, not scaled. Both count what has a commit record: a running export is further. In ``planned``
+    the estimates of finished units are replaced by what they came to.
     """
 
     name: str
@@ -41,8 +40,6 @@ class SourceStatus:
     done: Totals
     exact: bool
     finished: bool
-    items_rate: float | None
-    bytes_rate: float | None
     gaps: Sequence[Gap]
     """At most the first 1000."""
     gaps_total: int
@@ -110,7 +107,7 @@ def _lives(holder: LeaseState, age: float) -> bool:
 def _sealed_source(source: reconciliation.SourceReconciliation) -> SourceStatus:
     gaps = max(len(source.gaps), sum(n for word, n in source.dispositions.items() if word != "exported"))
     return SourceStatus(
-        source.name, source.url, source.totals, True, source.totals, True, True, None, None, source.gaps, gaps
+        source.name, source.url, source.totals, True, source.totals, True, True, source.gaps, gaps
     )
 
 
@@ -118,24 +115,33 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
     prefix = layout.units_prefix(source.name)
     infos = [info for info in store.list(prefix) if info.key.endswith(".json")]
     summary = read_summary(store, source.name)
-    recent = sorted(infos, key=lambda info: info.modified)
     exact = len(infos) <= READ_AT_MOST
-    chosen = recent if exact else recent[-READ_AT_MOST:]
+    chosen = infos[:READ_AT_MOST]
     sample = _sample(store, source.name, prefix, chosen, executor)
     scale = len(infos) / len(chosen) if chosen else 0
-    exported = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
+    done = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
+    estimated = Totals(
+        len(infos), round(sample.estimated_items * scale), round(sample.estimated_bytes * scale)
+    )
     return SourceStatus(
         name=source.name,
         url=source.url,
-        planned=summary.planned if summary else None,
+        planned=_corrected(summary.planned, done, estimated) if summary else None,
         whole=bool(summary and summary.whole),
-        done=exported,
+        done=done,
         exact=exact,
         finished=_exists(store, layout.final_record(source.name)),
-        items_rate=sample.items_rate,
-        bytes_rate=sample.bytes_rate,
         gaps=sample.gaps,
         gaps_total=sample.gaps_total,
+    )
+
+
+def _corrected(planned: Totals, done: Totals, estimated: Totals) -> Totals:
+    """Return the plan with what finished units came to in place of what was estimated of them."""
+    return Totals(
+        max(planned.units, done.units),
+        max(planned.items - estimated.items, 0) + done.items,
+        max(planned.size_bytes - estimated.size_bytes, 0) + done.size_bytes,
     )
 
 
@@ -143,8 +149,8 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
 class _Sample:
     items: int
     size_bytes: int
-    items_rate: float | None
-    bytes_rate: float | None
+    estimated_items: int
+    estimated_bytes: int
     gaps: Sequence[Gap]
     gaps_total: int
 
@@ -152,27 +158,20 @@ class _Sample:
 def _sample(
     store: Store, source: str, prefix: str, infos: Sequence[FileInfo], executor: ThreadPoolExecutor
 ) -> _Sample:
-    """Sum the records of ``infos``, which are ordered by time, and take the rate from their end."""
+    """Sum the records of ``infos``, and what had been estimated of their units."""
     ids = [info.key[len(prefix) : -len(".json")] for info in infos]
-    items = size_bytes = recent_items = recent_bytes = gaps_total = 0
+    items = size_bytes = estimated_items = estimated_bytes = gaps_total = 0
     gaps: list[Gap] = []
-    since = infos[-1].modified - WINDOW if infos else datetime.min.replace(tzinfo=UTC)
-    first = next((info.modified for info in infos if info.modified >= since), since)
-    for info, record in zip(infos, _records(store, source, ids, executor), strict=True):
+    for record in _records(store, source, ids, executor):
         if record is None:
             continue
         items += record.outcome.items
         size_bytes += record.outcome.size_bytes
+        estimated_items += record.unit.items
+        estimated_bytes += record.unit.size_bytes
         gaps_total += len(record.outcome.gaps)
         gaps.extend(islice(record.outcome.gaps, _GAPS - len(gaps)))
-        # The first unit of the window only opens it: its own duration lies before.
-        if info.modified > first:
-            recent_items += record.outcome.items
-            recent_bytes += record.outcome.size_bytes
-    seconds = (infos[-1].modified - first).total_seconds() if infos else 0
-    if seconds <= 0:
-        return _Sample(items, size_bytes, None, None, gaps, gaps_total)
-    return _Sample(items, size_bytes, recent_items / seconds, recent_bytes / seconds, gaps, gaps_total)
+    return _Sample(items, size_bytes, estimated_items, estimated_bytes, gaps, gaps_total)
 
 
 def _records(

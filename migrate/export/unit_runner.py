@@ -80,9 +80,9 @@ class UnitWork:
             outcome = earlier.record.outcome
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
-        unit_progress = _UnitProgress(self.progress, unit.size_bytes)
+        unit_progress = _UnitProgress(self.progress, unit)
         record = self._try(unit, unit_progress, lambda: self._export(unit, earlier, unit_progress))
-        unit_progress.end(unit, record.outcome)
+        unit_progress.end(record.outcome)
         return record
 
     def do_all(self, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
@@ -124,14 +124,18 @@ class UnitWork:
                 return export()
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
+                    unit_progress.fail()
                     raise
                 self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
                 self.cancellation.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
+            except SourceError:
+                unit_progress.fail()
+                raise
         raise AssertionError("a unit is tried at least once")
 
     def _hold(self, unit: Unit) -> _Held:
         """Read a unit, and hold what is to be written."""
-        unit_progress = _UnitProgress(self.progress, unit.size_bytes)
+        unit_progress = _UnitProgress(self.progress, unit)
 
         def export() -> _Held:
             sink = self._sink(unit_progress, held=True)
@@ -164,7 +168,7 @@ class UnitWork:
             else:
                 records.append(record)
                 settled.append((held_unit.unit, record))
-                held_unit.unit_progress.end(held_unit.unit, held_unit.outcome)
+                held_unit.unit_progress.end(held_unit.outcome)
         write_records(self.store, records)
         return settled
 
@@ -200,7 +204,7 @@ class UnitWork:
         once the bundle was sealed without it.
         """
         may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
-        return may_be and _failed(record.outcome) > 0
+        return may_be and failed_items(record.outcome) > 0
 
     def _export(self, unit: Unit, earlier: _Earlier | None, unit_progress: _UnitProgress) -> CommitRecord:
         if earlier is not None and earlier.holds:
@@ -243,7 +247,11 @@ class UnitWork:
 
     def _sink(self, unit_progress: _UnitProgress, *, held: bool) -> StoreSink:
         return StoreSink(
-            self.store, self.source, cancellation=self.cancellation, on_part=unit_progress.arrived, held=held
+            self.store,
+            self.source,
+            cancellation=self.cancellation,
+            watch=unit_progress,
+            held=held,
         )
 
     def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
@@ -287,33 +295,60 @@ meanwhile.
 
 
 class _UnitProgress:
-    """Reports a unit to the progress: the bytes of its files as they arrive, the rest at the end. Bytes of files differ
-    from bytes of the source: until the unit is done, no more is reported than was planned for it, and nothing twice.
+    """Reports a unit to the progress: half of it as it is read, half as that arrives at the location, the rest at the
+    end. Sizes are estimates until then: no more is reported than was planned for the unit, and nothing twice.
     """
 
-    def __init__(self, progress: Progress, size_bytes: int) -> None:
-        self._progress, self._size_bytes = progress, size_bytes
+    def __init__(self, progress: Progress, unit: Unit) -> None:
+        self._progress, self._unit = progress, unit
         self._lock = threading.Lock()
-        self._reported_bytes = self._arrived_bytes = 0
+        self._reported_items = self._reported_bytes = 0
+        self.begin()
 
     def begin(self) -> None:
         """Begin the unit, or begin it again."""
         with self._lock:
-            self._arrived_bytes = 0
+            self._read_items = self._read_bytes = self._written_bytes = self._landed_bytes = 0
 
-    def arrived(self, size_bytes: int) -> None:
-        """Report a part of a file that has arrived."""
+    def read(self, items: int, size_bytes: int) -> None:
+        """See ``SinkWatch``."""
         with self._lock:
-            self._arrived_bytes += size_bytes
-            new_bytes = min(self._arrived_bytes, self._size_bytes) - self._reported_bytes
-            self._reported_bytes += max(0, new_bytes)
-        if new_bytes > 0:
-            self._progress.advance(size_bytes=new_bytes)
+            self._read_items += items
+            self._read_bytes += size_bytes
+            self._report()
 
-    def end(self, unit: Unit, outcome: Outcome) -> None:
+    def write(self, size_bytes: int) -> None:
+        """See ``SinkWatch``."""
+        with self._lock:
+            self._written_bytes += size_bytes
+
+    def land(self, size_bytes: int) -> None:
+        """See ``SinkWatch``."""
+        with self._lock:
+            self._landed_bytes += size_bytes
+            self._report()
+
+    def _report(self) -> None:
+        share = (1 + self._landed_bytes / max(self._written_bytes, self._landed_bytes, 1)) / 2
+        items = int(share * min(self._read_items, self._unit.items)) - self._reported_items
+        size_bytes = int(share * min(self._read_bytes, self._unit.size_bytes)) - self._reported_bytes
+        # Where more was read than had arrived, it waits for that: progress never goes back.
+        items, size_bytes = max(0, items), max(0, size_bytes)
+        if items or size_bytes:
+            self._reported_items += items
+            self._reported_bytes += size_bytes
+            self._progress.advance(items=items, size_bytes=size_bytes)
+
+    def end(self, outcome: Outcome) -> None:
         """Report the unit as done."""
-        grow_to(self._progress, unit, outcome)
-        self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._reported_bytes)
+        grow_to(self._progress, self._unit, outcome)
+        self._progress.advance(
+            items=outcome.items - self._reported_items, size_bytes=outcome.size_bytes - self._reported_bytes
+        )
+
+    def fail(self) -> None:
+        """Take back what was reported of a unit that came to nothing."""
+        self._progress.advance(items=-self._reported_items, size_bytes=-self._reported_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +415,8 @@ class _Earlier:
     holds: bool
 
 
-def _failed(outcome: Outcome) -> int:
+def failed_items(outcome: Outcome) -> int:
+    """Return how many items of a unit could not be had."""
     return sum(gap.disposition == "failed" for gap in outcome.gaps)
 
 
@@ -389,7 +425,7 @@ def _is_better(new: Outcome, old: Outcome) -> bool:
     source may refuse, or have deleted, what it gave before.
     """
     lacked = {gap.item for gap in old.gaps}
-    return _failed(new) < _failed(old) and all(gap.item in lacked for gap in new.gaps)
+    return failed_items(new) < failed_items(old) and all(gap.item in lacked for gap in new.gaps)
 
 
 def same_position(left: Json, right: Json) -> bool:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from migrate.number_text import duration_words, moment_words
 from migrate.plan.forecast import Forecast, ReferenceClass, Verdict, WorkKey, WorkProgress, forecast
 from migrate.plan.stage_work import Stage, StageRecord, StageWork
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import OF_NO_SOURCE, Progress, SourceTask
 
 RENEW_SECONDS = 5.0
 """How often the forecast is renewed."""
@@ -73,6 +73,7 @@ class LiveForecast:
         *,
         deadline: datetime | None,
         at_least: bool = False,
+        on_renewed: Callable[[Forecast], None] = lambda _forecast: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inner = inner
@@ -80,6 +81,7 @@ class LiveForecast:
         self._reference = reference
         self._deadline = deadline
         self._at_least = at_least
+        self._on_renewed = on_renewed
         self._clock = clock
         self._lock = threading.RLock()
         self._stage: Stage | None = None
@@ -136,16 +138,17 @@ class LiveForecast:
         with self._lock:
             self._renewed = self._clock()
             self.latest = self._forecast()
+            self._on_renewed(self.latest)
             verdict, before = self.latest.verdict, self._noted
             self._noted = verdict
         if verdict != before:
             self._inner.note(_sentence(self.latest, better=_BADNESS.index(verdict) < _BADNESS.index(before)))
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         """See ``Progress.begin``."""
         with self._lock:
-            self._begin(what.rpartition(" ")[2], items, size_bytes)
-        self._inner.begin(what, items=items, size_bytes=size_bytes)
+            self._begin(of.source or what.rpartition(" ")[2], items, size_bytes)
+        self._inner.begin(what, items=items, size_bytes=size_bytes, of=of)
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """See ``Progress.grow``."""
@@ -175,6 +178,10 @@ class LiveForecast:
                 self._counter.skipped_items += items
                 self._counter.skipped_bytes += size_bytes
         self._inner.skip(items=items, size_bytes=size_bytes)
+
+    def count_gaps(self, count: int) -> None:
+        """See ``Progress.count_gaps``."""
+        self._inner.count_gaps(count)
 
     def note(self, message: str) -> None:
         """See ``Progress.note``."""

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTask:
+    """Which source a task is for. ``share``: how much of the source's work in this stage it is, 0 to 1.
+    ``counts_sent``: bytes count when a location has them, so those on the wire are to be shown besides.
+    """
+
+    source: str = ""
+    share: float = 1.0
+    counts_sent: bool = True
+
+
+OF_NO_SOURCE = SourceTask()
 
 
 class Progress(Protocol):
     """Takes events from worker threads; every method is thread-safe and cheap."""
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
-        """Start a stage (``export app``, ``transfer``) with its totals; 0 where unknown."""
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
+        """Start a task (``export app``, ``transfer``) with its totals; 0 where unknown."""
         ...
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Raise the totals of the stage, or lower them by negative numbers."""
+        """Raise the totals of the task, or lower them by negative numbers."""
         ...
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
@@ -24,19 +39,23 @@ class Progress(Protocol):
         """Report what an earlier run has done already: counts as done, not in the rate."""
         ...
 
+    def count_gaps(self, count: int) -> None:
+        """Report items that will be missing."""
+        ...
+
     def note(self, message: str) -> None:
         """Tell the user one sentence (a takeover, a retry that takes long, a gap)."""
         ...
 
     def end(self) -> None:
-        """Finish the stage."""
+        """Finish the task."""
         ...
 
 
 class Silent:
     """A progress that nobody watches."""
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         """Ignore."""
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
@@ -46,6 +65,9 @@ class Silent:
         """Ignore."""
 
     def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Ignore."""
+
+    def count_gaps(self, count: int) -> None:
         """Ignore."""
 
     def note(self, message: str) -> None:

@@ -15,7 +15,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
@@ -59,7 +59,7 @@ def compare_bucket(
         history = False
     listed = ListedVersions(destination.list_versions()) if history else Listed(destination.list())
     try:
-        progress.begin(f"compare {source}", items=listed.count, size_bytes=0)
+        progress.begin(f"compare {source}", items=listed.count, size_bytes=0, of=SourceTask(source))
         if isinstance(listed, ListedVersions):
             pairs = _pairs_of_versions(reader, source, destination, listed, findings)
         else:

@@ -12,7 +12,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDifference, TableDigest, compare_tables, digests_of
 from migrate.engines import registry
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.verify.table_differences import Looker
 
 Accepts = Callable[[tuple[str, str], RowsDigest | None], bool]
@@ -45,7 +45,12 @@ def compare_database(
     secrets = secrets or {}
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
     items = sum(table.items for table in tables)
-    progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
+    progress.begin(
+        f"compare {source}",
+        items=items,
+        size_bytes=sum(table.size_bytes for table in tables),
+        of=SourceTask(source),
+    )
     unread: dict[tuple[str, str], str] = {}
     live = dict(
         live_reader.live_tables(

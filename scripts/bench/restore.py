@@ -26,7 +26,7 @@ import psycopg
 from exporters.postgres.definitions.pg_dump import find_tools
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.restore import restore_database
-from migrate.runtime.progress import Silent
+from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from scripts.bench.postgres import load
 from scripts.bench.tables import moveout_to
@@ -46,8 +46,8 @@ class _Stages(Silent):
     def __init__(self) -> None:
         self.begun: list[tuple[str, float]] = []
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
-        del items, size_bytes
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
+        del items, size_bytes, of
         self.begun.append((what.partition(" ")[0], time.perf_counter()))
 
     def seconds(self, end: float) -> dict[str, float]:

@@ -278,7 +278,7 @@ class At(Silent):
     def __init__(self, stage: str, what) -> None:
         self._stage, self._what = stage, what
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+    def begin(self, what: str, *, items: int, size_bytes: int, of: object = None) -> None:
         if what.startswith(self._stage):
             self._stage = "-"
             self._what()

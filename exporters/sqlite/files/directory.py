@@ -200,6 +200,9 @@ class _SinkBelow:
         with self._sink.create(f"{self._folder}/{name}", size_bytes=size_bytes) as file:
             yield file
 
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self._sink.advance(items=items, size_bytes=size_bytes)
+
 
 class DirectorySnapshot:
     """See ``exporters.api.Snapshot``."""

@@ -1,135 +1,45 @@
-"""Progress for people: a live line on a terminal, a line every ten seconds elsewhere. Always on stderr."""
+"""Progress for people: a calm view on a terminal, a timed line every ten seconds elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from migrate.number_text import bytes_words, count_words, duration_words
-from migrate.storage.inflight_limit import gone_bytes
+from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.progress.meter import Meter
+from migrate.progress.state import ProgressState, TaskProgress
+from migrate.runtime.progress import OF_NO_SOURCE, SourceTask
 
 LINE_SECONDS = 10.0
 """How often a run without a terminal says where it is."""
-_RATE_WINDOW_SECONDS = 20.0
-_LEAST_MOVES = 6
-"""So many changes a rate is made of at least, however long they take: a part may take minutes."""
+REFRESH_PER_SECOND = 4
+LEAST_COLUMNS = 60
+_MOST_TASKS = 6
+_BAR_COLUMNS = 30
 
 
-@dataclass(slots=True)
-class Stage:
-    """The counters of one stage. Sizes are bytes; ``skipped_*`` was done by an earlier run."""
-
-    what: str
-    started: float
-    total_items: int = 0
-    total_bytes: int = 0
-    items: int = 0
-    size_bytes: int = 0
-    skipped_items: int = 0
-    skipped_bytes: int = 0
-
-    @property
-    def fraction(self) -> float | None:
-        """How much is done, 0 to 1, by bytes where they are known, else by items."""
-        if self.total_bytes:
-            return min(1.0, (self.size_bytes + self.skipped_bytes) / self.total_bytes)
-        if self.total_items:
-            return min(1.0, (self.items + self.skipped_items) / self.total_items)
-        return None
-
-
-class Meter:
-    """Counts what worker threads report; says it as one line. Drawing is up to the subclasses."""
-
-    def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, under_way: Callable[[], int] = gone_bytes
-    ) -> None:
-        self._lock = threading.Lock()
-        self._clock = clock
-        self._under_way = under_way
-        self._stage: Stage | None = None
-        self._moves: deque[tuple[float, int, int]] = deque()
-        """When something was first seen to have moved, and how far everything was by then."""
-
-    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
-        """Start a stage with its totals."""
-        with self._lock:
-            self._stage = Stage(stage_name, self._clock(), items, size_bytes)
-            self._moves.clear()
-            self._moves.append((self._stage.started, 0, 0))
-
-    def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Raise the totals."""
-        with self._lock:
-            if self._stage:
-                self._stage.total_items += items
-                self._stage.total_bytes += size_bytes
-
-    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Count what was done now."""
-        with self._lock:
-            if self._stage:
-                self._stage.items += items
-                self._stage.size_bytes += size_bytes
-
-    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Count what an earlier run had done."""
-        with self._lock:
-            if self._stage:
-                self._stage.skipped_items += items
-                self._stage.skipped_bytes += size_bytes
-
-    def line(self, width: int | None = None) -> str:
-        """Return the state of the stage as one line of text; with ``width`` one that fits, if at all possible."""
-        with self._lock:
-            if self._stage is None:
-                return ""
-            progress_seen = self._seen(self._stage)
-            return _line(progress_seen, *self._rates(progress_seen), self._clock(), width)
-
-    def _seen(self, stage: Stage) -> Stage:
-        """Return the stage with what has left for the location but is not answered yet: where parts take minutes, it is
-        what tells that there is any progress.
-        """
-        left = max(0, stage.total_bytes - stage.size_bytes - stage.skipped_bytes)
-        return replace(stage, size_bytes=stage.size_bytes + min(left, self._under_way()))
-
-    def _rates(self, stage: Stage) -> tuple[float, float]:
-        now, moves = self._clock(), self._moves
-        if (stage.items, stage.size_bytes) != moves[-1][1:]:
-            moves.append((now, stage.items, stage.size_bytes))
-        while len(moves) > _LEAST_MOVES and now - moves[1][0] > _RATE_WINDOW_SECONDS:
-            moves.popleft()
-        then, items, size_bytes = moves[0]
-        last = moves[-1][0]
-        usual = (last - then) / max(1, len(moves) - 1)
-        # Until the next move is overdue, that nothing moves says nothing.
-        seconds = max(last - then + max(0.0, now - last - usual), 0.001)
-        return (stage.items - items) / seconds, (stage.size_bytes - size_bytes) / seconds
-
-
-def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float, width: int | None) -> str:
-    fraction = stage.fraction
-    items, size_bytes = stage.items + stage.skipped_items, stage.size_bytes + stage.skipped_bytes
-    left = _left_seconds(stage, items_rate, bytes_rate)
+def task_line(task: TaskProgress, width: int | None = None) -> str:
+    """Return a task as one line of text; with ``width`` one that fits, if at all possible."""
+    left = task.seconds_left if task.state == "running" else None
+    fraction = task.fraction if task.total_items or task.total_bytes else None
     fields = {
         "share": f"{fraction:4.0%}" if fraction is not None else "",
-        "items": _of(count_words, items, stage.total_items),
-        "bytes": _of(bytes_words, size_bytes, stage.total_bytes),
-        "bytes rate": f"{bytes_words(bytes_rate)}/s" if bytes_rate >= 1 else "",
-        "items rate": f"{count_words(round(items_rate))}/s" if items_rate >= 1 else "",
-        "left": f"{duration_words(left)} left" if left is not None else duration_words(now - stage.started),
+        "items": _of(count_words(task.items), count_words(task.total_items), task.items, task.total_items),
+        "bytes": _of(
+            bytes_words(task.size_bytes), bytes_words(task.total_bytes), task.size_bytes, task.total_bytes
+        ),
+        "bytes rate": f"{bytes_words(task.bytes_rate)}/s" if task.bytes_rate >= 1 else "",
+        "items rate": f"{count_words(round(task.items_rate))}/s" if task.items_rate >= 1 else "",
+        "left": f"{duration_words(left)} left" if left is not None else duration_words(task.seconds),
     }
     for dropped in ("", *_DISPENSABLE):
         fields.pop(dropped, None)
-        line = f"{stage.what}  " + "  ".join(word for word in fields.values() if word)
+        line = f"{task.name}  " + "  ".join(word for word in fields.values() if word)
         if width is None or len(line) <= width:
             break
     return line
@@ -139,52 +49,156 @@ _DISPENSABLE = ("items rate", "items", "bytes rate", "bytes")
 """What a narrow terminal is not told, the first of them first: how long it will still take is told on any."""
 
 
-def _of(say: Callable[[int], str], done_count: int, total: int) -> str:
-    if not done_count and not total:
+def _of(done_words: str, total_words: str, done: int, total: int) -> str:
+    if not done and not total:
         return ""
-    return say(done_count) + (f" of {say(total)}" if total else "")
+    return f"{done_words} of {total_words}" if total else done_words
 
 
-def _left_seconds(stage: Stage, items_rate: float, bytes_rate: float) -> float | None:
-    if stage.total_bytes and bytes_rate >= 1:
-        return max(0.0, (stage.total_bytes - stage.size_bytes - stage.skipped_bytes) / bytes_rate)
-    if not stage.total_bytes and stage.total_items and items_rate >= 1:
-        return max(0.0, (stage.total_items - stage.items - stage.skipped_items) / items_rate)
-    return None
+def draw_state(state: ProgressState, width: int, *, ascii_only: bool = False) -> Iterator[Text]:
+    """Yield the lines of the view: stage and share, time and deadline, the tasks under way, gaps."""
+    if len(state.stages) > 1 or len(state.sources) > 1:
+        yield _head(state, width, ascii_only=ascii_only)
+    if time_line := time_words(state, datetime.now(UTC)):
+        yield Text(_cut(time_line, width), style="red" if "late" in time_line else "")
+    running = state.running
+    for task in running[:_MOST_TASKS]:
+        line = Text(_cut(task_line(task, width), width))
+        line.stylize("bold", 0, max(0, line.plain.find("  ")))
+        yield line
+    if len(running) > _MOST_TASKS:
+        yield Text(f"and {len(running) - _MOST_TASKS} more")
+    counts = count_line(state)
+    if counts:
+        yield Text(_cut(counts, width), style="yellow" if state.gaps else "dim")
+
+
+def _head(state: ProgressState, width: int, *, ascii_only: bool) -> Text:
+    name = stage_words(state)
+    share = "" if state.fraction is None else f" {state.fraction:4.0%}"
+    columns = min(_BAR_COLUMNS, width - len(name) - len(share) - 2)
+    text = Text(name, style="bold")
+    if columns >= 5 and state.fraction is not None:
+        done = int(columns * state.fraction)
+        full, empty = ("#", "-") if ascii_only else ("━", "─")
+        text.append("  ")
+        text.append(full * done, style="green")
+        text.append(empty * (columns - done), style="not bold dim")
+    text.append(share)
+    return text
+
+
+def stage_words(state: ProgressState) -> str:
+    """Return which stage of how many is under way, or the command where it has one stage only."""
+    if len(state.stages) < 2:
+        return state.command
+    name = state.stage or state.stages[state.stage_number - 1].name
+    return f"stage {state.stage_number} of {len(state.stages)}: {name}"
+
+
+def time_words(state: ProgressState, now: datetime) -> str:
+    """Return how long it will take, against the deadline; "" where nothing is known."""
+    words = []
+    if len(state.ready) == 3:
+        what = {"left": "all has left in", "up": "all is up in"}[state.ready[0]]
+        seconds = [(datetime.fromisoformat(moment) - now).total_seconds() for moment in state.ready[1:]]
+        median, late = (duration_words(max(0.0, left)) for left in seconds)
+        words.append(f"{what} {median} (P50), {late} (P90)")
+    elif state.seconds_left is not None and (len(state.stages) > 1 or len(state.sources) > 1):
+        words.append(f"about {duration_words(state.seconds_left)} left")
+    if state.deadline:
+        left = (datetime.fromisoformat(state.deadline) - now).total_seconds()
+        if left < 0:
+            words.append(f"deadline passed {duration_words(-left)} ago: late")
+        else:
+            words.append(f"deadline in {duration_words(left)}{_margin(state, left)}")
+    return "; ".join(words)
+
+
+def _margin(state: ProgressState, left: float) -> str:
+    if state.seconds_left is None or state.ready:
+        return ""
+    margin = left - state.seconds_left
+    return f" ({duration_words(margin)} to spare)" if margin >= 0 else f" ({duration_words(-margin)} late)"
+
+
+def count_line(state: ProgressState) -> str:
+    """Return how many sources are done and how many gaps there are so far; "" where there is nothing to say."""
+    words = []
+    if len(state.sources) > 1:
+        words.append(f"{state.sources_done} of {things(len(state.sources), 'source')} done")
+    if state.gaps or len(state.stages) > 1:
+        words.append(f"gaps so far: {count_words(state.gaps)}")
+    return "; ".join(words)
+
+
+def state_line(state: ProgressState, task: TaskProgress | None) -> str:
+    """Return the whole state as one line, for logs."""
+    words = []
+    if len(state.stages) > 1:
+        share = "" if state.fraction is None else f" {state.fraction:.0%} of all"
+        words.append(f"{state.stage_number}/{len(state.stages)} {state.stage}{share}")
+    if task is not None:
+        words.append(task_line(task))
+    if state.gaps:
+        words.append(f"gaps so far: {count_words(state.gaps)}")
+    return "  ".join(words)
+
+
+def stamped(line: str) -> str:
+    """Return a line with the time before it, UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {line}"
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(1, width - 1)] + "…"
 
 
 class LiveProgress(Meter):
-    """One line at the bottom of a terminal, redrawn four times a second."""
+    """The view at the bottom of a terminal, redrawn four times a second. What is done stands above as plain lines."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
         self._live: Live | None = None
 
-    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
-        """Start drawing."""
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
+        """Start a task, and drawing."""
         self.end()
-        super().begin(stage_name, items=items, size_bytes=size_bytes)
-        self._live = Live(
-            get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True
-        )
-        self._live.start()
+        super().begin(what, items=items, size_bytes=size_bytes, of=of)
+        if self._live is None:
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._console,
+                refresh_per_second=REFRESH_PER_SECOND,
+                transient=True,
+            )
+            self._live.start()
 
     def note(self, message: str) -> None:
-        """Print a sentence above the line."""
+        """Print a sentence above the view."""
+        super().note(message)
         self._console.print(Text(message))
 
     def end(self) -> None:
-        """Leave the last state as a plain line."""
+        """Leave the last state of the task as a plain line."""
+        is_open = self.is_open
+        super().end()
+        task = self.current()
+        if is_open and task is not None:
+            self._console.print(Text(_cut(task_line(task, self._console.width), self._console.width)))
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self.end()
+        super().close()
         if self._live is not None:
             self._live.stop()
             self._live = None
-            self._console.print(self._draw())
 
-    def _draw(self) -> Text:
-        text = Text(self.line(self._console.width), no_wrap=True, overflow="ellipsis")
-        text.stylize("bold", 0, text.plain.find("  ") if "  " in text.plain else len(text.plain))
-        return text
+    def _draw(self) -> Group:
+        ascii_only = not self._console.encoding.startswith("utf")
+        return Group(*draw_state(self.state(), self._console.width, ascii_only=ascii_only))
 
 
 class LineProgress(Meter):
@@ -195,34 +209,42 @@ class LineProgress(Meter):
         self._console = console
         self._stop: threading.Event | None = None
 
-    def begin(self, stage_name: str, *, items: int, size_bytes: int) -> None:
-        """Start the clock."""
+    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
+        """Start a task, and the clock."""
         self.end()
-        super().begin(stage_name, items=items, size_bytes=size_bytes)
-        self._stop = threading.Event()
-        threading.Thread(target=self._tick, args=(self._stop,), daemon=True, name="progress").start()
+        super().begin(what, items=items, size_bytes=size_bytes, of=of)
+        if self._stop is None:
+            self._stop = threading.Event()
+            threading.Thread(target=self._tick, args=(self._stop,), daemon=True, name="progress").start()
 
     def note(self, message: str) -> None:
         """Print a sentence."""
+        super().note(message)
         self._console.print(Text(message))
 
     def end(self) -> None:
-        """Print where the stage ended."""
+        """Print where the task ended."""
+        is_open = self.is_open
+        super().end()
+        if is_open:
+            self._print()
+
+    def close(self) -> None:
+        """Stop the clock."""
+        self.end()
+        super().close()
         if self._stop is not None:
             self._stop.set()
             self._stop = None
-            self._console.print(Text(self.line()))
 
     def _tick(self, stop: threading.Event) -> None:
         while not stop.wait(LINE_SECONDS):
-            self._console.print(Text(self.line()))
+            if self.is_open:
+                self._print()
+
+    def _print(self) -> None:
+        self._console.print(Text(stamped(state_line(self.state(), self.current()))))
 
 
 class Quiet(Meter):
-    """Counts and prints nothing."""
-
-    def note(self, message: str) -> None:
-        """Drop the sentence; errors are told by the command itself."""
-
-    def end(self) -> None:
-        """Nothing to draw."""
+    """Counts and prints nothing; errors are told by the command itself."""

@@ -24,6 +24,7 @@ from migrate.case.model import Endpoint
 from migrate.cli.common.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.cli.common.terminal import make_console
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
+from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
@@ -64,7 +65,10 @@ class Session:
     bwlimit_given: str | None
     out: Console
     err: Console
+    meter: Meter
+    """Shows and keeps how far the command is."""
     progress: Progress
+    """Takes what the work reports: the meter, or what passes it on to it."""
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     """Cancelled by a signal: Ctrl-C, SIGTERM, a terminal that is closed."""
 
@@ -218,7 +222,8 @@ def _session(
     name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
 ) -> Session:
     err = make_console(stderr=True)
-    progress: Progress = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
+    meter: Meter = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
+    meter.open(name)
     return Session(
         name,
         as_json,
@@ -228,7 +233,8 @@ def _session(
         bwlimit,
         make_console(),
         err,
-        progress,
+        meter,
+        meter,
     )
 
 
@@ -238,18 +244,18 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
         with _terminable(session.cancellation):
             answer = work()
     except MoveoutError as exc:
-        session.progress.end()
+        session.meter.close()
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
     except (KeyboardInterrupt, Cancelled):
-        session.progress.end()
+        session.meter.close()
         step = "run the same command again: what is done stays done"
         return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
     except Exception as exc:
-        session.progress.end()
+        session.meter.close()
         traceback.print_exc(file=sys.stderr)
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
-    session.progress.end()
+    session.meter.close()
     if session.json:
         _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
     else:

@@ -17,7 +17,7 @@ from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import PartFile, parts_of
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
 _DAMAGED = (
@@ -25,6 +25,9 @@ _DAMAGED = (
     " restore into a new database"
 )
 _AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
+
+ROWS_SHARE, INDEXES_SHARE, COMPARE_SHARE = 0.6, 0.2, 0.2
+"""How much of a restore's time its tasks take, about."""
 
 Label = Callable[[str, str], str]
 """Formats a table's name for messages, from schema and name."""
@@ -210,7 +213,12 @@ class TableRestore:
         """Let ``write`` load the parts that are not done, and report progress."""
         todo = [part for part in parts if part.name not in done]
         total = sum(part.rows for part in parts)
-        self.progress.begin(f"restore {self.source}", items=total, size_bytes=self.size_bytes)
+        self.progress.begin(
+            f"restore {self.source}",
+            items=total,
+            size_bytes=self.size_bytes,
+            of=SourceTask(self.source, ROWS_SHARE),
+        )
         skipped = total - sum(part.rows for part in todo)
         if skipped:
             left = sum(part.size_bytes for part in todo)
@@ -229,6 +237,7 @@ class TableRestore:
             f"compare {self.source}{with_views}",
             items=self.items + rows,
             size_bytes=self.size_bytes + size_bytes,
+            of=SourceTask(self.source, COMPARE_SHARE),
         )
         digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()

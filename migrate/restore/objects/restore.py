@@ -41,7 +41,7 @@ from migrate.restore.objects.versions import Markers, why_flat
 from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool, write_all
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
@@ -199,7 +199,12 @@ class _Restore:
             try:
                 plan = _survey(rows, present, merge=merge)
                 terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
-                self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
+                self._progress.begin(
+                    f"restore {self._source}",
+                    items=plan.items,
+                    size_bytes=plan.size_bytes,
+                    of=SourceTask(self._source),
+                )
                 writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
                 run = _ObjectWrites(rows, present, writing, self._progress)
                 with self._report.versions() as moved:

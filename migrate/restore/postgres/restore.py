@@ -55,7 +55,7 @@ from migrate.restore.postgres.rows.recoded_values import held_otherwise
 from migrate.restore.postgres.rows.refused_value_losses import without_refused
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.restorer import RestoreRequest
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import run_all
 from migrate.storage.api import MultipartStore
 
@@ -408,7 +408,9 @@ def _analyzed(job: PostgresRestore) -> Iterator[None]:
         notes = pool.submit(analyze, job.destination.connection, stop)
         try:
             yield
-            job.run.progress.begin(f"statistics of {job.run.source}", items=0, size_bytes=0)
+            job.run.progress.begin(
+                f"statistics of {job.run.source}", items=0, size_bytes=0, of=SourceTask(job.run.source, 0.0)
+            )
             job.notes.extend(notes.result())
             job.run.progress.end()
         except BaseException:

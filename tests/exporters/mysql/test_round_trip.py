@@ -23,8 +23,8 @@ class Stages(Silent):
         self.total: dict[str, int] = {}
         self.done: Counter[str] = Counter()
 
-    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
-        del items
+    def begin(self, what: str, *, items: int, size_bytes: int, of: object = None) -> None:
+        del items, of
         self.total[what] = size_bytes
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:

@@ -45,6 +45,9 @@ class Files:
         with path.open("wb") as file:
             yield file
 
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        pass
+
 
 def snapshot(url: str, workspace: Workspace) -> ObjectSnapshot:
     with ObjectExporter().open("shop", url, BucketHost()).snapshot(workspace, workers=2) as found:

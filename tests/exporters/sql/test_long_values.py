@@ -177,6 +177,9 @@ class ToDirectory:
     def create(self, name, *, size_bytes=0):
         return (self.directory / name).open("wb")
 
+    def advance(self, *, items=0, size_bytes=0):
+        pass
+
 
 LONG_LINES = [
     b'1,"%s",\\x%s,"""%s""","{1,2}",' % (b'a "",\n' * 40_000, b"00ff" * 70_000, b"j" * 200_000),

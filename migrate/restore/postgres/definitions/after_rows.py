@@ -10,6 +10,7 @@ import psycopg
 
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
+from migrate.restore.common.table_restore import INDEXES_SHARE
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.context import PostgresRestore
@@ -33,6 +34,7 @@ from migrate.restore.postgres.definitions.refused_objects import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.runtime.progress import SourceTask
 
 _SEQUENCES = "sequences"
 _LARGE_OBJECTS = "large-objects"
@@ -51,7 +53,12 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
     planned = _stages(job, script)
     steps = sum(len(stage.steps) for stage in planned)
     if steps:
-        progress.begin(f"indexes and constraints of {job.run.source}", items=steps, size_bytes=0)
+        progress.begin(
+            f"indexes and constraints of {job.run.source}",
+            items=steps,
+            size_bytes=0,
+            of=SourceTask(job.run.source, INDEXES_SHARE),
+        )
         runner = StepRunner(
             job.destination.address,
             script.head + begun_as(connection, job.run.said("sessions")),
