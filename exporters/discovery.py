@@ -63,8 +63,12 @@ class Discovery:
 class Discover(Protocol):
     """Lists what one server, endpoint or directory holds."""
 
-    def __call__(self, url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
-        """Return what is there, in the order of names. Raises ``SourceError`` where the host cannot be asked at all."""
+    def __call__(
+        self, url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False
+    ) -> Discovery:
+        """Return what is there, in the order of names. ``names_only`` means that nobody looks into it: there need be no
+        counts, facts and problems. Raises ``SourceError`` where the host cannot be asked at all.
+        """
         ...
 
 

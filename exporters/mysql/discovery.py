@@ -32,7 +32,7 @@ WHERE table_schema = {name} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW') ORDER 
 """
 
 
-def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     del note
     address = parse_server_url(url, password=secrets.get("password"))
@@ -52,8 +52,8 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
                 tables,
                 size,
                 f"mysql:{server}/{name}",
-                ("empty",) if not tables and _is_empty(connection, name) else (),
-                () if reads_all else _problems(connection, name),
+                ("empty",) if not (tables or names_only) and _is_empty(connection, name) else (),
+                () if reads_all or names_only else _problems(connection, name),
             )
             for name, tables, size in databases
         ]

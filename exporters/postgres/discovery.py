@@ -74,12 +74,12 @@ class _Database:
 class _Contents:
     """What one database holds. ``empty``: nothing but what a fresh database has."""
 
-    tables: int
-    empty: bool
-    problems: Sequence[str]
+    tables: int | None = None
+    empty: bool = False
+    problems: Sequence[str] = ()
 
 
-def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     address = parse_server_url(url, password=secrets.get("password"))
     with _connect_to_server(address) as connection:
@@ -89,12 +89,15 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
             raise translate(exc, address.url) from exc
         own = [database for database in databases if database.name not in _OF_PROVIDERS]
         server = _server_identity(connection)
-        sizes = {database.oid: _size(connection, database) for database in own}
+        sizes = {} if names_only else {database.oid: _size(connection, database) for database in own}
     offered = [database for database in own if not database.is_template]
+    looked_into = [database for database in offered if not names_only or database.name == _MAINTENANCE]
     with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="discover") as pool:
-        contents = list(pool.map(lambda database: _read_contents(address, database), offered))
+        read = pool.map(lambda database: _read_contents(address, database), looked_into)
+        contents = dict(zip((database.oid for database in looked_into), read, strict=True))
     sources = []
-    for database, content in zip(offered, contents, strict=True):
+    for database in offered:
+        content = contents.get(database.oid, _Contents())
         if database.name == _MAINTENANCE and content.empty:
             note(f"{address.url}: the database {_MAINTENANCE} is as every server has it, and is left out")
             continue
@@ -102,8 +105,8 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
             FoundSource(
                 url_of_database(url, database.name),
                 database.name,
-                content.tables if not content.problems or content.tables else None,
-                sizes[database.oid],
+                content.tables,
+                sizes.get(database.oid),
                 f"postgresql:{server}/{database.oid}",
                 ("empty",) if content.empty else (),
                 content.problems,
@@ -117,7 +120,7 @@ def _not_taken(databases: Sequence[_Database], sizes: Mapping[int, int | None]) 
         NotTaken(
             "template database",
             database.name,
-            sizes[database.oid],
+            sizes.get(database.oid),
             advice="Name it as a source of its own if it holds data: postgresql://…/" + database.name,
         )
         for database in databases
@@ -168,19 +171,19 @@ def _read_contents(address: PostgresAddress, database: _Database) -> _Contents:
     """Look into a database: how many tables, and which of them this role may not read."""
     if not database.allows_connections:
         allow = f"ALTER DATABASE {quote_name(database.name)} ALLOW_CONNECTIONS true"
-        return _Contents(0, empty=False, problems=[f"it allows no connections: {allow}"])
+        return _Contents(problems=[f"it allows no connections: {allow}"])
     if not database.permitted:
         grant = f"GRANT CONNECT ON DATABASE {quote_name(database.name)}"
-        return _Contents(0, empty=False, problems=[f"this role may not connect: {grant} TO the role"])
+        return _Contents(problems=[f"this role may not connect: {grant} TO the role"])
     try:
         with connect(_inside(address, database.name)) as connection:
             connection.execute("SET search_path = pg_catalog")
             tables = connection.execute(_TABLES).fetchall()
             own_objects = connection.execute(_OWN_OBJECTS).fetchone()
     except SourceError as exc:
-        return _Contents(0, empty=False, problems=[_without_url(str(exc))])
+        return _Contents(problems=[_without_url(str(exc))])
     except DRIVER_ERRORS as exc:
-        return _Contents(0, empty=False, problems=[f"it could not be looked into: {in_one_line(exc)}"])
+        return _Contents(problems=[f"it could not be looked into: {in_one_line(exc)}"])
     unreadable = [f"{schema}.{table}" for schema, table, readable, _ in tables if not readable]
     filtered = [f"{schema}.{table}" for schema, table, readable, hides in tables if readable and hides]
     problems = [

@@ -21,9 +21,9 @@ PLAIN_FILES = "plain files"
 _ADVICE = "Copy them with rsync or tar, or into a bucket: moveout takes buckets."
 
 
-def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the SQLite files below a directory, or the one that is named. See ``exporters.discovery.Discover``."""
-    del secrets, note
+    del secrets, note, names_only
     root = parse_url(url).path
     if not root.is_dir():
         if not root.exists():

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.bundle import canonical_json, layout
+from migrate.bundle import canonical_json, layout, left_behind
 from migrate.bundle import throughput_history as pace
+from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.throughput_history import Pace
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
@@ -40,6 +41,8 @@ class BundleInfo:
     sources: Sequence[SourceInfo]
     pace: Pace | None = None
     """How fast the sources were read, where that is known."""
+    left_behind: LeftBehind | None = None
+    """What stayed on the servers, where a case file said which servers there are."""
 
     def source(self, name: str) -> SourceInfo:
         """Return the source of that name. Raises ``UsageError`` with the names there are."""
@@ -72,6 +75,7 @@ def decode(data: bytes) -> BundleInfo:
                 for item in value["sources"]
             ],
             pace=pace.decode(value.get("pace")),
+            left_behind=left_behind.decode(value.get("left_behind")),
         )
     except (KeyError, TypeError) as exc:
         raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc

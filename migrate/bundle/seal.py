@@ -40,6 +40,7 @@ from migrate.bundle.bundle_json import FORMAT, BundleInfo
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.export_state import ExportState, seal_time
+from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
 from migrate.errors import DamageError
@@ -73,9 +74,11 @@ def seal(
     executor: Executor,
     check: Callable[[], None],
     page: Callable[[SealedTables], bytes] | None = None,
+    left_behind: LeftBehind | None = None,
 ) -> Sealed:
     """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
-    makes the report for people; the same contents must give the same bytes.
+    makes the report for people; the same contents must give the same bytes. ``left_behind`` is what stays on the
+    servers.
 
     Raises ``DamageError`` where the location does not hold what the commit records say.
     """
@@ -91,6 +94,7 @@ def seal(
     read = throughput_history.pace(ledger.times())
     bundle = canonical_json.encode_pretty(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
+        | ({"left_behind": left_behind.as_json()} if left_behind else {})
     )
     if page is not None:
         contents = SealedTables(

@@ -14,7 +14,9 @@ from rich.text import Text
 from exporters.errors import SourceError
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
+from migrate.bundle.bundle_json import read_sealed
 from migrate.bundle.export_state import SourceName
+from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.selection import from_words
 from migrate.cli import app
@@ -29,14 +31,16 @@ from migrate.cli.common.options import (
 from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
-from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary
+from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_left_behind, draw_summary
 from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
+from migrate.discover.left_behind import find_left_behind
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ class Exported:
     outcome: ExportOutcome
     seconds: float
     signed: Sequence[Signed] = ()
+    left_behind: LeftBehind | None = None
+    """What the bundle says of what stays on the servers."""
 
     @property
     def exit_code(self) -> int:
@@ -74,6 +80,7 @@ class Exported:
             "sources": [asdict(source) for source in summary.sources],
             "summary": [line.as_json() for line in self.summary()],
             "broken": broken,
+            "left_behind": self.left_behind.as_json() if self.left_behind else None,
             "signatures": [signed_file.key for signed_file in self.signed],
         }
 
@@ -98,6 +105,7 @@ class Exported:
             console.print(
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
+        draw_left_behind(console, self.left_behind)
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
@@ -199,10 +207,11 @@ def _run_export(
     started = time.monotonic()
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
-        return Exported(
-            before, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
-        )
+        return _exported(before, store, started, sealed_by(store, signers, custody_of(case).timestamp))
 
+    if case is not None:
+        left_behind = find_left_behind(case, endpoints, session.progress)
+        options = replace(options, left_behind=left_behind)
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if cluster_machines is not None:
@@ -227,9 +236,13 @@ def _run_export(
             options=options,
             cancellation=cancellation,
         )
-    return Exported(
-        outcome, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
-    )
+    return _exported(outcome, store, started, sealed_by(store, signers, custody_of(case).timestamp))
+
+
+def _exported(outcome: ExportOutcome, store: Store, started: float, signed: Sequence[Signed]) -> Exported:
+    sealed = read_sealed(store)
+    left_behind = sealed.left_behind if sealed else None
+    return Exported(outcome, time.monotonic() - started, signed, left_behind)
 
 
 @dataclass(frozen=True, slots=True)

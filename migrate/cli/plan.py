@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,12 +15,14 @@ from rich.text import Text
 
 from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
+from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.source_summary import SourceFailure
-from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs
+from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
+from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
+from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
@@ -73,6 +75,7 @@ class Planned:
     room: LocationRoom | None = None
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
+    left_behind: LeftBehind | None = None
 
     @property
     def exit_code(self) -> int:
@@ -91,6 +94,7 @@ class Planned:
                 for source in self.sources
             ],
             "unread": [source.as_json() for source in self.unread],
+            "left_behind": self.left_behind.as_json() if self.left_behind else None,
             "bytes_per_second": {
                 "bundle": _rates(self.bundle_rates),
                 "destination": _rates(self.destination_rates),
@@ -117,6 +121,7 @@ class Planned:
         draw_forecast(console, self.forecast)
         if self.room is not None:
             _draw_room(console, self.room)
+        draw_left_behind(console, self.left_behind)
 
 
 def _rates(rates: LocationRates | None) -> dict[str, float] | None:
@@ -295,6 +300,7 @@ def run_plan(
         list(check_destinations(source_plans, destinations)),
         _room(bundle, source_plans) if bundle else None,
         unread,
+        find_left_behind(case, endpoints, session.progress) if case else None,
     )
 
 
@@ -369,4 +375,6 @@ def plan_command(
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     options = PlanOptions(until, Endpoint(to) if to else None)
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
+    if loaded is not None:
+        loaded = replace(loaded, destinations=destinations_in(loaded, endpoints).endpoints)
     return run_plan(session, endpoints, loaded, options)

@@ -15,8 +15,8 @@ from rich.rule import Rule
 from rich.text import Text
 
 from migrate.bundle import bundle_json, layout
-from migrate.bundle.export_state import SourceName
 from migrate.bundle.findings import Finding
+from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
@@ -25,13 +25,13 @@ from migrate.cli.common.options import Create
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import SummaryLine, draw_rows
-from migrate.cli.common.sources import expanded, load_case
+from migrate.cli.common.sources import destinations_in, expanded, load_case
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import Verified, run_verify
-from migrate.discover.expand import Destinations, expand_destinations
+from migrate.discover.expand import Destinations
 from migrate.errors import (
     OK,
     DamageError,
@@ -186,8 +186,7 @@ def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple
     """
     whole = next((p for p in (case.transfer_to, bundle) if p and _sealed(p) is SealState.COMPLETE), None)
     sources = expanded(session, case.sources, case, whole or bundle, ask=whole is None)
-    names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]
-    destinations = expand_destinations(names, case.destinations, case)
+    destinations = destinations_in(case, sources)
     return replace(case, sources=sources, destinations=destinations.endpoints), destinations
 
 
@@ -347,7 +346,13 @@ class _Move:
             out_at=self._out_at() if all_out and sent else None,
             now=datetime.now(UTC),
             unfilled=self._unfilled,
+            left_behind=self._left_behind() if there else None,
         )
+
+    def _left_behind(self) -> LeftBehind | None:
+        """Return what the bundle says of what stays on the servers."""
+        sealed = bundle_json.read_sealed(open_location(self._last.url, secrets=self._last.reveal()))
+        return sealed.left_behind if sealed else None
 
     def _out_at(self) -> datetime | None:
         """Return when everything had left: now, or when the bundle was sealed by an earlier run."""

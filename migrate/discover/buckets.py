@@ -15,13 +15,17 @@ from migrate.storage.s3.errors import as_source_errors
 _AT_ONCE = 8
 
 
-def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the buckets of an account. See ``exporters.discovery.Discover``."""
     del note
     with as_source_errors(url.partition("?")[0]):
         account = Account(url, secrets=secrets)
         names = account.buckets()
         endpoint = account.endpoint
+    if names_only:
+        return Discovery(
+            [FoundSource(join(url, name), name, identity=f"s3:{endpoint}/{name}") for name in names]
+        )
     sources: list[FoundSource] = []
     gaps: list[str] = []
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="discover") as pool:

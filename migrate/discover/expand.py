@@ -59,7 +59,7 @@ def expand_sources(
         for endpoint in patterns.values():
             expanded |= _recorded_on(endpoint, recorded, set(expanded))
         return expanded
-    answers = ask_servers(list(patterns.values()), progress) if patterns else []
+    answers = ask_servers(list(patterns.values()), progress, names_only=True) if patterns else []
     for (name, endpoint), answer in zip(patterns.items(), answers, strict=True):
         prefix = f"{name}-" if name != endpoint.url else ""
         try:

@@ -40,13 +40,20 @@ def discover_of(url: str, shown: str) -> Discover:
     return discovery_of(engine)
 
 
-def ask_servers(endpoints: Sequence[Endpoint], progress: Progress) -> list[ServerAnswer]:
+def is_account(url: str) -> bool:
+    """Tell whether a URL names an account that holds sources of several engines."""
+    return url.partition("://")[0].lower() in _ACCOUNTS
+
+
+def ask_servers(
+    endpoints: Sequence[Endpoint], progress: Progress, *, names_only: bool = False
+) -> list[ServerAnswer]:
     """Ask all servers at once; one that fails says why. Raises ``UsageError`` for a URL that nothing reads."""
     calls = [(endpoint, discover_of(endpoint.url, endpoint.shown)) for endpoint in endpoints]
     progress.begin("discover", items=len(calls), size_bytes=0)
 
     def ask(call: tuple[Endpoint, Discover]) -> ServerAnswer:
-        answer = _ask(*call, progress.note)
+        answer = _ask(*call, progress.note, names_only=names_only)
         progress.advance(items=1)
         return answer
 
@@ -71,9 +78,11 @@ def servers_of(case: Case) -> list[Endpoint]:
     return servers
 
 
-def _ask(endpoint: Endpoint, discover: Discover, note: Note) -> ServerAnswer:
+def _ask(endpoint: Endpoint, discover: Discover, note: Note, *, names_only: bool) -> ServerAnswer:
     try:
-        discovery = discover(server_of(endpoint.url), secrets=endpoint.reveal(), note=note)
+        discovery = discover(
+            server_of(endpoint.url), secrets=endpoint.reveal(), note=note, names_only=names_only
+        )
     except MoveoutError as exc:
         return ServerAnswer(endpoint.shown, None, exc)
     return ServerAnswer(endpoint.shown, discovery)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
+from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
 from migrate.export.unit_runner import OpenPool
@@ -22,6 +23,8 @@ class ExportOptions:
     ``ask``: a source whose finished summary does not add up is asked again; else that summary stands.
 
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
+
+    ``left_behind``: what stays on the servers, which the bundle says of itself.
     """
 
     attempts: int = 3
@@ -29,6 +32,7 @@ class ExportOptions:
     prove: bool = False
     ask: bool = True
     open_pool: OpenPool | None = None
+    left_behind: LeftBehind | None = None
 
 
 @dataclass(frozen=True, slots=True)

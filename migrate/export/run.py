@@ -160,6 +160,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
         executor=run.executor,
         check=run.lease.check,
         page=sealed_page,
+        left_behind=run.options.left_behind,
     )
     run.progress.end()
     return _outcome(run.store, sealed, broken)

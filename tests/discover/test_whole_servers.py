@@ -106,3 +106,41 @@ def test_what_names_nothing_is_an_error_with_words(old_host, tmp_path, url, word
         ended = call(*command, f"x={filled}")
         assert (ended.code, words in " ".join(ended.err.split())) == (code, True), ended.err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_what_stays_on_the_servers_is_named_at_the_end_and_in_the_report(old_host, tmp_path):
+    case = tmp_path / "moveout.toml"
+    case.write_text(f"""
+[bundle]
+location = "bundle"
+[[server]]
+url = "{old_host.my}"
+[[server]]
+url = "postgresql://me@127.0.0.1:{free_port()}"
+[[source]]
+name = "shop"
+url = "{old_host.pg}/app"
+[[left_out]]
+url = "{old_host.pg}/closed"
+reason = "a copy of <app>"
+[[not_taken]]
+kind = "DynamoDB table"
+name = "sessions"
+size_bytes = 1500
+region = "eu-west-1"
+advice = "export it to S3"
+""")
+    also_pg = f"Also on {old_host.pg}, not in this case: Odd Name*, empty, locked."
+    also_my = f"Also on {old_host.my}, not in this case: app, blog."
+    ended = call("plan", "-c", case)
+    assert also_pg in " ".join(ended.out.split()), ended.err
+    ended = call("run", "-c", case, "--json")
+    assert ended.code == 0, ended.err
+    sentences = ended.json["result"]["sentences"]
+    assert {also_pg, also_my} <= set(sentences)
+    assert any("What else is on postgresql://me@127.0.0.1" in sentence for sentence in sentences)
+    page = (tmp_path / "bundle" / "REPORT.html").read_text()
+    for text in (also_my, "a copy of &lt;app&gt;", "DynamoDB table", "sessions", "export it to S3"):
+        assert text in page
+    assert call("verify", tmp_path / "bundle").code == 0
+    assert also_my in call("run", "-c", case, "--json").json["result"]["sentences"]

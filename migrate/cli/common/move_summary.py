@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from migrate.cli.common.source_summary import SummaryLine
+from migrate.bundle.left_behind import LeftBehind
+from migrate.cli.common.source_summary import LEFT_BEHIND_STEP, SummaryLine
 from migrate.number_text import duration_words, moment_words, things
 
 STAGES = ("exported", "verified", "restored", "compared")
@@ -34,6 +35,7 @@ class Moved:
     now: datetime | None = None
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By old server, the sources that come up nowhere: the case file has no address of the new server."""
+    left_behind: LeftBehind | None = None
 
     def rows(self) -> list[tuple[Sequence[str], str]]:
         """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
@@ -71,6 +73,9 @@ class Moved:
                 f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
                 ' the new address into its [[destination]], to = "…", and run the same command again.'
             )
+        if self.left_behind is not None and (lines := list(self.left_behind.sentences())):
+            yield from lines
+            yield f"→ {LEFT_BEHIND_STEP}"
         if self.location and self.only_copy:
             yield (
                 f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"

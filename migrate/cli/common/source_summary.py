@@ -9,8 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+
+LEFT_BEHIND_STEP = (
+    "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,15 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
     if not codes or DamageError.exit_code in codes:
         return DamageError.exit_code if codes else OK
     return IncompleteError.exit_code if others else max(codes)
+
+
+def draw_left_behind(console: Console, left_behind: LeftBehind | None) -> None:
+    """Print what was seen on the servers of a case and is not in it."""
+    sentences = list(left_behind.sentences()) if left_behind else []
+    for sentence in sentences:
+        console.print(Text(f"! {plain(sentence)}", style="yellow"))
+    if sentences:
+        console.print(f"  → {LEFT_BEHIND_STEP}")
 
 
 def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:

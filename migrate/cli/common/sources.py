@@ -18,7 +18,7 @@ from migrate.case.model import Case, Endpoint, load
 from migrate.case.secrets import redact
 from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session
-from migrate.discover.expand import expand_destinations, expand_sources, has_pattern
+from migrate.discover.expand import Destinations, expand_destinations, expand_sources, has_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
@@ -132,6 +132,12 @@ def destinations_of(
     if not moves and not has_pattern(endpoints):
         return endpoints
     return expand_destinations(recorded_sources(location), endpoints, case).require_all()
+
+
+def destinations_in(case: Case, sources: Mapping[str, Endpoint]) -> Destinations:
+    """Return where a case brings sources up that were expanded."""
+    names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]
+    return expand_destinations(names, case.destinations, case)
 
 
 def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:

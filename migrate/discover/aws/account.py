@@ -26,11 +26,12 @@ _BUCKET_SIZE = Metric("AWS/S3", "BucketSizeBytes", "BucketName")
 _BUCKET_OBJECTS = Metric("AWS/S3", "NumberOfObjects", "BucketName")
 
 
-def discover(url: str, *, secrets: Mapping[str, str], note: Note) -> Discovery:
+def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return what an account holds: ``aws://PROFILE``, or ``aws://`` for the usual ``AWS_*`` variables.
 
     See ``exporters.discovery.Discover``.
     """
+    del names_only
     profile = _profile_of(url)
     location = s3_client.S3Location("", "", profile, secrets)
     connection = AwsConnection(s3_client.session(location), url)

@@ -1,0 +1,69 @@
+"""What stays on the old servers: what was seen there beside a bundle's sources, and what its case names on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporters.discovery import NotTaken
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRest:
+    """The databases or buckets of a server that are no sources of the case; ``reason``: why nobody could list them."""
+
+    url: str
+    names: Sequence[str] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What is not in a bundle, although it is there. ``left_out`` are URLs or patterns, each with a reason."""
+
+    servers: Sequence[ServerRest] = ()
+    left_out: Sequence[tuple[str, str]] = ()
+    not_taken: Sequence[NotTaken] = ()
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what was seen and is not in the case, a sentence for each server."""
+        for server in self.servers:
+            if server.reason:
+                yield f"What else is on {server.url} could not be listed: {server.reason}"
+            elif server.names:
+                more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
+                yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``meta/bundle.json`` holds it."""
+        return {
+            "servers": [asdict(server) | {"names": list(server.names)} for server in self.servers],
+            "left_out": [{"url": url, "reason": reason} for url, reason in self.left_out],
+            "not_taken": [asdict(entry) for entry in self.not_taken],
+        }
+
+
+def decode(value: Mapping[str, Any] | None) -> LeftBehind | None:
+    """Return what a bundle says of it, None where it says nothing. Raises ``KeyError`` and ``TypeError``."""
+    if value is None:
+        return None
+    return LeftBehind(
+        [
+            ServerRest(str(item["url"]), [str(name) for name in item["names"]], str(item["reason"]))
+            for item in value["servers"]
+        ],
+        [(str(item["url"]), str(item["reason"])) for item in value["left_out"]],
+        [
+            NotTaken(
+                str(item["kind"]),
+                str(item["name"]),
+                None if item["size_bytes"] is None else int(item["size_bytes"]),
+                str(item["region"]),
+                str(item["advice"]),
+            )
+            for item in value["not_taken"]
+        ],
+    )
