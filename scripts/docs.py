@@ -1,6 +1,7 @@
 """``make docs``: the command reference, the man pages and the site, built under ``build/``.
 
-python -m scripts.docs reference   write docs/reference/commands.md from the command line's own help
+python -m scripts.docs reference   write docs/reference/commands.md from the command line's own help, and the tables
+                                   of case-file.md and aws-discovery.md
 python -m scripts.docs man         write build/man/moveout*.1
 python -m scripts.docs stage       lay the pages out under build/docs for mkdocs
 """
@@ -21,11 +22,13 @@ import typer.main
 from migrate import software
 from migrate.case.template import TEMPLATE
 from migrate.cli import app
+from migrate.discover.aws.services import resources
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 COMMANDS = DOCS / "reference" / "commands.md"
 CASE_FILE = DOCS / "reference" / "case-file.md"
+AWS_DISCOVERY = DOCS / "reference" / "aws-discovery.md"
 STAGED = ROOT / "build" / "docs"
 MAN = ROOT / "build" / "man"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
@@ -153,6 +156,21 @@ def case_file() -> str:
     return f"{before}```toml\n{TEMPLATE}```\n{after}"
 
 
+def aws_discovery() -> str:
+    """Return the page ``docs/reference/aws-discovery.md`` with the table of services as it is now."""
+    before, _, rest = AWS_DISCOVERY.read_text(encoding="utf-8").partition("| service |")
+    after = rest.partition("\n\n")[2]
+    rows = ["| service | what is listed | what becomes of it | IAM actions |", "|---|---|---|---|"]
+    for service, resource in resources():
+        if resource.part_of:
+            continue
+        calls = [resource.call, *([resource.detail.call] if resource.detail else [])]
+        actions = ", ".join(f"`{action}`" for call in calls for action in call.permissions)
+        fate = f"a source: `{resource.scheme}://`" if resource.scheme else resource.advice
+        rows.append(f"| {service.name} | {resource.kind} | {fate} | {actions} |")
+    return before + "\n".join(rows) + "\n\n" + after
+
+
 def man_pages() -> Iterator[tuple[str, str]]:
     """Yield file name and text of every man page, section 1."""
     every = commands()
@@ -218,6 +236,7 @@ def main() -> None:
     if step == "reference":
         COMMANDS.write_text(markdown(), encoding="utf-8")
         CASE_FILE.write_text(case_file(), encoding="utf-8")
+        AWS_DISCOVERY.write_text(aws_discovery(), encoding="utf-8")
     elif step == "man":
         shutil.rmtree(MAN, ignore_errors=True)
         MAN.mkdir(parents=True)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporters.discovery import Discovery, FoundSource
+from exporters.discovery import Discovery, FoundSource, NotTaken
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
@@ -28,7 +28,7 @@ from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words
 from migrate.storage.local.errors import translate_os
 
-_SHOWN_NOT_TAKEN = 12
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +135,21 @@ def _table(sources: Sequence[FoundSource]) -> Table:
 
 
 def _draw_not_taken(console: Console, discovery: Discovery) -> None:
-    entries = discovery.not_taken
-    for entry in entries[:_SHOWN_NOT_TAKEN]:
-        size = f", {bytes_words(entry.size_bytes)}" if entry.size_bytes is not None else ""
-        region = f" ({entry.region})" if entry.region else ""
-        console.print(
-            Text.assemble(
-                ("not taken: ", "yellow"), f"{entry.kind} {entry.name}{region}{size}. {entry.advice}"
-            )
-        )
-    if len(entries) > _SHOWN_NOT_TAKEN:
-        console.print(f"  and {count_words(len(entries) - _SHOWN_NOT_TAKEN)} more (all with --json)")
+    """Print a line for each kind of what is not taken."""
+    kinds: dict[tuple[str, str], list[NotTaken]] = {}
+    for entry in discovery.not_taken:
+        kinds.setdefault((entry.kind, entry.advice), []).append(entry)
+    for (kind, advice), entries in kinds.items():
+        names = ", ".join(entry.name for entry in entries[:_SHOWN_NAMES])
+        more = f" and {count_words(len(entries) - _SHOWN_NAMES)} more" if len(entries) > _SHOWN_NAMES else ""
+        number = f" ({count_words(len(entries))})" if len(entries) > 1 else ""
+        regions = ", ".join(sorted({entry.region for entry in entries if entry.region}))
+        known = [entry.size_bytes for entry in entries if entry.size_bytes is not None]
+        size = bytes_words(sum(known)) if known else ""
+        shown = "; ".join(filter(None, [f"{kind}{number}: {names}{more}", regions, size]))
+        console.print(Text.assemble(("not taken: ", "yellow"), f"{shown}. {advice}"))
+    if any(len(entries) > _SHOWN_NAMES for entries in kinds.values()):
+        console.print("  all names: --json, or [[not_taken]] in the case file", style="dim")
 
 
 def _draw_case(console: Console, discovered: Discovered) -> None:
@@ -155,7 +159,10 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
         return
     words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
     for kind, word in words.items():
-        names = [f"[[{change.what}]] {change.name}" for change in discovered.changes if change.kind == kind]
+        changes = [change for change in discovered.changes if change.kind == kind]
+        names = [f"[[{change.what}]] {change.name}" for change in changes if change.what != "not_taken"]
+        not_taken = len(changes) - len(names)
+        names += [f"{count_words(not_taken)} of [[not_taken]]"] if not_taken else []
         if names:
             console.print(Text(f"{path}, {word}: {', '.join(names)}"))
     if not discovered.changes:

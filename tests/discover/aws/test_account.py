@@ -1,10 +1,17 @@
 """An AWS account is discovered whole: every service of the table, in every region, each thing once."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
+from itertools import chain
+from pathlib import Path
 
 import botocore
 import botocore.client
+import botocore.session
 import pytest
 
 from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
@@ -14,9 +21,10 @@ from migrate.discover.aws.account import discover
 from migrate.discover.aws.connection import Failure
 from migrate.discover.aws.failures import POLICY_STEP, FailedCalls
 from migrate.errors import UsageError
+from scripts import docs
 from scripts.process import free_port
-from tests.cli.conftest import call
 from tests.discover.aws.sample_account import EXPECTED_NOT_TAKEN, EXPECTED_SOURCES, GENERATED, REGIONS
+from tests.docs.pages import blocks
 
 GIB = 1024**3
 BUCKET_CALLS = (
@@ -211,14 +219,68 @@ def test_an_account_that_cannot_be_asked(account, monkeypatch):
         discover("aws://", secrets={}, note=print)
 
 
-def test_the_command_writes_the_case_file_and_prints_the_policy(account, tmp_path):
-    case = tmp_path / "moveout.toml"
-    ended = call("discover", "aws://owner", "--to", case, "--json")
-    assert ended.code == 3, ended.err  # an instance is stopped
-    written = load(case)
-    assert {source.url for source in written.sources.values()} >= {"s3://shop-media?profile=owner"}
-    assert len(written.sources) == len(EXPECTED_SOURCES)
-    assert {(entry.kind, entry.name, entry.region) for entry in written.not_taken} >= EXPECTED_NOT_TAKEN
-    printed = call("discover", "--print-policy")
-    assert printed.code == 0
-    assert json.loads(printed.out) == json.loads(services.policy())
+def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
+    commands = "\n".join(blocks("docs/guides/leave-aws.md", "sh")[:2]).replace("aws://aws", "aws://owner")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-euc", commands],
+        cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 3, ended.stderr
+    assert "its status is stopped" in ended.stdout
+    case = load(tmp_path / "found.toml")
+    assert len(case.sources) == len(EXPECTED_SOURCES)
+    assert "s3://shop-media?profile=owner" in {source.url for source in case.sources.values()}
+    assert {(entry.kind, entry.name, entry.region) for entry in case.not_taken} >= EXPECTED_NOT_TAKEN
+    assert json.loads((tmp_path / "policy.json").read_text()) == json.loads(services.policy())
+    printed = " ".join(ended.stdout.split())
+    assert "not taken: DynamoDB table (2): sessions, carts; eu-west-1, us-east-1; 0 B. Export it" in printed
+
+
+def test_the_reference_page_has_the_table_of_services():
+    assert docs.AWS_DISCOVERY.read_text(encoding="utf-8") == docs.aws_discovery(), (
+        "run: python -m scripts.docs reference"
+    )
+    actions = set(re.findall(r"`([a-z0-9-]+:[A-Z]\w+)`", docs.aws_discovery()))
+    assert actions == set(services.permissions())
+
+
+FIELD = re.compile(r"'[^']*'|`[^`]*`|\b(?:starts_with|ends_with|contains)\b|([A-Za-z]\w+)")
+"""A field's name in a JMESPath expression, not a function or a literal."""
+
+
+def test_the_table_has_calls_and_fields_that_aws_has():
+    """botocore's description of AWS knows each call, and each name that the table takes from its answers."""
+    session = botocore.session.get_session()
+    for client in {made.client for made in services.calls()}:
+        model = session.get_service_model(client)
+        operations = {botocore.xform_name(name): name for name in model.operation_names}
+        for made in services.calls():
+            if made.client == client:
+                shape = model.operation_model(operations[made.operation]).output_shape
+                for name in fields(made.items):
+                    assert name in members(shape), (made, name)
+    for _, resource in services.resources():
+        made = (resource.detail or resource).call
+        model = session.get_service_model(made.client)
+        operations = {botocore.xform_name(name): name for name in model.operation_names}
+        listed = members(model.operation_model(operations[resource.call.operation]).output_shape)
+        sized = members(model.operation_model(operations[made.operation]).output_shape)
+        expressions = (resource.name, resource.label, resource.condition, resource.part_of)
+        assert set(chain.from_iterable(map(fields, expressions))) <= listed, resource
+        assert set(chain.from_iterable(map(fields, resource.size))) <= sized, resource
+
+
+def fields(expression):
+    return {name for name in FIELD.findall(expression) if name}
+
+
+def members(shape, depth=5):
+    """The names of all fields within an answer."""
+    if depth == 0:
+        return set()
+    if shape.type_name == "list":
+        return members(shape.member, depth)
+    if shape.type_name != "structure":
+        return set()
+    return set(shape.members).union(*(members(inner, depth - 1) for inner in shape.members.values()))
