@@ -165,13 +165,13 @@ class AwsConnection:
 def _refusal(exc: boto_errors.ClientError, call: Call) -> Failure:
     error = exc.response.get("Error", {})
     code, message = str(error.get("Code", "")), str(error.get("Message", ""))
-    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if _NEVER_USED.search(message):
         return Failure("the account has never used it", not_offered=True)
     if code in _BAD_CREDENTIALS:
         return Failure(f"the credentials are not accepted there: {_words(exc)}")
-    if code in _DENIED or status == 403:
-        named = _DENIED_ACTION.search(message)
+    named = _DENIED_ACTION.search(message)
+    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in _DENIED or named or (status == 403 and not code):
         action = named[1] if named else call.permissions[0]
         by = " by a service control policy" if _ORGANIZATION in message else ""
         return Failure(f"{action} is denied{by}", is_denied=True)

@@ -51,7 +51,7 @@ class FailedCalls:
     def not_offered(self) -> list[str]:
         """Return what regions do not offer, and what the account has never used: nothing is missing there."""
         return [
-            f"{self._words(regions)}: {services} is not offered there"
+            f"{self._words(regions)}: {services} is not offered there, or was never used"
             for services, regions in sorted(self._not_offered.items())
         ]
 

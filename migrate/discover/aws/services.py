@@ -764,11 +764,13 @@ HOLDS_NO_DATA = frozenset(
         "Amazon Elastic Container Service",
         "Amazon Elastic Container Service for Kubernetes",
         "Amazon Elastic Load Balancing",
+        "Amazon EventBridge",
         "Amazon GuardDuty",
         "Amazon Simple Email Service",
         "Amazon Simple Notification Service",
         "Amazon Virtual Private Cloud",
         "AWS Certificate Manager",
+        "AWS CloudShell",
         "AWS CloudTrail",
         "AWS Config",
         "AWS Cost Explorer",
@@ -784,6 +786,7 @@ HOLDS_NO_DATA = frozenset(
         "AWS Support (Enterprise)",
         "AWS WAF",
         "AWS X-Ray",
+        "CloudWatch Events",
         "Tax",
     }
 )

@@ -25,6 +25,10 @@ NOTHING = {
     "redshift-serverless": {"namespaces": []},
     "s3tables": {"tableBuckets": []},
 }
+NEVER_USED = {
+    "__type": "com.amazonaws.timestream#AccessDeniedException",
+    "message": "Only existing Timestream for LiveAnalytics customers can access the service.",
+}
 NO_CACHES = (
     "<DescribeServerlessCachesResponse><DescribeServerlessCachesResult><ServerlessCaches/>"
     "</DescribeServerlessCachesResult></DescribeServerlessCachesResponse>"
@@ -51,6 +55,9 @@ def main():
         if service == "s3express":
             start_response("200 OK", [("Content-Type", "text/xml")])
             return [NO_DIRECTORY_BUCKETS.encode()]
+        if service == "timestream" and scope[1] == "ap-southeast-2":
+            start_response("403 Forbidden", [("Content-Type", "application/x-amz-json-1.0")])
+            return [json.dumps(NEVER_USED).encode()]
         return moto(environ, start_response)
 
     run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True, request_handler=MotoRequestHandler)

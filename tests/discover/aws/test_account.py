@@ -54,7 +54,12 @@ def calls():
 
 
 @pytest.fixture(scope="module")
-def discovery(account, calls):
+def notes():
+    return []
+
+
+@pytest.fixture(scope="module")
+def discovery(account, calls, notes):
     """The account as the role ``mover`` sees it, which has the printed policy and nothing else."""
     account.bill(
         ("Amazon Simple Storage Service", "us-east-1", "23.10"),
@@ -67,7 +72,7 @@ def discovery(account, calls):
         ("Amazon Neptune", "eu-west-1", "0"),
     )
     with account.permissions_enforced():
-        return discover("aws://mover", secrets={}, note=lambda _: None)
+        return discover("aws://mover", secrets={}, note=notes.append)
 
 
 def sources(discovery):
@@ -139,6 +144,12 @@ def test_the_bill_is_a_second_count(discovery):
     ]
 
 
+def test_a_service_that_was_never_used_is_no_gap(discovery, notes):
+    asking, not_offered = notes
+    assert re.fullmatch(r"asking for \d\d lists in 3 regions of the account 123456789012", asking)
+    assert not_offered == "ap-southeast-2: Timestream is not offered there, or was never used"
+
+
 def test_each_call_of_the_table_is_made_and_no_other(discovery, calls):
     table = {(made.client, made.operation) for made in services.calls()}
     assert calls == table | {("s3", operation) for operation in BUCKET_CALLS}
@@ -197,7 +208,7 @@ def test_a_closed_region_is_one_sentence():
         f"me-south-1: nothing could be listed: every call is denied; {POLICY_STEP}",
         "us-east-1: SQS could not be listed: sqs:ListQueues is denied by a service control policy",
     ]
-    assert failed.not_offered() == ["me-south-1: Timestream is not offered there"]
+    assert failed.not_offered() == ["me-south-1: Timestream is not offered there, or was never used"]
 
 
 def test_an_account_that_cannot_be_asked(account, monkeypatch):
