@@ -15,7 +15,7 @@ MOVEOUT := $(VENV)/bin/moveout
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help setup docs demo handover test check bench torture outsiders servers evacuate plan export transfer verify restore status clean
+.PHONY: help setup docs demo handover test check bench torture outsiders servers evacuate doctor plan export transfer verify restore status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ servers: $(VENV)/.ready ## two MinIOs and two PostgreSQLs to play with, until Ct
 
 evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
 	@$(MOVEOUT) run -c $(CASE) $(ARGS)
+
+doctor: $(VENV)/.ready ## what would go wrong with a case, and how to mend it
+	@$(MOVEOUT) doctor -c $(CASE) $(ARGS)
 
 plan: $(VENV)/.ready ## what is there, and how long it will take
 	@$(MOVEOUT) plan -c $(CASE) $(ARGS)

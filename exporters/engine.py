@@ -13,7 +13,6 @@ read are here; those that write are with their users:
 ``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
-``destination_check`` ``migrate.plan.destination_checks.Check``
 ==================== ===========================================================
 """
 
@@ -69,12 +68,14 @@ class Engine:
     """The class of a ``RowDestination``: for ``restore`` by several machines."""
     hold: str = ""
     """A function that opens a source to be held: for ``hold source``."""
-    destination_check: str = ""
-    """A function that tries out a destination: for ``plan``."""
     discovery: str = ""
     """A function that lists what a whole server holds (``exporters.discovery.Discover``): for ``discover``, and for
     URLs that end with ``/*``.
     """
+    doctor: str = ""
+    """A function that examines a source (``exporters.doctor.Examine``): for ``doctor``."""
+    destination_doctor: str = ""
+    """A function that examines a destination (``exporters.doctor.Examine``): for ``doctor`` and ``plan``."""
 
 
 def load_part(reference: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["plan", "export", "transfer", "verify", "restore", "status", "clean"]
+VERBS = ["doctor", "plan", "export", "transfer", "verify", "restore", "status", "clean"]
 
 
 def make(*words):

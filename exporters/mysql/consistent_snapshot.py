@@ -98,7 +98,7 @@ def _begin(address: MysqlAddress, opened: Sequence[Connection], tables: Sequence
             locker.run("UNLOCK TABLES")
         locker.close()
     holder = opened[0]
-    unreadable = _hold_definitions(holder, tables)
+    unreadable = unreadable_tables(holder, tables)
     server = f"{'MariaDB' if holder.is_mariadb else 'MySQL'} {holder.version}"
     position = {
         "consistency": rung,
@@ -121,7 +121,7 @@ def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:
 def _locks(locker: Connection, tables: Sequence[MysqlTable]) -> Iterator[tuple[str, str]]:
     """Yield the kinds of locks, the strongest first. One table that cannot be read would keep all from their locks."""
     yield GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK"
-    unreadable = _hold_definitions(locker, tables)
+    unreadable = unreadable_tables(locker, tables)
     lockable = [table for table in tables if not table.elsewhere and table.name not in unreadable]
     if lockable:
         yield TABLE_LOCKS, f"LOCK TABLES {', '.join(f'{table.label} READ' for table in lockable)}"
@@ -164,7 +164,7 @@ def _position(connection: Connection) -> dict[str, Any]:
     return position
 
 
-def _hold_definitions(holder: Connection, tables: Sequence[MysqlTable]) -> dict[str, str]:
+def unreadable_tables(holder: Connection, tables: Sequence[MysqlTable]) -> dict[str, str]:
     """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read,
     and why.
 

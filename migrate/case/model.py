@@ -138,6 +138,8 @@ class Case:
     not_taken: Sequence[NotTaken] = ()
     servers: Sequence[Endpoint] = ()
     """Which servers, accounts and directories ``discover`` asks."""
+    deadline_is_local: bool = False
+    """Whether the deadline names no time zone, and was taken as this machine's."""
 
 
 def load(path: Path) -> Case:
@@ -191,6 +193,7 @@ class _Reader:
             left_out=self._left_out(document),
             not_taken=self._not_taken(document),
             servers=self._servers(document),
+            deadline_is_local=names_no_zone(head.get("deadline")),
         )
 
     def _fail(self, message: str) -> None:
@@ -422,6 +425,15 @@ def _seconds(name: str, value: Any) -> float:
     if match is None:
         raise UsageError(f"{name} {value!r} is no length of time", next_step="write 90, 30s, 5m or 2h")
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def names_no_zone(value: Any) -> bool:
+    """Tell whether a moment, as TOML or a person writes it, leaves the time zone open."""
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        return False
+    return moment.tzinfo is None
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}

@@ -24,6 +24,7 @@ their pages from the system again, each of them cleared, took a fourteenth of th
 VERBS = {
     "init": ("init", "Write a commented case file."),
     "discover": ("discover", "Find what there is, and write the case file."),
+    "doctor": ("doctor", "Say what would go wrong, and how to mend it."),
     "plan": ("plan", "Forecast the move."),
     "export": ("export", "Write and seal a bundle of the sources."),
     "seal": ("seal", "Seal what an export left, without asking its sources again."),

@@ -23,6 +23,7 @@ from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
 from migrate.discover.left_behind import find_left_behind
+from migrate.doctor.run import DestinationPlan, check_destinations
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
@@ -38,7 +39,6 @@ from migrate.plan import (
     survey,
 )
 from migrate.plan.cost_model import reference
-from migrate.plan.destination_checks import DestinationPlan, check_destinations
 from migrate.plan.run_history import read_history
 from migrate.plan.stage_work import StageWork
 from migrate.storage.registry import free_bytes, open_location

@@ -26,6 +26,7 @@ from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import SummaryLine, draw_rows
 from migrate.cli.common.sources import destinations_in, expanded, load_case
+from migrate.cli.doctor import DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
@@ -52,8 +53,8 @@ from migrate.plan.stage_work import STAGES, StageRecord
 from migrate.storage.registry import open_location
 from migrate.verify import Level
 
-_FORECAST = "plan"
-"""A late forecast, or none at all, stops nobody and decides no exit code."""
+_EXAMINATION, _FORECAST = "doctor", "plan"
+"""What an examination finds, and a late forecast or none at all, stops nobody and decides no exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class Evacuated:
         missing, and the error's code where nothing could be exported.
         """
         codes = {
-            step.name: step.exit_code for step in self.steps if step.name != _FORECAST and step.exit_code
+            step.name: step.exit_code
+            for step in self.steps
+            if step.name not in {_EXAMINATION, _FORECAST} and step.exit_code
         }
         if not codes:
             return IncompleteError.exit_code if self.moved.unfilled else OK
@@ -154,7 +157,7 @@ def run_command(
 ) -> Evacuated:
     """Do all of it in order, skipping what is done.
 
-    Plan, export, transfer, verify, restore, and compare what was restored.
+    Examine, plan, export, transfer, verify, restore, and compare what was restored.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None or not loaded.sources:
@@ -225,7 +228,7 @@ class _Move:
         """Return the names of all steps that the move may take."""
         transfer = ["transfer"] if self._case.transfer_to else []
         restore = ["restore", "compare"] if self._case.destinations else []
-        return [_FORECAST, "export", *transfer, "verify", *restore]
+        return [_EXAMINATION, _FORECAST, "export", *transfer, "verify", *restore]
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
         """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
@@ -233,6 +236,8 @@ class _Move:
         away = destination is not None and _sealed(destination) is SealState.COMPLETE
         here = SealState.COMPLETE if away else _sealed(self._bundle)
         if here is SealState.NOT:
+            examined = DoctorOptions(unfilled=self._unfilled)
+            yield _EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
             yield _FORECAST, lambda: run_plan(session, case.sources, case, PlanOptions(case.deadline))
         yield "export", lambda: None if here is SealState.COMPLETE else self._export()
         if not away and _sealed(self._bundle) is SealState.NOT:
@@ -263,7 +268,7 @@ class _Move:
         try:
             answer = work()
         except MoveoutError as exc:
-            if isinstance(exc, UsageError) and name in {_FORECAST, "export"}:
+            if isinstance(exc, UsageError) and name in {_EXAMINATION, _FORECAST, "export"}:
                 raise
             answer = FailedStep(exc)
         self._session.meter.close()

@@ -12,4 +12,6 @@ ENGINE = Engine(
     create="migrate.restore.mysql.create_database:create_database",
     hold="migrate.custody.hold.sources.mysql:open_hold",
     discovery="exporters.mysql.discovery:discover",
+    doctor="exporters.mysql.doctor:examine",
+    destination_doctor="migrate.doctor.mysql_destination:examine",
 )

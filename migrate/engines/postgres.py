@@ -13,4 +13,6 @@ ENGINE = Engine(
     row_writer="migrate.restore.postgres.rows.remote_rows:PostgresRows",
     hold="migrate.custody.hold.sources.postgres:open_hold",
     discovery="exporters.postgres.discovery:discover",
+    doctor="exporters.postgres.doctor:examine",
+    destination_doctor="migrate.doctor.postgres_destination:examine",
 )

@@ -13,6 +13,7 @@ ENGINE = Engine(
     restorer="migrate.restore.objects.restore:BucketRestorer",
     create="migrate.restore.objects.create_bucket:create_bucket",
     hold="migrate.custody.hold.sources.bucket:open_hold",
-    destination_check="migrate.plan.bucket_check:check_bucket",
     discovery="migrate.discover.buckets:discover",
+    doctor="migrate.doctor.bucket_source:examine",
+    destination_doctor="migrate.doctor.bucket_destination:examine",
 )

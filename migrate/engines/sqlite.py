@@ -14,4 +14,6 @@ ENGINE = Engine(
     create="migrate.restore.sqlite.destination:create_directory",
     hold="migrate.custody.hold.sources.sqlite:open_hold",
     discovery="exporters.sqlite.discovery:discover",
+    doctor="exporters.sqlite.doctor:examine",
+    destination_doctor="migrate.doctor.sqlite_destination:examine",
 )

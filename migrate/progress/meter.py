@@ -21,7 +21,15 @@ _LEAST_SECONDS = 0.5
 _ITEM_BYTES = 1000
 """An item weighs as much as so many bytes where sources are compared: small objects and rows cost time, too."""
 _NOTES = 5
-STAGE_WEIGHTS = {"plan": 1, "export": 30, "transfer": 20, "verify": 10, "restore": 30, "compare": 9}
+STAGE_WEIGHTS = {
+    "doctor": 1,
+    "plan": 1,
+    "export": 30,
+    "transfer": 20,
+    "verify": 10,
+    "restore": 29,
+    "compare": 9,
+}
 """The share of each stage where nothing has been measured yet."""
 
 

@@ -195,6 +195,10 @@ class MultipartStore(Store, Protocol):
         """Return the free bytes; None where the location does not report them."""
         ...
 
+    def free_files(self) -> int | None:
+        """Return how many more files a file system takes (inodes); None where there is no such limit."""
+        ...
+
 
 class BaseStore(ABC):
     """The answers of a store without optional abilities, to inherit from."""
@@ -239,6 +243,10 @@ class BaseStore(ABC):
 
     def free_bytes(self) -> int | None:
         """See ``MultipartStore.free_bytes``."""
+        return None
+
+    def free_files(self) -> int | None:
+        """See ``MultipartStore.free_files``."""
         return None
 
 
@@ -328,3 +336,7 @@ class StoreWrapper:
     def free_bytes(self) -> int | None:
         """See ``MultipartStore.free_bytes``."""
         return self._store.free_bytes()
+
+    def free_files(self) -> int | None:
+        """See ``MultipartStore.free_files``."""
+        return self._store.free_files()

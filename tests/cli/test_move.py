@@ -63,7 +63,7 @@ def test_run_moves_everything_and_a_second_run_moves_nothing(moved):
     case, first = moved
     assert first.code == 0, first.err
     steps = {step["step"]: step["result"] for step in first.json["result"]["steps"]}
-    assert list(steps) == ["plan", "export", "transfer", "verify", "restore", "compare"]
+    assert list(steps) == ["doctor", "plan", "export", "transfer", "verify", "restore", "compare"]
     assert steps["transfer"]["bytes_moved"] > 16 * 2**20
     assert steps["compare"]["compared"][0]["findings"] == []
 

@@ -45,5 +45,5 @@ def test_every_part_of_every_engine_can_be_imported():
     }
     assert len(registry.engines()) == len(entry_points(group=ENTRY_POINTS))
     for engine in registry.engines():
-        for part in (*PARTS, "destination_check"):
+        for part in (*PARTS, "doctor", "destination_doctor"):
             assert not getattr(engine, part) or callable(load_part(getattr(engine, part))), (engine, part)

@@ -3,8 +3,9 @@
 import secrets
 
 from exporters.objects import ObjectExporter
+from migrate.case.model import Endpoint
+from migrate.doctor.run import check_destinations
 from migrate.plan import survey
-from migrate.plan.bucket_check import check_bucket
 from tests.exporters.objects.conftest import BucketHost
 from tests.tools.clients import boto_client
 
@@ -23,11 +24,16 @@ def test_keys_classes_and_locks_that_a_destination_does_not_take_are_in_the_plan
     assert planned.survey.features["older versions"] == 1
     assert any("lists no key below" in warning for warning in planned.survey.warnings)
     destination = make_bucket(versitygw)
-    said = check_bucket(planned, f"s3://{destination}?profile={versitygw.profile}").warnings
+    said = warnings_of(planned, f"s3://{destination}?profile={versitygw.profile}")
     for word in ("U+0001", "a slash at the end, and an object", "REDUCED_REDUNDANCY", "no object lock"):
         assert [warning for warning in said if word in warning], word
     left = boto_client(versitygw.profile).list_object_versions(Bucket=destination)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
-    [missing] = check_bucket(planned, f"s3://no-such-bucket-yet?profile={versitygw.profile}").warnings
-    assert "with object lock" in missing
+    [missing] = warnings_of(planned, f"s3://no-such-bucket-yet?profile={versitygw.profile}")
+    assert "--object-lock-enabled-for-bucket" in missing
+
+
+def warnings_of(planned, url):
+    [checked] = check_destinations([planned], {"shop": Endpoint(url)})
+    return checked.warnings

@@ -10,9 +10,15 @@ from scripts.servers import S3Server
 
 
 def extra_profile(
-    patch: pytest.MonkeyPatch, directory: Path, server: S3Server, *, endpoint: str = "", secret_key: str = ""
+    patch: pytest.MonkeyPatch,
+    directory: Path,
+    server: S3Server,
+    *,
+    endpoint: str = "",
+    access_key: str = "",
+    secret_key: str = "",
 ) -> str:
-    """Make a profile like the server's with another endpoint or key, return its name."""
+    """Make a profile like the server's with another endpoint, user or key, return its name."""
     name = f"extra-{secrets.token_hex(4)}"
     config, access = directory / f"{name}.config", directory / f"{name}.credentials"
     old_config = Path(os.environ["AWS_CONFIG_FILE"]).read_text()
@@ -21,7 +27,7 @@ def extra_profile(
         f"{old_config}\n[profile {name}]\nregion = us-east-1\nendpoint_url = {endpoint or server.endpoint}\n"
     )
     access.write_text(
-        f"{old_access}\n[{name}]\naws_access_key_id = {server.access_key}\n"
+        f"{old_access}\n[{name}]\naws_access_key_id = {access_key or server.access_key}\n"
         f"aws_secret_access_key = {secret_key or server.secret_key}\n"
     )
     patch.setenv("AWS_CONFIG_FILE", str(config))

@@ -114,7 +114,7 @@ def read_definitions(
         definitions += _define(connection, "sequence", str(name), missing)
     for table in tables:
         definitions += _define(connection, "table", table.name, missing)
-    missing.losses.extend(_hidden_routines(connection))
+    missing.losses.extend(hidden_routines(connection))
     if connection.value(_HAS_LIBRARIES):
         for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
             definitions += _define(connection, "library", str(name), missing)
@@ -149,7 +149,7 @@ def _database(row: Mapping[str, Any]) -> Definition:
     return {"kind": "database", "name": "", "charset": charset, "collation": collation, **comment}
 
 
-def _hidden_routines(connection: Connection) -> list[Loss]:
+def hidden_routines(connection: Connection) -> list[Loss]:
     """Servers list only routines that the account may see, and do not say whether there are others."""
     if connection.is_mariadb:
         try:

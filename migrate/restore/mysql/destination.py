@@ -85,9 +85,14 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
 
 def content(destination: MysqlDestination) -> str:
     """Return the name of something in the database, or ""."""
-    own = ", ".join(map(quote_literal, destination.connection.control.names))
-    schema = quote_literal(destination.address.database)
-    return str(destination.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
+    return find_content(destination.connection, destination.connection.control.names)
+
+
+def find_content(connection: Connection, own_names: Collection[str]) -> str:
+    """Return the name of something in the session's database that is none of a restore's ``own_names``, or ""."""
+    own = ", ".join(map(quote_literal, own_names))
+    schema = quote_literal(connection.address.database)
+    return str(connection.value(_CONTENT.format(schema=schema, own=own)) or "")
 
 
 def read_state(destination: MysqlDestination) -> State | None:

@@ -269,14 +269,18 @@ def adapter_for(source: str, destination: Connection) -> Adapter | None:
     wrote = {"MySQL": False, "MariaDB": True}.get(source.partition(" ")[0], destination.is_mariadb)
     if wrote == destination.is_mariadb:
         return None
+    return Adapter(TO_MARIADB if destination.is_mariadb else TO_MYSQL, known_collations(destination))
+
+
+def known_collations(destination: Connection) -> frozenset[str]:
+    """Return all collations that a server supports, in lower case. Raises the driver's errors."""
     try:
         rows = destination.rows(
             _FULL_NAMES
         )  # of collations that are several charsets', MariaDB 10.10 and newer
     except pymysql.Error:
         rows = destination.rows(_NAMES)
-    known = frozenset(str(row[0]).lower() for row in rows)
-    return Adapter(TO_MARIADB if destination.is_mariadb else TO_MYSQL, known)
+    return frozenset(str(row[0]).lower() for row in rows)
 
 
 def bracketed(sql: str) -> str:

@@ -194,8 +194,15 @@ class LocalStore(BaseStore):
 
     def free_bytes(self) -> int:
         """See ``MultipartStore.free_bytes``. The directory need not exist yet."""
-        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
-        return shutil.disk_usage(existing).free
+        return shutil.disk_usage(self._nearest_existing()).free
+
+    def free_files(self) -> int | None:
+        """See ``MultipartStore.free_files``. Some file systems make inodes as they need them."""
+        status = os.statvfs(self._nearest_existing())
+        return status.f_favail if status.f_files else None
+
+    def _nearest_existing(self) -> Path:
+        return next(path for path in (self.root, *self.root.parents) if path.exists())
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by

@@ -1,0 +1,136 @@
+"""What an examination says of a source, a destination or a location before the move.
+
+An engine brings a function of the type ``Examine`` for its sources (``Engine.doctor``), and another one for its
+destinations (``Engine.destination_doctor``). They change nothing that lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from exporters.errors import MoveoutError
+from exporters.selection import EVERYTHING, Selection
+
+Severity = Literal["blocks", "loses", "slow", "info"]
+"""``blocks``: nothing of it leaves or comes up. ``loses``: something will be missing. ``slow``: it takes longer."""
+SEVERITIES: tuple[Severity, ...] = ("blocks", "loses", "slow", "info")
+FixKind = Literal["sql", "shell", "iam", "advice"]
+CLOCK_SECONDS = 30.0
+"""Clocks that differ by less are called equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What mends a finding.
+
+    ``text`` is exact: SQL for the ``database`` of a server, a command for a shell, or a policy document of IAM in JSON.
+    As ``advice`` it is a sentence, where no command can know what is right. ``server`` says where it is to be run: host
+    and port, the name of a profile, or "" for this machine.
+    """
+
+    kind: FixKind
+    text: str
+    server: str = ""
+    database: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    ``check`` names what was examined ("rights", "TLS"). ``object`` is the table, bucket, server or file. ``problem``
+    says what was seen, and ``consequence`` what it leads to, in a sentence each.
+    """
+
+    severity: Severity
+    check: str
+    object: str
+    problem: str
+    consequence: str
+    fix: Fix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExamineRequest:
+    """What is to be examined. ``needs``: of a destination, what its source's examination said that it needs.
+
+    ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move.
+    """
+
+    url: str
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection = EVERYTHING
+    workers: int = 4
+    deadline: datetime | None = None
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was seen. ``facts`` are short words by the name of the check, for a table.
+
+    ``needs`` is what a destination must have, in the engine's own words. ``size_bytes`` is about how much leaves.
+    ``error`` says why nothing could be examined at all.
+    """
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    size_bytes: int | None = None
+    error: MoveoutError | None = None
+
+
+class Examine(Protocol):
+    """Examines one source or one destination. Raises ``MoveoutError`` where it cannot be asked at all."""
+
+    def __call__(self, request: ExamineRequest) -> Examination:
+        """Return what was seen."""
+        ...
+
+
+def gather(
+    checks: Iterable[tuple[str, Callable[[], Iterable[Finding]]]],
+    *,
+    name: str,
+    errors: tuple[type[Exception], ...],
+) -> list[Finding]:
+    """Run checks, each a name and a function; one that fails is a finding of its own, and the others still run."""
+    findings: list[Finding] = []
+    for check, run in checks:
+        try:
+            findings += run()
+        except errors as exc:
+            reason = " ".join(str(exc).split()) or type(exc).__name__
+            problem = f"could not be examined: {reason}"
+            findings.append(Finding("info", check, name, problem, "Nothing is known about it."))
+    return findings
+
+
+def clock_finding(name: str, skew_seconds: float, server: str) -> list[Finding]:
+    """Return a finding where a server's clock differs from this machine's."""
+    if abs(skew_seconds) <= CLOCK_SECONDS:
+        return []
+    side = "ahead of" if skew_seconds > 0 else "behind"
+    return [
+        Finding(
+            "info",
+            "clock",
+            name,
+            f"the server's clock is {abs(skew_seconds):,.0f} s {side} this machine's",
+            "Times in the bundle and the deadline are by this machine's clock. S3 refuses requests from 15 minutes on.",
+            Fix("shell", "timedatectl set-ntp true", server),
+        )
+    ]
+
+
+def clock_words(skew_seconds: float) -> str:
+    """Return how far a clock is off, for a table."""
+    return "equal" if abs(skew_seconds) <= CLOCK_SECONDS else f"{skew_seconds:+,.0f} s"
+
+
+def count_words(count: int, noun: str) -> str:
+    """Return a count with its noun for a table: ``2 missing``, and "all" for none."""
+    return f"{count} {noun}" if count else "all"

@@ -1,0 +1,398 @@
+"""Examines a MySQL or MariaDB database as a source: what an export of it would lack, and the SQL that mends it."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pymysql
+
+from exporters.doctor import (
+    Examination,
+    ExamineRequest,
+    Finding,
+    Fix,
+    clock_finding,
+    clock_words,
+    count_words,
+    gather,
+)
+from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.consistent_snapshot import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
+from exporters.mysql.definitions.show_create import hidden_routines
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
+
+_GRANT = re.compile(
+    r"GRANT (?P<rights>.+?) ON (?:TABLE )?(?P<database>\*|`(?:[^`]|``)+`)\.(?P<item>\*|`(?:[^`]|``)+`) TO "
+)
+_COLUMNS = re.compile(r" ?\([^)]*\)")
+_ALL = "ALL PRIVILEGES"
+_DEFINITIONS = {
+    "SHOW VIEW": ("views", "SELECT count(*) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema}"),
+    "TRIGGER": ("triggers", ""),
+    "EVENT": ("events", ""),
+}
+"""Rights, what they show, and how to count what is there; servers list no triggers and events without the right."""
+_WANTED = ("log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata")
+_USED_COLLATIONS = """
+SELECT DISTINCT COLLATION_NAME FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = {schema} AND COLLATION_NAME IS NOT NULL
+UNION SELECT TABLE_COLLATION FROM information_schema.TABLES
+WHERE TABLE_SCHEMA = {schema} AND TABLE_COLLATION IS NOT NULL ORDER BY 1
+"""
+_DATABASE = """
+SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}
+"""
+_CODE = """
+SELECT (SELECT count(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema})
+  + (SELECT count(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountGrants:
+    """What the current account may do, by SHOW GRANTS. ``account`` is as GRANT names it."""
+
+    account: str
+    rows: Sequence[tuple[frozenset[str], str, str]]
+    """Rights, database (a pattern, or ``*``) and item (or ``*``)."""
+
+    def on(self, database: str) -> frozenset[str]:
+        """Return the rights on all of a database; those on single tables do not count."""
+        rights = [r for r, pattern, item in self.rows if item == "*" and _covers(pattern, database)]
+        return frozenset().union(*rights)
+
+    def has(self, right: str, database: str) -> bool:
+        """Tell whether the account has a right on all of a database; ``*`` asks for all databases."""
+        return bool({right, _ALL} & self.on(database))
+
+
+def read_grants(connection: Connection) -> AccountGrants:
+    """Return the rights of the session's account, those of its roles included. Raises the driver's errors."""
+    user, _, host = str(connection.value("SELECT CURRENT_USER()")).rpartition("@")
+    account = f"{quote_literal(user)}@{quote_literal(host)}"
+    query = "SHOW GRANTS"
+    if not connection.is_mariadb:
+        roles = str(connection.value("SELECT CURRENT_ROLE()"))
+        query += "" if roles == "NONE" else f" FOR CURRENT_USER() USING {roles}"
+    rows = []
+    for (line,) in connection.rows(query):
+        if match := _GRANT.match(str(line)):
+            rights = frozenset(word.strip() for word in _COLUMNS.sub("", match["rights"]).split(","))
+            rows.append((rights, _unquoted(match["database"]), _unquoted(match["item"])))
+    return AccountGrants(account, rows)
+
+
+def _unquoted(name: str) -> str:
+    return name if name == "*" else name[1:-1].replace("``", "`")
+
+
+def _covers(pattern: str, database: str) -> bool:
+    """Tell whether the database of a grant, in which ``_`` and ``%`` are wild, covers a database."""
+    if pattern == "*":
+        return True
+    if database == "*":
+        return False
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    wild = {"%": ".*", "_": "."}
+    return (
+        re.fullmatch("".join(wild.get(p, re.escape(p.removeprefix("\\"))) for p in parts), database)
+        is not None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _ExaminedMysql:
+    request: ExamineRequest
+    address: MysqlAddress
+    connection: Connection
+    grants: AccountGrants
+    tables: Sequence[MysqlTable]
+
+    @property
+    def server(self) -> str:
+        return server_of(self.address)
+
+    @property
+    def database(self) -> str:
+        return quote_name(self.address.database)
+
+    def grant(self, rights: str, on: str) -> Fix:
+        return Fix("sql", f"GRANT {rights} ON {on} TO {self.grants.account};", self.server)
+
+    @property
+    def snapshot(self) -> str:
+        """The strongest way to a snapshot that the account may go."""
+        if self.grants.has("RELOAD", "*"):
+            return GLOBAL_LOCK
+        return TABLE_LOCKS if self.grants.has("LOCK TABLES", self.address.database) else ONE_SESSION
+
+
+def examine(request: ExamineRequest) -> Examination:
+    """Examine a source. See ``exporters.doctor.Examine``."""
+    address = parse_url(request.url, password=request.secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            skew = clock_skew(connection)
+            source = _ExaminedMysql(
+                request, address, connection, read_grants(connection), read_tables(connection)
+            )
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        certificate = certificate_of(connection)
+        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
+            ("clock", lambda: clock_finding(source.server, skew, source.server)),
+            ("rights", lambda: _database_rights(source)),
+            ("rights", lambda: _tables(source)),
+            ("rights", lambda: _routines(source)),
+            ("accounts", lambda: _accounts(source)),
+            ("snapshot", lambda: _snapshot(source)),
+            ("engines", lambda: _engines(source)),
+            ("connections", lambda: _connections(source)),
+            ("replica", lambda: _replica(source)),
+            ("changes", lambda: _changes(source)),
+        ]
+        findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
+        needs = _needs(source)
+    missing = sum(1 for finding in findings if finding.check == "rights")
+    words = {
+        "server": server_words(connection),
+        **tls_facts(certificate),
+        "rights": count_words(missing, "missing"),
+        "snapshot": {GLOBAL_LOCK: "exact"}.get(source.snapshot, source.snapshot),
+        "changes": "no" if any(finding.check == "changes" for finding in findings) else "possible",
+        "clock": clock_words(skew),
+    }
+    return Examination(words, findings, needs, sum(table.size_bytes for table in source.tables))
+
+
+def server_of(address: MysqlAddress) -> str:
+    """Return host and port of an address."""
+    return f"{address.host or 'localhost'}:{address.port}"
+
+
+def server_words(connection: Connection) -> str:
+    """Return the server's name and version, for a table."""
+    name = "MariaDB" if connection.is_mariadb else "MySQL"
+    return f"{name} {connection.version.partition('-')[0]}"
+
+
+def clock_skew(connection: Connection) -> float:
+    """Return by how many seconds the server's clock is ahead of this machine's. Raises the driver's errors."""
+    started = datetime.now(UTC)
+    there = float(connection.value("SELECT UNIX_TIMESTAMP(NOW(6))"))
+    return there - (started + (datetime.now(UTC) - started) / 2).timestamp()
+
+
+def certificate_of(connection: Connection) -> Certificate | None:
+    """Return the server's certificate, None where the connection has no TLS."""
+    plug = connection.raw._sock  # noqa: SLF001  the driver has no other way to it
+    if not isinstance(plug, ssl.SSLSocket):
+        return None
+    der = plug.getpeercert(binary_form=True)
+    return read_certificate(der, plug.version() or "") if der else None
+
+
+def tls_findings(
+    connection: Connection, certificate: Certificate | None, deadline: datetime | None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the encryption of a connection."""
+    address = connection.address
+    if certificate is not None:
+        strict, server = "ssl-mode=verify_identity", server_of(address)
+        yield from certificate_findings(
+            certificate, address.host, server=server, strict=strict, deadline=deadline
+        )
+    elif not address.local:
+        advice = (
+            "Give the server a certificate (ssl_cert, ssl_key), and write ssl-mode=required into the URL."
+        )
+        yield clear_text(server_of(address), Fix("advice", advice, server_of(address)))
+
+
+def _database_rights(source: _ExaminedMysql) -> Iterator[Finding]:
+    """Yield the rights that the account lacks on the whole database: what they would show is not even listed."""
+    database = source.address.database
+    if not source.grants.has("SELECT", database):
+        yield Finding(
+            "loses",
+            "rights",
+            f"database {source.database}",
+            f"{source.grants.account} has no SELECT on all of it",
+            "Tables on which the account has no right are not even listed.",
+            source.grant("SELECT", f"{source.database}.*"),
+        )
+    for right, (kinds, query) in _DEFINITIONS.items():
+        if source.grants.has(right, database):
+            continue
+        if query and not source.connection.value(query.format(schema=quote_literal(database))):
+            continue
+        yield Finding(
+            "loses",
+            "rights",
+            f"{kinds} of {source.database}",
+            f"{source.grants.account} has no {right}",
+            f"Definitions of {kinds} are not exported.",
+            source.grant(right, f"{source.database}.*"),
+        )
+
+
+def _tables(source: _ExaminedMysql) -> Iterator[Finding]:
+    unreadable = unreadable_tables(source.connection, source.tables)
+    for table in source.tables:
+        if table.name not in unreadable or table.elsewhere:
+            continue
+        reason = unreadable[table.name]
+        denied = reason == "the account may not read it"
+        label = f"{source.database}.{table.label}"
+        repair = Fix("sql", f"REPAIR TABLE {label};", source.server)
+        fix = source.grant("SELECT", label) if denied else repair
+        yield Finding(
+            "loses", "rights" if denied else "damage", label, reason, "Its rows are not exported.", fix
+        )
+
+
+def _routines(source: _ExaminedMysql) -> Iterator[Finding]:
+    for loss in hidden_routines(source.connection):
+        fix = (
+            source.grant("SELECT", "`mysql`.`proc`")
+            if source.connection.is_mariadb
+            else source.grant("SHOW_ROUTINE", "*.*")
+        )
+        yield Finding("loses", "rights", "routines", loss.reason, "They are not exported.", fix)
+
+
+def _accounts(source: _ExaminedMysql) -> Iterator[Finding]:
+    if not source.grants.has("SELECT", "mysql"):
+        yield Finding(
+            "info",
+            "accounts",
+            source.server,
+            f"{source.grants.account} may not read the accounts of the server",
+            "The accounts of the database and their rights are not exported.",
+            source.grant("SELECT", "`mysql`.*"),
+        )
+
+
+def _snapshot(source: _ExaminedMysql) -> Iterator[Finding]:
+    way = source.snapshot
+    if way == GLOBAL_LOCK:
+        return
+    account, lock = (
+        source.grants.account,
+        f"GRANT LOCK TABLES ON {source.database}.* TO {source.grants.account};\n",
+    )
+    statements = f"{lock if way == ONE_SESSION else ''}GRANT RELOAD ON *.* TO {account};"
+    problem = f"{account} has no RELOAD{' and no LOCK TABLES' if way == ONE_SESSION else ''}"
+    consequence = (
+        "One session reads everything, one table after the other."
+        if way == ONE_SESSION
+        else "Tables are locked one by one, and the position in the binary log is not exact."
+    )
+    yield Finding(
+        "slow", "snapshot", source.server, problem, consequence, Fix("sql", statements, source.server)
+    )
+
+
+def _engines(source: _ExaminedMysql) -> Iterator[Finding]:
+    for table in source.tables:
+        label = f"{source.database}.{table.label}"
+        if table.elsewhere:
+            problem = f"{table.engine}: its rows lie elsewhere"
+            advice = Fix("advice", "Name the server that holds its rows as a source of its own.")
+            yield Finding("info", "engines", label, problem, "Only its definition leaves.", advice)
+        elif table.engine and not table.transactional:
+            fix = Fix("sql", f"ALTER TABLE {label} ENGINE = InnoDB;", source.server)
+            problem = f"{table.engine} has no snapshots"
+            consequence = "Its rows are those of the moment of reading. Do not write to it during the export."
+            yield Finding("info", "engines", label, problem, consequence, fix)
+
+
+def _connections(source: _ExaminedMysql) -> Iterator[Finding]:
+    most = int(_variable(source.connection, "max_connections") or 0)
+    used = int(source.connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
+    wanted = source.request.workers + 2
+    if most - used < wanted:
+        fix = Fix("sql", f"SET GLOBAL max_connections = {most + wanted};", source.server)
+        problem = f"{most - used} connections are free; an export wants {wanted}"
+        yield Finding(
+            "slow", "connections", source.server, problem, "The export may be refused a session.", fix
+        )
+
+
+def _replica(source: _ExaminedMysql) -> Iterator[Finding]:
+    try:
+        rows = source.connection.named(
+            "SHOW SLAVE STATUS" if source.connection.is_mariadb else "SHOW REPLICA STATUS"
+        )
+    except pymysql.Error:
+        return  # the account may not know
+    for row in rows:
+        running = str(row.get("slave_sql_running") or row.get("replica_sql_running") or "")
+        if running != "Yes":
+            fix = Fix(
+                "sql", "START SLAVE;" if source.connection.is_mariadb else "START REPLICA;", source.server
+            )
+            problem = f"it is a replica, and replication stands still: {row.get('last_sql_error') or 'it was stopped'}"
+            consequence = "What the primary has written since is not exported."
+            yield Finding("loses", "replica", source.server, problem, consequence, fix)
+
+
+def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
+    """Yield why changes cannot be followed by the binary log."""
+    values = {name: _variable(source.connection, name) for name in _WANTED}
+    consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
+    statements = []
+    if values["binlog_format"] != "ROW":
+        statements.append("SET GLOBAL binlog_format = 'ROW';")
+    if values["binlog_row_image"] != "FULL":
+        statements.append("SET GLOBAL binlog_row_image = 'FULL';")
+    if values["binlog_row_metadata"] not in {"FULL", None}:
+        statements.append("SET GLOBAL binlog_row_metadata = 'FULL';")
+    if values["log_bin"] not in {"ON", "1"}:
+        advice = Fix(
+            "advice", "Write log_bin = binlog into the server's configuration, and restart it.", source.server
+        )
+        yield Finding("info", "changes", source.server, "it writes no binary log", consequence, advice)
+    elif statements:
+        shown = ", ".join(f"{name} is {values[name]}" for name in _WANTED[1:] if values[name])
+        fix = Fix("sql", "\n".join(statements), source.server)
+        yield Finding("info", "changes", source.server, shown, consequence, fix)
+    if not source.grants.has("REPLICATION SLAVE", "*"):
+        problem = f"{source.grants.account} has no REPLICATION SLAVE"
+        yield Finding(
+            "info", "changes", source.server, problem, consequence, source.grant("REPLICATION SLAVE", "*.*")
+        )
+
+
+def _variable(connection: Connection, name: str) -> str | None:
+    rows = connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
+    return str(rows[0][1]) if rows else None
+
+
+def _needs(source: _ExaminedMysql) -> dict[str, Any]:
+    """Return what a destination should have. See ``migrate.doctor.mysql_destination``."""
+    connection, schema = source.connection, quote_literal(source.address.database)
+    try:
+        charset, collation = connection.rows(_DATABASE.format(schema=schema))[0]
+        return {
+            "mariadb": connection.is_mariadb,
+            "charset": str(charset),
+            "collation": str(collation),
+            "collations": [str(row[0]) for row in connection.rows(_USED_COLLATIONS.format(schema=schema))],
+            "engines": sorted({table.engine for table in source.tables if table.engine}),
+            "tables": [table.name for table in source.tables],
+            "code": int(connection.value(_CODE.format(schema=schema)) or 0),
+            "max_allowed_packet": int(_variable(connection, "max_allowed_packet") or 0),
+        }
+    except DRIVER_ERRORS:
+        return {}

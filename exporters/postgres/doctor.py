@@ -1,0 +1,441 @@
+"""Examines a PostgreSQL database as a source: what an export of it would lack, and the SQL that mends it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from exporters.doctor import (
+    Examination,
+    ExamineRequest,
+    Finding,
+    Fix,
+    clock_finding,
+    clock_words,
+    count_words,
+    gather,
+)
+from exporters.errors import SourceUsageError
+from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.charset.server_conversion import database_encoding
+from exporters.postgres.charset.unmappable_names import unsayable
+from exporters.postgres.definitions.collation import read_locale
+from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.sequences import read_sequences
+from exporters.postgres.definitions.unrepresented import unreadable
+from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.lock_timeouts import held
+from exporters.tls import (
+    Certificate,
+    ask_certificate,
+    certificate_findings,
+    clear_text,
+    is_local,
+    tls_facts,
+)
+
+_TIMEOUTS = "SET lock_timeout = '3s'; SET statement_timeout = '20s'"
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""PostgreSQL documentation, "Message Formats": SSLRequest."""
+_QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"')
+_UNLOCKED = "Let that session end, or export later."
+
+_SESSION = """
+SELECT current_user AS role, rolsuper AS superuser, rolreplication AS replication, rolconnlimit AS connection_limit,
+  current_database() AS database, pg_is_in_recovery() AS standby, clock_timestamp() AS now,
+  current_setting('server_version') AS version, current_setting('max_connections')::int AS max_connections,
+  current_setting('superuser_reserved_connections')::int AS reserved,
+  (SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::int AS used,
+  current_setting('wal_level') AS wal_level, current_setting('max_replication_slots')::int AS max_slots,
+  (SELECT count(*) FROM pg_replication_slots)::int AS slots, current_setting('max_wal_senders')::int AS max_senders,
+  (SELECT count(*) FROM pg_stat_replication)::int AS senders,
+  current_setting('hot_standby_feedback') AS feedback,
+  current_setting('max_standby_streaming_delay') AS standby_delay,
+  pg_database_size(current_database()) AS size_bytes
+FROM pg_roles WHERE rolname = current_user
+"""
+_RIGHTS = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, has_schema_privilege(n.oid, 'USAGE') AS enters,
+  has_table_privilege(c.oid, 'SELECT') AS reads
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%(oids)s::oid[])
+"""
+_LOCKERS = """
+SELECT DISTINCT pid FROM pg_locks WHERE relation = %(oid)s AND mode = 'AccessExclusiveLock' AND granted
+"""
+_LARGE_OBJECTS = """
+SELECT count(*) AS count, count(*) FILTER (WHERE NOT (
+  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR current_setting('lo_compat_privileges')::bool
+  OR pg_has_role(m.lomowner, 'USAGE')
+  OR EXISTS (SELECT FROM aclexplode(m.lomacl) x WHERE x.privilege_type = 'SELECT'
+    AND CASE WHEN x.grantee = 0 THEN true ELSE pg_has_role(x.grantee, 'USAGE') END))) AS unreadable
+FROM pg_largeobject_metadata m
+"""
+_GRANT_LARGE_OBJECTS = """DO $$ DECLARE o oid; BEGIN
+  FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
+    EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {role}', o);
+  END LOOP;
+END $$;"""
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
+_NO_IDENTITY = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND (c.relreplident = 'n' OR c.relreplident = 'd'
+    AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
+ORDER BY 1, 2
+"""
+_EXTENSIONS = """
+SELECT e.extname::text AS name, e.extversion AS version FROM pg_extension e WHERE e.extname <> 'plpgsql' ORDER BY 1
+"""
+_COLLATIONS = """
+SELECT DISTINCT co.collname::text AS name, co.collprovider::text AS provider, to_jsonb(co) ->> 'collcollate' AS locale
+FROM pg_attribute a JOIN pg_collation co ON co.oid = a.attcollation
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE a.attnum > 0 AND NOT a.attisdropped AND co.collnamespace = 'pg_catalog'::regnamespace
+  AND co.collprovider <> 'd' AND co.collname NOT IN ('C', 'POSIX') AND n.nspname !~ '^pg_'
+ORDER BY 1
+"""
+_OWNERS = """
+SELECT DISTINCT r.rolname::text AS name FROM pg_roles r WHERE r.oid <> 10 AND r.rolname !~ '^pg_' AND r.oid IN (
+  SELECT relowner FROM pg_class UNION SELECT nspowner FROM pg_namespace UNION SELECT proowner FROM pg_proc
+  UNION SELECT typowner FROM pg_type) ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _ExaminedPostgres:
+    """An open connection, what it says of itself, and what was asked for."""
+
+    request: ExamineRequest
+    address: PostgresAddress
+    connection: psycopg.Connection[Any]
+    server: str
+    facts: Mapping[str, Any]
+    tables: list[PostgresTable]
+
+    @property
+    def role(self) -> str:
+        return quote_name(str(self.facts["role"]))
+
+    def sql(self, text: str) -> Fix:
+        return Fix("sql", text, self.server, str(self.facts["database"]))
+
+
+def examine(request: ExamineRequest) -> Examination:
+    """Examine a source. See ``exporters.doctor.Examine``."""
+    address = parse_url(request.url, password=request.secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            connection.execute(_TIMEOUTS.encode())
+            started = datetime.now(UTC)
+            facts = fetch(connection, _SESSION)[0]
+            now = started + (datetime.now(UTC) - started) / 2
+            tables = read_tables(connection, held(connection, seconds=0))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        certificate = certificate_of(connection)
+        skew = (facts["now"] - now).total_seconds()
+        source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables)
+        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
+            ("clock", lambda: clock_finding(source.server, skew, source.server)),
+            ("pg_dump", lambda: _pg_dump(source)),
+            ("rights", lambda: _tables(source)),
+            ("rights", lambda: _sequences(source)),
+            ("rights", lambda: _large_objects(source)),
+            ("rights", lambda: _user_mappings(source)),
+            ("locks", lambda: _locks(source)),
+            ("snapshot", lambda: _snapshot(source)),
+            ("transactions", lambda: _prepared(source)),
+            ("connections", lambda: _connections(source)),
+            ("replica", lambda: _standby(source)),
+            ("changes", lambda: _changes(source)),
+        ]
+        findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
+        needs = _needs(source)
+    missing = sum(1 for finding in findings if finding.check == "rights" and finding.severity != "info")
+    words = {
+        "server": server_words(facts),
+        **tls_facts(certificate),
+        "rights": count_words(missing, "missing"),
+        "snapshot": "no" if any(finding.check == "snapshot" for finding in findings) else "exact",
+        "changes": "no" if _change_faults(source) else "possible",
+        "clock": clock_words(skew),
+    }
+    return Examination(words, findings, needs, int(facts["size_bytes"] or 0))
+
+
+def server_of(connection: psycopg.Connection[Any]) -> str:
+    """Return host and port of a connection."""
+    info = connection.info
+    return f"{info.host or info.hostaddr or 'localhost'}:{info.port}"
+
+
+def server_words(facts: Mapping[str, Any]) -> str:
+    """Return version and part of a server, for a table."""
+    version = str(facts["version"]).split()[0]
+    return f"PostgreSQL {version}{', standby' if facts['standby'] else ''}"
+
+
+def certificate_of(connection: psycopg.Connection[Any]) -> Certificate | None:
+    """Return the server's certificate, None where the connection has no TLS, or where it is not shown again."""
+    info = connection.info
+    if not connection.pgconn.ssl_in_use:
+        return None
+    try:
+        return ask_certificate(info.hostaddr or info.host, info.port, _ask_for_tls)
+    except OSError:
+        return None
+
+
+def _ask_for_tls(plain: socket.socket) -> None:
+    plain.sendall(_SSL_REQUEST)
+    if plain.recv(1) != b"S":
+        raise OSError("the server has no TLS")
+
+
+def tls_findings(
+    connection: psycopg.Connection[Any], certificate: Certificate | None, deadline: datetime | None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the encryption of a connection."""
+    server, host = server_of(connection), connection.info.host
+    if certificate is not None:
+        strict = "sslmode=verify-full"
+        yield from certificate_findings(certificate, host, server=server, strict=strict, deadline=deadline)
+    elif not connection.pgconn.ssl_in_use and not is_local(host):
+        offers = _offers_tls(host, connection.info.port)
+        advice = (
+            Fix("advice", "Take sslmode=disable out of the URL, or write sslmode=require.")
+            if offers
+            else Fix("sql", "ALTER SYSTEM SET ssl = on;\nSELECT pg_reload_conf();", server)
+        )
+        yield clear_text(server, advice)
+
+
+def _offers_tls(host: str, port: int) -> bool:
+    try:
+        ask_certificate(host, port, _ask_for_tls)
+    except OSError:
+        return False
+    return True
+
+
+def _pg_dump(source: _ExaminedPostgres) -> Iterator[Finding]:
+    major = source.connection.info.server_version // 10000
+    try:
+        find_tools(major)
+    except SourceUsageError as exc:
+        yield Finding(
+            "blocks",
+            "pg_dump",
+            f"pg_dump {major}",
+            str(exc),
+            "Without it no definitions leave, and the export refuses to begin.",
+            Fix("shell", f"apt-get install --yes postgresql-client-{major}"),
+        )
+
+
+def _tables(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield a finding for each table that is not exported whole."""
+    faulty = [table for table in source.tables if table.gap or table.foreign]
+    rights = {row["oid"]: row for row in fetch(source.connection, _RIGHTS, {"oids": [t.oid for t in faulty]})}
+    for table in faulty:
+        right = rights.get(table.oid)
+        if table.foreign:
+            yield Finding(
+                "info",
+                "foreign tables",
+                table.label,
+                "it is a foreign table: its rows lie on another server",
+                "Only its definition leaves.",
+                Fix("advice", "Name the other server's database as a source of its own."),
+            )
+        elif not table.readable and right is not None:
+            statements = (
+                []
+                if right["enters"]
+                else [f"GRANT USAGE ON SCHEMA {quote_name(table.schema)} TO {source.role};"]
+            )
+            statements += [] if right["reads"] else [f"GRANT SELECT ON TABLE {table.label} TO {source.role};"]
+            problem = f"the role {source.role} may not read it"
+            consequence = "Its definition and its rows are not exported."
+            yield Finding(
+                "loses", "rights", table.item, problem, consequence, source.sql("\n".join(statements))
+            )
+        elif table.hidden:
+            problem = f"row-level security hides rows of it from {source.role}"
+            fix = source.sql(f"ALTER ROLE {source.role} BYPASSRLS;")
+            yield Finding("loses", "rights", table.item, problem, "Its rows are not exported.", fix)
+        elif table.out_of_reach:
+            advice = Fix("advice", "Export from the primary.")
+            problem = "it is unlogged, and this server is a standby"
+            yield Finding("loses", "replica", table.item, problem, "Its rows are not exported.", advice)
+
+
+def _sequences(source: _ExaminedPostgres) -> Iterator[Finding]:
+    without = [relation.oid for relation in unsayable(source.connection)]
+    _, unread = read_sequences(source.connection, unsayable=without)
+    for label, reason in unread.items():
+        schema = _QUOTED_NAME.match(label)
+        statements = f"GRANT USAGE ON SCHEMA {schema[0]} TO {source.role};\n" if schema else ""
+        statements += f"GRANT SELECT ON SEQUENCE {label} TO {source.role};"
+        yield Finding(
+            "loses",
+            "rights",
+            f"sequence {label}",
+            f"the role {source.role} may not read it: {reason}",
+            "Its definition and its next number are not exported, and inserts collide on the new host.",
+            source.sql(statements),
+        )
+
+
+def _large_objects(source: _ExaminedPostgres) -> Iterator[Finding]:
+    row = fetch(source.connection, _LARGE_OBJECTS)[0]
+    if row["unreadable"]:
+        role = source.role.replace("'", "''").replace("%", "%%")
+        yield Finding(
+            "loses",
+            "rights",
+            "large objects",
+            f"the role {source.role} may not read {row['unreadable']} of {row['count']}",
+            "They are not exported.",
+            source.sql(_GRANT_LARGE_OBJECTS.format(role=role)),
+        )
+
+
+def _user_mappings(source: _ExaminedPostgres) -> Iterator[Finding]:
+    for gap in unreadable(source.connection):
+        advice = Fix("advice", "Export as a superuser, or write the mapping by hand on the destination.")
+        yield Finding(
+            "loses", "rights", gap.item, "the role may not read them", "They are not exported.", advice
+        )
+
+
+def _locks(source: _ExaminedPostgres) -> Iterator[Finding]:
+    for table in source.tables:
+        if not table.locked:
+            continue
+        pids = [row["pid"] for row in fetch(source.connection, _LOCKERS, {"oid": table.oid}) if row["pid"]]
+        end = "\n".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
+        fix = source.sql(end) if end else Fix("advice", _UNLOCKED)
+        problem = f"another session keeps it locked: {table.locked}"
+        consequence = "If it still does at the export, the rows are not exported."
+        yield Finding("loses", "locks", table.item, problem, consequence, fix)
+
+
+def _snapshot(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Try to export a snapshot, as the export does."""
+    try:
+        source.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        source.connection.execute("SELECT pg_export_snapshot()")
+    except psycopg.Error as exc:
+        problem = f"no snapshot can be exported: {in_one_line(exc)}"
+        advice = Fix("advice", "Connect to the server itself, not through a pool of connections.")
+        yield Finding(
+            "blocks", "snapshot", source.address.url, problem, "The export refuses to begin.", advice
+        )
+    finally:
+        source.connection.execute("ROLLBACK")
+
+
+def _prepared(source: _ExaminedPostgres) -> Iterator[Finding]:
+    for row in fetch(source.connection, _PREPARED):
+        name = str(row["gid"]).replace("'", "''")
+        fix = Fix("advice", f"COMMIT PREPARED '{name}'; or ROLLBACK PREPARED '{name}'; whichever is right.")
+        problem = "it is neither committed nor rolled back"
+        consequence = "What it wrote is not exported."
+        yield Finding(
+            "loses", "transactions", f"prepared transaction {row['gid']}", problem, consequence, fix
+        )
+
+
+def _connections(source: _ExaminedPostgres) -> Iterator[Finding]:
+    facts, wanted = source.facts, source.request.workers + 2
+    free = facts["max_connections"] - facts["reserved"] - facts["used"]
+    if 0 <= facts["connection_limit"] < wanted and not facts["superuser"]:
+        fix = source.sql(f"ALTER ROLE {source.role} CONNECTION LIMIT {wanted + 2};")
+        problem = f"the role may open {facts['connection_limit']} connections; an export wants {wanted}"
+        yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", fix)
+    if free < wanted:
+        advice = Fix("advice", f"Give --max-connections {max(free, 2)}, or end sessions that nobody needs.")
+        problem = f"{free} connections are free; an export wants {wanted}"
+        yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", advice)
+
+
+def _standby(source: _ExaminedPostgres) -> Iterator[Finding]:
+    facts = source.facts
+    if facts["standby"] and facts["feedback"] == "off" and facts["standby_delay"] != "-1":
+        fix = Fix(
+            "sql",
+            "ALTER SYSTEM SET hot_standby_feedback = on;\nSELECT pg_reload_conf();",
+            source.server,
+            "postgres",
+        )
+        problem = f"it is a standby that cancels queries after {facts['standby_delay']}"
+        consequence = "A long export may be cancelled, and begins again."
+        yield Finding("slow", "replica", source.server, problem, consequence, fix)
+
+
+def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
+    """Return why changes cannot be followed by logical replication, and what mends it."""
+    facts, faults = source.facts, []
+    if facts["wal_level"] != "logical":
+        fix = Fix(
+            "sql",
+            "ALTER SYSTEM SET wal_level = logical;\n-- It holds after a restart.",
+            source.server,
+            "postgres",
+        )
+        faults.append((f"wal_level is {facts['wal_level']}", fix))
+    for setting, used, most in (
+        ("max_replication_slots", facts["slots"], facts["max_slots"]),
+        ("max_wal_senders", facts["senders"], facts["max_senders"]),
+    ):
+        if used >= most:
+            statement = f"ALTER SYSTEM SET {setting} = {used + 4};\n-- It holds after a restart."
+            faults.append((f"{setting} leaves none free", Fix("sql", statement, source.server, "postgres")))
+    if not facts["superuser"] and not facts["replication"]:
+        fix = source.sql(f"ALTER ROLE {source.role} REPLICATION;")
+        faults.append((f"the role {source.role} has no REPLICATION", fix))
+    return faults
+
+
+def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
+    consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
+    for problem, fix in _change_faults(source):
+        yield Finding("info", "changes", source.server, problem, consequence, fix)
+    rows = fetch(source.connection, _NO_IDENTITY)
+    if rows and not _change_faults(source):
+        labels = [quote_qualified(row["schema"], row["name"]) for row in rows]
+        fix = source.sql("\n".join(f"ALTER TABLE {label} REPLICA IDENTITY FULL;" for label in labels))
+        problem = (
+            f"{len(labels)} tables have neither a primary key nor a replica identity: {', '.join(labels[:3])}"
+        )
+        consequence = "Logical replication refuses UPDATE and DELETE of them."
+        yield Finding("info", "changes", str(source.facts["database"]), problem, consequence, fix)
+
+
+def _needs(source: _ExaminedPostgres) -> dict[str, Any]:
+    """Return what a destination should have. See ``migrate.doctor.postgres_destination``."""
+    try:
+        return {
+            "version": source.connection.info.server_version,
+            "encoding": database_encoding(source.connection),
+            "locale": read_locale(source.connection),
+            "extensions": fetch(source.connection, _EXTENSIONS),
+            "collations": fetch(source.connection, _COLLATIONS),
+            "owners": [row["name"] for row in fetch(source.connection, _OWNERS)],
+        }
+    except DRIVER_ERRORS:
+        return {}

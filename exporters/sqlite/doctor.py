@@ -1,0 +1,79 @@
+"""Examines SQLite files as a source: whether they can be read, and whether there is room for the copy that is read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporters.doctor import Examination, ExamineRequest, Finding, Fix, count_words
+from exporters.errors import SourceError, SourceUsageError
+from exporters.sqlite.address import SqliteAddress, parse_url
+from exporters.sqlite.catalog import check_library
+from exporters.sqlite.files.backup import connected
+from exporters.sqlite.files.directory import find
+
+
+def examine(request: ExamineRequest) -> Examination:
+    """Examine a file, or a directory of files. See ``exporters.doctor.Examine``."""
+    check_library()
+    address = parse_url(request.url)
+    if not address.path.is_dir():
+        with connected(address):
+            pass
+        files = [address]
+        findings = []
+    else:
+        listed = find(address.path)
+        files = [address.below(name) for name in listed.databases]
+        if not files:
+            raise SourceUsageError(
+                f"there is no SQLite database in {address.path}", next_step="Check the path in the URL."
+            )
+        findings = [_skipped(gap.item, gap.reason) for gap in listed.gaps]
+        findings += [finding for file in files for finding in _unreadable(file)]
+    size_bytes = sum(_size(file) for file in files)
+    findings += _room(size_bytes)
+    facts = {
+        "server": f"SQLite, {len(files)} files" if len(files) > 1 else "SQLite",
+        "TLS": "no network",
+        "rights": count_words(sum(1 for finding in findings if finding.check == "rights"), "missing"),
+        "snapshot": "a copy",
+        "changes": "no",
+        "clock": "equal",
+    }
+    return Examination(facts, findings, size_bytes=size_bytes)
+
+
+def _unreadable(address: SqliteAddress) -> Iterator[Finding]:
+    try:
+        with connected(address):
+            pass
+    except SourceError as exc:
+        yield _skipped(str(address.path), str(exc), exc.next_step)
+
+
+def _skipped(name: str, reason: str, advice: str = "") -> Finding:
+    fix = Fix("advice", advice or "Let this account read the file.")
+    return Finding("loses", "rights", name, reason, "It is not exported.", fix)
+
+
+def _room(size_bytes: int) -> Iterator[Finding]:
+    """Yield a finding where the temporary directory has no room for a copy."""
+    directory = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(directory).free
+    if free < size_bytes:
+        yield Finding(
+            "blocks",
+            "room",
+            str(directory),
+            f"it has {free:,} bytes free, and a copy of the databases needs {size_bytes:,}",
+            "The export refuses to begin.",
+            Fix("advice", "Set TMPDIR to a directory with as much room as the files have."),
+        )
+
+
+def _size(address: SqliteAddress) -> int:
+    files = (address.path, address.beside("-wal"))
+    return sum(path.stat().st_size for path in files if path.exists())

@@ -1,0 +1,233 @@
+"""``moveout doctor``: what would go wrong, before the clock starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exporters.doctor import SEVERITIES, Finding, Fix
+from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
+from migrate.cli import app
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
+from migrate.doctor import iam
+from migrate.doctor.fix_scripts import make_scripts, write_scripts
+from migrate.doctor.run import Examinations, Examined, MoveEndpoints, examine_all
+from migrate.number_text import things
+
+_STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan"}
+_WIDE, _NARROW = 74, (0, 2, 3)
+"""From this width on the table has all columns; else these."""
+_SHOWN = 12
+"""Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "source": ("server", "TLS", "rights", "snapshot", "changes"),
+    "destination": ("server", "TLS", "rights", "ready", ""),
+    "location": ("server", "room", "rights", "lock", "multipart"),
+}
+"""What stands in the columns of the table, by what is examined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All examinations. ``scripts`` are the files that were written. ``only_findings``: without the table."""
+
+    examinations: Examinations
+    scripts: Sequence[Path] = ()
+    only_findings: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 where something will be missing; the error's where something cannot be examined at all."""
+        return self.examinations.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every fact and every finding."""
+        return {
+            "examined": [
+                {
+                    "kind": one.kind,
+                    "name": one.name,
+                    "url": one.url,
+                    "facts": dict(one.examination.facts),
+                    "size_bytes": one.examination.size_bytes,
+                    "error": one.examination.error.code if one.examination.error else None,
+                    "findings": [asdict(finding) for finding in one.examination.findings],
+                }
+                for one in self.examinations.examined
+            ],
+            "findings": dict(_count(self.examinations.examined)),
+            "scripts": [str(path) for path in self.scripts],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print the table, then the findings, the worst first."""
+        examined = self.examinations.examined
+        if not self.only_findings:
+            console.print(_table(examined, wide=console.width >= _WIDE))
+            for one in examined:
+                if one.kind == "deadline":
+                    console.print(f"deadline {one.url}, here {one.examination.facts['here']}")
+        for severity in SEVERITIES:
+            _draw_findings(console, examined, severity)
+        counted = [f"{count} {severity}" for severity, count in _count(examined) if count]
+        console.print(f"{things(len(examined), 'examination')}: {', '.join(counted) or 'nothing was found'}.")
+        for path in self.scripts:
+            console.print(f"fixes: {path}")
+        if not self.scripts and any(f.fix for one in examined for f in one.examination.findings):
+            console.print("→ moveout doctor … --fixes DIR writes them as one script a server.", style="dim")
+
+
+def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
+    severities = [finding.severity for one in examined for finding in one.examination.findings]
+    return [(severity, severities.count(severity)) for severity in SEVERITIES]
+
+
+def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    shown = range(5) if wide else _NARROW
+    for number in range(len(shown) + 2):
+        table.add_column(overflow="fold", no_wrap=number < 2)
+    tabulated = [one for one in examined if one.kind in _COLUMNS]
+    for number, (kind, group) in enumerate(groupby(tabulated, key=lambda one: one.kind)):
+        if number:
+            table.add_section()
+        columns = [_COLUMNS[kind][column] for column in shown]
+        table.add_row(kind, *columns, "worst", style="bold")
+        for one in group:
+            cells = [Text(one.examination.facts.get(column, "")) for column in columns]
+            worst = Text(one.worst, _STYLES[one.worst]) if one.worst else Text("ok", "green")
+            table.add_row(Text(one.name), *cells, worst)
+    return table
+
+
+def _draw_findings(console: Console, examined: Sequence[Examined], severity: str) -> None:
+    """Print the findings of one severity. What is said of several sources of a server is printed once."""
+    names: dict[Finding, list[str]] = {}
+    for one in examined:
+        for finding in one.examination.findings:
+            if finding.severity == severity:
+                label = one.name if one.kind == one.name else f"{one.kind} {one.name}"
+                names.setdefault(finding, []).append(label)
+    for _, group in groupby(names.items(), key=lambda item: (item[0].check, item[1])):
+        similar = list(group)
+        for finding, named in similar[:_SHOWN]:
+            _draw_finding(console, finding, ", ".join(named))
+        if len(similar) > _SHOWN:
+            more = f"       and {len(similar) - _SHOWN:,} more like these (all with --json or --fixes)"
+            console.print(more, style="dim")
+
+
+def _draw_finding(console: Console, finding: Finding, named: str) -> None:
+    style = _STYLES[finding.severity]
+    problem = finding.problem
+    if not problem.startswith(finding.object):
+        problem = f"{finding.object}: {problem}"
+    console.print(Text.assemble((f"{finding.severity:<7}", style), (named, "bold")))
+    console.print(Text(f"       {problem}"))
+    console.print(Text(f"       {finding.consequence}"))
+    if finding.fix is None:
+        return
+    where = f"on {finding.fix.server}: " if finding.fix.server else ""
+    for number, line in enumerate(_fix_lines(finding.fix)):
+        console.print(Text.assemble((f"     → {where}", "dim") if number == 0 else "       ", line))
+
+
+def _fix_lines(fix: Fix) -> Sequence[str]:
+    """Return a fix as it is printed: a policy in short, for its JSON is long."""
+    return iam.summary(fix.text) if fix.kind == "iam" else fix.text.splitlines()
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    """What the command line says. ``locations`` by what they are for; without them those of the case. ``unfilled``:
+    sources that come up nowhere yet, by their server.
+    """
+
+    locations: Mapping[str, Endpoint] | None = None
+    deadline: str | None = None
+    fixes: Path | None = None
+    unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def run_doctor(
+    session: Session,
+    sources: Mapping[str, Endpoint],
+    case: Case | None,
+    options: DoctorOptions | None = None,
+    *,
+    only_findings: bool = False,
+) -> Diagnosis:
+    """Examine everything that a move touches. ``sources`` and the destinations of the case name no whole servers."""
+    options = options or DoctorOptions()
+    written = options.deadline
+    until = parse_deadline(written) if written else (case.deadline if case else None)
+    is_local = names_no_zone(written) if written else bool(case and case.deadline_is_local)
+    workers = session.workers(default=export_workers(), case=case.workers if case else None)
+    locations = _locations_of(case) if options.locations is None else options.locations
+    destinations = case.destinations if case else {}
+    move = MoveEndpoints(sources, destinations, locations, workers, until, is_local, options.unfilled)
+    examinations = examine_all(move)
+    findings = [finding for one in examinations.examined for finding in one.examination.findings]
+    scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
+    return Diagnosis(examinations, scripts, only_findings)
+
+
+def _locations_of(case: Case | None) -> dict[str, Endpoint]:
+    """Return the locations of a case by what they are for."""
+    named = {"bundle": case.bundle, "transfer": case.transfer_to} if case else {}
+    return {name: endpoint for name, endpoint in named.items() if endpoint is not None}
+
+
+@verb(
+    app,
+    "doctor",
+    workers=True,
+    examples=(
+        "doctor -c moveout.toml",
+        "doctor -c moveout.toml --fixes fixes",
+        'doctor app=postgresql://me@old/app "media=s3://media?profile=old" --to /backup/bundle',
+    ),
+)
+def doctor_command(
+    session: Session,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=URL …", help="What leaves: app=postgresql://me@host/db media=s3://media."
+        ),
+    ] = None,
+    case: CaseFile = None,
+    *,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="LOCATION", help="Where the bundle is to lie.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
+    ] = None,
+    fixes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write all fixes there, one script a server.")
+    ] = None,
+) -> Diagnosis:
+    """Say what would go wrong, and how to mend it.
+
+    Examine every source, destination and location at once, and change nothing. Exit code 3: something will be missing.
+    """
+    loaded = load_case(case)
+    sources = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
+    locations = {"bundle": Endpoint(to)} if to else None
+    if loaded is None:
+        return run_doctor(session, sources, None, DoctorOptions(locations, deadline, fixes))
+    destinations = destinations_in(loaded, sources)
+    options = DoctorOptions(locations, deadline, fixes, destinations.unfilled)
+    return run_doctor(session, sources, replace(loaded, destinations=destinations.endpoints), options)

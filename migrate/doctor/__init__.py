@@ -1,0 +1,1 @@
+"""Examines every source, destination and location of a move before the clock starts."""

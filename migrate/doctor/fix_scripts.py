@@ -1,0 +1,109 @@
+"""All fixes as scripts, one a server: SQL, commands, and policies of IAM. Nothing is executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.doctor import Finding, Fix
+from migrate.doctor import iam
+from migrate.errors import UsageError
+
+_HERE = "this-machine"
+_ENDS = {"sql": ".sql", "shell": ".sh", "iam": ".json", "advice": ".txt"}
+
+
+@dataclass(frozen=True, slots=True)
+class FixScript:
+    """A script, and the name of the file that it goes into."""
+
+    name: str
+    text: str
+
+
+def make_scripts(findings: Iterable[Finding]) -> list[FixScript]:
+    """Return the scripts that mend the findings, each statement once, in the order of the findings."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.fix is not None:
+            groups.setdefault(_file_name(finding.fix), []).append(finding)
+    return [
+        FixScript(name, _WRITERS[name[name.rindex(".") :]](group)) for name, group in sorted(groups.items())
+    ]
+
+
+def write_scripts(directory: Path, scripts: Sequence[FixScript]) -> list[Path]:
+    """Write the scripts into a directory, which is made. Raises ``UsageError``."""
+    paths = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for script in scripts:
+            path = directory / script.name
+            path.write_text(script.text, encoding="utf-8")
+            paths.append(path)
+    except OSError as exc:
+        raise UsageError(
+            f"{directory} cannot be written: {exc.strerror}", next_step="name another directory"
+        ) from exc
+    return paths
+
+
+def _file_name(fix: Fix) -> str:
+    server = re.sub(r"[^A-Za-z0-9._-]+", "-", fix.server).strip("-.") or _HERE
+    return server + _ENDS[fix.kind]
+
+
+def _note(finding: Finding, mark: str) -> str:
+    """Return a comment that says what a statement mends; on one line whatever a name holds."""
+    return f"{mark} {finding.object}: {finding.problem}".replace("\r", " ").replace("\n", " ")
+
+
+def _sql(findings: Sequence[Finding]) -> str:
+    """Return SQL, by database: a command of psql stands before what belongs to another one."""
+    lines = ["-- Read it first. Then run it as an administrator of this server.", ""]
+    by_database: dict[str, dict[str, str]] = {}
+    for finding in findings:
+        fix = finding.fix
+        if fix is not None:
+            by_database.setdefault(fix.database, {}).setdefault(fix.text, _note(finding, "--"))
+    for database, statements in by_database.items():
+        if database:
+            lines.append(f"\\connect {_psql_name(database)}")
+        for statement, note in statements.items():
+            lines += [note, statement, ""]
+    return "\n".join(lines)
+
+
+def _psql_name(database: str) -> str:
+    """Return a database's name as an argument of psql's (PostgreSQL documentation, psql, "Meta-Commands")."""
+    quoted = database.replace('"', '""')
+    return f'"{quoted}"'
+
+
+def _shell(findings: Sequence[Finding]) -> str:
+    lines = ["#!/bin/sh", "# Read it first. Then run it as root.", "set -eu", ""]
+    for text, note in _once(findings, "#").items():
+        lines += [note, text, ""]
+    return "\n".join(lines)
+
+
+def _iam(findings: Sequence[Finding]) -> str:
+    return iam.merged(list(_once(findings, ""))) + "\n"
+
+
+def _advice(findings: Sequence[Finding]) -> str:
+    return "".join(f"{note}\n  {text}\n\n" for text, note in _once(findings, "-").items())
+
+
+def _once(findings: Sequence[Finding], mark: str) -> Mapping[str, str]:
+    """Return each fix once, and the note of the first finding that asks for it."""
+    texts: dict[str, str] = {}
+    for finding in findings:
+        if finding.fix is not None:
+            texts.setdefault(finding.fix.text, _note(finding, mark))
+    return texts
+
+
+_WRITERS = {".sql": _sql, ".sh": _shell, ".json": _iam, ".txt": _advice}

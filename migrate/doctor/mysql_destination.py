@@ -1,0 +1,223 @@
+"""Examines a MySQL or MariaDB database as a destination: whether it is there, empty, and like what its source needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from exporters.doctor import (
+    Examination,
+    ExamineRequest,
+    Finding,
+    Fix,
+    Severity,
+    clock_finding,
+    clock_words,
+    count_words,
+    gather,
+)
+from exporters.errors import SourceError, SourceGoneError
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.doctor import (
+    AccountGrants,
+    certificate_of,
+    clock_skew,
+    read_grants,
+    server_of,
+    server_words,
+    tls_findings,
+)
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.tls import tls_facts
+from migrate.restore.mysql.destination import find_content
+from migrate.restore.mysql.dialect import known_collations
+
+_NOTHING = "Nothing of it comes up."
+_NEEDED = (
+    "CREATE",
+    "ALTER",
+    "DROP",
+    "INDEX",
+    "INSERT",
+    "SELECT",
+    "UPDATE",
+    "DELETE",
+    "REFERENCES",
+    "LOCK TABLES",
+)
+_OF_CODE = ("CREATE VIEW", "SHOW VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE", "TRIGGER", "EVENT")
+_MAINTENANCE = "information_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    needs: Mapping[str, Any]
+    address: MysqlAddress
+    connection: Connection
+    grants: AccountGrants
+
+    @property
+    def server(self) -> str:
+        return server_of(self.address)
+
+    @property
+    def database(self) -> str:
+        return quote_name(self.address.database)
+
+    def sql(self, text: str) -> Fix:
+        return Fix("sql", text, self.server)
+
+    def variable(self, name: str) -> str:
+        rows = self.connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
+        return str(rows[0][1]) if rows else ""
+
+
+def examine(request: ExamineRequest) -> Examination:
+    """Examine a destination. See ``exporters.doctor.Examine``."""
+    address = parse_url(request.url, password=request.secrets.get("password"))
+    try:
+        opened = connect(address)
+    except SourceGoneError as exc:
+        return _missing(address, request.needs, exc)
+    with closing(opened) as connection:
+        try:
+            skew = clock_skew(connection)
+            destination = _Destination(request.needs, address, connection, read_grants(connection))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        certificate = certificate_of(connection)
+        checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+            ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
+            ("clock", lambda: clock_finding(destination.server, skew, destination.server)),
+            ("rights", lambda: _rights(destination)),
+            ("contents", lambda: _contents(destination)),
+            ("read only", lambda: _read_only(destination)),
+            ("names", lambda: _names(destination)),
+            ("collations", lambda: _collations(destination)),
+            ("engines", lambda: _engines(destination)),
+            ("code", lambda: _code(destination)),
+            ("packets", lambda: _packets(destination)),
+        ]
+        findings = gather(checks, name=address.url, errors=(*DRIVER_ERRORS, SourceError))
+        words = server_words(connection)
+    facts = {
+        "server": words,
+        **tls_facts(certificate),
+        "rights": count_words(sum(1 for finding in findings if finding.check == "rights"), "missing"),
+        "ready": "not empty" if any(finding.check == "contents" for finding in findings) else "empty",
+        "clock": clock_words(skew),
+    }
+    return Examination(facts, findings)
+
+
+def _missing(address: MysqlAddress, needs: Mapping[str, Any], error: SourceError) -> Examination:
+    words = ""
+    try:
+        with closing(connect(replace(address, database=_MAINTENANCE))) as connection:
+            words = server_words(connection)
+    except SourceError:
+        pass  # then its version stays unknown
+    fix = Fix("sql", f"{create_database(address.database, needs)};", server_of(address))
+    finding = Finding("blocks", "destination", address.database, str(error), _NOTHING, fix)
+    return Examination({"server": words, "rights": "no database"}, [finding])
+
+
+def create_database(name: str, needs: Mapping[str, Any]) -> str:
+    """Return the statement that makes a database like its source, as far as that is known."""
+    defaults = f" CHARACTER SET {needs['charset']} COLLATE {needs['collation']}" if "charset" in needs else ""
+    return f"CREATE DATABASE {quote_name(name)}{defaults}"
+
+
+def _rights(destination: _Destination) -> Iterator[Finding]:
+    grants, database = destination.grants, destination.address.database
+    for rights, consequence in (
+        (_NEEDED, _NOTHING),
+        (_OF_CODE, "Views, routines, triggers or events are left out."),
+    ):
+        lacking = [right for right in rights if not grants.has(right, database)]
+        if lacking:
+            fix = destination.sql(f"GRANT ALL PRIVILEGES ON {destination.database}.* TO {grants.account};")
+            problem = f"{grants.account} has no {', '.join(lacking)}"
+            severity: Severity = "blocks" if consequence == _NOTHING else "loses"
+            yield Finding(severity, "rights", f"database {destination.database}", problem, consequence, fix)
+
+
+def _contents(destination: _Destination) -> Iterator[Finding]:
+    present, others = find_control_tables(destination.connection)
+    control = ControlTables.beside(others)
+    thing = find_content(destination.connection, control.names)
+    if thing and control.about not in present:
+        advice = Fix("advice", "Name an empty database, or restore with --merge.")
+        problem = f"it is not empty: it holds the {thing}"
+        yield Finding(
+            "blocks", "contents", destination.address.database, problem, "A restore refuses it.", advice
+        )
+
+
+def _read_only(destination: _Destination) -> Iterator[Finding]:
+    if destination.variable("read_only") in {"ON", "1"}:
+        fix = destination.sql("SET GLOBAL read_only = OFF;")
+        problem = "the server takes no changes (read_only)"
+        yield Finding("blocks", "read only", destination.server, problem, _NOTHING, fix)
+
+
+def _names(destination: _Destination) -> Iterator[Finding]:
+    """Yield the tables of the source whose names the destination takes for the same."""
+    if destination.variable("lower_case_table_names") == "0":
+        return
+    names = destination.needs.get("tables", ())
+    count = Counter(name.lower() for name in names)
+    for name in names:
+        if count[name.lower()] > 1:
+            problem = "names that differ in case only are one name there (lower_case_table_names)"
+            advice = Fix("advice", f"Rename it on the source: RENAME TABLE {quote_name(name)} TO …;")
+            yield Finding(
+                "loses", "names", f"table {quote_name(name)}", problem, "Only one of them comes up.", advice
+            )
+
+
+def _collations(destination: _Destination) -> Iterator[Finding]:
+    known = known_collations(destination.connection)
+    for name in destination.needs.get("collations", ()):
+        if name.lower() not in known:
+            problem = "columns of the source use it, and the server does not know it"
+            consequence = "They get the nearest one that it knows; text may come in another order."
+            yield Finding("loses", "collations", f"collation {name}", problem, consequence)
+
+
+def _engines(destination: _Destination) -> Iterator[Finding]:
+    rows = destination.connection.rows("SHOW ENGINES")
+    known = {str(row[0]).upper() for row in rows if str(row[1]).upper() in {"YES", "DEFAULT"}}
+    for engine in destination.needs.get("engines", ()):
+        if engine.upper() not in known:
+            problem = "tables of the source use it, and the server does not have it"
+            consequence = "Their tables get another engine, or are left out by name."
+            yield Finding("loses", "engines", f"engine {engine}", problem, consequence)
+
+
+def _code(destination: _Destination) -> Iterator[Finding]:
+    """Yield why the server refuses triggers and functions of accounts without SUPER (MySQL manual, "Stored Program
+    Binary Logging").
+    """
+    trusted = destination.variable("log_bin_trust_function_creators") in {"ON", "1"}
+    logs = destination.variable("log_bin") in {"ON", "1"}
+    may = any(destination.grants.has(right, "*") for right in ("SUPER", "SET USER", "SYSTEM_VARIABLES_ADMIN"))
+    if destination.needs.get("code") and logs and not trusted and not may:
+        fix = destination.sql("SET GLOBAL log_bin_trust_function_creators = ON;")
+        problem = "it writes a binary log, and the account has no SUPER"
+        consequence = "Triggers and functions are left out by name."
+        yield Finding("loses", "code", destination.server, problem, consequence, fix)
+
+
+def _packets(destination: _Destination) -> Iterator[Finding]:
+    needed = int(destination.needs.get("max_allowed_packet", 0))
+    here = int(destination.variable("max_allowed_packet") or 0)
+    if here < needed:
+        fix = destination.sql(f"SET GLOBAL max_allowed_packet = {needed};")
+        problem = f"max_allowed_packet is {here:,}, the source's is {needed:,}"
+        yield Finding("loses", "packets", destination.server, problem, "Longer rows are refused.", fix)

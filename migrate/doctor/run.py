@@ -1,0 +1,266 @@
+"""Runs the examinations of all sources, destinations and locations at once, each for a limited time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast
+
+from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, Finding, Fix
+from exporters.engine import load_part
+from migrate.case.model import Endpoint
+from migrate.doctor import location
+from migrate.engines import registry
+from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
+from migrate.plan import SourcePlan
+
+Kind = Literal["source", "destination", "location", "deadline"]
+EXAMINE_SECONDS = 45.0
+"""What has not answered by then is called unreachable."""
+_AT_ONCE = 32
+_CONSEQUENCES: Mapping[str, str] = {
+    "source": "Nothing of it leaves.",
+    "destination": "Nothing of it comes up.",
+    "location": "No bundle can lie there.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One source, destination or location, and what was seen of it. ``name`` is that of the source."""
+
+    kind: Kind
+    name: str
+    url: str
+    examination: Examination
+
+    @property
+    def worst(self) -> str:
+        """The worst severity of the findings, empty where there are none."""
+        severities = {finding.severity for finding in self.examination.findings}
+        return next((severity for severity in SEVERITIES if severity in severities), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Examinations:
+    """All of them, in the order of the case."""
+
+    examined: Sequence[Examined]
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first thing that cannot be examined at all, or 3 where something will be missing."""
+        errors = [one.examination.error for one in self.examined if one.examination.error is not None]
+        if errors:
+            return errors[0].exit_code
+        return (
+            IncompleteError.exit_code
+            if any(one.worst in {"blocks", "loses"} for one in self.examined)
+            else OK
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MoveEndpoints:
+    """What is to be examined. ``deadline_is_local``: it was written without a time zone. ``unfilled``: sources that
+    come up nowhere yet, by the URL of their server.
+    """
+
+    sources: Mapping[str, Endpoint]
+    destinations: Mapping[str, Endpoint]
+    locations: Mapping[str, Endpoint]
+    workers: int
+    deadline: datetime | None = None
+    deadline_is_local: bool = False
+    unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Examinations:
+    """Examine sources at once; then destinations and locations, which depend on what the sources need."""
+    sources = _at_once(
+        [
+            ("source", name, endpoint, _examine_source(endpoint, move))
+            for name, endpoint in move.sources.items()
+        ],
+        seconds,
+    )
+    needs = {one.name: one.examination.needs for one in sources}
+    sizes = [one.examination.size_bytes for one in sources if one.examination.size_bytes is not None]
+    total = sum(sizes) if sizes else None
+    others = _at_once(
+        [
+            ("destination", name, endpoint, _examine_destination(endpoint, needs.get(name, {}), move))
+            for name, endpoint in move.destinations.items()
+        ]
+        + [
+            ("location", name, endpoint, _examine_location(endpoint, total))
+            for name, endpoint in move.locations.items()
+        ],
+        seconds,
+    )
+    destinations = [one for one in others if one.kind == "destination"]
+    locations = [one for one in others if one.kind == "location"]
+    return Examinations(
+        [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
+    )
+
+
+_Job = tuple[Kind, str, Endpoint, Callable[[], Examination]]
+
+
+def _at_once(jobs: Sequence[_Job], seconds: float) -> list[Examined]:
+    """Run jobs in threads of their own. One that does not end in time is left behind, and called unreachable."""
+    results: dict[int, Examination] = {}
+    threads, turns = [], threading.Semaphore(_AT_ONCE)
+    for number, (_, _, _, work) in enumerate(jobs):
+
+        def run(number: int = number, work: Callable[[], Examination] = work) -> None:
+            with turns:
+                results[number] = _guarded(work)
+
+        thread = threading.Thread(target=run, name=f"doctor-{number}", daemon=True)
+        thread.start()
+        threads.append(thread)
+    end = datetime.now(UTC) + timedelta(seconds=seconds * (1 + len(jobs) // _AT_ONCE))
+    for thread in threads:
+        thread.join(max(0.0, (end - datetime.now(UTC)).total_seconds()))
+    late = UnreachableError(
+        f"no answer within {seconds:.0f} s", next_step="Look at the server and the network."
+    )
+    return [
+        Examined(
+            kind,
+            name,
+            endpoint.shown,
+            _with_reason(results.get(number, Examination(error=late)), kind, endpoint),
+        )
+        for number, (kind, name, endpoint, _) in enumerate(jobs)
+    ]
+
+
+def _guarded(work: Callable[[], Examination]) -> Examination:
+    """Do the work; an error is a result. A defect of one examination must not hide the others."""
+    try:
+        return work()
+    except MoveoutError as exc:
+        return Examination(error=exc)
+    except Exception as exc:
+        step = "This is a defect of moveout; please report it."
+        return Examination(error=MoveoutError(f"{type(exc).__name__}: {exc}", next_step=step))
+
+
+def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Examination:
+    """Return an examination that failed as a whole with a finding that says why."""
+    error = examination.error
+    if error is None or examination.findings:
+        return examination
+    advice = Fix("advice", error.next_step) if error.next_step else None
+    finding = Finding("blocks", error.code, endpoint.shown, str(error), _CONSEQUENCES[kind], advice)
+    return replace(examination, findings=[finding])
+
+
+def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Examination]:
+    return lambda: _examine(endpoint, registry.engine_for(endpoint.url, endpoint.shown).doctor, move, {})
+
+
+def _examine_destination(
+    endpoint: Endpoint, needs: Mapping[str, Any], move: MoveEndpoints
+) -> Callable[[], Examination]:
+    return lambda: _examine(
+        endpoint, registry.engine_for(endpoint.url, endpoint.shown).destination_doctor, move, needs
+    )
+
+
+def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mapping[str, Any]) -> Examination:
+    """Let the engine examine an endpoint. Raises ``MoveoutError`` where it cannot be asked at all."""
+    if not doctor:
+        problem = "moveout's engine for it examines nothing"
+        return Examination(
+            {}, [Finding("info", "engine", endpoint.shown, problem, "Nothing is known about it.")]
+        )
+    examine = cast("Examine", load_part(doctor))
+    return examine(
+        ExamineRequest(
+            endpoint.url, endpoint.reveal(), endpoint.selection, move.workers, move.deadline, needs
+        )
+    )
+
+
+def _examine_alone(endpoint: Endpoint, needs: Mapping[str, Any]) -> Examination:
+    """Examine one destination alone; what keeps it from being asked at all is a finding, too."""
+    examination = _guarded(_examine_destination(endpoint, needs, MoveEndpoints({}, {}, {}, workers=1)))
+    return _with_reason(examination, "destination", endpoint)
+
+
+def _examine_location(endpoint: Endpoint, size_bytes: int | None) -> Callable[[], Examination]:
+    return lambda: location.examine(endpoint, size_bytes)
+
+
+def _unfilled_destinations(move: MoveEndpoints) -> list[Examined]:
+    """Return a finding for each server whose sources come up nowhere yet."""
+    step = 'Write the address of the new server into its [[destination]]: to = "…"'
+    examined = []
+    for server, names in move.unfilled.items():
+        problem = f"the case file does not say where these come up: {', '.join(names)}"
+        finding = Finding(
+            "loses", "destination", server, problem, "They do not come up.", Fix("advice", step)
+        )
+        examined.append(Examined("destination", names[0], server, Examination({}, [finding])))
+    return examined
+
+
+def _examine_deadline(move: MoveEndpoints) -> list[Examined]:
+    deadline = move.deadline
+    if deadline is None:
+        return []
+    findings = []
+    here = deadline.astimezone()
+    shown = f"{deadline.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
+    if deadline <= datetime.now(UTC):
+        advice = Fix("advice", "Correct the deadline in the case file.")
+        problem = f"it has passed: {shown}"
+        findings.append(
+            Finding("info", "deadline", "deadline", problem, "All forecasts say that it is late.", advice)
+        )
+    if move.deadline_is_local:
+        problem = f"it names no time zone, and is taken as this machine's ({here:%Z}): {shown}"
+        fix = Fix("advice", f"Write deadline = {deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        consequence = "In another time zone the old host shuts the door hours earlier or later."
+        findings.append(Finding("info", "deadline", "deadline", problem, consequence, fix))
+    return [
+        Examined("deadline", "deadline", shown, Examination({"here": f"{here:%Y-%m-%d %H:%M %Z}"}, findings))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationPlan:
+    """A destination that a source is to be restored to. ``warnings`` are sentences: what it will not take, or that it
+    does not exist yet.
+    """
+
+    source: str
+    url: str
+    warnings: tuple[str, ...]
+
+
+def check_destinations(
+    sources: Sequence[SourcePlan], destinations: Mapping[str, Endpoint]
+) -> Iterator[DestinationPlan]:
+    """Yield what was found of each source's destination."""
+    for source in sources:
+        endpoint = destinations.get(source.name)
+        if endpoint is not None:
+            examination = _examine_alone(endpoint, {"features": source.survey.features})
+            warnings = [
+                _warning(finding)
+                for finding in examination.findings
+                if finding.severity in {"blocks", "loses"}
+            ]
+            yield DestinationPlan(source.name, endpoint.shown, tuple(warnings))
+
+
+def _warning(finding: Finding) -> str:
+    fix = f": {finding.fix.text}" if finding.fix and "\n" not in finding.fix.text else ""
+    return f"{finding.object}: {finding.problem}. {finding.consequence.rstrip('.')}{fix}"

@@ -1,0 +1,50 @@
+"""Examines a path as a destination of SQLite databases: whether it is free, and can be written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporters.doctor import Examination, ExamineRequest, Finding, Fix
+from exporters.sqlite.address import parse_url
+
+_NOTHING = "Nothing of it comes up."
+
+
+def examine(request: ExamineRequest) -> Examination:
+    """Examine a destination. See ``exporters.doctor.Examine``."""
+    path = parse_url(request.url).path
+    findings = [*_directory(path), *_contents(path)]
+    facts = {
+        "server": "SQLite",
+        "TLS": "no network",
+        "rights": "missing" if any(finding.check == "rights" for finding in findings) else "all",
+        "ready": "not empty" if any(finding.check == "contents" for finding in findings) else "empty",
+    }
+    return Examination(facts, findings)
+
+
+def _directory(path: Path) -> Iterator[Finding]:
+    parent = path.parent
+    if not parent.is_dir():
+        fix = Fix("shell", f"mkdir -p {shlex.quote(str(parent))}")
+        yield Finding("blocks", "destination", str(parent), "there is no such directory", _NOTHING, fix)
+        return
+    if not os.access(parent, os.W_OK | os.X_OK):
+        fix = Fix("shell", f"chmod u+rwx {shlex.quote(str(parent))}")
+        yield Finding("blocks", "rights", str(parent), "this account may not write there", _NOTHING, fix)
+    free = shutil.disk_usage(parent).free
+    if not free:
+        advice = Fix("advice", "Make room, or name another directory.")
+        yield Finding("blocks", "room", str(parent), "no room is left there", _NOTHING, advice)
+
+
+def _contents(path: Path) -> Iterator[Finding]:
+    if any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size:
+        advice = Fix("advice", "Name a path that does not exist yet, or restore with --merge.")
+        problem = "it exists, and is not empty"
+        consequence = "A restore refuses it, unless an earlier run wrote it."
+        yield Finding("blocks", "contents", str(path), problem, consequence, advice)

@@ -1,0 +1,5 @@
+"""A small disk."""
+
+from tests.tools.disks import tiny_disk
+
+__all__ = ["tiny_disk"]

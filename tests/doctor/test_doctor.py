@@ -1,0 +1,341 @@
+"""Every finding names its consequence and a fix; the fix is applied as it is printed, and the finding is gone."""
+
+import json
+import os
+import secrets
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from migrate.storage.s3.access.minio_policies import Policies
+from migrate.storage.s3.client import parse
+from scripts.process import free_port
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import as_role, login, run_sql
+from tests.tools.clients import boto_client
+from tests.tools.http_proxy import HttpProxy, refusal
+from tests.tools.profiles import extra_profile
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the command printed as JSON."""
+
+    code: int
+    examined: list
+
+    def findings(self, name, *, kind="source", severity=("blocks", "loses", "slow")):
+        """The findings of one thing by object."""
+        [one] = [one for one in self.examined if (one["kind"], one["name"]) == (kind, name)]
+        return {finding["object"]: finding for finding in one["findings"] if finding["severity"] in severity}
+
+    def fixes(self, name, **more):
+        return {item: finding["fix"]["text"] for item, finding in self.findings(name, **more).items()}
+
+
+def doctor(*words, env=None):
+    done = call("doctor", *words, "--json", env=env)
+    assert "result" in done.json, done.err
+    return Report(done.code, done.json["result"]["examined"])
+
+
+def case_of(path, sources, destinations=(), bundle="./bundle", deadline=""):
+    """Write a case file."""
+    lines = ["[case]", 'name = "acme"', *([f"deadline = {deadline}"] if deadline else [])]
+    for name, url in sources:
+        lines += ["[[source]]", f'name = "{name}"', f'url = "{url}"']
+    for name, url in destinations:
+        lines += ["[[destination]]", f'source = "{name}"', f'url = "{url}"']
+    lines += ["[bundle]", f'location = "{bundle}"']
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp_path):
+    url = login(postgres, "doctor_reader")
+    run_sql(
+        url,
+        """
+        CREATE TABLE seen (id int PRIMARY KEY); CREATE TABLE "un.seen ""x" (id int); CREATE SEQUENCE counted;
+        CREATE TABLE filtered (id int); ALTER TABLE filtered ENABLE ROW LEVEL SECURITY;
+        CREATE SCHEMA "hid.den"; CREATE TABLE "hid.den".t (id int); CREATE SEQUENCE "hid.den"."s.1";
+        SELECT lo_create(0);
+        GRANT SELECT ON seen, filtered TO doctor_reader;
+        """,
+    )
+    words = [f"app={as_role(url, 'doctor_reader')}", "--to", tmp_path / "bundle"]
+    env = {"PGPASSWORD": postgres.password, "PGPASSFILE": "/dev/null"}
+    first = doctor(*words, "--fixes", tmp_path / "fixes", env=env)
+    assert first.code == 3
+    assert first.findings("app").keys() == {
+        '"public"."un.seen ""x"',
+        '"public"."filtered"',
+        '"hid.den"."t"',
+        'sequence "public"."counted"',
+        'sequence "hid.den"."s.1"',
+        "large objects",
+    }
+    script = tmp_path / "fixes" / f"{postgres.host}-{postgres.port}.sql"
+    done = subprocess.run(
+        [postgres.bin_dir / "psql", "-v", "ON_ERROR_STOP=1", "-qX", "-d", postgres.url, "-f", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    second = doctor(*words, env=env)
+    assert (second.code, second.findings("app")) == (0, {})
+    assert not (tmp_path / "bundle").exists()
+    run_sql(postgres.url, "ALTER SYSTEM RESET wal_level")
+
+
+def test_a_locked_table_and_a_prepared_transaction_are_named(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE busy (id int PRIMARY KEY)")
+    with psycopg.connect(url) as holder:
+        holder.execute("LOCK TABLE busy IN ACCESS EXCLUSIVE MODE")
+        found = doctor(f"app={url}", "--to", tmp_path / "bundle")
+        assert found.code == 3
+        run_sql(url, found.fixes("app")['"public"."busy"'])
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+        holder.close()
+    assert doctor(f"app={url}", "--to", tmp_path / "bundle").code == 0
+
+
+def test_a_destination_that_is_missing_or_of_another_encoding_is_made_by_the_fix(
+    postgres, other_postgres, tmp_path
+):
+    url, new = postgres.database(), f"db_{secrets.token_hex(6)}"
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    latin = f"latin_{secrets.token_hex(6)}"
+    other_postgres.execute(
+        f"CREATE DATABASE {latin} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    full = other_postgres.database()
+    run_sql(full, "CREATE TABLE foreign_one (id int)")
+    case = case_of(
+        tmp_path / "case.toml",
+        [("gone", url), ("latin", url), ("full", url)],
+        [
+            ("gone", other_postgres.url_of(new)),
+            ("latin", other_postgres.url_of(latin)),
+            ("full", full),
+        ],
+    )
+    found = doctor("-c", case)
+    assert found.code == 3
+    [create] = found.fixes("gone", kind="destination").values()
+    [again] = found.fixes("latin", kind="destination").values()
+    for statement in [create, *again.splitlines()]:
+        other_postgres.execute(statement)
+    assert "foreign_one" in found.findings("full", kind="destination")[urlsplit(full).path[1:]]["problem"]
+    mended = doctor("-c", case)
+    assert mended.findings("gone", kind="destination") == {}
+    assert mended.findings("latin", kind="destination") == {}
+    assert mended.code == 3
+
+
+def test_an_extension_that_needs_a_superuser_is_made_by_the_fix(postgres, other_postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE EXTENSION file_fdw; CREATE EXTENSION hstore")
+    new = login(other_postgres, "doctor_owner", "CREATEDB")
+    run_sql(new, f"ALTER DATABASE {urlsplit(new).path[1:]} OWNER TO doctor_owner")
+    run_sql(new, "ALTER SCHEMA public OWNER TO doctor_owner")
+    case = case_of(tmp_path / "case.toml", [("app", url)], [("app", as_role(new, "doctor_owner"))])
+    passwords = tmp_path / "pgpass"
+    line = f"{other_postgres.host}:{other_postgres.port}:*:doctor_owner:{other_postgres.password}\n"
+    passwords.write_text(Path(os.environ["PGPASSFILE"]).read_text() + line)
+    passwords.chmod(0o600)
+    env = {"PGPASSFILE": str(passwords)}
+    found = doctor("-c", case, env=env)
+    fixes = found.fixes("app", kind="destination")
+    assert list(fixes) == ["extension file_fdw"]
+    run_sql(new, fixes["extension file_fdw"])
+    assert doctor("-c", case, env=env).code == 0
+
+
+def test_an_extension_that_the_server_does_not_have_is_said_with_the_package(
+    postgres, other_postgres, tmp_path
+):
+    from exporters.doctor import ExamineRequest
+    from migrate.doctor.postgres_destination import examine
+
+    needs = {"extensions": [{"name": "vector", "version": "0.8.0"}, {"name": "own_one", "version": "1"}]}
+    found = examine(ExamineRequest(other_postgres.database(), needs=needs))
+    assert [(finding.severity, finding.object) for finding in found.findings] == [
+        ("loses", "extension vector"),
+        ("loses", "extension own_one"),
+    ]
+    package, advice = (finding.fix for finding in found.findings)
+    assert (package.kind, package.text[-9:], advice.kind) == ("shell", "-pgvector", "advice")
+
+
+def test_what_an_account_of_mariadb_may_not_read_is_named_and_the_fixes_mend_it(
+    mariadb, other_mariadb, tmp_path
+):
+    url, new = mariadb.database(), f"db_{secrets.token_hex(6)}"
+    name = urlsplit(url).path[1:]
+    with mariadb.connect(name) as connection, connection.cursor() as cursor:
+        for statement in (
+            "CREATE TABLE seen (id int PRIMARY KEY)",
+            "CREATE TABLE unseen (id int PRIMARY KEY)",
+            "CREATE VIEW looked AS SELECT 1",
+            f"CREATE OR REPLACE USER doctor_reader IDENTIFIED BY '{mariadb.password}'",
+            f"GRANT SELECT ON `{name}`.seen TO doctor_reader",
+            f"GRANT SELECT ON `{name}`.looked TO doctor_reader",
+        ):
+            cursor.execute(statement)
+    source = mariadb.url_of(name, "doctor_reader")
+    case = case_of(tmp_path / "case.toml", [("shop", source)], [("shop", other_mariadb.url_of(new))])
+    first = doctor("-c", case)
+    assert first.code == 3
+    items = first.findings("shop")
+    assert {f"database `{name}`", f"views of `{name}`", f"triggers of `{name}`", "routines"} <= items.keys()
+    assert items[f"{mariadb.host}:{mariadb.port}"]["severity"] == "slow"
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        for text in first.fixes("shop").values():
+            for statement in text.splitlines():
+                cursor.execute(statement)
+    with other_mariadb.connect() as connection, connection.cursor() as cursor:
+        [create] = first.fixes("shop", kind="destination").values()
+        cursor.execute(create)
+    second = doctor("-c", case)
+    assert (second.code, second.findings("shop")) == (0, {})
+    facts = next(one["facts"] for one in second.examined if one["kind"] == "source")
+    assert facts["snapshot"] == "exact"
+
+
+@pytest.fixture
+def narrow(minio, monkeypatch, tmp_path):
+    """A profile of a user of MinIO who may do what ``narrow.put`` says, and nothing else."""
+    admin = Policies(parse(f"s3://any?profile={minio.profile}"))
+    user, word = f"user-{secrets.token_hex(4)}", secrets.token_urlsafe(20)
+    admin._admin.user_add(user, word)
+    profile = extra_profile(monkeypatch, tmp_path, minio, access_key=user, secret_key=word)
+    yield Narrow(profile, user, admin)
+    admin._admin.user_remove(user)
+
+
+@dataclass
+class Narrow:
+    profile: str
+    user: str
+    admin: Policies
+
+    def allow(self, policy):
+        name = f"policy-{secrets.token_hex(4)}"
+        self.admin.put(name, policy)
+        self.admin.attach(self.user, name)
+
+
+def test_a_policy_that_is_too_narrow_is_mended_by_the_one_that_is_written(minio, bucket, narrow, tmp_path):
+    client = boto_client(minio.profile)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"one", b"two"):
+        client.put_object(Bucket=bucket, Key="photos/1", Body=body)
+    arn = f"arn:aws:s3:::{bucket}"
+    actions = ["s3:ListBucket", "s3:GetObject"]
+    statement = {"Effect": "Allow", "Action": actions, "Resource": [arn, f"{arn}/*"]}
+    narrow.allow({"Version": "2012-10-17", "Statement": [statement]})
+    words = [f"media=s3://{bucket}?profile={narrow.profile}", "--to", tmp_path / "bundle"]
+    first = doctor(*words, "--fixes", tmp_path / "fixes")
+    assert first.code == 3
+    assert f"settings of {bucket}" in first.findings("media")
+    assert f"tags of objects of {bucket}" in first.findings("media")
+    narrow.allow(json.loads((tmp_path / "fixes" / f"{narrow.profile}.json").read_text()))
+    second = doctor(*words)
+    assert (second.code, second.findings("media")) == (0, {})
+
+
+class NoVersions(HttpProxy):
+    """An S3 server that lists no versions to these credentials."""
+
+    def handle(self, asked):
+        return refusal(403, "AccessDenied") if "versions" in asked.query else self.forward(asked)
+
+
+def test_a_bucket_whose_versions_may_not_be_listed_loses_them(minio, bucket, monkeypatch, tmp_path):
+    client = boto_client(minio.profile)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.put_object(Bucket=bucket, Key="k", Body=b"x")
+    with NoVersions(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        found = doctor(f"media=s3://{bucket}?profile={profile}", "--to", tmp_path / "bundle")
+    assert found.code == 3
+    finding = found.findings("media")[f"versions of {bucket}"]
+    assert "s3:ListBucketVersions" in json.loads(finding["fix"]["text"])["Statement"][0]["Action"]
+
+
+def test_dead_servers_and_wrong_passwords_stop_nobody(postgres, minio, bucket, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    case = case_of(
+        tmp_path / "case.toml",
+        [
+            ("app", url),
+            ("dead", f"postgresql://me@127.0.0.1:{free_port()}/app"),
+            ("locked", as_role(url, "nobody_at_all")),
+            ("file", f"sqlite://{tmp_path}/none.db"),
+        ],
+        [("app", f"s3://{bucket}?profile={minio.profile}")],
+        deadline="2030-11-29T06:00:00",
+    )
+    found = doctor("-c", case)
+    assert found.code == 5
+    assert found.findings("app") == {}
+    [dead] = found.findings("dead").values()
+    assert (dead["severity"], dead["check"], dead["consequence"]) == (
+        "blocks",
+        "unreachable",
+        "Nothing of it leaves.",
+    )
+    [locked] = found.findings("locked").values()
+    assert locked["check"] == "not-allowed"
+    [gone] = found.findings("file").values()
+    assert gone["check"] == "gone"
+    [zone] = found.findings("deadline", kind="deadline", severity=("info",)).values()
+    assert "no time zone" in zone["problem"]
+    shown = call("doctor", "-c", case, env={"COLUMNS": "60"})
+    assert "blocks source dead" in shown.out
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_a_location_without_room_is_named_and_left_as_it_was(tiny_disk, tmp_path):
+    import sqlite3
+
+    database = tmp_path / "large.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE t (v blob)")
+        connection.execute("INSERT INTO t VALUES (zeroblob(6000000))")
+    connection.close()
+    found = doctor(f"file=sqlite://{database}", "--to", tiny_disk / "bundle")
+    assert found.code == 3
+    [room] = found.findings("bundle", kind="location").values()
+    assert "MB free" in room["problem"]
+    assert list(tiny_disk.iterdir()) == []
+
+
+def test_a_sealed_bundle_and_a_missing_directory_of_a_destination(tmp_path):
+    import sqlite3
+
+    database, bundle = tmp_path / "a.db", tmp_path / "bundle"
+    sqlite3.connect(database).execute("CREATE TABLE t (v)").connection.close()
+    assert call("export", f"a=sqlite://{database}", "--to", bundle).code == 0
+    case = case_of(
+        tmp_path / "case.toml",
+        [("a", f"sqlite://{database}")],
+        [("a", f"sqlite://{tmp_path}/new/deep/a.db")],
+        bundle,
+    )
+    found = doctor("-c", case)
+    assert found.code == 3
+    [sealed] = found.findings("bundle", kind="location", severity=("info",)).values()
+    assert "complete" in sealed["problem"]
+    [fix] = found.fixes("a", kind="destination").values()
+    subprocess.run(fix, shell=True, check=True)
+    assert doctor("-c", case).code == 0
