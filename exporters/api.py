@@ -227,8 +227,26 @@ class Mendable(Protocol):
 
 
 @runtime_checkable
+class ReadingAhead(Protocol):
+    """A snapshot that can read several small units by one request."""
+
+    def read_ahead(self, units: Sequence[Unit]) -> None:
+        """Read units that this thread exports next, as far as they are small. Raises nothing: ``export`` reads what is
+        not there, and says why that fails.
+        """
+        ...
+
+
+@runtime_checkable
 class Foresighted(Protocol):
     """A snapshot that can begin what ``finish`` needs while the last units are exported."""
+
+    @property
+    def foresees_early(self) -> bool:
+        """Whether it may begin as soon as little is left, also of units that nobody has begun: what it reads does not
+        depend on when they are read.
+        """
+        ...
 
     def foresee_finish(self) -> None:
         """Take note that the last units are under way. Called at most once, returns at once; what it begins ends with

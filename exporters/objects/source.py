@@ -186,6 +186,11 @@ class ObjectSnapshot:
         """See ``Snapshot.still_holds``: whether it was made by the same inventory."""
         return bool(done.outcome.facts.get("inventory") == self._inventory.totals.id)
 
+    @property
+    def foresees_early(self) -> bool:
+        """See ``exporters.api.Foresighted``: the second listing is to see what has changed meanwhile."""
+        return False
+
     def foresee_finish(self) -> None:
         """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
         if self._inventory.totals.ordered:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.chunk_plan import Range, cut
-from exporters.postgres.rows.chunk_export import digest_rows
-from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.chunk_plan import cut
+from exporters.postgres.rows.chunk_export import digest_rows, digest_small
+from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from exporters.postgres.sessions.snapshot_session import hold
 from exporters.row_digest import Advance, RowsDigest
@@ -52,10 +53,11 @@ def live_tables(
         refused = {} if unread is None else unread
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
-                digests = pool.map(
-                    lambda item: _digest(feeds, item[0], item[1], advance, tolerant=unread is not None), work
+                batches = pool.map(
+                    lambda batch: _digests(feeds, batch, advance, tolerant=unread is not None),
+                    _batches(feeds, work),
                 )
-                for (table, _), digest in zip(work, digests, strict=True):
+                for table, digest in chain.from_iterable(batches):
                     name = table.schema, table.name
                     if isinstance(digest, str):
                         refused.setdefault(name, digest)
@@ -86,10 +88,31 @@ def _as_compared(
     return replace(table, columns=tuple(column for column in columns if generated or not column.generated))
 
 
-def _digest(
-    feeds: Feeds, table: PostgresTable, pages: Range, advance: Advance | None, *, tolerant: bool
-) -> RowsDigest | str:
+def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Return the chunks, small ones in batches that can be read by one request."""
+    small = [(table, pages) for table, pages in chunks if feeds.is_small(table, pages)]
+    others = [[(table, pages)] for table, pages in chunks if not feeds.is_small(table, pages)]
+    return [*others, *(small[start : start + BATCH] for start in range(0, len(small), BATCH))]
+
+
+def _digests(
+    feeds: Feeds, chunks: Sequence[Chunk], advance: Advance | None, *, tolerant: bool
+) -> list[tuple[PostgresTable, RowsDigest | str]]:
+    """Return the digest of each chunk, or why it cannot be read. Where they cannot be read by one request, each is read
+    by one of its own.
+    """
+    read = feeds.read_all(chunks) if len(chunks) > 1 else []
+    if read:
+        return [
+            (table, digest_small(rows, advance, has_columns=bool(table.columns)))
+            for (table, _), rows in zip(chunks, read, strict=True)
+        ]
+    return [(table, _digest(feeds, (table, pages), advance, tolerant=tolerant)) for table, pages in chunks]
+
+
+def _digest(feeds: Feeds, chunk: Chunk, advance: Advance | None, *, tolerant: bool) -> RowsDigest | str:
     """Return the digest of a chunk, or, where that is tolerated, why the table cannot be read."""
+    table, pages = chunk
     try:
         return digest_rows(feeds.rows(table, pages), advance, has_columns=bool(table.columns))
     except SourceError as exc:

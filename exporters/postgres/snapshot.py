@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from pyarrow import ArrowInvalid
 
 from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Unit
+from exporters.errors import SourceError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.definitions.definition_files import Missing, write_schema
-from exporters.postgres.rows.chunk_export import export_rows
-from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.chunk_plan import Range
+from exporters.postgres.definitions.definition_files import Dump, Missing, dump, write_schema
+from exporters.postgres.rows.chunk_export import export_rows, export_typed
+from exporters.postgres.rows.copy_feed import Chunk, Feeds
+from exporters.postgres.rows.small_chunks import TypedChunk, typed_together
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
+from exporters.sql.chunk_export import ExportedChunk
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
 
@@ -71,8 +77,12 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
+        self._read_ahead: dict[str, TypedChunk] = {}
         self._positions = positions
         self._holder_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._definers = ThreadPoolExecutor(1, thread_name_prefix="moveout-define")
+        self._dumping: Future[Dump] | None = None
         self._counting: Counting | None = None
 
     def units(self) -> Iterator[Unit]:
@@ -87,14 +97,11 @@ class PostgresSnapshot:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
         pages = unit.spec["range"]
-        rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
-        try:
-            chunk = export_rows(rows, planned.layout, sink, stem(unit.spec))
-        except ArrowInvalid:
-            if self.position["encoding"] != "UTF8":
-                raise
-            rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
-            chunk = export_rows(rows, planned.lenient, sink, stem(unit.spec))
+        typed = self._read_ahead.pop(unit.id, None)
+        if typed is not None:
+            chunk = export_typed(typed, planned.layout, sink, stem(unit.spec))
+        else:
+            chunk = self._export_rows(planned, (pages[0], pages[1]), sink, stem(unit.spec))
         facts = {
             "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
@@ -103,6 +110,35 @@ class PostgresSnapshot:
             "octets": dict(chunk.octets),
         }
         return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
+
+    def _export_rows(self, planned: _Planned, pages: Range, sink: Sink, name: str) -> ExportedChunk:
+        rows = self._feeds.rows(planned.table, pages)
+        try:
+            return export_rows(rows, planned.layout, sink, name)
+        except ArrowInvalid:
+            if self.position["encoding"] != "UTF8":
+                raise
+        rows = self._feeds.rows(planned.table, pages)
+        return export_rows(rows, planned.lenient, sink, name)
+
+    def read_ahead(self, units: Sequence[Unit]) -> None:
+        """See ``exporters.api.ReadingAhead``."""
+        small: list[tuple[Unit, _Planned]] = []
+        chunks: list[Chunk] = []
+        for unit in units:
+            planned, (first, last) = self._planned[unit.spec["table"]], unit.spec["range"]
+            if self._feeds.is_small(planned.table, (first, last)):
+                small.append((unit, planned))
+                chunks.append((planned.table, (first, last)))
+        read = self._feeds.read_all(chunks) if len(chunks) > 1 else []
+        if not read:
+            return
+        typed = typed_together(
+            [(planned.layout, rows) for (_, planned), rows in zip(small, read, strict=True)]
+        )
+        for (unit, _), chunk in zip(small, typed, strict=True):
+            if chunk is not None:
+                self._read_ahead[unit.id] = chunk
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows under this snapshot; one scan of its pages at most."""
@@ -119,10 +155,18 @@ class PostgresSnapshot:
         query = changed_chunks.query(table, (first, last), before, self.position["snapshot"])
         return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
+    @property
+    def foresees_early(self) -> bool:
+        """See ``exporters.api.Foresighted``: all is read as of the snapshot."""
+        return True
+
     def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
+        """See ``exporters.api.Foresighted``: begins to count and to dump the definitions, unless that needs connections
+        that are not free.
+        """
         if not self._limited:
             self._begun_counting()
+            self._dumping = self._definers.submit(self._dump)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
@@ -171,11 +215,25 @@ class PostgresSnapshot:
         return self._counting
 
     def _define(self, sink: Sink) -> Missing:
+        dumped = self._dumped()
         with self._holder_lock:
-            return write_schema(self._session, self._all_tables, sink)
+            return write_schema(self._session, self._all_tables, dumped, sink)
+
+    def _dumped(self) -> Dump:
+        """Return the definitions. What failed while units were read is tried again."""
+        if self._dumping is not None:
+            with suppress(SourceError):
+                return self._dumping.result()
+        return self._dump()
+
+    def _dump(self) -> Dump:
+        with self._holder_lock:
+            return dump(self._session, self._all_tables, self._stop)
 
     def close(self) -> None:
-        """Close the connections for rows and counts."""
+        """End what is under way, and close the connections for rows and counts."""
+        self._stop.set()
+        self._definers.shutdown()
         if self._counting is not None:
             self._counting.close()
         self._feeds.close()

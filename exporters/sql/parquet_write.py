@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +36,13 @@ amounts).
 """
 
 
-def encoded(table: pa.Table, *, dictionaries: Sequence[str] = (), plain: Collection[str] = ()) -> pa.Buffer:
+def encoded(
+    table: pa.Table,
+    *,
+    dictionaries: Sequence[str] = (),
+    plain: Collection[str] = (),
+    compression: Literal["zstd", "none"] = "zstd",
+) -> pa.Buffer:
     """Return a whole Parquet file with the rows of ``table`` as one row group, or none where it has no rows. Columns of
     ``dictionaries`` have one; those of ``plain`` are not encoded at all.
     """
@@ -50,8 +56,8 @@ def encoded(table: pa.Table, *, dictionaries: Sequence[str] = (), plain: Collect
     with pq.ParquetWriter(
         out,
         table.schema,
-        compression="zstd",
-        compression_level=1,
+        compression=compression,
+        compression_level=1 if compression == "zstd" else None,
         use_dictionary=list(dictionaries),
         column_encoding={name: encoding for name, encoding in encodings.items() if encoding} or None,
         store_decimal_as_integer=True,
@@ -102,6 +108,12 @@ _LEAST_ROWS = 1_000
 """In a file of fewer rows a dictionary saves nothing that is worth the search for few values."""
 
 
+_SMALL_BYTES = 8192
+"""Values of a file that are not compressed: it would save no more than a block or two of a disk, and takes as long as
+all else of the file.
+"""
+
+
 class GroupedFile:
     """Writes one file. Whoever calls closes the stream, after ``finish``."""
 
@@ -142,7 +154,8 @@ class GroupedFile:
             return
         table = _empty(self._schema) if self._single is None else self._single
         few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
-        self._stream.write(encoded(table, dictionaries=few))
+        compression: Literal["zstd", "none"] = "zstd" if table.nbytes > _SMALL_BYTES else "none"
+        self._stream.write(encoded(table, dictionaries=few, compression=compression))
 
     def _grouped(self) -> _Groups:
         if self._groups is None:

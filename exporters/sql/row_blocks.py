@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_128
 
+from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest
 
 
@@ -53,6 +54,31 @@ def in_blocks(source: RowBlocks) -> Generator[bytes | LongRowText | SentRows, No
 def text_of(source: RowBlocks) -> bytes:
     """Return the lines of few rows."""
     return b"".join(block for block in source if not isinstance(block, LongRowText | SentRows))
+
+
+@dataclass(frozen=True, slots=True)
+class SmallRows:
+    """The rows of a query that has few: their lines, and how many the server says it sent."""
+
+    block: bytes
+    sent_rows: int
+
+
+def small_rows(source: RowBlocks) -> list[SmallRows]:
+    """Return the rows of several queries of few rows, each of which ends with its count. Raises ``SourceError`` for a
+    long row.
+    """
+    queries: list[SmallRows] = []
+    blocks: list[bytes | bytearray] = []
+    for block in source:
+        if isinstance(block, LongRowText):
+            raise SourceError("a row is longer than its table")
+        if isinstance(block, SentRows):
+            queries.append(SmallRows(b"".join(blocks), block.count))
+            blocks.clear()
+        else:
+            blocks.append(block)
+    return queries
 
 
 def digest_long(text: LongRowText) -> tuple[int, RowsDigest]:

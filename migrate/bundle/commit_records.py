@@ -4,14 +4,18 @@ A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``
 so it is there whole or not at all. Where a unit is done *again* (its snapshot no longer holds, or something failed in
 it) the record is removed before the first file is replaced: a record never describes files that are being replaced.
 
+Small units that are committed together have one record, ``_work/<source>/groups/<group>.json``. The next run gives each
+of them a record of its own before it does anything else (``separate_groups``), so that one can be removed alone.
+
 A source that is finished has one more record, ``_work/<source>/final.json``: its summary and the files that
 belong to the whole source. From then on the seal needs the source no more.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +32,7 @@ from exporters.api import (
 )
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError
-from migrate.storage.api import NewFile, Store
+from migrate.storage.api import FileInfo, NewFile, Store
 
 VERSION = 1
 _AHEAD = 64
@@ -80,13 +84,45 @@ def write_record(store: Store, record: CommitRecord) -> None:
 
 
 def write_records(store: Store, records: Sequence[CommitRecord]) -> None:
-    """Commit units together; after a crash some may be committed."""
-    store.put_all(
-        [
-            NewFile(layout.commit_record(record.source, record.unit.id), encode_record(record))
-            for record in records
-        ]
-    )
+    """Commit units of one source together, all or none. Everything they name must be durable already."""
+    if len(records) == 1:
+        write_record(store, records[0])
+    elif records:
+        store.put(layout.group_record(records[0].source, uuid.uuid4().hex), encode_group(records))
+
+
+def group_infos(store: Store, source: str) -> list[FileInfo]:
+    """Return the files of a source's records of several units each."""
+    return [info for info in store.list(layout.groups_prefix(source)) if info.key.endswith(".json")]
+
+
+def read_group(store: Store, source: str, key: str) -> list[CommitRecord]:
+    """Return the records of several units that lie at ``key``. Raises ``GoneError`` where there are none,
+    ``DamageError`` where they make no sense.
+    """
+    return decode_group(store.read(key), key, source)
+
+
+def separate_groups(store: Store, source: str, on_damage: Callable[[DamageError], None]) -> None:
+    """Give each unit of a group a record of its own, unless it has one. A group whose record is damaged is forgotten,
+    if ``on_damage`` returns.
+    """
+    infos = group_infos(store, source)
+    present = set(record_ids(store, source)) if infos else set()
+    for info in infos:
+        try:
+            records = read_group(store, source, info.key)
+        except DamageError as exc:
+            on_damage(exc)
+            records = []
+        store.put_all(
+            [
+                NewFile(layout.commit_record(source, record.unit.id), encode_record(record))
+                for record in records
+                if record.unit.id not in present
+            ]
+        )
+        store.delete(info.key)
 
 
 def read_record(store: Store, source: str, unit_id: str) -> CommitRecord:
@@ -136,34 +172,54 @@ def read_final(store: Store, source: str) -> FinalRecord:
 
 def encode_record(record: CommitRecord) -> bytes:
     """Return a record as canonical JSON."""
-    outcome = record.outcome
-    return canonical_json.encode(
-        {
-            "version": VERSION,
-            "unit": {
-                "id": record.unit.id,
-                "items": record.unit.items,
-                "size_bytes": record.unit.size_bytes,
-                "spec": record.unit.spec,
-            },
-            "outcome": {
-                "items": outcome.items,
-                "size_bytes": outcome.size_bytes,
-                "digest": None if outcome.digest is None else f"{outcome.digest:032x}",
-                "losses": _losses_out(outcome.losses),
-                "gaps": _gaps_out(outcome.gaps),
-                "facts": outcome.facts,
-            },
-            "files": _files_out(record.files),
-            "position": record.position,
-            "finished": record.finished,
-        }
-    )
+    return canonical_json.encode(_record_out(record))
+
+
+def encode_group(records: Sequence[CommitRecord]) -> bytes:
+    """Return the record of several units as canonical JSON."""
+    return canonical_json.encode({"version": VERSION, "records": [_record_out(record) for record in records]})
 
 
 def decode_record(data: bytes, key: str, source: str) -> CommitRecord:
     """Parse what ``encode_record`` wrote. Raises ``DamageError`` that names ``key``."""
+    return _record(canonical_json.decode(data, key), key, source)
+
+
+def decode_group(data: bytes, key: str, source: str) -> list[CommitRecord]:
+    """Parse what ``encode_group`` wrote. Raises ``DamageError`` that names ``key``."""
     value = canonical_json.decode(data, key)
+    canonical_json.check_version(value, key, VERSION)
+    records = value.get("records")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DamageError(key, expected="commit records", found="something else")
+    return [_record(record, key, source) for record in records]
+
+
+def _record_out(record: CommitRecord) -> dict[str, Any]:
+    outcome = record.outcome
+    return {
+        "version": VERSION,
+        "unit": {
+            "id": record.unit.id,
+            "items": record.unit.items,
+            "size_bytes": record.unit.size_bytes,
+            "spec": record.unit.spec,
+        },
+        "outcome": {
+            "items": outcome.items,
+            "size_bytes": outcome.size_bytes,
+            "digest": None if outcome.digest is None else f"{outcome.digest:032x}",
+            "losses": _losses_out(outcome.losses),
+            "gaps": _gaps_out(outcome.gaps),
+            "facts": outcome.facts,
+        },
+        "files": _files_out(record.files),
+        "position": record.position,
+        "finished": record.finished,
+    }
+
+
+def _record(value: dict[str, Any], key: str, source: str) -> CommitRecord:
     canonical_json.check_version(value, key, VERSION)
     try:
         unit, outcome = value["unit"], value["outcome"]

@@ -70,6 +70,16 @@ def units_prefix(source: str) -> str:
     return f"{WORK}{source}/units/"
 
 
+def group_record(source: str, group: str) -> str:
+    """Return the key of the commit record of several units: ``_work/<source>/groups/<group>.json``."""
+    return f"{groups_prefix(source)}{group}.json"
+
+
+def groups_prefix(source: str) -> str:
+    """Return the prefix of the commit records of several units each."""
+    return f"{WORK}{source}/groups/"
+
+
 def duckdb_script(source: str) -> str:
     """Return the key of the script that makes a source's views in DuckDB: ``data/<source>/duckdb.sql``."""
     return source_file(source, "duckdb.sql")

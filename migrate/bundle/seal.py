@@ -38,7 +38,7 @@ from migrate.bundle import (
 )
 from migrate.bundle.bundle_json import FORMAT, BundleInfo
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.commit_records import FileRecord, separate_groups
 from migrate.bundle.export_state import ExportState, seal_time
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.progress_database import ProgressDatabase
@@ -202,13 +202,13 @@ def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Execut
         executor.submit(store.delete, key).result()
     if not wrong:
         return
-    for key, _, _ in wrong:
-        owner = ledger.owner(key)
-        if owner and owner[0]:
-            source, unit_id = owner
-            store.delete(layout.final_record(source))
-            if unit_id:
-                store.delete(layout.commit_record(source, unit_id))
+    owners = [owner for key, _, _ in wrong if (owner := ledger.owner(key)) and owner[0]]
+    for source in {source for source, _ in owners}:
+        store.delete(layout.final_record(source))
+        separate_groups(store, source, _raise)
+    for source, unit_id in owners:
+        if unit_id:
+            store.delete(layout.commit_record(source, unit_id))
     key, expected, actual_bytes = wrong[0]
     others_note = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
     raise DamageError(
@@ -217,6 +217,10 @@ def _reconcile(store: MultipartStore, ledger: ProgressDatabase, executor: Execut
         found=("no such file" if actual_bytes is None else f"{actual_bytes} bytes") + others_note,
         next_step="somebody changed the location; run the same command again, it exports these units anew",
     )
+
+
+def _raise(error: DamageError) -> None:
+    raise error
 
 
 def compare(

@@ -23,7 +23,15 @@ from dataclasses import dataclass, replace
 from exporters.api import Gap, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError, SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
-from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
+from migrate.bundle.commit_records import (
+    FinalRecord,
+    group_infos,
+    read_final,
+    read_records,
+    record_ids,
+    separate_groups,
+    write_final,
+)
 from migrate.bundle.export_state import ExportState, SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
@@ -31,7 +39,7 @@ from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
-from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import check_names, claim, refuse_foreign
@@ -136,7 +144,7 @@ def _begun(store: Store, source: str) -> bool:
     try:
         read_final(store, source)
     except GoneError:
-        return next(iter(record_ids(store, source)), None) is not None
+        return next(iter(record_ids(store, source)), None) is not None or bool(group_infos(store, source))
     return True
 
 
@@ -180,6 +188,7 @@ def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceErro
 
 def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
     """Export one source; return its summary, and the error if it broke off."""
+    _separate_groups(run, source.name)
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
         return before, None
@@ -219,6 +228,19 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
         run.ledger.add_gaps(source.name, summary.gaps)
     return _reconciliation(run.ledger, source.name, source.url, summary, failures), error
+
+
+def _separate_groups(run: ExportRun, source: str) -> None:
+    """Give units that an earlier run has recorded in groups records of their own. Where such a record is damaged, they
+    are exported again. Raises ``DamageError`` where the source is not asked any more.
+    """
+
+    def on_damage(error: DamageError) -> None:
+        if not run.options.ask:
+            raise error
+        run.progress.note(f"{error}; its units are exported again")
+
+    separate_groups(run.store, source, on_damage)
 
 
 def _work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:

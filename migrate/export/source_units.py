@@ -114,7 +114,8 @@ class UnitRun:
         snapshot = self._work.snapshot
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return
-        if self._error is None and self._plan.drained() and self._left_bytes() <= LAST_BYTES:
+        is_near = self._plan.whole if snapshot.foresees_early else self._plan.drained()
+        if self._error is None and is_near and self._left_bytes() <= LAST_BYTES:
             self._foreseen = True
             snapshot.foresee_finish()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 from exporters.api import Gap
 from migrate.bundle import bundle_json, layout, lease, reconciliation
 from migrate.bundle import export_state as state
-from migrate.bundle.commit_records import CommitRecord, read_records
+from migrate.bundle.commit_records import CommitRecord, group_infos, read_group, read_records
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.progress_database import Totals
 from migrate.errors import GoneError, UsageError
@@ -115,14 +115,15 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
     prefix = layout.units_prefix(source.name)
     infos = [info for info in store.list(prefix) if info.key.endswith(".json")]
     summary = read_summary(store, source.name)
+    grouped = _grouped(store, source.name, executor)
     exact = len(infos) <= READ_AT_MOST
     chosen = infos[:READ_AT_MOST]
-    sample = _sample(store, source.name, prefix, chosen, executor)
-    scale = len(infos) / len(chosen) if chosen else 0
-    done = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
-    estimated = Totals(
-        len(infos), round(sample.estimated_items * scale), round(sample.estimated_bytes * scale)
-    )
+    ids = [info.key[len(prefix) : -len(".json")] for info in chosen]
+    sample = _sample(chain(grouped, _records(store, source.name, ids, executor)))
+    units, counted = len(infos) + len(grouped), len(chosen) + len(grouped)
+    scale = units / counted if counted else 0
+    done = Totals(units, round(sample.items * scale), round(sample.size_bytes * scale))
+    estimated = Totals(units, round(sample.estimated_items * scale), round(sample.estimated_bytes * scale))
     return SourceStatus(
         name=source.name,
         url=source.url,
@@ -155,14 +156,11 @@ class _Sample:
     gaps_total: int
 
 
-def _sample(
-    store: Store, source: str, prefix: str, infos: Sequence[FileInfo], executor: ThreadPoolExecutor
-) -> _Sample:
-    """Sum the records of ``infos``, and what had been estimated of their units."""
-    ids = [info.key[len(prefix) : -len(".json")] for info in infos]
+def _sample(records: Iterable[CommitRecord | None]) -> _Sample:
+    """Sum the records, and what had been estimated of their units."""
     items = size_bytes = estimated_items = estimated_bytes = gaps_total = 0
     gaps: list[Gap] = []
-    for record in _records(store, source, ids, executor):
+    for record in records:
         if record is None:
             continue
         items += record.outcome.items
@@ -172,6 +170,18 @@ def _sample(
         gaps_total += len(record.outcome.gaps)
         gaps.extend(islice(record.outcome.gaps, _GAPS - len(gaps)))
     return _Sample(items, size_bytes, estimated_items, estimated_bytes, gaps, gaps_total)
+
+
+def _grouped(store: Store, source: str, executor: ThreadPoolExecutor) -> list[CommitRecord]:
+    """Return the records of units that were committed together."""
+
+    def read(info: FileInfo) -> list[CommitRecord]:
+        try:
+            return read_group(store, source, info.key)
+        except GoneError:
+            return []  # a run gives each of them a record of its own, or is cleaning up
+
+    return list(chain.from_iterable(executor.map(read, group_infos(store, source))))
 
 
 def _records(

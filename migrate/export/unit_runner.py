@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from exporters.api import Json, Mendable, Outcome, Snapshot, Source, Unit
+from exporters.api import Json, Mendable, Outcome, ReadingAhead, Snapshot, Source, Unit
 from exporters.engine import PartReader
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
@@ -91,6 +91,8 @@ class UnitWork:
         """
         settled: list[SettledUnit] = []
         unreachable: SourceUnreachableError | None = None
+        if isinstance(self.snapshot, ReadingAhead):
+            self.snapshot.read_ahead([planned.unit for planned in units if is_small(planned)])
         with closing(_Group()) as group:
             for planned in units:
                 unit = planned.unit

@@ -17,10 +17,19 @@ from migrate.bundle.commit_records import (
     CommitRecord,
     FileRecord,
     FinalRecord,
+    decode_group,
     decode_record,
+    encode_group,
     encode_record,
+    group_infos,
     read_final,
+    read_group,
+    read_record,
+    record_ids,
+    separate_groups,
     write_final,
+    write_record,
+    write_records,
 )
 from migrate.bundle.progress_database import ProgressDatabase, Totals
 from migrate.bundle.source_workspace import StoreWorkspace
@@ -70,10 +79,41 @@ def test_a_record_is_read_as_it_was_written(record):
     assert decode_record(encode_record(record), "key", "app") == record
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(RECORDS, max_size=3))
+def test_a_group_is_read_as_it_was_written(records):
+    assert decode_group(encode_group(records), "key", "app") == records
+
+
 @given(st.binary(max_size=60))
 def test_what_is_no_record_is_damage(data):
-    with pytest.raises(DamageError, match="the-key"):
-        decode_record(data, "the-key", "app")
+    for decode in (decode_record, decode_group):
+        with pytest.raises(DamageError, match="the-key"):
+            decode(data, "the-key", "app")
+
+
+def test_units_of_a_group_get_records_of_their_own(tmp_path):
+    """One that has its own already keeps it; a damaged group is forgotten, if the caller agrees."""
+    store = LocalStore(tmp_path)
+    write_record(store, record("own", "as it is now"))
+    write_records(store, [record("own", "as it was"), record("other", "x")])
+    assert [len(read_group(store, "app", info.key)) for info in group_infos(store, "app")] == [2]
+    damaged = layout.group_record("app", "damaged")
+    store.put(damaged, b"{")
+    with pytest.raises(DamageError):
+        separate_groups(store, "app", refuse)
+    assert store.read(damaged) == b"{"
+    errors: list[DamageError] = []
+    separate_groups(store, "app", errors.append)
+    assert [damaged in str(error) for error in errors] == [True]
+    assert group_infos(store, "app") == []
+    assert sorted(record_ids(store, "app")) == ["other", "own"]
+    assert read_record(store, "app", "own").files == record("own", "as it is now").files
+    assert read_record(store, "app", "other").files == record("other", "x").files
+
+
+def refuse(error: DamageError) -> None:
+    raise error
 
 
 def record(unit: str, *keys: str, gaps=(), losses=()) -> CommitRecord:

@@ -65,10 +65,10 @@ class Counting:
         return counted
 
 
-def die_at_write(location: str, fatal: int) -> None:
-    """Export, one unit at a time, until the ``fatal``-th write."""
+def die_at_write(location: str, fatal: int, count: int = 15) -> None:
+    """Export so many numbers by one worker, until the ``fatal``-th write."""
     store = Counting(open_location(location), fatal)
-    export([Numbers(count=15)], store, workers=1, progress=Silent())
+    export([Numbers(count=count)], store, workers=1, progress=Silent())
 
 
 def stay_in_unit(location: str, marker: str, item_bytes: int = 4) -> None:

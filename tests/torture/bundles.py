@@ -1,11 +1,11 @@
 """What a bundle says, and what of it was done when a run was killed."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tests.tools.commit_records import commit_records
 from tests.torture.command import moveout, must
 
 
@@ -18,9 +18,8 @@ def tables_of(bundle: Path) -> dict[tuple[str, str, str], tuple[int, str]]:
 def finished(location: Path) -> dict[str, tuple[int, int]]:
     """The payload files of units with a commit record, with inode and time: rewritten files have others."""
     files = {}
-    for record in location.glob("_work/*/units/**/*.json"):
-        text = json.loads(record.read_text())
-        for file in text["files"]:
+    for record in commit_records(location):
+        for file in record["files"]:
             name = file["key"]
             path = location / name
             files[name] = (path.stat().st_ino, path.stat().st_mtime_ns)

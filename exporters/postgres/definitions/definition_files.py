@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
-from exporters.postgres.charset.unmappable_names import unsayable
+from exporters.postgres.charset.unmappable_names import Unsayable, unsayable
 from exporters.postgres.definitions import pg_dump, roles
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
 from exporters.postgres.definitions.extensions import read_extensions
@@ -75,17 +76,32 @@ class Missing:
     gaps: list[Gap]
 
 
-def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink: Sink) -> Missing:
-    """Write the definitions as of the snapshot, and return what they do not hold. Raises ``SourceError``."""
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What pg_dump says of the snapshot, in its own format; ``globals_sql``: of the roles, with what it leaves out.
+    ``locked`` and ``nameless`` relations are not in it, nor are ``unread`` sequences, each with the reason.
+    """
+
+    tools: pg_dump.Tools
+    environment: Mapping[str, str]
+    definitions: bytes
+    globals_sql: bytes | None
+    losses: Sequence[Loss]
+    locked: Sequence[lock_timeouts.Kept]
+    nameless: Sequence[Unsayable]
+    sequences: Sequence[Mapping[str, Any]]
+    unread: Mapping[str, str]
+
+
+def dump(
+    session: PostgresSession, tables: Sequence[PostgresTable], stop: threading.Event | None = None
+) -> Dump:
+    """Read the definitions as of the snapshot. Who sets ``stop`` ends it. Raises ``SourceError``."""
     tools = pg_dump.find_tools(session.version // 10000)
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.session_limits.application
-    encoding = session.position["encoding"]
-    changes = may_change(encoding)
-    spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
-    environment["PGCLIENTENCODING"] = spoken
-    codec = Codec(encoding, asking(session.holder, encoding))
+    environment["PGCLIENTENCODING"] = spoken = _spoken(session)
     try:
         locked = lock_timeouts.kept(
             session.holder, session.locked, seconds=session.session_limits.limits.lock_seconds
@@ -112,10 +128,39 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
             without=without,
             encoding=spoken,
             lock_seconds=session.session_limits.limits.lock_seconds,
+            stop=stop,
         )
-    definitions = dumping.result()
+    globals_sql, losses = every_role.result()
+    return Dump(
+        tools,
+        environment,
+        dumping.result(),
+        globals_sql,
+        losses,
+        locked,
+        nameless,
+        sequences,
+        unread,
+    )
+
+
+def _spoken(session: PostgresSession) -> str:
+    """Return the encoding in which pg_dump writes definitions."""
+    encoding = str(session.position["encoding"])
+    return encoding if may_change(encoding) or encoding == "SQL_ASCII" else "UTF8"
+
+
+def write_schema(
+    session: PostgresSession, tables: Sequence[PostgresTable], dumped: Dump, sink: Sink
+) -> Missing:
+    """Write the definitions, and return what they do not hold. Raises ``SourceError``."""
+    tools, locked, nameless = dumped.tools, dumped.locked, dumped.nameless
+    encoding, spoken = session.position["encoding"], _spoken(session)
+    changes = may_change(encoding)
+    codec = Codec(encoding, asking(session.holder, encoding))
+    losses = list(dumped.losses)
     for section, name, portable in _SECTIONS:
-        script = pg_dump.section_of(tools, environment, definitions, section, portable=portable)
+        script = pg_dump.section_of(tools, dumped.environment, dumped.definitions, section, portable=portable)
         try:
             if section == pg_dump.PRE:
                 script = with_system_objects(script, session.holder, spoken, portable=portable)
@@ -127,11 +172,10 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
             _write(sink, name, pg_dump.in_utf8(script, codec, encoding) if changes else script)
         except DRIVER_ERRORS as exc:
             raise translate(exc, session.address.url) from exc
-    globals_sql, losses = every_role.result()
-    if globals_sql is not None:
-        _write(sink, GLOBALS, globals_sql)
+    if dumped.globals_sql is not None:
+        _write(sink, GLOBALS, dumped.globals_sql)
     try:
-        losses += _write_lists(session, sequences, tools, sink)
+        losses += _write_lists(session, dumped.sequences, tools, sink)
         losses += losses_of(session.holder, tables) + undumped(session.holder)
         losses += [
             Loss(relation.item, "definition", f"it could not be locked: {relation.reason}")
@@ -141,7 +185,9 @@ def write_schema(session: PostgresSession, tables: Sequence[PostgresTable], sink
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     reason = "neither its value nor its definition can be read"
-    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in unread.items()]
+    gaps += [
+        Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in dumped.unread.items()
+    ]
     gaps += [
         Gap(relation.item, "failed", f"its definition cannot be read: {relation.reason}")
         for relation in locked

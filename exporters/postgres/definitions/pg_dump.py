@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -52,6 +53,8 @@ _LEFT_OUT = ("--no-tablespaces", "--no-subscriptions")
 _NOT_OURS = f"--exclude-schema={PROGRESS_SCHEMA}"
 _NAMES_STDOUT = 12
 """From this version on pg_restore needs an option to write to stdout."""
+_STOP_SECONDS = 0.5
+"""How often a program that runs is asked to stop, where it is to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,11 @@ def dump_definitions(
     without: Iterable[bytes] = (),
     encoding: str = "UTF8",
     lock_seconds: float = LOCK_SECONDS,
+    stop: threading.Event | None = None,
 ) -> bytes:
     """Return all definitions as of ``snapshot``, in pg_dump's own format: so the server is asked once for what
     ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
-    that it dumps. ``encoding`` of names and definitions. Raises ``SourceError``.
+    that it dumps. ``encoding`` of names and definitions. Who sets ``stop`` ends it. Raises ``SourceError``.
     """
     unread = [b"--exclude-table=" + name for name in without]
     extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
@@ -143,7 +147,7 @@ def dump_definitions(
         _NOT_OURS,
         *extra,
     ]
-    return _run([*arguments, *unread], environment)
+    return _run([*arguments, *unread], environment, stop=stop)
 
 
 def section_of(
@@ -206,13 +210,24 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
     )
 
 
-def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], stdin: bytes = b"") -> bytes:
-    completed = subprocess.run(
-        arguments, input=stdin, capture_output=True, check=False, env=dict(environment)
+def _run(
+    arguments: Sequence[str | bytes],
+    environment: Mapping[str, str],
+    stdin: bytes = b"",
+    stop: threading.Event | None = None,
+) -> bytes:
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
     )
-    if completed.returncode == 0:
-        return completed.stdout
-    message = " ".join(completed.stderr.decode(errors="replace").split())
+    with process:
+        output, errors = _communicated(process, stdin, stop or threading.Event())
+    if process.returncode == 0:
+        return output
+    message = " ".join(errors.decode(errors="replace").split())
     program = Path(os.fsdecode(arguments[0])).name
     if "permission denied" in message:
         raise SourceNotAllowedError(
@@ -230,3 +245,21 @@ def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], stdin
     raise SourceError(
         f"{program} failed: {message}", next_step="Run it by hand with the same database to see more."
     )
+
+
+def _communicated(
+    process: subprocess.Popen[bytes], stdin: bytes, stop: threading.Event
+) -> tuple[bytes, bytes]:
+    """Return what a process printed, and its errors, once it has ended; kill it where ``stop`` is set."""
+    unsent: bytes | None = stdin
+    try:
+        while True:
+            try:
+                return process.communicate(unsent, timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                unsent = None
+                if stop.is_set():
+                    process.kill()
+    except BaseException:
+        process.kill()
+        raise

@@ -8,13 +8,20 @@ from contextlib import closing
 import pyarrow as pa
 
 from exporters.api import Sink
-from exporters.postgres.rows.csv_rows import lines_of, parse_block, parse_block_exactly, split_lines
+from exporters.postgres.rows.csv_rows import (
+    digest_block,
+    lines_of,
+    parse_block,
+    parse_block_exactly,
+    split_lines,
+)
 from exporters.postgres.rows.long_lines import line_pieces, read_line
+from exporters.postgres.rows.small_chunks import TypedChunk
 from exporters.row_digest import Advance, RowsDigest, digest_empty_rows, digest_texts
 from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, digest_long, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
 from exporters.sql.value_codec import joined
 
 
@@ -37,6 +44,15 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     return chunk.result()
 
 
+def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
+    """Do the same for the rows of a small chunk."""
+    with PartWriter(layout, sink, stem) as parts:
+        export = ChunkExport(layout, parts, _CSV)
+        if chunk.lines:
+            export.add(chunk.table, chunk.lines, chunk.text_bytes)
+    return export.result()
+
+
 def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> RowsDigest:
     """Return rows and digest. Rows without columns are those that the server counts."""
     digest = RowsDigest()
@@ -54,6 +70,14 @@ def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool
             if advance is not None:
                 advance(part.rows, size_bytes)
     return digest if has_columns else digest_empty_rows(sent_rows)
+
+
+def digest_small(rows: SmallRows, advance: Advance | None, *, has_columns: bool) -> RowsDigest:
+    """Do the same for few rows."""
+    digest = digest_block(rows.block)
+    if advance is not None:
+        advance(digest.rows, len(rows.block))
+    return digest if has_columns else digest_empty_rows(rows.sent_rows)
 
 
 def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:

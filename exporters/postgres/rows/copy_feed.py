@@ -44,7 +44,7 @@ from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, text_of
+from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, small_rows, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,12 +56,25 @@ first one: a small table has no other.
 """
 
 
+Chunk = tuple[PostgresTable, Range]
+"""A table, and a range of its pages."""
+BATCH = 32
+"""So many small chunks are read by one request: their locks are held together."""
+_SMALL_TABLE_BYTES = 128 * 2**10
+
+
 class Feed(Protocol):
     """A connection. One thread at a time, and one COPY."""
 
     def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
         """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding, and yield its rows. With ``long`` long rows come
         in pieces, at some cost for all others.
+        """
+        ...
+
+    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
+        """Do the same for several queries of few rows by one request; the count of each query's rows comes behind
+        them.
         """
         ...
 
@@ -106,6 +119,13 @@ class AsyncpgFeed:
         """See ``Feed``."""
         try:
             yield from self._long_rows(_statement(query, encoding)) if long else self._rows(query, encoding)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
+
+    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
+        """See ``Feed``."""
+        try:
+            yield from self._long_rows("; ".join(_statement(query, encoding) for query in queries))
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
@@ -181,6 +201,11 @@ class PsycopgFeed:
     def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
         """See ``Feed``. libpq holds a whole row all the same."""
         return self._copy(_statement(query, encoding), long=long)
+
+    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
+        """See ``Feed``. By a request each."""
+        for query in queries:
+            yield from self.copy(query, encoding)
 
     def copy_table(self, table: str, encoding: str) -> RowBlocks:
         """See ``Feed``."""
@@ -281,6 +306,25 @@ class Feeds:
         if not self._may_change or not self._changes(table, pages):
             return self.copy(query, long=long)
         return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
+
+    def is_small(self, table: PostgresTable, pages: Range) -> bool:
+        """Tell whether a chunk is for ``read_all``: it has few rows, none of them long, and nothing has to be asked
+        before they are read.
+        """
+        special = table.oid == large_objects.OID or table.refusal or self._may_change
+        return not special and table.size_bytes <= _SMALL_TABLE_BYTES and longest_query(table, pages) is None
+
+    def read_all(self, chunks: Sequence[Chunk]) -> list[SmallRows]:
+        """Return the rows of small chunks, read by one request; nothing where one of them cannot be read: each is for
+        ``rows`` then.
+        """
+        queries = [canonical_select(table, pages) for table, pages in chunks]
+        try:
+            with self._lent() as (feed, transaction):
+                transaction.begin_for(len(queries))
+                return small_rows(feed.copy_all(queries, copy_encoding(self._encoding)))
+        except SourceError:
+            return []
 
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""

@@ -63,7 +63,9 @@ class _Received(asyncio.BufferedProtocol):
 
 
 def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str) -> RowBlocks:
-    """Run a COPY to the client on an asyncpg connection, and yield its rows. Raises ``PostgresError``, ``OSError``."""
+    """Run a COPY to the client on an asyncpg connection, or several, separated by semicolons. Yield the rows of each,
+    then the server's count of them. Raises ``PostgresError``, ``OSError``.
+    """
     transport, usual = connection._transport, connection._protocol  # noqa: SLF001  asyncpg's minor version is pinned
     received = _Received(loop)
     transport.set_protocol(received)
@@ -76,21 +78,20 @@ def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str
 
 
 def _rows(received: _Received) -> RowBlocks:
-    """Yield the rows of one COPY, until the server is ready for the next query."""
+    """Yield the rows of each COPY, until the server is ready for the next query."""
     error: BaseException | None = None
     while True:
-        lines, messages, consumed = _whole_messages(received)
+        messages, consumed = _whole_messages(received)
         received.drop(consumed)
-        if lines:
-            yield b"".join(lines)
-        if _COMPLETE in messages:
-            yield SentRows(int(messages[_COMPLETE][:-1].rpartition(b" ")[2]))
-        if _ERROR in messages:
-            error = _error(messages[_ERROR])
-        if _READY in messages:
-            if error is not None:
-                raise error
-            return
+        for kind, body in messages:
+            if kind in {_DATA, _COMPLETE}:
+                yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
+            elif kind == _ERROR:
+                error = _error(body)
+            elif kind == _READY:
+                if error is not None:
+                    raise error
+                return
         size = _long_row_bytes(received)
         if size:
             received.drop(_HEAD)
@@ -108,12 +109,12 @@ def _error(body: bytes) -> BaseException:
     return error
 
 
-def _whole_messages(received: _Received) -> tuple[list[bytes], dict[int, bytes], int]:
-    """Return the lines that have arrived up to a long one, the other messages by kind, and the bytes that all of them
-    take.
+def _whole_messages(received: _Received) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the messages that have arrived up to a long line, by kind and body, and the bytes that all of them take.
+    Lines without another message between them are one body.
     """
     lines: list[bytes] = []
-    messages: dict[int, bytes] = {}
+    messages: list[tuple[int, bytes]] = []
     start = 0
     with memoryview(received.buffer)[: received.size] as view:
         while len(view) - start >= _HEAD:
@@ -124,9 +125,14 @@ def _whole_messages(received: _Received) -> tuple[list[bytes], dict[int, bytes],
             if kind == _DATA:
                 lines.append(bytes(view[begin:end]))
             else:
-                messages[kind] = bytes(view[begin:end])
+                if lines:
+                    messages.append((_DATA, b"".join(lines)))
+                    lines.clear()
+                messages.append((kind, bytes(view[begin:end])))
             start = end
-    return lines, messages, start
+    if lines:
+        messages.append((_DATA, b"".join(lines)))
+    return messages, start
 
 
 def _long_row_bytes(received: _Received) -> int:

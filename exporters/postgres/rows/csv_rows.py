@@ -205,6 +205,11 @@ _QUOTES_ALONE = replace(_QUOTES, word=b"\\.")
 """Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c), and if it is the only column."""
 
 
+def quotes_of(*, alone: bool) -> Quotes:
+    """Return the rule for quotes. ``alone``: for the only column of a table."""
+    return _QUOTES_ALONE if alone else _QUOTES
+
+
 def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
     """Return one binary value a row: its CSV line with the newline. Without ``generated``, the columns that a server
     computes by itself are left out, as COPY FROM wants it.
@@ -220,7 +225,7 @@ def columns_of(batch: pa.RecordBatch, *, generated: bool) -> list[tuple[pa.Field
     """Return the fields of the table's own columns, and their values as they stand in CSV lines."""
     sides = sides_of(batch.schema)
     fields = columns_in(batch.schema, generated=generated)
-    quotes = _QUOTES_ALONE if len(fields) == 1 else _QUOTES
+    quotes = quotes_of(alone=len(fields) == 1)
     texts = []
     for field in fields:
         side = sides.get(field.name)

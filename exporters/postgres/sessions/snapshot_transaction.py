@@ -37,7 +37,7 @@ class Transaction:
         """Return what ``query()`` does within the snapshot. It is called again, with all schemas in sight, where a
         name without a schema was not found; no later query sees them.
         """
-        self._count_query()
+        self.begin_for(1)
         try:
             return query()
         except Exception as exc:
@@ -48,7 +48,7 @@ class Transaction:
 
     def rows(self, query: Callable[[], Iterator[Found]]) -> Iterator[Found]:
         """Yield what ``query()`` yields within the snapshot; see ``run``."""
-        self._count_query()
+        self.begin_for(1)
         try:
             yield from query()
         except Exception as exc:
@@ -59,11 +59,11 @@ class Transaction:
         self._search_every_schema()
         yield from query()
 
-    def _count_query(self) -> None:
-        """Begin a transaction, if there is none or it had enough queries."""
+    def begin_for(self, queries: int) -> None:
+        """Begin a transaction for so many queries, if there is none or it had enough of them."""
         if not self._begun or self._queries >= QUERIES:
             self._begin()
-        self._queries += 1
+        self._queries += queries
 
     def _search_every_schema(self) -> None:
         """Begin a transaction for one query."""

@@ -2,6 +2,9 @@
 
 The private key is in OpenSSH's own format, mode 0600, optionally under a passphrase; beside it lies ``<file>.pub`` with
 the owner's name as its comment.
+
+The library ``cryptography`` is imported where a key is used: most commands use none, and its import is a tenth of
+their start.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Protocol
 
 from migrate.custody.signing import ssh_encoding
 from migrate.errors import NotAllowedError, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import KeySerializationEncryption
 
 TYPE = "ssh-ed25519"
 
@@ -55,6 +58,9 @@ class PublicKey:
 
     def checks(self, signature: bytes, data: bytes) -> bool:
         """Tell whether ``signature`` (64 bytes) is this key's over ``data``."""
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  see above
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, data)
         except (InvalidSignature, ValueError):
@@ -100,8 +106,11 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
         raise UsageError(
             f"{path} is named like a public half", next_step="name the private one: its .pub lies beside"
         )
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  see above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
     private = Ed25519PrivateKey.generate()
-    seal: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    seal: KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         seal = serialization.BestAvailableEncryption(passphrase.encode())
     data = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, seal)
@@ -143,6 +152,8 @@ def load(path: Path, passphrase: Callable[[], str | None]) -> KeyFile:
 
 
 def _decode(path: Path, data: bytes, passphrase: Callable[[], str | None]) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415  see above
+
     try:
         private = _load(data, None)
     except TypeError:
@@ -169,6 +180,8 @@ def _decode(path: Path, data: bytes, passphrase: Callable[[], str | None]) -> Ed
 
 def _load(data: bytes, passphrase: bytes | None) -> object:
     """Raises ``TypeError`` where a passphrase is needed, ``ValueError`` for anything else."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  see above
+
     try:
         return serialization.load_ssh_private_key(data, passphrase)
     except ValueError as exc:

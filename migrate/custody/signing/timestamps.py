@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SECONDS = 30.0
 MAX_BYTES = 65_536
@@ -50,6 +51,8 @@ class Stamp:
 
 def load_roots(path: Path) -> list[x509.Certificate]:
     """Return the certificates in a PEM file. Raises ``UsageError``."""
+    from cryptography import x509  # noqa: PLC0415  see ``keys``
+
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as exc:

@@ -22,11 +22,12 @@ SELECT n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid IN (SE
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND (i.inhparent IS NULL OR i.inhparent IN (SELECT oid FROM remote))
 ORDER BY 2
 """
-"""What ANALYZE without names works on, and whether foreign tables are below it. A partition comes with its parent where
-that is analyzed.
+"""What ANALYZE without names works on but the server's own tables, and whether foreign tables are below it. A partition
+comes with its parent where that is analyzed.
 """
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _SHOWN = 5

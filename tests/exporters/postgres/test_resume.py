@@ -21,6 +21,7 @@ from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.commit_records import recorded_units
 
 SMALL_CHUNK = 512 * 1024
 
@@ -107,16 +108,13 @@ def kill_when(script: str, arguments: list[str], ready) -> None:
         child.wait()
 
 
-def records(location: Path) -> set[str]:
-    root = location / "_work/app/units"
-    return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
-
-
 def killed_export(url: str, location: Path, *, after: int) -> set[str]:
     kill_when(
-        _EXPORT.format(chunk=SMALL_CHUNK), [url, str(location)], lambda: len(records(location)) >= after
+        _EXPORT.format(chunk=SMALL_CHUNK),
+        [url, str(location)],
+        lambda: len(recorded_units(location)) >= after,
     )
-    return records(location)
+    return recorded_units(location)
 
 
 def broken_export(url: str, location: Path, *, after: int) -> set[str]:
@@ -134,8 +132,8 @@ def broken_export(url: str, location: Path, *, after: int) -> set[str]:
         patch.setattr(PostgresSnapshot, "export", export)
         with pytest.raises(BaseException):  # noqa: B017, PT011
             export_database(url, location, workers=1)
-    assert records(location)
-    return records(location)
+    assert recorded_units(location)
+    return recorded_units(location)
 
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunks, redone):

@@ -29,6 +29,7 @@ from tests.exporters.sqlite.databases import (
     settings,
     url_of,
 )
+from tests.tools.commit_records import recorded_units
 
 CHUNK = 64 * 1024
 ACCOUNTS, MONEY = 2000, 1000
@@ -115,11 +116,6 @@ def kill_when(script: str, arguments: list, ready) -> None:
         process.communicate()
 
 
-def records(location: Path) -> set[str]:
-    root = location / "_work/app/units"
-    return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
-
-
 @pytest.fixture
 def big(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", CHUNK)
@@ -172,8 +168,8 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
-    done = records(location)
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 3)
+    done = recorded_units(location)
     outcome = export_file(big, location)
     assert outcome.complete, outcome.sources
     assert redone
@@ -183,8 +179,8 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
-    done = records(location)
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 3)
+    done = recorded_units(location)
     run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
     assert export_file(big, location).complete
     assert len(done & redone.keys()) <= 1
@@ -197,7 +193,7 @@ def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 1)
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 1)
     assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
     assert export_file(big, location).complete
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))

@@ -1,0 +1,89 @@
+"""Chunks of few rows, typed together: what Arrow takes for a call is more than for the values of a small table, so it
+gets the values of many tables at once, those of each kind as one column.
+
+Every value is rendered back and compared with its text. A chunk in which one differs is left to ``parse_block``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from exporters.postgres.rows.csv_rows import csv_fields, quotes_of, split_lines, unquoted
+from exporters.sql.columns import Kind, Layout, Typed
+from exporters.sql.row_blocks import SmallRows
+from exporters.sql.value_codec import rendered
+
+
+@dataclass(frozen=True, slots=True)
+class TypedChunk:
+    """Rows as arrays that render to their ``lines`` again."""
+
+    table: Typed
+    lines: Sequence[bytes]
+    text_bytes: int
+
+
+Fields = Sequence[Sequence[bytes]]
+"""The fields of some rows as they stand in their lines, column by column."""
+_Place = tuple[int, int]
+"""The number of a chunk, and the position of a column in it."""
+
+
+def typed_together(chunks: Sequence[tuple[Layout, SmallRows]]) -> list[TypedChunk | None]:
+    """Return each chunk typed, None for one that has to be parsed by itself."""
+    lines = [split_lines(rows.block) for _, rows in chunks]
+    fields = [_fields(*chunk, own_lines) for chunk, own_lines in zip(chunks, lines, strict=True)]
+    places: dict[tuple[Kind, bool], list[_Place]] = {}
+    for number, (layout, _) in enumerate(chunks):
+        columns = layout.columns if fields[number] is not None else ()
+        for position, column in enumerate(columns):
+            places.setdefault((column.kind, len(columns) == 1), []).append((number, position))
+    arrays: dict[_Place, pa.Array] = {}
+    for (kind, alone), places_of_kind in places.items():
+        texts = [(place, (fields[place[0]] or ())[place[1]]) for place in places_of_kind]
+        arrays.update(_typed(kind, texts, alone=alone))
+    typed: list[TypedChunk | None] = []
+    for number, (layout, rows) in enumerate(chunks):
+        positions = range(len(layout.columns))
+        if not positions or any((number, position) not in arrays for position in positions):
+            typed.append(None)
+        else:
+            table = Typed(tuple(arrays[number, position] for position in positions), {}, len(lines[number]))
+            typed.append(TypedChunk(table, lines[number], len(rows.block)))
+    return typed
+
+
+def _fields(layout: Layout, rows: SmallRows, lines: Sequence[bytes]) -> Fields | None:
+    """Return the fields of a chunk; None where its text may not be UTF-8, or its lines are not as they should be."""
+    columns = layout.columns
+    if any(column.kind.encoding or pa.types.is_binary(column.kind.parsed) for column in columns):
+        return None
+    quoted = b'"' in rows.block
+    fields = [csv_fields(line) if quoted else line.split(b",") for line in lines]
+    if len(lines) != rows.sent_rows or any(len(fields_of_row) != len(columns) for fields_of_row in fields):
+        return None
+    return list(zip(*fields, strict=True)) if fields else [()] * len(columns)
+
+
+def _typed(
+    kind: Kind, texts: Sequence[tuple[_Place, Sequence[bytes]]], *, alone: bool
+) -> Iterable[tuple[_Place, pa.Array]]:
+    """Yield those columns of a kind that render to their texts again. ``alone``: each is the only one of its table."""
+    fields = [field for _, column in texts for field in column]
+    values = [field or None for field in fields] if kind.plain else [unquoted(field) for field in fields]
+    try:
+        typed = kind.codec.parse(pa.array(values, pa.binary()).cast(pa.string()), kind.stored)
+    except pa.ArrowInvalid:
+        return
+    back = rendered(kind.codec, typed)
+    back = back if kind.plain else quotes_of(alone=alone).around(back)
+    back_fields = [field or b"" for field in back.to_pylist()]
+    start = 0
+    for place, column in texts:
+        end = start + len(column)
+        if back_fields[start:end] == list(column):
+            yield place, typed[start:end]
+        start = end
