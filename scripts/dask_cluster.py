@@ -14,6 +14,11 @@ from typing import Self
 from scripts.process import Child, free_port, start
 
 READY_SECONDS = 60.0
+_IDLE = {
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+}
+"""Without work a process looks after itself fifty times a second, and a test run has many of them."""
 
 
 @dataclass(slots=True)
@@ -97,7 +102,7 @@ class DaskCluster:
     ) -> Child:
         log = self.directory / f"{name}.log"
         argv = [*prefix, sys.executable, "-m", "dask", *arguments]
-        local = {"DASK_TEMPORARY_DIRECTORY": str(self.directory)}
+        local = {"DASK_TEMPORARY_DIRECTORY": str(self.directory), **_IDLE}
         return start(name, argv, log=log, env={**local, **self.environment, **(environment or {})})
 
     def _listens(self) -> bool:

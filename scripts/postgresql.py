@@ -61,9 +61,13 @@ class PostgresServer:
         return True
 
     def database(self, name: str = "") -> str:
-        """Create an empty database, return its URL."""
+        """Create an empty database, return its URL. Where the server can be told so, it copies files: to log each page
+        takes half as long again, and twice the writes.
+        """
         name = name or f"db_{secrets.token_hex(6)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
+            strategy = "STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {strategy}'.encode())
         return self.url_of(name)
 
     def execute(self, statement: str, database: str = "postgres") -> None:

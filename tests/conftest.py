@@ -19,6 +19,16 @@ from scripts.servers import FOREIGN, S3Server, Servers
 from tests.tools.clients import boto_client
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "tests/docs/test_tour.py",
+    "tests/docs/test_guides.py",
+    "tests/cli/test_secrets.py",
+    "tests/sync/test_history.py",
+    "tests/sync/test_large.py",
+    "tests/test_damage.py",
+    "tests/test_demo.py",
+)
+"""The files that take longer than half a minute."""
 
 
 def pytest_configure() -> None:
@@ -31,6 +41,19 @@ def pytest_configure() -> None:
             " .venv/bin/python -m pip install --no-deps --no-build-isolation -e ."
         )
     _prepare_process()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes share the tests: one more than there are processors, since a test waits for servers
+    and disks a third of its time.
+    """
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process ends long after the others."""
+    items.sort(key=lambda item: item.path.relative_to(ROOT).as_posix() not in LONGEST)
 
 
 def _prepare_process() -> None:

@@ -68,8 +68,8 @@ class _Verbs(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        stubs = {name: TyperCommand(name, help=text) for name, (_, text) in VERBS.items()}
-        self.commands = {**stubs, **self.commands}
+        self._stubs = {name: TyperCommand(name, help=text) for name, (_, text) in VERBS.items()}
+        self.commands = {**self._stubs, **self.commands}
 
     def invoke(self, ctx: Any) -> Any:
         arguments = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
@@ -85,8 +85,9 @@ class _Verbs(TyperGroup):
             raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in VERBS:
-            self.commands[args[0]] = _load(args[0])
+        name = args[0] if args else ""
+        if name in self._stubs and self.commands[name] is self._stubs[name]:
+            self.commands[name] = _load(name)
         return super().resolve_command(ctx, args)
 
 

@@ -57,7 +57,7 @@ class Watch:
         assert ended.code == code, ended.err
 
     def _watch(self, process: int, ended: threading.Event) -> None:
-        while not ended.wait(0.005):
+        while not ended.wait(0.02):
             for one in _with_descendants(process):
                 with suppress(OSError):
                     arguments = Path(f"/proc/{one}/cmdline").read_bytes()

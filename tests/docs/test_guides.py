@@ -1,16 +1,20 @@
 """Every command of the guides runs, in order, against real servers whose addresses stand in for those of the guide."""
 
+import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from scripts.process import free_port
-from tests.docs.pages import blocks
+from tests.cli.conftest import command_line
+from tests.docs.pages import DOCS, ROOT, blocks
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
@@ -71,6 +75,28 @@ def media(minio, make_bucket):
 def new(other_minio, make_bucket):
     """A function that returns the URL of a fresh bucket at the new host."""
     return lambda: f"s3://{make_bucket(other_minio)}?profile={other_minio.profile}"
+
+
+def typed(page):
+    """The words of each moveout command in a guide's shell blocks."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            program, *words = [*itertools.takewhile(lambda word: not set(word) <= set("|&;<>"), lexer), ""]
+            if program == "moveout":
+                yield words[:-1]
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "guides").glob("*.md")), ids=lambda page: page.name)
+def test_each_command_takes_its_words(page):
+    """Also of the guides whose commands run in the long tests only."""
+    for line in typed(page.relative_to(ROOT)):
+        command, words = command_line(), line
+        context = typer.Context(command)
+        while hasattr(command, "commands"):
+            name, command, words = command.resolve_command(context, words)
+        assert command.make_context(name, list(words)), line
 
 
 def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
@@ -186,6 +212,7 @@ class Parties:
             )
 
 
+@pytest.mark.torture
 def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
     page = "docs/guides/handover.md"
     parties = Parties(tmp_path, {"host": minio, "customer": other_minio})

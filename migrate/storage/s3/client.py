@@ -7,6 +7,7 @@ A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own co
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import boto3
 import botocore.config
 import botocore.exceptions as boto_errors
+import botocore.hooks
 import botocore.loaders
 import botocore.session
 
@@ -127,7 +129,9 @@ def _key(reference: str) -> str:
 def session(s3_location: S3Location) -> Any:
     """Return the boto3 session of the location's profile."""
     try:
-        inner = botocore.session.Session(profile=s3_location.profile)
+        inner = botocore.session.Session(
+            profile=s3_location.profile, event_hooks=copy.copy(_hooks()), include_builtin_handlers=False
+        )
         inner.register_component("data_loader", _loader())
         inner.get_scoped_config()  # looks for the profile
         return boto3.Session(botocore_session=inner, **_given(s3_location.secrets))
@@ -142,6 +146,14 @@ def session(s3_location: S3Location) -> Any:
 def _loader() -> Any:
     """Return what reads botocore's description of S3: 100 ms, needed once a process."""
     return botocore.loaders.create_loader()
+
+
+@functools.cache
+def _hooks() -> Any:
+    """Return the hooks with botocore's own handlers: to register them takes most of the time that a session takes."""
+    hooks = botocore.hooks.HierarchicalEmitter()
+    botocore.session.Session(event_hooks=hooks)
+    return hooks
 
 
 def _given(secrets: Mapping[str, str]) -> dict[str, str]:
