@@ -15,7 +15,7 @@ import jmespath
 from botocore.discovery import EndpointDiscoveryException
 from botocore.parsers import ResponseParserError
 
-from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
+from exporters.errors import SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from migrate.discover.aws.services import ACCOUNT, REGIONS, Call
 
 WORKERS = 16
@@ -70,13 +70,19 @@ class CallFailedError(Exception):
 
 class AwsConnection:
     """Calls on behalf of one account. Thread-safe. ``name`` is what the user calls the account. ``region`` is that of
-    the profile; services without regions answer in ``global_region``.
+    the profile; services without regions answer in ``global_region``. Raises ``SourceUsageError`` for a region that AWS
+    does not have.
     """
 
     def __init__(self, session: Any, name: str) -> None:
         self.name = name
         self.region = session.region_name or DEFAULT_REGION
-        partition = session.get_partition_for_region(self.region)
+        try:
+            partition = session.get_partition_for_region(self.region)
+        except boto_errors.UnknownRegionError as exc:
+            raise SourceUsageError(
+                f"{name}: AWS has no region {self.region!r}", next_step="mend the region of the profile"
+            ) from exc
         self.global_region = DEFAULT_REGION if partition == "aws" else self.region
         self._session = session
         self._clients: dict[tuple[str, str], Any] = {}
@@ -89,13 +95,13 @@ class AwsConnection:
             return str(self.client(ACCOUNT.client, self.region).get_caller_identity()["Account"])
         except boto_errors.ClientError as exc:
             raise SourceNotAllowedError(f"{self.name}: {_words(exc)}", next_step=next_step) from exc
-        except (boto_errors.NoCredentialsError, boto_errors.CredentialRetrievalError) as exc:
-            raise SourceNotAllowedError(f"{self.name}: no usable credentials", next_step=next_step) from exc
         except (boto_errors.ConnectionError, boto_errors.HTTPClientError) as exc:
             next_step = "check the network, then run the same command again"
             raise SourceUnreachableError(f"{self.name}: {exc}", next_step=next_step) from exc
-        except boto_errors.BotoCoreError as exc:
-            raise SourceError(f"{self.name}: {exc}", next_step=next_step) from exc
+        except (
+            boto_errors.BotoCoreError
+        ) as exc:  # no credentials, half of them, or a session of SSO that is over
+            raise SourceNotAllowedError(f"{self.name}: {exc}", next_step=next_step) from exc
 
     def regions(self) -> list[str]:
         """Return the regions that the account has enabled. Raises ``CallFailedError``."""

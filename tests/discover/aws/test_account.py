@@ -223,6 +223,13 @@ def test_an_account_that_cannot_be_asked(account, monkeypatch):
         pytest.raises(SourceNotAllowedError, match=r"aws://stranger: InvalidClient"),
     ):
         discover("aws://stranger", secrets={}, note=print)
+    with (account.folder / "config").open("a") as config:
+        config.write("[profile half]\nregion = us-east-1\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\n")
+        config.write("[profile typo]\nregion = nowhere\naws_access_key_id = a\naws_secret_access_key = b\n\n")
+    with pytest.raises(SourceNotAllowedError, match="aws://half: Partial credentials"):
+        discover("aws://half", secrets={}, note=print)
+    with pytest.raises(SourceUsageError, match="aws://typo: AWS has no region 'nowhere'"):
+        discover("aws://typo", secrets={}, note=print)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
