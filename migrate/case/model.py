@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ SELECTION_FIELDS = (
     "current_only",
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "case": ("name", "deadline"),
+    "case": ("name", "deadline", "reserve"),
     "server": ("url",),
-    "source": ("name", "url", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
+    "source": ("name", "url", "priority", "value", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
     "bundle": ("location", *LOCATION_SECRETS),
     "transfer": ("location", *LOCATION_SECRETS),
     "destination": ("source", "url", "from", "to"),
@@ -52,6 +53,16 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 """The keys of each section. ``_WITH_SECRETS`` hold the secrets of the engines besides."""
 _WITH_SECRETS = ("server", "source", "destination")
 _LISTS = (*_WITH_SECRETS, "left_out", "not_taken")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """How much a source matters where not everything leaves in time. A smaller ``priority`` goes first; within one, the
+    sources go whose ``value`` is the largest for the time they take. None where the case file does not say.
+    """
+
+    priority: int | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Endpoint:
     """Whether it is made where it is missing: it is the place of a source on a server to which all of another moves."""
     error: SourceError | None = None
     """Why it cannot be opened: its server could not be listed."""
+    rank: Rank = field(default_factory=Rank)
 
     @property
     def shown(self) -> str:
@@ -133,6 +145,8 @@ class Case:
     bwlimit: str | None = None
     limits: Limits = field(default_factory=Limits)
     custody: Custody = field(default_factory=Custody)
+    reserve_seconds: float | None = None
+    """So long before the deadline the bundle is sealed, complete or not."""
     moves: Sequence[ServerMove] = ()
     left_out: Sequence[LeftOut] = ()
     not_taken: Sequence[NotTaken] = ()
@@ -189,6 +203,7 @@ class _Reader:
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
             limits=self._limits(limits),
             custody=self._custody(document.get("custody", {})),
+            reserve_seconds=self._reserve(head),
             moves=self._moves(document),
             left_out=self._left_out(document),
             not_taken=self._not_taken(document),
@@ -235,7 +250,11 @@ class _Reader:
                 self._resolve(self._text(table, "inventory", section_name)) if "inventory" in table else None
             )
             endpoints[name] = Endpoint(
-                url, self._secrets(table, section_name), self._selection(table, section_name), report
+                url,
+                self._secrets(table, section_name),
+                self._selection(table, section_name),
+                report,
+                rank=self._rank(table, section_name),
             )
         return endpoints
 
@@ -288,6 +307,25 @@ class _Reader:
     def _resolve_server(self, url: str) -> str:
         """Return the URL of a server; a directory of SQLite files may stand there as its path."""
         return as_url(self._resolve(url))
+
+    def _rank(self, table: Mapping[str, Any], section_name: str) -> Rank:
+        priority, value = table.get("priority"), table.get("value")
+        if priority is not None and (not isinstance(priority, int) or isinstance(priority, bool)):
+            self._fail(f"{section_name}: priority must be a whole number; 1 goes before 2")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if value is not None and not (is_number and value >= 0):
+            self._fail(f"{section_name}: value must be a number, at least 0; it is 1 unless given")
+        return Rank(priority, None if value is None else float(value))
+
+    def _reserve(self, table: Mapping[str, Any]) -> float | None:
+        if "reserve" not in table:
+            return None
+        if "deadline" not in table:
+            self._fail("[case] reserve counts back from a deadline, and none is given")
+        try:
+            return _seconds("reserve", table["reserve"])
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
 
     def _selection(self, table: Mapping[str, Any], section_name: str) -> Selection:
         selected = {name: table[name] for name in SELECTION_FIELDS if name in table}

@@ -7,6 +7,8 @@ TEMPLATE = """\
 name = "acme"
 # The moment at which the old host shuts the door. Without it nothing is late.
 # deadline = 2026-11-25T18:00:00Z
+# So long before it the bundle is sealed, complete or not, so that it can still travel. What is left goes on after that.
+# reserve = "30m"
 
 # What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits, "-" and "_".
 [[source]]
@@ -14,6 +16,9 @@ name = "app"
 url = "postgresql://reader@old.example:5432/app"
 # The password comes from PGPASSWORD, ~/.pgpass or a service file, or from a reference:
 # password = "env:OLD_DB_PASSWORD"        # also "file:secrets/old-db", "command:pass show old-db"
+# Does not everything fit before the deadline? 1 leaves before 2; within one, the most value for its time.
+# priority = 1
+# value = 10
 
 [[source]]
 name = "media"

@@ -16,7 +16,7 @@ from rich.text import Text
 from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
 from migrate.bundle.left_behind import LeftBehind
-from migrate.case.model import Case, Endpoint, parse_deadline
+from migrate.case.model import Case, Endpoint, Rank, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
@@ -24,11 +24,13 @@ from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
 from migrate.discover.left_behind import find_left_behind
 from migrate.doctor.run import DestinationPlan, check_destinations
+from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
-from migrate.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.number_text import bytes_words, count_words, duration_words, moment_words, things
 from migrate.plan import (
     Forecast,
+    Interval,
     LocationRates,
     MoveRoute,
     ReferenceClass,
@@ -39,8 +41,11 @@ from migrate.plan import (
     survey,
 )
 from migrate.plan.cost_model import reference
+from migrate.plan.forecast import MoveTimes
+from migrate.plan.move_order import MoveOrder, candidates, propose
 from migrate.plan.run_history import read_history
-from migrate.plan.stage_work import StageWork
+from migrate.plan.stage_work import LEAVING, StageWork
+from migrate.plan.what_if import Needed, WhatIf, leaving_time, needed
 from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
@@ -63,6 +68,15 @@ class LocationRoom:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """The time until all has left by other means, and what is needed at least for the deadline."""
+
+    means: WhatIf
+    leaves: Interval
+    needed: Needed | None
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """The plan as shown and as JSON. ``works`` is the work that was forecast."""
 
@@ -76,6 +90,9 @@ class Planned:
     """None where the location does not say how much is free."""
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
+    alternative: Alternative | None = None
+    order: MoveOrder | None = None
+    """The order in which sources should leave, where that matters: not everything fits, or the case file ranks them."""
 
     @property
     def exit_code(self) -> int:
@@ -101,6 +118,8 @@ class Planned:
             },
             "bundle_room": None if self.room is None else asdict(self.room),
             "forecast": forecast_json(self.forecast),
+            "what_if": None if self.alternative is None else asdict(self.alternative),
+            "order": None if self.order is None else asdict(self.order),
             "restores": [asdict(destination) for destination in self.destinations],
         }
 
@@ -119,6 +138,10 @@ class Planned:
                 console.print(Text.assemble(("! " if destination.warnings else "  ", "yellow"), warning))
         _draw_rates(console, self)
         draw_forecast(console, self.forecast)
+        if self.alternative is not None:
+            _draw_alternative(console, self.alternative, self.forecast.seconds_left)
+        if self.order is not None:
+            _draw_order(console, self.order)
         if self.room is not None:
             _draw_room(console, self.room)
         draw_left_behind(console, self.left_behind)
@@ -178,6 +201,33 @@ def _draw_rates(console: Console, planned: Planned) -> None:
         if measured:
             rates = f"takes {bytes_words(measured.write)}/s and gives {bytes_words(measured.read)}/s"
             console.print(f"the {name} location {rates}")
+
+
+def _draw_alternative(console: Console, alternative: Alternative, seconds_left: float | None) -> None:
+    means = things(alternative.means.workers, "worker")
+    if alternative.means.link_rate is not None:
+        means += f" and a link of {bytes_words(alternative.means.link_rate)}/s"
+    leaves = alternative.leaves
+    console.print(
+        f"With {means}: all has left in {duration_words(leaves.p50)} (P50), {duration_words(leaves.p90)} (P90)"
+    )
+    least = alternative.needed
+    if least is None or seconds_left is None:
+        return
+    link = f"a link of at least {bytes_words(least.link_rate)}/s"
+    if least.workers is None:
+        console.print(f"No number of workers is enough with this link: it takes {link}, and more to be sure")
+    else:
+        enough = things(least.workers, "worker")
+        console.print(f"To have left by the deadline at P90 it takes {enough} and {link}")
+
+
+def _draw_order(console: Console, order: MoveOrder) -> None:
+    console.print(f"Order: {', '.join(order.names)}")
+    for name, left in (("P50", order.left_at_p50), ("P90", order.left_at_p90)):
+        console.print(Text(f"  left behind at {name}: {', '.join(left) or 'nothing'}"))
+    value = f"{order.expected_value:.3g} of {order.total_value:.3g}"
+    console.print(f"  expected value by the deadline: {value} (priority and value of a source: case file)")
 
 
 def _draw_room(console: Console, room: LocationRoom) -> None:
@@ -256,10 +306,13 @@ def probability_words(probability: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a plan is made for. ``to``: where the bundle lies, instead of the case's location."""
+    """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
+    that are tried on paper.
+    """
 
     deadline: datetime | None = None
     to: Endpoint | None = None
+    what_if: WhatIf | None = None
 
 
 def run_plan(
@@ -285,23 +338,68 @@ def run_plan(
         restored=destinations,
     )
     works = move_works(source_plans, route)
+    known = ReferenceClass.of(reference(), read_history())
+    now = datetime.now(UTC)
+    shown = forecast(
+        works,
+        known,
+        now=now,
+        deadline=options.deadline,
+        at_least=bool(unread) or any(source.survey.goes_on for source in source_plans),
+    )
     return Planned(
         source_plans,
         works,
-        forecast(
-            works,
-            ReferenceClass.of(reference(), read_history()),
-            now=datetime.now(UTC),
-            deadline=options.deadline,
-            at_least=bool(unread) or any(source.survey.goes_on for source in source_plans),
-        ),
+        shown,
         route.bundle,
         route.destination,
         list(check_destinations(source_plans, destinations)),
         _room(bundle, source_plans) if bundle else None,
         unread,
         find_left_behind(case, endpoints, session.progress) if case else None,
+        _alternative(options.what_if, source_plans, route, known, shown.seconds_left)
+        if options.what_if
+        else None,
+        _order(shown, MoveTimes(known, works), endpoints, case.reserve_seconds if case else None),
     )
+
+
+def _alternative(
+    means: WhatIf,
+    sources: Sequence[SourcePlan],
+    route: MoveRoute,
+    known: ReferenceClass,
+    seconds_left: float | None,
+) -> Alternative:
+    least = None if seconds_left is None else needed(sources, route, means, known, seconds_left)
+    return Alternative(means, leaving_time(means.works(sources, route), known), least)
+
+
+def _order(
+    shown: Forecast, times: MoveTimes, endpoints: Mapping[str, Endpoint], reserve_seconds: float | None
+) -> MoveOrder | None:
+    """Return the order in which sources should leave; None without a deadline, or where all fit and none is ranked.
+    With a reserve, the export must end before it; else export and transfer before the deadline.
+    """
+    ranks = {name: endpoint.rank for name, endpoint in endpoints.items()}
+    is_ranked = any(rank != Rank() for rank in ranks.values())
+    left = shown.seconds_left
+    if left is None or (shown.verdict == "in time" and not is_ranked):
+        return None
+    chosen = candidates(
+        times,
+        values={name: rank.value for name, rank in ranks.items() if rank.value is not None},
+        priorities={name: rank.priority for name, rank in ranks.items() if rank.priority is not None},
+        divisible=_is_divisible,
+        stages=LEAVING if reserve_seconds is None else ("export",),
+    )
+    return propose(chosen, times.reference, left - (reserve_seconds or 0.0))
+
+
+def _is_divisible(kind: str) -> bool:
+    """Tell whether a part of such a source has a value: of objects, not of tables."""
+    engine = registry.find(f"{kind}://")
+    return engine is not None and engine.contents == "objects"
 
 
 def _survey(sources: Sequence[Source], workers: int) -> tuple[list[SourcePlan], list[SourceFailure]]:
@@ -356,6 +454,7 @@ def plan_command(
             help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old.",
         ),
     ] = None,
+    *,
     case: CaseFile = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
@@ -366,6 +465,14 @@ def plan_command(
             metavar="LOCATION", help="Where the bundle will lie: its speed, and whether it has room."
         ),
     ] = None,
+    what_if: Annotated[
+        str | None,
+        typer.Option(
+            "--what-if",
+            metavar="MEANS",
+            help="With other means: workers=8,link=10Gbit; and what it would take.",
+        ),
+    ] = None,
 ) -> Planned:
     """Forecast the move.
 
@@ -373,7 +480,8 @@ def plan_command(
     """
     loaded = load_case(case)
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
-    options = PlanOptions(until, Endpoint(to) if to else None)
+    means = WhatIf.parse(what_if) if what_if else None
+    options = PlanOptions(until, Endpoint(to) if to else None, means)
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded)
     if loaded is not None:
         loaded = replace(loaded, destinations=destinations_in(loaded, endpoints).endpoints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +44,7 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.export import ExportOptions
+from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.plan import ReferenceClass
 from migrate.plan.cost_model import reference
 from migrate.plan.forecast import Forecast
@@ -105,11 +106,9 @@ class Evacuated:
         """Return 0 where all is out, verified and up; 6 where something is damaged or differs, 3 where something is
         missing, and the error's code where nothing could be exported.
         """
-        codes = {
-            step.name: step.exit_code
-            for step in self.steps
-            if step.name not in {_EXAMINATION, _FORECAST} and step.exit_code
-        }
+        steps = [step for step in self.steps if step.name not in {_EXAMINATION, _FORECAST}]
+        last = {step.name: step.exit_code for step in steps}
+        codes = {name: code for name, code in last.items() if code}
         if not codes:
             return IncompleteError.exit_code if self.moved.unfilled else OK
         if not self.moved.location:
@@ -222,6 +221,7 @@ class _Move:
         self._left_at: datetime | None = None
         """When this run has sent the last byte; None where it sent nothing."""
         self._forecast: LiveForecast | None = None
+        self._order: Sequence[str] = ()
         self.finished: list[CommandStep] = []
 
     def stages(self) -> list[str]:
@@ -239,7 +239,12 @@ class _Move:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield _EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
             yield _FORECAST, lambda: run_plan(session, case.sources, case, PlanOptions(case.deadline))
-        yield "export", lambda: None if here is SealState.COMPLETE else self._export()
+        yield "export", lambda: None if here is SealState.COMPLETE else self._export(self._seal_time())
+        if self._stopped_early and destination is not None and _sealed(self._bundle) is not SealState.NOT:
+            yield "transfer", lambda: self._transfer(destination)
+        if self._stopped_early:
+            session.progress.note("What was not read in time before the deadline is read now")
+            yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
         if destination is not None:
@@ -275,6 +280,7 @@ class _Move:
         if self._forecast is not None:
             self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
         if isinstance(answer, Planned):
+            self._order = answer.order.names if answer.order else ()
             self._forecast = LiveForecast(
                 self._session.progress,
                 answer.works,
@@ -297,13 +303,32 @@ class _Move:
         what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
         self._session.meter.forecast(what, forecast.moment(interval.p50), forecast.moment(interval.p90))
 
-    def _export(self) -> Answer:
+    def _seal_time(self) -> SealTime:
+        """Return when the export stops for the reserve before the deadline; never, where that moment has passed."""
+        case = self._case
+        if case.deadline is None or case.reserve_seconds is None:
+            return SealTime()
+        moment = case.deadline - timedelta(seconds=case.reserve_seconds)
+        return SealTime(moment if moment > datetime.now(UTC) else None)
+
+    @property
+    def _stopped_early(self) -> bool:
+        """Whether the last step is an export that was stopped for the reserve, or its transfer."""
+        exports = [step.answer for step in self.finished if step.name == "export"]
+        answer = exports[-1] if exports else None
+        if isinstance(answer, FailedStep):
+            return isinstance(answer.error, SealTimeError)
+        return isinstance(answer, Exported) and answer.outcome.stopped_early
+
+    def _export(self, seal_time: SealTime) -> Answer:
+        ordered = [name for name in self._order if name in self._case.sources]
+        names = [*ordered, *(name for name in self._case.sources if name not in ordered)]
         answer = run_export(
             self._session,
-            self._case.sources,
+            {name: self._case.sources[name] for name in names},
             self._bundle,
             self._case,
-            ExportOptions(),
+            ExportOptions(seal_time=seal_time),
             signers=self._signers,
             scheduler=self._options.scheduler,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
+from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_runner import OpenPool
 
 
@@ -22,6 +23,8 @@ class ExportOptions:
 
     ``ask``: a source whose finished summary does not add up is asked again; else that summary stands.
 
+    ``seal_time``: when no more is read, so that what there is can be sealed.
+
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
 
     ``left_behind``: what stays on the servers, which the bundle says of itself.
@@ -33,6 +36,7 @@ class ExportOptions:
     ask: bool = True
     open_pool: OpenPool | None = None
     left_behind: LeftBehind | None = None
+    seal_time: SealTime = field(default_factory=SealTime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,11 @@ class ExportOutcome:
     sources: Sequence[SourceResult]
     already_sealed: bool = False
     broken: Sequence[tuple[str, SourceError]] = ()
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it was sealed before all was read, in time before the deadline."""
+        return any(isinstance(error, SealTimeError) for _, error in self.broken)
 
     @property
     def exit_code(self) -> int:

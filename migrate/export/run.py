@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from exporters.api import Gap, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError, SourceGoneError
@@ -45,10 +46,10 @@ from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import check_names, claim, refuse_foreign
 from migrate.export.read_back import part_reader_for
 from migrate.export.source_units import UnitRun
-from migrate.export.unit_runner import UnitPool, UnitWork
+from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
 from migrate.report import sealed_page
 from migrate.runtime import malloc
-from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore, Store
@@ -199,12 +200,13 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     summary: SourceSummary | None = None
     units: UnitRun | None = None
     try:
+        run.options.seal_time.check(source.name)
         with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
             if before is not None:
                 run.ledger.forget(source.name)
                 run.store.delete(layout.final_record(source.name))
             work = _work(run, source, snapshot)
-            units = UnitRun(work, run.ledger, *_pool(run, source, work))
+            units = UnitRun(work, run.ledger, *_pool(run, source, work), run.options.seal_time)
             error = units.run()
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
@@ -247,7 +249,7 @@ def _work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:
     return UnitWork(
         store=run.store,
         lease=run.lease,
-        cancellation=run.cancellation,
+        cancellation=run.cancellation.child(),
         progress=run.progress,
         source=source.name,
         snapshot=snapshot,
@@ -266,7 +268,7 @@ def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Cal
             return pool, lambda _ready: 1
         run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
     pool = ThreadWorkerPool(
-        work.do_all,
+        partial(_do_until_stopped, run, work),
         run.workers,
         name="moveout-export",
         ahead=run.workers,
@@ -274,6 +276,16 @@ def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Cal
         on_stuck=run.lease.abandon,
     )
     return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
+
+
+def _do_until_stopped(run: ExportRun, work: UnitWork, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
+    """Do units; raise ``SealTimeError`` where this source alone was cancelled, because its time is over."""
+    try:
+        return work.do_all(units)
+    except Cancelled:
+        if run.cancellation.is_cancelled:
+            raise
+        raise run.options.seal_time.error(work.source) from None
 
 
 def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: bool) -> SourceSummary:

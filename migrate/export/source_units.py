@@ -16,6 +16,7 @@ from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import now
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.export.plan_totals import Summary, write_summary
+from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_planner import Planner
 from migrate.export.unit_runner import (
     PlannedUnit,
@@ -40,7 +41,12 @@ class UnitRun:
     """
 
     def __init__(
-        self, work: UnitWork, ledger: ProgressDatabase, pool: UnitPool, most_together: Callable[[int], int]
+        self,
+        work: UnitWork,
+        ledger: ProgressDatabase,
+        pool: UnitPool,
+        most_together: Callable[[int], int],
+        seal_time: SealTime | None = None,
     ) -> None:
         self.failed: list[str] = []
         self._work = work
@@ -48,6 +54,7 @@ class UnitRun:
         self._pool = pool
         self._most_together = most_together
         self._source = work.source
+        self._seal_time = seal_time or SealTime()
         self._before: set[str] = set()
         self._denied_in_a_row = 0
         self._error: SourceError | None = None
@@ -66,6 +73,7 @@ class UnitRun:
         try:
             with self._pool:
                 while not self._ended():
+                    self._stop_in_time()
                     self._pool.fill(self._next_group)
                     self._foresee()
                     self._settle()
@@ -90,6 +98,12 @@ class UnitRun:
         except SourceError as exc:
             self._error = exc
             return True
+
+    def _stop_in_time(self) -> None:
+        """Begin no more units, and end those that are under way, once it is time to seal."""
+        if self._seal_time.is_over and self._error is None:
+            self._error = self._seal_time.error(self._source)
+            self._work.cancellation.cancel()
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
@@ -140,7 +154,7 @@ class UnitRun:
             self._denied_in_a_row = 0
         elif is_of_location(result):
             raise result
-        elif isinstance(result, SourceUnreachableError):
+        elif isinstance(result, SourceUnreachableError | SealTimeError):
             self._error = result
         else:
             self._fail(unit, result)

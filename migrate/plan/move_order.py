@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from migrate.plan.forecast import MoveTimes
+from migrate.plan.forecast import MoveTimes, ReferenceClass
 from migrate.plan.stage_work import LEAVING
 
 EXACT_SOURCES = 12
@@ -73,6 +73,13 @@ def candidates(
         )
         for name, kind in kinds.items()
     ]
+
+
+def propose(sources: Sequence[Candidate], reference: ReferenceClass, limit_seconds: float) -> MoveOrder:
+    """Return the best order within the limit, and what would be left behind."""
+    weights = [past.weight for past in reference.scenarios]
+    shares = [weight / sum(weights) for weight in weights]
+    return describe(best_order(sources, shares, limit_seconds), shares, limit_seconds, reference.quantile)
 
 
 def best_order(sources: Sequence[Candidate], weights: Weights, limit_seconds: float) -> list[Candidate]:

@@ -148,8 +148,8 @@ def _move(hosts: Hosts, directory: Path, rng: random.Random, number: int, path: 
 
 def _postgres(hosts: Hosts, _directory: Path, rng: random.Random, _new: S3Server) -> tuple[str, str]:
     url = hosts.postgres.database()
-    tables = rng.choice((3, 10, 40, 150))
-    rows = round(10 ** rng.uniform(3.5, 6.0))
+    tables = rng.choice((3, 10, 40))
+    rows = round(10 ** rng.uniform(3, 5.3))
     with psycopg.connect(url, autocommit=True) as connection:
         for number in range(1, tables + 1):
             connection.execute(
@@ -163,8 +163,8 @@ def _postgres(hosts: Hosts, _directory: Path, rng: random.Random, _new: S3Server
 
 def _mariadb(hosts: Hosts, _directory: Path, rng: random.Random, _new: S3Server) -> tuple[str, str]:
     url = hosts.mariadb.database()
-    tables = rng.choice((3, 10, 40))
-    rows = round(10 ** rng.uniform(3.5, 5.8))
+    tables = rng.choice((3, 10, 30))
+    rows = round(10 ** rng.uniform(3, 5))
     with hosts.mariadb.connect(url.rpartition("/")[2]) as connection, connection.cursor() as cursor:
         for number in range(1, tables + 1):
             table, count = f"t{number}", max(1, rows // number**2)
@@ -179,7 +179,7 @@ def _mariadb(hosts: Hosts, _directory: Path, rng: random.Random, _new: S3Server)
 
 def _sqlite(_hosts: Hosts, directory: Path, rng: random.Random, _new: S3Server) -> tuple[str, str]:
     path = directory / f"{secrets.token_hex(4)}.db"
-    rows = round(10 ** rng.uniform(3.5, 6.0))
+    rows = round(10 ** rng.uniform(3, 5.3))
     with sqlite3.connect(path) as connection:
         for number in range(1, rng.choice((2, 10, 40)) + 1):
             connection.execute(f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY, name TEXT, price REAL)")
@@ -192,13 +192,13 @@ def _sqlite(_hosts: Hosts, directory: Path, rng: random.Random, _new: S3Server) 
 
 
 def _small_objects(hosts: Hosts, _directory: Path, rng: random.Random, new: S3Server) -> tuple[str, str]:
-    count = round(10 ** rng.uniform(2.5, 4.3))
+    count = round(10 ** rng.uniform(2, 3.7))
     sizes = [round(10 ** rng.uniform(2, 4.5)) for _ in range(count)]
     return _objects(hosts.old, sizes, rng), f"s3://{_bucket(new)}?profile={new.profile}"
 
 
 def _large_objects(hosts: Hosts, _directory: Path, rng: random.Random, new: S3Server) -> tuple[str, str]:
-    sizes = [rng.randint(4 * MIB, 24 * MIB) for _ in range(rng.randint(2, 12))]
+    sizes = [rng.randint(4 * MIB, 12 * MIB) for _ in range(rng.randint(1, 8))]
     return _objects(hosts.old, sizes, rng), f"s3://{_bucket(new)}?profile={new.profile}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.case.model import load, parse_deadline
+from migrate.case.model import Rank, load, parse_deadline
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
 from migrate.errors import UsageError
@@ -35,6 +35,7 @@ def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path
     assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key", "sse_c"}
     assert set(case.sources["app"].secrets) == {"password"}
     assert case.sources["media"].selection.current_only
+    assert (case.reserve_seconds, case.sources["app"].rank) == (1800, Rank(1, 10.0))
     assert (case.workers, case.bwlimit, case.limits.max_connections) == (8, "50M", 4)
     assert (case.custody.release_quorum, len(case.custody.release_keys)) == (2, 2)
 
@@ -69,6 +70,10 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ("[[source]]\nname='a'\nurl='postgresql://h/d'\npassword='hunter2'\n", "takes no secret itself"),
         ("[limits]\nworkers = 0\n", "from 1 to 256"),
         ("[case]\ndeadline = 'soon'\n", "no moment in time"),
+        ("[case]\nreserve = '30m'\n", "none is given"),
+        ("[case]\ndeadline = 2030-01-01T00:00:00Z\nreserve = 'soon'\n", "no length of time"),
+        ("[[source]]\nname='a'\nurl='s3://b'\npriority = 1.5\n", "1 goes before 2"),
+        ("[[source]]\nname='a'\nurl='s3://b'\nvalue = -1\n", "at least 0"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(tmp_path, text, complaint):

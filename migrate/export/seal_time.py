@@ -1,0 +1,45 @@
+"""When an export stops reading, so that what it has is sealed before the deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from exporters.errors import SourceError
+from migrate.errors import IncompleteError
+
+
+class SealTimeError(SourceError, IncompleteError):
+    """A source was not read to its end, because the bundle is to be sealed now."""
+
+    code = "seal-time"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SealTime:
+    """The moment from which on an export reads no more; None: it reads to the end."""
+
+    moment: datetime | None = None
+    now: Callable[[], datetime] = _now
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the moment has come."""
+        return self.moment is not None and self.now() >= self.moment
+
+    def error(self, source: str) -> SealTimeError:
+        """Return why a source is not read any more."""
+        return SealTimeError(
+            f"the bundle is sealed now, in time before the deadline; {source} was not read to its end",
+            next_step="run the same command again: what is done stays done",
+        )
+
+    def check(self, source: str) -> None:
+        """Raise ``SealTimeError`` if the moment has come."""
+        if self.is_over:
+            raise self.error(source)
