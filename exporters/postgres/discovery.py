@@ -99,7 +99,8 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     for database in offered:
         content = contents.get(database.oid, _Contents())
         if database.name == _MAINTENANCE and content.empty:
-            note(f"{address.url}: the database {_MAINTENANCE} is as every server has it, and is left out")
+            if not names_only:
+                note(f"{address.url}: the database {_MAINTENANCE} is as every server has it, and is left out")
             continue
         sources.append(
             FoundSource(

@@ -18,7 +18,7 @@ from exporters.sqlite.files.backup import is_database
 from exporters.sqlite.files.directory import BESIDE
 
 PLAIN_FILES = "plain files"
-_ADVICE = "Copy them with rsync or tar, or into a bucket: moveout takes buckets."
+_ADVICE = "Number of files: {files}. Copy them with rsync or tar, or into a bucket: moveout takes buckets."
 
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
@@ -57,7 +57,7 @@ class _Walk:
         """Return what was seen; other files by the top directories that hold them."""
         others = [
             NotTaken(
-                PLAIN_FILES, f"{self._root / top} ({files} files)", self._other_bytes[top], advice=_ADVICE
+                PLAIN_FILES, str(self._root / top), self._other_bytes[top], advice=_ADVICE.format(files=files)
             )
             for top, files in sorted(self._other_files.items())
         ]

@@ -20,7 +20,7 @@ _ADDRESS_OPTIONS = ("host", "hostaddr", "port", "service", "socket")
 
 def as_url(word: str) -> str:
     """Return a URL for what may be the path of a directory of database files."""
-    if "://" in word:
+    if "://" in word or not word:
         return word
     scheme = next((engine.schemes[0] for engine in registry.engines() if engine.url_names == "file"), "file")
     return f"{scheme}://{quote(os.path.abspath(word))}"  # noqa: PTH100  links stay as they were named

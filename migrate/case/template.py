@@ -2,6 +2,7 @@
 
 TEMPLATE = """\
 # One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
+# moveout discover postgresql://me@old "s3://?profile=old" --to FILE finds what there is, and writes such a file.
 
 [case]
 name = "acme"
@@ -49,6 +50,16 @@ url = "postgresql://owner@new.example:5432/app"
 [[destination]]
 source = "media"
 url = "s3://media?profile=new"
+
+# Or all of a server, under the names that things have there:
+# [[destination]]
+# from = "postgresql://reader@old.example:5432"
+# to = "postgresql://owner@new.example:5432"
+
+# What stays on the old servers on purpose; what else is there is named at the end.
+# [[left_out]]
+# url = "postgresql://reader@old.example:5432/scratch"
+# reason = "test data"
 
 # Who signs the bundle and its custody log (moveout keys init makes a key), and whose signatures count.
 # [custody]

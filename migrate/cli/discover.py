@@ -29,6 +29,7 @@ from migrate.number_text import bytes_words, count_words
 from migrate.storage.local.errors import translate_os
 
 _SHOWN_NAMES = 5
+_SHOWN_CHANGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +160,13 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
         return
     words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
     for kind, word in words.items():
-        changes = [change for change in discovered.changes if change.kind == kind]
-        names = [f"[[{change.what}]] {change.name}" for change in changes if change.what != "not_taken"]
-        not_taken = len(changes) - len(names)
-        names += [f"{count_words(not_taken)} of [[not_taken]]"] if not_taken else []
-        if names:
-            console.print(Text(f"{path}, {word}: {', '.join(names)}"))
+        names: dict[str, list[str]] = {}
+        for change in discovered.changes:
+            if change.kind == kind:
+                names.setdefault(change.what, []).append(change.name)
+        for section, changed in names.items():
+            more = f" and {len(changed) - _SHOWN_CHANGES} more" if len(changed) > _SHOWN_CHANGES else ""
+            console.print(Text(f"{path}, {word}: [[{section}]] {', '.join(changed[:_SHOWN_CHANGES])}{more}"))
     if not discovered.changes:
         console.print(f"{path} knew all of it: nothing was changed")
     if discovered.unfilled:
@@ -213,7 +215,7 @@ def discover_command(
         raise UsageError("-c and --to name two case files", next_step="give one of them")
     path = case or to
     loaded = load(path) if path is not None and (case is not None or path.exists()) else None
-    endpoints = [_endpoint(as_url(url), loaded) for url in urls or []]
+    endpoints = [_endpoint(url, loaded) for url in dict.fromkeys(as_url(word) for word in urls or [])]
     if not endpoints and loaded is not None:
         endpoints = servers_of(loaded)
     if not endpoints:

@@ -23,7 +23,7 @@ from migrate.discover.servers import ServerAnswer, servers_of
 from migrate.discover.source_names import source_name
 from migrate.engines import registry
 from migrate.errors import UsageError
-from migrate.number_text import bytes_words, count_words
+from migrate.number_text import bytes_words, things
 
 DEADLINE = timedelta(hours=30)
 """How long the host is taken to stay: nobody else knows it."""
@@ -202,8 +202,9 @@ def _references(case: Case | None, url: str) -> dict[str, str]:
 
 def _comments(source: FoundSource) -> list[str]:
     """Return what was seen of a source, as sentences."""
-    noun = "objects" if (engine := registry.find(source.url)) and engine.contents == "objects" else "tables"
-    counts = [f"{count_words(source.items)} {noun}"] if source.items is not None else []
+    engine = registry.find(source.url)
+    noun = "object" if engine is not None and engine.contents == "objects" else "table"
+    counts = [things(source.items, noun)] if source.items is not None else []
     counts += [bytes_words(source.size_bytes)] if source.size_bytes is not None else []
     seen = ", ".join([*counts, *source.facts])
     return [*([seen] if seen else []), *(f"! {problem}" for problem in source.problems)]

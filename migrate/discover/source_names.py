@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from itertools import count
+from itertools import chain, count
 from pathlib import PurePosixPath
 
 from exporters.discovery import FoundSource
@@ -31,5 +31,5 @@ def _candidates(source: FoundSource, prefix: str) -> Iterator[str]:
     text = re.sub(r"[^a-z0-9_-]+", "-", own.lower()).strip("-_") or "source"
     yield (prefix + text)[:_MOST]
     engine = registry.find(source.url)
-    for ending in (engine.schemes[0] if engine else "other", *map(str, count(2))):
+    for ending in chain([engine.schemes[0] if engine else "other"], map(str, count(2))):
         yield f"{(prefix + text)[: _MOST - len(ending) - 1]}-{ending}"
