@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from exporters.api import Unit
-from exporters.errors import SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.commit_records import read_record, record_ids, separate_groups, write_records
 from migrate.errors import BusyError
-from migrate.export import ExportOptions, export, export_status
+from migrate.export import export, export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -31,10 +30,6 @@ OF_THE_RUN = {"REPORT.html", "meta/bundle.json", "bag-info.txt", "tagmanifest-sh
 """Files that hold the bundle's id and the time."""
 
 
-COUNT = 35
-"""Two units that are committed together, and two more."""
-
-
 def content(store):
     return {key: digest for key, digest in fingerprint(store).items() if key not in OF_THE_RUN}
 
@@ -43,7 +38,7 @@ def content(store):
 def whole(tmp_path_factory):
     """An undisturbed export: its content and the number of its writes."""
     store = Counting(open_location(str(tmp_path_factory.mktemp("whole"))))
-    assert export([Numbers(count=COUNT)], store, workers=1, progress=Silent()).complete
+    assert export([Numbers(count=15)], store, workers=1, progress=Silent()).complete
     return content(store), store.writes
 
 
@@ -54,12 +49,12 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole, step):
     assert writes > 20
     for fatal in range(1, writes + 1, step):
         location = str(tmp_path / f"{fatal}")
-        victim = run(die_at_write, location, fatal, COUNT)
+        victim = run(die_at_write, location, fatal)
         victim.join(30)
         assert victim.exitcode == -signal.SIGKILL
         store = open_location(location)
         recorded = recorded_units(Path(location))
-        source = Numbers(count=COUNT)
+        source = Numbers(count=15)
         began = time.monotonic()
         outcome = export([source], store, workers=2, progress=Silent())
         assert time.monotonic() - began < 5, "the dead run's lease was waited for"
@@ -71,19 +66,19 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole, step):
     subprocess.run([BAGIT, "--validate", location], check=True, capture_output=True)
 
 
-def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path, whole):
+def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path):
     """The next run begins with that, and may die at each of its writes: no unit loses its record."""
-    expected, _ = whole
-    begun = tmp_path / "begun"
+    count, begun = 35, tmp_path / "begun"
+    whole = open_location(str(tmp_path / "whole"))
+    assert export([Numbers(count=count)], whole, workers=1, progress=Silent()).complete
 
-    def vanish(unit: Unit) -> None:
+    def interrupt(unit: Unit) -> None:
         if unit.spec["start"] == 20:
-            raise SourceUnreachableError("the source is gone")
+            raise KeyboardInterrupt
 
     store = open_location(str(begun))
-    source = Numbers(count=COUNT, on_export=vanish)
-    with pytest.raises(SourceUnreachableError):
-        export([source], store, workers=1, progress=Silent(), options=ExportOptions(attempts=1))
+    with pytest.raises(KeyboardInterrupt):
+        export([Numbers(count=count, on_export=interrupt)], store, workers=1, progress=Silent())
     separate_groups(store, "app", lambda _: None)
     ids = list(record_ids(store, "app"))
     write_records(store, [read_record(store, "app", unit_id) for unit_id in ids])
@@ -92,16 +87,16 @@ def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path, whole)
     for fatal in range(1, 7):
         location = tmp_path / f"{fatal}"
         shutil.copytree(begun, location)
-        victim = run(die_at_write, str(location), fatal, COUNT)
+        victim = run(die_at_write, str(location), fatal, count)
         victim.join(30)
         assert victim.exitcode == -signal.SIGKILL
         store = open_location(str(location))
         recorded = recorded_units(location)
         assert recorded >= {"chunk/00000000", "chunk/00000010"}
-        source = Numbers(count=COUNT)
+        source = Numbers(count=count)
         assert export([source], store, workers=1, progress=Silent()).complete
         assert not recorded & set(source.exported)
-        assert content(store) == expected
+        assert content(store) == content(whole)
 
 
 def test_two_runs_at_once_are_one_too_many(tmp_path):
