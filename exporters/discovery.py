@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from exporters.limits import Note
 
 _SHOWN_NAMES = 5
+EMPTY = "empty"
+"""The fact that there is nothing in a source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pymysql
 
-from exporters.discovery import Discovery, FoundSource, sentence_of, url_of_database
+from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_of_database
 from exporters.limits import Note
 from exporters.mysql.connection import Connection, connect, parse_server_url
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, translate
@@ -52,7 +52,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
                 tables,
                 size,
                 f"mysql:{server}/{name}",
-                ("empty",) if not (tables or names_only) and _is_empty(connection, name) else (),
+                (EMPTY,) if not (tables or names_only) and _is_empty(connection, name) else (),
                 () if reads_all or names_only else _problems(connection, name),
             )
             for name, tables, size in databases

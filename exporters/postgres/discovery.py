@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.discovery import Discovery, FoundSource, NotTaken, sentence_of, url_of_database
+from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of, url_of_database
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from exporters.limits import Note
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
@@ -109,7 +109,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
                 content.tables,
                 sizes.get(database.oid),
                 f"postgresql:{server}/{database.oid}",
-                ("empty",) if content.empty else (),
+                (EMPTY,) if content.empty else (),
                 content.problems,
             )
         )

@@ -41,7 +41,16 @@ SELECTION_FIELDS = (
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline", "reserve"),
     "server": ("url",),
-    "source": ("name", "url", "priority", "value", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
+    "source": (
+        "name",
+        "url",
+        "priority",
+        "value",
+        "may_be_empty",
+        "inventory",
+        CUSTOMER_KEY,
+        *SELECTION_FIELDS,
+    ),
     "bundle": ("location", *LOCATION_SECRETS),
     "transfer": ("location", *LOCATION_SECRETS),
     "destination": ("source", "url", "from", "to"),
@@ -254,9 +263,16 @@ class _Reader:
                 self._secrets(table, section_name),
                 self._selection(table, section_name),
                 report,
+                may_be_empty=self._flag(table, "may_be_empty", section_name),
                 rank=self._rank(table, section_name),
             )
         return endpoints
+
+    def _flag(self, table: Mapping[str, Any], key: str, section_name: str) -> bool:
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            self._fail(f"{section_name}: {key} must be true or false")
+        return bool(value)
 
     def _moves(self, document: Mapping[str, Any]) -> list[ServerMove]:
         moves = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from exporters.discovery import Discovery, FoundSource
+from exporters.discovery import EMPTY, Discovery, FoundSource
 from exporters.limits import Note
 from migrate.case.server_url import join
 from migrate.errors import MoveoutError
@@ -64,5 +64,5 @@ def _facts(bucket: BucketSummary) -> list[str]:
     if bucket.has_object_lock:
         facts.append("object lock")
     if bucket.objects == 0:
-        facts.append("empty")
+        facts.append(EMPTY)
     return facts

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tomlkit
 
-from exporters.discovery import FoundSource, NotTaken
+from exporters.discovery import EMPTY, FoundSource, NotTaken
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers, is_pattern, names_files, server_key
 from migrate.discover.servers import ServerAnswer, servers_of
@@ -124,7 +124,8 @@ def _new_tables(answers: Sequence[ServerAnswer], case: Case | None) -> tuple[str
     for source in sources:
         name = source_name(source, names)
         names.add(name)
-        keys = {"name": name, "url": source.url, **_references(case, source.url)}
+        keys: dict[str, Any] = {"name": name, "url": source.url, **_references(case, source.url)}
+        keys |= {"may_be_empty": True} if EMPTY in source.facts else {}
         add("source", name, _table("source", keys, _comments(source)))
     for entry in _new_not_taken(answers, case):
         add("not_taken", f"{entry.kind} {entry.name}", _table("not_taken", _not_taken_keys(entry)))

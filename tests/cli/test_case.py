@@ -29,13 +29,17 @@ def test_the_template_is_a_case_file(tmp_path):
 
 
 def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path):
-    samples = re.sub(r'(?m)^# (\[\w+\]$|\w+ = ["\[\w].*$)', r"\1", TEMPLATE)
+    samples = re.sub(r'(?m)^# (\[{1,2}\w+\]{1,2}$|\w+ = ["\[\w].*$)', r"\1", TEMPLATE)
     case = load(write(tmp_path, samples))
     assert case.deadline == datetime(2026, 11, 25, 18, tzinfo=UTC)
     assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key", "sse_c"}
     assert set(case.sources["app"].secrets) == {"password"}
     assert case.sources["media"].selection.current_only
     assert (case.reserve_seconds, case.sources["app"].rank) == (1800, Rank(1, 10.0))
+    assert [(move.old, move.new.url) for move in case.moves] == [
+        ("postgresql://reader@old.example:5432", "postgresql://owner@new.example:5432")
+    ]
+    assert [entry.reason for entry in case.left_out] == ["test data"]
     assert (case.workers, case.bwlimit, case.limits.max_connections) == (8, "50M", 4)
     assert (case.custody.release_quorum, len(case.custody.release_keys)) == (2, 2)
 

@@ -54,6 +54,8 @@ def test_everything_on_a_host_comes_into_the_case_file(old_host, tmp_path):
     assert written.sources["odd-name"].url == f"{old_host.pg}/Odd%20Name%2A"
     assert written.sources["app"].url == f"{old_host.pg}/app"
     assert written.sources["app-mysql"].url == f"{old_host.my}/app"
+    empty = {name for name, source in written.sources.items() if source.may_be_empty}
+    assert empty == {"empty", "locked", "blog", "bare", "forbidden", "sealed"}
     assert [move.old for move in written.moves] == [
         old_host.pg,
         old_host.my,
