@@ -7,6 +7,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 CASE ?= moveout.toml
+FROM ?=
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -15,13 +16,51 @@ MOVEOUT := $(VENV)/bin/moveout
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help setup docs demo handover test check bench torture outsiders servers evacuate doctor plan export transfer verify restore status clean
+.PHONY: help discover doctor plan evacuate status export transfer verify restore clean setup demo handover servers test
+.PHONY: torture outsiders check bench docs
 
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help:
+	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) ":" } \
+	  /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md) and ends with 2 itself."
 	@echo "CASE=FILE names the case file (default moveout.toml), ARGS='…' adds options: make plan CASE=my.toml ARGS=--json"
+	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md) and ends with 2 itself."
+
+##@ A move, in the order of the night
+
+discover: $(VENV)/.ready ## find what there is on FROM='URL …' and write the case file; again: what is new since then
+	@$(MOVEOUT) discover $(if $(FROM),--to,-c) $(CASE) $(FROM) $(ARGS)
+
+doctor: $(VENV)/.ready ## say what would go wrong, and how to mend it; change nothing
+	@$(MOVEOUT) doctor -c $(CASE) $(ARGS)
+
+plan: $(VENV)/.ready ## what is there, and how long it will take
+	@$(MOVEOUT) plan -c $(CASE) $(ARGS)
+
+evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
+	@$(MOVEOUT) run -c $(CASE) $(ARGS)
+
+status: $(VENV)/.ready ## what is done and what is left
+	@$(MOVEOUT) status -c $(CASE) $(ARGS)
+
+##@ Its steps, one by one
+
+export: $(VENV)/.ready ## write the bundle
+	@$(MOVEOUT) export -c $(CASE) $(ARGS)
+
+transfer: $(VENV)/.ready ## bring the bundle to its target
+	@$(MOVEOUT) transfer -c $(CASE) $(ARGS)
+
+verify: $(VENV)/.ready ## check the bundle
+	@$(MOVEOUT) verify -c $(CASE) $(ARGS)
+
+restore: $(VENV)/.ready ## bring databases and buckets back to life on the new host
+	@$(MOVEOUT) restore -c $(CASE) $(ARGS)
+
+clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
+	@$(MOVEOUT) clean -c $(CASE) $(ARGS)
+
+##@ This checkout
 
 setup: $(VENV)/.ready ## make the environment in .venv (done by itself where needed)
 
@@ -46,18 +85,14 @@ $(VENV)/.docs: requirements/docs.txt scripts/make_venv.sh
 	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
 	@touch $@
 
-docs: $(VENV)/.ready $(VENV)/.docs ## build the documentation (build/site) and the man pages (build/man)
-	@$(PY) -m scripts.docs reference
-	@$(PY) -m scripts.docs man
-	@$(PY) -m scripts.docs stage
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet
-	@echo "docs: build/site/index.html, build/man/moveout.1"
-
 demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end
 	@$(PY) -m scripts.demo $(ARGS)
 
 handover: $(VENV)/.ready ## a host's promise on this machine: hold, grant, receipt, release, erasure, every step signed
 	@$(PY) -m scripts.handover $(ARGS)
+
+servers: $(VENV)/.ready ## two MinIOs and two PostgreSQLs to play with, until Ctrl-C
+	@$(PY) -m scripts.servers up $(ARGS)
 
 test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
 	@$(PY) -m scripts.servers get > /dev/null
@@ -79,32 +114,9 @@ check: $(VENV)/.ready ## lint, format, types, layers
 bench: $(VENV)/.bench ## measure against other tools
 	@$(PY) -m scripts.bench $(ARGS)
 
-servers: $(VENV)/.ready ## two MinIOs and two PostgreSQLs to play with, until Ctrl-C
-	@$(PY) -m scripts.servers up $(ARGS)
-
-evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
-	@$(MOVEOUT) run -c $(CASE) $(ARGS)
-
-doctor: $(VENV)/.ready ## what would go wrong with a case, and how to mend it
-	@$(MOVEOUT) doctor -c $(CASE) $(ARGS)
-
-plan: $(VENV)/.ready ## what is there, and how long it will take
-	@$(MOVEOUT) plan -c $(CASE) $(ARGS)
-
-export: $(VENV)/.ready ## write the bundle
-	@$(MOVEOUT) export -c $(CASE) $(ARGS)
-
-transfer: $(VENV)/.ready ## bring the bundle to its target
-	@$(MOVEOUT) transfer -c $(CASE) $(ARGS)
-
-verify: $(VENV)/.ready ## check the bundle
-	@$(MOVEOUT) verify -c $(CASE) $(ARGS)
-
-restore: $(VENV)/.ready ## bring databases and buckets back to life on the new host
-	@$(MOVEOUT) restore -c $(CASE) $(ARGS)
-
-status: $(VENV)/.ready ## what is done and what is left
-	@$(MOVEOUT) status -c $(CASE) $(ARGS)
-
-clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
-	@$(MOVEOUT) clean -c $(CASE) $(ARGS)
+docs: $(VENV)/.ready $(VENV)/.docs ## build the documentation (build/site) and the man pages (build/man)
+	@$(PY) -m scripts.docs reference
+	@$(PY) -m scripts.docs man
+	@$(PY) -m scripts.docs stage
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet
+	@echo "docs: build/site/index.html, build/man/moveout.1"

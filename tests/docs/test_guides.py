@@ -84,7 +84,7 @@ def typed(page):
             lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
             lexer.whitespace_split = True
             program, *words = [*itertools.takewhile(lambda word: not set(word) <= set("|&;<>"), lexer), ""]
-            if program == "moveout":
+            if program == "moveout" and not words[0].startswith("-"):
                 yield words[:-1]
 
 

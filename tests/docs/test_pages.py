@@ -124,7 +124,7 @@ def test_the_test_command_of_the_readme_is_what_ci_runs():
 
 def test_make_has_every_target_that_is_named():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = set(re.findall(r"^make ([a-z-]+)", listed, re.MULTILINE))
+    targets = set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE))
     for page in ALL:
         named = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
         assert named <= targets, page
