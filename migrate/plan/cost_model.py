@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,6 +22,8 @@ Costs = Mapping[str, Mapping[str, Sequence[float]]]
 for the start, a table and a second of ``StageWork.sampled_seconds``. The stage is then called ``export, sampled``.
 """
 MIN_SECONDS = 0.05
+LEAST_OVERHEAD, MOST_OVERHEAD = 0.03, 0.9
+"""What precedes the first item and follows the last one is never nothing, and never all."""
 MIN_RECORDS = 4
 """Fewer records of a kind say nothing about four coefficients."""
 
@@ -44,6 +46,14 @@ class Reference:
             by_sample = _dot(self._coefficients(f"{work.stage}, sampled", work.kind), _sampled_features(work))
             return max(MIN_SECONDS, by_sample)
         return max(MIN_SECONDS, by_model, work.sampled_seconds)
+
+    def overhead_share(self, work: StageWork) -> float:
+        """Return the share of the time that goes with no item or byte: the start and the end of the work."""
+        empty = replace(
+            work, items=0, size_bytes=0, sampled_seconds=None if work.sampled_seconds is None else 0.0
+        )
+        share = self.model_seconds(empty) / self.model_seconds(work)
+        return min(MOST_OVERHEAD, max(LEAST_OVERHEAD, share))
 
     def _coefficients(self, stage: str, kind: str) -> Sequence[float]:
         by_kind = self.costs.get(stage, {})

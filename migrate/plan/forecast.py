@@ -52,13 +52,28 @@ class StageForecast:
 
 @dataclass(frozen=True, slots=True)
 class WorkProgress:
-    """How far work has come. ``share`` of it is done. This run did ``measured_share`` in ``elapsed_seconds``; an
-    earlier run did the rest.
+    """How far work has come. ``share`` of its items or bytes is done. This run did ``measured_share`` in
+    ``elapsed_seconds``; an earlier run did the rest. ``has_ended``: what follows the last item is done, too.
     """
 
     share: float
     measured_share: float
     elapsed_seconds: float
+    has_ended: bool = False
+
+    def time_share(self, overhead: float) -> float:
+        """Return the share of the time that has passed, if ``overhead`` of it goes with no item: half of that before
+        the first item, half after the last one.
+        """
+        if self.has_ended:
+            return 1.0
+        return overhead / 2 + self.share * (1 - overhead) if self.share else 0.0
+
+    def measured_time_share(self, overhead: float) -> float:
+        """Return the share of the time that ``elapsed_seconds`` are of."""
+        if not self.measured_share:
+            return 0.0
+        return self.measured_share * (1 - overhead) + (overhead if self.has_ended else overhead / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +202,7 @@ class MoveTimes:
     def seconds(self, work: StageWork) -> list[float]:
         """Return the seconds that are left of some work, one figure for each scenario."""
         progress = self.progress.get((work.stage, work.source))
-        left = 1.0 - (progress.share if progress else 0.0)
+        left = 1.0 - (progress.time_share(self.reference.model.overhead_share(work)) if progress else 0.0)
         if left <= 0:
             return [0.0] * len(self.reference.scenarios)
         modelled = self.reference.model.model_seconds(work)
@@ -211,10 +226,11 @@ class MoveTimes:
             progress = self.progress.get((other.stage, other.source))
             if progress is None or (other.stage, other.kind) != (work.stage, work.kind):
                 continue
-            if progress.measured_share <= 0 or progress.elapsed_seconds <= 0:
+            done = progress.measured_time_share(self.reference.model.overhead_share(other))
+            if done <= 0 or progress.elapsed_seconds <= 0:
                 continue
-            modelled = progress.measured_share * self.reference.model.model_seconds(other)
-            weight = progress.measured_share / (_OWN_SHARE if other.source == work.source else _OTHER_SHARE)
+            modelled = done * self.reference.model.model_seconds(other)
+            weight = done / (_OWN_SHARE if other.source == work.source else _OTHER_SHARE)
             log_sum += weight * math.log(progress.elapsed_seconds / modelled)
             weights += weight
         if not weights:

@@ -15,8 +15,6 @@ from migrate.runtime.progress import OF_NO_SOURCE, Progress, SourceTask
 
 RENEW_SECONDS = 5.0
 """How often the forecast is renewed."""
-TAIL_SHARE = 0.1
-"""This share of some work is left until it has ended: what follows the last item is in no count."""
 _MARK_SHARE = 0.1
 _PER_SOURCE: tuple[Stage, ...] = ("export", "restore", "compare")
 """Stages that take one source after the other. The others work on the whole bundle."""
@@ -120,7 +118,8 @@ class LiveForecast:
                 key = work.stage, work.source
                 before = self._done.get(key)
                 measured = (before.measured_share if before else 1.0) if whole else 0.0
-                self._done[key] = WorkProgress(1.0, measured, seconds.get(work.source, 0.0) + rest * share)
+                elapsed_of_work = seconds.get(work.source, 0.0) + rest * share
+                self._done[key] = WorkProgress(1.0, measured, elapsed_of_work, has_ended=True)
             self._stage = None
             self.renew()
 
@@ -208,7 +207,7 @@ class LiveForecast:
             return
         key = self._stage, self._source
         measured = 1.0 - counter.skipped_share
-        self._done[key] = WorkProgress(1.0, measured, self._clock() - counter.begun)
+        self._done[key] = WorkProgress(1.0, measured, self._clock() - counter.begun, has_ended=True)
         self._marks[key] = counter.marks
 
     def _progress(self) -> dict[WorkKey, WorkProgress]:
@@ -219,8 +218,8 @@ class LiveForecast:
         if self._stage in _PER_SOURCE:
             works = [work for work in works if work.source == self._source]
         elapsed = self._clock() - self._counter.begun
-        measured = self._counter.measured_share * (1 - TAIL_SHARE)
-        share = min(1 - TAIL_SHARE, measured + self._counter.skipped_share)
+        measured = self._counter.measured_share
+        share = min(1.0, measured + self._counter.skipped_share)
         for work, part in zip(works, self._modelled_shares(works), strict=True):
             progress[work.stage, work.source] = WorkProgress(share, measured, elapsed * part)
         return progress

@@ -38,7 +38,6 @@ import psycopg
 
 from migrate.plan.cost_model import REFERENCE_FILE, Reference, fit_costs
 from migrate.plan.forecast import Interval, ReferenceClass, WorkKey, WorkProgress, forecast
-from migrate.plan.live_forecast import TAIL_SHARE
 from migrate.plan.stage_work import LEAVING, RunRecord, StageRecord
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
@@ -354,9 +353,9 @@ def _forecast_at(move: RecordedMove, known: ReferenceClass, moment: float) -> tu
     for record in move.run:
         key = record.work.stage, record.work.source
         if passed >= record.seconds:
-            progress[key] = WorkProgress(1.0, 1.0, record.seconds)
+            progress[key] = WorkProgress(1.0, 1.0, record.seconds, has_ended=True)
         elif passed > 0:
-            share = max((share for at, share in record.marks if at <= passed), default=0.0) * (1 - TAIL_SHARE)
+            share = max((share for at, share in record.marks if at <= passed), default=0.0)
             progress[key] = WorkProgress(share, share, passed)
         passed = max(0.0, passed - record.seconds)
     works = [record.work for record in move.run]

@@ -1,0 +1,58 @@
+"""``moveout plan`` as it is typed: the order of sources, other means, exit codes."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import call
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    """A directory with three small databases."""
+    folder = tmp_path_factory.mktemp("databases")
+    for name in ("a", "b", "c"):
+        with sqlite3.connect(folder / f"{name}.db") as made:
+            made.execute("CREATE TABLE t AS SELECT hex(randomblob(500)) AS x")
+        made.close()
+    return folder
+
+
+def write_case(databases, tmp_path, seconds, reserve=""):
+    deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    ranks = {"a": "", "b": "value = 5", "c": "priority = 1"}
+    sources = "".join(
+        f'[[source]]\nname = "{name}"\nurl = "sqlite://{databases}/{name}.db"\n{rank}\n'
+        for name, rank in ranks.items()
+    )
+    path = tmp_path / "moveout.toml"
+    path.write_text(f'[case]\ndeadline = {deadline}\n{reserve}\n{sources}[bundle]\nlocation = "bundle"\n')
+    return path
+
+
+def test_sources_leave_by_priority_then_by_value_for_their_time(databases, tmp_path):
+    planned = call("plan", "-c", write_case(databases, tmp_path, 3600), "--json")
+    assert planned.code == 0, planned.err
+    order = planned.json["result"]["order"]
+    assert order["names"] == ["c", "b", "a"]
+    assert (order["total_value"], order["left_at_p50"], order["left_at_p90"]) == (7.0, [], [])
+
+
+def test_a_deadline_that_is_missed_is_exit_9_and_says_what_stays_and_what_it_takes(databases, tmp_path):
+    path = write_case(databases, tmp_path, 7200, 'reserve = "2h"')
+    assert (
+        "left behind at P50: c, b, a" in call("plan", "-c", path).out
+    )  # the reserve begins before anything is out
+    late = call(
+        "plan", f"a=sqlite://{databases}/a.db", "--deadline", "2020-01-01T00:00:00Z", "--what-if", "workers=8"
+    )
+    assert late.code == 9, late
+    assert "LATE: deadline 2020-01-01 00:00 UTC, under 5% likely to be met" in late.out
+    assert "With 8 workers: all has left in " in late.out
+    assert "No number of workers is enough with this link" in late.out
+
+
+def test_other_means_that_make_no_sense_are_a_mistake(databases):
+    asked = call("plan", f"a=sqlite://{databases}/a.db", "--what-if", "horses=8")
+    assert (asked.code, "→ write --what-if workers=8,link=10Gbit" in asked.err) == (2, True), asked
