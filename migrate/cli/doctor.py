@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,7 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
+from migrate.cli.common.terminal import plain
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts
 from migrate.doctor.run import Examinations, Examined, MoveEndpoints, examine_all
@@ -33,7 +34,7 @@ _SHOWN = 12
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("server", "TLS", "rights", "snapshot", "changes"),
     "destination": ("server", "TLS", "rights", "ready", ""),
-    "location": ("server", "room", "rights", "lock", "multipart"),
+    "location": ("server", "room", "rights", "lock", "parts"),
 }
 """What stands in the columns of the table, by what is examined."""
 
@@ -75,6 +76,7 @@ class Diagnosis:
         examined = self.examinations.examined
         if not self.only_findings:
             console.print(_table(examined, wide=console.width >= _WIDE))
+            console.print()
             for one in examined:
                 if one.kind == "deadline":
                     console.print(f"deadline {one.url}, here {one.examination.facts['here']}")
@@ -94,14 +96,14 @@ def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
 
 
 def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     shown = range(5) if wide else _NARROW
     for number in range(len(shown) + 2):
         table.add_column(overflow="fold", no_wrap=number < 2)
     tabulated = [one for one in examined if one.kind in _COLUMNS]
     for number, (kind, group) in enumerate(groupby(tabulated, key=lambda one: one.kind)):
         if number:
-            table.add_section()
+            table.add_row()
         columns = [_COLUMNS[kind][column] for column in shown]
         table.add_row(kind, *columns, "worst", style="bold")
         for one in group:
@@ -130,17 +132,27 @@ def _draw_findings(console: Console, examined: Sequence[Examined], severity: str
 
 def _draw_finding(console: Console, finding: Finding, named: str) -> None:
     style = _STYLES[finding.severity]
-    problem = finding.problem
-    if not problem.startswith(finding.object):
-        problem = f"{finding.object}: {problem}"
+    in_problem = finding.object in finding.problem
+    problem = finding.problem if in_problem else f"{finding.object}: {finding.problem}"
     console.print(Text.assemble((f"{finding.severity:<7}", style), (named, "bold")))
-    console.print(Text(f"       {problem}"))
-    console.print(Text(f"       {finding.consequence}"))
+    _draw_prose(console, problem)
+    _draw_prose(console, finding.consequence)
     if finding.fix is None:
+        return
+    if finding.fix.kind == "advice":
+        _draw_prose(console, f"→ {finding.fix.text}")
         return
     where = f"on {finding.fix.server}: " if finding.fix.server else ""
     for number, line in enumerate(_fix_lines(finding.fix)):
-        console.print(Text.assemble((f"     → {where}", "dim") if number == 0 else "       ", line))
+        console.print(Text.assemble((f"       → {where}", "dim") if number == 0 else "         ", line))
+
+
+def _draw_prose(console: Console, text: str) -> None:
+    """Print a sentence, indented; on a terminal also where it is wrapped."""
+    if console.is_terminal:
+        console.print(Padding(Text(plain(text)), (0, 0, 0, 7)), soft_wrap=False)
+    else:
+        console.print(Text(f"       {text}"))
 
 
 def _fix_lines(fix: Fix) -> Sequence[str]:
@@ -192,7 +204,6 @@ def _locations_of(case: Case | None) -> dict[str, Endpoint]:
 @verb(
     app,
     "doctor",
-    workers=True,
     examples=(
         "doctor -c moveout.toml",
         "doctor -c moveout.toml --fixes fixes",

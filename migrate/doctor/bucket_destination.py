@@ -31,6 +31,7 @@ from migrate.storage.s3.capability_probe import Capabilities, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
+_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _WRITES = (
     "PutObject",
     "GetObject",
@@ -53,8 +54,8 @@ def examine(request: ExamineRequest) -> Examination:
         destination.reader.check()
     except GoneError as exc:
         fix = Fix("shell", _create(location, destination, locks=OBJECT_LOCK in features))
-        finding = Finding("blocks", "destination", location.bucket, str(exc), "Nothing of it comes up.", fix)
-        return Examination({"server": server_words(destination.reader), "rights": "no bucket"}, [finding])
+        finding = Finding("blocks", "destination", location.bucket, str(exc), _UNLESS_CREATED, fix)
+        return Examination({"server": server_words(destination.reader), "ready": "missing"}, [finding])
     except NotAllowedError as exc:
         fix = iam.on_bucket(location, server, *_LISTS)
         finding = Finding("blocks", "rights", location.bucket, str(exc), "Nothing of it comes up.", fix)

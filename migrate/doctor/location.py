@@ -45,10 +45,10 @@ def examine(location: Endpoint, size_bytes: int | None) -> Examination:
             ]
             findings += gather(abilities, name=location.shown, errors=(MoveoutError, OSError))
     faulty = {finding.check for finding in findings if finding.severity != "info"}
-    facts["rights"] = "missing" if "rights" in faulty else "all"
     if not refusals:
+        facts["rights"] = "all"
         facts["lock"] = "none" if "lock" in faulty else "yes"
-        facts["multipart"] = "no" if "multipart" in faulty else "yes"
+        facts["parts"] = "no" if "multipart" in faulty else "yes"
     return Examination(facts, findings)
 
 

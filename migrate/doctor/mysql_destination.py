@@ -38,6 +38,7 @@ from migrate.restore.mysql.destination import find_content
 from migrate.restore.mysql.dialect import known_collations
 
 _NOTHING = "Nothing of it comes up."
+_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _NEEDED = (
     "CREATE",
     "ALTER",
@@ -123,8 +124,8 @@ def _missing(address: MysqlAddress, needs: Mapping[str, Any], error: SourceError
     except SourceError:
         pass  # then its version stays unknown
     fix = Fix("sql", f"{create_database(address.database, needs)};", server_of(address))
-    finding = Finding("blocks", "destination", address.database, str(error), _NOTHING, fix)
-    return Examination({"server": words, "rights": "no database"}, [finding])
+    finding = Finding("blocks", "destination", address.database, str(error), _UNLESS_CREATED, fix)
+    return Examination({"server": words, "ready": "missing"}, [finding])
 
 
 def create_database(name: str, needs: Mapping[str, Any]) -> str:

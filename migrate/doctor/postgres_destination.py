@@ -24,6 +24,7 @@ from migrate.restore.postgres.destination import PostgresDestination, content, r
 
 _MAINTENANCE = ("postgres", "template1")
 _NOTHING = "Nothing of it comes up."
+_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _SESSION = """
 SELECT current_user AS role, r.rolsuper AS superuser, r.rolcreaterole AS createrole, pg_is_in_recovery() AS standby,
   clock_timestamp() AS now, current_setting('server_version') AS version, current_database() AS database,
@@ -117,7 +118,7 @@ def examine(request: ExamineRequest) -> Examination:
     words = {
         "server": server_words(facts),
         **tls_facts(certificate),
-        "rights": "superuser" if facts["superuser"] else "ordinary",
+        "rights": "all" if facts["superuser"] else "ordinary",
         "ready": "not empty" if any(finding.check == "contents" for finding in findings) else "empty",
         "clock": clock_words(skew),
     }
@@ -138,8 +139,8 @@ def _missing(address: PostgresAddress, needs: Mapping[str, Any], error: SourceEr
             continue
         break
     fix = Fix("sql", f"{create_database(name, needs)};", server, _MAINTENANCE[0])
-    finding = Finding("blocks", "destination", name, str(error), _NOTHING, fix)
-    return Examination({"server": words, "rights": "no database"}, [finding])
+    finding = Finding("blocks", "destination", name, str(error), _UNLESS_CREATED, fix)
+    return Examination({"server": words, "ready": "missing"}, [finding])
 
 
 def create_database(name: str, needs: Mapping[str, Any]) -> str:
