@@ -4,7 +4,7 @@ server, of destinations by what the bundle holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -48,37 +48,65 @@ def expand_sources(
     """Return sources with each pattern replaced by what matches it now. What is a source of its own already, or left
     out, is not taken twice.
 
-    ``recorded`` are the sources of the bundle that an earlier run has begun: they keep their names. A server that does
-    not answer, or that nobody ``ask``s, stands for those of them that are its own; else for one source, which cannot be
-    opened for that reason. Raises the server's error where nothing else is named.
+    ``recorded`` are the sources of the bundle that an earlier run has begun: they keep their names, and one that is
+    gone from its server cannot be opened. A server that does not answer, or that nobody ``ask``s, stands for those of
+    them that are its own; else for one source, which cannot be opened for that reason. Raises the server's error where
+    nothing else is named.
     """
     patterns = {name: endpoint for name, endpoint in endpoints.items() if is_pattern(endpoint.url)}
     expanded = {name: endpoint for name, endpoint in endpoints.items() if name not in patterns}
-    known = [*(endpoint.url for endpoint in expanded.values()), *(entry.url for entry in left_out)]
     if not ask:
         for endpoint in patterns.values():
-            expanded |= _recorded_on(endpoint, recorded, set(expanded))
+            expanded |= _recorded_on(endpoint, recorded, expanded)
         return expanded
     answers = ask_servers(list(patterns.values()), progress, names_only=True) if patterns else []
     for (name, endpoint), answer in zip(patterns.items(), answers, strict=True):
-        prefix = f"{name}-" if name != endpoint.url else ""
+        for gap in answer.discovery.gaps if answer.discovery else ():
+            progress.note(f"{answer.url}: {gap}")
         try:
             found = _matching(endpoint, answer)
         except SourceError as exc:
-            expanded |= _unlisted(name, endpoint, exc, recorded, set(expanded))
+            expanded |= _unlisted(name, endpoint, exc, recorded, expanded)
             continue
-        for gap in answer.discovery.gaps if answer.discovery else ():
-            progress.note(f"{answer.url}: {gap}")
-        for source in found:
-            if any(covers(url, source.url) for url in known):
-                continue
-            taken = {*expanded, *(other.name for other in recorded if not covers(other.url, source.url))}
-            source_key = _recorded_name(source, recorded) or source_name(source, taken, prefix)
-            expanded[source_key] = replace(endpoint, url=source.url, may_be_empty=True)
-            known.append(source.url)
-    if patterns and all(endpoint.error is not None for endpoint in expanded.values()):
-        raise next(endpoint.error for endpoint in expanded.values() if endpoint.error is not None)
+        known = [*(other.url for other in expanded.values()), *(entry.url for entry in left_out)]
+        new = [source for source in found if not any(covers(url, source.url) for url in known)]
+        expanded |= _named(name, endpoint, new, recorded, expanded)
+        for gone_name, gone in _recorded_on(endpoint, recorded, expanded).items():
+            if not any(covers(entry.url, gone.url) for entry in left_out):
+                expanded[gone_name] = replace(gone, error=_gone_error(gone_name, gone))
+    if expanded and all(other.error is not None and is_pattern(other.url) for other in expanded.values()):
+        raise next(other.error for other in expanded.values() if other.error is not None)
     return expanded
+
+
+def _named(
+    name: str,
+    endpoint: Endpoint,
+    found: Sequence[FoundSource],
+    recorded: Sequence[SourceName],
+    others: Mapping[str, Endpoint],
+) -> dict[str, Endpoint]:
+    """Return a source for each thing that a pattern means, under the name that the bundle has for it, or a new one."""
+    prefix = f"{name}-" if name != endpoint.url else ""
+    named: dict[str, Endpoint] = {}
+    for source in found:
+        before = next((other.name for other in recorded if _means(other, source)), None)
+        taken = {*others, *named, *(other.name for other in recorded)}
+        own_name = before or source_name(source, taken, prefix)
+        named[own_name] = replace(endpoint, url=source.url, may_be_empty=True)
+    return named
+
+
+def _means(recorded: SourceName, source: FoundSource) -> bool:
+    """Tell whether a source of the bundle is what was found."""
+    return not is_pattern(recorded.url) and covers(recorded.url, source.url)
+
+
+def _gone_error(name: str, endpoint: Endpoint) -> SourceGoneError:
+    return SourceGoneError(
+        f"{endpoint.shown} is not on its server any more",
+        next_step=f"what of it was exported stays in the bundle; --drop {name} takes it out on purpose",
+    )
 
 
 def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
@@ -100,7 +128,7 @@ def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
 
 
 def _unlisted(
-    name: str, endpoint: Endpoint, error: SourceError, recorded: Sequence[SourceName], taken: set[str]
+    name: str, endpoint: Endpoint, error: SourceError, recorded: Sequence[SourceName], taken: Collection[str]
 ) -> dict[str, Endpoint]:
     """Return what stands for a pattern whose server cannot be listed."""
     refused = replace(endpoint, error=error)
@@ -114,17 +142,15 @@ def _unlisted(
     return {source_name(host, taken): refused}
 
 
-def _recorded_on(endpoint: Endpoint, recorded: Sequence[SourceName], taken: set[str]) -> dict[str, Endpoint]:
+def _recorded_on(
+    endpoint: Endpoint, recorded: Sequence[SourceName], taken: Collection[str]
+) -> dict[str, Endpoint]:
     """Return the sources of a bundle that a pattern means."""
     return {
         source.name: replace(endpoint, url=source.url, may_be_empty=True)
         for source in recorded
         if covers(endpoint.url, source.url) and not is_pattern(source.url) and source.name not in taken
     }
-
-
-def _recorded_name(source: FoundSource, recorded: Sequence[SourceName]) -> str | None:
-    return next((other.name for other in recorded if covers(other.url, source.url)), None)
 
 
 @dataclass(frozen=True, slots=True)
