@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from migrate.bundle import canonical_json, layout, left_behind
-from migrate.bundle import throughput_history as pace
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.throughput_history import Pace
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
 
 FORMAT = "moveout-bundle"
+MOST_PACE_STEPS = 120
+_TIME_FORM = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``size_bytes`` of units that were finished in each of the intervals of ``step_seconds`` from ``start`` on (UTC,
+    ISO 8601). A gap while nothing ran is a row of zeros.
+    """
+
+    start: str
+    step_seconds: int
+    size_bytes: Sequence[int]
+
+    @property
+    def end(self) -> str:
+        """When the last interval ends."""
+        first = datetime.strptime(self.start, _TIME_FORM).replace(tzinfo=UTC)
+        return (first + timedelta(seconds=self.step_seconds * len(self.size_bytes))).strftime(_TIME_FORM)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it stands in the file."""
+        return {"start": self.start, "step_seconds": self.step_seconds, "size_bytes": list(self.size_bytes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +96,7 @@ def decode(data: bytes) -> BundleInfo:
                 SourceInfo(str(item["name"]), str(item["url"]), str(item["kind"]), item["complete"] is True)
                 for item in value["sources"]
             ],
-            pace=pace.decode(value.get("pace")),
+            pace=decode_pace(value.get("pace")),
             left_behind=left_behind.decode(value.get("left_behind")),
         )
     except (KeyError, TypeError) as exc:
@@ -97,3 +119,36 @@ def read_sealed(store: Store) -> BundleInfo | None:
         return decode(store.read(layout.BUNDLE_META))
     except GoneError as exc:
         raise DamageError(layout.BUNDLE_META, expected="a file", found="none") from exc
+
+
+def pace_of(times: Sequence[tuple[str, int]]) -> Pace | None:
+    """Return the pace of units that were finished at ``times``, None where it cannot be told."""
+    try:
+        moments = [
+            (datetime.strptime(timestamp, _TIME_FORM).replace(tzinfo=UTC), size) for timestamp, size in times
+        ]
+    except ValueError:
+        return None
+    if not moments:
+        return None
+    first = min(moment for moment, _ in moments)
+    span = int((max(moment for moment, _ in moments) - first).total_seconds()) + 1
+    step = -(-span // MOST_PACE_STEPS)
+    sizes = [0] * -(-span // step)
+    for moment, size in moments:
+        sizes[int((moment - first).total_seconds()) // step] += size
+    return Pace(first.strftime(_TIME_FORM), step, sizes)
+
+
+def decode_pace(value: Mapping[str, Any] | None) -> Pace | None:
+    """Read what ``as_json`` wrote, None where there is none that makes sense: it is only for show."""
+    if value is None:
+        return None
+    try:
+        sizes = [int(size) for size in value["size_bytes"]]
+        parsed = Pace(str(value["start"]), int(value["step_seconds"]), sizes)
+        sound = parsed.step_seconds > 0 and bool(parsed.end) and len(sizes) <= MOST_PACE_STEPS
+        sound = sound and all(0 <= size < 2**63 for size in sizes)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return parsed if sound else None

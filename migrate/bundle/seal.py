@@ -34,7 +34,6 @@ from migrate.bundle import (
     duckdb_views,
     layout,
     tag_files,
-    throughput_history,
 )
 from migrate.bundle.bundle_json import FORMAT, BundleInfo
 from migrate.bundle.catalog import CatalogRow
@@ -91,7 +90,7 @@ def seal(
     check()
     complete = all(reconciliation.complete for reconciliation in reconciliations)
     tags, files, size_bytes = _write_files(store, ledger)
-    read = throughput_history.pace(ledger.times())
+    read = bundle_json.pace_of(ledger.times())
     bundle = canonical_json.encode_pretty(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
         | ({"left_behind": left_behind.as_json()} if left_behind else {})
@@ -264,7 +263,7 @@ def _bundle_json(
     state: ExportState,
     reconciliations: Sequence[SourceReconciliation],
     sealed: str,
-    read: throughput_history.Pace | None,
+    read: bundle_json.Pace | None,
     *,
     complete: bool,
 ) -> dict[str, Any]:

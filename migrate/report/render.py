@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from migrate.bundle.throughput_history import Pace
+from migrate.bundle.bundle_json import Pace
 from migrate.number_text import bytes_words, count_words, things
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import pytest
 
 from exporters.api import CatalogEntry, Gap, Loss, SourceSummary
 from migrate.bundle import layout
+from migrate.bundle.bundle_json import MOST_PACE_STEPS, decode_pace, pace_of
 from migrate.bundle.reader import BundleReader, read_tag_manifest
 from migrate.bundle.tag_files import manifest_line
-from migrate.bundle.throughput_history import MOST_STEPS, decode, pace
 from migrate.errors import DamageError
 from migrate.export import export
 from migrate.report import gather, page
@@ -175,10 +175,10 @@ def test_the_pace_keeps_every_byte_in_few_steps(span):
         moment = dt.datetime(2024, 2, 28, 23, 59, 50, tzinfo=dt.UTC) + dt.timedelta(seconds=second)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    found = pace([(at(0), 5), (at(span // 2), 7), (at(span), 11)])
+    found = pace_of([(at(0), 5), (at(span // 2), 7), (at(span), 11)])
     assert found
     assert sum(found.size_bytes) == 23
-    assert len(found.size_bytes) <= MOST_STEPS
+    assert len(found.size_bytes) <= MOST_PACE_STEPS
     assert found.start == at(0)
     assert found.end > at(span)
-    assert decode(json.loads(json.dumps(found.as_json()))) == found
+    assert decode_pace(json.loads(json.dumps(found.as_json()))) == found
