@@ -18,8 +18,8 @@ from migrate.plan.stage_work import OTHER_KIND, RunRecord, StageRecord, StageWor
 REFERENCE_FILE = "reference_runs.json"
 
 Costs = Mapping[str, Mapping[str, Sequence[float]]]
-"""Coefficients by stage and kind: seconds for the start, a table, an item and a byte; or, where the work was sampled,
-for the start, a table and a second of ``StageWork.sampled_seconds``. The stage is then called ``export, sampled``.
+"""Coefficients by stage and kind: seconds for the start, a table, an item and a byte. Where the work was sampled, those
+for the start and a table, on top of ``StageWork.sampled_seconds``; the stage is then called ``export, sampled``.
 """
 MIN_SECONDS = 0.05
 LEAST_OVERHEAD, MOST_OVERHEAD = 0.03, 0.9
@@ -43,8 +43,8 @@ class Reference:
         if work.sampled_seconds is None:
             return max(MIN_SECONDS, by_model)
         if f"{work.stage}, sampled" in self.costs:
-            by_sample = _dot(self._coefficients(f"{work.stage}, sampled", work.kind), _sampled_features(work))
-            return max(MIN_SECONDS, by_sample)
+            overhead = _dot(self._coefficients(f"{work.stage}, sampled", work.kind), _features(work))
+            return max(MIN_SECONDS, overhead + work.sampled_seconds)
         return max(MIN_SECONDS, by_model, work.sampled_seconds)
 
     def overhead_share(self, work: StageWork) -> float:
@@ -77,9 +77,10 @@ def fit_costs(runs: Sequence[RunRecord]) -> dict[str, dict[str, list[float]]]:
     for (model_name, kind), records in sorted(groups.items()):
         if kind != OTHER_KIND and len(records) < MIN_RECORDS:
             continue
-        features = _sampled_features if model_name.endswith("sampled") else _features
-        rows = [features(record.work) for record in records]
-        costs.setdefault(model_name, {})[kind] = fit(rows, [record.seconds for record in records])
+        is_sampled = model_name.endswith("sampled")
+        rows = [_features(record.work)[: 2 if is_sampled else None] for record in records]
+        sampled = [(record.work.sampled_seconds or 0.0) if is_sampled else 0.0 for record in records]
+        costs.setdefault(model_name, {})[kind] = fit(rows, [record.seconds for record in records], sampled)
     return costs
 
 
@@ -89,10 +90,6 @@ _SAMPLED_STAGES = ("export", "transfer")
 
 def _features(work: StageWork) -> tuple[float, ...]:
     return 1.0, work.tables, work.items, work.size_bytes
-
-
-def _sampled_features(work: StageWork) -> tuple[float, ...]:
-    return 1.0, work.tables, work.sampled_seconds or 0.0
 
 
 def _dot(coefficients: Sequence[float], features: Sequence[float]) -> float:
