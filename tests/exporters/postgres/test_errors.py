@@ -1,5 +1,9 @@
 """What goes wrong has the right code, names the thing and says what to do."""
 
+import os
+import threading
+import time
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,7 +15,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres import PostgresExporter
-from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.definitions.pg_dump import Tools, dump_definitions, find_tools
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions
@@ -308,3 +312,16 @@ def test_no_secret_is_in_the_bundle(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     outcome = export_database(url.replace("postgres@", "unmapped@"), tmp_path / "other")
     assert [gap.item for gap in outcome.sources[0].gaps] == [f"the options of the {item}"]
+
+
+def test_pg_dump_ends_when_the_export_does(tmp_path):
+    """It runs while rows are read, and a server may let it wait for long."""
+    program = tmp_path / "pg_dump"
+    program.write_text("#!/bin/sh\nexec sleep 300\n")
+    program.chmod(0o755)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="pg_dump failed"):
+        dump_definitions(Tools(tmp_path, 15), os.environ, "snapshot", stop=stop)
+    assert time.monotonic() - began < 60

@@ -184,3 +184,15 @@ def test_a_group_ends_at_its_size_or_where_too_much_is_held(tmp_path, monkeypatc
     assert groups(2**20, 2**20) == [400]
     assert groups(2**20, 300) == [150, 150, 100]
     assert groups(1, 2**20) == [50] * 8
+
+
+@pytest.mark.parametrize(("rows", "compression"), [(100, "UNCOMPRESSED"), (10_000, "ZSTD")])
+def test_only_a_file_that_is_larger_than_some_blocks_of_a_disk_is_compressed(rows, compression):
+    table = pa.table({"n": pa.array(range(rows), pa.int64())})
+    out = pa.BufferOutputStream()
+    file = GroupedFile(out, table.schema)
+    file.write(table)
+    file.finish()
+    written = pq.ParquetFile(out.getvalue())
+    assert written.metadata.row_group(0).column(0).compression == compression
+    assert written.read().equals(table)
