@@ -62,6 +62,7 @@ class UnitRun:
         self._plan = Planner(work.snapshot, ledger, work.source, work.progress)
         self._plan_told = False
         self._foreseen = False
+        self._ended_bytes = 0
         self._reported = time.monotonic()
 
     def run(self) -> SourceError | None:
@@ -129,12 +130,10 @@ class UnitRun:
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return
         is_near = self._plan.whole if snapshot.foresees_early else self._plan.drained()
-        if self._error is None and is_near and self._left_bytes() <= LAST_BYTES:
+        left_bytes = self._plan.totals.size_bytes - self._ended_bytes
+        if self._error is None and is_near and left_bytes <= LAST_BYTES:
             self._foreseen = True
             snapshot.foresee_finish()
-
-    def _left_bytes(self) -> int:
-        return self._plan.totals.size_bytes - self._ledger.totals(self._source).size_bytes
 
     def _settle(self) -> None:
         waiting = self._pool.has_idle_worker and not self._plan.whole
@@ -148,6 +147,7 @@ class UnitRun:
 
     def _take(self, unit: Unit, result: CommitRecord | Exception) -> None:
         """Take what became of a unit. Raises the location's errors."""
+        self._ended_bytes += unit.size_bytes
         if isinstance(result, CommitRecord):
             self._ledger.add(result)
             self._work.progress.count_gaps(failed_items(result.outcome))

@@ -43,7 +43,8 @@ class OnMariadb:
     def seeded(server: MariadbServer, other: MariadbServer) -> "OnMariadb":
         url = server.database()
         mariadb = "MariaDB" in str(mysql.fetch(url, "SELECT VERSION()"))
-        script = (_TORTURE / "mysql/torture.sql").read_text() if mariadb else ""  # MariaDB's types are in it
+        # MariaDB has types of its own.
+        script = (_TORTURE / "exporters/mysql/torture.sql").read_text() if mariadb else ""
         numbers = f"SELECT seq AS i FROM seq_1_to_{ROWS}"
         if not mariadb:
             script += f"SET SESSION cte_max_recursion_depth = {ROWS};"
@@ -105,7 +106,7 @@ class OnSqlite:
 
     @staticmethod
     def seeded(directory: Path) -> "OnSqlite":
-        script = (_TORTURE / "sqlite/torture.sql").read_text()
+        script = (_TORTURE / "exporters/sqlite/torture.sql").read_text()
         for n in range(TABLES):
             script += (
                 f"CREATE TABLE big_{n} (id INTEGER PRIMARY KEY, k TEXT, x REAL); CREATE INDEX by_{n} ON big_{n} (k);"

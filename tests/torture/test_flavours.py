@@ -23,7 +23,7 @@ from tests.exporters.mysql.databases import (
 pytestmark = pytest.mark.torture
 
 OF_MYSQL = Path(__file__).with_name("mysql.sql")
-OF_MARIADB = Path(__file__).parents[1] / "mysql/torture.sql"
+OF_MARIADB = Path(__file__).parents[1] / "exporters/mysql/torture.sql"
 WHAT = "SELECT what FROM audit ORDER BY id"
 
 
