@@ -28,9 +28,9 @@ class Certificate:
 
     def is_for(self, host: str) -> bool:
         """Tell whether a host is among the names; a star stands for one label (RFC 6125)."""
-        wanted = host.lower().rstrip(".")
-        parent = wanted.partition(".")[2]
-        return any(name == wanted or (name.startswith("*.") and name[2:] == parent) for name in self.names)
+        hostname = host.lower().rstrip(".")
+        parent = hostname.partition(".")[2]
+        return any(name == hostname or (name.startswith("*.") and name[2:] == parent) for name in self.names)
 
 
 def read_certificate(der: bytes, protocol: str = "") -> Certificate:

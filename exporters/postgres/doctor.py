@@ -52,7 +52,9 @@ _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"')
 _UNLOCKED = "Let that session end, or export later."
 
 _SESSION = """
-SELECT current_user AS role, rolsuper AS superuser, rolreplication AS replication, rolconnlimit AS connection_limit,
+SELECT current_user AS role, rolsuper AS superuser, rolconnlimit AS connection_limit,
+  rolreplication OR EXISTS (SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication'
+    AND pg_has_role(g.oid, 'USAGE')) AS replication,
   current_database() AS database, pg_is_in_recovery() AS standby, clock_timestamp() AS now,
   current_setting('server_version') AS version, current_setting('max_connections')::int AS max_connections,
   current_setting('superuser_reserved_connections')::int AS reserved,
@@ -63,7 +65,8 @@ SELECT current_user AS role, rolsuper AS superuser, rolreplication AS replicatio
   (SELECT count(*) FROM pg_stat_replication)::int AS senders,
   current_setting('hot_standby_feedback') AS feedback,
   current_setting('max_standby_streaming_delay') AS standby_delay,
-  pg_database_size(current_database()) AS size_bytes
+  pg_database_size(current_database()) AS size_bytes,
+  EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser') AS of_rds
 FROM pg_roles WHERE rolname = current_user
 """
 _RIGHTS = """
@@ -361,15 +364,15 @@ def _prepared(source: _ExaminedPostgres) -> Iterator[Finding]:
 
 
 def _connections(source: _ExaminedPostgres) -> Iterator[Finding]:
-    facts, wanted = source.facts, source.request.workers + 2
+    facts, needed = source.facts, source.request.workers + 2
     free = facts["max_connections"] - facts["reserved"] - facts["used"]
-    if 0 <= facts["connection_limit"] < wanted and not facts["superuser"]:
-        fix = source.sql(f"ALTER ROLE {source.role} CONNECTION LIMIT {wanted + 2};")
-        problem = f"the role may open {facts['connection_limit']} connections; an export wants {wanted}"
+    if 0 <= facts["connection_limit"] < needed and not facts["superuser"]:
+        fix = source.sql(f"ALTER ROLE {source.role} CONNECTION LIMIT {needed + 2};")
+        problem = f"the role may open {facts['connection_limit']} connections; an export wants {needed}"
         yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", fix)
-    if free < wanted:
+    if free < needed:
         advice = Fix("advice", f"Give --max-connections {max(free, 2)}, or end sessions that nobody needs.")
-        problem = f"{free} connections are free; an export wants {wanted}"
+        problem = f"{free} connections are free; an export wants {needed}"
         yield Finding("slow", "connections", source.server, problem, "Fewer tables are read at once.", advice)
 
 
@@ -388,9 +391,16 @@ def _standby(source: _ExaminedPostgres) -> Iterator[Finding]:
 
 
 def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
-    """Return why changes cannot be followed by logical replication, and what mends it."""
+    """Return why changes cannot be followed by logical replication, and what mends it. Amazon RDS has its own words for
+    that (RDS user guide, "Performing logical replication").
+    """
     facts, faults = source.facts, []
-    if facts["wal_level"] != "logical":
+    if facts["wal_level"] != "logical" and facts["of_rds"]:
+        advice = (
+            "Set rds.logical_replication = 1 in the instance's parameter group, and restart the instance."
+        )
+        faults.append((f"wal_level is {facts['wal_level']}", Fix("advice", advice, source.server)))
+    elif facts["wal_level"] != "logical":
         fix = Fix(
             "sql",
             "ALTER SYSTEM SET wal_level = logical;\n-- It holds after a restart.",
@@ -406,7 +416,8 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
             statement = f"ALTER SYSTEM SET {setting} = {used + 4};\n-- It holds after a restart."
             faults.append((f"{setting} leaves none free", Fix("sql", statement, source.server, "postgres")))
     if not facts["superuser"] and not facts["replication"]:
-        fix = source.sql(f"ALTER ROLE {source.role} REPLICATION;")
+        of_rds = f"GRANT rds_replication TO {source.role};"
+        fix = source.sql(of_rds if facts["of_rds"] else f"ALTER ROLE {source.role} REPLICATION;")
         faults.append((f"the role {source.role} has no REPLICATION", fix))
     return faults
 

@@ -57,15 +57,15 @@ class Diagnosis:
         return {
             "examined": [
                 {
-                    "kind": one.kind,
-                    "name": one.name,
-                    "url": one.url,
-                    "facts": dict(one.examination.facts),
-                    "size_bytes": one.examination.size_bytes,
-                    "error": one.examination.error.code if one.examination.error else None,
-                    "findings": [asdict(finding) for finding in one.examination.findings],
+                    "kind": entry.kind,
+                    "name": entry.name,
+                    "url": entry.url,
+                    "facts": dict(entry.examination.facts),
+                    "size_bytes": entry.examination.size_bytes,
+                    "error": entry.examination.error.code if entry.examination.error else None,
+                    "findings": [asdict(finding) for finding in entry.examination.findings],
                 }
-                for one in self.examinations.examined
+                for entry in self.examinations.examined
             ],
             "findings": dict(_count(self.examinations.examined)),
             "scripts": [str(path) for path in self.scripts],
@@ -77,21 +77,21 @@ class Diagnosis:
         if not self.only_findings:
             console.print(_table(examined, wide=console.width >= _WIDE))
             console.print()
-            for one in examined:
-                if one.kind == "deadline":
-                    console.print(f"deadline {one.url}, here {one.examination.facts['here']}")
+            for entry in examined:
+                if entry.kind == "deadline":
+                    console.print(f"deadline {entry.url}, here {entry.examination.facts['here']}")
         for severity in SEVERITIES:
             _draw_findings(console, examined, severity)
         counted = [f"{count} {severity}" for severity, count in _count(examined) if count]
         console.print(f"{things(len(examined), 'examination')}: {', '.join(counted) or 'nothing was found'}.")
         for path in self.scripts:
             console.print(f"fixes: {path}")
-        if not self.scripts and any(f.fix for one in examined for f in one.examination.findings):
+        if not self.scripts and any(f.fix for entry in examined for f in entry.examination.findings):
             console.print("→ moveout doctor … --fixes DIR writes them as one script a server.", style="dim")
 
 
 def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
-    severities = [finding.severity for one in examined for finding in one.examination.findings]
+    severities = [finding.severity for entry in examined for finding in entry.examination.findings]
     return [(severity, severities.count(severity)) for severity in SEVERITIES]
 
 
@@ -100,26 +100,26 @@ def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
     shown = range(5) if wide else _NARROW
     for number in range(len(shown) + 2):
         table.add_column(overflow="fold", no_wrap=number < 2)
-    tabulated = [one for one in examined if one.kind in _COLUMNS]
-    for number, (kind, group) in enumerate(groupby(tabulated, key=lambda one: one.kind)):
+    tabulated = [entry for entry in examined if entry.kind in _COLUMNS]
+    for number, (kind, group) in enumerate(groupby(tabulated, key=lambda entry: entry.kind)):
         if number:
             table.add_row()
         columns = [_COLUMNS[kind][column] for column in shown]
         table.add_row(kind, *columns, "worst", style="bold")
-        for one in group:
-            cells = [Text(one.examination.facts.get(column, "")) for column in columns]
-            worst = Text(one.worst, _STYLES[one.worst]) if one.worst else Text("ok", "green")
-            table.add_row(Text(one.name), *cells, worst)
+        for entry in group:
+            cells = [Text(entry.examination.facts.get(column, "")) for column in columns]
+            worst = Text(entry.worst, _STYLES[entry.worst]) if entry.worst else Text("ok", "green")
+            table.add_row(Text(entry.name), *cells, worst)
     return table
 
 
 def _draw_findings(console: Console, examined: Sequence[Examined], severity: str) -> None:
     """Print the findings of one severity. What is said of several sources of a server is printed once."""
     names: dict[Finding, list[str]] = {}
-    for one in examined:
-        for finding in one.examination.findings:
+    for entry in examined:
+        for finding in entry.examination.findings:
             if finding.severity == severity:
-                label = one.name if one.kind == one.name else f"{one.kind} {one.name}"
+                label = entry.name if entry.kind == entry.name else f"{entry.kind} {entry.name}"
                 names.setdefault(finding, []).append(label)
     for _, group in groupby(names.items(), key=lambda item: (item[0].check, item[1])):
         similar = list(group)
@@ -190,7 +190,7 @@ def run_doctor(
     destinations = case.destinations if case else {}
     move = MoveEndpoints(sources, destinations, locations, workers, until, is_local, options.unfilled)
     examinations = examine_all(move)
-    findings = [finding for one in examinations.examined for finding in one.examination.findings]
+    findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
     return Diagnosis(examinations, scripts, only_findings)
 

@@ -56,7 +56,11 @@ def examine(location: Endpoint, size_bytes: int | None) -> Examination:
 def _without_traces(location: Endpoint) -> Iterator[None]:
     """Remove the directories again that writing to a directory makes."""
     path = Path(location.url.removeprefix("file://")).expanduser().absolute()
-    made = [] if _has_scheme(location) else [one for one in (path, *path.parents) if not one.exists()]
+    made = (
+        []
+        if _has_scheme(location)
+        else [directory for directory in (path, *path.parents) if not directory.exists()]
+    )
     try:
         yield
     finally:

@@ -52,12 +52,12 @@ class Examinations:
     @property
     def exit_code(self) -> int:
         """That of the first thing that cannot be examined at all, or 3 where something will be missing."""
-        errors = [one.examination.error for one in self.examined if one.examination.error is not None]
+        errors = [entry.examination.error for entry in self.examined if entry.examination.error is not None]
         if errors:
             return errors[0].exit_code
         return (
             IncompleteError.exit_code
-            if any(one.worst in {"blocks", "loses"} for one in self.examined)
+            if any(entry.worst in {"blocks", "loses"} for entry in self.examined)
             else OK
         )
 
@@ -86,8 +86,8 @@ def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Exa
         ],
         seconds,
     )
-    needs = {one.name: one.examination.needs for one in sources}
-    sizes = [one.examination.size_bytes for one in sources if one.examination.size_bytes is not None]
+    needs = {entry.name: entry.examination.needs for entry in sources}
+    sizes = [entry.examination.size_bytes for entry in sources if entry.examination.size_bytes is not None]
     total = sum(sizes) if sizes else None
     others = _at_once(
         [
@@ -100,8 +100,8 @@ def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Exa
         ],
         seconds,
     )
-    destinations = [one for one in others if one.kind == "destination"]
-    locations = [one for one in others if one.kind == "location"]
+    destinations = [entry for entry in others if entry.kind == "destination"]
+    locations = [entry for entry in others if entry.kind == "location"]
     return Examinations(
         [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
     )

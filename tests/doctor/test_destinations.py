@@ -1,0 +1,122 @@
+"""What a destination lacks of what its source needs; fixes are applied, and the findings are gone."""
+
+import secrets
+import sqlite3
+from urllib.parse import urlsplit
+
+from exporters.doctor import ExamineRequest
+from migrate.doctor import mysql_destination, postgres_destination
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import as_role, login, run_sql
+from tests.tools.clients import boto_client
+
+
+def by_object(examination):
+    return {finding.object: finding for finding in examination.findings}
+
+
+def test_a_postgresql_that_is_older_and_whose_role_may_do_little(other_postgres):
+    url = login(other_postgres, "doctor_poor")
+    owner = f"owner_{secrets.token_hex(4)}"
+    needs = {
+        "version": 990000,
+        "encoding": "UTF8",
+        "locale": {"provider": "libc", "locale": "de_DE.utf8"},
+        "collations": [{"name": "xx_XX", "provider": "c", "locale": "xx_XX.utf8"}],
+        "owners": [owner],
+    }
+    secret = {"password": other_postgres.password}
+    request = ExamineRequest(as_role(url, "doctor_poor"), secrets=secret, needs=needs)
+    first = by_object(postgres_destination.examine(request))
+    database, server = urlsplit(url).path[1:], f"{other_postgres.host}:{other_postgres.port}"
+    assert first.keys() == {database, server, 'collation "xx_XX"'}
+    findings = postgres_destination.examine(request).findings
+    assert [(f.check, f.severity) for f in findings] == [
+        ("rights", "loses"),
+        ("rights", "loses"),
+        ("collations", "info"),
+        ("collations", "loses"),
+        ("version", "loses"),
+        ("roles", "info"),
+    ]
+    for finding in findings:
+        if finding.fix.kind == "sql" and "DROP DATABASE" not in finding.fix.text:
+            for statement in finding.fix.text.splitlines():
+                run_sql(url, statement)
+    left = {f.check for f in postgres_destination.examine(request).findings}
+    assert left == {"collations", "version"}
+    run_sql(url, f"DROP ROLE {owner}")
+
+
+def test_a_mariadb_whose_account_and_settings_do_not_do(other_mariadb):
+    name = urlsplit(other_mariadb.database()).path[1:]
+    with other_mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE OR REPLACE USER doctor_poor IDENTIFIED BY '{other_mariadb.password}'")
+        cursor.execute(f"GRANT SELECT ON `{name}`.* TO doctor_poor")
+        needs = {
+            "collations": ["utf8mb4_bin", "utf8mb4_0900_ai_ci"],
+            "engines": ["InnoDB", "TokuDB"],
+            "code": 1,
+            "max_allowed_packet": 2**30,
+        }
+        request = ExamineRequest(other_mariadb.url_of(name, "doctor_poor"), needs=needs)
+        first = mysql_destination.examine(request).findings
+        assert [(f.check, f.severity) for f in first] == [
+            ("rights", "blocks"),
+            ("rights", "loses"),
+            ("collations", "loses"),
+            ("engines", "loses"),
+            ("code", "loses"),
+            ("packets", "loses"),
+        ]
+        before = {}
+        for variable in ("log_bin_trust_function_creators", "max_allowed_packet"):
+            cursor.execute(f"SELECT @@GLOBAL.{variable}")
+            [[before[variable]]] = cursor.fetchall()
+        try:
+            for finding in first:
+                if finding.fix:
+                    cursor.execute(finding.fix.text)
+            left = mysql_destination.examine(request).findings
+        finally:
+            for variable, value in before.items():
+                cursor.execute(f"SET GLOBAL {variable} = {value}")
+        assert [f.check for f in left] == ["collations", "engines"]
+
+
+def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, bucket, tmp_path):
+    boto_client(minio.profile).put_object(Bucket=bucket, Key="mine", Body=b"x")
+    url = f"s3://{bucket}?profile={minio.profile}"
+    case = tmp_path / "case.toml"
+    case.write_text(
+        f'[[source]]\nname = "media"\nurl = "{url}"\n[[destination]]\nsource = "media"\nurl = "{url}"\n'
+        f'[bundle]\nlocation = "{url.replace("?", "/bundle?")}"\n'
+    )
+    done = call("doctor", "-c", case, "--json")
+    assert done.code == 3
+    [destination] = [one for one in done.json["result"]["examined"] if one["kind"] == "destination"]
+    assert [finding["check"] for finding in destination["findings"] if finding["severity"] == "blocks"] == [
+        "contents"
+    ]
+    keys = [one["Key"] for one in boto_client(minio.profile).list_objects_v2(Bucket=bucket)["Contents"]]
+    assert keys == ["mine"]
+
+
+def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(tmp_path):
+    database = tmp_path / "a.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE t (v)")
+        connection.execute("INSERT INTO t VALUES (1)")
+    connection.close()
+    case = tmp_path / "case.toml"
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "sqlite://{database}"\n'
+        f'[[source]]\nname = "b"\nurl = "sqlite://{tmp_path}/none.db"\n[bundle]\nlocation = "bundle"\n'
+    )
+    done = call("run", "-c", case, "--json")
+    assert done.code == 3, done.err
+    steps = {step["step"]: step for step in done.json["result"]["steps"]}
+    assert next(iter(steps)) == "doctor"
+    examined = {one["name"]: one for one in steps["doctor"]["result"]["examined"]}
+    assert (examined["a"]["error"], examined["b"]["error"]) == (None, "gone")
+    assert steps["export"]["exit_code"] == 3
