@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,15 +20,15 @@ from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.terminal import make_table
 from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.number_text import bytes_words, count_words
+from migrate.number_text import bytes_words, count_words, things
 from migrate.storage.local.errors import translate_os
 
 _SHOWN_NAMES = 5
-_SHOWN_CHANGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Discovered:
         size = sum(source.size_bytes or 0 for source in sources)
         unknown = sum(source.size_bytes is None for source in sources)
         more = f", and {count_words(unknown)} of unknown size" if unknown else ""
-        console.print(f"In all {count_words(len(sources))} sources, {bytes_words(size)}{more}")
+        console.print(f"In all {things(len(sources), 'source')}, {bytes_words(size)}{more}")
         _draw_case(console, self)
 
 
@@ -120,11 +119,7 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
 
 
 def _table(sources: Sequence[FoundSource]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", overflow="fold")
-    table.add_column("items", justify="right")
-    table.add_column("size", justify="right")
-    table.add_column("seen")
+    table = make_table(name="left", items="right", size="right", seen="left")
     for source in sources:
         seen = Text(", ".join(source.facts))
         for problem in source.problems:
@@ -160,19 +155,28 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
         return
     words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
     for kind, word in words.items():
-        names: dict[str, list[str]] = {}
-        for change in discovered.changes:
-            if change.kind == kind:
-                names.setdefault(change.what, []).append(change.name)
-        for section, changed in names.items():
-            more = f" and {len(changed) - _SHOWN_CHANGES} more" if len(changed) > _SHOWN_CHANGES else ""
-            console.print(Text(f"{path}, {word}: [[{section}]] {', '.join(changed[:_SHOWN_CHANGES])}{more}"))
+        changes = [change for change in discovered.changes if change.kind == kind]
+        if changes:
+            console.print(Text(f"{path}, {word}: {_changes_words(changes)}"))
     if not discovered.changes:
         console.print(f"{path} knew all of it: nothing was changed")
     if discovered.unfilled:
         servers = ", ".join(discovered.unfilled)
         console.print(Text(f'→ write into {path} where these come up again (to = "…"): {servers}'))
     console.print(Text(f"→ check the deadline in {path}, then: moveout plan -c {path}"))
+
+
+def _changes_words(changes: Sequence[CaseChange]) -> str:
+    """Return how many entries of each kind changed: ``24 sources, 4 servers``. A few sources are named."""
+    names: dict[str, list[str]] = {}
+    for change in changes:
+        names.setdefault(change.what, []).append(change.name)
+    words = [
+        f"{count_words(len(named))} not taken" if what == "not_taken" else things(len(named), what)
+        for what, named in names.items()
+    ]
+    sources = names.get("source", ())
+    return ", ".join(words) + (f" ({', '.join(sources)})" if 0 < len(sources) <= _SHOWN_NAMES else "")
 
 
 @verb(

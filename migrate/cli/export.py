@@ -58,6 +58,8 @@ class Exported:
     signed: Sequence[Signed] = ()
     left_behind: LeftBehind | None = None
     """What the bundle says of what stays on the servers."""
+    detailed: bool = True
+    """Whether it tells the counts of each source, or only what is missing."""
 
     @property
     def exit_code(self) -> int:
@@ -88,7 +90,12 @@ class Exported:
         """Print what was exported and what is missing."""
         summary = self.outcome
         for source in summary.sources:
-            _draw_source(console, source)
+            if self.detailed:
+                _draw_source(console, source)
+            elif not source.complete:
+                _draw_missing(console, source)
+        if not self.detailed:
+            _draw_counts(console, summary.sources)
         if summary.already_sealed:
             state = "" if summary.complete else ", INCOMPLETE"
             rest = "what it lacks cannot be read now" if summary.broken else "nothing was left to do"
@@ -139,6 +146,25 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             if enumeration.what == counted_noun
         ]
         console.print(Text(f"  {counted_noun}: {', '.join(ways)}", style="dim"))
+    _draw_reasons(console, source)
+
+
+def _draw_counts(console: Console, sources: Sequence[SourceResult]) -> None:
+    """Print how many sources are exported and counted, in one line."""
+    whole = [source for source in sources if source.complete]
+    items = things(sum(source.items for source in sources), "item")
+    size = bytes_words(sum(source.size_bytes for source in sources))
+    console.print(
+        f"{count_words(len(whole))} of {things(len(sources), 'source')} exported: {items}, {size} read"
+    )
+
+
+def _draw_missing(console: Console, source: SourceResult) -> None:
+    console.print(Text(source.name, style="bold"))
+    _draw_reasons(console, source)
+
+
+def _draw_reasons(console: Console, source: SourceResult) -> None:
     for reason in source.reasons:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
@@ -207,7 +233,8 @@ def _run_export(
     started = time.monotonic()
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
-        return _exported(before, store, started, sealed_by(store, signers, custody_of(case).timestamp))
+        signed = sealed_by(store, signers, custody_of(case).timestamp)
+        return _exported(session, before, store, started, signed)
 
     if case is not None:
         left_behind = find_left_behind(case, endpoints, session.progress)
@@ -236,13 +263,17 @@ def _run_export(
             options=options,
             cancellation=cancellation,
         )
-    return _exported(outcome, store, started, sealed_by(store, signers, custody_of(case).timestamp))
+    signed = sealed_by(store, signers, custody_of(case).timestamp)
+    return _exported(session, outcome, store, started, signed)
 
 
-def _exported(outcome: ExportOutcome, store: Store, started: float, signed: Sequence[Signed]) -> Exported:
+def _exported(
+    session: Session, outcome: ExportOutcome, store: Store, started: float, signed: Sequence[Signed]
+) -> Exported:
     sealed = read_sealed(store)
     left_behind = sealed.left_behind if sealed else None
-    return Exported(outcome, time.monotonic() - started, signed, left_behind)
+    detailed = session.is_detailed(len(outcome.sources))
+    return Exported(outcome, time.monotonic() - started, signed, left_behind, detailed)
 
 
 @dataclass(frozen=True, slots=True)

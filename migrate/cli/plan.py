@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from exporters.api import Source, SurveyItem
@@ -22,6 +20,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
+from migrate.cli.common.terminal import make_table
 from migrate.discover.left_behind import find_left_behind
 from migrate.doctor.run import DestinationPlan, check_destinations
 from migrate.engines import registry
@@ -50,6 +49,7 @@ from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
+_SHOWN_NAMES = 5
 _MOST_SURE = 0.95
 
 
@@ -91,6 +91,8 @@ class Planned:
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
     alternative: Alternative | None = None
+    detailed: bool = True
+    """Whether it tells the tables of each source, and the stages of each."""
     order: MoveOrder | None = None
     """The order in which sources should leave, where that matters: not everything fits, or the case file ranks them."""
 
@@ -124,20 +126,21 @@ class Planned:
         }
 
     def draw(self, console: Console) -> None:
-        """Print a table per source, then the stages and the verdict."""
-        for source in self.sources:
-            _draw_source(console, source)
+        """Print what is there, then the stages and the verdict."""
+        if self.detailed:
+            for source in self.sources:
+                _draw_source(console, source)
+        else:
+            _draw_sources(console, self.sources)
         for unread in self.unread:
-            console.print(Text.assemble((unread.source, "bold"), f"  {unread.url}  not in this plan"))
-            console.print(Text.assemble(("! ", "yellow"), str(unread.error)))
-            if unread.error.next_step:
-                console.print(f"  → {unread.error.next_step}")
-        for destination in self.destinations:
-            console.print(Text.assemble((destination.source, "bold"), f"  → {destination.url}"))
-            for warning in destination.warnings or ("takes all that was seen",):
-                console.print(Text.assemble(("! " if destination.warnings else "  ", "yellow"), warning))
+            _draw_unread(console, unread)
+        if self.detailed:
+            for destination in self.destinations:
+                _draw_destination(console, destination)
+        else:
+            _draw_destinations(console, self.destinations)
         _draw_rates(console, self)
-        draw_forecast(console, self.forecast)
+        draw_forecast(console, self.forecast, detailed=self.detailed)
         if self.alternative is not None:
             _draw_alternative(console, self.alternative, self.forecast.seconds_left)
         if self.order is not None:
@@ -161,12 +164,66 @@ def forecast_json(shown: Forecast) -> dict[str, Any]:
     }
 
 
+def _draw_sources(console: Console, sources: Sequence[SourcePlan]) -> None:
+    """Print a row for each source, then what they warn of, once where several say the same."""
+    table = make_table(source="left", kind="left", items="right", size="right", warnings="right")
+    for source in sources:
+        warning_count = len(source.survey.warnings)
+        about = "" if all(item.exact for item in source.survey.items) else "~"
+        table.add_row(
+            Text(source.name),
+            source.kind,
+            about + count_words(source.items),
+            about + bytes_words(source.size_bytes),
+            Text(count_words(warning_count) if warning_count else "", "yellow"),
+        )
+    items, size_bytes = sum(s.items for s in sources), sum(s.size_bytes for s in sources)
+    table.add_row(
+        Text(things(len(sources), "source"), "bold"), "", count_words(items), bytes_words(size_bytes)
+    )
+    console.print(table)
+    _draw_warnings(console, {source.name: source.survey.warnings for source in sources})
+    console.print("  (tables and buckets of each source: -v, or --json)", style="dim")
+
+
+def _draw_unread(console: Console, unread: SourceFailure) -> None:
+    console.print(Text.assemble((unread.source, "bold"), f"  {unread.url}  not in this plan"))
+    console.print(Text.assemble(("! ", "yellow"), str(unread.error)))
+    if unread.error.next_step:
+        console.print(f"  → {unread.error.next_step}")
+
+
+def _draw_destination(console: Console, destination: DestinationPlan) -> None:
+    console.print(Text.assemble((destination.source, "bold"), f"  → {destination.url}"))
+    for warning in destination.warnings or ("takes all that was seen",):
+        console.print(Text.assemble(("! " if destination.warnings else "  ", "yellow"), warning))
+
+
+def _draw_destinations(console: Console, destinations: Sequence[DestinationPlan]) -> None:
+    whole = [destination for destination in destinations if not destination.warnings]
+    if whole:
+        console.print(f"{things(len(whole), 'destination')} can take all that was seen")
+    _draw_warnings(console, {f"→ {d.source}": d.warnings for d in destinations if d.warnings})
+
+
+def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> None:
+    """Print the warnings of sources; what several say is printed once, with their names."""
+    names: dict[str, list[str]] = {}
+    for name, texts in warnings.items():
+        for text in dict.fromkeys(texts):
+            names.setdefault(text, []).append(name)
+    for text, named in list(names.items())[:_SHOWN_WARNINGS]:
+        more = f" and {len(named) - _SHOWN_NAMES} more" if len(named) > _SHOWN_NAMES else ""
+        label = f"{', '.join(named[:_SHOWN_NAMES])}{more}: "
+        console.print(Text.assemble(("! ", "yellow"), (label, "bold"), text))
+    if len(names) > _SHOWN_WARNINGS:
+        rest = f"and {things(len(names) - _SHOWN_WARNINGS, 'other warning')} (all with -v or --json)"
+        console.print(Text.assemble(("! ", "yellow"), rest))
+
+
 def _draw_source(console: Console, source: SourcePlan) -> None:
     console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("what")
-    table.add_column("items", justify="right")
-    table.add_column("size", justify="right")
+    table = make_table(what="left", items="right", size="right")
     largest = sorted(source.survey.items, key=lambda item: (-item.size_bytes, item.name))
     for item in largest[:_SHOWN_ITEMS]:
         table.add_row(*_item_row(item))
@@ -179,7 +236,6 @@ def _draw_source(console: Console, source: SourcePlan) -> None:
     warnings = source.survey.warnings
     for warning in warnings[:_SHOWN_WARNINGS]:
         console.print(Text.assemble(("! ", "yellow"), warning))
-
     if len(warnings) > _SHOWN_WARNINGS:
         console.print(
             Text.assemble(("! ", "yellow"), f"and {len(warnings) - _SHOWN_WARNINGS:,} more (all with --json)")
@@ -192,7 +248,7 @@ def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
 
 
 def _draw_rates(console: Console, planned: Planned) -> None:
-    for source in planned.sources:
+    for source in planned.sources if planned.detailed else ():
         if source.estimate:
             rate = source.estimate
             rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
@@ -242,23 +298,12 @@ def _draw_room(console: Console, room: LocationRoom) -> None:
         )
 
 
-def draw_forecast(console: Console, shown: Forecast) -> None:
-    """Print the stages with their intervals, the whole, and the verdict on the deadline."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("stage")
-    table.add_column("source")
-    table.add_column("P50", justify="right")
-    table.add_column("P90", justify="right")
-    table.add_column("from")
-    for stage in shown.stages:
-        seconds = stage.seconds
-        table.add_row(
-            stage.stage,
-            Text(stage.source),
-            duration_words(seconds.p50),
-            duration_words(seconds.p90),
-            stage.why,
-        )
+def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -> None:
+    """Print the stages with their intervals, the whole, and the verdict on the deadline. ``detailed``: by source."""
+    table = make_table(stage="left", source="left", P50="right", P90="right", basis="left")
+    for stage in shown.stages if detailed else shown.whole_stages:
+        p50, p90 = duration_words(stage.seconds.p50), duration_words(stage.seconds.p90)
+        table.add_row(stage.stage, Text(stage.source or "all"), p50, p90, stage.why)
     leaves, ends = shown.leaves, shown.ends
     table.add_section()
     table.add_row(
@@ -360,6 +405,7 @@ def run_plan(
         _alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,
+        session.is_detailed(len(endpoints)),
         _order(shown, MoveTimes(known, works), endpoints, case.reserve_seconds if case else None),
     )
 

@@ -51,6 +51,8 @@ class Restored:
     at: str
     """When it ended: UTC, ISO 8601."""
     failures: Sequence[SourceFailure] = ()
+    detailed: bool = True
+    """Whether it tells of each source, or only where something is to be said."""
 
     @property
     def exit_code(self) -> int:
@@ -85,32 +87,46 @@ class Restored:
     def draw(self, console: Console) -> None:
         """Print what was restored, the differences, and what could not be restored."""
         for outcome in self.outcomes:
-            skipped = (
-                f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""
-            )
-            console.print(
-                f"{outcome.source}: {count_words(outcome.items)} restored{skipped}, {bytes_words(outcome.size_bytes)}"
-                f" → {self.destinations[outcome.source]}",
-            )
-            if outcome.losses and outcome.report:
-                console.print(
-                    Text(
-                        f"  what the destination cannot hold: {count_words(outcome.losses)} rows in {outcome.report}",
-                        style="dim",
-                    )
-                )
-            for note in outcome.notes:
-                console.print(Text(f"  {note}", style="dim"))
-            left_out = [f"left out: {entry}" for entry in outcome.left_out]
-            for lines in (outcome.findings, left_out):
-                for line in lines[:_SHOWN]:
-                    console.print(Text(f"  ! {line}", style="yellow"))
-                if len(lines) > _SHOWN:
-                    console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
+            if self.detailed or not _is_whole(outcome):
+                self._draw_outcome(console, outcome)
+        if self.outcomes and not self.detailed:
+            items = things(sum(outcome.items for outcome in self.outcomes), "item")
+            size = bytes_words(sum(outcome.size_bytes for outcome in self.outcomes))
+            total = things(len(self.outcomes) + len(self.failures), "source")
+            console.print(f"{count_words(len(self.outcomes))} of {total} restored: {items}, {size}")
         if self.outcomes:
             console.print(f"Restored in {duration_words(self.seconds)}")
         if self.exit_code != OK:
             draw_summary(console, self.summary())
+
+    def _draw_outcome(self, console: Console, outcome: RestoreOutcome) -> None:
+        skipped = (
+            f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""
+        )
+        console.print(
+            f"{outcome.source}: {count_words(outcome.items)} restored{skipped}, {bytes_words(outcome.size_bytes)}"
+            f" → {self.destinations[outcome.source]}",
+        )
+        if outcome.losses and outcome.report:
+            console.print(
+                Text(
+                    f"  what the destination cannot hold: {count_words(outcome.losses)} rows in {outcome.report}",
+                    style="dim",
+                )
+            )
+        for note in outcome.notes:
+            console.print(Text(f"  {note}", style="dim"))
+        left_out = [f"left out: {entry}" for entry in outcome.left_out]
+        for lines in (outcome.findings, left_out):
+            for line in lines[:_SHOWN]:
+                console.print(Text(f"  ! {line}", style="yellow"))
+            if len(lines) > _SHOWN:
+                console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
+
+
+def _is_whole(outcome: RestoreOutcome) -> bool:
+    """Tell whether there is nothing to say but that it was restored."""
+    return not (outcome.losses or outcome.notes or outcome.findings or outcome.left_out)
 
 
 def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
@@ -223,7 +239,8 @@ def _run_restore(
     if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(failure)
     seconds = time.monotonic() - started
-    return Restored(store.location, shown, outcomes, seconds, reader.info.id, now(), failures)
+    detailed = session.is_detailed(len(destinations))
+    return Restored(store.location, shown, outcomes, seconds, reader.info.id, now(), failures, detailed)
 
 
 def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:

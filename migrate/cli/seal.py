@@ -41,4 +41,5 @@ def seal_command(
     workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
     summary = seal_unasked(store, workers=workers, progress=session.progress)
     signed = sealed_by(store, signers, custody_of(loaded).timestamp)
-    return Exported(summary, time.monotonic() - started, signed)
+    detailed = session.is_detailed(len(summary.sources))
+    return Exported(summary, time.monotonic() - started, signed, detailed=detailed)

@@ -47,7 +47,7 @@ class Selected:
         """Print a table."""
         if self.printed:
             return
-        table = Table(box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for name in self.names:
             table.add_column(Text(name), overflow="fold")
         for row in self.rows:

@@ -60,6 +60,11 @@ class Compared:
     left_out: Sequence[str] = ()
     """What the restore left out, as the destination still knows, and what the bundle lacks."""
 
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing differs, and nothing is missing."""
+        return not self.findings and not self.left_out
+
     def summary(self) -> SummaryLine:
         """Return its line in a table of sources."""
         different = [finding for finding in self.findings if not finding.incomplete]
@@ -121,6 +126,8 @@ class Verified:
     """Whether the bundle says of itself that it is."""
     failures: Sequence[SourceFailure] = ()
     """Sources that could not be compared."""
+    detailed: bool = True
+    """Whether it tells of each source, or only where something differs."""
 
     @property
     def exit_code(self) -> int:
@@ -195,7 +202,12 @@ class Verified:
                 )
         self.signed.draw(console)
         for comparison in self.compared:
-            comparison.draw(console)
+            if self.detailed or not comparison.agrees:
+                comparison.draw(console)
+        if self.compared and not self.detailed:
+            agreeing = sum(comparison.agrees for comparison in self.compared)
+            total = things(len(self.compared) + len(self.failures), "source")
+            console.print(f"{count_words(agreeing)} of {total} agree: all rows and objects")
         for failure in self.failures:
             console.print(f"{failure.source} could not be compared with {failure.url}")
             console.print(Text(f"  ! {plain(str(failure.error))}", style="yellow"))
@@ -254,7 +266,16 @@ def _run_verify(
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
     verified_bundle = Verified(
-        store.location, level, outcome, compared, seconds, signed, now(), complete, failures
+        store.location,
+        level,
+        outcome,
+        compared,
+        seconds,
+        signed,
+        now(),
+        complete,
+        failures,
+        session.is_detailed(len(against)),
     )
     if (failure := record_if_allowed(store, keys, "verified", verified_bundle.log_details())) is not None:
         session.progress.note(failure)

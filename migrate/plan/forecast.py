@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from migrate.plan.cost_model import Reference
-from migrate.plan.stage_work import LEAVING, RunRecord, Stage, StageWork
+from migrate.plan.stage_work import LEAVING, STAGES, RunRecord, Stage, StageWork
 
 Verdict = Literal["in time", "tight", "late", "no deadline"]
 WorkKey = tuple[Stage, str]
@@ -42,7 +42,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class StageForecast:
-    """The time that a stage takes for a source; ``why`` says what the figure comes from."""
+    """The time that a stage takes for a source, for all of them where ``source`` is empty; ``why`` says what the figure
+    comes from.
+    """
 
     stage: Stage
     source: str
@@ -84,6 +86,8 @@ class Forecast:
     """
 
     stages: Sequence[StageForecast]
+    whole_stages: Sequence[StageForecast]
+    """Each stage for all sources together."""
     leaves: Interval
     ends: Interval
     now: datetime
@@ -256,6 +260,7 @@ def forecast(
             StageForecast(work.stage, work.source, reference.interval(times.seconds(work)), _why(work))
             for work in works
         ],
+        whole_stages=_whole_stages(times),
         leaves=reference.interval(leaving),
         ends=reference.interval(times.totals(works)),
         now=now,
@@ -263,6 +268,17 @@ def forecast(
         probability=None if left is None else reference.probability(leaving, left),
         at_least=at_least,
     )
+
+
+def _whole_stages(times: MoveTimes) -> list[StageForecast]:
+    """Return each stage for all sources. Its P90 is below the sum of theirs: not all of them are slow at once."""
+    stages = []
+    for stage in STAGES:
+        works = [work for work in times.works if work.stage == stage]
+        if works:
+            reasons = " or ".join(sorted({_why(work) for work in works}))
+            stages.append(StageForecast(stage, "", times.reference.interval(times.totals(works)), reasons))
+    return stages
 
 
 def _why(work: StageWork) -> str:

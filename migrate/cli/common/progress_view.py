@@ -21,6 +21,9 @@ REFRESH_PER_SECOND = 4
 LEAST_COLUMNS = 60
 _MOST_TASKS = 6
 _BAR_COLUMNS = 30
+_FEW_SOURCES = 3
+_SHORT_SECONDS = 2.0
+"""Of more sources than these, the end of a task that took less is not worth a line."""
 
 
 def task_line(task: TaskProgress, width: int | None = None) -> str:
@@ -145,6 +148,11 @@ def state_line(state: ProgressState, task: TaskProgress | None) -> str:
     return "  ".join(words)
 
 
+def ends_with_line(state: ProgressState, task: TaskProgress) -> bool:
+    """Tell whether the end of a task gets a line of its own, which stays."""
+    return len(state.sources) <= _FEW_SOURCES or task.seconds >= _SHORT_SECONDS
+
+
 def stamped(line: str) -> str:
     """Return a line with the time before it, UTC."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {line}"
@@ -185,7 +193,7 @@ class LiveProgress(Meter):
         is_open = self.is_open
         super().end()
         task = self.current()
-        if is_open and task is not None:
+        if is_open and task is not None and ends_with_line(self.state(), task):
             self._console.print(Text(_cut(task_line(task, self._console.width), self._console.width)))
 
     def close(self) -> None:
@@ -226,7 +234,8 @@ class LineProgress(Meter):
         """Print where the task ended."""
         is_open = self.is_open
         super().end()
-        if is_open:
+        task = self.current()
+        if is_open and task is not None and ends_with_line(self.state(), task):
             self._print()
 
     def close(self) -> None:

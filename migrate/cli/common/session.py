@@ -34,6 +34,8 @@ from migrate.storage.registry import open_location
 
 JSON_VERSION = 1
 _MAX_WORKERS = 256
+_DETAILED_SOURCES = 3
+"""Of more sources than these, an answer has a line each, unless told."""
 
 
 class Answer(Protocol):
@@ -60,6 +62,7 @@ class Session:
     command: str
     json: bool
     quiet: bool
+    verbose: bool
     no_input: bool
     workers_given: int | None
     bwlimit_given: str | None
@@ -99,6 +102,10 @@ class Session:
             cancellation=self.cancellation,
         )
 
+    def is_detailed(self, sources: int) -> bool:
+        """Tell whether an answer about so many sources tells the details of each of them."""
+        return self.verbose or sources <= _DETAILED_SOURCES
+
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
         if self.no_input or not sys.stdin.isatty():
@@ -116,6 +123,9 @@ TRANSFER_WORKERS = 8
 
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
+_VERBOSE = Annotated[
+    bool, typer.Option("--verbose", "-v", help="The details of every source, however many there are.")
+]
 _WORKERS = Annotated[
     int | None,
     typer.Option("--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How much is done at once."),
@@ -146,6 +156,7 @@ def verb(
     common: list[tuple[str, Any, Any]] = [
         ("json_", _JSON, False),
         ("quiet", _QUIET, False),
+        ("verbose", _VERBOSE, False),
         *((("workers", _WORKERS, None),) if workers else ()),
         *((("bwlimit", _BWLIMIT, None),) if bwlimit else ()),
         ("no_input", _NO_INPUT, False),
@@ -159,12 +170,15 @@ def verb(
             *,
             json_: bool = False,
             quiet: bool = False,
+            verbose: bool = False,
             workers: int | None = None,
             bwlimit: str | None = None,
             no_input: bool = False,
             **options: Any,
         ) -> None:
-            session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
+            session = _session(
+                title or name, json_, quiet, verbose, no_input=no_input, workers=workers, bwlimit=bwlimit
+            )
             raise typer.Exit(_run(session, lambda: function(session, **_grouped(hints, options))))
 
         _add_options(command, function, common)
@@ -219,7 +233,14 @@ def _grouped(hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 
 def _session(
-    name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
+    name: str,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    *,
+    no_input: bool,
+    workers: int | None,
+    bwlimit: str | None,
 ) -> Session:
     err = make_console(stderr=True)
     meter: Meter = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
@@ -228,6 +249,7 @@ def _session(
         name,
         as_json,
         quiet,
+        verbose,
         no_input,
         workers,
         bwlimit,

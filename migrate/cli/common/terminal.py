@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
+from rich import box
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, JustifyMethod, RenderHook
 from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 
 
 def plain(text: str) -> str:
@@ -22,6 +24,16 @@ def make_console(*, stderr: bool = False) -> Console:
     console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.push_render_hook(_Harmless())
     return console
+
+
+def make_table(**columns: JustifyMethod) -> Table:
+    """Return an empty table with a line below its titles and no edges. ``columns``: how the cells of each are
+    justified.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title, justify in columns.items():
+        table.add_column(title, justify=justify, overflow="fold")
+    return table
 
 
 class _Harmless(RenderHook):

@@ -21,7 +21,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.common.table_restore import INDEXES_SHARE, TableRestore, WrittenRows
 from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
@@ -33,7 +33,7 @@ from migrate.restore.sqlite.destination import SqliteDestination
 from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
-from migrate.runtime.progress import Progress
+from migrate.runtime.progress import Progress, SourceTask
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
@@ -164,7 +164,9 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
     notes = lent.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
-    run.progress.note(f"{run.source}: making indexes")
+    run.progress.begin(
+        f"indexes of {run.source}", items=0, size_bytes=0, of=SourceTask(run.source, INDEXES_SHARE)
+    )
     return Loaded(written, [], _complete(job, connection, notes), notes)
 
 

@@ -1,0 +1,57 @@
+"""What is printed of many sources: a line each where something is to be said, and totals."""
+
+import sqlite3
+
+import pytest
+
+from tests.cli.conftest import call
+
+DATABASES = ("app", "billing", "crm", "shop", "stock", "wiki")
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A case of six SQLite files."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    for number, name in enumerate(DATABASES):
+        with sqlite3.connect(tmp_path / "old" / f"{name}.sqlite") as connection:
+            connection.execute("CREATE TABLE notes (id integer PRIMARY KEY, text)")
+            connection.executemany("INSERT INTO notes (text) VALUES (?)", [("note",)] * (number + 1))
+        connection.close()
+    case = tmp_path / "moveout.toml"
+    ended = call("discover", tmp_path / "old", "--to", case)
+    assert f"{case}, added: 1 server, 6 sources, 1 destination\n" in ended.out
+    case.write_text(
+        case.read_text()
+        .replace('to = ""', f'to = "{tmp_path}/new"')
+        .replace('"./bundle"', f'"{tmp_path}/bundle"')
+    )
+    return case
+
+
+def test_a_plan_of_many_sources_is_one_table_and_tells_the_rest_when_asked(case):
+    brief = call("plan", "-c", case).out
+    assert "6 sources" in brief
+    assert "6 destinations can take all that was seen" in brief
+    assert [line.split()[:2] for line in brief.splitlines() if line.startswith("export ")] == [
+        ["export", "all"]
+    ]
+    assert "\n\n" not in brief
+
+    detailed = call("plan", "-c", case, "-v").out
+    assert len([line for line in detailed.splitlines() if line.startswith("notes ")]) == len(DATABASES)
+    assert len([line for line in detailed.splitlines() if line.startswith("export ")]) == len(DATABASES)
+
+
+def test_a_run_of_many_sources_has_one_line_a_stage(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = call("run", "-c", case)
+    assert ended.code == 0, ended.err
+    assert "6 of 6 sources exported: 21 items" in ended.out
+    assert "6 of 6 sources restored: 21 items" in ended.out
+    assert "6 of 6 sources agree: all rows and objects" in ended.out
+    stages, _, summary = ended.out.partition("source   exported")
+    assert "wiki" not in stages.partition("export ")[2]
+    assert summary.count("yes") == 4 * len(DATABASES)
+    assert "restore wiki" not in ended.err
