@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from exporters.discovery import NotTaken
 from exporters.errors import SourceError
@@ -39,7 +41,7 @@ SELECTION_FIELDS = (
     "current_only",
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "case": ("name", "deadline", "reserve"),
+    "case": ("name", "deadline", "reserve", "notify"),
     "server": ("url",),
     "source": (
         "name",
@@ -106,6 +108,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Who hears of a run: a program that gets each event as JSON on its standard input, a URL that gets it by POST."""
+
+    command: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Custody:
     """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161);
     ``signers`` an ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum``
@@ -156,6 +166,7 @@ class Case:
     custody: Custody = field(default_factory=Custody)
     reserve_seconds: float | None = None
     """So long before the deadline the bundle is sealed, complete or not."""
+    notify: Notify | None = None
     moves: Sequence[ServerMove] = ()
     left_out: Sequence[LeftOut] = ()
     not_taken: Sequence[NotTaken] = ()
@@ -204,6 +215,7 @@ class _Reader:
         return Case(
             name=self._text(head, "name", "[case]", default=self._path.stem),
             deadline=self._deadline(head.get("deadline")),
+            notify=self._notify(head.get("notify")),
             sources=sources,
             bundle=self._location(document, "bundle"),
             transfer_to=self._location(document, "transfer"),
@@ -413,6 +425,22 @@ class _Reader:
             return parse_deadline(str(value), relative=False)
         except UsageError as exc:
             raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
+
+    def _notify(self, value: Any) -> Notify | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not value or not all(isinstance(v, str) for v in value.values()):
+            self._fail('[case] notify must be { command = "…" }, { url = "…" }, or both')
+        if unknown := value.keys() - {"command", "url"}:
+            self._fail(f"[case] notify has no {min(unknown)!r}; it may hold command, url")
+        command, url = value.get("command", ""), value.get("url", "")
+        if url and urlsplit(url).scheme not in {"http", "https"}:
+            self._fail(f"[case] notify takes no url {url!r}: it must begin with http:// or https://")
+        try:
+            shlex.split(command)
+        except ValueError as exc:
+            self._fail(f"[case] notify takes no command {command!r}: {exc}")
+        return Notify(command, url)
 
     def _limits(self, table: Mapping[str, Any]) -> Limits:
         most = table.get("max_connections")

@@ -28,12 +28,13 @@ from migrate.cli.common.options import (
     SelectionOptions,
     with_inventories,
 )
-from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_left_behind, draw_summary
 from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.custody.sign import draw_signed, sealed_by
+from migrate.cli.progress.announcements import StatusPage, announced
+from migrate.cli.progress.progress_reports import reported
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
@@ -369,6 +370,7 @@ def export_command(
             help="One snapshot or none: after an interruption read everything again under the new one.",
         ),
     ] = False,
+    status_page: StatusPage = None,
 ) -> Exported:
     """Write and seal a bundle of the sources.
 
@@ -386,14 +388,20 @@ def export_command(
     signers = signing.load(loaded)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(prove=prove, strict_snapshot=strict_snapshot)
-    return run_export(
+    parsed_limits = limits.parse(loaded.limits if loaded else None)
+    return announced(
         session,
-        endpoints,
-        location,
         loaded,
-        options,
-        signers=signers,
-        selection=chosen,
-        limits=limits.parse(loaded.limits if loaded else None),
-        scheduler=cluster.chosen(),
+        status_page,
+        lambda: run_export(
+            session,
+            endpoints,
+            location,
+            loaded,
+            options,
+            signers=signers,
+            selection=chosen,
+            limits=parsed_limits,
+            scheduler=cluster.chosen(),
+        ),
     )

@@ -45,6 +45,7 @@ from migrate.plan.move_order import MoveOrder, candidates, propose
 from migrate.plan.run_history import read_history
 from migrate.plan.stage_work import LEAVING, StageWork
 from migrate.plan.what_if import Needed, WhatIf, leaving_time, needed
+from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
@@ -369,14 +370,16 @@ def run_plan(
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     throttle = session.throttle(case.bwlimit if case else None)
     limits = case.limits if case else None
+    session.meter.expect(endpoints)
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
-        source_plans, unread = _survey(sources, workers)
+        source_plans, unread = _survey(sources, workers, session.progress)
     bundle = options.to or (case.bundle if case else None)
     destination = case.transfer_to if case else None
     destinations = case.destinations if case else {}
+    rates = _measure([location for location in (bundle, destination) if location], session.progress)
     route = MoveRoute(
-        bundle=_location_rates(bundle) if bundle else None,
-        destination=_location_rates(destination) if destination else None,
+        bundle=rates[bundle.url] if bundle else None,
+        destination=rates[destination.url] if destination else None,
         limit_rate=throttle.bytes_per_second if throttle else None,
         transfers=destination is not None,
         verifies=case is not None and case.bundle is not None,
@@ -448,18 +451,32 @@ def _is_divisible(kind: str) -> bool:
     return engine is not None and engine.contents == "objects"
 
 
-def _survey(sources: Sequence[Source], workers: int) -> tuple[list[SourcePlan], list[SourceFailure]]:
+def _survey(
+    sources: Sequence[Source], workers: int, progress: Progress
+) -> tuple[list[SourcePlan], list[SourceFailure]]:
     """Return the plans of sources, and the sources that cannot be read. Raises an error where that is all of them."""
     source_plans, unread, errors = [], [], []
     for source in sources:
+        progress.begin(f"survey {source.name}", items=0, size_bytes=0, of=SourceTask(source.name))
         try:
             source_plans.append(survey(source, workers=workers))
         except SourceError as exc:
             errors.append((source.name, exc))
             unread.append(SourceFailure(source.name, source.url, exc))
+        progress.end()
     if not source_plans:
         raise no_source_error(errors)
     return source_plans, unread
+
+
+def _measure(locations: Sequence[Endpoint], progress: Progress) -> dict[str, LocationRates | None]:
+    """Return how fast locations are, by URL."""
+    rates: dict[str, LocationRates | None] = {}
+    for location in locations:
+        progress.begin(f"measure {location.shown}", items=0, size_bytes=0)
+        rates[location.url] = _location_rates(location)
+        progress.end()
+    return rates
 
 
 def _location_rates(location: Endpoint) -> LocationRates | None:

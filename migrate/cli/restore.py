@@ -17,11 +17,12 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import CaseFile, Create, one_location, sort_words
-from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case
+from migrate.cli.progress.announcements import StatusPage, announced
+from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
@@ -307,6 +308,7 @@ def restore_command(
         ),
     ] = False,
     cluster: ClusterOptions = _NO_CLUSTER,
+    status_page: StatusPage = None,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -324,13 +326,13 @@ def restore_command(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[destination]] tables in the case file",
         )
-    restored = run_restore(
+    options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)
+    signers = signing.load(loaded)
+    restored = announced(
         session,
-        location,
-        destinations,
         loaded,
-        RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create),
-        signers=signing.load(loaded),
+        status_page,
+        lambda: run_restore(session, location, destinations, loaded, options, signers=signers),
     )
     if len(destinations) == len(restored.failures) == 1:
         raise restored.failures[0].error

@@ -29,6 +29,7 @@ from migrate.cli.common.sources import destinations_in, expanded, load_case
 from migrate.cli.doctor import DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
+from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import Verified, run_verify
@@ -153,6 +154,7 @@ def run_command(
     create: Create = False,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
+    status_page: StatusPage = None,
 ) -> Evacuated:
     """Do all of it in order, skipping what is done.
 
@@ -168,7 +170,11 @@ def run_command(
     whole_case, destinations = _with_whole_servers(session, loaded, loaded.bundle)
     move = _Move(session, whole_case, destinations, loaded.bundle, options)
     session.meter.open("run", move.stages())
-    session.meter.set_case(loaded.name, loaded.deadline)
+    return announced(session, loaded, status_page, lambda: _evacuate(session, loaded, move))
+
+
+def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
+    """Do all steps, and print each when it ends."""
     try:
         for name, work in move.steps():
             session.err.print(Rule(name, align="left"))
@@ -179,7 +185,7 @@ def run_command(
                 step.answer.draw(session.out)
     finally:
         add_run(move.records())
-    return Evacuated(loaded.name, tuple(move.finished), move.summary())
+    return Evacuated(case.name, tuple(move.finished), move.summary())
 
 
 def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
@@ -288,6 +294,9 @@ class _Move:
                 deadline=self._case.deadline,
                 at_least=answer.forecast.at_least,
                 on_renewed=self._show_forecast,
+            )
+            self._session.meter.size_sources(
+                {source.name: (source.items, source.size_bytes) for source in answer.sources}
             )
             self._session.meter.weigh_stages(_stage_seconds(answer.forecast))
             self._session.progress = self._forecast

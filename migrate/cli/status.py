@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.live import Live
 from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
-from migrate.cli.common.progress_view import LEAST_COLUMNS, draw_state
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.errors import OK, MoveoutError
+from migrate.cli.progress.announcements import shown_state
+from migrate.cli.progress.progress_view import (
+    LEAST_COLUMNS,
+    LINE_SECONDS,
+    draw_state,
+    stamped,
+    state_line,
+)
+from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
+from migrate.errors import OK, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
+from migrate.report.status_page import ShownRun, status_page
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 
-_SHOWN_GAPS = 10
+_SHOWN_GAPS, _PAGE_GAPS = 10, 100
+_WATCH_SECONDS = 2.0
+_ENDED_SECONDS = 15.0
+"""So long nothing is at work when a watch ends: between two stages of a run nothing is for a moment."""
+_STATES = {
+    "empty": "nothing is there yet",
+    "exporting": "an export is running",
+    "stopped": "an export was stopped; run the same export again to go on",
+    "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
+    "complete": "a sealed bundle, complete",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +69,11 @@ class Status:
     locations: Sequence[LocationStatus]
     deadline: datetime | None = None
     exit_code: int = OK
+
+    @property
+    def alive(self) -> Sequence[ProgressReport]:
+        """What commands say that are at work."""
+        return [report for location in self.locations for report in location.reports if report.alive]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that is known."""
@@ -81,10 +108,14 @@ def _draw_deadline(console: Console, until: datetime) -> None:
     console.print(Text.assemble(f"deadline {moment_words(until)}: ", deadline_text))
 
 
+def _who(report: ProgressReport) -> str:
+    return f"{report.state.command} on {report.process.host}, process {report.process.pid}"
+
+
 def _draw_report(console: Console, report: ProgressReport) -> None:
     """Print what a command says of itself, and whether it still lives."""
     state, age = report.state, duration_words(report.age_seconds)
-    name = f"{state.command} on {report.process.host}, process {report.process.pid}"
+    name = _who(report)
     if report.alive:
         console.print(f"  {name}, is at work; last sign of life {age} ago")
         for line in draw_state(replace(state, deadline=""), max(LEAST_COLUMNS, console.width) - 4):
@@ -115,15 +146,8 @@ def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
 
 
 def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: bool) -> None:
-    state_texts = {
-        "empty": "nothing is there yet",
-        "exporting": "an export is running",
-        "stopped": "an export was stopped; run the same export again to go on",
-        "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
-        "complete": "a sealed bundle, complete",
-    }
     console.print(
-        f"  {state_texts[export_status.state]}"
+        f"  {_STATES[export_status.state]}"
         + (f" ({export_status.bundle_id})" if export_status.bundle_id else "")
     )
     if with_holder and export_status.holder and export_status.state == "exporting":
@@ -137,18 +161,24 @@ def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: 
         _draw_source(console, source)
 
 
-def _draw_source(console: Console, source: SourceStatus) -> None:
+def _source_words(source: SourceStatus) -> str:
     about = "" if source.exact else "~"
-    progress_text = (
-        f"{about}{count_words(source.done.items)} items, {about}{bytes_words(source.done.size_bytes)}"
-    )
-    planned = ""
-    if source.planned and not source.finished:
+    done = source.done
+    words = f"{source.name}  {about}{count_words(done.items)} items, {about}{bytes_words(done.size_bytes)}"
+    if source.finished:
+        return words
+    words += " committed"
+    if source.planned:
         qualifier = "" if source.whole else "at least "
         items = f"{count_words(source.planned.items)} items, " if source.planned.items else ""
-        planned = f" of {qualifier}{items}{bytes_words(source.planned.size_bytes)}"
-    committed = "" if source.finished else " committed"
-    console.print(Text.assemble("  ", (source.name, "bold"), f"  {progress_text}{committed}{planned}"))
+        words += f" of {qualifier}{items}{bytes_words(source.planned.size_bytes)}"
+    return words
+
+
+def _draw_source(console: Console, source: SourceStatus) -> None:
+    text = Text(f"  {_source_words(source)}")
+    text.stylize("bold", 2, 2 + len(source.name))
+    console.print(text)
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
     if (gaps_not_shown := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
@@ -160,13 +190,22 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     "status",
     examples=(
         "status bundle",
-        "status -c moveout.toml",
+        "status -c moveout.toml --watch",
+        "status -c moveout.toml --serve 127.0.0.1:8080",
     ),
 )
 def status_command(
-    _session: Session,
+    session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
     case: CaseFile = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until the work ends or Ctrl-C.")
+    ] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option("--serve", metavar="HOST:PORT", help="Serve it as a web page, until Ctrl-C."),
+    ] = None,
 ) -> Status:
     """Say what is done and what is left.
 
@@ -174,8 +213,18 @@ def status_command(
     """
     loaded = load_case(case)
     locations = _locations(words or [], loaded)
-    statuses = [_look(endpoint, alone=len(locations) == 1) for endpoint in locations]
-    return Status(statuses, loaded.deadline if loaded else None)
+    if serve is not None:
+        _serve(session, locations, loaded, parse_address(serve))
+    if watch:
+        if session.json:
+            raise UsageError("--watch shows, --json answers once", next_step="leave one of them out")
+        _watch(session, locations, loaded)
+    return _status(locations, loaded)
+
+
+def _status(locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False) -> Status:
+    statuses = [_look(endpoint, alone=len(locations) == 1, quick=quick) for endpoint in locations]
+    return Status(statuses, case.deadline if case else None)
 
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
@@ -185,14 +234,103 @@ def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
     return named or [one_location(sort_words([]), None, "location")]
 
 
-def _look(endpoint: Endpoint, *, alone: bool) -> LocationStatus:
-    """Ask one location. With several, one that cannot be asked does not hide the others."""
+def _look(endpoint: Endpoint, *, alone: bool, quick: bool) -> LocationStatus:
+    """Ask one location. With several, one that cannot be asked does not hide the others. ``quick``: where a command is
+    at work, only what it says of itself is read.
+    """
     try:
         store = open_location(endpoint.url, secrets=endpoint.reveal())
         reports = read_reports([store, local_store(endpoint.url)])
+        if quick and any(report.alive for report in reports):
+            return LocationStatus(store.location, reports)
         transfer = transfer_status(store)
         return LocationStatus(store.location, reports, transfer, None if transfer else export_status(store))
     except MoveoutError as exc:
-        if alone:
+        if alone and not quick:
             raise
         return LocationStatus(endpoint.shown, error=str(exc))
+
+
+def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -> None:
+    """Show the status until what is at work has ended. On a terminal it is a view, elsewhere a line now and then."""
+    ended_at: float | None = None
+    live = Live(console=session.out, transient=True, auto_refresh=False)
+    with live if session.out.is_terminal else nullcontext():
+        while True:
+            status = _status(locations, case, quick=True)
+            if session.out.is_terminal:
+                live.update(_Drawn(status), refresh=True)
+            else:
+                for report in status.alive:
+                    task = report.state.tasks[-1] if report.state.tasks else None
+                    session.out.print(Text(stamped(state_line(report.state, task))))
+            if status.alive:
+                ended_at = time.monotonic()
+            elif ended_at is not None and time.monotonic() - ended_at > _ENDED_SECONDS:
+                return
+            seconds = _WATCH_SECONDS if session.out.is_terminal else LINE_SECONDS
+            session.cancellation.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A status as a part of a view, no wider than the terminal."""
+
+    status: Status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        with console.capture() as capture:
+            self.status.draw(console)
+        for line in capture.get().splitlines():
+            text = Text.from_ansi(line)
+            text.truncate(options.max_width, overflow="ellipsis")
+            yield text
+
+
+def _serve(
+    session: Session, locations: Sequence[Endpoint], case: Case | None, address: tuple[str, int]
+) -> None:
+    def answers() -> tuple[bytes, dict[str, Any]]:
+        try:
+            status = _status(locations, case)
+        except MoveoutError as exc:
+            status = Status([LocationStatus(locations[0].shown, error=str(exc))])
+        return page_of(status, case.name if case else ""), status.as_json()
+
+    server = StatusServer(address, answers)
+    session.meter.note(f"the status page is at {server.url}; Ctrl-C ends it")
+    if not is_local(address[0]):
+        session.meter.note("everybody who reaches this address can read it")
+    server.serve()
+
+
+def page_of(status: Status, case: str) -> bytes:
+    """Return the status as a page."""
+    runs = [run for location in status.locations for run in _shown(location)]
+    return status_page(f"{case}: status" if case else "moveout status", runs)
+
+
+def _shown(location: LocationStatus) -> Iterator[ShownRun]:
+    title = location.location
+    for report in location.reports:
+        detail = f"{_who(report)}; last sign of life {duration_words(report.age_seconds)} ago"
+        if report.state.ended:
+            detail += f"; ended: {report.state.ended}"
+        yield shown_state(report.state, alive=report.alive, title=title, detail=detail)
+        title = ""
+    if location.error:
+        yield ShownRun(title, "Not known", good=False, detail=location.error)
+    if location.transfer:
+        left = bytes_words(location.transfer.bytes_left)
+        yield ShownRun(title, f"A transfer is under way, {left} left", good=True)
+    if location.export:
+        export = location.export
+        gaps = [(source.name, gap.item, gap.reason) for source in export.sources for gap in source.gaps]
+        headline = _STATES[export.state]
+        yield ShownRun(
+            title,
+            headline[0].upper() + headline[1:],
+            good=export.state not in {"stopped", "incomplete"},
+            detail="; ".join(_source_words(source) for source in export.sources),
+            gaps=gaps[:_PAGE_GAPS],
+        )

@@ -14,10 +14,11 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile
-from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.progress.announcements import StatusPage, announced
+from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
@@ -170,6 +171,7 @@ def transfer_command(
     passphrase: Passphrase = None,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
+    status_page: StatusPage = None,
 ) -> Transferred:
     """Move a sealed bundle to another location.
 
@@ -179,8 +181,13 @@ def transfer_command(
     origin, destination = _ends(locations or [], loaded)
     signers = load_keys(key, passphrase, loaded)
     cluster = which_scheduler(executor, scheduler)
-    return run_transfer(
-        session, origin, destination, loaded, recheck=recheck, signers=signers, scheduler=cluster
+    return announced(
+        session,
+        loaded,
+        status_page,
+        lambda: run_transfer(
+            session, origin, destination, loaded, recheck=recheck, signers=signers, scheduler=cluster
+        ),
     )
 
 

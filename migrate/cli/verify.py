@@ -21,13 +21,13 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
-from migrate.cli.common.progress_reports import reported
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
 from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
+from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -80,6 +80,7 @@ class Meter:
         self._since = _now()
         self._command, self._case, self._deadline = "", "", ""
         self._stages: list[_Stage] = []
+        self._sizes: dict[str, int] = {}
         self._weights: dict[str, int] = {}
         self._tasks: list[_Task] = []
         self._task: _Task | None = None
@@ -101,7 +102,7 @@ class Meter:
         """Name the case and its deadline."""
         with self._lock:
             self._case = name
-            self._deadline = deadline.astimezone(UTC).isoformat(timespec="seconds") if deadline else ""
+            self._deadline = _moment(deadline) if deadline else ""
 
     def enter_stage(self, name: str) -> None:
         """Begin a stage. Its sources are to be expected anew."""
@@ -126,11 +127,16 @@ class Meter:
                 if stage.state() == "running":
                     stage.ended = self._clock()
 
-    def expect(self, sources: Mapping[str, tuple[int, int]]) -> None:
-        """Name the sources of the stage, each with its items and bytes; 0 where they are unknown."""
+    def size_sources(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Take the items and bytes of sources, for the stages that come."""
+        with self._lock:
+            self._sizes = {name: _weight(items, size_bytes) for name, (items, size_bytes) in sizes.items()}
+
+    def expect(self, sources: Iterable[str]) -> None:
+        """Name the sources of the stage."""
         with self._lock:
             self._ensure_stage()
-            self._weights = {name: _weight(items, size) for name, (items, size) in sources.items()}
+            self._weights = {name: self._sizes.get(name, 0) for name in sources}
 
     def weigh_stages(self, seconds: Mapping[str, float]) -> None:
         """Take how long each stage is forecast to take as its share of the whole."""
@@ -141,10 +147,7 @@ class Meter:
     def forecast(self, what: str, median: datetime, late: datetime) -> None:
         """Take the moments by which all has left, or is up, with a probability of 50 % and 90 %."""
         with self._lock:
-            first, second = (
-                moment.astimezone(UTC).isoformat(timespec="seconds") for moment in (median, late)
-            )
-            self._ready = what, first, second
+            self._ready = what, _moment(median), _moment(late)
 
     # What the work reports: see ``Progress``.
 
@@ -359,4 +362,8 @@ def _weight(items: int, size_bytes: int) -> int:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _moment(datetime.now(UTC))
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -88,6 +88,7 @@ class _FullCheck:
         """
         reader, rows = self._open(findings)
         if reader is not None:
+            self._progress.grow(size_bytes=table_contents.text_bytes(reader, rows))
             for source in reader.sources.values():
                 engine = registry.find(source.kind)
                 if engine is not None and engine.contents == "objects":
@@ -102,7 +103,11 @@ class _FullCheck:
         if reader is not None:
             # Few threads, too: memory that one has used is not lent to another.
             workers = min(self._workers, PARTS_AT_ONCE)
-            findings.extend(table_contents.check(reader, rows, workers=workers, digests=self.digests))
+            findings.extend(
+                table_contents.check(
+                    reader, rows, workers=workers, digests=self.digests, progress=self._progress
+                )
+            )
 
     def _pool(self, work: Callable[[Item], list[Finding]]) -> ThreadWorkerPool[Item, list[Finding]]:
         return ThreadWorkerPool(work, self._workers, name="moveout-verify", ahead=self._workers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from exporters.engine import PartReader, part_reader_of
+from exporters.engine import Engine, PartReader, part_reader_of
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -16,6 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
 from migrate.errors import DamageError
+from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 
 
@@ -58,17 +59,32 @@ class _TableCheck:
         self.read.clear()
 
 
-def check(
-    reader: BundleReader, rows: Sequence[CatalogRow], *, workers: int, digests: list[TableDigest]
-) -> Iterator[Finding]:
-    """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
-    whole tables.
-    """
-    tables: list[_TableCheck] = []
+def text_bytes(reader: BundleReader, rows: Sequence[CatalogRow]) -> int:
+    """Return how many bytes of text the values are that ``check`` reads."""
+    return sum(row.size_bytes for row, _ in _readable(reader, rows))
+
+
+def _readable(reader: BundleReader, rows: Sequence[CatalogRow]) -> Iterator[tuple[CatalogRow, Engine]]:
+    """Yield the tables whose Parquet files some engine reads."""
     for row in rows:
         engine = registry.find(reader.sources[row.source].kind)
-        if not row.has_rows or engine is None or not engine.part_reader:
-            continue
+        if row.has_rows and engine is not None and engine.part_reader:
+            yield row, engine
+
+
+def check(
+    reader: BundleReader,
+    rows: Sequence[CatalogRow],
+    *,
+    workers: int,
+    digests: list[TableDigest],
+    progress: Progress,
+) -> Iterator[Finding]:
+    """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
+    whole tables; ``progress`` hears of as many bytes as ``text_bytes`` promises.
+    """
+    tables: list[_TableCheck] = []
+    for row, engine in _readable(reader, rows):
         try:
             parts = [_TablePart(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
         except (KeyError, TypeError, ValueError) as exc:
@@ -81,6 +97,7 @@ def check(
     items = ((table, part) for table in tables for part in table.parts)
     pool = ThreadWorkerPool(partial(_digest, reader), workers, name="moveout-verify-tables", ahead=workers)
     for (table, part), result in run_all(pool, items):
+        progress.advance(size_bytes=table.row.size_bytes * part.rows // max(1, table.row.items))
         yield from table.take(part, result)
     digests.extend(table.digest for table in tables if table.digest is not None)
 

@@ -2,13 +2,15 @@
 
 import io
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from migrate.cli.common.progress_view import LineProgress, task_line
+from migrate.cli.progress.progress_view import LineProgress, draw_state, task_line
 from migrate.number_text import bytes_words, duration_words
 from migrate.progress.meter import Meter
+from migrate.runtime.progress import SourceTask
 
 
 class Clock:
@@ -91,6 +93,44 @@ def test_the_time_left_holds_where_something_is_done_only_every_few_minutes():
     assert told == {"125 kB/s"}
     clock.now += 1000
     assert "48.8 kB/s" in line_of(meter)  # it has come to a stop
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_view_of_a_run_shows_stage_time_tasks_and_gaps_in_any_width(width):
+    clock = Clock()
+    meter = Meter(clock=clock, under_way=lambda: 0)
+    meter.open("run", ["plan", "export", "transfer"])
+    meter.set_case("acme", datetime.now(UTC) + timedelta(hours=10))
+    meter.enter_stage("plan")
+    meter.size_sources({"app": (0, 100_000_000), "media": (0, 300_000_000)})
+    meter.enter_stage("export")
+    meter.expect(["app", "media"])
+    meter.begin("export app", items=1000, size_bytes=100_000_000, of=SourceTask("app", counts_sent=False))
+    draw_state(meter.state(), width)
+    for second in range(1, 51):
+        clock.now = float(second)
+        meter.advance(items=10, size_bytes=1_000_000)
+        meter.state()
+    meter.count_gaps(3)
+    lines = [line.plain for line in draw_state(meter.state(), width)]
+    assert all(len(line) <= width for line in lines)
+    assert lines[0].startswith("stage 2 of 3: export  ━━")
+    assert lines[0].endswith("  9%")
+    assert re.match(r"about 10 min \d+ s left; deadline in (9 h 59|10 h 0) min", lines[1])
+    assert lines[2].startswith("export app   50%")
+    assert lines[3] == "0 of 2 sources done; gaps so far: 3"
+    meter.begin("export media", items=0, size_bytes=300_000_000, of=SourceTask("media"))
+    assert meter.state().stage_fraction == pytest.approx(0.25, abs=0.01)
+
+
+def test_numbers_never_exceed_their_totals_and_a_moment_makes_no_rate():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.begin("export app", items=10, size_bytes=100)
+    clock.now = 0.001
+    meter.advance(items=20, size_bytes=6_500_000)
+    task = meter.current()
+    assert (task.items, task.size_bytes, task.items_rate, task.bytes_rate) == (10, 100, 0.0, 0.0)
 
 
 def test_without_a_terminal_the_last_state_is_a_plain_line():

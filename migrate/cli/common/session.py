@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.case.model import Endpoint
-from migrate.cli.common.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.cli.common.terminal import make_console
+from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress.meter import Meter
 from migrate.quantities import Timetable, parse_limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from migrate.case.model import Case, Endpoint
@@ -15,7 +15,7 @@ from migrate.storage.registry import open_location, open_object_lock
 
 @contextmanager
 def reported(
-    session: Session, command: str, location: Endpoint, case: Case | None, sources: Mapping[str, object] = {}
+    session: Session, command: str, location: Endpoint, case: Case | None, sources: Iterable[str] = ()
 ) -> Iterator[None]:
     """Let ``moveout status`` see how far a command is that works at a location, as long as the context lasts. An
     export and a transfer make the bundle there; for all others it is sealed, and never locked up with such a file.
@@ -23,7 +23,7 @@ def reported(
     meter = session.meter
     if case is not None:
         meter.set_case(case.name, case.deadline)
-    meter.expect(dict.fromkeys(sources, (0, 0)))
+    meter.expect(sources)
     opens: list[Callable[[], Store]] = [
         lambda: _own_store(session, location),
         lambda: local_store(location.url),

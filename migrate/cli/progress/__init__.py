@@ -1,0 +1,1 @@
+"""How far a command is, told on terminals, by pages and by notifications."""

@@ -1,0 +1,35 @@
+"""The page that shows how far a move is: one file, no script, renewed by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from migrate.progress.state import ProgressState
+from migrate.report.render import render
+
+REFRESH_SECONDS = 30
+"""How often the page is written, and loaded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """One command, or one location, on the page. ``good``: nothing is amiss. ``gaps``: source, item and reason."""
+
+    title: str
+    headline: str
+    good: bool
+    detail: str = ""
+    state: ProgressState | None = None
+    time_left: str = ""
+    gaps: Sequence[tuple[str, str, str]] = ()
+
+
+def status_page(title: str, runs: Sequence[ShownRun], *, refresh_seconds: int = REFRESH_SECONDS) -> bytes:
+    """Return the page. ``refresh_seconds`` is 0 where nothing more will come."""
+    written = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return render(
+        "status.html",
+        {"title": title, "runs": runs, "written": written, "refresh_seconds": refresh_seconds},
+    )

@@ -1,0 +1,177 @@
+"""Who else hears of a command: readers of the status page, a program and a URL of the user's own."""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from migrate.cli.common.announcements import is_late
+
+from migrate.cli import status as status_command
+from migrate.progress.state import ProgressState
+from tests.cli.conftest import MOVEOUT, call, run
+from tests.cli.test_status import make_file
+
+
+class Listener(HTTPServer):
+    """A server that keeps what is posted to it."""
+
+    def __init__(self):
+        self.events = events = []
+
+        class Keep(BaseHTTPRequestHandler):
+            def do_POST(self):
+                events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *words):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Keep)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def listener():
+    server = Listener()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def write_case(directory, notify):
+    source = make_file(directory / "app.db").partition("=")[2]
+    case = directory / "moveout.toml"
+    case.write_text(
+        f"""
+[case]
+name = "acme"
+deadline = 2099-01-01T00:00:00Z
+notify = {notify}
+[[source]]
+name = "app"
+url = "{source}"
+[bundle]
+location = "bundle"
+[[destination]]
+source = "app"
+url = "sqlite:///{directory}/new.db"
+""",
+        encoding="utf-8",
+    )
+    return case
+
+
+def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener):
+    program = tmp_path / "tell.sh"
+    program.write_text(f"#!/bin/sh\ncat >> {tmp_path}/events; echo >> {tmp_path}/events\n", encoding="utf-8")
+    program.chmod(0o755)
+    case = write_case(tmp_path, f'{{ command = "{program}", url = "{listener.url}" }}')
+    ended = run("run", "-c", case, "--status-page", tmp_path / "pages.html", "--json")
+    assert ended.code == 0, ended.err
+    told = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
+    assert told == listener.events
+    stages = [event["stage"] for event in told if event["event"] == "stage_ended"]
+    assert stages[-5:] == ["plan", "export", "verify", "restore", "compare"]
+    last = told[-1]
+    assert (last["event"], last["exit_code"], last["case"], last["gaps"]) == ("ended", 0, "acme", 0)
+    page = (tmp_path / "pages.html").read_text(encoding="utf-8")
+    assert "acme: run" in page
+    assert "Done, complete" in page
+    assert 'http-equiv="refresh"' not in page  # nothing more will come
+    assert "2099-01-01 00:00:00 UTC" in page
+    assert "<script" not in page
+
+
+def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):
+    case = write_case(
+        tmp_path, '{ command = "/bin/sh -c \'echo no room >&2; exit 7\'", url = "http://127.0.0.1:9/" }'
+    )
+    (tmp_path / "pages").mkdir()
+    ended = run("export", "-c", case, "--status-page", tmp_path / "pages")
+    assert ended.code == 0
+    assert "failed: exit code 7: no room" in ended.err
+    assert "failed: Connection refused" in ended.err.replace("[Errno 111] ", "")
+    assert (tmp_path / "pages" / "status.html").exists()
+    assert (
+        "there is no directory" in call("export", "-c", case, "--status-page", tmp_path / "no" / "x.html").err
+    )
+
+
+@pytest.mark.parametrize(
+    ("notify", "words"),
+    [
+        ('"mail"', "notify must be"),
+        ('{ mail = "me" }', "has no 'mail'"),
+        ('{ url = "file:///etc/passwd" }', "must begin with http"),
+        ('{ command = "say \'" }', "No closing quotation"),
+    ],
+)
+def test_a_notification_that_cannot_be_is_refused_at_once(tmp_path, notify, words):
+    case = write_case(tmp_path, notify)
+    ended = call("export", "-c", case)
+    assert ended.code == 2
+    assert words in ended.err
+
+
+def test_a_forecast_after_the_deadline_is_late():
+    now = datetime.now(UTC)
+    soon, later = ((now + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ") for hours in (1, 2))
+    assert is_late(ProgressState(command="run", deadline=soon, ready=("left", soon, later)))
+    assert not is_late(ProgressState(command="run", deadline=later, ready=("left", soon, soon)))
+    assert not is_late(ProgressState(command="run", deadline=soon, ready=("up", soon, later)))
+    assert is_late(ProgressState(command="export", deadline=soon, seconds_left=7200.0))
+    assert not is_late(ProgressState(command="export", deadline=soon))
+
+
+def test_the_status_is_served_to_this_machine_alone(tmp_path):
+    source, location = make_file(tmp_path / "app.db"), tmp_path / "bundle"
+    assert call("export", source, "--to", location).code == 0
+    server = subprocess.Popen(
+        [MOVEOUT, "status", location, "--serve", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        url = re.search(r"http://\S+/", server.stderr.readline())[0]
+        with urllib.request.urlopen(url) as answer:
+            page = answer.read().decode()
+        assert "A sealed bundle, complete" in page
+        assert 'http-equiv="refresh" content="30"' in page
+        with urllib.request.urlopen(f"{url}status.json") as answer:
+            assert json.load(answer)["locations"][0]["export"]["state"] == "complete"
+        for request, code in (
+            (urllib.request.Request(url, headers={"Host": "elsewhere.example"}), 403),
+            (urllib.request.Request(f"{url}../../etc/passwd"), 404),
+            (urllib.request.Request(url, b"x"), 501),
+        ):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request)
+            assert caught.value.code == code
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=30)
+    assert call("status", location, "--serve", "nowhere").code == 2
+
+
+def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(status_command, "LINE_SECONDS", 0.5)
+    monkeypatch.setattr(status_command, "_ENDED_SECONDS", 1.0)
+    source, location = make_file(tmp_path / "app.db"), tmp_path / "bundle"
+    export = subprocess.Popen(
+        [MOVEOUT, "export", source, "--to", location, "--bwlimit", "2M"], stderr=subprocess.DEVNULL
+    )
+    began = time.monotonic()
+    ended = call("status", location, "--watch")
+    assert export.wait(timeout=60) == 0
+    assert time.monotonic() - began < 120
+    assert re.search(r"\d\dZ  export app +\d+%", ended.out)
+    assert "a sealed bundle, complete" in ended.out
+    assert "leave one of them out" in call("status", location, "--watch", "--json").err
