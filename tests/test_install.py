@@ -143,7 +143,7 @@ def test_the_wheel_works_by_the_ways_that_the_guide_names(checkout, tmp_path):
         database.execute("CREATE TABLE t (a)")
         database.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(100)])
     shell("moveout init")
-    assert "Sealed, complete" in shell(f"moveout export sqlite://{tmp_path}/app.db --to bundle")
+    assert "Sealed, complete" in shell(f"moveout export app=sqlite://{tmp_path}/app.db --to bundle")
     shell(f"moveout verify bundle && moveout restore bundle app=sqlite://{tmp_path}/new.db")
     with sqlite3.connect(tmp_path / "new.db") as database:
         assert database.execute("SELECT count(*) FROM t").fetchone() == (100,)

@@ -30,12 +30,13 @@ _LITERAL = re.compile(r"[^*?\[]*")
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which objects are looked for: these keys, or those that match one of ``globs``; with neither, all. Keys are
-    relative to the prefix that was exported. ``versions``: also older ones and delete markers, or only the version of
-    this id.
+    relative to the prefix that was exported. ``begins``: only keys that begin so. ``versions``: also older ones and
+    delete markers, or only the version of this id.
     """
 
     keys: Collection[str] = ()
     globs: tuple[str, ...] = ()
+    begins: str = ""
     versions: bool = False
     version_id: str = ""
 
@@ -43,7 +44,7 @@ class Wanted:
         """Tell whether keys from ``first`` to ``last``, with the prefix, can be among them."""
         if self.keys:
             return any(first <= prefix + key <= last for key in self.keys)
-        begins = [prefix + _begin(pattern) for pattern in self.globs] or [prefix]
+        begins = [prefix + _begin(pattern) for pattern in self.globs] or [prefix + self.begins]
         return any(first[: len(begin)] <= begin <= last for begin in begins)
 
     def has(self, row: ObjectRow) -> bool:
@@ -54,6 +55,8 @@ class Wanted:
             return False
         if self.keys:
             return row.key in self.keys
+        if not row.key.startswith(self.begins):
+            return False
         return not self.globs or any(glob(pattern).match(row.key) for pattern in self.globs)
 
 

@@ -19,7 +19,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import Wanted
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, open_bundle, source_name
+from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
@@ -83,7 +83,9 @@ def get_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="LOCATION KEY…", help="The bundle, and keys of objects or the name of a table."
+            metavar="LOCATION KEY…",
+            help="The bundle, and keys of objects or the name of a table.",
+            autocompletion=complete_item,
         ),
     ] = None,
     case: CaseFile = None,

@@ -17,7 +17,7 @@ from migrate.browse.single_objects import Wanted
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.opened_bundle import Source, open_bundle, source_name
+from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.errors import OK
@@ -63,7 +63,9 @@ def ls_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="LOCATION [GLOB]", help="The bundle; keys or tables that match: 'photos/**', 'sales.*'."
+            metavar="LOCATION [GLOB]",
+            help="The bundle; keys or tables that match: 'photos/**', 'sales.*'.",
+            autocompletion=complete_item,
         ),
     ] = None,
     case: CaseFile = None,

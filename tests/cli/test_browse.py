@@ -77,6 +77,28 @@ def test_what_is_there_is_listed(location):
     assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("get {location} --source ", ["app", "shop"]),
+        ("ls {location} --source sh", ["shop"]),
+        ("get {location} --source app ", ["main.line"]),
+        ("get {location} --source shop ", ["big", "notes.txt", "photos/"]),
+        ("ls {location} --source shop photos/", ["photos/1.jpg", "photos/2.jpg"]),
+        ("get {location} --source shop x", []),
+        ("get {location}/nothing --source ", []),
+        ("get -c {case} --source shop p", ["photos/"]),
+        ("get ", []),
+    ],
+)
+def test_a_shell_completes_what_a_bundle_holds(location, tmp_path, words, expected):
+    case = tmp_path / "moveout.toml"
+    case.write_text(f'[case]\nname = "c"\n[bundle]\nlocation = "{location}"\n')
+    line = "moveout " + words.format(location=location, case=case)
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_MOVEOUT_COMPLETE": "complete_bash"}
+    assert call(env=asked).out.split() == expected
+
+
 def test_a_bundle_of_nothing_is_listed(tmp_path):
     with closing(sqlite3.connect(tmp_path / "app.db")) as made:
         made.execute("VACUUM")

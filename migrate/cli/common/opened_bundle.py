@@ -1,35 +1,83 @@
-"""Opens the bundle that a command reads, and finds the source that the user means."""
+"""Opens the bundle that a command reads, finds the source that the user means, and completes what a shell asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from migrate.browse import single_objects, table_rows
+from migrate.browse.single_objects import Wanted
 from migrate.bundle.reader import BundleReader
-from migrate.case.model import Endpoint
+from migrate.case.model import Case, Endpoint
 from migrate.cli.common.session import Session
 from migrate.cli.common.sources import load_case
-from migrate.errors import UsageError
+from migrate.errors import MoveoutError, UsageError
 from migrate.storage.registry import open_location
 
+_MOST_COMPLETED = 20_000
+"""So many objects are looked at, in the order of their keys, before a shell has its answer."""
+
+
+def complete_source(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the sources of the bundle that the command line names, for a shell."""
+    with suppress(MoveoutError):
+        reader = _named_bundle(context)
+        return sorted(name for name in reader.sources if name.startswith(incomplete))
+    return []
+
+
+def complete_item(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell. A location has no
+    answer: the shell completes directories itself.
+    """
+    with suppress(MoveoutError):
+        reader = _named_bundle(context)
+        name = source_name(reader, context.params.get("source"))
+        names = _keys if single_objects.is_bucket(reader, name) else _tables
+        return sorted(set(names(reader, name, incomplete)))
+    return []
+
+
+def _named_bundle(context: typer.Context) -> BundleReader:
+    case = context.params.get("case")
+    words = context.params.get("words") or context.args  # unparsed where an option has no value yet
+    location, _ = _location(words, load_case(Path(case) if case else None))
+    return BundleReader(open_location(location.url, secrets=location.reveal()))
+
+
+def _tables(reader: BundleReader, source: str, begins: str) -> Iterator[str]:
+    for row in reader.catalog():
+        name = table_rows.full_name(row)
+        if row.source == source and row.has_rows and name.startswith(begins):
+            yield name
+
+
+def _keys(reader: BundleReader, source: str, begins: str) -> Iterator[str]:
+    for row in islice(single_objects.find(reader, source, Wanted(begins=begins)), _MOST_COMPLETED):
+        slash = row.key.find("/", len(begins))
+        yield row.key[: slash + 1] if slash >= 0 else row.key
+
+
 Source = Annotated[
-    str | None, typer.Option("--source", metavar="NAME", help="Which source, where the bundle has several.")
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="Which source, where the bundle has several.",
+        autocompletion=complete_source,
+    ),
 ]
 
 
 def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:
     """Return the bundle and the words after its location; with a case file the location is the case's."""
     loaded = load_case(case)
-    from_case = (loaded.transfer_to or loaded.bundle) if loaded else None
-    arguments = list(words)
-    location = from_case or (Endpoint(arguments.pop(0)) if arguments else None)
-    if location is None:
-        raise UsageError(
-            "no location is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
-        )
+    location, rest = _location(words, loaded)
     throttle = session.throttle(loaded.bwlimit if loaded else None)
     store = open_location(
         location.url,
@@ -38,7 +86,19 @@ def open_bundle(session: Session, words: Sequence[str], case: Path | None) -> tu
         note=session.progress.note,
         cancellation=session.cancellation,
     )
-    return BundleReader(store), arguments
+    return BundleReader(store), rest
+
+
+def _location(words: Sequence[str], case: Case | None) -> tuple[Endpoint, list[str]]:
+    """Return where the bundle lies, and the words that do not say so. Raises ``UsageError``."""
+    from_case = (case.transfer_to or case.bundle) if case else None
+    rest = list(words)
+    location = from_case or (Endpoint(rest.pop(0)) if rest else None)
+    if location is None:
+        raise UsageError(
+            "no location is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+        )
+    return location, rest
 
 
 def source_name(reader: BundleReader, name: str | None) -> str:
