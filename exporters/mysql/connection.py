@@ -109,7 +109,7 @@ def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
 
 
 def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
-    """Read the URL of a whole server: ``mysql://user@host:port``. A database that it names is one to connect to. Raises
+    """Read the URL of a whole server: ``mysql://user@host:port``, perhaps with a database. Raises
     ``SourceUsageError``.
     """
     return _read(url, password)

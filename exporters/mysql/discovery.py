@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pymysql
 
@@ -35,7 +36,7 @@ WHERE table_schema = {name} AND table_type NOT IN ('VIEW', 'SYSTEM VIEW') ORDER 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     del note
-    address = parse_server_url(url, password=secrets.get("password"))
+    address = replace(parse_server_url(url, password=secrets.get("password")), database="")
     connection = connect(address)
     try:
         databases = [

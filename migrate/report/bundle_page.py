@@ -14,7 +14,7 @@ from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, SourceFacts, m
 from migrate.report.render import render
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-_SHOWN = {"tables": SHOWN_TABLES, "bars": SHOWN_BARS, "check": 50, "events": 200}
+_SHOWN = {"tables": SHOWN_TABLES, "bars": SHOWN_BARS, "check": 50, "events": 200, "not_taken": 200}
 _OTHERS = Markup("<i>all others</i>")
 
 
