@@ -84,6 +84,7 @@ def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path):
     write_records(store, [read_record(store, "app", unit_id) for unit_id in ids])
     for unit_id in ids:
         store.delete(layout.commit_record("app", unit_id))
+    assert export_status(store).sources[0].done.units == len(ids) >= 2
     for fatal in range(1, 7):
         location = tmp_path / f"{fatal}"
         shutil.copytree(begun, location)
