@@ -130,12 +130,14 @@ class CatalogEntry:
 class Enumeration:
     """One way in which the source's items were counted, e.g. ``("rows", "count(*) under the snapshot", 200_000)``.
 
-    At least two of them for the same ``what`` must agree, or the bundle is sealed as incomplete.
+    At least two of them for the same ``what`` must agree, or the bundle is sealed as incomplete. ``not_counted``: why
+    there is no count; it is 0 then, and is not compared.
     """
 
     what: str
     how: str
     count: int
+    not_counted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,18 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A source whose server says what it is."""
+
+    @property
+    def identity(self) -> str:
+        """Return the same for this database or bucket, whatever user, host name or port leads there; "" where the
+        server does not say.
+        """
         ...
 
 

@@ -151,6 +151,8 @@ class Bucket(Protocol):
     """Without secrets."""
     server: str
     """What the server calls itself (``MinIO``), or empty."""
+    identity: str
+    """The endpoint, the bucket and the prefix: the same whatever profile leads there."""
 
     @property
     def lists_in_order(self) -> bool:

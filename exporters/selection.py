@@ -81,6 +81,15 @@ class Selection:
 EVERYTHING = Selection()
 
 
+def is_glob(pattern: str) -> bool:
+    """Tell whether each ``[`` of a glob has its ``]``: else it would be a character, which hardly anybody means."""
+    return "[" not in _CLASSES.sub("", pattern)
+
+
+_CLASSES = re.compile(r"\[.[^]]*\]", re.DOTALL)
+"""One character of a glob: ``[a-z]``, ``[!a-z]``, ``[]]``, ``[[]``."""
+
+
 @lru_cache(maxsize=1024)
 def glob(pattern: str) -> re.Pattern[str]:
     """Return a glob as a pattern for ``match``. ``*`` and ``?`` stop at slashes, ``**`` does not, ``[a-z]`` and

@@ -170,6 +170,8 @@ def disagreements(summary: SourceSummary) -> list[str]:
     """Return why a summary cannot be called complete; nothing if it can."""
     counts: dict[str, dict[str, int]] = {}
     for enumeration in summary.enumerations:
+        if enumeration.not_counted:
+            continue
         counts.setdefault(enumeration.what, {})[enumeration.how] = enumeration.count
     reasons = [
         f"{kind} were counted in one way only"

@@ -12,6 +12,7 @@ from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import make_plan
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.snapshot import MysqlSnapshot
 from exporters.rate_sampling import try_out
@@ -25,16 +26,20 @@ class MysqlExporter:
     def open(self, name: str, url: str, host: Host) -> MysqlSource:
         """Connect once, to prove that the database can be reached."""
         address = parse_url(url, password=host.secret("password"))
-        connect(address).close()
-        return MysqlSource(name, address, limits_of(host))
+        with closing(connect(address)) as connection:
+            identity = f"mysql:{server_identity(connection)}/{address.database}"
+        return MysqlSource(name, address, limits_of(host), identity)
 
 
 class MysqlSource:
     """See ``exporters.api.Source``."""
 
-    def __init__(self, name: str, address: MysqlAddress, limits: Limits | None = None) -> None:
+    def __init__(
+        self, name: str, address: MysqlAddress, limits: Limits | None = None, identity: str = ""
+    ) -> None:
         self.name = name
         self.url = address.url
+        self.identity = identity
         self._address = address
         self._limits = limits or Limits()
 

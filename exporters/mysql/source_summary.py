@@ -44,6 +44,7 @@ def summary(finished: MysqlFinish) -> SourceSummary:
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
     listed = sum(1 for table in finished.all_tables if not table.elsewhere)
+    not_counted = _not_counted(finished.tables.values(), exported)
     return SourceSummary(
         entries,
         enumerations(
@@ -51,7 +52,10 @@ def summary(finished: MysqlFinish) -> SourceSummary:
             entries,
             listed=("information_schema", listed),
             counted="count(*) under the snapshot",
-            measured=f"sum(length()) under the snapshot{_not_counted(finished.tables.values(), exported)}",
+            measured=f"sum(length()) under the snapshot{f', {not_counted}' if not_counted else ''}",
+            not_measured=f"the server cannot say how many bytes they have in UTF-8 ({not_counted})"
+            if not_counted
+            else "",
         ),
         gaps=one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
         losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.positions[-1])],
@@ -69,7 +73,7 @@ def _not_counted(tables: Iterable[MysqlTable], exported: Sequence[Exported]) -> 
         for column in table.columns
         if column.has_octets and column.name not in count.octets
     )
-    return f", {columns} columns not counted" if columns else ""
+    return f"{columns} columns not counted" if columns else ""
 
 
 def table_losses(tables: Sequence[MysqlTable], position: Mapping[str, Any]) -> list[Loss]:

@@ -67,6 +67,7 @@ class ObjectSource:
     ) -> None:
         self.name = name
         self.url = bucket.url
+        self.identity = bucket.identity
         self._bucket = bucket
         self._selection = selection
         self._thaw = thaw or Thaw(bucket)

@@ -34,7 +34,7 @@ from exporters.objects import unit_plan as units
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
 from exporters.objects.listing.s3_inventory_check import Reported
 from exporters.objects.listing.second_listing import Begun, Relisting
-from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath, nothing_under
+from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_file
 
 INDEX_ROWS = 1_000_000
@@ -224,7 +224,7 @@ class Closing:
                 Enumeration(kind, "rows of the index", tally.rows),
                 *enumerations,
             ],
-            gaps=tally.gaps if totals.objects else self._empty(),
+            gaps=tally.gaps,
             losses=[
                 *self._losses(configuration),
                 *relisting.losses(),
@@ -233,11 +233,6 @@ class Closing:
             positions=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
         )
-
-    def _empty(self) -> list[Gap]:
-        """Return the gap of a prefix under which nothing is."""
-        reason = nothing_under(self.bucket)
-        return [Gap(self.bucket.prefix, "failed", reason)] if reason else []
 
     def _losses(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
         name = self.bucket.name

@@ -16,7 +16,12 @@ from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from exporters.limits import Note
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_server_url
+from exporters.postgres.sessions.connection import (
+    PostgresAddress,
+    connect,
+    parse_server_url,
+    system_identifier,
+)
 
 _MAINTENANCE = "postgres"
 _ENTRANCES = (_MAINTENANCE, "template1")
@@ -37,7 +42,6 @@ SELECT oid::int8, datname, datistemplate, datallowconn,
 FROM pg_catalog.pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY datname
 """
 _SIZE = "SELECT pg_catalog.pg_database_size(%s::oid)"
-_SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _OWN_OBJECTS = """
 SELECT EXISTS (SELECT FROM pg_class WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_proc WHERE oid >= 16384)
   OR EXISTS (SELECT FROM pg_type WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384)
@@ -153,11 +157,7 @@ def _inside(address: PostgresAddress, database: str) -> PostgresAddress:
 
 def _server_identity(connection: psycopg.Connection[tuple[Any, ...]]) -> str:
     """Return the system identifier, or host and port where this role may not read it."""
-    with suppress(*DRIVER_ERRORS):
-        row = connection.execute(_SYSTEM_IDENTIFIER).fetchone()
-        if row is not None:
-            return str(row[0])
-    return f"{connection.info.host}:{connection.info.port}"
+    return system_identifier(connection) or f"{connection.info.host}:{connection.info.port}"
 
 
 def _size(connection: psycopg.Connection[tuple[Any, ...]], database: _Database) -> int | None:

@@ -14,7 +14,7 @@ from exporters.postgres.chunk_plan import make_plan
 from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.connection import PostgresAddress, connect, database_identity, parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import hold, join
 from exporters.postgres.snapshot import PostgresSnapshot
@@ -32,17 +32,23 @@ class PostgresExporter:
         address = parse_url(url, password=host.secret("password"))
         with connect(address) as connection:
             find_tools(connection.info.server_version // 10000)
-        return PostgresSource(name, address, SessionLimits(limits_of(host), note_of(host)))
+            identity = database_identity(connection)
+        return PostgresSource(name, address, SessionLimits(limits_of(host), note_of(host)), identity)
 
 
 class PostgresSource:
     """See ``exporters.api.Source``."""
 
     def __init__(
-        self, name: str, address: PostgresAddress, session_limits: SessionLimits | None = None
+        self,
+        name: str,
+        address: PostgresAddress,
+        session_limits: SessionLimits | None = None,
+        identity: str = "",
     ) -> None:
         self.name = name
         self.url = address.url
+        self.identity = identity
         self._address = address
         self._manners = session_limits or SessionLimits()
 

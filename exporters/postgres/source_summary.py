@@ -11,6 +11,7 @@ from typing import Any
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.charset.encodings import AS_STORED
 from exporters.sql.source_summary import (
     Counted,
     Exported,
@@ -54,6 +55,7 @@ def summary(finished: PostgresFinish) -> SourceSummary:
             listed=("pg_class", sum(1 for table in finished.all_tables if not table.foreign)),
             counted="count(*) under the snapshot",
             measured="sum(octet_length()) under the snapshot",
+            not_measured=_not_measured(finished),
             beside=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
         ),
         gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
@@ -61,6 +63,17 @@ def summary(finished: PostgresFinish) -> SourceSummary:
         positions=finished.positions,
         server=finished.server,
     )
+
+
+def _not_measured(finished: PostgresFinish) -> str:
+    """Return why the server counts no bytes of text; "" where it does, or where there is no text."""
+    encoding = str(finished.positions[-1]["encoding"]) if finished.positions else ""
+    has_text = any(
+        str(column.kind.stored) == "string" for table in finished.tables.values() for column in table.columns
+    )
+    if encoding in {"", *AS_STORED} or not has_text:
+        return ""
+    return f"the server has them in {encoding}, and they leave in UTF-8"
 
 
 def _exported(number: int, table: PostgresTable, counted: Counted) -> Exported:

@@ -22,6 +22,9 @@ def of_a_restore(item: str, *, finished: bool = False) -> Loss:
     return Loss(item, "all of it", reason)
 
 
+BYTES = "bytes of text and binary values"
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
     """What a server counts of a table: its rows, and the bytes of text and binary columns by name."""
@@ -158,19 +161,25 @@ def enumerations(
     listed: tuple[str, int],
     counted: str,
     measured: str,
+    not_measured: str = "",
     beside: int = 0,
 ) -> list[Enumeration]:
     """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
-    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; ``beside``: the number of entries
-    that are no tables.
+    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; ``not_measured``: why it counts no
+    bytes, where it does not; ``beside``: the number of entries that are no tables.
     """
+    byte_counts = [
+        Enumeration(BYTES, measured, _octets(entries, "server_octets")),
+        Enumeration(BYTES, "in the exported rows", _octets(entries, "octets")),
+    ]
+    if not_measured and not any(entry.details["server_octets"] for entry in entries):
+        byte_counts = [Enumeration(BYTES, measured, 0, not_measured)]
     return [
         Enumeration("tables", *listed),
         Enumeration("tables", "exported", len(entries) - beside),
         Enumeration("rows", counted, sum(table.counted for table in tables)),
         Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
-        Enumeration("bytes of text and binary values", measured, _octets(entries, "server_octets")),
-        Enumeration("bytes of text and binary values", "in the exported rows", _octets(entries, "octets")),
+        *byte_counts,
     ]
 
 

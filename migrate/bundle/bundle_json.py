@@ -40,12 +40,21 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """A source of a bundle. ``kind`` is its URL's scheme."""
+    """A source of a bundle. ``kind`` is its URL's scheme; ``identity`` the server's own, "" where it is not known."""
 
     name: str
     url: str
     kind: str
     complete: bool
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutSource:
+    """A source that was taken out of a bundle on purpose."""
+
+    name: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class BundleInfo:
     """How fast the sources were read, where that is known."""
     left_behind: LeftBehind | None = None
     """What stayed on the servers, where a case file said which servers there are."""
+    left_out: Sequence[LeftOutSource] = ()
 
     def source(self, name: str) -> SourceInfo:
         """Return the source of that name. Raises ``UsageError`` with the names there are."""
@@ -93,13 +103,22 @@ def decode(data: bytes) -> BundleInfo:
             complete=value["complete"] is True,
             continues=[str(item) for item in value["continues"]],
             sources=[
-                SourceInfo(str(item["name"]), str(item["url"]), str(item["kind"]), item["complete"] is True)
+                SourceInfo(
+                    str(item["name"]),
+                    str(item["url"]),
+                    str(item["kind"]),
+                    item["complete"] is True,
+                    str(item.get("identity", "")),
+                )
                 for item in value["sources"]
             ],
             pace=decode_pace(value.get("pace")),
             left_behind=left_behind.decode(value.get("left_behind")),
+            left_out=[
+                LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())
+            ],
         )
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, AttributeError) as exc:
         raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc
     for source in info.sources:
         if not layout.is_source_name(source.name):

@@ -250,7 +250,10 @@ def encode_final(final: FinalRecord) -> bytes:
             "version": VERSION,
             "summary": {
                 "entries": [_entry_out(entry) for entry in summary.entries],
-                "enumerations": [[item.what, item.how, item.count] for item in summary.enumerations],
+                "enumerations": [
+                    [item.what, item.how, item.count, *([item.not_counted] if item.not_counted else [])]
+                    for item in summary.enumerations
+                ],
                 "gaps": _gaps_out(summary.gaps),
                 "losses": _losses_out(summary.losses),
                 "positions": list(summary.positions),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 from migrate.bundle import canonical_json, layout
+from migrate.bundle.bundle_json import LeftOutSource
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.storage.api import Store
 
@@ -25,28 +26,39 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class SourceName:
-    """A source as the bundle records it. ``url`` holds no secrets."""
+    """A source as the bundle records it. ``url`` holds no secrets. ``identity`` is the server's own, "" where it is not
+    known. ``may_be_empty``: nothing is wrong where nothing is in it.
+    """
 
     name: str
     url: str
+    identity: str = ""
+    may_be_empty: bool = False
 
     def same_as(self, other: SourceName) -> bool:
-        """Tell whether both mean one source: users, profiles and options may differ, server and path may
-        not.
+        """Tell whether both mean one source: by what their servers say they are, else by their URLs, in which users,
+        profiles and options may differ.
         """
-        return self.name == other.name and _address(self.url) == _address(other.url)
+        if self.identity and other.identity:
+            return self.identity == other.identity
+        return _address(self.url) == _address(other.url)
+
+    def described(self) -> str:
+        """Return it as people tell it from others."""
+        return f"{self.url} ({self.identity})" if self.identity else self.url
 
 
 @dataclass(frozen=True, slots=True)
 class ExportState:
     """The bundle in the making. ``created`` in UTC, ISO 8601; ``continues`` the ids of its incomplete
-    predecessors.
+    predecessors. ``left_out``: sources that were taken out on purpose.
     """
 
     id: str
     created: str
     sources: Sequence[SourceName]
     continues: Sequence[str] = ()
+    left_out: Sequence[LeftOutSource] = ()
 
 
 class LocationKind(Enum):
@@ -61,7 +73,8 @@ class LocationKind(Enum):
 def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = None) -> ExportState:
     """Return the state of a new bundle, or of the one that continues ``predecessor``."""
     continues = (*predecessor.continues, predecessor.id) if predecessor else ()
-    return ExportState(str(uuid.uuid4()), now(), list(sources), continues)
+    left_out = predecessor.left_out if predecessor else ()
+    return ExportState(str(uuid.uuid4()), now(), list(sources), continues, left_out)
 
 
 def read_state(store: Store) -> ExportState | None:
@@ -73,11 +86,19 @@ def read_state(store: Store) -> ExportState | None:
     value = canonical_json.decode(data, layout.EXPORT_STATE)
     canonical_json.check_version(value, layout.EXPORT_STATE, VERSION)
     try:
-        sources = [SourceName(str(item["name"]), str(item["url"])) for item in value["sources"]]
-        return ExportState(
-            str(value["id"]), str(value["created"]), sources, [str(i) for i in value["continues"]]
-        )
-    except (KeyError, TypeError) as exc:
+        sources = [
+            SourceName(
+                str(item["name"]),
+                str(item["url"]),
+                str(item.get("identity", "")),
+                item.get("may_be_empty") is True,
+            )
+            for item in value["sources"]
+        ]
+        left_out = [LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())]
+        continues = [str(i) for i in value["continues"]]
+        return ExportState(str(value["id"]), str(value["created"]), sources, continues, left_out)
+    except (KeyError, TypeError, AttributeError) as exc:
         raise DamageError(
             layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})"
         ) from exc
@@ -95,10 +116,17 @@ def encode_state(state: ExportState) -> bytes:
             "version": VERSION,
             "id": state.id,
             "created": state.created,
-            "sources": [{"name": source.name, "url": source.url} for source in state.sources],
+            "sources": [_source_json(source) for source in state.sources],
             "continues": list(state.continues),
         }
+        | ({"left_out": [asdict(source) for source in state.left_out]} if state.left_out else {})
     )
+
+
+def _source_json(source: SourceName) -> dict[str, Any]:
+    identity = {"identity": source.identity} if source.identity else {}
+    may_be_empty = {"may_be_empty": True} if source.may_be_empty else {}
+    return {"name": source.name, "url": source.url} | identity | may_be_empty
 
 
 def seal_time(store: Store, state: ExportState) -> str:
@@ -135,32 +163,38 @@ def look(store: Store) -> tuple[LocationKind, str]:
 def claim_error(
     store: Store, recorded_sources: Sequence[SourceName], case_sources: Sequence[SourceName]
 ) -> NotEmptyError:
-    """Return the error for a location that holds another case's bundle."""
+    """Return the error for a location that holds the bundle of sources that are not named now."""
 
     def listed(sources: Sequence[SourceName]) -> str:
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
     return NotEmptyError(
         f"{store.location} holds the bundle of {listed(recorded_sources)}, not of {listed(case_sources)}",
-        next_step="use another location for this export, or give the sources that this bundle was begun with",
+        next_step="use another location for this export, or give the sources that this bundle was begun with;"
+        " --drop NAME leaves one out on purpose",
+    )
+
+
+def other_source_error(store: Store, recorded: SourceName, given: SourceName) -> NotEmptyError:
+    """Return the error for a name under which another source was begun."""
+    return NotEmptyError(
+        f"{given.name} of the bundle at {store.location} is {recorded.described()},"
+        f" and {given.described()} is another source",
+        next_step=f"give the other one a name of its own; --drop {given.name} gives up what was exported of the first",
     )
 
 
 def same_sources(left: Sequence[SourceName], right: Sequence[SourceName]) -> bool:
     """Tell whether two lists name the same sources, in any order."""
-    if len(left) != len(right):
-        return False
-    pairs = zip(sorted(left, key=_by_name), sorted(right, key=_by_name), strict=True)
-    return all(left.same_as(right) for left, right in pairs)
+    by_name = {source.name: source for source in right}
+    return len(left) == len(right) and all(
+        source.name in by_name and source.same_as(by_name[source.name]) for source in left
+    )
 
 
 def now() -> str:
     """The time in UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _by_name(source: SourceName) -> str:
-    return source.name
 
 
 def _address(url: str) -> tuple[str, str, str]:

@@ -6,7 +6,8 @@ A source is complete when
 - the items of its commit records add up to the items of its catalog, and to one of those counts (in a
   bucket: together with the items that are missing for a stated reason);
 - no unit failed and no item has the disposition ``failed``. What was *excluded* on purpose is named, and
-  does no harm.
+  does no harm;
+- there is something in it: a table, or an object that was not excluded. A source may be declared to be empty.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ class SourceReconciliation:
 
 
 def reasons_incomplete(
-    summary: SourceSummary, totals: Totals, gaps: Mapping[str, int], failures: Sequence[str] = ()
+    summary: SourceSummary,
+    totals: Totals,
+    gaps: Mapping[str, int],
+    failures: Sequence[str] = (),
+    *,
+    may_be_empty: bool = False,
 ) -> list[str]:
     """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition; ``failures``:
-    units that failed.
+    units that failed. ``may_be_empty``: nothing is wrong where the source has nothing.
     """
     reasons = list(failures[:INLINE_FAILURES])
     if len(failures) > INLINE_FAILURES:
@@ -58,7 +64,7 @@ def reasons_incomplete(
     listed = sum(entry.items for entry in summary.entries)
     if listed != totals.items:
         reasons.append(f"the catalog says {listed} items, the commit records {totals.items}")
-    counts = {item.count for item in summary.enumerations}
+    counts = {item.count for item in summary.enumerations if not item.not_counted}
     buckets = any(entry.kind == "bucket" for entry in summary.entries)
     accounted = totals.items + (sum(gaps.values()) if buckets else 0)
     if counts and accounted not in counts and not gaps.get("failed"):
@@ -67,7 +73,23 @@ def reasons_incomplete(
         )
     if failed := gaps.get("failed", 0):
         reasons.append(f"{failed} {'item' if failed == 1 else 'items'} could not be exported")
+    if not reasons and not may_be_empty and (nothing := _nothing_in(summary, totals, gaps)):
+        reasons.append(f"{nothing}: check its name, prefix and filters, or say --allow-empty")
     return reasons
+
+
+def _nothing_in(summary: SourceSummary, totals: Totals, gaps: Mapping[str, int]) -> str:
+    """Return why a source is empty, "" where it is not. A table without rows is something; PostgreSQL's large objects
+    are an entry also where there are none.
+    """
+    if totals.items or any(entry.kind != "bucket" and entry.number for entry in summary.entries):
+        return ""
+    if not any(entry.kind == "bucket" for entry in summary.entries):
+        return "it is empty: there is no table in it"
+    excluded = gaps.get("excluded", 0)
+    return "it is empty: " + (
+        f"all objects in it ({excluded:,}) were excluded" if excluded else "there is no object in it"
+    )
 
 
 def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
@@ -75,6 +97,8 @@ def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
         return ["nothing was counted"]
     by_what: dict[str, list[Enumeration]] = defaultdict(list)
     for item in enumerations:
+        if item.not_counted:
+            continue
         by_what[item.what].append(item)
     reasons = []
     for what, items in sorted(by_what.items()):
@@ -127,6 +151,7 @@ def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
         "dispositions": dict(reconciliation.dispositions),
         "enumerations": [
             {"what": item.what, "how": item.how, "count": item.count}
+            | ({"not_counted": item.not_counted} if item.not_counted else {})
             for item in reconciliation.summary.enumerations
         ],
         "positions": list(reconciliation.summary.positions),
@@ -158,7 +183,9 @@ def decode(data: bytes) -> list[SourceReconciliation]:
 
 def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
     counts = [
-        Enumeration(str(item["what"]), str(item["how"]), _count(item["count"]))
+        Enumeration(
+            str(item["what"]), str(item["how"]), _count(item["count"]), str(item.get("not_counted", ""))
+        )
         for item in value["enumerations"]
     ]
     gaps = [_gap(item) for item in value["gaps"]]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -267,7 +267,8 @@ def _bundle_json(
     *,
     complete: bool,
 ) -> dict[str, Any]:
-    return {
+    identities = {source.name: source.identity for source in state.sources}
+    value = {
         "format": FORMAT,
         "version": layout.VERSION,
         "id": state.id,
@@ -283,9 +284,12 @@ def _bundle_json(
                 "kind": reconciliation.url.partition(":")[0],
                 "complete": reconciliation.complete,
             }
+            | ({"identity": identity} if (identity := identities.get(reconciliation.name)) else {})
             for reconciliation in reconciliations
         ],
-    } | ({"pace": read.as_json()} if read else {})
+    }
+    value |= {"left_out": [asdict(source) for source in state.left_out]} if state.left_out else {}
+    return value | ({"pace": read.as_json()} if read else {})
 
 
 def _bag_info(

@@ -79,7 +79,8 @@ class Rank:
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A URL and the secrets that open it, by the names that its engine knows; of a source also the customer's own key
-    (``CUSTOMER_KEY``), which of its items are wanted, and where a report lies by which they are counted once more.
+    (``CUSTOMER_KEY``), which of its items are wanted, where a report lies by which they are counted once more, and
+    whether nothing is wrong where nothing is in it.
     """
 
     url: str

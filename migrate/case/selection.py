@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exporters.selection import Selection
+from exporters.selection import Selection, is_glob
 from migrate.errors import UsageError
 from migrate.quantities import parse_size
 
@@ -41,6 +41,11 @@ def _texts(options: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = [value] if isinstance(value, str) else value
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise UsageError(f'{name} must be a list of globs, such as ["photos/**", "*.jpg"]')
+    for pattern in value:
+        if not is_glob(pattern):
+            raise UsageError(
+                f"{name}: {pattern!r} has a [ without its ]", next_step="write [[] for the character ["
+            )
     return tuple(value)
 
 

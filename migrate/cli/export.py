@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.text import Text
 
 from exporters.errors import SourceError
-from exporters.limits import Limits
+from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.bundle_json import read_sealed
-from migrate.bundle.export_state import SourceName
+from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.options import (
+    AllowEmpty,
     CaseFile,
     CurrentOnly,
     Inventory,
@@ -30,8 +31,22 @@ from migrate.cli.common.options import (
 )
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions, custody_of
-from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_left_behind, draw_summary
-from migrate.cli.common.sources import choose, expanded, load_case, open_sources, parse_pairs, wanted
+from migrate.cli.common.source_summary import (
+    SourceFailure,
+    SummaryLine,
+    draw_left_behind,
+    draw_summary,
+    left_out_line,
+)
+from migrate.cli.common.sources import (
+    allowed_empty,
+    choose,
+    expanded,
+    load_case,
+    open_sources,
+    parse_pairs,
+    wanted,
+)
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
@@ -39,7 +54,7 @@ from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
 from migrate.errors import UsageError
-from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export
+from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
@@ -84,6 +99,7 @@ class Exported:
             "summary": [line.as_json() for line in self.summary()],
             "broken": broken,
             "left_behind": self.left_behind.as_json() if self.left_behind else None,
+            "left_out": [asdict(source) for source in summary.left_out],
             "signatures": [signed_file.key for signed_file in self.signed],
         }
 
@@ -108,8 +124,9 @@ class Exported:
                 f" at {summary.location} in {duration_words(self.seconds)}",
             )
             draw_signed(console, self.signed)
-        if not summary.complete:
+        if not summary.complete or summary.left_out:
             draw_summary(console, self.summary())
+        if not summary.complete:
             console.print(
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
@@ -118,7 +135,8 @@ class Exported:
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
         errors = dict(self.outcome.broken)
-        return [_summary_line(source, errors.get(source.name)) for source in self.outcome.sources]
+        lines = [_summary_line(source, errors.get(source.name)) for source in self.outcome.sources]
+        return [*lines, *(left_out_line(source.name) for source in self.outcome.left_out)]
 
 
 def _summary_line(source: SourceResult, error: SourceError | None) -> SummaryLine:
@@ -128,9 +146,11 @@ def _summary_line(source: SourceResult, error: SourceError | None) -> SummaryLin
         return SummaryLine(source.name, "yes", f"exported: {exported}")
     reason = str(error) if error else source.reasons[0]
     next_step = (error.next_step if error else "") or "remove the reason, export again"
-    if not source.items:
-        return SummaryLine(source.name, "no", f"not exported: {reason}", next_step)
-    return SummaryLine(source.name, "in part", f"incomplete, {exported}: {reason}", next_step)
+    if source.items:
+        return SummaryLine(source.name, "in part", f"incomplete, {exported}: {reason}", next_step)
+    if error is None and not source.dispositions.get("failed"):
+        return SummaryLine(source.name, "empty", reason, next_step)
+    return SummaryLine(source.name, "no", f"not exported: {reason}", next_step)
 
 
 def _draw_source(console: Console, source: SourceResult) -> None:
@@ -142,7 +162,9 @@ def _draw_source(console: Console, source: SourceResult) -> None:
     )
     for counted_noun in dict.fromkeys(enumeration.what for enumeration in source.enumerations):
         ways = [
-            f"{count_words(enumeration.count)} ({enumeration.how})"
+            f"not counted: {enumeration.not_counted}"
+            if enumeration.not_counted
+            else f"{count_words(enumeration.count)} ({enumeration.how})"
             for enumeration in source.enumerations
             if enumeration.what == counted_noun
         ]
@@ -232,6 +254,9 @@ def _run_export(
     )
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
+    endpoints = _without_dropped(store, endpoints, options, session.progress.note)
+    may_be_empty = frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty)
+    options = replace(options, may_be_empty=may_be_empty)
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
         signed = sealed_by(store, signers, custody_of(case).timestamp)
@@ -277,6 +302,60 @@ def _exported(
     return Exported(outcome, time.monotonic() - started, signed, left_behind, detailed)
 
 
+def _without_dropped(
+    store: Store, endpoints: Mapping[str, Endpoint], options: ExportOptions, note: Note
+) -> Mapping[str, Endpoint]:
+    """Return the sources but for those that are taken out of the bundle now, or were before. Raises ``UsageError`` for
+    the name of one that is not in it.
+    """
+    state = read_state(store) if options.dropped else None
+    for name in options.dropped:
+        if state is None or name not in {source.name for source in state.sources}:
+            raise UsageError(
+                f"there is no source {name!r} at {store.location} that could be dropped",
+                next_step="a complete bundle does not change; of an incomplete one, moveout status names the sources",
+            )
+    left_out = {source.name for source in left_out_of(store)}
+    for name in sorted(left_out & endpoints.keys()):
+        note(f"{name} was left out of this bundle on purpose; it is not exported")
+    return {
+        name: endpoint
+        for name, endpoint in endpoints.items()
+        if name not in left_out and name not in options.dropped
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _ProofOptions:
+    """The options that say how strictly is read."""
+
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
+        ),
+    ] = False
+    strict_snapshot: Annotated[
+        bool,
+        typer.Option(
+            "--strict-snapshot",
+            help="One snapshot or none: after an interruption read everything again under the new one.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceOptions:
+    """The options that say what is in a bundle."""
+
+    allow_empty: AllowEmpty = False
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="NAME", help="Take this source out of the bundle; may be repeated."),
+    ] = None
+
+
 @dataclass(frozen=True, slots=True)
 class _ExportSelection:
     """The options that say what of a source is wanted."""
@@ -319,11 +398,13 @@ class _LimitOptions:
         )
 
 
-_NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS = (
+_NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
     SigningOptions(),
     _ExportSelection(),
     ClusterOptions(),
     _LimitOptions(),
+    _SourceOptions(),
+    _ProofOptions(),
 )
 
 
@@ -351,25 +432,13 @@ def export_command(
     to: Annotated[
         str | None, typer.Option(metavar="LOCATION", help="Directory or s3://bucket/prefix.")
     ] = None,
+    sources: _SourceOptions = _AS_NAMED,
     signing: SigningOptions = _NO_KEYS,
     selection: _ExportSelection = _ALL,
     inventory: Inventory = None,
-    prove: Annotated[
-        bool,
-        typer.Option(
-            "--prove",
-            help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
-        ),
-    ] = False,
+    proof: _ProofOptions = _NO_PROOF,
     limits: _LimitOptions = _NO_LIMITS,
     cluster: ClusterOptions = _NO_CLUSTER,
-    strict_snapshot: Annotated[
-        bool,
-        typer.Option(
-            "--strict-snapshot",
-            help="One snapshot or none: after an interruption read everything again under the new one.",
-        ),
-    ] = False,
     status_page: StatusPage = None,
 ) -> Exported:
     """Write and seal a bundle of the sources.
@@ -385,9 +454,12 @@ def export_command(
         )
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
+    endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
     signers = signing.load(loaded)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
-    options = ExportOptions(prove=prove, strict_snapshot=strict_snapshot)
+    options = ExportOptions(
+        prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())
+    )
     parsed_limits = limits.parse(loaded.limits if loaded else None)
     return announced(
         session,

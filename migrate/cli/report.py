@@ -16,13 +16,14 @@ from migrate.bundle import layout
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
+from migrate.cli.common.findings import INCOMPLETE
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, known_secrets, load_case, parse_pairs
 from migrate.cli.verify import Verified, run_verify
 from migrate.custody.log import custody_log
 from migrate.custody.signing.bundle_signatures import root_of, signatures
-from migrate.errors import OK, NotAllowedError, UsageError
+from migrate.errors import OK, IncompleteError, NotAllowedError, UsageError
 from migrate.report import Checked, Event, Later, add_result, gather, page
 from migrate.storage.api import Store
 from migrate.verify import Level
@@ -35,22 +36,33 @@ class Reported:
     location: str
     file: Path
     verified: Verified | None
+    complete: bool = True
+    """Whether the bundle says of itself that it is."""
 
     @property
     def exit_code(self) -> int:
-        """That of the verification, where one was made."""
-        return self.verified.exit_code if self.verified else OK
+        """Return that of the verification, where one was made; 3 where the bundle is incomplete."""
+        if self.verified and self.verified.exit_code:
+            return self.verified.exit_code
+        return OK if self.complete else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the file and the verification."""
         verified = self.verified.as_json() if self.verified else None
-        return {"location": self.location, "file": str(self.file), "verified": verified}
+        return {
+            "location": self.location,
+            "file": str(self.file),
+            "complete": self.complete,
+            "verified": verified,
+        }
 
     def draw(self, console: Console) -> None:
         """Print what was found and where the page is."""
         if self.verified:
             self.verified.draw(console)
         console.print(f"Wrote {self.file}")
+        if not self.complete:
+            console.print(f"! {INCOMPLETE}", style="yellow")
 
 
 @verb(app, "report", workers=True, bwlimit=True)
@@ -98,7 +110,7 @@ def report_command(
         verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = add_result(later, "verify", verified.as_json(), reader.info.id)
     _write(out, page(gather(reader, later)))
-    return Reported(store.location, out, verified)
+    return Reported(store.location, out, verified, reader.info.complete)
 
 
 def _custody(store: Store) -> Later:

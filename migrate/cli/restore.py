@@ -20,7 +20,13 @@ from migrate.cli.common.options import CaseFile, Create, one_location, sort_word
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
-from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case
+from migrate.cli.common.sources import (
+    check_kinds,
+    destinations_of,
+    known_secrets,
+    load_case,
+    without_left_out,
+)
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
@@ -201,6 +207,7 @@ def _run_restore(
     )
     started = time.monotonic()
     reader = BundleReader(store)
+    destinations = without_left_out(reader, destinations, session.progress.note)
     check_kinds(reader, destinations)
     report_store = open_location(
         options.report_to or f"{REPORTS}/{reader.info.id}",

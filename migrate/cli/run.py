@@ -15,17 +15,17 @@ from rich.rule import Rule
 from rich.text import Text
 
 from migrate.bundle import bundle_json, layout
+from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding
-from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
-from migrate.cli.common.move_summary import Moved
-from migrate.cli.common.options import Create
+from migrate.cli.common.move_summary import COLUMNS, Moved
+from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
-from migrate.cli.common.source_summary import SummaryLine, draw_rows
-from migrate.cli.common.sources import destinations_in, expanded, load_case
+from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, draw_rows, left_out_line
+from migrate.cli.common.sources import allowed_empty, destinations_in, expanded, load_case
 from migrate.cli.doctor import DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
@@ -152,6 +152,7 @@ def run_command(
     ] = Path("moveout.toml"),
     *,
     create: Create = False,
+    allow_empty: AllowEmpty = False,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
     status_page: StatusPage = None,
@@ -165,10 +166,13 @@ def run_command(
         raise UsageError(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
+    bundle = loaded.bundle
     cluster = which_scheduler(executor, scheduler)
     options = RestoreOptions(scheduler=cluster, create=create)
-    whole_case, destinations = _with_whole_servers(session, loaded, loaded.bundle)
-    move = _Move(session, whole_case, destinations, loaded.bundle, options)
+    whole_case, destinations = _with_whole_servers(session, loaded, bundle)
+    if allow_empty:
+        whole_case = replace(whole_case, sources=allowed_empty(whole_case.sources))
+    move = _Move(session, whole_case, destinations, bundle, options)
     session.meter.open("run", move.stages())
     return announced(session, loaded, status_page, lambda: _evacuate(session, loaded, move))
 
@@ -198,12 +202,16 @@ def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple
     return replace(case, sources=sources, destinations=destinations.endpoints), destinations
 
 
-def _sealed(location: Endpoint) -> SealState:
-    """Return whether a sealed bundle lies there; an error of the location is found by the step that needs it."""
+def _seal(location: Endpoint) -> BundleInfo | None:
+    """Return the sealed bundle at a location; an error of the location is found by the step that needs it."""
     try:
-        seal = bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
+        return bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
     except (UnreachableError, NotAllowedError, GoneError):
-        return SealState.NOT
+        return None
+
+
+def _sealed(location: Endpoint) -> SealState:
+    seal = _seal(location)
     if seal is None:
         return SealState.NOT
     return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
@@ -373,7 +381,11 @@ class _Move:
         if isinstance(compared := answers.get("compare"), Verified):
             stages["compared"] = {line.source: line for line in compared.comparisons()}
         there = "verify" in answers
-        all_out = all(line.word == "yes" for line in stages["exported"].values()) and there
+        seal = _seal(self._last) if there else None
+        for left_out in seal.left_out if seal else ():
+            for stage in COLUMNS:
+                stages[stage] = {**stages.get(stage, {}), left_out.name: left_out_line(left_out.name)}
+        all_out = there and all(line.word in {"yes", LEFT_OUT} for line in stages["exported"].values())
         sent = case.transfer_to is None or self._last is case.transfer_to
         return Moved(
             sources,
@@ -382,23 +394,17 @@ class _Move:
             location=self._last.shown if there else "",
             only_copy=self._last is self._bundle,
             deadline=case.deadline,
-            out_at=self._out_at() if all_out and sent else None,
+            out_at=self._out_at(seal) if all_out and sent else None,
             now=datetime.now(UTC),
             unfilled=self._unfilled,
-            left_behind=self._left_behind() if there else None,
+            left_behind=seal.left_behind if seal else None,
         )
 
-    def _left_behind(self) -> LeftBehind | None:
-        """Return what the bundle says of what stays on the servers."""
-        sealed = bundle_json.read_sealed(open_location(self._last.url, secrets=self._last.reveal()))
-        return sealed.left_behind if sealed else None
-
-    def _out_at(self) -> datetime | None:
+    def _out_at(self, seal: BundleInfo | None) -> datetime | None:
         """Return when everything had left: now, or when the bundle was sealed by an earlier run."""
-        if self._left_at is not None:
-            return self._left_at
-        sealed = bundle_json.read_sealed(open_location(self._last.url, secrets=self._last.reveal()))
-        return None if sealed is None else datetime.fromisoformat(sealed.sealed)
+        if self._left_at is None and seal is not None:
+            return datetime.fromisoformat(seal.sealed)
+        return self._left_at
 
 
 def _stage_seconds(forecast: Forecast) -> dict[str, float]:

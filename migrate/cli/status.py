@@ -28,7 +28,7 @@ from migrate.cli.progress.progress_view import (
     state_line,
 )
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
-from migrate.errors import OK, MoveoutError, UsageError
+from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
@@ -68,7 +68,15 @@ class Status:
 
     locations: Sequence[LocationStatus]
     deadline: datetime | None = None
-    exit_code: int = OK
+
+    @property
+    def exit_code(self) -> int:
+        """Return 3 where a bundle is sealed as incomplete."""
+        incomplete = any(
+            location.export is not None and location.export.state == "incomplete"
+            for location in self.locations
+        )
+        return IncompleteError.exit_code if incomplete else OK
 
     @property
     def alive(self) -> Sequence[ProgressReport]:

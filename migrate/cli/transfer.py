@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from migrate.bundle import bundle_json
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.findings import INCOMPLETE, draw_findings
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
@@ -21,7 +22,7 @@ from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
-from migrate.errors import UsageError
+from migrate.errors import IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
@@ -38,15 +39,20 @@ class Transferred:
     origin: str
     destination: str
     outcome: TransferOutcome
+    complete: bool = True
+    """Whether the bundle says of itself that it is."""
 
     @property
     def exit_code(self) -> int:
-        """6 where the origin is damaged."""
-        return self.outcome.exit_code
+        """Return 6 where the origin is damaged, 3 where the bundle is incomplete."""
+        if self.complete or self.outcome.exit_code:
+            return self.outcome.exit_code
+        return IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes, seconds and findings."""
-        return {"origin": self.origin, "destination": self.destination, **asdict(self.outcome)}
+        ends = {"origin": self.origin, "destination": self.destination}
+        return {**ends, "complete": self.complete, **asdict(self.outcome)}
 
     def draw(self, console: Console) -> None:
         """Print what moved and what was there already."""
@@ -70,6 +76,8 @@ class Transferred:
             console.print("→ repair these files at the origin, then run the same command again")
         else:
             console.print(f"The bundle lies whole at {self.destination}; every file was hashed on the way")
+            if not self.complete:
+                console.print(f"! {INCOMPLETE}", style="yellow")
 
 
 def run_transfer(
@@ -140,7 +148,9 @@ def _run_transfer(
             session.progress.note(
                 f"the custody log at {destination_store.location} is its own; {source.location} has another"
             )
-    return Transferred(source.location, destination_store.location, outcome)
+    sealed = bundle_json.read_sealed(source)
+    complete = sealed is None or sealed.complete
+    return Transferred(source.location, destination_store.location, outcome, complete)
 
 
 @verb(

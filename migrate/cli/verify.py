@@ -19,13 +19,20 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.findings import SHOWN, draw_findings
+from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, failures_code
-from migrate.cli.common.sources import check_kinds, destinations_of, known_secrets, load_case, parse_pairs
+from migrate.cli.common.sources import (
+    check_kinds,
+    destinations_of,
+    known_secrets,
+    load_case,
+    parse_pairs,
+    without_left_out,
+)
 from migrate.cli.common.terminal import plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
@@ -132,7 +139,8 @@ class Verified:
     @property
     def exit_code(self) -> int:
         """Return 6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled
-        anew, a table that could not be compared), or where something was left out or could not be compared.
+        anew, a table that could not be compared), or where something was left out or could not be compared; also where
+        the bundle itself is incomplete.
         """
         compared = [finding for comparison in self.compared for finding in comparison.findings]
         if (
@@ -144,7 +152,7 @@ class Verified:
         if self.failures:
             return failures_code(self.failures, others=bool(self.compared))
         left_out = compared or any(comparison.left_out for comparison in self.compared)
-        return IncompleteError.exit_code if left_out else OK
+        return IncompleteError.exit_code if left_out or not self.complete else OK
 
     def comparisons(self) -> Sequence[SummaryLine]:
         """Return what became of the comparison of each source."""
@@ -197,9 +205,7 @@ class Verified:
         else:
             console.print(f"The bundle at {self.location} is whole: {checked}")
             if not self.complete:
-                console.print(
-                    "! It was sealed INCOMPLETE: moveout status names what it lacks", style="yellow"
-                )
+                console.print(f"! {INCOMPLETE}", style="yellow")
         self.signed.draw(console)
         for comparison in self.compared:
             if self.detailed or not comparison.agrees:
@@ -294,6 +300,7 @@ def _compare_all(
         reader = BundleReader(store)
     except DamageError:  # which the check of the bundle has reported
         return compared, failures
+    against = without_left_out(reader, against, session.progress.note)
     check_kinds(reader, against)
     for name, endpoint in against.items():
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
+from migrate.bundle.bundle_json import LeftOutSource
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
@@ -25,6 +26,9 @@ class ExportOptions:
 
     ``seal_time``: when no more is read, so that what there is can be sealed.
 
+    ``may_be_empty``: names of sources in which nothing need be. ``dropped``: names of sources that are taken out of the
+    bundle.
+
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
 
     ``left_behind``: what stays on the servers, which the bundle says of itself.
@@ -34,6 +38,8 @@ class ExportOptions:
     strict_snapshot: bool = False
     prove: bool = False
     ask: bool = True
+    may_be_empty: Collection[str] = frozenset()
+    dropped: Collection[str] = frozenset()
     open_pool: OpenPool | None = None
     left_behind: LeftBehind | None = None
     seal_time: SealTime = field(default_factory=SealTime)
@@ -66,6 +72,8 @@ class ExportOutcome:
     """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
     nothing was done.
 
+    ``left_out``: sources that were taken out of the bundle on purpose.
+
     ``broken``: sources that could not be opened or broke off, with the error that ended them.
     """
 
@@ -77,6 +85,7 @@ class ExportOutcome:
     sources: Sequence[SourceResult]
     already_sealed: bool = False
     broken: Sequence[tuple[str, SourceError]] = ()
+    left_out: Sequence[LeftOutSource] = ()
 
     @property
     def stopped_early(self) -> bool:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 from migrate.bundle import bundle_json, export_state, layout
+from migrate.bundle.bundle_json import LeftOutSource
+from migrate.bundle.commit_records import group_infos, read_final, record_ids
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import GoneError, NotEmptyError, UsageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, Store
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """What is other than when a bundle was begun. ``lost``: names of sources that cannot be opened now; ``dropped``: of
+    those that are to be taken out.
+    """
+
+    lost: Collection[str] = ()
+    dropped: Collection[str] = ()
+
+
+_NO_CHANGES = SourceChanges()
 
 
 def check_names(sources: Sequence[SourceName]) -> None:
@@ -27,11 +43,18 @@ def check_names(sources: Sequence[SourceName]) -> None:
         raise UsageError("two sources have the same name", next_step="give each its own")
 
 
-def refuse_foreign(store: Store, case_sources: Sequence[SourceName]) -> bundle_json.BundleInfo | None:
+def refuse_foreign(
+    store: Store,
+    case_sources: Sequence[SourceName],
+    *,
+    changes: SourceChanges = _NO_CHANGES,
+    opened: bool = True,
+) -> bundle_json.BundleInfo | None:
     """Look, without writing, whether the location may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
-    else None. Raises ``NotEmptyError`` where something else lies.
+    else None. Raises ``NotEmptyError`` where something else lies. ``opened``: the sources were opened, so that it is
+    known what they are.
     """
     kind, key = export_state.look(store)
     if kind is LocationKind.FOREIGN:
@@ -39,14 +62,17 @@ def refuse_foreign(store: Store, case_sources: Sequence[SourceName]) -> bundle_j
             f"{store.location} is not empty: there is {key}",
             next_step="give an empty directory or another prefix for the bundle",
         )
-    if kind is LocationKind.EXPORT:
+    if kind is LocationKind.EXPORT and opened:
         state = export_state.read_state(store)
-        if state and not export_state.same_sources(state.sources, case_sources):
-            raise export_state.claim_error(store, state.sources, case_sources)
+        if state is not None:
+            _refuse_others(store, state, case_sources, changes)
     if kind is LocationKind.SEALED:
         info = bundle_json.read_sealed(store)
         assert info is not None
         if not export_state.same_sources(_names(info), case_sources):
+            known = any(source.identity for source in info.sources)
+            if info.complete and known and not opened:
+                return None
             raise export_state.claim_error(store, _names(info), case_sources)
         if info.complete:
             return info
@@ -57,13 +83,55 @@ def refuse_foreign(store: Store, case_sources: Sequence[SourceName]) -> bundle_j
     return None
 
 
-def claim(
-    store: MultipartStore, case_sources: Sequence[SourceName], *, executor: Executor, progress: Progress
-) -> ExportState | bundle_json.BundleInfo:
-    """Make the location ours, under the lease: begin, resume or continue. A bundle that proves complete is
-    cleaned up and returned.
+def _refuse_others(
+    store: Store, state: ExportState, case_sources: Sequence[SourceName], changes: SourceChanges
+) -> None:
+    """Raise ``NotEmptyError`` where a source that was begun is another one now, or is not named any more. Others may
+    come in.
     """
-    if (sealed_bundle := refuse_foreign(store, case_sources)) is not None:
+    given = {source.name: source for source in case_sources}
+    for recorded in state.sources:
+        if recorded.name in changes.dropped:
+            continue
+        if recorded.name not in given:
+            raise export_state.claim_error(store, state.sources, case_sources)
+        source = given[recorded.name]
+        is_other = recorded.name not in changes.lost and not recorded.same_as(source)
+        if is_other and is_begun(store, recorded.name):
+            raise export_state.other_source_error(store, recorded, source)
+
+
+def is_begun(store: Store, source: str) -> bool:
+    """Tell whether something of a source was exported to a location."""
+    try:
+        read_final(store, source)
+    except GoneError:
+        return next(iter(record_ids(store, source)), None) is not None or bool(group_infos(store, source))
+    return True
+
+
+def left_out_of(store: Store) -> Sequence[LeftOutSource]:
+    """Return the sources that were taken out of the bundle at a location on purpose."""
+    state = export_state.read_state(store)
+    if state is not None:
+        return state.left_out
+    sealed = bundle_json.read_sealed(store)
+    return sealed.left_out if sealed is not None else ()
+
+
+def claim(
+    store: MultipartStore,
+    case_sources: Sequence[SourceName],
+    *,
+    executor: Executor,
+    progress: Progress,
+    changes: SourceChanges = _NO_CHANGES,
+) -> ExportState | bundle_json.BundleInfo:
+    """Make the location ours, under the lease: begin, resume or continue; take sources in and out. A bundle that proves
+    complete is cleaned up and returned.
+    """
+    sealed_bundle = refuse_foreign(store, case_sources, changes=changes)
+    if sealed_bundle is not None:
         clean_work(store, executor)
         return sealed_bundle
     state = export_state.read_state(store)
@@ -72,20 +140,38 @@ def claim(
         export_state.write_state(store, state)
         return state
     sealed = bundle_json.read_sealed(store)
-    if sealed is None:
-        return state
-    if sealed.id != state.id:
+    changed = _changed(state, case_sources, changes)
+    if sealed is not None and sealed.id == state.id:
+        if sealed.complete and changed.sources == state.sources:
+            clean_work(store, executor)
+            return sealed
+        progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
+        changed = replace(export_state.new_state(changed.sources, changed), left_out=changed.left_out)
+    if changed != state:
+        export_state.write_state(store, changed)
+    for name in changes.dropped:
+        for info in list(store.list(f"{layout.WORK}{name}/")):
+            store.delete(info.key)
+    if sealed is not None:
         unseal(store)
-        return state
-    if sealed.complete:
-        clean_work(store, executor)
-        return sealed
-    progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
-    state = export_state.new_state(state.sources, state)
-    export_state.write_state(store, state)
-    unseal(store)
-    return state
+    return changed
+
+
+def _changed(state: ExportState, case_sources: Sequence[SourceName], changes: SourceChanges) -> ExportState:
+    """Return the state with the sources as they are named now. What could not be opened stays as it was recorded."""
+    recorded = {source.name: source for source in state.sources}
+    sources = []
+    for source in case_sources:
+        before = recorded.get(source.name)
+        if before is not None and source.name in changes.lost:
+            sources.append(replace(before, may_be_empty=source.may_be_empty))
+        elif before is not None and not source.identity:
+            sources.append(replace(source, identity=before.identity))
+        else:
+            sources.append(source)
+    gone = [LeftOutSource(name, recorded[name].url) for name in changes.dropped if name in recorded]
+    return replace(state, sources=sources, left_out=[*state.left_out, *gone])
 
 
 def _names(info: bundle_json.BundleInfo) -> list[SourceName]:
-    return [SourceName(source.name, source.url) for source in info.sources]
+    return [SourceName(source.name, source.url, source.identity) for source in info.sources]

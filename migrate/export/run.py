@@ -21,12 +21,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from exporters.api import Gap, Snapshot, Source, SourceSummary
+from exporters.api import Gap, Identified, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError, SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
 from migrate.bundle.commit_records import (
     FinalRecord,
-    group_infos,
     read_final,
     read_records,
     record_ids,
@@ -43,7 +42,7 @@ from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
-from migrate.export.preflight import check_names, claim, refuse_foreign
+from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
 from migrate.export.read_back import part_reader_for
 from migrate.export.source_units import UnitRun
 from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
@@ -52,7 +51,7 @@ from migrate.runtime import malloc
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
-from migrate.storage.api import MultipartStore, Store
+from migrate.storage.api import MultipartStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> Expo
     not even be reachable any more. Raises what ``export`` raises where something else lies there.
     """
     check_names(sources)
-    sealed = refuse_foreign(store, sources)
+    sealed = refuse_foreign(store, sources, opened=False)
     return None if sealed is None else described(store, sealed)
 
 
@@ -95,12 +94,13 @@ def export(
     waits, too, is cancelled then. After each of them, and after ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
-    source_names = [SourceName(source.name, source.url) for source in sources]
+    source_names = [_name_of(source, options) for source in sources]
     check_names(source_names)
-    sealed = refuse_foreign(store, source_names)
+    lost = [(source.name, source.error) for source in sources if isinstance(source, LostSource)]
+    changes = SourceChanges([name for name, _ in lost], options.dropped)
+    sealed = refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
         return described(store, sealed)
-    lost = [(source.name, source.error) for source in sources if isinstance(source, LostSource)]
     if len(lost) == len(sources) and (outcome := _without_sources(store, lost)) is not None:
         return outcome
     cancellation = cancellation or CancellationToken()
@@ -109,7 +109,7 @@ def export(
             Lease(store, "export", progress=progress, alone=options.open_pool is None)
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
-        state = claim(store, source_names, executor=executor, progress=progress)
+        state = claim(store, source_names, executor=executor, progress=progress, changes=changes)
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(ProgressDatabase())
@@ -121,6 +121,11 @@ def export(
             raise
 
 
+def _name_of(source: Source, options: ExportOptions) -> SourceName:
+    identity = source.identity if isinstance(source, Identified) else ""
+    return SourceName(source.name, source.url, identity, source.name in options.may_be_empty)
+
+
 def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> ExportOutcome:
     """Seal what lies at the location: complete where every source had been finished and its counts agree, else
     incomplete.
@@ -130,23 +135,16 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
     if sealed is not None and (state is None or state.id == sealed.id):
         return described(store, sealed)
-    if state is None or not any(_begun(store, source.name) for source in state.sources):
+    if state is None or not any(is_begun(store, source.name) for source in state.sources):
         raise UsageError(
             f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
         )
     not_asked = SourceGoneError("it was not finished, and is not asked again by this seal")
     sources = [LostSource(source.name, source.url, not_asked) for source in state.sources]
-    options = ExportOptions(ask=False)
+    may_be_empty = frozenset(source.name for source in state.sources if source.may_be_empty)
+    options = ExportOptions(ask=False, may_be_empty=may_be_empty)
     outcome = export(sources, store, workers=workers, progress=progress, options=options)
     return replace(outcome, broken=())  # that the sources were not asked is no error here
-
-
-def _begun(store: Store, source: str) -> bool:
-    try:
-        read_final(store, source)
-    except GoneError:
-        return next(iter(record_ids(store, source)), None) is not None or bool(group_infos(store, source))
-    return True
 
 
 def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
@@ -172,7 +170,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
         left_behind=run.options.left_behind,
     )
     run.progress.end()
-    return _outcome(run.store, sealed, broken)
+    return _outcome(run, sealed, broken)
 
 
 def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceError]]) -> ExportOutcome | None:
@@ -193,6 +191,9 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
         return before, None
+    if before is not None and not before.totals.items and not isinstance(source, LostSource):
+        _begin_anew(run, source)
+        before = None
     run.progress.begin(
         f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
     )
@@ -220,7 +221,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         if not isinstance(source, LostSource):  # that was said when it could not be opened
             run.progress.note(failures[0])
     if units is None and before is not None:
-        return _reconciliation(run.ledger, source.name, source.url, before.summary, failures), error
+        return _reconciliation(run, source, before.summary, failures), error
     if summary is None:
         # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
@@ -229,7 +230,14 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         missing = f"{'the rest' if begun else 'all'} of {source.name}"
         summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
         run.ledger.add_gaps(source.name, summary.gaps)
-    return _reconciliation(run.ledger, source.name, source.url, summary, failures), error
+    return _reconciliation(run, source, summary, failures), error
+
+
+def _begin_anew(run: ExportRun, source: Source) -> None:
+    """Forget an earlier run in which nothing was exported: its filters may have been wrong."""
+    run.ledger.forget(source.name)
+    for info in list(run.store.list(f"{layout.WORK}{source.name}/")):
+        run.store.delete(info.key)
 
 
 def _separate_groups(run: ExportRun, source: str) -> None:
@@ -319,7 +327,7 @@ def _finished_before(run: ExportRun, source: Source) -> SourceReconciliation | N
         return None
     _load_records(run, source.name)
     run.ledger.add_final(final)
-    earlier = _reconciliation(run.ledger, source.name, source.url, final.summary)
+    earlier = _reconciliation(run, source, final.summary)
     if earlier.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
     return earlier
@@ -335,8 +343,9 @@ def _load_records(run: ExportRun, source: str) -> None:
 
 
 def _reconciliation(
-    ledger: ProgressDatabase, name: str, url: str, summary: SourceSummary, failures: Sequence[str] = ()
+    run: ExportRun, source: Source, summary: SourceSummary, failures: Sequence[str] = ()
 ) -> SourceReconciliation:
+    ledger, name = run.ledger, source.name
     summary = replace(
         summary, positions=reconciliation.used_positions(summary.positions, ledger.positions(name))
     )
@@ -345,26 +354,27 @@ def _reconciliation(
     first = [gap for gap, _ in zip(ledger.gaps(name), range(reconciliation.INLINE_GAPS), strict=False)]
     return SourceReconciliation(
         name=name,
-        url=url,
+        url=source.url,
         summary=summary,
         totals=totals,
         dispositions={"excluded": 0, "failed": 0} | gaps | {"exported": totals.items},
         gaps=first,
-        reasons=reconciliation.reasons_incomplete(summary, totals, gaps, failures),
+        reasons=reconciliation.reasons_incomplete(
+            summary, totals, gaps, failures, may_be_empty=name in run.options.may_be_empty
+        ),
     )
 
 
-def _outcome(
-    store: MultipartStore, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]
-) -> ExportOutcome:
+def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]) -> ExportOutcome:
     return ExportOutcome(
-        location=store.location,
+        location=run.store.location,
         bundle_id=sealed.id,
         complete=sealed.complete,
         files=sealed.files,
         size_bytes=sealed.size_bytes,
         sources=[result(source) for source in sealed.reconciliations],
         broken=broken,
+        left_out=run.state.left_out,
     )
 
 
@@ -381,6 +391,7 @@ def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutc
         size_bytes=size_bytes,
         sources=[result(source) for source in reconciliations],
         already_sealed=True,
+        left_out=info.left_out,
     )
 
 

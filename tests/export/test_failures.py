@@ -84,10 +84,6 @@ def test_counts_that_differ_make_the_bundle_incomplete(store):
     )
 
 
-def test_an_empty_source_is_complete_once_counted_as_empty(store):
-    assert go(store, Numbers(count=0)).complete
-
-
 def test_one_failing_unit_does_not_stop_the_others(store):
     """A defect in the exporter is told with its unit; the rest is there, and the next run gets it."""
     broken = go(store, Numbers(on_export=raising(ValueError("a defect"), 20)))

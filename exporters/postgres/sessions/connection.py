@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -173,6 +174,29 @@ def connect(address: PostgresAddress, application: str = "moveout") -> psycopg.C
         raise translate(exc, address.url) from exc
     connection.prepare_threshold = None
     return connection
+
+
+_SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+_DATABASE_OID = "SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+
+
+def system_identifier(connection: psycopg.Connection[Any]) -> str:
+    """Return what identifies the server, "" where this role may not read it."""
+    with suppress(*DRIVER_ERRORS):
+        row = connection.execute(_SYSTEM_IDENTIFIER).fetchone()
+        if row is not None:
+            return str(row[0])
+    return ""
+
+
+def database_identity(connection: psycopg.Connection[Any]) -> str:
+    """Return what identifies the database, "" where this role may not read the server's part of it."""
+    server = system_identifier(connection)
+    with suppress(*DRIVER_ERRORS):
+        row = connection.execute(_DATABASE_OID).fetchone()
+        if server and row is not None:
+            return f"postgresql:{server}/{row[0]}"
+    return ""
 
 
 def _why_not(address: PostgresAddress, error: psycopg.Error) -> SourceError:

@@ -96,6 +96,7 @@ class DirectorySource:
     def __init__(self, name: str, address: SqliteAddress) -> None:
         self.name = name
         self.url = address.url
+        self.identity = f"sqlite:{address.path}"
         self._address = address
 
     def survey(self) -> Survey:

@@ -11,6 +11,8 @@ from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.cli.common.terminal import plain
 
 SHOWN = 20
+INCOMPLETE = "It was sealed INCOMPLETE: moveout status names what it lacks"
+"""Follows a sentence about a bundle."""
 _ROWS = 20
 _VALUES = 6
 _WIDTH = 160

@@ -11,7 +11,7 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.source_summary import LEFT_BEHIND_STEP, SummaryLine
 from migrate.number_text import duration_words, moment_words, things
 
-STAGES = ("exported", "verified", "restored", "compared")
+COLUMNS = ("exported", "verified", "restored", "compared")
 _NOT_WANTED = "-"
 """What stands for a stage that the case does not ask for."""
 _WORDS = {"no": "not"}
@@ -41,9 +41,9 @@ class Moved:
         """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
         not succeed.
         """
-        rows: list[tuple[Sequence[str], str]] = [(("source", *STAGES, ""), "")]
+        rows: list[tuple[Sequence[str], str]] = [(("source", *COLUMNS, ""), "")]
         for source in self.sources:
-            cells = [self._word(stage, source) for stage in STAGES]
+            cells = [self._word(stage, source) for stage in COLUMNS]
             problem = self._problem(source)
             rows.append(((source, *cells, problem.happened if problem else ""), self._next_step(source)))
         return rows
@@ -53,7 +53,7 @@ class Moved:
         return [
             {
                 "source": source,
-                **{stage: self._word(stage, source) for stage in STAGES},
+                **{stage: self._word(stage, source) for stage in COLUMNS},
                 "problem": problem.happened if (problem := self._problem(source)) else "",
                 "next_step": self._next_step(source),
             }
@@ -93,14 +93,14 @@ class Moved:
         return line.word if line else "no"
 
     def _problem(self, source: str) -> SummaryLine | None:
-        lines = (self.stages.get(stage, {}).get(source) for stage in STAGES)
+        lines = (self.stages.get(stage, {}).get(source) for stage in COLUMNS)
         return next((line for line in lines if line is not None and line.word != "yes"), None)
 
     def _next_step(self, source: str) -> str:
         problem = self._problem(source)
         if problem is not None:
             return problem.next_step
-        missing = any(self._word(stage, source) == "no" for stage in STAGES)
+        missing = any(self._word(stage, source) == "no" for stage in COLUMNS)
         return "run the same command again" if missing else ""
 
     def _of_stage(self, stage: str, done: str, nothing: str) -> str:

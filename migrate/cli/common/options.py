@@ -19,6 +19,10 @@ from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option("--allow-empty", help="A source with nothing in it, or nothing that matches, is all right."),
+]
 Create = Annotated[
     bool, typer.Option("--create", help="Make databases and buckets that do not exist, as the source was.")
 ]

@@ -16,6 +16,8 @@ from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 LEFT_BEHIND_STEP = (
     "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
 )
+LEFT_OUT = "left out"
+"""The word for a source that was taken out of its bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class SummaryLine:
     def as_json(self) -> dict[str, Any]:
         """Return all fields."""
         return asdict(self)
+
+
+def left_out_line(source: str) -> SummaryLine:
+    """Return the line of a source that was taken out of its bundle."""
+    return SummaryLine(source, LEFT_OUT, "left out on purpose (--drop)")
 
 
 @dataclass(frozen=True, slots=True)

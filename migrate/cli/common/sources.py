@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exporters.api import Source
@@ -145,6 +146,21 @@ def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str,
     listed = [*case.sources.values(), *case.destinations.values()] if case else []
     by_url = {endpoint.url: endpoint for endpoint in listed}
     return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
+
+
+def allowed_empty(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+    """Return the sources such that nothing is wrong where nothing is in them."""
+    return {name: replace(endpoint, may_be_empty=True) for name, endpoint in endpoints.items()}
+
+
+def without_left_out(
+    reader: BundleReader, endpoints: Mapping[str, Endpoint], note: Note
+) -> dict[str, Endpoint]:
+    """Return the sources but for those that were taken out of the bundle on purpose, which is noted."""
+    left_out = {source.name for source in reader.info.left_out}
+    for name in sorted(left_out & endpoints.keys()):
+        note(f"{name} was left out of this bundle on purpose")
+    return {name: endpoint for name, endpoint in endpoints.items() if name not in left_out}
 
 
 def wanted(endpoint: Endpoint, selection: Selection) -> Selection:

@@ -103,6 +103,7 @@ class S3Bucket:
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
+        self.identity = f"s3:{self.boto.meta.endpoint_url}/{self.name}/{self.prefix}"
         self._no_tags = self._counts_tags = False
         self._lists_parts: bool | None = None
         self._acls: bool | None = None

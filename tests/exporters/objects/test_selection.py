@@ -110,7 +110,8 @@ def test_nothing_is_wanted(minio: S3Server, make_shop: MakeShop, tmp_path: Path)
     shop.put("a")
     later = Selection(newer_than=datetime.now(UTC) + timedelta(days=1))
     reader = take_out(shop.url, tmp_path / "bundle", selection=later)
-    assert reader.info.complete
+    assert not reader.info.complete
+    assert "all objects in it (1) were excluded" in reader.reconciliation()[0].reasons[0]
     assert reader.reconciliation()[0].dispositions == {"exported": 0, "excluded": 1, "failed": 0}
 
 

@@ -1,0 +1,115 @@
+"""Emptiness is not success, and an incomplete bundle stays incomplete in all that is said of it; but it can grow."""
+
+import sqlite3
+
+import psycopg
+import pytest
+
+from migrate.bundle.reader import BundleReader
+from migrate.storage.registry import open_location
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import run_sql
+
+
+def make_file(path):
+    """Make a SQLite file of one row."""
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE t AS SELECT 1 AS x")
+    made.close()
+
+
+def test_what_is_empty_is_said_and_may_be_allowed(postgres, mariadb, media, tmp_path):
+    prefix = media.replace("?", "/typo/?")
+    sources = [f"pg={postgres.database()}", f"my={mariadb.database()}", f"prefix={prefix}", f"all={media}"]
+    ended = call("export", *sources, "--include", "*.nothing", "--to", tmp_path / "bundle", "--json")
+    assert ended.code == 3, ended.err
+    lines = {line["source"]: line for line in ended.json["result"]["summary"]}
+    assert {name: line["word"] for name, line in lines.items()} == dict.fromkeys(lines, "empty")
+    assert "there is no table in it" in lines["pg"]["happened"]
+    assert "there is no object in it" in lines["prefix"]["happened"]
+    assert "all objects in it (5) were excluded" in lines["all"]["happened"]
+    allowed = call("export", *sources, "--include", "*.nothing", "--to", tmp_path / "bundle", "--allow-empty")
+    assert allowed.code == 0, allowed.err
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[bundle]\nlocation = "other"\n[[source]]\nname = "my"\nurl = "{mariadb.database()}"\nmay_be_empty = true\n'
+    )
+    assert call("export", "-c", case).code == 0
+
+
+@pytest.mark.parametrize("glob", ["dir/[", "[a", "x[!"])
+def test_a_glob_that_cannot_match_is_refused(media, tmp_path, glob):
+    ended = call("export", f"all={media}", "--include", glob, "--to", tmp_path / "bundle")
+    assert (ended.code, f"{glob!r} has a [ without its ]" in ended.err) == (2, True), ended.err
+
+
+def test_every_command_says_that_a_bundle_is_incomplete(tmp_path):
+    """Also where the source that is restored lacks nothing but a count."""
+    make_file(tmp_path / "a.db")
+    bundle, copy, page = tmp_path / "bundle", tmp_path / "copy", tmp_path / "page.html"
+    sources = [f"a=sqlite://{tmp_path}/a.db", f"b=sqlite://{tmp_path}/b.db"]
+    assert call("export", *sources, "--to", bundle).code == 3
+    for words in (
+        ("transfer", bundle, copy),
+        ("verify", copy),
+        ("status", copy),
+        ("report", copy, "--out", page),
+    ):
+        ended = call(*words)
+        assert (ended.code, "INCOMPLETE" in ended.out) == (3, True), (words, ended)
+    ended = call("restore", copy, f"a=sqlite://{tmp_path}/new.db", f"b=sqlite://{tmp_path}/new2.db")
+    assert (ended.code, "not restored: nothing of b in the bundle" in ended.out) == (3, True), ended
+    make_file(tmp_path / "b.db")
+    assert call("export", *sources, "--to", bundle).code == 0
+    for words in (
+        ("transfer", bundle, copy),
+        ("verify", copy),
+        ("status", copy),
+        ("report", copy, "--out", page),
+    ):
+        assert call(*words).code == 0, words
+
+
+def test_a_source_is_known_by_its_server_and_one_can_be_dropped(postgres, mariadb, tmp_path):
+    """Another user and another name of the host lead to the same source; another database of the same name does not."""
+    app, shop = postgres.database(), mariadb.database()
+    run_sql(app, "CREATE TABLE t AS SELECT 1 AS x")
+    with mariadb.connect(shop.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE t AS SELECT 1 AS x")
+    postgres.execute("CREATE ROLE alias SUPERUSER LOGIN PASSWORD 'alias'")
+    bundle, missing = tmp_path / "bundle", f"sqlite://{tmp_path}/missing.db"
+    words = ["--to", bundle]
+    assert call("export", f"app={app}", f"shop={shop}", f"missing={missing}", *words).code == 3
+    env = {"PGPASSWORD": "alias", "PGPASSFILE": "/dev/null"}
+    app = app.replace("postgres@127.0.0.1", "alias@localhost")
+    other = call("export", f"app={app}", f"shop={shop}", f"missing={missing}", *words, env=env)
+    assert other.code == 3, other.err
+    assert "app      exported: 1 item" in other.out
+
+    swapped = postgres.database()
+    refused = call("export", f"app={swapped}", f"shop={shop}", f"missing={missing}", *words)
+    assert (refused.code, "is another source" in refused.err) == (2, True), refused.err
+    forgotten = call("export", f"app={app}", f"shop={shop}", *words, env=env)
+    assert (forgotten.code, "--drop NAME" in forgotten.err) == (2, True), forgotten.err
+    unknown = call("export", f"app={app}", *words, "--drop", "nobody", env=env)
+    assert (unknown.code, "no source 'nobody'" in unknown.err) == (2, True), unknown.err
+
+    shop = shop.replace("127.0.0.1", "localhost")
+    dropped = call("export", f"app={app}", f"shop={shop}", *words, "--drop", "missing", env=env)
+    assert (dropped.code, "missing  left out on purpose" in dropped.out) == (0, True), dropped
+    assert call("export", f"app={app}", f"shop={shop}", f"missing={missing}", *words, env=env).code == 0
+    info = BundleReader(open_location(str(bundle))).info
+    assert ([source.name for source in info.left_out], info.complete) == (["missing"], True)
+    assert "missing" in (bundle / "REPORT.html").read_text()
+    with psycopg.connect(postgres.url) as connection:
+        [[system]] = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchall()
+    assert info.source("app").identity.startswith(f"postgresql:{system}/")
+    restored = call("restore", bundle, f"app={postgres.database()}", f"missing=sqlite://{tmp_path}/new.db")
+    assert (restored.code, "missing was left out" in restored.err) == (0, True), restored
+
+
+def test_a_filter_that_matched_nothing_may_be_corrected(media, tmp_path):
+    words = ("export", f"all={media}", "--to", tmp_path / "bundle", "--json")
+    assert call(*words, "--include", "*.nothing").code == 3
+    corrected = call(*words, "--include", "*.bin")
+    assert (corrected.code, corrected.json["result"]["sources"][0]["items"]) == (0, 2), corrected.err
