@@ -7,8 +7,10 @@ by ``read_checked``.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporters.api import Gap, Loss
@@ -140,6 +142,15 @@ class BundleReader:
     def reconciliation(self) -> list[SourceReconciliation]:
         """Return the reconciliation, a source each. Raises ``DamageError``."""
         return reconciliation.decode(_read(self.store, layout.RECONCILIATION))
+
+    def predecessors(self) -> Iterator[BundleReader]:
+        """Yield this reader under the id of each incomplete bundle that this one continues, the newest first: what was
+        recorded elsewhere of that bundle is found by it.
+        """
+        for bundle_id in reversed(self.info.continues):
+            reader = copy.copy(self)
+            reader.info = replace(self.info, id=bundle_id)
+            yield reader
 
     def last_position_value(self, source: str, name: str) -> Any:
         """Return the value in the last recorded position of a source that has one, None where none has."""

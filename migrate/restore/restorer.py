@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
-from exporters.engine import Engine, load_part
+from exporters.engine import Engine, live_reader_of, load_part
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.table_comparison import compare_tables
 from migrate.engines import registry
-from migrate.errors import IncompleteError, UsageError
+from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
@@ -96,8 +97,51 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
         made = creator(request.reader, request.source, request.url, secrets=request.secrets)
         if made:
             request.progress.note(f"{request.source}: {made}")
-    outcome = restorer.restore(request)
+    try:
+        outcome = restorer.restore(request)
+    except NotEmptyError as refusal:
+        outcome = _restore_missing(restorer, engine, request, refusal)
     return replace(outcome, notes=(made, *outcome.notes)) if made else outcome
+
+
+def _restore_missing(
+    restorer: Restorer, engine: Engine, request: RestoreRequest, refusal: NotEmptyError
+) -> RestoreOutcome:
+    """Restore the tables that a destination lacks which was restored from the bundle while that was incomplete. Raises
+    the ``refusal`` where the destination has anything but the bundle's tables, each with its rows or as a restore has
+    left it.
+    """
+    reader, source = request.reader, request.source
+    if not reader.info.continues or request.only or request.merge or not engine.live_reader:
+        raise refusal
+    tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
+    live = live_reader_of(engine).live_tables(
+        request.url, secrets=request.secrets, workers=request.workers, advance=lambda _rows, _bytes: None
+    )
+    names = {(row.schema, row.name) for row in tables}
+    missing = [row for row in tables if row.number and (row.schema, row.name) not in live]
+    records = finished_restores(reader, source, request.url, secrets=request.secrets)
+    present = [row for row in tables if (row.schema, row.name) in live]
+    differing = [
+        difference
+        for difference in compare_tables(present, live)
+        if not any(record.accepts(difference.name, live.get(difference.name)) for record in records)
+    ]
+    if not missing or differing or not live.keys() <= names:
+        raise refusal
+    words = [f"{row.schema}.{row.name}" if row.schema else row.name for row in missing]
+    note = f"it was restored while the bundle was incomplete; this adds {', '.join(words)}"
+    request.progress.note(f"{source}: {note}")
+    outcome = restorer.restore(replace(request, only=words))
+    there = sum(row.items for row in present)
+    left_out = unique(outcome.left_out, missing_from(reader, source, records))
+    return replace(
+        outcome,
+        items=outcome.items + there,
+        skipped_items=outcome.skipped_items + there,
+        notes=(note, *outcome.notes),
+        left_out=tuple(left_out),
+    )
 
 
 def require_content(reader: BundleReader, source: str) -> None:
@@ -118,11 +162,18 @@ def require_content(reader: BundleReader, source: str) -> None:
 def finished_restores(
     reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
 ) -> Sequence[FinishedRestore]:
-    """Return what earlier restores left out of a live source; nothing where moveout cannot restore such sources."""
+    """Return what earlier restores left out of a live source, from this bundle or from those that it continues; nothing
+    where moveout cannot restore such sources.
+    """
     engine = registry.find(url)
     if engine is None or not engine.restorer:
         return []
-    return restorer_of(engine).finished(reader, source, url, secrets=secrets)
+    restorer = restorer_of(engine)
+    records = list(restorer.finished(reader, source, url, secrets=secrets))
+    if not any(not record.only for record in records):
+        for earlier in reader.predecessors():
+            records += restorer.finished(earlier, source, url, secrets=secrets)
+    return records
 
 
 def missing_from(reader: BundleReader, source: str, records: Sequence[FinishedRestore]) -> list[str]:

@@ -113,3 +113,26 @@ def test_a_filter_that_matched_nothing_may_be_corrected(media, tmp_path):
     assert call(*words, "--include", "*.nothing").code == 3
     corrected = call(*words, "--include", "*.bin")
     assert (corrected.code, corrected.json["result"]["sources"][0]["items"]) == (0, 2), corrected.err
+
+
+def test_a_table_that_could_be_read_later_is_added_to_what_was_restored(postgres, other_postgres, tmp_path):
+    """Export and restore are the same commands again; what the new database has stays as it is."""
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(
+        old, "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b (x int PRIMARY KEY); INSERT INTO b VALUES (2)"
+    )
+    run_sql(old, "CREATE ROLE half LOGIN PASSWORD 'half'; GRANT SELECT ON a TO half")
+    env = {"PGPASSWORD": "half", "PGPASSFILE": "/dev/null"}
+    export = ("export", f"app={old.replace('postgres@', 'half@')}", "--to", tmp_path / "bundle")
+    assert call(*export, env=env).code == 3
+    assert call("restore", tmp_path / "bundle", f"app={new}").code == 3
+    run_sql(old, "GRANT SELECT ON b TO half")
+    assert call(*export, env=env).code == 0
+    added = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (added.code, "this adds public.b" in added.out) == (0, True), added
+    assert call("verify", tmp_path / "bundle", "--against", f"app={new}").code == 0
+    with psycopg.connect(new) as connection:
+        assert connection.execute("SELECT x FROM b WHERE x = 2").fetchall() == [(2,)]
+        connection.execute("INSERT INTO a VALUES (9); DROP TABLE b")
+    refused = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (refused.code, "is not empty" in refused.err) == (2, True), refused
