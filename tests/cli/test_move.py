@@ -168,4 +168,4 @@ def test_run_takes_what_can_be_had_and_says_what_is_missing(make_case, tmp_path)
     assert any(
         "orders" in gap["item"] for source in steps["export"]["result"]["sources"] for gap in source["gaps"]
     )
-    assert steps["transfer"]["exit_code"] == 0
+    assert steps["transfer"]["exit_code"] == 3
