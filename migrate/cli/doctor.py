@@ -189,7 +189,7 @@ def run_doctor(
     locations = _locations_of(case) if options.locations is None else options.locations
     destinations = case.destinations if case else {}
     move = MoveEndpoints(sources, destinations, locations, workers, until, is_local, options.unfilled)
-    examinations = examine_all(move)
+    examinations = examine_all(move, progress=session.progress)
     findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []
     return Diagnosis(examinations, scripts, only_findings)

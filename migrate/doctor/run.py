@@ -15,6 +15,7 @@ from migrate.doctor import location
 from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
 from migrate.plan import SourcePlan
+from migrate.runtime.progress import Progress, Silent
 
 Kind = Literal["source", "destination", "location", "deadline"]
 EXAMINE_SECONDS = 45.0
@@ -77,14 +78,20 @@ class MoveEndpoints:
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Examinations:
+def examine_all(
+    move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS, progress: Progress | None = None
+) -> Examinations:
     """Examine sources at once; then destinations and locations, which depend on what the sources need."""
+    progress = progress or Silent()
+    count = len(move.sources) + len(move.destinations) + len(move.locations)
+    progress.begin("doctor", items=count, size_bytes=0)
     sources = _at_once(
         [
             ("source", name, endpoint, _examine_source(endpoint, move))
             for name, endpoint in move.sources.items()
         ],
         seconds,
+        progress,
     )
     needs = {entry.name: entry.examination.needs for entry in sources}
     sizes = [entry.examination.size_bytes for entry in sources if entry.examination.size_bytes is not None]
@@ -99,7 +106,9 @@ def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Exa
             for name, endpoint in move.locations.items()
         ],
         seconds,
+        progress,
     )
+    progress.end()
     destinations = [entry for entry in others if entry.kind == "destination"]
     locations = [entry for entry in others if entry.kind == "location"]
     return Examinations(
@@ -110,15 +119,17 @@ def examine_all(move: MoveEndpoints, *, seconds: float = EXAMINE_SECONDS) -> Exa
 _Job = tuple[Kind, str, Endpoint, Callable[[], Examination]]
 
 
-def _at_once(jobs: Sequence[_Job], seconds: float) -> list[Examined]:
+def _at_once(jobs: Sequence[_Job], seconds: float, progress: Progress) -> list[Examined]:
     """Run jobs in threads of their own. One that does not end in time is left behind, and called unreachable."""
     results: dict[int, Examination] = {}
-    threads, turns = [], threading.Semaphore(_AT_ONCE)
+    threads, turns, given_up = [], threading.Semaphore(_AT_ONCE), threading.Event()
     for number, (_, _, _, work) in enumerate(jobs):
 
         def run(number: int = number, work: Callable[[], Examination] = work) -> None:
             with turns:
                 results[number] = _guarded(work)
+            if not given_up.is_set():
+                progress.advance(items=1)
 
         thread = threading.Thread(target=run, name=f"doctor-{number}", daemon=True)
         thread.start()
@@ -126,6 +137,7 @@ def _at_once(jobs: Sequence[_Job], seconds: float) -> list[Examined]:
     end = datetime.now(UTC) + timedelta(seconds=seconds * (1 + len(jobs) // _AT_ONCE))
     for thread in threads:
         thread.join(max(0.0, (end - datetime.now(UTC)).total_seconds()))
+    given_up.set()
     late = UnreachableError(
         f"no answer within {seconds:.0f} s", next_step="Look at the server and the network."
     )

@@ -239,6 +239,12 @@ def test_a_policy_that_is_too_narrow_is_mended_by_the_one_that_is_written(minio,
     for body in (b"one", b"two"):
         client.put_object(Bucket=bucket, Key="photos/1", Body=body)
     arn = f"arn:aws:s3:::{bucket}"
+    nothing = doctor(f"media=s3://{bucket}?profile={narrow.profile}")
+    assert nothing.code == 4
+    [refused] = nothing.fixes("media").values()
+    assert json.loads(refused)["Statement"] == [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [arn]}
+    ]
     actions = ["s3:ListBucket", "s3:GetObject"]
     statement = {"Effect": "Allow", "Action": actions, "Resource": [arn, f"{arn}/*"]}
     narrow.allow({"Version": "2012-10-17", "Statement": [statement]})

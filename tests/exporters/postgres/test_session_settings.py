@@ -13,9 +13,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from exporters.doctor import ExamineRequest
 from exporters.errors import SourceUnreachableError
 from exporters.limits import Limits
 from exporters.postgres import PostgresExporter
+from exporters.postgres.doctor import examine
 from exporters.postgres.rows import copy_feed
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
@@ -270,7 +272,16 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     gaps = export_database(replica, tmp_path / "second").sources[0].gaps
     assert [(gap.item, "standby" in gap.reason) for gap in gaps] == [('"public"."fleeting"', True)]
     assert "UNLOGGED TABLE public.fleeting" in (tmp_path / "second/data/app/schema/pre-data.sql").read_text()
+    [lost, slow] = [
+        finding for finding in examine(ExamineRequest(replica)).findings if finding.check == "replica"
+    ]
+    assert (lost.object, lost.severity, slow.severity) == ('"public"."fleeting"', "loses", "slow")
     run_sql(url, "DROP TABLE fleeting")
+    for statement in slow.fix.text.splitlines():
+        run_sql(f"{standby}/postgres", statement)
+    while any(finding.check == "replica" for finding in examine(ExamineRequest(replica)).findings):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.2)
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
 
 
