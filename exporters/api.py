@@ -174,6 +174,10 @@ class Workspace(Protocol):
         """Remove the file; nothing happens where there is none."""
         ...
 
+    def listed(self, count: int) -> None:
+        """Report how many items a listing has found since the last report. Thread-safe; only for show."""
+        ...
+
 
 class Sink(Protocol):
     """Takes the files of one unit. Names are relative to ``data/<source>/`` and match ``[a-z0-9._/-]+``."""

@@ -38,6 +38,9 @@ class MemoryWorkspace:
         """See ``Workspace.delete``."""
         self._files.pop(name, None)
 
+    def listed(self, count: int) -> None:
+        """See ``Workspace.listed``; nobody watches."""
+
 
 class _Hole(io.RawIOBase):
     """A file that discards what is written, and counts the bytes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from migrate.bundle import layout
 from migrate.errors import GoneError, UsageError
@@ -10,11 +10,14 @@ from migrate.storage.api import Store
 
 
 class StoreWorkspace:
-    """A ``Workspace`` (see ``exporters.api``) over a store: each file is one atomic ``put``."""
+    """A ``Workspace`` (see ``exporters.api``) over a store: each file is one atomic ``put``. ``on_listed`` is called
+    with the items that a listing finds.
+    """
 
-    def __init__(self, store: Store, source: str) -> None:
+    def __init__(self, store: Store, source: str, on_listed: Callable[[int], None] | None = None) -> None:
         self._store = store
         self._source = source
+        self.on_listed = on_listed
 
     def read(self, name: str) -> bytes | None:
         """Return the file's bytes, or None where there is none."""
@@ -35,6 +38,11 @@ class StoreWorkspace:
     def delete(self, name: str) -> None:
         """Remove the file; nothing happens where there is none."""
         self._store.delete(self._key(name))
+
+    def listed(self, count: int) -> None:
+        """See ``Workspace.listed``."""
+        if (on_listed := self.on_listed) is not None:
+            on_listed(count)
 
     def _key(self, name: str) -> str:
         if not layout.is_payload_name(name):

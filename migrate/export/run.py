@@ -194,15 +194,20 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _begin_anew(run, source)
         before = None
-    run.progress.begin(
-        f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+    run.progress.begin(f"snapshot {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, 0.0))
+    workspace = StoreWorkspace(
+        run.store, source.name, on_listed=lambda count: run.progress.advance(items=count)
     )
     error: SourceError | None = None
     summary: SourceSummary | None = None
     units: UnitRun | None = None
     try:
         run.options.seal_time.check(source.name)
-        with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
+        with source.snapshot(workspace, workers=run.workers) as snapshot:
+            workspace.on_listed = None  # what is listed from now on is the second count
+            run.progress.begin(
+                f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
+            )
             if before is not None:
                 run.ledger.forget(source.name)
                 run.store.delete(layout.final_record(source.name))

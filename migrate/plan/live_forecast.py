@@ -146,7 +146,8 @@ class LiveForecast:
     def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         """See ``Progress.begin``."""
         with self._lock:
-            self._begin(of.source or what.rpartition(" ")[2], items, size_bytes)
+            if of.share:
+                self._begin(of.source or what.rpartition(" ")[2], items, size_bytes)
         self._inner.begin(what, items=items, size_bytes=size_bytes, of=of)
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:

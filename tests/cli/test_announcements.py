@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from migrate.cli.common.announcements import is_late
 
 from migrate.cli import status as status_command
+from migrate.cli.progress.announcements import is_late
 from migrate.progress.state import ProgressState
 from tests.cli.conftest import MOVEOUT, call, run
 from tests.cli.test_status import make_file

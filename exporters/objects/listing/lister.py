@@ -153,6 +153,7 @@ class Listing:
     def _take(self, key_range: Range, page: Page) -> Page:
         """Return what of a page belongs to the range."""
         keys = page.keys
+        self.workspace.listed(len(keys))
         with self._lock:
             self.crowd.note(len(keys))
             key_range.pages += 1

@@ -190,6 +190,9 @@ class _Below:
     def delete(self, name: str) -> None:
         self._workspace.delete(f"{self._folder}/{name}")
 
+    def listed(self, count: int) -> None:
+        self._workspace.listed(count)
+
 
 class _SinkBelow:
     def __init__(self, sink: Sink, folder: str) -> None:

@@ -20,6 +20,7 @@ LINE_SECONDS = 10.0
 REFRESH_PER_SECOND = 4
 LEAST_COLUMNS = 60
 _MOST_TASKS = 6
+_MOMENT_SECONDS = 2.0
 _BAR_COLUMNS = 30
 _FEW_SOURCES = 3
 _SHORT_SECONDS = 2.0
@@ -151,6 +152,11 @@ def state_line(state: ProgressState, task: TaskProgress | None) -> str:
 def ends_with_line(state: ProgressState, task: TaskProgress) -> bool:
     """Tell whether the end of a task gets a line of its own, which stays."""
     return len(state.sources) <= _FEW_SOURCES or task.seconds >= _SHORT_SECONDS
+
+
+def is_worth_a_line(task: TaskProgress) -> bool:
+    """Tell whether a line stays of a task that has ended: not of a moment in which nothing was counted."""
+    return bool(task.items or task.size_bytes or task.seconds >= _MOMENT_SECONDS)
 
 
 def stamped(line: str) -> str:

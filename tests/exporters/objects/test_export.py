@@ -37,6 +37,7 @@ class Files:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.reported: list[tuple[int, int]] = []
 
     @contextmanager
     def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
@@ -46,7 +47,7 @@ class Files:
             yield file
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        pass
+        self.reported.append((items, size_bytes))
 
 
 def snapshot(url: str, workspace: Workspace) -> ObjectSnapshot:
@@ -95,6 +96,22 @@ def test_gnu_tar_lists_the_pack_by_key(minio: S3Server, make_shop: MakeShop, tmp
     safe = {key for key in objects if "\n" not in key and key != "large.bin"}
     assert safe < set(listed)
     assert len(listed) == len(objects) - 1
+
+
+def test_small_objects_are_reported_as_they_are_read(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """A pack may take minutes: neither its listing nor its objects are reported all at once."""
+    shop = make_shop(minio)
+    for number in range(450):
+        shop.put(f"o/{number:04d}", b"x" * 100)
+    workspace, files = Workspace(), Files(tmp_path / "files")
+    taken = snapshot(shop.url, workspace)
+    assert workspace.listed_items == 450
+    do_all(taken, files)
+    assert sum(items for items, _ in files.reported) == 450
+    assert sum(size_bytes for _, size_bytes in files.reported) == 45_000
+    assert max(items for items, _ in files.reported) <= 100
 
 
 def test_the_exporter_loads_all_that_it_uses() -> None:

@@ -9,6 +9,7 @@ class Workspace(dict[str, bytes]):
     """Files in memory; ``fail_after`` breaks off a run as a kill would."""
 
     fail_after = 1 << 60
+    listed_items = 0
 
     def read(self, name: str) -> bytes | None:
         return self.get(name)
@@ -23,3 +24,6 @@ class Workspace(dict[str, bytes]):
 
     def delete(self, name: str) -> None:
         self.pop(name, None)
+
+    def listed(self, count: int) -> None:
+        self.listed_items += count
