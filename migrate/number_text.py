@@ -39,3 +39,13 @@ def duration_words(seconds: float) -> str:
 def moment_words(moment: datetime) -> str:
     """Return a moment in UTC, to the minute."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def local_moment_words(moment: datetime) -> str:
+    """Return a moment in UTC, and in the time zone of this machine where that is another."""
+    local = moment.astimezone()
+    if not local.utcoffset():
+        return moment_words(moment)
+    same_day = local.date() == moment.astimezone(UTC).date()
+    here = local.strftime("%H:%M %Z" if same_day else "%Y-%m-%d %H:%M %Z")
+    return f"{moment_words(moment)} ({here} here)"

@@ -21,6 +21,7 @@ def parse_rate(text: str) -> int:
     Raises ``UsageError``.
     """
     match = _AMOUNT.fullmatch(text.strip())
+    _require_unit(match, "bytes a second")
     rate = _bytes(match) if match else 0
     if rate < 1:
         raise UsageError(
@@ -85,11 +86,22 @@ def _rate_or_off(text: str) -> float | None:
 
 
 def parse_size(text: str) -> int:
-    """Return bytes from ``10M``, ``1.5G``, ``64KiB``, ``123``: units are of 1024. Raises ``UsageError``."""
+    """Return bytes from ``10M``, ``1.5G``, ``64KiB``, ``123B``: units are of 1024. Raises ``UsageError``."""
     match = _AMOUNT.fullmatch(text.strip())
+    _require_unit(match, "bytes")
     if match is None or match[5]:
         raise UsageError(f"{text!r} is not a size", next_step="write it like 10M, 1.5G or 500K (bytes)")
     return _bytes(match)
+
+
+def _require_unit(match: re.Match[str] | None, noun: str) -> None:
+    """Raise ``UsageError`` for a number alone, such as ``50``: bytes are seldom meant. Zero needs no unit."""
+    if match is not None and not (match[2] or match[4]) and float(match[1]):
+        number = match[1]
+        raise UsageError(
+            f"{number} what? The unit is missing",
+            next_step=f"{number}M is {float(number) * 2**20:,.0f} {noun}, {number}K is {float(number) * 2**10:,.0f}",
+        )
 
 
 def _bytes(match: re.Match[str]) -> int:

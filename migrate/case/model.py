@@ -18,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from exporters.discovery import NotTaken
 from exporters.errors import SourceError
@@ -513,27 +514,51 @@ def _seconds(name: str, value: Any) -> float:
 def names_no_zone(value: Any) -> bool:
     """Tell whether a moment, as TOML or a person writes it, leaves the time zone open."""
     try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
+        moment = value if isinstance(value, datetime) else _moment(str(value).strip())
     except ValueError:
         return False
     return moment.tzinfo is None
 
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_SPAN = re.compile(r"(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?")
+_ZONED = re.compile(r"(\S+(?: [\d:]+)?) ([A-Za-z]\S*)")
+"""A moment, and the name of its time zone."""
 
 
 def parse_deadline(text: str, *, relative: bool = True) -> datetime:
-    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), or with
-    ``relative`` also ``30h``, ``90m``, ``2d`` from now.
+    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), also with the name of a
+    zone (``2026-11-28 18:00 Europe/Berlin``), or with ``relative`` also ``30h``, ``90m``, ``1d12h`` from now.
+
+    Raises ``UsageError``.
     """
     text = text.strip()
     try:
-        if relative and text[-1:] in _UNITS and text[:-1].isdecimal():
-            return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-        moment = datetime.fromisoformat(text)
+        span = _SPAN.fullmatch(text) if relative and text else None
+        if span is not None:
+            days, hours, minutes = (int(number or 0) for number in span.groups())
+            return datetime.now(UTC) + timedelta(days=days, hours=hours, minutes=minutes)
+        moment = _moment(text)
         return moment if moment.tzinfo else moment.astimezone()
     except (ValueError, OverflowError):
         raise UsageError(
             f"deadline {text!r} is no moment in time",
-            next_step="write 2026-11-25T18:00:00Z, or with --deadline also 30h, 90m, 2d",
+            next_step="write 2026-11-25T18:00:00Z or 2026-11-25 18:00 Europe/Berlin, with --deadline also 30h, 1d12h",
         ) from None
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment of ISO 8601, which may be followed by the name of a time zone. Raises ``ValueError``."""
+    match = _ZONED.fullmatch(text)
+    if match is None:
+        return datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(match[1])
+    try:
+        zone = ZoneInfo(match[2])
+    except ZoneInfoNotFoundError:
+        raise UsageError(
+            f"{match[2]!r} is no time zone that this machine knows",
+            next_step="write it like Europe/Berlin, or the moment in UTC: 2026-11-25T18:00:00Z",
+        ) from None
+    if moment.tzinfo is not None:
+        raise UsageError(f"{text!r} names two time zones", next_step="write one of them")
+    return moment.replace(tzinfo=zone)

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import signal
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -21,40 +22,73 @@ _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
 their pages from the system again, each of them cleared, took a fourteenth of the time. Read when pyarrow is imported.
 """
 
-VERBS = {
-    "init": ("init", "Write a commented case file."),
-    "discover": ("discover", "Find what there is, and write the case file."),
-    "doctor": ("doctor", "Say what would go wrong, and how to mend it."),
-    "plan": ("plan", "Forecast the move."),
-    "export": ("export", "Write and seal a bundle of the sources."),
-    "seal": ("seal", "Seal what an export left, without asking its sources again."),
-    "transfer": ("transfer", "Move a sealed bundle to another location."),
-    "verify": ("verify", "Check a bundle, or compare it with what lives."),
-    "restore": ("restore", "Bring databases and buckets up from a bundle."),
-    "sync": ("sync", "Copy a bucket to a bucket; again: only what has changed."),
-    "run": ("run", "Do all of it in order, skipping what is done."),
-    "report": ("report", "Write the page about a bundle, with what is known now."),
-    "status": ("status", "Say what is done and what is left."),
-    "clean": ("clean", "Clear a dead run's leavings, after asking."),
-    "ls": ("ls", "List a bundle's tables and buckets, or a bucket's objects."),
-    "get": ("get", "Read single objects, or rows of a table, out of a bundle."),
-    "sql": ("sql", "Query a bundle's tables with SQL, by DuckDB."),
-    "keys": ("custody.keys", "Keys to sign with."),
-    "sign": ("custody.sign", "Sign a sealed bundle, which says whose it is."),
-    "custody": ("custody.log", "The record of who did what to a bundle."),
-    "hold": ("custody.hold", "Keep a bundle, or its sources, as they are for a time."),
-    "grant": ("custody.grant", "Read access to one bundle, for a time."),
-    "receive": ("custody.receive", "Verify a bundle, then sign a receipt for it."),
-    "acknowledge": ("custody.acknowledge", "Counter-sign the customer's receipt for a bundle."),
-    "audit": ("custody.audit", "Check samples of a signed bundle, and sign the result."),
-    "clock": ("custody.clock", "Say of each obligation whether it is met, due or breached."),
-    "erase": ("custody.erase", "Remove a bundle for good, and sign a certificate of it."),
-    "prove": ("custody.prove", "Write a proof that an object, or a row, is in the bundle."),
-    "check-proof": ("custody.check_proof", "Check such a proof, without the bundle."),
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Prepare": {
+        "init": ("init", "Write a commented case file."),
+        "discover": ("discover", "Find what there is, and write the case file."),
+        "doctor": ("doctor", "Say what would go wrong, and how to mend it."),
+        "plan": ("plan", "Forecast the move."),
+    },
+    "Move": {
+        "run": ("run", "Do all of it in order, skipping what is done."),
+        "export": ("export", "Write and seal a bundle of the sources."),
+        "seal": ("seal", "Seal what an export left, without asking its sources again."),
+        "transfer": ("transfer", "Move a sealed bundle to another location."),
+        "restore": ("restore", "Bring databases and buckets up from a bundle."),
+        "sync": ("sync", "Copy a bucket to a bucket; again: only what has changed."),
+        "clean": ("clean", "Clear a dead run's leavings, after asking."),
+    },
+    "Look": {
+        "status": ("status", "Say what is done and what is left."),
+        "report": ("report", "Write the page about a bundle, with what is known now."),
+        "ls": ("ls", "List a bundle's tables and buckets, or a bucket's objects."),
+        "get": ("get", "Read single objects, or rows of a table, out of a bundle."),
+        "sql": ("sql", "Query a bundle's tables with SQL, by DuckDB."),
+    },
+    "Prove": {
+        "verify": ("verify", "Check a bundle, or compare it with what lives."),
+        "keys": ("custody.keys", "Keys to sign with."),
+        "sign": ("custody.sign", "Sign a sealed bundle, which says whose it is."),
+        "audit": ("custody.audit", "Check samples of a signed bundle, and sign the result."),
+        "prove": ("custody.prove", "Write a proof that an object, or a row, is in the bundle."),
+        "check-proof": ("custody.check_proof", "Check such a proof, without the bundle."),
+    },
+    "Hand over": {
+        "custody": ("custody.log", "The record of who did what to a bundle."),
+        "hold": ("custody.hold", "Keep a bundle, or its sources, as they are for a time."),
+        "grant": ("custody.grant", "Read access to one bundle, for a time."),
+        "receive": ("custody.receive", "Verify a bundle, then sign a receipt for it."),
+        "acknowledge": ("custody.acknowledge", "Counter-sign the customer's receipt for a bundle."),
+        "clock": ("custody.clock", "Say of each obligation whether it is met, due or breached."),
+        "erase": ("custody.erase", "Remove a bundle for good, and sign a certificate of it."),
+    },
 }
-"""Each command in the order of the help, with its module and its help in one line: the list of commands and shell
-completion import none of these modules.
+"""The commands by the sections of the help, each with its module and its help in one line: the list of commands and
+shell completion import none of these modules.
 """
+VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
+_HELP = "help"
+"""``moveout help COMMAND`` is ``moveout COMMAND --help``."""
+_EPILOG = """\b
+Exit codes:
+  0  complete                           6    damage, or a difference
+  1  unknown error                      7    something is not there
+  2  wrong usage; nothing was touched   8    no space, or too little
+  3  finished; something is missing     9    the deadline will be missed
+  4  not allowed                        130  interrupted
+  5  unreachable, or busy
+
+\b
+Environment:
+  MOVEOUT_KEY, MOVEOUT_PASSPHRASE       the key to sign with, and its passphrase
+  AWS_PROFILE, AWS_ACCESS_KEY_ID, …     credentials of buckets, as AWS's tools read them
+  PGPASSWORD, PGPASSFILE, MYSQL_PWD, …  passwords, as the databases' own tools read them
+  TMPDIR                                where long values and SQLite copies wait
+  NO_COLOR                              no colours
+
+\b
+moveout help COMMAND says all about one command. What is done stays done: the same
+command again goes on."""
 
 
 _UsageError: Any = typer.BadParameter.__base__
@@ -76,6 +110,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except _UsageError as exc:
+            _suggest_option(exc)
             if "--json" in arguments:
                 from migrate.cli.common.session import print_error  # noqa: PLC0415  it needs this module
 
@@ -85,10 +120,28 @@ class _Verbs(TyperGroup):
             raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] == _HELP:
+            args = [*args[1:], "--help"] if len(args) > 1 else args
         name = args[0] if args else ""
+        if name == _HELP:
+            typer.echo(ctx.get_help())
+            raise typer.Exit
         if name in self._stubs and self.commands[name] is self._stubs[name]:
             self.commands[name] = _load(name)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  the signature is typer's
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+
+
+def _suggest_option(error: Any) -> None:
+    """Ask whether an option was meant that looks like one that does not exist."""
+    similar = getattr(error, "possibilities", None)
+    if similar:
+        options = ", ".join(f"'{option}'" for option in sorted(similar))
+        error.message, error.possibilities = f"{error.message}. Did you mean {options}?", None
 
 
 def _load(name: str) -> Any:
@@ -106,6 +159,7 @@ app = typer.Typer(
     cls=_Verbs,
     help="Databases and object storage leave a host, whole and provably, before the deadline.",
     no_args_is_help=True,
+    epilog=_EPILOG,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

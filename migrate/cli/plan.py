@@ -26,7 +26,14 @@ from migrate.doctor.run import DestinationPlan, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
-from migrate.number_text import bytes_words, count_words, duration_words, moment_words, things
+from migrate.number_text import (
+    bytes_words,
+    count_words,
+    duration_words,
+    local_moment_words,
+    moment_words,
+    things,
+)
 from migrate.plan import (
     Forecast,
     Interval,
@@ -317,9 +324,8 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     if ends != leaves:
         table.add_row(Text("all is done", "bold"), "", duration_words(ends.p50), duration_words(ends.p90), "")
     console.print(table)
-    moments = (
-        f"{moment_words(shown.moment(leaves.p50))} (P50), {moment_words(shown.moment(leaves.p90))} (P90)"
-    )
+    p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
+    moments = f"{p50} (P50), {p90} (P90)"
     console.print(f"All has left {'at the earliest ' if shown.at_least else ''}by {moments}")
     if shown.deadline is None or shown.seconds_left is None or shown.probability is None:
         console.print(
@@ -333,7 +339,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     console.print(
         Text.assemble(
             (shown.verdict.upper(), style),
-            f": deadline {moment_words(shown.deadline)}, {probability_words(shown.probability)} likely to be met,"
+            f": deadline {local_moment_words(shown.deadline)}, {probability_words(shown.probability)} likely to be met,"
             f" {', '.join(margins)}",
         )
     )

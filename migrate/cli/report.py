@@ -81,11 +81,13 @@ def report_command(
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=URL", help="Compare for it with a live database or bucket."),
+        typer.Option(
+            metavar="NAME=URL", help="Compare for it with a live database or bucket; may be repeated."
+        ),
     ] = None,
     result: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What verify or restore wrote with --json; may be given again."),
+        typer.Option(metavar="FILE", help="What verify or restore wrote with --json; may be repeated."),
     ] = None,
 ) -> Reported:
     """Write the page about a bundle, with what is known now.

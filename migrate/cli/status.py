@@ -30,7 +30,7 @@ from migrate.cli.progress.progress_view import (
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status
-from migrate.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
 from migrate.storage.registry import open_location
@@ -113,7 +113,7 @@ def _draw_deadline(console: Console, until: datetime) -> None:
     deadline_text = (
         (f"{duration_words(left)} left", "") if left > 0 else (f"{duration_words(-left)} over", "bold red")
     )
-    console.print(Text.assemble(f"deadline {moment_words(until)}: ", deadline_text))
+    console.print(Text.assemble(f"deadline {local_moment_words(until)}: ", deadline_text))
 
 
 def _who(report: ProgressReport) -> str:

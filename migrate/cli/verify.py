@@ -354,7 +354,8 @@ def verify_command(
         typer.Option(help="quick: names, sizes; complete: all there, nothing extra; full: every byte."),
     ] = None,
     against: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
+        list[str] | None,
+        typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket; may be repeated."),
     ] = None,
     signers: Signers = None,
     timestamp_ca: Annotated[

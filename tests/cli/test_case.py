@@ -1,6 +1,7 @@
 """The case file: what it gives, and how it complains."""
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from migrate.case.model import Rank, load, parse_deadline
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
 from migrate.errors import UsageError
+from migrate.number_text import local_moment_words
 from tests.cli.conftest import call
 
 
@@ -123,6 +125,28 @@ def test_what_is_no_moment_is_said_so(text):
         parse_deadline(text)
 
 
-def test_a_deadline_may_be_relative_on_the_command_line():
-    left = (parse_deadline("30h") - datetime.now(UTC)).total_seconds()
-    assert 30 * 3600 - 5 < left <= 30 * 3600
+@pytest.mark.parametrize(("text", "hours"), [("30h", 30), ("90m", 1.5), ("1d12h", 36), ("1d 2h 30m", 26.5)])
+def test_a_deadline_may_be_relative_on_the_command_line(text, hours):
+    left = (parse_deadline(text) - datetime.now(UTC)).total_seconds()
+    assert hours * 3600 - 5 < left <= hours * 3600
+
+
+def test_a_deadline_may_name_its_time_zone(tmp_path):
+    moment = datetime(2026, 11, 28, 17, tzinfo=UTC)
+    assert parse_deadline("2026-11-28 18:00 Europe/Berlin") == moment
+    case = load(write(tmp_path, '[case]\ndeadline = "2026-11-28 18:00 Europe/Berlin"\n'))
+    assert (case.deadline, case.deadline_is_local) == (moment, False)
+    with pytest.raises(UsageError, match="no time zone that this machine knows"):
+        parse_deadline("2026-11-28 18:00 Europe/Nowhere")
+
+
+def test_a_moment_is_shown_in_the_time_of_this_machine_too(monkeypatch):
+    moment = datetime(2026, 11, 28, 23, 30, tzinfo=UTC)
+    try:
+        for zone, here in (("Europe/Berlin", " (2026-11-29 00:30 CET here)"), ("UTC", "")):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert local_moment_words(moment) == f"2026-11-28 23:30 UTC{here}"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -8,14 +8,16 @@ import sys
 import pytest
 import typer
 
-from migrate.cli import VERBS, app
+from migrate.cli import SECTIONS, VERBS, app
+from migrate.errors import INTERRUPTED, MoveoutError
 from tests.cli.conftest import call, run
 
 GROUPS = ("keys", "custody", "hold", "grant")
 
 
 def summaries(*words):
-    listed = call(*words, "--help").out.partition("\nCommands:\n")[2]
+    first = "Commands" if words else "Prepare"
+    listed = call(*words, "--help").out.partition(f"\n{first}:\n")[2].partition("\n\n  Exit codes")[0]
     return dict(re.findall(r"^  (\S+) +(.+)$", listed, re.MULTILINE))
 
 
@@ -98,8 +100,32 @@ def test_a_shell_completes_commands_options_and_values(line, expected):
     assert run(env=asked).out.split() == expected
 
 
-def test_a_misspelt_command_is_answered_by_those_that_look_like_it():
-    assert "Did you mean 'export'" in call("exprt").err
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("exprt", "'export'"), ("export --bwlimt 5M", "'--bwlimit'"), ("custody verfy", "'verify'")],
+)
+def test_a_misspelt_word_is_answered_by_those_that_look_like_it(line, meant):
+    assert f"Did you mean {meant}" in call(*line.split()).err
+
+
+def test_help_has_sections_exit_codes_and_variables():
+    text = call("--help").out
+    titles = re.findall(r"^ *(\S.*):$", text, re.MULTILINE)
+    assert titles == ["Options", *SECTIONS, "Exit codes", "Environment"]
+    codes = {
+        int(code)
+        for code in re.findall(r"(?:^    |  )(\d+)  ", text.partition("Exit codes:")[2], re.MULTILINE)
+    }
+    assert codes == {0, 1, INTERRUPTED} | {error.exit_code for error in _errors(MoveoutError)}
+
+
+def _errors(error):
+    return {error, *(each for child in error.__subclasses__() for each in _errors(child))}
+
+
+@pytest.mark.parametrize("words", [[], ["export"], ["custody", "verify"]])
+def test_help_with_a_command_is_the_help_of_the_command(words):
+    assert call("help", *words).out == call(*words, "--help").out
 
 
 MUCH = {
@@ -108,8 +134,8 @@ MUCH = {
 """Commands that move or read much."""
 
 
-def options():
-    """Yield each command's name and its options."""
+def commands():
+    """Yield each command with its name."""
     group = typer.main.get_command(app)
     pending = [(group, typer.Context(group), "")]
     while pending:
@@ -119,7 +145,24 @@ def options():
             for each in getattr(command, "commands", ())
         ]
         if not hasattr(command, "commands"):
-            yield name, {option for parameter in command.params for option in parameter.opts}
+            yield name, command
+
+
+def options():
+    """Yield each command's name and its options."""
+    for name, command in commands():
+        yield name, {option for parameter in command.params for option in parameter.opts}
+
+
+def test_options_that_may_be_repeated_say_so():
+    repeatable = [
+        (name, parameter.opts[0], parameter.help)
+        for name, command in commands()
+        for parameter in command.params
+        if getattr(parameter, "multiple", False)
+    ]
+    assert repeatable
+    assert [each for each in repeatable if "may be repeated" not in each[2]] == []
 
 
 def test_commands_have_the_options_that_do_something_there():

@@ -21,7 +21,7 @@ from migrate.storage.registry import open_location
         ("1.5G", 3 * 2**29),
         ("500K/s", 512_000),
         ("64KiB/s", 65536),
-        ("7", 7),
+        ("7B", 7),
         (" 2mb ", 2**21),
     ],
 )
@@ -83,6 +83,13 @@ def test_timetables_are_read(text, at, rate):
 def test_what_is_no_timetable_is_refused(text):
     with pytest.raises(UsageError):
         parse_limit(text)
+
+
+@pytest.mark.parametrize("parse", [parse_rate, parse_limit, parse_size])
+def test_a_number_without_a_unit_is_refused(parse):
+    with pytest.raises(UsageError, match="50 what") as caught:
+        parse("50")
+    assert "50M is 52,428,800 bytes" in caught.value.next_step
 
 
 def test_sizes_are_read():

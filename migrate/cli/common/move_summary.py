@@ -9,7 +9,7 @@ from typing import Any
 
 from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.source_summary import LEFT_BEHIND_STEP, SummaryLine
-from migrate.number_text import duration_words, moment_words, things
+from migrate.number_text import duration_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared")
 _NOT_WANTED = "-"
@@ -119,14 +119,15 @@ class Moved:
     def _of_deadline(self, deadline: datetime) -> str:
         moment = self.out_at or self.now
         assert moment is not None
+        until = local_moment_words(deadline)
         left = (deadline - moment).total_seconds()
         if self.out_at is not None:
             side = "met, with" if left >= 0 else "missed by"
             rest = " to spare" if left >= 0 else ""
-            return f"The deadline {moment_words(deadline)} was {side} {duration_words(abs(left))}{rest}."
+            return f"The deadline {until} was {side} {duration_words(abs(left))}{rest}."
         if left >= 0:
-            return f"The deadline {moment_words(deadline)} is in {duration_words(left)}; not everything is out yet."
-        return f"The deadline {moment_words(deadline)} passed {duration_words(-left)} ago; not everything was out."
+            return f"The deadline {until} is in {duration_words(left)}; not everything is out yet."
+        return f"The deadline {until} passed {duration_words(-left)} ago; not everything was out."
 
 
 def _names(names: Sequence[str]) -> str:

@@ -38,10 +38,15 @@ CurrentOnly = Annotated[
 ]
 Include = Annotated[
     list[str] | None,
-    typer.Option("--include", metavar="GLOB", help="Of buckets, only keys that match: 'photos/**', '*.jpg'."),
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Of buckets, only keys that match: 'photos/**', '*.jpg'; may be repeated.",
+    ),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Of buckets, no keys that match.")
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Of buckets, no keys that match; may be repeated."),
 ]
 MinSize = Annotated[
     str | None, typer.Option("--min-size", metavar="SIZE", help="No smaller objects, such as 1K.")
@@ -56,7 +61,8 @@ OlderThan = Annotated[
     str | None, typer.Option("--older-than", metavar="TIME", help="Only objects changed before.")
 ]
 Tag = Annotated[
-    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag.")
+    list[str] | None,
+    typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag; may be repeated."),
 ]
 
 
@@ -90,7 +96,7 @@ Inventory = Annotated[
     typer.Option(
         "--inventory",
         metavar="[NAME=]MANIFEST",
-        help="Count a bucket's objects by its S3 Inventory too: the report's manifest.json.",
+        help="Count a bucket's objects by its S3 Inventory too: the report's manifest.json; may be repeated.",
     ),
 ]
 
@@ -161,7 +167,7 @@ def moment_to_come(text: str) -> datetime:
     except UsageError as exc:
         raise UsageError(
             f"{text!r} is no moment in time",
-            next_step="write 2027-01-31T00:00:00Z, or from now on: 30h, 90m, 2d",
+            next_step="write 2027-01-31T00:00:00Z, or from now on: 30h, 90m, 1d12h",
         ) from exc
     if moment <= datetime.now(UTC):
         raise UsageError(f"{text!r} is past", next_step="give a moment to come: 30d, or 2027-01-31T00:00:00Z")

@@ -142,7 +142,9 @@ def verify_command(
     signers: Signers = None,
     other: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="LOCATION", help="Another copy of the log, to compare with."),
+        typer.Option(
+            "--with", metavar="LOCATION", help="Another copy of the log, to compare with; may be repeated."
+        ),
     ] = None,
 ) -> RecordedEvent:
     """Check the custody log, every signature of it.
