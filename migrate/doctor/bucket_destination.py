@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from exporters.doctor import (
@@ -81,9 +82,9 @@ def examine(request: ExamineRequest) -> Examination:
 
 def _create(location: S3Location, destination: DestinationBucket, *, locks: bool) -> str:
     endpoint = destination.reader.boto.meta.endpoint_url
-    profile = f" --profile {location.profile}" if location.profile else ""
+    profile = f" --profile {shlex.quote(location.profile)}" if location.profile else ""
     lock = " --object-lock-enabled-for-bucket" if locks else ""
-    return f"aws s3api create-bucket --bucket {location.bucket}{lock}{profile} --endpoint-url {endpoint}"
+    return f"aws s3api create-bucket --bucket {location.bucket}{lock}{profile} --endpoint-url {shlex.quote(endpoint)}"
 
 
 def _contents(destination: DestinationBucket) -> Iterator[Finding]:

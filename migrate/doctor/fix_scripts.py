@@ -63,17 +63,38 @@ def _note(finding: Finding, mark: str) -> str:
 def _sql(findings: Sequence[Finding]) -> str:
     """Return SQL, by database: a command of psql stands before what belongs to another one."""
     lines = ["-- Read it first. Then run it as an administrator of this server.", ""]
-    by_database: dict[str, dict[str, str]] = {}
+    by_database: dict[str, list[Finding]] = {}
     for finding in findings:
-        fix = finding.fix
-        if fix is not None:
-            by_database.setdefault(fix.database, {}).setdefault(fix.text, _note(finding, "--"))
-    for database, statements in by_database.items():
+        if finding.fix is not None:
+            by_database.setdefault(finding.fix.database, []).append(finding)
+    for database, group in by_database.items():
+        if (
+            not database.isprintable()
+        ):  # a command of psql ends with its line, and the next one may be a command, too
+            lines += [
+                "-- No script can name this database. Connect to it by hand, and run what doctor prints.",
+                "",
+            ]
+            continue
         if database:
             lines.append(f"\\connect {_psql_name(database)}")
-        for statement, note in statements.items():
-            lines += [note, statement, ""]
+        lines += _statements(group, "--")
     return "\n".join(lines)
+
+
+def _statements(findings: Sequence[Finding], mark: str) -> list[str]:
+    """Return each fix once, under a comment. What nothing is missing without is a comment itself."""
+    lines: list[str] = []
+    texts: set[str] = set()
+    for finding in sorted(findings, key=lambda finding: finding.severity == "info"):
+        if finding.fix is None or finding.fix.text in texts:
+            continue
+        texts.add(finding.fix.text)
+        optional = finding.severity == "info"
+        lines.append(_note(finding, f"{mark} Optional." if optional else mark))
+        lines += [f"{mark} {line}" if optional else line for line in finding.fix.text.splitlines()]
+        lines.append("")
+    return lines
 
 
 def _psql_name(database: str) -> str:
@@ -84,9 +105,7 @@ def _psql_name(database: str) -> str:
 
 def _shell(findings: Sequence[Finding]) -> str:
     lines = ["#!/bin/sh", "# Read it first. Then run it as root.", "set -eu", ""]
-    for text, note in _once(findings, "#").items():
-        lines += [note, text, ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_statements(findings, "#")])
 
 
 def _iam(findings: Sequence[Finding]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -244,8 +245,10 @@ def _collations(destination: _Destination) -> Iterator[Finding]:
             continue
         item = f"collation {quote_name(needed['name'])}"
         if needed["provider"] == "c" and needed["locale"]:
-            locale_name = needed["locale"]
-            text = f"localedef -i {locale_name.partition('.')[0]} -f UTF-8 {locale_name}\n# Then, in SQL: {_IMPORT}"
+            language, name = (
+                shlex.quote(word) for word in (needed["locale"].partition(".")[0], needed["locale"])
+            )
+            text = f"localedef -i {language} -f UTF-8 {name}\n# Then, in SQL: {_IMPORT}"
             fix = Fix("shell", text, destination.server)
         else:
             fix = destination.sql(_IMPORT)

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -10,10 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from exporters.doctor import ExamineRequest, clock_finding
+from exporters.doctor import ExamineRequest, Finding, Fix, clock_finding
 from exporters.postgres.doctor import examine
 from exporters.tls import read_certificate
 from migrate.case.model import Endpoint
+from migrate.doctor.fix_scripts import make_scripts
 from migrate.doctor.run import MoveEndpoints, examine_all
 from tests.exporters.postgres.databases import run_sql
 
@@ -110,3 +112,17 @@ def test_a_clock_that_is_off_is_named():
     assert "3,600 s behind" in finding.problem
     assert finding.fix.text == "timedatectl set-ntp true"
     assert clock_finding("db", 2.0, "db:5432") == []
+
+
+def test_names_of_strangers_give_no_command_to_a_script():
+    name = 'x"\n\\! touch owned\n'
+    fix = Fix("sql", "SELECT 1;", "db:5432", name)
+    findings = [
+        Finding("loses", "rights", name, "it", "It.", fix),
+        Finding("loses", "rights", name, "it", "It.", replace(fix, database="app")),
+        Finding("info", "rights", "t", "it", "It.", Fix("shell", "true\nfalse", "db")),
+    ]
+    texts = {script.name: script.text for script in make_scripts(findings)}
+    assert not [line for line in texts["db-5432.sql"].splitlines() if line.startswith("\\!")]
+    assert texts["db-5432.sql"].count("SELECT 1;") == 1
+    assert texts["db.sh"].splitlines()[-2:] == ["# true", "# false"]

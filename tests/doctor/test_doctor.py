@@ -80,6 +80,7 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp
         "large objects",
     }
     script = tmp_path / "fixes" / f"{postgres.host}-{postgres.port}.sql"
+    assert "-- ALTER SYSTEM SET wal_level = logical;" in script.read_text().splitlines()
     done = subprocess.run(
         [postgres.bin_dir / "psql", "-v", "ON_ERROR_STOP=1", "-qX", "-d", postgres.url, "-f", script],
         capture_output=True,
@@ -90,7 +91,6 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp
     second = doctor(*words, env=env)
     assert (second.code, second.findings("app")) == (0, {})
     assert not (tmp_path / "bundle").exists()
-    run_sql(postgres.url, "ALTER SYSTEM RESET wal_level")
 
 
 def test_a_locked_table_and_a_prepared_transaction_are_named(postgres, tmp_path):
