@@ -11,6 +11,7 @@ from migrate.bundle.bundle_json import LeftOutSource
 from migrate.bundle.commit_records import group_infos, read_final, record_ids
 from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
+from migrate.case.server_url import is_pattern
 from migrate.errors import GoneError, NotEmptyError, UsageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, Store
@@ -91,8 +92,8 @@ def _refuse_others(
     """
     given = {source.name: source for source in case_sources}
     for recorded in state.sources:
-        if recorded.name in changes.dropped:
-            continue
+        if recorded.name in changes.dropped or is_pattern(recorded.url):
+            continue  # a pattern stood for a server that could not be listed
         if recorded.name not in given:
             raise export_state.claim_error(store, state.sources, case_sources)
         source = given[recorded.name]

@@ -56,7 +56,6 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
     finally:
         old_host.postgres.execute('DROP DATABASE "added-later"')
     export, restore = both.strip().splitlines()
-    shell(export, 3)
-    for database in ("app", "Odd Name*", "empty", "locked"):
-        other_postgres.execute(f'DROP DATABASE "{database}"')
-    shell(restore.replace("s3://*", "s3://n*"), 3)
+    shell(export.replace("/*", "/a*"), 0)
+    other_postgres.execute("DROP DATABASE app")
+    shell(restore.replace("s3://*", "s3://n*"), 0)
