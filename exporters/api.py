@@ -145,6 +145,7 @@ class SourceSummary:
     """What a source says at the end: its catalog rows, how it counted, what is missing, what was lost.
 
     ``positions`` are the snapshots over which the bundle was taken, oldest first (more than one after a resume).
+    ``has_definitions``: of a source without tables, whether it has anything else: a view, a function, a type.
     """
 
     entries: Sequence[CatalogEntry]
@@ -153,6 +154,7 @@ class SourceSummary:
     losses: Sequence[Loss] = ()
     positions: Sequence[Json] = ()
     server: str = ""
+    has_definitions: bool = False
 
 
 class Workspace(Protocol):

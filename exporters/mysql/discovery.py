@@ -53,7 +53,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
                 tables,
                 size,
                 f"mysql:{server}/{name}",
-                (EMPTY,) if not (tables or names_only) and _is_empty(connection, name) else (),
+                (EMPTY,) if not (tables or names_only) and is_empty(connection, name) else (),
                 () if reads_all or names_only else _problems(connection, name),
             )
             for name, tables, size in databases
@@ -86,7 +86,8 @@ def _global_rights(connection: Connection) -> tuple[bool, bool]:
     return bool(rights - {"USAGE"}), "SELECT" in rights
 
 
-def _is_empty(connection: Connection, database: str) -> bool:
+def is_empty(connection: Connection, database: str) -> bool:
+    """Tell whether a database has no table, view, routine or event."""
     return int(connection.value(_OBJECTS.format(name=quote_literal(database)))) == 0
 
 

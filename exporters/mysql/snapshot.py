@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import ONE_SESSION, MysqlSession
 from exporters.mysql.definitions.show_create import write_schema
+from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
@@ -88,22 +89,24 @@ class MysqlSnapshot:
         counted = self._counting.result()
         try:
             missing = write_schema(self._session.holder, self._all_tables, sink)
+            has_definitions = not self._planned and not is_empty(
+                self._session.holder, self._session.address.database
+            )
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._session.address.url) from exc
         missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
-        return summary(
-            MysqlFinish(
-                tables,
-                self._all_tables,
-                self._session.unreadable,
-                counted,
-                current_units,
-                self._positions,
-                self._session.server,
-                missing,
-            )
+        finished = MysqlFinish(
+            tables,
+            self._all_tables,
+            self._session.unreadable,
+            counted,
+            current_units,
+            self._positions,
+            self._session.server,
+            missing,
         )
+        return replace(summary(finished), has_definitions=has_definitions)
 
     def close(self) -> None:
         """Count no more."""

@@ -42,7 +42,7 @@ SELECT oid::int8, datname, datistemplate, datallowconn,
 FROM pg_catalog.pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY datname
 """
 _SIZE = "SELECT pg_catalog.pg_database_size(%s::oid)"
-_OWN_OBJECTS = """
+OWN_OBJECTS = """
 SELECT EXISTS (SELECT FROM pg_class WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_proc WHERE oid >= 16384)
   OR EXISTS (SELECT FROM pg_type WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384)
   OR EXISTS (SELECT FROM pg_extension WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_largeobject_metadata)
@@ -180,7 +180,7 @@ def _read_contents(address: PostgresAddress, database: _Database) -> _Contents:
         with connect(_inside(address, database.name)) as connection:
             connection.execute("SET search_path = pg_catalog")
             tables = connection.execute(_TABLES).fetchall()
-            own_objects = connection.execute(_OWN_OBJECTS).fetchone()
+            own_objects = connection.execute(OWN_OBJECTS).fetchone()
     except SourceError as exc:
         return _Contents(problems=[_without_url(str(exc))])
     except DRIVER_ERRORS as exc:

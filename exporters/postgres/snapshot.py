@@ -16,6 +16,7 @@ from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range
 from exporters.postgres.definitions.definition_files import Dump, Missing, dump, write_schema
+from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.rows.chunk_export import export_rows, export_typed
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import TypedChunk, typed_together
@@ -179,7 +180,7 @@ class PostgresSnapshot:
             counting = self._begun_counting()
             missing = self._define(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
-        return summary(
+        finished = summary(
             PostgresFinish(
                 tables,
                 self._all_tables,
@@ -191,6 +192,13 @@ class PostgresSnapshot:
                 [*missing.gaps, *self._unreadable_objects()],
             )
         )
+        return replace(finished, has_definitions=not tables and self._has_definitions())
+
+    def _has_definitions(self) -> bool:
+        """Tell whether the database has anything that a fresh one has not."""
+        with self._holder_lock:
+            row = self._session.holder.execute(OWN_OBJECTS.encode()).fetchone()
+        return bool(row and row[0])
 
     def _unreadable_objects(self) -> list[Gap]:
         """Return a gap for each large object that this role may not read."""

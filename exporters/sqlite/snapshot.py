@@ -145,6 +145,7 @@ class SqliteSnapshot:
             losses=[*self._catalog.losses, *self._header_losses()],
             positions=self._positions,
             server=server(),
+            has_definitions=bool(self._catalog.entries),
         )
 
     def _virtual(self) -> int:

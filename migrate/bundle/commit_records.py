@@ -258,6 +258,7 @@ def encode_final(final: FinalRecord) -> bytes:
                 "losses": _losses_out(summary.losses),
                 "positions": list(summary.positions),
                 "server": summary.server,
+                **({"has_definitions": True} if summary.has_definitions else {}),
             },
             "files": _files_out(final.files),
         }
@@ -311,4 +312,5 @@ def _summary(value: Mapping[str, Any]) -> SourceSummary:
         losses=[Loss(*item) for item in value["losses"]],
         positions=[dict(position) for position in value["positions"]],
         server=str(value["server"]),
+        has_definitions=value.get("has_definitions") is True,
     )

@@ -7,7 +7,8 @@ A source is complete when
   bucket: together with the items that are missing for a stated reason);
 - no unit failed and no item has the disposition ``failed``. What was *excluded* on purpose is named, and
   does no harm;
-- there is something in it: a table, or an object that was not excluded. A source may be declared to be empty.
+- there is something in it: a table or another definition, or an object that was not excluded. A source may be declared
+  to be empty.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def _nothing_in(summary: SourceSummary, totals: Totals, gaps: Mapping[str, int])
     """Return why a source is empty, "" where it is not. A table without rows is something; PostgreSQL's large objects
     are an entry also where there are none.
     """
-    if totals.items or any(entry.kind != "bucket" and entry.number for entry in summary.entries):
+    has_tables = any(entry.kind != "bucket" and entry.number for entry in summary.entries)
+    if totals.items or has_tables or summary.has_definitions:
         return ""
     if not any(entry.kind == "bucket" for entry in summary.entries):
         return "it is empty: there is no table in it"

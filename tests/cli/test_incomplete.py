@@ -108,6 +108,14 @@ def test_a_source_is_known_by_its_server_and_one_can_be_dropped(postgres, mariad
     assert (restored.code, "missing was left out" in restored.err) == (0, True), restored
 
 
+def test_a_database_without_tables_is_not_empty_where_it_has_a_function(postgres, mariadb, tmp_path):
+    pg, my = postgres.database(), mariadb.database()
+    run_sql(pg, "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    with mariadb.connect(my.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE FUNCTION one() RETURNS int DETERMINISTIC RETURN 1")
+    assert call("export", f"pg={pg}", f"my={my}", "--to", tmp_path / "bundle").code == 0
+
+
 def test_a_filter_that_matched_nothing_may_be_corrected(media, tmp_path):
     words = ("export", f"all={media}", "--to", tmp_path / "bundle", "--json")
     assert call(*words, "--include", "*.nothing").code == 3

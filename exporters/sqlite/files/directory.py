@@ -300,6 +300,7 @@ class DirectorySnapshot:
             ],
             positions=self._positions,
             server=server(),
+            has_definitions=any(summary.has_definitions for summary in accounts.values()),
         )
 
 
