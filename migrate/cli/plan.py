@@ -336,13 +336,16 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[shown.verdict]
     intervals = {"P50": leaves.p50, "P90": leaves.p90}
     margins = [f"{_margin(shown.seconds_left - seconds)} ({name})" for name, seconds in intervals.items()]
+    likely = f"{probability_words(shown.probability)} likely to be met"
     console.print(
         Text.assemble(
-            (shown.verdict.upper(), style),
-            f": deadline {local_moment_words(shown.deadline)}, {probability_words(shown.probability)} likely to be met,"
-            f" {', '.join(margins)}",
+            (shown.verdict.upper(), style), f": deadline {local_moment_words(shown.deadline)}, {likely}"
         )
     )
+    console.print(Text.assemble((shown.verdict.upper(), style), f": {likely}"))
+    console.print(f"  {', '.join(margins)}")
+    if shown.verdict != "in time":
+        console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
 
 
 def _margin(seconds: float) -> str:
@@ -436,11 +439,9 @@ def _order(
     """Return the order in which sources should leave; None without a deadline, or where all fit and none is ranked.
     With a reserve, the export must end before it; else export and transfer before the deadline.
     """
-    ranks = {name: endpoint.rank for name, endpoint in endpoints.items()}
-    is_ranked = any(rank != Rank() for rank in ranks.values())
-    left = shown.seconds_left
-    if left is None or (shown.verdict == "in time" and not is_ranked):
+    if shown.seconds_left is None:
         return None
+    ranks = {name: endpoint.rank for name, endpoint in endpoints.items()}
     chosen = candidates(
         times,
         values={name: rank.value for name, rank in ranks.items() if rank.value is not None},
@@ -448,7 +449,9 @@ def _order(
         divisible=_is_divisible,
         stages=LEAVING if reserve_seconds is None else ("export",),
     )
-    return propose(chosen, times.reference, left - (reserve_seconds or 0.0))
+    order = propose(chosen, times.reference, shown.seconds_left - (reserve_seconds or 0.0))
+    is_ranked = any(rank != Rank() for rank in ranks.values())
+    return order if is_ranked or order.left_at_p90 else None
 
 
 def _is_divisible(kind: str) -> bool:

@@ -82,6 +82,8 @@ class UnitRun:
                     self._report()
         finally:
             self._plan.close()
+        if isinstance(self._error, SealTimeError) and self._has_all_units():
+            self._error = None
         if self._error is None and self._denied_in_a_row and not self._ledger.totals(self._source).units:
             self._error = self._last_denial
         if self._error is None:
@@ -105,6 +107,10 @@ class UnitRun:
         if self._seal_time.is_over and self._error is None:
             self._error = self._seal_time.error(self._source)
             self._work.cancellation.cancel()
+
+    def _has_all_units(self) -> bool:
+        """Tell whether every unit was done although it was time to stop: those under way were the last ones."""
+        return self._plan.whole and self._ledger.totals(self._source).units == self._plan.totals.units
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers."""

@@ -282,4 +282,4 @@ def _whole_stages(times: MoveTimes) -> list[StageForecast]:
 
 
 def _why(work: StageWork) -> str:
-    return "past moves" if work.sampled_seconds is None else "a sample and past moves"
+    return "past moves" if work.sampled_seconds is None else "sample, past moves"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from migrate.plan.forecast import MoveTimes, ReferenceClass
 from migrate.plan.stage_work import LEAVING
 
-EXACT_SOURCES = 12
+EXACT_SOURCES = 10
 """Up to so many sources of one priority the best order is found exactly."""
 DEFAULT_VALUE = 1.0
 DEFAULT_PRIORITY = 100

@@ -64,6 +64,18 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert big.exported[0] == "chunk/00000050"
 
 
+def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
+    clock = Clock()
+
+    def last(unit):
+        if unit.spec["start"] == 90:
+            clock.strike()
+
+    moment = SealTime(START + timedelta(minutes=30), clock)
+    sealed = go(store, [Numbers(on_export=last)], seal_time=moment)
+    assert (sealed.complete, sealed.stopped_early) == (True, False)
+
+
 def test_nothing_is_sealed_where_nothing_was_read_in_time(store):
     clock = Clock()
     clock.strike()
