@@ -64,10 +64,11 @@ clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
 
 setup: $(VENV)/.ready ## make the environment in .venv (done by itself where needed)
 
-$(VENV)/.ready: requirements/dev.txt pyproject.toml scripts/make_venv.sh
+$(VENV)/.ready: requirements/dev.txt requirements/readers.txt pyproject.toml scripts/make_venv.sh
 	@scripts/make_venv.sh $(VENV)
 	@echo "setup: installing the locked packages into $(VENV) ..."
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@$(PIP) install --quiet --upgrade --no-deps --require-hashes --target $(VENV)/readers -r requirements/readers.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -1,9 +1,9 @@
 """docs/guides/read-a-bundle.md is true: every block of Python in it prints what stands below it."""
 
+import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +14,11 @@ from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
+from tests.docs.pages import ROOT, text_of
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
-PAGE = (Path(__file__).parents[2] / "docs/guides/read-a-bundle.md").read_text(encoding="utf-8")
+PAGE = text_of("docs/guides/read-a-bundle.md")
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 READERS = re.findall(r"^## (DuckDB|pandas|Polars|Objects)$", PAGE, re.MULTILINE)
 
@@ -55,6 +56,7 @@ def test_the_page_prints_what_it_says(folder, code, printed):
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning", "-c", code],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".venv/readers")},
         capture_output=True,
         text=True,
         check=False,
