@@ -62,10 +62,11 @@ class Terminal:
         except OSError:
             pass
 
-    def share(self, ago=0.0):
-        """The per cent that it showed so many seconds ago, None before the first."""
-        now = time.monotonic()
-        return next((share for at, share in reversed(self._shares) if at <= now - ago), None)
+    def shares(self, seconds):
+        """The per cents that it showed in the last seconds, oldest first."""
+        since = time.monotonic() - seconds
+        before = [share for at, share in self._shares if at <= since]
+        return before[-1:] + [share for at, share in self._shares if at > since]
 
     def end(self):
         code = self.process.wait(timeout=240)
@@ -81,18 +82,19 @@ def reports(location):
 def compare(terminal, location, *, until, waits):
     """Compare the two again and again until the terminal shows a share; return how often that was."""
     count = 0
-    while terminal.process.poll() is None and (terminal.share() or 0) < until:
+    while terminal.process.poll() is None and max(terminal.shares(1.0), default=0) < until:
         time.sleep(next(waits))
-        # Both are renewed several times a second, not in the same moment.
-        before, seen = terminal.share(ago=1.0), reports(location)
+        seen = reports(location)
         time.sleep(0.5)
-        after = terminal.share()
-        if before is None or not seen or not seen[0]["alive"] or before > after:
+        # Both are renewed several times a second, not in the same moment.
+        shown = terminal.shares(1.5)
+        if not shown or not seen or not seen[0]["alive"]:
             continue
+        # The last per cent on the terminal is the task's; of a restore's tasks each is a part.
         share = 100 * (seen[0]["tasks"][-1]["fraction"] or -1)
         if share < 0:  # a task without totals, such as the seal
             continue
-        assert before - 2 <= share <= after + 2, terminal.text[-500:]
+        assert min(shown) - 2 <= share <= max(shown) + 2, terminal.text[-500:]
         for task in seen[0]["tasks"]:
             assert task["items"] <= task["total_items"] or not task["total_items"]
             assert task["bytes_rate"] < 50_000_000

@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 REFRESH_PER_SECOND = 4
 LEAST_COLUMNS = 60
 _MOST_TASKS = 6
-_MOMENT_SECONDS = 2.0
+_MOMENT_SECONDS, _SAME_SHARE = 2.0, 0.01
 _BAR_COLUMNS = 30
 _FEW_SOURCES = 3
 _SHORT_SECONDS = 2.0
@@ -61,7 +61,7 @@ def _of(done_words: str, total_words: str, done: int, total: int) -> str:
 
 def draw_state(state: ProgressState, width: int, *, ascii_only: bool = False) -> Iterator[Text]:
     """Yield the lines of the view: stage and share, time and deadline, the tasks under way, gaps."""
-    if len(state.stages) > 1 or len(state.sources) > 1:
+    if _is_of_more(state):
         yield _head(state, width, ascii_only=ascii_only)
     if time_line := time_words(state, datetime.now(UTC)):
         yield Text(_cut(time_line, width), style="red" if "late" in time_line else "")
@@ -75,6 +75,14 @@ def draw_state(state: ProgressState, width: int, *, ascii_only: bool = False) ->
     counts = count_line(state)
     if counts:
         yield Text(_cut(counts, width), style="yellow" if state.gaps else "dim")
+
+
+def _is_of_more(state: ProgressState) -> bool:
+    """Tell whether the task that is under way is only a part of the command."""
+    if len(state.stages) > 1 or len(state.sources) > 1:
+        return True
+    task = state.tasks[-1].fraction if state.tasks else None
+    return task is not None and state.fraction is not None and abs(task - state.fraction) >= _SAME_SHARE
 
 
 def _head(state: ProgressState, width: int, *, ascii_only: bool) -> Text:
@@ -142,6 +150,8 @@ def state_line(state: ProgressState, task: TaskProgress | None) -> str:
     if len(state.stages) > 1:
         share = "" if state.fraction is None else f" {state.fraction:.0%} of all"
         words.append(f"{state.stage_number}/{len(state.stages)} {state.stage}{share}")
+    elif _is_of_more(state) and state.fraction is not None:
+        words.append(f"{state.fraction:.0%} of all")
     if task is not None:
         words.append(task_line(task))
     if state.gaps:
@@ -201,6 +211,8 @@ class LiveProgress(Meter):
         task = self.current()
         if is_open and task is not None and ends_with_line(self.state(), task):
             self._console.print(Text(_cut(task_line(task, self._console.width), self._console.width)))
+            if self._live is not None:
+                self._live.refresh()
 
     def close(self) -> None:
         """Stop drawing."""
