@@ -29,6 +29,7 @@ def test_a_whole_server_leaves_and_comes_up_under_the_same_names(
     ended = call("export", *words, "--to", bundle, "--json")
     assert ended.code == 0, ended.err
     assert list(sources_of(bundle)) == ["pg-app", "pg-empty", "app", "blog", "media"]
+    assert call("verify", bundle).code == 0, "an empty source is no damage"
 
     new_pg = f"pg=postgresql://postgres@{other_postgres.host}:{other_postgres.port}/*"
     new_my = f"mysql://moveout@{other_mariadb.host}:{other_mariadb.port}/*"
