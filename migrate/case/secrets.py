@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from migrate.errors import UsageError
 
@@ -50,10 +52,13 @@ class Secret:
         """Return the secret. Raises ``UsageError`` that names the reference, not the value."""
         kind, _, rest = self.reference.partition(":")
         if kind == "env":
-            return self._from_environment(rest)
-        if kind == "file":
-            return self._from_file(self.directory / Path(rest).expanduser())
-        return self._from_command(rest)
+            value = self._from_environment(rest)
+        elif kind == "file":
+            value = self._from_file(self.directory / Path(rest).expanduser())
+        else:
+            value = self._from_command(rest)
+        _remember(value)
+        return value
 
     @staticmethod
     def _from_environment(name: str) -> str:
@@ -119,7 +124,42 @@ def _reason(exc: Exception) -> str:
 
 
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
+_PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^/@:\s]*):[^@\s]*@")
 _PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
+
+
+_SECRET_VARIABLES = (
+    "PGPASSWORD",
+    "MYSQL_PWD",
+    "MOVEOUT_PASSPHRASE",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+_LEAST_SECRET = 4
+"""Shorter ones stand in too many words to be left out of a text."""
+_used_secrets: set[str] = set()
+
+
+def _remember(value: str) -> None:
+    if len(value) >= _LEAST_SECRET:
+        _used_secrets.update({value, json.dumps(value, ensure_ascii=False)[1:-1]})
+
+
+def remember_url_secrets(url: str) -> None:
+    """Let ``hide_secrets`` know the password of a URL, as it is written and as it is meant."""
+    for match in [*_PASSWORD.finditer(url), *_PASSWORD_OPTION.finditer(url)]:
+        written = match[0].rstrip("@").replace("=", ":", 1).partition(":")[2]
+        _remember(written)
+        _remember(unquote(written))
+
+
+def hide_secrets(text: str) -> str:
+    """Return text without any secret that this process has used, or that its environment has."""
+    for name in _SECRET_VARIABLES:
+        _remember(os.environ.get(name, ""))
+    for secret in sorted(_used_secrets, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return _PASSWORD_IN_TEXT.sub(r"\1:…@", text)
 
 
 def redact(url: str) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
+from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
@@ -27,6 +28,7 @@ class Cleaned:
     location: str
     leavings: Sequence[Leaving]
     done: bool
+    dry_run: bool = False
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
@@ -44,6 +46,8 @@ class Cleaned:
         elif self.done:
             console.print(f"{count_words(len(self.leavings))} leavings removed from {self.location}")
         else:
+            for leaving in self.leavings if self.dry_run else ():
+                console.print(Text(f"would remove: {leaving}"))
             console.print("Nothing was removed.")
 
 
@@ -53,6 +57,7 @@ def clean_command(
     words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
     case: CaseFile = None,
     yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> Cleaned:
     """Clear a dead run's leavings, after asking.
 
@@ -64,6 +69,8 @@ def clean_command(
     leavings = clean(store, dry_run=True)
     if not leavings:
         return Cleaned(store.location, leavings, done=False)
+    if dry_run:
+        return Cleaned(store.location, leavings, done=False, dry_run=True)
     for leaving in leavings[:20]:
         session.err.print(Text(f"  {leaving}"))
     if len(leavings) > 20:

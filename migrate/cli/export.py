@@ -21,6 +21,7 @@ from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
+from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import (
     AllowEmpty,
     CaseFile,
@@ -53,7 +54,7 @@ from migrate.cli.progress.progress_reports import reported
 from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
-from migrate.errors import UsageError
+from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.api import Store
@@ -327,7 +328,7 @@ def _without_dropped(
 
 @dataclass(frozen=True, slots=True)
 class _ProofOptions:
-    """The options that say how strictly is read."""
+    """The options that say how strictly is read, or that nothing is."""
 
     prove: Annotated[
         bool,
@@ -336,6 +337,7 @@ class _ProofOptions:
             help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
         ),
     ] = False
+    dry_run: DryRun = False
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -440,7 +442,7 @@ def export_command(
     limits: _LimitOptions = _NO_LIMITS,
     cluster: ClusterOptions = _NO_CLUSTER,
     status_page: StatusPage = None,
-) -> Exported:
+) -> Exported | WouldDo:
     """Write and seal a bundle of the sources.
 
     The same command again goes on where an earlier run stopped, from anywhere.
@@ -455,12 +457,14 @@ def export_command(
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
-    signers = signing.load(loaded)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(
         prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())
     )
     parsed_limits = limits.parse(loaded.limits if loaded else None)
+    if proof.dry_run:
+        return _would_export(session, endpoints, location, chosen, parsed_limits)
+    signers = signing.load(loaded)
     return announced(
         session,
         loaded,
@@ -477,3 +481,36 @@ def export_command(
             scheduler=cluster.chosen(),
         ),
     )
+
+
+def _would_export(
+    session: Session,
+    endpoints: Mapping[str, Endpoint],
+    location: Endpoint,
+    selection: Selection,
+    limits: Limits,
+) -> WouldDo:
+    """Look at the sources and at the location, and write nothing."""
+    store = open_location(location.url, secrets=location.reveal())
+    names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
+    if already_sealed(names, store) is not None:
+        return WouldDo(
+            store.location, [f"the complete bundle lies at {store.location}: nothing is to be done"]
+        )
+    begun = read_state(store) is not None
+    actions, problems, codes = [], [], []
+    with open_sources(endpoints, selection=selection, limits=limits, note=session.progress.note) as sources:
+        for source in sources:
+            try:
+                seen = source.survey()
+            except SourceError as exc:
+                problems.append(f"{source.name} cannot be read: {exc}")
+                codes.append(exc.exit_code)
+                continue
+            items = things(sum(item.items for item in seen.items), "item")
+            size = bytes_words(sum(item.size_bytes for item in seen.items))
+            actions.append(f"would export {source.name}: {items}, {size} of {source.url}")
+            problems += [f"{source.name}: {warning}" for warning in seen.warnings]
+    actions.append(f"would {'go on with' if begun else 'begin'} the bundle at {store.location}")
+    failed = max(codes, default=OK) if len(codes) == len(endpoints) else IncompleteError.exit_code
+    return WouldDo(store.location, actions, problems, failed if codes else OK)

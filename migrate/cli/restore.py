@@ -16,6 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
+from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, Create, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
@@ -31,6 +32,7 @@ from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
+from migrate.doctor.run import MoveEndpoints, examine_all
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, things
@@ -316,7 +318,8 @@ def restore_command(
     ] = False,
     cluster: ClusterOptions = _NO_CLUSTER,
     status_page: StatusPage = None,
-) -> Restored:
+    dry_run: DryRun = False,
+) -> Restored | WouldDo:
     """Bring databases and buckets up from a bundle.
 
     The same command again goes on where an earlier run stopped.
@@ -333,6 +336,8 @@ def restore_command(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[destination]] tables in the case file",
         )
+    if dry_run:
+        return _would_restore(session, location, destinations, create=create)
     options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)
     signers = signing.load(loaded)
     restored = announced(
@@ -344,3 +349,28 @@ def restore_command(
     if len(destinations) == len(restored.failures) == 1:
         raise restored.failures[0].error
     return restored
+
+
+def _would_restore(
+    session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool
+) -> WouldDo:
+    """Look at the bundle and at the destinations, and write nothing."""
+    store = session.store(location)
+    reader = BundleReader(store)
+    check_kinds(reader, destinations)
+    rows = [row for row in reader.catalog() if row.source in destinations]
+    actions = []
+    for name, endpoint in destinations.items():
+        own = [row for row in rows if row.source == name]
+        items = things(sum(row.items for row in own), "item")
+        size = bytes_words(sum(row.size_bytes for row in own))
+        made = ", which is made where it is missing" if create or endpoint.create else ""
+        actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
+    examined = examine_all(MoveEndpoints({}, destinations, {}, export_workers())).examined
+    problems = [
+        f"{entry.name}: {finding.problem} {finding.consequence}"
+        for entry in examined
+        for finding in entry.examination.findings
+        if finding.severity in {"blocks", "loses"}
+    ]
+    return WouldDo(store.location, actions, problems, IncompleteError.exit_code if problems else OK)

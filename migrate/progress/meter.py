@@ -64,6 +64,10 @@ class _Stage:
         return "running" if self.ended is None else "done"
 
 
+def _ignore(_event: str, _words: str) -> None:
+    """Log nothing."""
+
+
 class Meter:
     """A ``Progress`` that keeps the state of a command. Thread-safe. Drawing is up to the subclasses.
 
@@ -88,6 +92,8 @@ class Meter:
         self._notes: deque[str] = deque(maxlen=_NOTES)
         self._ready: tuple[str, str, str] | None = None
         self._fractions: deque[tuple[float, float]] = deque()
+        self.on_event: Callable[[str, str], None] = _ignore
+        """Takes what happens, for a log: ``stage``, ``begin``, ``end`` or ``note``, and the words."""
 
     # What the command line says of the command.
 
@@ -116,6 +122,7 @@ class Meter:
                 if earlier.started is None:
                     earlier.started = earlier.ended = self._clock()
             stage.started, stage.ended = self._clock(), None
+            self.on_event("stage", name)
             self._tasks, self._weights = [], {}
             self._fractions.clear()
 
@@ -167,6 +174,7 @@ class Meter:
             self._task = _Task(what, of, now, items, size_bytes)
             self._task.moves.append((now, 0, 0))
             self._tasks = [*self._tasks[-SHOWN_TASKS + 1 :], self._task]
+            self.on_event("begin", what)
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """Raise the totals."""
@@ -198,6 +206,7 @@ class Meter:
         """Keep the last notes."""
         with self._lock:
             self._notes.append(message)
+            self.on_event("note", message)
 
     def end(self) -> None:
         """End the task."""
@@ -255,6 +264,7 @@ class Meter:
     def _end_task(self) -> None:
         if self._task is not None:
             self._task.ended = self._clock()
+            self.on_event("end", self._task.name)
             self._task = None
 
     def _seen(self, task: _Task) -> TaskProgress:

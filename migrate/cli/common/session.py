@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Protocol, cast, get_type_hints
 
 import typer
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.case.model import Endpoint
+from migrate.cli.common.log_file import LogFile, LogFileOption, open_log
 from migrate.cli.common.terminal import make_console
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
@@ -74,6 +76,7 @@ class Session:
     """Takes what the work reports: the meter, or what passes it on to it."""
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     """Cancelled by a signal: Ctrl-C, SIGTERM, a terminal that is closed."""
+    log: LogFile | None = None
 
     def workers(self, *, default: int, case: int | None = None) -> int:
         """Return the number of workers: the option, else the case's, else ``default``."""
@@ -101,6 +104,11 @@ class Session:
             note=self.progress.note,
             cancellation=self.cancellation,
         )
+
+    def write_log(self, event: str, **details: Any) -> None:
+        """Write a line into the log, where there is one."""
+        if self.log is not None:
+            self.log.write(event, **details)
 
     def is_detailed(self, sources: int) -> bool:
         """Tell whether an answer about so many sources tells the details of each of them."""
@@ -157,6 +165,7 @@ def verb(
         ("json_", _JSON, False),
         ("quiet", _QUIET, False),
         ("verbose", _VERBOSE, False),
+        ("log_file", LogFileOption, None),
         *((("workers", _WORKERS, None),) if workers else ()),
         *((("bwlimit", _BWLIMIT, None),) if bwlimit else ()),
         ("no_input", _NO_INPUT, False),
@@ -171,6 +180,7 @@ def verb(
             json_: bool = False,
             quiet: bool = False,
             verbose: bool = False,
+            log_file: Path | None = None,
             workers: int | None = None,
             bwlimit: str | None = None,
             no_input: bool = False,
@@ -179,7 +189,7 @@ def verb(
             session = _session(
                 title or name, json_, quiet, verbose, no_input=no_input, workers=workers, bwlimit=bwlimit
             )
-            raise typer.Exit(_run(session, lambda: function(session, **_grouped(hints, options))))
+            raise typer.Exit(_run(session, log_file, lambda: function(session, **_grouped(hints, options))))
 
         _add_options(command, function, common)
         epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
@@ -260,9 +270,11 @@ def _session(
     )
 
 
-def _run(session: Session, work: Callable[[], Answer]) -> int:
+def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) -> int:
     """Do the work, say its answer or its error, and return the exit code."""
     try:
+        if log_file is not None:
+            session.log = open_log(log_file, session.command, session.meter)
         with _terminable(session.cancellation):
             answer = work()
     except MoveoutError as exc:
@@ -275,6 +287,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
     except Exception as exc:
         session.meter.close()
         traceback.print_exc(file=sys.stderr)
+        session.write_log("traceback", text=traceback.format_exc())
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.meter.close()
@@ -282,6 +295,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
         _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
     else:
         answer.draw(session.out)
+    session.write_log("result", exit_code=answer.exit_code, result=answer.as_json())
     return answer.exit_code
 
 
@@ -328,6 +342,7 @@ def _leave_terminal() -> None:
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
     if session.json:
         print_error(session.command, exit_code, code, message, next_step)
+    session.write_log("error", exit_code=exit_code, code=code, text=message, next=next_step)
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:
         text.append(f"\n→ {next_step}")

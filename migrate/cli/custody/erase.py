@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
+from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
@@ -18,10 +20,13 @@ from migrate.cli.custody.clock import Rules, load_rules
 from migrate.cli.custody.hold import open_both
 from migrate.custody.erasure import erase
 from migrate.custody.erasure.erase import Erased
+from migrate.custody.erasure.remains import is_kept
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
-from migrate.number_text import bytes_words, count_words
+from migrate.number_text import bytes_words, count_words, things
+from migrate.storage.api import MultipartStore
+from migrate.storage.object_lock import ObjectLock
 
 _ERASURE = ("erasing", "erased")
 
@@ -68,14 +73,15 @@ def erase_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     yes: Yes = False,
-) -> Certified:
+    dry_run: DryRun = False,
+) -> Certified | WouldDo:
     """Remove a bundle for good, and sign a certificate of it.
 
     Every version, and then it lists again. Only where nothing is held, the clock's rules allow it, and a receipt is
     there. The same command again finishes what was begun.
     """
     loaded = load_case(case)
-    signer = need_keys(key, passphrase, loaded)[0]
+    signers = [] if dry_run else need_keys(key, passphrase, loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     reasons: list[str] = []
@@ -87,10 +93,28 @@ def erase_command(
             for breach in clock.would_breach(rule_set, entries, _ERASURE, now)
         ]
         reasons = erase.check(store, vault, breaches, workers=workers)
-        erase.refuse(reasons, override)
+        if not dry_run:
+            erase.refuse(reasons, override)
+    if dry_run:
+        return _would_erase(store, vault, reasons)
     if not (yes or session.confirm(f"Erase the bundle at {store.location} for good?")):
         raise UsageError("nothing was erased")
     erased = erase.erase(
-        store, vault, signer, workers=workers, progress=session.progress, override=override, reasons=reasons
+        store,
+        vault,
+        signers[0],
+        workers=workers,
+        progress=session.progress,
+        override=override,
+        reasons=reasons,
     )
     return Certified(store.location, erased)
+
+
+def _would_erase(store: MultipartStore, vault: ObjectLock, reasons: Sequence[str]) -> WouldDo:
+    versions = [version for version in vault.versions() if not is_kept(version)]
+    action = (
+        f"would erase for good: {things(len(versions), 'version')} at {store.location}; the custody log stays"
+    )
+    problems = [f"speaks against it: {reason}" for reason in reasons]
+    return WouldDo(store.location, [action], problems)

@@ -1,0 +1,38 @@
+"""``--dry-run``: what a command would do, and what speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.cli.common.terminal import plain
+from migrate.errors import OK
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@dataclass(frozen=True, slots=True)
+class WouldDo:
+    """What a command would do; ``problems`` speak against it."""
+
+    location: str
+    actions: Sequence[str]
+    problems: Sequence[str] = ()
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return asdict(self) | {"dry_run": True}
+
+    def draw(self, console: Console) -> None:
+        """Print what would be done, then the problems."""
+        for action in self.actions:
+            console.print(Text(plain(action)))
+        for problem in self.problems:
+            console.print(Text(f"! {plain(problem)}", style="yellow"))
+        console.print("Nothing was touched.")

@@ -1,0 +1,62 @@
+"""``--log-file``: what a command does, as a JSON object a line. Passwords and keys are left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from migrate import software
+from migrate.case.secrets import hide_secrets, remember_url_secrets
+from migrate.progress.meter import Meter
+from migrate.storage.local.errors import translate_os
+
+LogFileOption = Annotated[
+    Path | None,
+    typer.Option("--log-file", metavar="FILE", help="Append what happens, a JSON object a line; no secrets."),
+]
+
+
+class LogFile:
+    """An open log, to which lines are appended; only its owner can read it. A full disk ends the log, not the work.
+    Raises errors of ``migrate.errors`` where it cannot be opened.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self._command = command
+        self._lock = threading.Lock()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as exc:
+            raise translate_os(exc, path) from exc
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
+
+    def write(self, event: str, **details: Any) -> None:
+        """Write one line."""
+        head = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "pid": os.getpid()}
+        line = json.dumps(
+            head | {"command": self._command, "event": event} | details, ensure_ascii=False, default=str
+        )
+        with self._lock:
+            try:
+                self._file.write(hide_secrets(line).encode(errors="replace") + b"\n")
+            except (OSError, ValueError):
+                self._file.close()
+
+
+def open_log(path: Path, command: str, meter: Meter) -> LogFile:
+    """Open the log of a command, write the command line into it, and then what the meter is told. Raises errors of
+    ``migrate.errors``.
+    """
+    for word in sys.argv:
+        remember_url_secrets(word)
+    log = LogFile(path, command)
+    log.write("start", software=software(), arguments=sys.argv[1:])
+    meter.on_event = lambda event, words: log.write(event, text=words)
+    return log

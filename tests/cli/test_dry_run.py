@@ -1,0 +1,72 @@
+"""``--dry-run`` says what would be done and changes nothing; ``--log-file`` keeps what happens, without secrets."""
+
+import hashlib
+import json
+import sqlite3
+
+import pytest
+
+from tests.cli.conftest import call, run
+
+PASSWORD = "tomatoes&öl"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """A directory with a database and its bundle."""
+    directory = tmp_path_factory.mktemp("host")
+    with sqlite3.connect(directory / "app.db") as connection:
+        connection.execute("CREATE TABLE notes (id integer PRIMARY KEY, text)")
+        connection.execute("INSERT INTO notes (text) VALUES ('one'), ('two')")
+    connection.close()
+    assert call("export", f"app=sqlite://{directory}/app.db", "--to", directory / "bundle").code == 0
+    return directory
+
+
+def listing(directory):
+    """Return each file with the digest of its bytes."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ("export app=sqlite://{host}/app.db --to {host}/new", 0, "would export app: 2 items, "),
+        ("export app=sqlite://{host}/app.db --to {host}/bundle", 0, "nothing is to be done"),
+        ("export app=sqlite://{host}/none.db --to {host}/new", 7, "app cannot be read: "),
+        ("restore {host}/bundle app=sqlite://{host}/restored.db", 0, "would restore app: 2 items, "),
+        ("clean {host}/bundle", 0, "would remove: "),
+        ("erase {host}/bundle", 0, "would erase for good: "),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(host, words, code, sentence):
+    (host / "bundle/_work").mkdir(exist_ok=True)
+    (host / "bundle/_work/left.part").write_bytes(b"left by a killed run")
+    before = listing(host)
+    ended = call(*words.format(host=host).split(), "--dry-run")
+    assert (ended.code, sentence in ended.out) == (code, True), ended
+    assert listing(host) == before
+
+
+def test_a_log_file_has_what_happened_and_no_secret(host, tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert run("verify", host / "bundle", "--log-file", log).code == 0
+    url = f"postgresql://me:{PASSWORD.replace('&', '%26').replace('ö', '%C3%B6')}@127.0.0.1:9/app"
+    refused = run(
+        "export", f"app={url}", "--to", tmp_path / "b", "--log-file", log, env={"MYSQL_PWD": "in-the-env"}
+    )
+    assert refused.code == 2
+    wrong = run(
+        "verify", tmp_path / f"{PASSWORD}-in-the-env", "--log-file", log, env={"MYSQL_PWD": "in-the-env"}
+    )
+    assert wrong.code == 7
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines if line["event"] in {"start", "result", "error"}] == [
+        *("start", "result", "start", "error", "start", "error"),
+    ]
+    assert {"begin", "end"} <= {line["event"] for line in lines}
+    for secret in (PASSWORD.replace("&", "%26"), "in-the-env"):
+        assert secret not in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
