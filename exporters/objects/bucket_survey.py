@@ -61,13 +61,14 @@ class Seen:
             yield f"{name}: {BENEATH}"
 
 
-def take(bucket: Bucket, selection: Selection, *, seconds: float = COUNT_SECONDS) -> tuple[Seen, Census]:
-    """List a bucket, for ``seconds`` at most. Raises ``SourceError``."""
+def take(bucket: Bucket, selection: Selection, *, seconds: float | None = None) -> tuple[Seen, Census]:
+    """List a bucket, for ``seconds`` at most, or ``COUNT_SECONDS``. Raises ``SourceError``."""
+    most_seconds = COUNT_SECONDS if seconds is None else seconds
     seen, counted, kinds = Seen(), Census(), Oddities()
     versions = not selection.current_only and bucket.keeps_versions()
     start, last, start_time = len(bucket.prefix), "", time.monotonic()
     for page in bucket.pages(versions=bool(versions), until=lambda: None):
-        if time.monotonic() - start_time > seconds:
+        if time.monotonic() - start_time > most_seconds:
             seen.goes_on = True
             break
         seen.rows += len(page.keys)

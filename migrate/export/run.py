@@ -235,6 +235,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         missing = f"{'the rest' if begun else 'all'} of {source.name}"
         summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
         run.ledger.add_gaps(source.name, summary.gaps)
+        run.progress.count_gaps(len(summary.gaps))
     return _reconciliation(run, source, summary, failures), error
 
 

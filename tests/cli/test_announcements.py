@@ -92,6 +92,20 @@ def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener)
     assert "<script" not in page
 
 
+def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
+    case = write_case(tmp_path, f'{{ url = "{listener.url}" }}')
+    text = case.read_text(encoding="utf-8")
+    text += f'[[source]]\nname = "gone"\nurl = "sqlite:///{tmp_path}/gone.db"\n'
+    case.write_text(text, encoding="utf-8")
+    page = tmp_path / "page.html"
+    ended = run("export", "-c", case, "--status-page", page)
+    assert ended.code == 3, ended.err
+    assert [event["event"] for event in listener.events] == ["gaps", "ended"]
+    assert [event["gaps"] for event in listener.events] == [1, 1]
+    assert listener.events[-1]["exit_code"] == 3
+    assert "Done, with gaps" in page.read_text(encoding="utf-8")
+
+
 def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):
     case = write_case(
         tmp_path, '{ command = "/bin/sh -c \'echo no room >&2; exit 7\'", url = "http://127.0.0.1:9/" }'
