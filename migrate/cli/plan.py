@@ -342,7 +342,6 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
             (shown.verdict.upper(), style), f": deadline {local_moment_words(shown.deadline)}, {likely}"
         )
     )
-    console.print(Text.assemble((shown.verdict.upper(), style), f": {likely}"))
     console.print(f"  {', '.join(margins)}")
     if shown.verdict != "in time":
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")

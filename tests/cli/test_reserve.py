@@ -8,45 +8,44 @@ import pytest
 
 from tests.cli.conftest import run
 
-CASE = """
+HEAD = """
 [case]
 name = "reserve"
 deadline = {deadline}
 reserve = "3560s"
-[[source]]
-name = "big"
-url = "sqlite://{folder}/big.db"
-[[source]]
-name = "small"
-url = "sqlite://{folder}/small.db"
-priority = 1
 [bundle]
 location = "bundle"
 [transfer]
 location = "moved"
 [limits]
-bwlimit = "200K"
+bwlimit = "150K"
 workers = 1
 """
+SOURCE = """
+[[source]]
+name = "{name}"
+url = "sqlite://{folder}/{name}.db"
+priority = {priority}
+"""
+BLOBS = 36
 
 
 @pytest.mark.torture
 def test_what_is_ready_before_the_deadline_is_sent_and_the_rest_follows(tmp_path):
-    for name, blobs in (("small", 4), ("big", 240)):
+    text = HEAD.format(deadline=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    for name, priority, blobs in (("c", 4, BLOBS), ("b", 3, BLOBS), ("a", 2, BLOBS), ("small", 1, 1)):
         with sqlite3.connect(tmp_path / f"{name}.db") as made:
             made.execute("CREATE TABLE t (i INTEGER PRIMARY KEY, x BLOB)")
             made.executemany("INSERT INTO t (x) VALUES (?)", [(os.urandom(2**16),) for _ in range(blobs)])
         made.close()
-    deadline = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        text += SOURCE.format(name=name, folder=tmp_path, priority=priority)
     case = tmp_path / "moveout.toml"
-    case.write_text(CASE.format(deadline=deadline, folder=tmp_path))
+    case.write_text(text)
     done = run("run", "-c", case, "--json")
     assert done.code == 0, done.err
-    steps = [(step["step"], step["exit_code"]) for step in done.json["result"]["steps"]]
-    names = [name for name, _ in steps if name not in {"doctor", "plan"}]
-    assert names == ["export", "transfer", "export", "transfer", "verify"]
-    assert dict(reversed(steps))["export"] == 3  # the first one
-    first = next(step["result"] for step in done.json["result"]["steps"] if step["step"] == "export")
-    items = {source["name"]: source["items"] for source in first["sources"]}
-    assert items["small"] == 4
-    assert 0 < items["big"] < 240
+    steps = [step for step in done.json["result"]["steps"] if step["step"] not in {"doctor", "plan"}]
+    assert [step["step"] for step in steps] == ["export", "transfer", "export", "transfer", "verify"]
+    assert [step["exit_code"] for step in steps] == [3, 3, 0, 0, 0]
+    sealed = {source["name"]: source["complete"] for source in steps[0]["result"]["sources"]}
+    assert list(sealed) == ["small", "a", "b", "c"]
+    assert (sealed["small"], sealed["c"]) == (True, False)
