@@ -58,6 +58,14 @@ class LeftOutSource:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseInfo:
+    """The case that a bundle was exported by. ``deadline``: UTC, ISO 8601; "" where the case has none."""
+
+    name: str
+    deadline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleInfo:
     """Identity of a sealed bundle. Times in UTC, ISO 8601. ``continues``: ids of incomplete predecessors at
     this location.
@@ -75,6 +83,8 @@ class BundleInfo:
     left_behind: LeftBehind | None = None
     """What stayed on the servers, where a case file said which servers there are."""
     left_out: Sequence[LeftOutSource] = ()
+    case: CaseInfo | None = None
+    """None where no case file said what to export."""
 
     def source(self, name: str) -> SourceInfo:
         """Return the source of that name. Raises ``UsageError`` with the names there are."""
@@ -117,6 +127,7 @@ def decode(data: bytes) -> BundleInfo:
             left_out=[
                 LeftOutSource(str(item["name"]), str(item["url"])) for item in value.get("left_out", ())
             ],
+            case=_case_of(value.get("case")),
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc
@@ -124,6 +135,10 @@ def decode(data: bytes) -> BundleInfo:
         if not layout.is_source_name(source.name):
             raise DamageError(key, expected="names of sources", found=repr(source.name))
     return info
+
+
+def _case_of(value: Mapping[str, Any] | None) -> CaseInfo | None:
+    return None if value is None else CaseInfo(str(value["name"]), str(value["deadline"]))
 
 
 def read_sealed(store: Store) -> BundleInfo | None:

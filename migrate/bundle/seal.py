@@ -74,10 +74,11 @@ def seal(
     check: Callable[[], None],
     page: Callable[[SealedTables], bytes] | None = None,
     left_behind: LeftBehind | None = None,
+    case: bundle_json.CaseInfo | None = None,
 ) -> Sealed:
     """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
     makes the report for people; the same contents must give the same bytes. ``left_behind`` is what stays on the
-    servers.
+    servers; ``case`` is the one that said what to export.
 
     Raises ``DamageError`` where the location does not hold what the commit records say.
     """
@@ -94,6 +95,7 @@ def seal(
     bundle = canonical_json.encode_pretty(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
         | ({"left_behind": left_behind.as_json()} if left_behind else {})
+        | ({"case": asdict(case)} if case else {})
     )
     if page is not None:
         contents = SealedTables(

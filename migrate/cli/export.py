@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from rich.text import Text
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
-from migrate.bundle.bundle_json import read_sealed
+from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_limits
@@ -265,7 +266,8 @@ def _run_export(
 
     if case is not None:
         left_behind = find_left_behind(case, endpoints, session.progress)
-        options = replace(options, left_behind=left_behind)
+        deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
+        options = replace(options, left_behind=left_behind, case=CaseInfo(case.name, deadline))
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if cluster_machines is not None:

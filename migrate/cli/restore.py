@@ -119,7 +119,7 @@ class Restored:
         if outcome.losses and outcome.report:
             console.print(
                 Text(
-                    f"  what the destination cannot hold: {count_words(outcome.losses)} rows in {outcome.report}",
+                    f"  the destination cannot hold all: {_losses_words(outcome.losses)} listed in {outcome.report}",
                     style="dim",
                 )
             )
@@ -131,6 +131,10 @@ class Restored:
                 console.print(Text(f"  ! {line}", style="yellow"))
             if len(lines) > _SHOWN:
                 console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
+
+
+def _losses_words(count: int) -> str:
+    return f"{count_words(count)} {'loss is' if count == 1 else 'losses are'}"
 
 
 def _is_whole(outcome: RestoreOutcome) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
-from migrate.bundle.bundle_json import LeftOutSource
+from migrate.bundle.bundle_json import CaseInfo, LeftOutSource
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
@@ -31,7 +31,8 @@ class ExportOptions:
 
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
 
-    ``left_behind``: what stays on the servers, which the bundle says of itself.
+    ``left_behind``: what stays on the servers, and ``case``: by which case it was exported, which the bundle says of
+    itself.
     """
 
     attempts: int = 3
@@ -42,6 +43,7 @@ class ExportOptions:
     dropped: Collection[str] = frozenset()
     open_pool: OpenPool | None = None
     left_behind: LeftBehind | None = None
+    case: CaseInfo | None = None
     seal_time: SealTime = field(default_factory=SealTime)
 
 

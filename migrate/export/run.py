@@ -168,6 +168,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
         check=run.lease.check,
         page=sealed_page,
         left_behind=run.options.left_behind,
+        case=run.options.case,
     )
     run.progress.end()
     return _outcome(run, sealed, broken)

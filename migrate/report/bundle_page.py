@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from markupsafe import Markup
 
@@ -15,12 +16,15 @@ from migrate.report.render import render
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _SHOWN = {"tables": SHOWN_TABLES, "bars": SHOWN_BARS, "check": 50, "events": 200, "not_taken": 200}
+_TITLE_NAMES = 4
 _OTHERS = Markup("<i>all others</i>")
 
 
 def page(of: Facts) -> bytes:
     """Return the page, UTF-8."""
-    title = f"Bundle of {', '.join(source.reconciliation.name for source in of.sources)}"
+    names = [source.reconciliation.name for source in of.sources]
+    more = f" and {len(names) - _TITLE_NAMES} more" if len(names) > _TITLE_NAMES else ""
+    title = of.info.case.name if of.info.case else f"Bundle of {', '.join(names[:_TITLE_NAMES])}{more}"
     values = {
         "title": title,
         "bundle": of,
@@ -32,8 +36,22 @@ def page(of: Facts) -> bytes:
         "prefix_bars": _prefix_bars,
         "missing": _missing,
         "position": _position,
+        "seconds_to_deadline": _seconds_to_deadline(of),
     }
     return render("bundle.html", values)
+
+
+def _seconds_to_deadline(of: Facts) -> float | None:
+    """Return how long before the deadline the bundle was sealed, negative where it was later; None where either is not
+    known.
+    """
+    if of.info.case is None:
+        return None
+    try:
+        deadline, sealed = map(datetime.fromisoformat, (of.info.case.deadline, of.info.sealed))
+        return (deadline - sealed).total_seconds()
+    except (ValueError, TypeError):
+        return None
 
 
 def _label(row: CatalogRow) -> str:

@@ -9,11 +9,11 @@ import pytest
 
 from exporters.api import CatalogEntry, Gap, Loss, SourceSummary
 from migrate.bundle import layout
-from migrate.bundle.bundle_json import MOST_PACE_STEPS, decode_pace, pace_of
+from migrate.bundle.bundle_json import MOST_PACE_STEPS, CaseInfo, decode_pace, pace_of
 from migrate.bundle.reader import BundleReader, read_tag_manifest
 from migrate.bundle.tag_files import manifest_line
 from migrate.errors import DamageError
-from migrate.export import export
+from migrate.export import ExportOptions, export
 from migrate.report import gather, page
 from migrate.report.facts import OTHERS, SHOWN_BARS, most
 from migrate.report.render import environment, name
@@ -151,6 +151,16 @@ def test_an_incomplete_bundle_says_so_before_anything_else(tmp_path):
     found = parse((tmp_path / "REPORT.html").read_bytes())
     assert found.text.index("Incomplete.") < found.text.index("Sealed")
     assert "unreadable <b>" in found.text
+
+
+def test_the_case_is_the_title_and_its_deadline_is_compared_with_the_seal(tmp_path):
+    case = CaseInfo("Plaza <b>", "2000-01-01T00:00:00Z")
+    options = ExportOptions(case=case)
+    export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent(), options=options)
+    assert BundleReader(open_location(str(tmp_path))).info.case == case
+    found = parse((tmp_path / "REPORT.html").read_bytes())
+    assert "Plaza <b>" in found.text.partition("What left")[0]
+    assert re.search(r"Deadline\s*2000-01-01 00:00:00 UTC\s*sealed [\d,]+ h \d+ min after it", found.text)
 
 
 def test_bars_are_few_and_the_rest_is_summed_up():
