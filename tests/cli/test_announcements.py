@@ -18,6 +18,7 @@ from migrate.cli.progress.announcements import is_late
 from migrate.progress.state import ProgressState
 from tests.cli.conftest import MOVEOUT, call, run
 from tests.cli.test_status import make_file
+from tests.tools.clients import boto_client
 
 
 class Listener(HTTPServer):
@@ -104,6 +105,15 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
     assert [event["gaps"] for event in listener.events] == [1, 1]
     assert listener.events[-1]["exit_code"] == 3
     assert "Done, with gaps" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_in_a_bucket_is_shown_by_browsers(tmp_path, minio, bucket):
+    source = make_file(tmp_path / "app.db")
+    page = f"s3://{bucket}/pages?profile={minio.profile}"
+    assert call("export", source, "--to", tmp_path / "bundle", "--status-page", page).code == 0
+    answer = boto_client(minio.profile).get_object(Bucket=bucket, Key="pages/status.html")
+    assert answer["ContentType"].startswith("text/html")
+    assert b"Done, complete" in answer["Body"].read()
 
 
 def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):

@@ -76,9 +76,11 @@ class S3Store(BaseStore):
         self._cancellation = cancellation or CancellationToken()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
-        """See ``Store.put``. ``sha256`` is kept as user metadata."""
+        """See ``Store.put``. ``sha256`` is kept as user metadata. Browsers show pages, and download the rest."""
         crc = to_header(crc64(data))
         headers = {_CHECKSUM: crc}
+        if key.endswith(".html"):
+            headers["Content-Type"] = "text/html; charset=utf-8"
         if sha256:
             headers[f"x-amz-meta-{SHA256_METADATA}"] = sha256
         response = self._exchange(Request("PutObject", "PUT", key, headers=headers, body=data))
