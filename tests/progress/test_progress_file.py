@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from migrate.case.model import Endpoint
+from migrate.cli.progress.progress_reports import unlocked_store
 from migrate.errors import NotAllowedError
 from migrate.progress.meter import Meter
 from migrate.progress.progress_file import ProgressFile, encode, read_reports
 from migrate.progress.state import from_json
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.process_identity import this_process
 from migrate.runtime.progress import SourceTask
 from migrate.storage.registry import open_location
+from tests.tools.clients import boto_client
 
 KEY = "_work/progress-export.json"
 
@@ -77,6 +81,22 @@ def test_a_writer_that_nobody_knows_is_believed_for_half_a_minute(tmp_path):
     assert 179 < report.age_seconds < 200
     store.put(KEY, encode(begun_meter().state(), replace(this_process(), started="1")))
     assert not read_reports([store])[0].alive  # of this machine, and gone
+
+
+def test_a_sealed_bundle_in_a_bucket_with_object_lock_gets_no_file(minio, bucket, tmp_path):
+    """What is written there may have to stay for years."""
+    client = boto_client(minio.profile)
+    locked = f"{bucket}-locked"
+    client.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    location = Endpoint(f"s3://{locked}/b?profile={minio.profile}")
+    local, token = open_location(str(tmp_path)), CancellationToken()
+    with ProgressFile("verify", begun_meter(), [lambda: unlocked_store(location, token), lambda: local]):
+        wait_for(lambda: read_reports([local]))
+    assert client.list_object_versions(Bucket=locked).get("Versions", []) == []
+    store = unlocked_store(Endpoint(f"s3://{bucket}/b?profile={minio.profile}"), token)
+    with ProgressFile("verify", begun_meter(), [lambda: store]):
+        wait_for(lambda: read_reports([store]))
+    assert read_reports([store]) == []
 
 
 def test_a_state_is_the_same_after_writing_and_what_is_malformed_is_not_there(tmp_path):

@@ -9,6 +9,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.session import Session
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
 from migrate.progress.progress_file import ProgressFile, local_store
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location, open_object_lock
 
@@ -24,28 +25,23 @@ def reported(
     if case is not None:
         meter.set_case(case.name, case.deadline)
     meter.expect(sources)
+    open_store = own_store if command in {"export", "transfer"} else unlocked_store
     opens: list[Callable[[], Store]] = [
-        lambda: _own_store(session, location),
+        lambda: open_store(location, session.cancellation.child()),
         lambda: local_store(location.url),
     ]
-    if command not in {"export", "transfer"}:
-        opens[0] = lambda: _unlocked_store(session, location)
     with ProgressFile(command, meter, opens):
         yield
 
 
-def _own_store(session: Session, location: Endpoint) -> Store:
+def own_store(location: Endpoint, cancellation: CancellationToken) -> Store:
     """Return the location without the bandwidth limit, whose waits would make the file old."""
-    return open_location(location.url, secrets=location.reveal(), cancellation=session.cancellation.child())
+    return open_location(location.url, secrets=location.reveal(), cancellation=cancellation)
 
 
-def _unlocked_store(session: Session, location: Endpoint) -> Store:
-    """Return the location unless it could lock the file. Raises ``NotAllowedError``."""
+def unlocked_store(location: Endpoint, cancellation: CancellationToken) -> Store:
+    """Return the same, unless the location could lock the file up. Raises ``MoveoutError``."""
     with suppress(NotAllowedError, UsageError):
         open_object_lock(location.url, secrets=location.reveal()).check_lock()
-        raise _LockableError(f"{location.shown} has Object Lock")
-    return _own_store(session, location)
-
-
-class _LockableError(MoveoutError):
-    """The location could keep the file for good."""
+        raise MoveoutError(f"{location.shown} has Object Lock")
+    return own_store(location, cancellation)
