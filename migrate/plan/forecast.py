@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -195,21 +195,45 @@ class ReferenceClass:
         return within / (1.0 + sum(past.weight for past in self.scenarios))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Pace:
+    """The mean of log ratios of real to modelled time, with their weights."""
+
+    log_sum: float = 0.0
+    weight: float = 0.0
+
+    def add(self, log_ratio: float, weight: float) -> None:
+        """Take one more ratio."""
+        self.log_sum += weight * log_ratio
+        self.weight += weight
+
+
 class MoveTimes:
     """The seconds that are left of each work, in each scenario of the reference class."""
 
-    reference: ReferenceClass
-    works: Sequence[StageWork]
-    progress: Mapping[WorkKey, WorkProgress] = field(default_factory=dict)
+    def __init__(
+        self,
+        reference: ReferenceClass,
+        works: Sequence[StageWork],
+        progress: Mapping[WorkKey, WorkProgress] | None = None,
+    ) -> None:
+        self.reference = reference
+        self.works = works
+        self._progress = progress or {}
+        self._paces: dict[tuple[Stage, str], _Pace] = {}
+        """What this move shows so far of each stage and kind."""
+        for work in works:
+            if (seen := self._log_ratio(work)) is not None:
+                pace = self._paces.setdefault((work.stage, work.kind), _Pace())
+                pace.add(seen[0], seen[1] / _OTHER_SHARE)
 
     def seconds(self, work: StageWork) -> list[float]:
         """Return the seconds that are left of some work, one figure for each scenario."""
-        progress = self.progress.get((work.stage, work.source))
-        left = 1.0 - (progress.time_share(self.reference.model.overhead_share(work)) if progress else 0.0)
+        model, progress = self.reference.model, self._progress.get((work.stage, work.source))
+        left = 1.0 - (progress.time_share(model.overhead_share(work)) if progress else 0.0)
         if left <= 0:
             return [0.0] * len(self.reference.scenarios)
-        modelled = self.reference.model.model_seconds(work)
+        modelled = model.model_seconds(work)
         own_ratio, trust = self._own_ratio(work)
         return [
             left * modelled * past.ratio(work) ** (1 - trust) * own_ratio**trust
@@ -218,28 +242,31 @@ class MoveTimes:
 
     def totals(self, works: Sequence[StageWork]) -> list[float]:
         """Return the sums over some works, one for each scenario."""
-        sums = [0.0] * len(self.reference.scenarios)
-        for work in works:
-            sums = [total + seconds for total, seconds in zip(sums, self.seconds(work), strict=True)]
-        return sums
+        return self.sums([self.seconds(work) for work in works])
+
+    def sums(self, seconds: Sequence[Sequence[float]]) -> list[float]:
+        """Return the sums of what ``seconds`` returned for some works."""
+        return [sum(values) for values in zip(*seconds, strict=True)] or [0.0] * len(self.reference.scenarios)
 
     def _own_ratio(self, work: StageWork) -> tuple[float, float]:
         """Return the ratio that this move shows for work like this, and how much it counts, from 0 to 1."""
-        log_sum = weights = 0.0
-        for other in self.works:
-            progress = self.progress.get((other.stage, other.source))
-            if progress is None or (other.stage, other.kind) != (work.stage, work.kind):
-                continue
-            done = progress.measured_time_share(self.reference.model.overhead_share(other))
-            if done <= 0 or progress.elapsed_seconds <= 0:
-                continue
-            modelled = done * self.reference.model.model_seconds(other)
-            weight = done / (_OWN_SHARE if other.source == work.source else _OTHER_SHARE)
-            log_sum += weight * math.log(progress.elapsed_seconds / modelled)
-            weights += weight
-        if not weights:
+        others = self._paces.get((work.stage, work.kind))
+        if others is None:
             return 1.0, 0.0
-        return math.exp(log_sum / weights), min(_MOST_TRUST, weights / (weights + 1))
+        pace = _Pace(others.log_sum, others.weight)
+        if (seen := self._log_ratio(work)) is not None:  # of itself it says more than of others
+            pace.add(seen[0], seen[1] / _OWN_SHARE - seen[1] / _OTHER_SHARE)
+        return math.exp(pace.log_sum / pace.weight), min(_MOST_TRUST, pace.weight / (pace.weight + 1))
+
+    def _log_ratio(self, work: StageWork) -> tuple[float, float] | None:
+        """Return the logarithm of real time to modelled time of what is done, and its share; None where nothing is."""
+        progress = self._progress.get((work.stage, work.source))
+        if progress is None or progress.elapsed_seconds <= 0:
+            return None
+        done = progress.measured_time_share(self.reference.model.overhead_share(work))
+        if done <= 0:
+            return None
+        return math.log(progress.elapsed_seconds / (done * self.reference.model.model_seconds(work))), done
 
 
 def forecast(
@@ -252,17 +279,19 @@ def forecast(
     progress: Mapping[WorkKey, WorkProgress] | None = None,
 ) -> Forecast:
     """Forecast what is left of a move. ``works`` are all of it, in order; ``progress`` says how far they are."""
-    times = MoveTimes(reference, works, progress or {})
-    leaving = times.totals([work for work in works if work.stage in LEAVING])
+    times = MoveTimes(reference, works, progress)
+    seconds = [times.seconds(work) for work in works]
+    pairs = list(zip(works, seconds, strict=True))
+    leaving = times.sums([values for work, values in pairs if work.stage in LEAVING])
     left = None if deadline is None else (deadline - now).total_seconds()
     return Forecast(
         stages=[
-            StageForecast(work.stage, work.source, reference.interval(times.seconds(work)), _why(work))
-            for work in works
+            StageForecast(work.stage, work.source, reference.interval(values), _why(work))
+            for work, values in pairs
         ],
-        whole_stages=_whole_stages(times),
+        whole_stages=_whole_stages(times, pairs),
         leaves=reference.interval(leaving),
-        ends=reference.interval(times.totals(works)),
+        ends=reference.interval(times.sums(seconds)),
         now=now,
         deadline=deadline,
         probability=None if left is None else reference.probability(leaving, left),
@@ -270,14 +299,16 @@ def forecast(
     )
 
 
-def _whole_stages(times: MoveTimes) -> list[StageForecast]:
+def _whole_stages(
+    times: MoveTimes, pairs: Sequence[tuple[StageWork, Sequence[float]]]
+) -> list[StageForecast]:
     """Return each stage for all sources. Its P90 is below the sum of theirs: not all of them are slow at once."""
     stages = []
     for stage in STAGES:
-        works = [work for work in times.works if work.stage == stage]
-        if works:
-            reasons = " or ".join(sorted({_why(work) for work in works}))
-            stages.append(StageForecast(stage, "", times.reference.interval(times.totals(works)), reasons))
+        seconds = [values for work, values in pairs if work.stage == stage]
+        if seconds:
+            reasons = " or ".join(sorted({_why(work) for work, _ in pairs if work.stage == stage}))
+            stages.append(StageForecast(stage, "", times.reference.interval(times.sums(seconds)), reasons))
     return stages
 
 

@@ -15,6 +15,8 @@ from migrate.runtime.progress import OF_NO_SOURCE, Progress, SourceTask
 
 RENEW_SECONDS = 5.0
 """How often the forecast is renewed."""
+_COST_SHARE = 0.02
+"""It takes no more than this share of the time: with a thousand sources it is renewed less often."""
 _MARK_SHARE = 0.1
 _PER_SOURCE: tuple[Stage, ...] = ("export", "restore", "compare")
 """Stages that take one source after the other. The others work on the whole bundle."""
@@ -91,6 +93,7 @@ class LiveForecast:
         self.latest = self._forecast()
         self._noted: Verdict = self.latest.verdict
         self._renewed = clock()
+        self._pause_seconds = RENEW_SECONDS
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage."""
@@ -135,8 +138,10 @@ class LiveForecast:
     def renew(self) -> None:
         """Forecast anew, and say if the verdict changed."""
         with self._lock:
-            self._renewed = self._clock()
+            begun = self._clock()
             self.latest = self._forecast()
+            self._renewed = self._clock()
+            self._pause_seconds = max(RENEW_SECONDS, (self._renewed - begun) / _COST_SHARE)
             self._on_renewed(self.latest)
             verdict, before = self.latest.verdict, self._noted
             self._noted = verdict
@@ -166,7 +171,7 @@ class LiveForecast:
                 self._counter.items += items
                 self._counter.size_bytes += size_bytes
                 self._counter.mark(now)
-            due = now - self._renewed >= RENEW_SECONDS
+            due = now - self._renewed >= self._pause_seconds
         self._inner.advance(items=items, size_bytes=size_bytes)
         if due:
             self.renew()

@@ -1,0 +1,48 @@
+"""The estimate of a source extrapolates from large and small units, and says how large the bundle becomes."""
+
+import time
+
+import pytest
+
+from exporters.api import Outcome, Unit
+from exporters.errors import SourceError
+from exporters.rate_sampling import measure
+
+UNIT_SECONDS, BYTE_SECONDS = 0.01, 1e-7
+
+
+class Slow:
+    """A snapshot whose units take a set time each and for every byte; half of the bytes are written."""
+
+    def export(self, unit, sink):
+        if unit.id == "damaged":
+            raise SourceError("a page is damaged")
+        time.sleep(UNIT_SECONDS + unit.size_bytes * BYTE_SECONDS)
+        with sink.create("file") as file:
+            file.write(bytes(unit.size_bytes // 2))
+        return Outcome(unit.items, unit.size_bytes)
+
+
+def units(count, size_bytes):
+    return [Unit(f"{size_bytes}/{number}", 10, size_bytes, {}) for number in range(count)]
+
+
+def test_many_small_units_are_not_taken_for_nothing():
+    work = [*units(40, 1_000_000), *units(2000, 100)]
+    found = measure(Slow(), work, seconds=1.0, workers=2)
+    real = sum(UNIT_SECONDS + unit.size_bytes * BYTE_SECONDS for unit in work) / 2
+    by_bytes = 40 * (UNIT_SECONDS + 1_000_000 * BYTE_SECONDS) / 2
+    assert found.seconds == pytest.approx(real, rel=0.4)
+    assert found.seconds > 2 * by_bytes
+    assert found.bundle_share == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_unit_that_cannot_be_read_is_a_fault_of_the_sample():
+    found = measure(Slow(), [Unit("damaged", 1, 10, {}), *units(3, 100)], seconds=0.5, workers=1)
+    assert found.faults == ["unit damaged (1 items) cannot be read: a page is damaged"]
+    assert found.seconds > 0
+
+
+def test_nothing_to_read_takes_no_time():
+    found = measure(Slow(), [], seconds=0.5, workers=1)
+    assert (found.seconds, found.bundle_share) == (0.0, None)
