@@ -13,6 +13,7 @@ from rich.text import Text
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun, WouldDo
 from migrate.cli.common.options import CaseFile, LocationWord, Yes, known_location
+from migrate.cli.common.papers import PageFile, certificate_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
@@ -74,6 +75,7 @@ def erase_command(
     passphrase: Passphrase = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    page: PageFile = None,
 ) -> Certified | WouldDo:
     """Remove a bundle for good, and sign a certificate of it.
 
@@ -108,6 +110,8 @@ def erase_command(
         override=override,
         reasons=reasons,
     )
+    if page is not None:
+        write_page(page, certificate_paper(erased.document, [signers[0].public]))
     return Certified(store.location, erased)
 
 

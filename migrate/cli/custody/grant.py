@@ -16,6 +16,7 @@ from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.link_files import Linked, new_files, write_links
 from migrate.cli.common.options import CaseFile, LocationWord, known_location, moment_to_come
+from migrate.cli.common.papers import PageFile, grant_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
@@ -90,6 +91,7 @@ def create_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by an account of MinIO.
 
@@ -106,6 +108,8 @@ def create_command(
         rules = grant.policy(s3_location.bucket, s3_location.folder, until)
         granted = grant.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, granted.access_key, granted.secret_key))
+    if page is not None:
+        write_page(page, grant_paper(store.location, to, granted.access_key, until, signer.public))
     return Created(store.location, to, granted.access_key, moment_words(until), str(path))
 
 

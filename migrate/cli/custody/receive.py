@@ -16,6 +16,7 @@ from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, read_directory, write_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, LocationWord, known_location
+from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
@@ -76,6 +77,7 @@ def receive_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     signers: Signers = None,
+    page: PageFile = None,
 ) -> Received:
     """Verify a bundle, then sign a receipt for it.
 
@@ -107,4 +109,7 @@ def receive_command(
         if to
         else []
     )
+    if page is not None:
+        write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))
+        files = [*files, str(page)]
     return Received(document, findings, files)

@@ -1,0 +1,149 @@
+"""Receipts, certificates and grants as pages to print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migrate.cli.common.signatures import Signed
+from migrate.custody.handover.documents import Document
+from migrate.custody.signing.keys import PublicKey
+from migrate.errors import NotEmptyError
+from migrate.number_text import bytes_words, count_words, things
+from migrate.report.paper import GOVERNANCE, Moment, Paper, paper_page
+from migrate.storage.local.errors import translate_os
+
+PageFile = Annotated[
+    Path | None, typer.Option("--page", metavar="FILE", help="Write it as a page to print, too.")
+]
+
+_CHECKED = {
+    "quick": "The bytes of the files: only names and sizes were compared.",
+    "complete": "The bytes of the files: only names and sizes were compared, and that nothing is missing.",
+}
+_SIGNER_CLOCK = "the computer of who signed"
+
+
+def receipt_paper(document: Document, signers: Sequence[PublicKey], signed: Signed) -> Paper:
+    """Return the page about a receipt. ``signed``: who signed the bundle itself, and what timestamps it has."""
+    value = document.value
+    findings = int(value["findings_total"])
+    state = "complete" if value["complete"] else f"INCOMPLETE: {things(int(value['gaps']), 'item')} missing"
+    facts = [
+        ("Bundle", str(value["bundle"])),
+        ("Where it lies", str(value["location"])),
+        ("Size", f"{things(int(value['files']), 'file')}, {bytes_words(int(value['size_bytes']))}"),
+        ("By its own account", state),
+        ("Checked at level", str(value["level"])),
+        ("Damage found", things(findings, "finding") if findings else "none"),
+    ]
+    givers = [_party(public, name or public.name) for public, name in signed.by]
+    parties = [
+        *(("Received and signed by", _party(public, public.name)) for public in signers),
+        *(("Bundle signed by", giver) for giver in givers or ["nobody"]),
+    ]
+    not_verified = [
+        *filter(None, [_CHECKED.get(str(value["level"]))]),
+        "Whether the sources held more than the bundle says of itself.",
+        "Whether a restored database or bucket is the same: moveout verify --against compares them.",
+        "Who holds the keys named here: a name beside a key proves nothing.",
+        GOVERNANCE,
+    ]
+    return Paper(
+        title="Receipt",
+        sentence=document.about,
+        parties=parties,
+        facts=facts,
+        moments=[Moment("receipt signed", _time_of(document), _SIGNER_CLOCK), *_stamps(signed)],
+        not_verified=not_verified,
+        root=document.root,
+        is_good=not findings and bool(value["complete"]),
+        text=document.data.decode(),
+        file=document.key,
+    )
+
+
+def certificate_paper(document: Document, signers: Sequence[PublicKey]) -> Paper:
+    """Return the page about an erasure."""
+    value = document.value
+    size = bytes_words(int(value["size_bytes"]))
+    facts = [
+        ("Bundle", str(value["bundle"])),
+        ("Erased from", str(value["location"])),
+        ("Removed", f"{things(int(value['versions']), 'version')} of files, {size}"),
+        ("Delete markers", count_words(int(value["delete_markers"]))),
+        ("Unfinished uploads", count_words(int(value["uploads"]))),
+        ("Kept", str(value["kept"])),
+    ]
+    if value["override"]:
+        facts.append(("Erased although", "; ".join(map(str, value["against"]))))
+        facts.append(("Reason given", str(value["override"])))
+    return Paper(
+        title="Certificate of erasure",
+        sentence=document.about,
+        parties=[("Erased and certified by", _party(public, public.name)) for public in signers],
+        facts=facts,
+        moments=[Moment("certificate signed", _time_of(document), _SIGNER_CLOCK)],
+        not_verified=[*map(str, value["not_verified"]), GOVERNANCE],
+        root=document.root,
+        is_good=not value["override"],
+        text=document.data.decode(),
+        file=document.key,
+    )
+
+
+def grant_paper(location: str, to: str, access_key: str, until: datetime, signer: PublicKey) -> Paper:
+    """Return the page about a grant. The secret is not on it."""
+    return Paper(
+        title="Grant",
+        sentence=f"{to} may read the bundle at {location}, and nothing else, until the moment named below",
+        parties=[("Granted by", _party(signer, signer.name)), ("Granted to", to)],
+        facts=[("May", "list and read this bundle"), ("Bundle at", location), ("Access key", access_key)],
+        moments=[
+            Moment("granted", _utc(datetime.now(UTC)), _SIGNER_CLOCK),
+            Moment("ends", _utc(until), "the storage server"),
+        ],
+        not_verified=[
+            "Whether the credential works, and opens nothing else: moveout grant test tries it.",
+            "Who has the credential: whoever has the file can read the bundle until then.",
+            "What was copied under it: to revoke the grant takes no copy back.",
+            GOVERNANCE,
+        ],
+    )
+
+
+def write_page(path: Path, paper: Paper) -> None:
+    """Write a page that is not there yet. Raises errors of ``migrate.errors``."""
+    try:
+        with path.open("xb") as file:
+            file.write(paper_page(paper))
+    except FileExistsError:
+        raise NotEmptyError(f"{path} exists already", next_step="name another: --page FILE") from None
+    except OSError as exc:
+        raise translate_os(exc, path) from exc
+
+
+def _party(public: PublicKey, name: str) -> str:
+    return f"{name}, key {public.fingerprint}" if name else f"key {public.fingerprint}"
+
+
+def _stamps(signed: Signed) -> list[Moment]:
+    """Return the timestamps of the bundle (RFC 3161), or that there is none."""
+    if not signed.stamps:
+        return [Moment("timestamp of an authority (RFC 3161)", "none", "nobody: there is no such timestamp")]
+    return [
+        Moment(f"{key} was there", _utc(stamp.moment), f"RFC 3161 timestamp authority {stamp.authority}")
+        for key, stamp in signed.stamps
+    ]
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _time_of(document: Document) -> str:
+    return _utc(datetime.fromisoformat(str(document.value["time"])))

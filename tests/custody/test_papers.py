@@ -1,0 +1,52 @@
+"""Receipt, certificate and grant as pages to print: parties, root, times by whose clock, and what was not verified."""
+
+import json
+from datetime import UTC, datetime
+
+from migrate.cli.common.papers import grant_paper
+from migrate.report.paper import paper_page
+from tests.cli.conftest import call
+from tests.tools.pages import assert_harmless, parse
+
+
+def test_a_receipt_and_a_certificate_say_what_they_prove_and_what_not(location, make_key, tmp_path):
+    key = make_key.path_of("acme")
+    words = [location.location, "--key", key, "--json"]
+    received = call("receive", *words, "--page", tmp_path / "receipt.html")
+    assert received.code == 0, received.err
+    found = parse((tmp_path / "receipt.html").read_bytes())
+    assert_harmless(found)
+    root = received.json["result"]["root"]
+    for text in ("Received and signed by", root, "RFC 3161", "BypassGovernanceRetention", "UTC", "--against"):
+        assert text in found.text
+
+    erased = call(
+        "erase", *words, "--yes", "--override", "asked for", "--page", tmp_path / "certificate.html"
+    )
+    assert erased.code == 0, erased.err
+    found = parse((tmp_path / "certificate.html").read_bytes())
+    assert_harmless(found)
+    for text in (
+        "Erased and certified by",
+        root,
+        "Backups, snapshots and replicas",
+        "BypassGovernanceRetention",
+    ):
+        assert text in found.text
+    document = found.text.partition("its text is:")[2]
+    assert json.loads(document)["root"] == root
+
+
+def test_a_grant_names_both_parties_and_keeps_the_secret(provider):
+    until = datetime(2030, 1, 31, 12, tzinfo=UTC)
+    page = paper_page(grant_paper("s3://held/acme", "<acme>", "AKEY", until, provider.public))
+    found = parse(page)
+    assert_harmless(found)
+    for text in (
+        "Granted by",
+        provider.public.fingerprint,
+        "<acme>",
+        "2030-01-31 12:00:00 UTC",
+        "the storage server",
+    ):
+        assert text in found.text
