@@ -179,6 +179,7 @@ def test_the_status_is_served_to_this_machine_alone(tmp_path):
             with pytest.raises(urllib.error.HTTPError) as caught:
                 urllib.request.urlopen(request)
             assert caught.value.code == code
+            caught.value.close()
     finally:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=30)

@@ -274,6 +274,9 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, subprocess.CalledProcessError):
         said = exc.stderr.decode(errors="replace").strip().splitlines()
         return f"exit code {exc.returncode}" + (f": {said[-1][:200]}" if said else "")
+    if isinstance(exc, urllib.error.HTTPError):
+        exc.close()
+        return f"HTTP {exc.code} {exc.reason}"
     if isinstance(exc, urllib.error.URLError):
         return str(exc.reason)
     return str(exc) or type(exc).__name__
