@@ -57,7 +57,8 @@ class Finding:
 class ExamineRequest:
     """What is to be examined. ``needs``: of a destination, what its source's examination said that it needs.
 
-    ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move.
+    ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move. ``create``: a
+    destination that is missing is made by the restore.
     """
 
     url: str
@@ -66,6 +67,16 @@ class ExamineRequest:
     workers: int = 4
     deadline: datetime | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
+    create: bool = False
+
+    def missing(self, name: str, error: MoveoutError, fix: Fix, *, may_create: bool = True) -> Finding:
+        """Return the finding that a destination is missing. ``may_create``: this role may make it."""
+        if self.create and may_create:
+            return Finding("info", "destination", name, str(error), "The restore makes it.")
+        consequence = "Nothing of it comes up, unless the restore makes it (--create)."
+        if self.create:
+            consequence = "Nothing of it comes up: this role may not make it."
+        return Finding("blocks", "destination", name, str(error), consequence, fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ from migrate.storage.s3.capability_probe import Capabilities, probe
 from migrate.storage.s3.client import S3Location, parse
 from migrate.storage.s3.destination_bucket import DestinationBucket
 
-_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _WRITES = (
     "PutObject",
     "GetObject",
@@ -55,7 +54,7 @@ def examine(request: ExamineRequest) -> Examination:
         destination.reader.check()
     except GoneError as exc:
         fix = Fix("shell", _create(location, destination, locks=OBJECT_LOCK in features))
-        finding = Finding("blocks", "destination", location.bucket, str(exc), _UNLESS_CREATED, fix)
+        finding = request.missing(location.bucket, exc, fix)
         return Examination({"server": server_words(destination.reader), "ready": "missing"}, [finding])
     except NotAllowedError as exc:
         fix = iam.on_bucket(location, server, *_LISTS)

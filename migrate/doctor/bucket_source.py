@@ -241,5 +241,7 @@ def _contents(source: _ExaminedBucket, survey: dict[str, Any]) -> Iterator[Findi
         )
     if not seen.rows:
         problem = "nothing is there" if source.location.folder else "it is empty"
-        advice = Fix("advice", "Check the name of the bucket, and the prefix.")
+        advice = Fix(
+            "advice", "Check the name of the bucket, and the prefix, unless it is meant to be empty."
+        )
         yield Finding("info", "contents", source.location.url, problem, "Nothing is exported of it.", advice)

@@ -38,7 +38,6 @@ from migrate.restore.mysql.destination import find_content
 from migrate.restore.mysql.dialect import known_collations
 
 _NOTHING = "Nothing of it comes up."
-_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _NEEDED = (
     "CREATE",
     "ALTER",
@@ -84,7 +83,7 @@ def examine(request: ExamineRequest) -> Examination:
     try:
         opened = connect(address)
     except SourceGoneError as exc:
-        return _missing(address, request.needs, exc)
+        return _missing(address, request, exc)
     with closing(opened) as connection:
         try:
             skew = clock_skew(connection)
@@ -116,15 +115,15 @@ def examine(request: ExamineRequest) -> Examination:
     return Examination(facts, findings)
 
 
-def _missing(address: MysqlAddress, needs: Mapping[str, Any], error: SourceError) -> Examination:
+def _missing(address: MysqlAddress, request: ExamineRequest, error: SourceError) -> Examination:
     words = ""
     try:
         with closing(connect(replace(address, database=_MAINTENANCE))) as connection:
             words = server_words(connection)
     except SourceError:
         pass  # then its version stays unknown
-    fix = Fix("sql", f"{create_database(address.database, needs)};", server_of(address))
-    finding = Finding("blocks", "destination", address.database, str(error), _UNLESS_CREATED, fix)
+    fix = Fix("sql", f"{create_database(address.database, request.needs)};", server_of(address))
+    finding = request.missing(address.database, error, fix)
     return Examination({"server": words, "ready": "missing"}, [finding])
 
 

@@ -25,9 +25,9 @@ from migrate.restore.postgres.destination import PostgresDestination, content, r
 
 _MAINTENANCE = ("postgres", "template1")
 _NOTHING = "Nothing of it comes up."
-_UNLESS_CREATED = "Nothing of it comes up, unless the restore makes it (--create)."
 _SESSION = """
-SELECT current_user AS role, r.rolsuper AS superuser, r.rolcreaterole AS createrole, pg_is_in_recovery() AS standby,
+SELECT current_user AS role, r.rolsuper AS superuser, r.rolcreaterole AS createrole, r.rolcreatedb AS createdb,
+  pg_is_in_recovery() AS standby,
   clock_timestamp() AS now, current_setting('server_version') AS version, current_database() AS database,
   has_database_privilege(current_database(), 'CREATE') AS creates, has_schema_privilege('public', 'CREATE') AS public
 FROM pg_roles r WHERE r.rolname = current_user
@@ -92,7 +92,7 @@ def examine(request: ExamineRequest) -> Examination:
     try:
         connection = connect(address)
     except SourceGoneError as exc:
-        return _missing(address, request.needs, exc)
+        return _missing(address, request, exc)
     with closing(connection):
         try:
             started = datetime.now(UTC)
@@ -126,21 +126,23 @@ def examine(request: ExamineRequest) -> Examination:
     return Examination(words, findings)
 
 
-def _missing(address: PostgresAddress, needs: Mapping[str, Any], error: SourceError) -> Examination:
+def _missing(address: PostgresAddress, request: ExamineRequest, error: SourceError) -> Examination:
     """Say how to make the database as its source is."""
     name = address.keywords.get("dbname", "")
-    words, server = "", ""
+    words, server, may_create = "", "", True
     for database in _MAINTENANCE:
         try:
             with closing(
                 connect(replace(address, keywords={**address.keywords, "dbname": database}))
             ) as connection:
-                words, server = server_words(fetch(connection, _SESSION)[0]), server_of(connection)
+                session = fetch(connection, _SESSION)[0]
+                words, server = server_words(session), server_of(connection)
+                may_create = session["superuser"] or session["createdb"]
         except SourceError:
             continue
         break
-    fix = Fix("sql", f"{create_database(name, needs)};", server, _MAINTENANCE[0])
-    finding = Finding("blocks", "destination", name, str(error), _UNLESS_CREATED, fix)
+    fix = Fix("sql", f"{create_database(name, request.needs)};", server, _MAINTENANCE[0])
+    finding = request.missing(name, error, fix, may_create=may_create)
     return Examination({"server": words, "ready": "missing"}, [finding])
 
 

@@ -195,7 +195,13 @@ def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mappin
     examine = cast("Examine", load_part(doctor))
     return examine(
         ExamineRequest(
-            endpoint.url, endpoint.reveal(), endpoint.selection, move.workers, move.deadline, needs
+            endpoint.url,
+            endpoint.reveal(),
+            endpoint.selection,
+            move.workers,
+            move.deadline,
+            needs,
+            create=endpoint.create,
         )
     )
 
