@@ -99,28 +99,32 @@ def _groups(reader: BundleReader, source: str, query: Wanted, prefix: str) -> It
 
 @dataclass(slots=True)
 class Fetched:
-    """What was written: files by key, and keys that are not in the bundle."""
+    """What was written: files by key, and keys that are not in the bundle. ``found``: how many keys were meant."""
 
+    found: int = 0
     files: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
     missing: list[str] = field(default_factory=list)
 
 
-def fetch(reader: BundleReader, source: str, query: Wanted, to: Path) -> Fetched:
+def fetch(
+    reader: BundleReader, source: str, query: Wanted, to: Path, *, known: Collection[str] = ()
+) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
-    the key). Raises ``NotEmptyError`` for a file that is there, ``DamageError`` for bytes that are not those of the
-    index; nothing of such a file remains.
+    the key). Those of ``known`` names were written before. Raises ``NotEmptyError`` for a file that is there,
+    ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
     """
     fetched = Fetched()
     found_keys = set()
     for row in find(reader, source, query):
         found_keys.add(row.key)
-        if row.is_delete_marker:
+        if row.is_delete_marker or row.name in known:
             continue
         path = to / member_name(row.key, "" if row.is_latest else row.version_id)
         _write_file(reader.store, row, path)
         fetched.files[row.name] = str(path)
         fetched.size_bytes += row.size_bytes
+    fetched.found = len(found_keys)
     fetched.missing = sorted(set(query.keys) - found_keys)
     return fetched
 

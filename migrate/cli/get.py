@@ -7,7 +7,8 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -75,6 +76,8 @@ class Got:
     bwlimit=True,
     examples=(
         "get bundle photos/cat.jpg --source media --to .",
+        "get bundle 'photos/**' --source media --to photos",
+        "get bundle --source media --to all-of-media",
         "get bundle public.customers --source app --rows 0:10",
     ),
 )
@@ -108,20 +111,19 @@ def get_command(
     custody log says how much was fetched.
     """
     reader, keys = open_bundle(session, words or [], case)
-    if not keys:
+    if not keys and to in {None, _STDOUT}:
         raise UsageError(
             "nothing is named to get",
-            next_step="moveout get LOCATION KEY; moveout ls LOCATION shows what is there",
+            next_step="moveout get LOCATION KEY, or --to DIR for all; moveout ls LOCATION shows what is there",
         )
     signers = load_keys(key, passphrase, load_case(case))
     name = source_name(reader, source)
     if single_objects.is_bucket(reader, name):
-        object_filter = Wanted(keys=set(keys), version_id=version_id or "")
-        output = _get_objects(session, reader, name, object_filter, to)
-        details: dict[str, Any] = {"objects": len(keys) - len(output.missing)}
+        output = _get_objects(session, reader, name, Wanted(keys=set(keys), version_id=version_id or ""), to)
+        details: dict[str, Any] = {"objects": len(output.files) or len(keys) - len(output.missing)}
     else:
         output = _get_rows(session, reader, keys, rows, to, source=name)
-        details = {"table": keys[0], "rows": rows or ":"}
+        details = {"table": ", ".join(keys), "rows": rows or ":"}
     failure = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
     if failure is not None:
         session.progress.note(failure)
@@ -137,9 +139,17 @@ def _get_rows(
     *,
     source: str,
 ) -> Got:
-    if len(keys) > 1:
-        raise UsageError("one table at a time", next_step="moveout get LOCATION schema.table --rows 0:100")
-    table = table_rows.table_of(reader, source, keys[0])
+    names = _table_names(reader, source, keys)
+    missing = [key for key in keys if not _table_names(reader, source, [key])]
+    if len(names) > 1 and to in {None, _STDOUT}:
+        raise UsageError(
+            "one table at a time goes to stdout", next_step="name a directory for several: --to DIR"
+        )
+    if len(names) != 1:
+        for name in names:
+            _get_rows(session, reader, [name], rows, to, source=source)
+        return Got(reader.store.location, missing=missing)
+    table = table_rows.table_of(reader, source, names[0])
     start, end = _parse_range(rows)
     matching_rows = table_rows.rows(reader, table, start, end)
     if session.json:
@@ -150,12 +160,30 @@ def _get_rows(
     return Got(reader.store.location)
 
 
+def _has_wildcard(key: str) -> bool:
+    return any(character in key for character in "*?[")
+
+
+def _table_names(reader: BundleReader, source: str, keys: Sequence[str]) -> list[str]:
+    """Return the tables that are meant: those that are named or match; all of them where there is no key."""
+    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    names: list[str] = []
+    for key in keys or ["*"]:
+        if not _has_wildcard(key) or any(key in {row.name, table_rows.full_name(row)} for row in tables):
+            names.append(key)
+            continue
+        matching = (
+            row for row in tables if fnmatchcase(row.name, key) or fnmatchcase(table_rows.full_name(row), key)
+        )
+        names += map(table_rows.full_name, matching)
+    return list(dict.fromkeys(names))
+
+
 def _get_objects(
     session: Session, reader: BundleReader, name: str, object_filter: Wanted, to: str | None
 ) -> Got:
     if to != _STDOUT:
-        fetched = single_objects.fetch(reader, name, object_filter, Path(to or "."))
-        return Got(reader.store.location, fetched.files, None, fetched.size_bytes, fetched.missing)
+        return _fetch_objects(reader, name, object_filter, Path(to or "."))
     if session.json or len(object_filter.keys) != 1:
         raise UsageError(
             "only one object, and nothing else, can be written to stdout",
@@ -167,6 +195,23 @@ def _get_objects(
             sys.stdout.buffer.flush()
             return Got(reader.store.location)
     return Got(reader.store.location, missing=list(object_filter.keys))
+
+
+def _fetch_objects(reader: BundleReader, name: str, object_filter: Wanted, to: Path) -> Got:
+    """Write the objects of these keys; a key that is none, and has a wildcard, is a pattern."""
+    fetched = single_objects.fetch(reader, name, object_filter, to)
+    files, size_bytes, missing = dict(fetched.files), fetched.size_bytes, []
+    for key in fetched.missing:
+        if not _has_wildcard(key):
+            missing.append(key)
+            continue
+        pattern = replace(object_filter, keys=(), globs=(key,))
+        matching = single_objects.fetch(reader, name, pattern, to, known=files)
+        if not matching.found:
+            missing.append(key)
+        files |= matching.files
+        size_bytes += matching.size_bytes
+    return Got(reader.store.location, files, None, size_bytes, missing)
 
 
 @contextmanager

@@ -125,6 +125,32 @@ def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
     assert (straight.code, straight.out) == (0, "one")
 
 
+def test_patterns_whole_sources_and_odd_keys_are_fetched(minio, bucket, tmp_path):
+    client = boto_client(minio.profile)
+    for key in ("-dash", "a[1].txt", "photos/x.jpg", "photos/deep/y.jpg"):
+        client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    bundle = tmp_path / "bundle"
+    assert call("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", bundle).code == 0
+
+    def get(directory, *words):
+        ended = call("get", bundle, "--to", tmp_path / directory, "--json", *words)
+        return ended.code, sorted(ended.json["result"]["files"]), ended.json["result"]["missing"]
+
+    assert get("pattern", "photos/x.jpg", "photos/**") == (0, ["photos/deep/y.jpg", "photos/x.jpg"], [])
+    assert get("literal", "a[1].txt", "--", "-dash") == (0, ["-dash", "a[1].txt"], [])
+    assert get("none", "videos/**", "-q") == (7, [], ["videos/**"])
+    assert get("all") == (0, ["-dash", "a[1].txt", "photos/deep/y.jpg", "photos/x.jpg"], [])
+    assert (tmp_path / "all/photos/deep/y.jpg").read_text() == "photos/deep/y.jpg"
+    assert call("get", bundle).code == 2
+
+
+def test_tables_that_match_are_written_each_into_a_file(location, tmp_path):
+    ended = call("get", location, "l*", "--source", "app", "--to", tmp_path / "tables", "--rows", "0:3")
+    assert ended.code == 0, ended.err
+    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["line.jsonl"]
+    assert call("get", location, "z*", "--source", "app", "--to", tmp_path / "none").code == 7
+
+
 def test_with_a_key_the_custody_log_says_that_something_was_fetched(location, tmp_path):
     key = tmp_path / "me"
     assert call("keys", "init", key).code == 0
