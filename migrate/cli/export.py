@@ -19,6 +19,7 @@ from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_limits
+from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
@@ -464,6 +465,8 @@ def export_command(
         prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())
     )
     parsed_limits = limits.parse(loaded.limits if loaded else None)
+    for sentence in overlaps(endpoints, location, loaded.transfer_to if loaded else None):
+        session.progress.note(f"! {sentence}")
     if proof.dry_run:
         return _would_export(session, endpoints, location, chosen, parsed_limits)
     signers = signing.load(loaded)

@@ -15,6 +15,7 @@ from exporters.api import Source, SurveyItem
 from exporters.errors import SourceError
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, Rank, parse_deadline
+from migrate.case.overlaps import overlaps
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
@@ -99,6 +100,8 @@ class Planned:
     unread: Sequence[SourceFailure] = ()
     left_behind: LeftBehind | None = None
     alternative: Alternative | None = None
+    overlaps: Sequence[str] = ()
+    """Sources that share data, and a bundle that lies where it should not."""
     detailed: bool = True
     """Whether it tells the tables of each source, and the stages of each."""
     order: MoveOrder | None = None
@@ -129,6 +132,7 @@ class Planned:
             "bundle_room": None if self.room is None else asdict(self.room),
             "forecast": forecast_json(self.forecast),
             "what_if": None if self.alternative is None else asdict(self.alternative),
+            "overlaps": list(self.overlaps),
             "order": None if self.order is None else asdict(self.order),
             "restores": [asdict(destination) for destination in self.destinations],
         }
@@ -147,6 +151,8 @@ class Planned:
                 _draw_destination(console, destination)
         else:
             _draw_destinations(console, self.destinations)
+        for sentence in self.overlaps:
+            console.print(Text.assemble(("! ", "yellow"), sentence))
         _draw_rates(console, self)
         draw_forecast(console, self.forecast, detailed=self.detailed)
         if self.alternative is not None:
@@ -416,6 +422,7 @@ def run_plan(
         _alternative(options.what_if, source_plans, route, known, shown.seconds_left)
         if options.what_if
         else None,
+        list(overlaps(endpoints, bundle, destination)),
         session.is_detailed(len(endpoints)),
         _order(shown, MoveTimes(known, works), endpoints, case.reserve_seconds if case else None),
     )

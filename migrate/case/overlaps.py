@@ -1,0 +1,81 @@
+"""Sources that name the same data, and bundles that lie where they should not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from migrate.case.model import Endpoint
+from migrate.case.server_url import names_files, names_server, server_key
+from migrate.engines import registry
+
+_HERE = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
+
+
+def overlaps(
+    sources: Mapping[str, Endpoint], bundle: Endpoint | None = None, transfer_to: Endpoint | None = None
+) -> Iterator[str]:
+    """Yield a sentence for each two sources that share data, and for a bundle that lies in a source, or would go down
+    with it. What differs only by the name of a host or a profile is not seen.
+    """
+    named = [(name, endpoint.url) for name, endpoint in sources.items() if not names_server(endpoint.url)]
+    for number, (name, url) in enumerate(named):
+        for other, other_url in named[number + 1 :]:
+            if _path(url) == _path(other_url) and server_key(url) == server_key(other_url):
+                yield f"{name} and {other} are the same data: it is exported twice"
+            elif _lies_in(url, other_url):
+                yield f"{name} lies within {other}: its data is exported twice"
+            elif _lies_in(other_url, url):
+                yield f"{other} lies within {name}: its data is exported twice"
+    if bundle is None:
+        return
+    location = _as_location(bundle.url)
+    inside = [
+        name
+        for name, url in named
+        if (location != url and _lies_in(location, url)) or _is_same(location, url)
+    ]
+    for name in inside:
+        yield f"The bundle lies within the source {name}: every further export would export it, too"
+    beside = [name for name, url in named if name not in inside and _goes_down_with(location, url)]
+    if beside and transfer_to is None:
+        more = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+        yield (
+            f"The bundle lies on the same host or account as the source {beside[0]}{more}: if that shuts down, the"
+            " bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another location"
+        )
+
+
+def _as_location(url: str) -> str:
+    return url if "://" in url else Path(url).absolute().as_uri()
+
+
+def _path(url: str) -> str:
+    """Return what a URL names on its server, in one form: a bucket and a prefix, a path, a database."""
+    parts = urlsplit(url)
+    is_bucket = parts.scheme == "s3"
+    return unquote(f"{parts.netloc}/{parts.path.strip('/')}" if is_bucket else parts.path).rstrip("/")
+
+
+def _is_same(location: str, url: str) -> bool:
+    return _shares_server(location, url) and _path(location) == _path(url)
+
+
+def _lies_in(inner: str, outer: str) -> bool:
+    """Tell whether one is a prefix of a bucket, or a file of a directory, that the other names."""
+    is_nested = names_files(outer) or urlsplit(outer).scheme == "s3"
+    return is_nested and _shares_server(inner, outer) and _path(inner).startswith(f"{_path(outer)}/")
+
+
+def _shares_server(url: str, other: str) -> bool:
+    if names_files(other) and (urlsplit(url).scheme == "file" or names_files(url)):
+        return True
+    return registry.find(url) is not None and server_key(url) == server_key(other)
+
+
+def _goes_down_with(location: str, url: str) -> bool:
+    """Tell whether a location and a source are on one host or in one account, as far as their URLs say."""
+    if urlsplit(location).scheme == "file":
+        return names_files(url) or (urlsplit(url).scheme != "s3" and urlsplit(url).hostname in _HERE)
+    return _shares_server(location, url)

@@ -1,0 +1,54 @@
+"""The same data named twice, sources within sources, and bundles that lie in a source or go down with it."""
+
+import sqlite3
+
+import pytest
+
+from migrate.case.model import Endpoint
+from migrate.case.overlaps import overlaps
+from tests.cli.conftest import call
+
+MEDIA = "s3://media?profile=old"
+
+
+@pytest.mark.parametrize(
+    ("sources", "bundle", "words"),
+    [
+        ({"a": MEDIA, "b": "s3://media/?profile=old"}, None, ["a and b are the same data"]),
+        (
+            {"a": "postgresql://me@old/app", "b": "postgresql://you@old/app"},
+            None,
+            ["a and b are the same data"],
+        ),
+        ({"a": MEDIA, "b": "s3://media/photos?profile=old"}, None, ["b lies within a"]),
+        ({"a": "sqlite:///srv/app.db", "b": "sqlite:///srv"}, None, ["a lies within b"]),
+        ({"a": MEDIA, "b": "s3://media-2?profile=old", "c": "s3://media?profile=other"}, None, []),
+        ({"a": MEDIA}, "s3://media/bundle?profile=old", ["The bundle lies within the source a"]),
+        (
+            {"a": MEDIA},
+            "s3://bundles/x?profile=old",
+            ["The bundle lies on the same host or account as the source a:"],
+        ),
+        ({"a": "mysql://me@localhost/app"}, "bundle", ["The bundle lies on the same host or account"]),
+        ({"a": "mysql://me@old/app", "b": MEDIA}, "bundle", []),
+    ],
+)
+def test_overlaps_are_named(sources, bundle, words):
+    endpoints = {name: Endpoint(url) for name, url in sources.items()}
+    sentences = list(overlaps(endpoints, Endpoint(bundle) if bundle else None))
+    assert len(sentences) == len(words), sentences
+    assert [sentence for sentence, word in zip(sentences, words, strict=True) if word not in sentence] == []
+
+
+def test_a_bundle_that_is_transferred_does_not_go_down_with_its_source():
+    assert not list(
+        overlaps({"a": Endpoint(MEDIA)}, Endpoint("s3://b/x?profile=old"), Endpoint("s3://c?profile=new"))
+    )
+
+
+def test_export_and_plan_warn_of_it(tmp_path):
+    sqlite3.connect(tmp_path / "app.db").execute("CREATE TABLE t (i)").connection.close()
+    words = (f"a=sqlite://{tmp_path}/app.db", f"b=sqlite://{tmp_path}/app.db")
+    sentence = "a and b are the same data: it is exported twice"
+    assert sentence in call("plan", *words).out
+    assert sentence in call("export", *words, "--to", tmp_path / "bundle").err
