@@ -97,7 +97,11 @@ class Lease:
         self._thread = threading.Thread(target=self._beat_on, name="moveout-lease", daemon=True)
 
     def __enter__(self) -> Self:
-        self._etag = self._take()
+        try:
+            self._etag = self._take()
+        except KeyboardInterrupt:
+            self._withdraw()
+            raise
         self._refreshed = uptime()
         self._thread.start()
         return self
@@ -160,6 +164,14 @@ class Lease:
                     f"took over from a run that ended without saying so ({state or 'unreadable lease'})"
                 )
                 return etag
+
+    def _withdraw(self) -> None:
+        """Remove the lease if it was written, though the answer was not waited for."""
+        with suppress(MoveoutError):
+            lease_and_file = look(self._store)
+            state = lease_and_file[0] if lease_and_file else None
+            if state is not None and state.id == self._state.id:
+                self._store.delete(layout.LEASE)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(self._beat_seconds) and self._lost is None:
