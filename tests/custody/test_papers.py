@@ -3,8 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from migrate.cli.common.papers import grant_paper
-from migrate.report.paper import paper_page
+from migrate.cli.common.papers import grant_paper, paper_page
 from tests.cli.conftest import call
 from tests.tools.pages import assert_harmless, parse
 

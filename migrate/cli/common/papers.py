@@ -1,8 +1,9 @@
-"""Receipts, certificates and grants as pages to print."""
+"""Receipts, certificates and grants as pages to print: who, what, when by whose clock, and what is not proved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from migrate.custody.handover.documents import Document
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
 from migrate.number_text import bytes_words, count_words, things
-from migrate.report.paper import GOVERNANCE, Moment, Paper, paper_page
+from migrate.report.render import render
 from migrate.storage.local.errors import translate_os
 
 PageFile = Annotated[
@@ -26,6 +27,47 @@ _CHECKED = {
     "complete": "The bytes of the files: only names and sizes were compared, and that nothing is missing.",
 }
 _SIGNER_CLOCK = "the computer of who signed"
+
+
+GOVERNANCE = (
+    "Whether locks were lifted: in governance mode whoever has the permission s3:BypassGovernanceRetention can lift a"
+    " lock. Only compliance mode has nobody who can."
+)
+"""What no page about a bundle under Object Lock may keep quiet about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment, ISO 8601 with its zone; ``what`` happened then, by ``clock``: whose clock says so."""
+
+    what: str
+    at: str
+    clock: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The page. ``parties``: roles, and who has each. ``facts``: names and values. ``root``: of the bundle, "" where it
+    is not named. ``not_verified``: sentences.
+    """
+
+    title: str
+    sentence: str
+    parties: Sequence[tuple[str, str]]
+    facts: Sequence[tuple[str, str]]
+    moments: Sequence[Moment]
+    not_verified: Sequence[str]
+    root: str = ""
+    is_good: bool = True
+    text: str = ""
+    """The signed document itself, byte for byte, where there is one."""
+    file: str = ""
+    """What the signed document's file is called."""
+
+
+def paper_page(paper: Paper) -> bytes:
+    """Return the page, UTF-8."""
+    return render("paper.html", {"title": paper.title, "paper": paper})
 
 
 def receipt_paper(document: Document, signers: Sequence[PublicKey], signed: Signed) -> Paper:
