@@ -1,13 +1,21 @@
 """What ``moveout init`` writes."""
 
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+HOURS_LEFT = 30
+"""The deadline of a new case file, from now on."""
+_EXAMPLE_DEADLINE = "2026-11-29T18:00:00Z"
+
 TEMPLATE = """\
 # One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
 # moveout discover postgresql://me@old "s3://?profile=old" --to FILE finds what there is, and writes such a file.
 
 [case]
 name = "acme"
-# The moment at which the old host shuts the door. Without it nothing is late.
-# deadline = 2026-11-25T18:00:00Z
+# The moment at which the old host shuts the door: write the real one. Also "2026-11-29 18:00 Europe/Berlin".
+deadline = 2026-11-29T18:00:00Z
 # So long before it the bundle is sealed, complete or not, so that it can still travel. What is left goes on after that.
 # reserve = "30m"
 # Who hears when a stage ends, when something is missing, and when the forecast passes the deadline.
@@ -35,6 +43,20 @@ url = "s3://media?profile=old"
 # Or without a profile, by the AWS_* variables, or by references:
 # access_key_id = "env:OLD_KEY"
 # secret_access_key = "env:OLD_SECRET"
+
+# [[source]]
+# name = "shop"
+# url = "mysql://reader@old.example:3306/shop"     # MySQL and MariaDB; the password comes from MYSQL_PWD or ~/.my.cnf
+
+# [[source]]
+# name = "notes"
+# url = "sqlite:///srv/app/notes.db"               # a file
+
+# All of a server, each a source of its own (moveout discover names them one by one):
+# [[source]]
+# url = "postgresql://reader@old.example/*"        # also "mysql://reader@old.example/*", "sqlite:///srv/app/*"
+# [[source]]
+# url = "s3://*?profile=old"                       # all buckets; "s3://corp-*?profile=old" those that begin so
 
 # Where the bundle is written first: a directory, or s3://bucket/prefix.
 [bundle]
@@ -80,3 +102,9 @@ url = "s3://media?profile=new"
 # lock_timeout = "60s"   # waiting for another session's lock
 # archived = "auto"      # archived objects are brought back: bulk, standard, expedited; auto: by the deadline; no
 """
+
+
+def new_text(now: datetime) -> str:
+    """Return the template with a deadline that lies before us."""
+    deadline = (now + timedelta(hours=HOURS_LEFT)).astimezone(UTC)
+    return TEMPLATE.replace(f"deadline = {_EXAMPLE_DEADLINE}", f"deadline = {deadline:%Y-%m-%dT%H:%M:%SZ}", 1)

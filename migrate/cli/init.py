@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from migrate.case.template import TEMPLATE
+from migrate.case.template import new_text
 from migrate.cli import app
 from migrate.cli.common.session import Session, verb
 from migrate.errors import OK, NotEmptyError
@@ -30,7 +31,7 @@ class WrittenCase:
     def draw(self, console: Console) -> None:
         """Print what to do with it."""
         console.print(
-            f"{self.path} is written. Fill in where things are, then: moveout plan -c {self.path}",
+            f"{self.path} is written. Fill in where things are, then: moveout doctor -c {self.path}",
         )
 
 
@@ -42,7 +43,7 @@ def init(
     """Write a commented case file."""
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE)
+            file.write(new_text(datetime.now(UTC)))
     except FileExistsError:
         raise NotEmptyError(
             f"{path} exists already", next_step="edit it, or name another file: moveout init other.toml"

@@ -10,6 +10,7 @@ import pytest
 from migrate.case.model import Rank, load, parse_deadline
 from migrate.case.secrets import Secret
 from migrate.case.template import TEMPLATE
+from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
 from tests.cli.conftest import call
@@ -150,3 +151,14 @@ def test_a_moment_is_shown_in_the_time_of_this_machine_too(monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_new_case_file_has_a_deadline_to_come_and_every_kind_of_source(tmp_path):
+    path = tmp_path / "moveout.toml"
+    assert call("init", path).code == 0
+    left = (load(path).deadline - datetime.now(UTC)).total_seconds()
+    assert 30 * 3600 - 60 < left <= 30 * 3600
+    # Without the comments' marks it is a case, too: every example in it can be read.
+    examples = re.findall(r'^# url = "([^"]+)"', path.read_text(), re.MULTILINE)
+    assert {url.partition("://")[0] for url in examples} == {"mysql", "sqlite", "postgresql", "s3"}
+    assert all(registry.find(url) for url in examples)
