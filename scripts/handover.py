@@ -2,6 +2,7 @@
 
 The provider holds a bundle in a bucket with Object Lock and grants it to the customer; the customer fetches it with
 nothing but that, signs a receipt; the provider acknowledges it, waits for the clock, releases, erases, and certifies.
+A timestamp authority of this machine says when the bundle was there (RFC 3161).
 Every step is a printed command, run as a process of its own with the configuration of its role.
 """
 
@@ -26,6 +27,7 @@ import boto3
 from scripts.demo_report import heading, say
 from scripts.process import ServerError
 from scripts.servers import S3Server, Servers, environment_for
+from scripts.timestamp_authority import Authority, serving
 
 MOVEOUT = Path(sys.executable).parent / "moveout"
 MARK = ".moveout-handover"
@@ -53,6 +55,7 @@ location = "s3://{bucket}/acme?profile={profile}"
 [custody]
 key = "host.key"
 signers = "signers"
+timestamp = "{timestamp}"
 release_keys = ["{host}", "{counsel}"]
 release_quorum = 2
 """
@@ -106,11 +109,12 @@ class Handover:
         provider: S3Server,
         customer: S3Server,
         environment: Mapping[str, str],
+        authority: Authority,
         *,
         wait_seconds: int,
         execute: Execute = as_process,
     ) -> None:
-        self._execute = execute
+        self._execute, self._authority = execute, authority
         self.work, self.wait_seconds = work, wait_seconds
         self.bucket = f"{HELD}-{os.getpid()}-{time.time_ns() % 10**6}"
         self.received = self.bucket.replace(HELD, "received")
@@ -170,15 +174,23 @@ class Handover:
             self._public(self.provider, "counsel"),
             self._public(self.customer, "acme"),
         ]
+        root = (self._authority.directory / "ca.pem").read_text()
         for role in (self.provider, self.customer):
             (role.directory / "signers").write_text("".join(lines))
+            (role.directory / "authority.pem").write_text(root)
         fingerprints = [self._fingerprint("host"), self._fingerprint("counsel")]
         profile = self._servers[0].profile
-        case = CASE.format(bucket=self.bucket, profile=profile, host=fingerprints[0], counsel=fingerprints[1])
+        case = CASE.format(
+            bucket=self.bucket,
+            profile=profile,
+            host=fingerprints[0],
+            counsel=fingerprints[1],
+            timestamp=self._authority.url,
+        )
         (self.provider.directory / "case.toml").write_text(case)
         (self.provider.directory / "contract.toml").write_text(CONTRACT.format(seconds=self.wait_seconds))
         self.provider.run(
-            "export", f"media=s3://{media}?profile={profile}", "--to", "bundle", "--key", "host.key", "-q"
+            "export", f"media=s3://{media}?profile={profile}", "--to", "bundle", "-c", "case.toml", "-q"
         )
         self.provider.run("transfer", "bundle", self.held, "--key", "host.key", "-q")
 
@@ -206,8 +218,10 @@ class Handover:
         heading("The customer fetches it, checks whose it is, and signs a receipt")
         self.customer.run("transfer", self.granted, self.arrived, "--key", "acme.key", "-q")
         self.customer.run(
-            "receive", self.arrived, "--signers", "signers", "--key", "acme.key", "--to", "mail", "-q"
+            *("receive", self.arrived, "--signers", "signers", "--key", "acme.key", "--to", "mail", "-q"),
+            *("--page", "receipt.html"),
         )
+        say("(receipt.html is the receipt as a page to print)")
         say("(the files in mail/ go to the host)")
         shutil.copytree(self.customer.directory / "mail", self.provider.directory / "mail")
 
@@ -239,11 +253,13 @@ class Handover:
         self.customer.run("verify", self.granted, "-q", code=4)
         say(f"(the contract wants {self.wait_seconds} s between receipt and erasure)")
         time.sleep(self.wait_seconds + 1)
-        self.provider.run("erase", "-c", "case.toml", "--rules", "contract.toml", "--yes", "-q")
+        certificate = ("--page", "certificate.html")
+        self.provider.run("erase", "-c", "case.toml", "--rules", "contract.toml", "--yes", "-q", *certificate)
         self.provider.run("clock", "-c", "case.toml", "--rules", "contract.toml")
         self.provider.run("custody", "show", "-c", "case.toml")
         self.provider.run("custody", "verify", "-c", "case.toml")
-        self.customer.run("verify", self.arrived, "--signers", "signers", "-q")
+        authority = ("--timestamp-ca", "authority.pem")
+        self.customer.run("verify", self.arrived, "--signers", "signers", *authority, "-q")
 
     def _public(self, role: Role, name: str) -> str:
         return f"{name} {(role.directory / f'{name}.key.pub').read_text()}"
@@ -281,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             environment = environment_for(servers)
             os.environ.clear()
             os.environ.update(environment)
-            Handover(work, provider, customer, environment, wait_seconds=10).tell()
+            with serving(Authority(work / "authority")) as authority:
+                Handover(work, provider, customer, environment, authority, wait_seconds=10).tell()
     except (HandoverError, ServerError) as error:
         say(f"\nhandover failed: {error}", bold=True)
         return 1

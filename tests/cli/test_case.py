@@ -34,7 +34,7 @@ def test_the_template_is_a_case_file(tmp_path):
 def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path):
     samples = re.sub(r'(?m)^# (\[{1,2}\w+\]{1,2}$|\w+ = ["\[\w].*$)', r"\1", TEMPLATE)
     case = load(write(tmp_path, samples))
-    assert case.deadline == datetime(2026, 11, 25, 18, tzinfo=UTC)
+    assert case.deadline == datetime(2026, 11, 29, 18, tzinfo=UTC)
     assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key", "sse_c"}
     assert set(case.sources["app"].secrets) == {"password"}
     assert case.sources["media"].selection.current_only

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from scripts.handover import MOVEOUT, Handover
+from scripts.timestamp_authority import Authority, serving
 from tests.cli.conftest import call
 
 
@@ -22,10 +23,20 @@ def in_this_process(argv, directory, environment) -> int:
 
 
 def test_a_host_keeps_its_promise_and_each_side_can_show_it(tmp_path, servers, minio, other_minio, capfd):
-    story = Handover(
-        tmp_path / "work", minio, other_minio, dict(os.environ), wait_seconds=1, execute=in_this_process
-    )
-    story.tell()
+    with serving(Authority(tmp_path / "authority")) as authority:
+        story = Handover(
+            tmp_path / "work",
+            minio,
+            other_minio,
+            dict(os.environ),
+            authority,
+            wait_seconds=1,
+            execute=in_this_process,
+        )
+        story.tell()
+    assert authority.answers >= 1
+    assert "CN=Timestamps" in (tmp_path / "work/acme/receipt.html").read_text()
+    assert "Erased and certified by" in (tmp_path / "work/host/certificate.html").read_text()
     said = capfd.readouterr()
     for sentence in (
         "HELD:", "24 other operations", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:",

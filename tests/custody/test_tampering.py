@@ -20,8 +20,8 @@ from migrate.errors import MoveoutError
 from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from scripts.shelf import shelf
+from scripts.timestamp_authority import Authority, serving
 from tests.bundle.test_hostile import Memory
-from tests.custody.authority import Authority, serving
 from tests.custody.tools import BESIDE, Files, Scoreboard, Tools
 from tests.transfer.bags import contents
 

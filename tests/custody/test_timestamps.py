@@ -11,8 +11,8 @@ from migrate.custody.log.events import record_stamp
 from migrate.custody.signing import timestamps
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
 from scripts.shelf import shelf
+from scripts.timestamp_authority import Authority, serving
 from tests.cli.conftest import call
-from tests.custody.authority import Authority, serving
 from tests.custody.conftest import in_memory
 
 

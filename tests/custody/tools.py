@@ -16,7 +16,7 @@ import bagit
 from migrate.bundle import layout
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
-from tests.custody.authority import Authority
+from scripts.timestamp_authority import Authority
 
 Files = Mapping[str, bytes]
 BESIDE = "beside/"

@@ -36,6 +36,7 @@ class Authority:
         self, directory: Path, kind: str = "rsa:2048", digest: str = "sha256", *, sends_root: bool = True
     ) -> None:
         self.directory, self.answers, self.url = directory, 0, ""
+        directory.mkdir(parents=True, exist_ok=True)
         self.settings = directory / "openssl.cnf"
         certs = f"certs = {directory}/ca.pem" if sends_root else ""
         self.settings.write_text(SETTINGS.format(directory=directory, digest=digest, certs=certs))
