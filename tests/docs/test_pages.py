@@ -66,6 +66,8 @@ def test_commands_and_options_that_are_named_exist(page):
     known = {command.words: command for command in docs.commands()}
     groups = {words.rpartition(" ")[0] for words in known}
     for code in re.findall(r"`moveout ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
+        if code.partition(" ")[0] == "help":  # of a command; the command line knows no command of that name
+            continue
         words = ["moveout", *code.replace("…", " ").split()]
         name = next(
             (" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in known | dict.fromkeys(groups)),
