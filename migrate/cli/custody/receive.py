@@ -35,6 +35,8 @@ class Received:
     document: Document
     findings: Sequence[Finding]
     files: Sequence[str]
+    page: Path | None = None
+    """The page to print, where one was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -45,7 +47,11 @@ class Received:
 
     def as_json(self) -> dict[str, Any]:
         """Return the receipt."""
-        return {**self.document.value, "receipt": self.document.key, "written": list(self.files)}
+        return {
+            **self.document.value,
+            "receipt": self.document.key,
+            "written": [*self.files, *([str(self.page)] if self.page else [])],
+        }
 
     def draw(self, console: Console) -> None:
         """Print what it says, the first line first."""
@@ -56,6 +62,8 @@ class Received:
         console.print(
             f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
         )
+        if self.page:
+            console.print(f"The page to print: {self.page}")
         for file in self.files:
             console.print(f"  {file}")
         if self.files:
@@ -111,5 +119,4 @@ def receive_command(
     )
     if page is not None:
         write_page(page, receipt_paper(document, [own_key.public for own_key in own_keys], signed))
-        files = [*files, str(page)]
-    return Received(document, findings, files)
+    return Received(document, findings, files, page)
