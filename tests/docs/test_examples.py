@@ -71,7 +71,7 @@ def roots(tmp_path_factory, postgres, mariadb, minio, other_minio, make_bucket):
     )  # fmt: skip
     moveout(folder, "receive", "bundle", "--key", "host.key", "--level", "quick")
     moveout(
-        folder, "export", f"media={media}", f"other={media.replace('?', '/nothing?')}", "--to", "unfinished", code=3
+        folder, "export", f"media={media}", f"other=sqlite://{folder}/gone.db", "--to", "unfinished", code=3
     )  # fmt: skip
     moveout(folder, "restore", "bundle", f"media={copy}", "--report-to", "report")
     new = make_bucket(other_minio)

@@ -152,7 +152,7 @@ def test_bad_night(shell, postgres, shop, tmp_path):
         "TO mover": f"TO {role}",
     }
     shell(again, addresses, code=3)
-    assert 'failed: "social"."logins": the role may not read it' in shell(status)
+    assert 'failed: "social"."logins": the role may not read it' in shell(status, code=3)
     shell(grant, addresses)
     assert "Sealed, complete" in shell(again, addresses)
     shell(retry, addresses)
