@@ -1,5 +1,6 @@
 """``make`` alone says what can be made, and a machine that cannot be set up is told why."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -23,7 +24,10 @@ NIGHT = [
 
 
 def make(*words):
-    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_make_alone_lists_every_target_with_a_line_the_move_first():

@@ -54,8 +54,13 @@ def _as_location(url: str) -> str:
 def _path(url: str) -> str:
     """Return what a URL names on its server, in one form: a bucket and a prefix, a path, a database."""
     parts = urlsplit(url)
-    is_bucket = parts.scheme == "s3"
+    is_bucket = _is_bucket(url)
     return unquote(f"{parts.netloc}/{parts.path.strip('/')}" if is_bucket else parts.path).rstrip("/")
+
+
+def _is_bucket(url: str) -> bool:
+    engine = registry.find(url)
+    return engine is not None and engine.url_names == "bucket"
 
 
 def _is_same(location: str, url: str) -> bool:
@@ -64,7 +69,7 @@ def _is_same(location: str, url: str) -> bool:
 
 def _lies_in(inner: str, outer: str) -> bool:
     """Tell whether one is a prefix of a bucket, or a file of a directory, that the other names."""
-    is_nested = names_files(outer) or urlsplit(outer).scheme == "s3"
+    is_nested = names_files(outer) or _is_bucket(outer)
     return is_nested and _shares_server(inner, outer) and _path(inner).startswith(f"{_path(outer)}/")
 
 
@@ -77,5 +82,5 @@ def _shares_server(url: str, other: str) -> bool:
 def _goes_down_with(location: str, url: str) -> bool:
     """Tell whether a location and a source are on one host or in one account, as far as their URLs say."""
     if urlsplit(location).scheme == "file":
-        return names_files(url) or (urlsplit(url).scheme != "s3" and urlsplit(url).hostname in _HERE)
+        return names_files(url) or (not _is_bucket(url) and urlsplit(url).hostname in _HERE)
     return _shares_server(location, url)

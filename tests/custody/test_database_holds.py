@@ -18,6 +18,7 @@ from migrate.custody.hold.sources.sqlite import SqliteHold
 from migrate.errors import BusyError, DamageError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
+from tests.exporters.mysql.databases import fetch, run_sql
 
 
 @pytest.fixture
@@ -144,6 +145,10 @@ def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket,
         {"before": "ON", "after": "OFF", "back": "ON", "says": "", "undo_says": ""},
     )
     change["setting"] = "x'; DROP DATABASE app; --"
+    for name in fetch(
+        mariadb.url, "SHOW DATABASES LIKE 'db\\_%'"
+    ):  # of other tests: only a lone database is held
+        run_sql(mariadb.url, f"DROP DATABASE `{name[0]}`")
     for url in (mariadb.database(), f"s3://{bucket}/?profile={minio.profile}"):
         path.unlink(missing_ok=True)
         undo_file.write(path, undo_file.new("asked"))

@@ -206,6 +206,8 @@ def test_what_an_account_may_not_read_is_named_and_the_fixes_mend_it(request, ki
         [create] = first.fixes("shop", kind="destination").values()
         cursor.execute(create)
     second = doctor("-c", case)
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP USER doctor_reader")
     assert (second.code, second.findings("shop")) == (0, {})
     facts = next(one["facts"] for one in second.examined if one["kind"] == "source")
     assert facts["snapshot"] == "exact"

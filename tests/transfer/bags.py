@@ -20,7 +20,17 @@ def seal(
         "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
         "manifest-sha256.txt": manifest.encode(),
         "meta/bundle.json": json.dumps(
-            {"id": bundle_id, "version": 1, "continues": list(continues)}
+            {
+                "format": "moveout-bundle",
+                "version": 1,
+                "id": bundle_id,
+                "created": "2026-01-01T00:00:00Z",
+                "sealed": "2026-01-01T00:00:00Z",
+                "software": "moveout",
+                "complete": True,
+                "continues": list(continues),
+                "sources": [],
+            }
         ).encode(),
     }
     tag_manifest = "".join(f"{sha256(data)}  {key}\n" for key, data in sorted(tags.items()))

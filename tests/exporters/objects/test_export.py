@@ -127,7 +127,7 @@ def test_the_exporter_loads_all_that_it_uses() -> None:
 def test_an_empty_bucket_is_counted_as_empty(shop: Shop, tmp_path: Path) -> None:
     reader = take_out(shop.url, tmp_path / "bundle")
     assert index(reader) == []
-    assert reader.info.complete
+    assert not reader.info.complete
     [row] = reader.catalog()
     assert (row.kind, row.items) == ("bucket", 0)
 

@@ -125,8 +125,9 @@ def test_losses_and_sequences_are_written_down(torture_bundle):
     assert layout.source_file("app", "schema/globals.sql") in files
 
 
-def test_an_empty_database_is_counted_as_empty(exported, other_postgres):
-    _, reader = exported("SELECT 1")
+def test_an_empty_database_is_counted_as_empty(postgres, other_postgres, tmp_path):
+    assert export_database(postgres.database(), tmp_path / "bundle").exit_code == 3
+    reader = read_bundle(tmp_path / "bundle")
     assert reader.catalog() == []
     outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
     assert (outcome.items, outcome.findings) == (0, ())

@@ -54,7 +54,7 @@ def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
     assert "bad: it cannot be read" in planned.out + planned.err
     assert call("export", f"app=sqlite://{path}", "--to", location).code == 3
     assert gaps(location) == {"main.bad": "it cannot be read: database disk image is malformed"}
-    assert call("verify", location, "--level", "full").code == 0
+    assert call("verify", location, "--level", "full").code == 3
     assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code == 3
     with sqlite3.connect(tmp_path / "new.db") as connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)

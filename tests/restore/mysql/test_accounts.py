@@ -39,6 +39,7 @@ def test_what_does_not_leave_of_accounts_is_in_the_ledger(mariadb, tmp_path):
     try:
         run_sql(
             url,
+            "CREATE TABLE t (id INT);"
             "CREATE USER 'expiring'@'%' IDENTIFIED BY 'secret' PASSWORD EXPIRE INTERVAL 30 DAY;"
             "CREATE USER 'in_between'@'%'; INSERT INTO mysql.proxies_priv"
             " VALUES ('%', 'in_between', '%', 'expiring', 0, '', now()); FLUSH PRIVILEGES",
