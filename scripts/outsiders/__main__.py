@@ -135,11 +135,6 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
     return rows
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
-
-
 def print_title(suite: Suite) -> None:
     """Print the suite's name and origin, and the head of its table."""
     print(f"\n== {suite.name}: {suite.origin}")
@@ -176,3 +171,8 @@ def print_summary(results: Mapping[str, Sequence[SuiteRow]]) -> None:
 
 def _figures(row: SuiteRow) -> tuple[int, ...]:
     return row.moved, row.equal, len(row.losses), len(row.unreported), len(row.errors)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
