@@ -33,6 +33,7 @@ from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.unrepresented import unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
 from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.large_objects import privilege_counts_query
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.lock_timeouts import held
@@ -76,14 +77,6 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY 
 """
 _LOCKERS = """
 SELECT DISTINCT pid FROM pg_locks WHERE relation = %(oid)s AND mode = 'AccessExclusiveLock' AND granted
-"""
-_LARGE_OBJECTS = """
-SELECT count(*) AS count, count(*) FILTER (WHERE NOT (
-  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR current_setting('lo_compat_privileges')::bool
-  OR pg_has_role(m.lomowner, 'USAGE')
-  OR EXISTS (SELECT FROM aclexplode(m.lomacl) x WHERE x.privilege_type = 'SELECT'
-    AND CASE WHEN x.grantee = 0 THEN true ELSE pg_has_role(x.grantee, 'USAGE') END))) AS unreadable
-FROM pg_largeobject_metadata m
 """
 _GRANT_LARGE_OBJECTS = """DO $$ DECLARE o oid; BEGIN
   FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
@@ -304,7 +297,8 @@ def _sequences(source: _ExaminedPostgres) -> Iterator[Finding]:
 
 
 def _large_objects(source: _ExaminedPostgres) -> Iterator[Finding]:
-    row = fetch(source.connection, _LARGE_OBJECTS)[0]
+    version = source.connection.info.server_version
+    row = fetch(source.connection, privilege_counts_query(version))[0]
     if row["unreadable"]:
         role = source.role.replace("'", "''").replace("%", "%%")
         yield Finding(

@@ -56,20 +56,30 @@ CASE WHEN pg_catalog.current_setting('lo_compat_privileges')::pg_catalog.bool TH
   ELSE EXISTS (SELECT FROM pg_catalog.aclexplode(m.lomacl) x WHERE x.privilege_type = 'SELECT'
     AND CASE WHEN x.grantee = 0 THEN true ELSE pg_catalog.pg_has_role(x.grantee, 'USAGE') END) END
 """
+_OBJECTS = "FROM pg_catalog.pg_largeobject_metadata m"
 _PRIVILEGE_VERSION = 180000
 """From this version on the server has a function for it."""
 
 
 def readable(version: int) -> str:
     """Return the ``Table.condition`` of the objects that this role may read. ``version`` is the server's."""
-    has = "pg_catalog.has_largeobject_privilege(m.oid, 'SELECT')"
-    return f"WHERE {has if version >= _PRIVILEGE_VERSION else _READABLE}"
+    return f"WHERE {_privilege(version)}"
 
 
 def unreadable_query(version: int) -> str:
     """Return the query for the oids of the objects that this role may not read."""
-    condition = readable(version).replace("WHERE", "WHERE NOT", 1)
-    return f"SELECT m.oid::int8 AS oid FROM pg_catalog.pg_largeobject_metadata m {condition} ORDER BY 1"
+    return f"SELECT m.oid::int8 AS oid {_OBJECTS} WHERE NOT ({_privilege(version)}) ORDER BY 1"
+
+
+def privilege_counts_query(version: int) -> str:
+    """Return the query for how many objects there are (``count``), and how many this role may not read."""
+    unreadable = f"count(*) FILTER (WHERE NOT ({_privilege(version)}))"
+    return f"SELECT count(*) AS count, {unreadable} AS unreadable {_OBJECTS}"
+
+
+def _privilege(version: int) -> str:
+    has = "pg_catalog.has_largeobject_privilege(m.oid, 'SELECT')"
+    return has if version >= _PRIVILEGE_VERSION else _READABLE
 
 
 def spec(filenode: int) -> dict[str, object]:
