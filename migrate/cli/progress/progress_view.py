@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 REFRESH_PER_SECOND = 4
 LEAST_COLUMNS = 60
 _MOST_TASKS = 6
-_MOMENT_SECONDS, _SAME_SHARE = 2.0, 0.01
+_SAME_SHARE = 0.01
 _BAR_COLUMNS = 30
 _FEW_SOURCES = 3
 _SHORT_SECONDS = 2.0
@@ -164,11 +164,6 @@ def ends_with_line(state: ProgressState, task: TaskProgress) -> bool:
     return len(state.sources) <= _FEW_SOURCES or task.seconds >= _SHORT_SECONDS
 
 
-def is_worth_a_line(task: TaskProgress) -> bool:
-    """Tell whether a line stays of a task that has ended: not of a moment in which nothing was counted."""
-    return bool(task.items or task.size_bytes or task.seconds >= _MOMENT_SECONDS)
-
-
 def stamped(line: str) -> str:
     """Return a line with the time before it, UTC."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {line}"
@@ -178,29 +173,21 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: max(1, width - 1)] + "…"
 
 
-class LiveProgress(Meter):
-    """The view at the bottom of a terminal, redrawn four times a second. What is done stands above as plain lines."""
+class _ShownProgress(Meter):
+    """Shows something as long as tasks are under way, sentences between, and the end of each task that is worth it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
-        self._live: Live | None = None
 
     def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
-        """Start a task, and drawing."""
+        """Start a task, and showing."""
         self.end()
         super().begin(what, items=items, size_bytes=size_bytes, of=of)
-        if self._live is None:
-            self._live = Live(
-                get_renderable=self._draw,
-                console=self._console,
-                refresh_per_second=REFRESH_PER_SECOND,
-                transient=True,
-            )
-            self._live.start()
+        self._start_showing()
 
     def note(self, message: str) -> None:
-        """Print a sentence above the view."""
+        """Print a sentence."""
         super().note(message)
         self._console.print(Text(message))
 
@@ -210,59 +197,75 @@ class LiveProgress(Meter):
         super().end()
         task = self.current()
         if is_open and task is not None and ends_with_line(self.state(), task):
-            self._console.print(Text(_cut(task_line(task, self._console.width), self._console.width)))
-            if self._live is not None:
-                self._live.refresh()
+            self._print_end(task)
 
     def close(self) -> None:
-        """Stop drawing."""
+        """Stop showing."""
         self.end()
         super().close()
+        self._stop_showing()
+
+    def _start_showing(self) -> None:
+        """Begin, unless it is begun."""
+        raise NotImplementedError
+
+    def _stop_showing(self) -> None:
+        """End, if it is begun."""
+        raise NotImplementedError
+
+    def _print_end(self, task: TaskProgress) -> None:
+        """Print the line of a task that has ended."""
+        raise NotImplementedError
+
+
+class LiveProgress(_ShownProgress):
+    """The view at the bottom of a terminal, redrawn four times a second. What is done stands above as plain lines."""
+
+    _live: Live | None = None
+
+    def _start_showing(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self._console,
+                refresh_per_second=REFRESH_PER_SECOND,
+                transient=True,
+            )
+            self._live.start()
+
+    def _stop_showing(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _print_end(self, task: TaskProgress) -> None:
+        self._console.print(Text(_cut(task_line(task, self._console.width), self._console.width)))
+        if self._live is not None:
+            self._live.refresh()
 
     def _draw(self) -> Group:
         ascii_only = not self._console.encoding.startswith("utf")
         return Group(*draw_state(self.state(), self._console.width, ascii_only=ascii_only))
 
 
-class LineProgress(Meter):
+class LineProgress(_ShownProgress):
     """A line every ten seconds, for logs."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-        self._stop: threading.Event | None = None
+    _stop: threading.Event | None = None
 
-    def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
-        """Start a task, and the clock."""
-        self.end()
-        super().begin(what, items=items, size_bytes=size_bytes, of=of)
+    def _start_showing(self) -> None:
         if self._stop is None:
             self._stop = threading.Event()
             threading.Thread(target=self._tick, args=(self._stop,), daemon=True, name="progress").start()
 
-    def note(self, message: str) -> None:
-        """Print a sentence."""
-        super().note(message)
-        self._console.print(Text(message))
-
-    def end(self) -> None:
-        """Print where the task ended."""
-        is_open = self.is_open
-        super().end()
-        task = self.current()
-        if is_open and task is not None and ends_with_line(self.state(), task):
-            self._print()
-
-    def close(self) -> None:
-        """Stop the clock."""
-        self.end()
-        super().close()
+    def _stop_showing(self) -> None:
         if self._stop is not None:
             self._stop.set()
             self._stop = None
+
+    def _print_end(self, task: TaskProgress) -> None:
+        del task  # it is the current one
+        self._print()
 
     def _tick(self, stop: threading.Event) -> None:
         while not stop.wait(LINE_SECONDS):
