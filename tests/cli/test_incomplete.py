@@ -129,12 +129,12 @@ def test_a_table_that_could_be_read_later_is_added_to_what_was_restored(postgres
     run_sql(
         old, "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b (x int PRIMARY KEY); INSERT INTO b VALUES (2)"
     )
-    run_sql(old, "CREATE ROLE half LOGIN PASSWORD 'half'; GRANT SELECT ON a TO half")
-    env = {"PGPASSWORD": "half", "PGPASSFILE": "/dev/null"}
-    export = ("export", f"app={old.replace('postgres@', 'half@')}", "--to", tmp_path / "bundle")
+    run_sql(old, "CREATE ROLE late_reader LOGIN PASSWORD 'late'; GRANT SELECT ON a TO late_reader")
+    env = {"PGPASSWORD": "late", "PGPASSFILE": "/dev/null"}
+    export = ("export", f"app={old.replace('postgres@', 'late_reader@')}", "--to", tmp_path / "bundle")
     assert call(*export, env=env).code == 3
     assert call("restore", tmp_path / "bundle", f"app={new}").code == 3
-    run_sql(old, "GRANT SELECT ON b TO half")
+    run_sql(old, "GRANT SELECT ON b TO late_reader")
     assert call(*export, env=env).code == 0
     added = call("restore", tmp_path / "bundle", f"app={new}")
     assert (added.code, "this adds public.b" in added.out) == (0, True), added

@@ -385,18 +385,18 @@ def test_what_needs_a_table_that_the_bundle_lacks_is_left_out_by_name(
     url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url,
-        "DROP ROLE IF EXISTS half;"
-        f"CREATE ROLE half LOGIN PASSWORD '{postgres.password}'; CREATE TABLE open (id int PRIMARY KEY);"
+        "DROP ROLE IF EXISTS part_reader;"
+        f"CREATE ROLE part_reader LOGIN PASSWORD '{postgres.password}'; CREATE TABLE open (id int PRIMARY KEY);"
         "CREATE TABLE closed (id int PRIMARY KEY, o int REFERENCES open);"
         "CREATE TABLE refers (c int REFERENCES closed); CREATE VIEW seen AS SELECT * FROM closed;"
         "CREATE VIEW seen_again AS SELECT * FROM seen; CREATE TABLE child () INHERITS (closed);"
         "CREATE FUNCTION f(closed) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE INDEX ON closed (o);"
         "INSERT INTO open VALUES (1); INSERT INTO closed VALUES (1, 1); INSERT INTO refers VALUES (1);"
         "INSERT INTO child VALUES (2, 1);"
-        "GRANT SELECT ON open, refers, child, seen TO half",
+        "GRANT SELECT ON open, refers, child, seen TO part_reader",
     )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
-    source = PostgresExporter().open("app", url.replace("postgres@", "half@"), NoBuckets())
+    source = PostgresExporter().open("app", url.replace("postgres@", "part_reader@"), NoBuckets())
     outcome = export([source], open_location(str(tmp_path / "bundle")), workers=2, progress=Silent())
     assert outcome.exit_code == 3
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
