@@ -1,35 +1,41 @@
-"""``moveout sync``: a bucket is copied to another one, one object to one object, and kept in step."""
+"""``moveout sync``: buckets are copied to other ones, one object to one object, and kept in step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.rule import Rule
 from rich.text import Text
 
 from exporters.selection import EVERYTHING, Selection
-from migrate.case.model import Case, Endpoint
+from migrate.case.model import Case
 from migrate.case.selection import from_words
 from migrate.cli import app
-from migrate.cli.common.options import (
-    CaseFile,
-    SelectionOptions,
-)
+from migrate.cli.common.dry_run import WouldDo
+from migrate.cli.common.options import CaseFile, Create, SelectionOptions
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
-from migrate.errors import UsageError
-from migrate.number_text import bytes_words, count_words, duration_words
-from migrate.storage.registry import open_location
+from migrate.errors import OK, DamageError, MoveoutError, UsageError
+from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.storage.registry import location_below, open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
+from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
 from migrate.sync.bucket_settings import REMOVED, WRITTEN, Wish
-from migrate.sync.open_buckets import clear_versions, open_sides, record_url
+from migrate.sync.open_buckets import (
+    clear_versions,
+    make_destination,
+    open_sides,
+    record_url,
+)
 from migrate.sync.report import PROOF
 
 _WORKERS = 4
@@ -78,6 +84,83 @@ class Synced:
         _draw_removed(console, outcome)
         console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
         _draw_verdict(console, outcome)
+
+    def summary(self, name: str) -> SummaryLine:
+        """Return its line among those of several syncs."""
+        outcome = self.outcome
+        noun = outcome.noun.removesuffix("s")
+        if outcome.planned is not None:
+            count = outcome.planned["copy"]["count"]
+            return SummaryLine(name, "yes", f"{things(count, noun)} would be copied")
+        there = outcome.same + outcome.adopted
+        happened = f"{things(outcome.copied, noun)} copied, {count_words(there)} were there already"
+        if outcome.proof is not None:
+            happened += f"; equal at {outcome.proof.moment}"
+        if outcome.complete:
+            return SummaryLine(name, "yes", happened)
+        gaps = [f"{gap.item}: {gap.reason}" for gap in outcome.gaps if gap.disposition == "failed"]
+        problem = [*outcome.damaged, *gaps, *outcome.reasons, outcome.unproven][0]
+        word = "differs" if outcome.damaged else "in part"
+        failed = f"; {count_words(outcome.failed)} failed" if outcome.failed else ""
+        next_step = f"the report at {outcome.record} says all; then run the same command again"
+        return SummaryLine(name, word, f"{happened}{failed}; {problem}", next_step)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedBuckets:
+    """What the syncs of several buckets came to, by source; one that failed did not stop the others."""
+
+    answers: Mapping[str, Synced | WouldDo]
+    failures: Sequence[SourceFailure]
+    detailed: bool
+
+    @property
+    def exit_code(self) -> int:
+        """6 where something did not arrive as it was, 3 where something is missing or unproven; where nothing was
+        synced, the code of the worst error.
+        """
+        codes = {answer.exit_code for answer in self.answers.values()}
+        codes.add(failures_code(self.failures, others=bool(self.answers)))
+        return DamageError.exit_code if DamageError.exit_code in codes else max(codes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result of each sync, and a line about each."""
+        return {
+            "buckets": {name: answer.as_json() for name, answer in self.answers.items()},
+            "failed": [failure.as_json() for failure in self.failures],
+            "summary": [line.as_json() for line in self.summary()],
+        }
+
+    def summary(self) -> Sequence[SummaryLine]:
+        """Return what became of each bucket."""
+        lines = [
+            answer.summary(name)
+            if isinstance(answer, Synced)
+            else SummaryLine(name, "yes", "; ".join(answer.actions))
+            for name, answer in self.answers.items()
+        ]
+        return [*lines, *(failure.summary("not synced") for failure in self.failures)]
+
+    def draw(self, console: Console) -> None:
+        """Print what there is to say of each bucket, and a table of all."""
+        for name, answer in self.answers.items():
+            if isinstance(answer, Synced) and (self.detailed or answer.exit_code != OK):
+                console.print(Rule(name, align="left"))
+                answer.draw(console)
+        console.print(Rule("summary", align="left"))
+        draw_summary(console, self.summary())
+        whole = sum(answer.exit_code == OK for answer in self.answers.values())
+        total = len(self.answers) + len(self.failures)
+        console.print(f"{count_words(whole)} of {things(total, 'bucket')} {self._verb()}")
+        if self.exit_code != OK:
+            console.print("→ once the reasons are gone, run the same command again; what is done stays done")
+
+    def _verb(self) -> str:
+        planned = any(
+            isinstance(answer, WouldDo) or answer.outcome.planned is not None
+            for answer in self.answers.values()
+        )
+        return "looked at; nothing was touched" if planned else "synced"
 
 
 def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
@@ -202,6 +285,8 @@ _AS_USUAL, _ALL, _NO_KEYS = _HowToSync(), SelectionOptions(), SigningOptions()
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --dry-run',
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --exclude "tmp/**"',
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --history --cutover',
+        'sync "s3://*?profile=old" "s3://*?profile=new"',
+        "sync -c moveout.toml --cutover",
     ),
 )
 def sync_command(
@@ -210,51 +295,80 @@ def sync_command(
         list[str] | None,
         typer.Argument(
             metavar="NAME=URL NAME=URL",
-            help="From which bucket to which: old=s3://media?profile=old new=s3://media?profile=new.",
+            help="From which bucket to which: old=s3://media?profile=old new=s3://media?profile=new. All of an account:"
+            " 's3://*?profile=old' 's3://*?profile=new'.",
         ),
     ] = None,
     *,
     case: CaseFile = None,
+    create: Create = False,
     record: Annotated[
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="Where the record and the report lie (default: below .moveout-sync/ in the destination bucket).",
+            help="Where the record and the report lie (default: below .moveout-sync/ in the destination bucket); of"
+            " several buckets in a folder each.",
         ),
     ] = None,
     how: _HowToSync = _AS_USUAL,
     selection: SelectionOptions = _ALL,
     signing: SigningOptions = _NO_KEYS,
-) -> Synced:
+) -> Synced | SyncedBuckets | WouldDo:
     """Copy a bucket to a bucket; again: only what has changed.
 
     One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed unless
-    told.
+    told. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own.
     """
     loaded = load_case(case)
-    ends = _ends(pairs or [], loaded)
     options = how.options(from_words(selection.words()))
     signers = signing.load(loaded)
-    return run_sync(session, ends, options, record=record, case=loaded, signers=signers)
+    chosen = _chosen(session, pairs or [], loaded)
+    if len(pairs or []) == 2 and len(chosen) == 1:
+        return run_sync(
+            session, chosen[0], options, record=record, case=loaded, create=create, signers=signers
+        )
+    answers: dict[str, Synced | WouldDo] = {}
+    failures: list[SourceFailure] = []
+    for pair in chosen:
+        own_record = record and location_below(record, pair.name)
+        try:
+            answers[pair.name] = run_sync(
+                session, pair, options, record=own_record, case=loaded, create=create, signers=signers
+            )
+        except MoveoutError as exc:
+            session.progress.end()
+            session.progress.note(f"{pair.name} could not be synced: {exc}")
+            failures.append(SourceFailure(pair.name, pair.source.shown, exc))
+    return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))
 
 
 def run_sync(
     session: Session,
-    ends: Sequence[tuple[str, Endpoint]],
+    pair: BucketPair,
     options: SyncOptions,
     *,
     record: str | None = None,
     case: Case | None = None,
+    create: bool = False,
     signers: Sequence[Signer] = (),
-) -> Synced:
+) -> Synced | WouldDo:
     """Open both buckets and the record, and copy; a proof is signed by every key. A selection of the case's source
-    holds where none is given.
+    holds where none is given. ``create``: make the destination's bucket where it is missing.
     """
+    if pair.error is not None:
+        raise pair.error
+    source, destination = pair.source, pair.destination
+    assert destination is not None
     started = time.monotonic()
-    (name, source), (_, destination) = ends
+    if create or destination.create:
+        made = make_destination(source, destination, dry_run=options.dry_run)
+        if made and options.dry_run:
+            return WouldDo(destination.shown, [made])
+        if made:
+            session.progress.note(f"{pair.name}: {made}")
     selection = source.selection if options.selection == EVERYTHING else options.selection
     cancellation = session.cancellation.child()
-    sides = open_sides(name, source, destination, selection, cancellation)
+    sides = open_sides(pair.name, source, destination, selection, cancellation)
     secrets = None if record else destination.reveal()
     store = open_location(
         record_url(sides, record), secrets=secrets, note=session.progress.note, cancellation=cancellation
@@ -262,7 +376,7 @@ def run_sync(
     outcome = sync(
         sides,
         store,
-        replace(options, selection=selection, apart=record is not None),
+        replace(options, selection=selection, apart=record is not None, may_be_empty=source.may_be_empty),
         workers=session.workers(default=_WORKERS, case=case.workers if case else None),
         progress=session.progress,
         throttle=session.throttle(case.bwlimit if case else None),
@@ -275,11 +389,18 @@ def run_sync(
     return Synced(outcome, time.monotonic() - started)
 
 
-def _ends(words: Sequence[str], case: Case | None) -> list[tuple[str, Endpoint]]:
-    pairs = [pair for word in words for pair in known_secrets(parse_pairs([word]), case).items()]
-    if len(pairs) != 2:
+def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[BucketPair]:
+    """Return the syncs that the command line asks for, else those of the case."""
+    if not words and case is not None:
+        pairs, others = pairs_in(case, session.progress)
+        if others:
+            session.progress.note(f"not synced, for they are no buckets: {', '.join(others)}")
+        return pairs
+    ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
+    if len(ends) != 2:
         raise UsageError(
-            f"sync takes two buckets; {len(pairs)} given",
+            f"sync takes two buckets; {len(ends)} given",
             next_step="moveout sync old=s3://BUCKET?profile=OLD new=s3://BUCKET?profile=NEW",
         )
-    return pairs
+    (name, source), (_, destination) = ends
+    return pairs_of(name, source, destination, session.progress, case)

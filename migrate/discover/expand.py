@@ -54,6 +54,7 @@ def expand_sources(
     nothing else is named.
     """
     patterns = {name: endpoint for name, endpoint in endpoints.items() if is_pattern(endpoint.url)}
+    _refuse_prefixes(patterns.values())
     expanded = {name: endpoint for name, endpoint in endpoints.items() if name not in patterns}
     if not ask:
         for endpoint in patterns.values():
@@ -77,6 +78,17 @@ def expand_sources(
     if expanded and all(other.error is not None and is_pattern(other.url) for other in expanded.values()):
         raise next(other.error for other in expanded.values() if other.error is not None)
     return expanded
+
+
+def _refuse_prefixes(patterns: Iterable[Endpoint]) -> None:
+    """Raise ``UsageError`` for a pattern of buckets with a prefix, which would mean the whole buckets."""
+    for endpoint in patterns:
+        parts = urlsplit(endpoint.url)
+        if pattern_of(endpoint.url) == parts.netloc and parts.path.strip("/"):
+            raise UsageError(
+                f"{endpoint.shown}: a pattern of buckets takes no prefix",
+                next_step="leave the prefix out, or name each bucket with its own",
+            )
 
 
 def _named(
@@ -180,6 +192,7 @@ def expand_destinations(
     its name, else where ``case`` sends all of its server.
     """
     chosen = {name: endpoint for name, endpoint in endpoints.items() if not is_pattern(endpoint.url)}
+    _refuse_prefixes(endpoint for endpoint in endpoints.values() if is_pattern(endpoint.url))
     unfilled: dict[str, list[str]] = {}
     for source in sources:
         if source.name in chosen:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import urlsplit
 
@@ -89,6 +90,14 @@ def open_object_lock(
             next_step="transfer the bundle to a bucket with Object Lock",
         )
     return location_type.open_object_lock(url, Access(secrets, note))
+
+
+def location_below(url: str, name: str) -> str:
+    """Return the location of a folder within another location."""
+    if "://" not in url:
+        return str(Path(url) / name)
+    parts = urlsplit(url)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
 def free_bytes(url: str, *, secrets: Mapping[str, str] | None = None) -> int | None:

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from exporters.selection import Selection
 from migrate.case.model import Endpoint
-from migrate.errors import MoveoutError, UsageError
+from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.restore.objects.versions import why_flat
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.s3 import client
-from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
@@ -48,6 +48,27 @@ def open_sides(
             next_step="name another prefix or bucket",
         )
     return Sides(name, source_bucket, destination_bucket, selection)
+
+
+def lacks_bucket(destination: Endpoint) -> bool:
+    """Tell whether the bucket of a destination is missing."""
+    try:
+        open_destination_bucket(destination.url, secrets=destination.reveal())
+    except GoneError:
+        return True
+    return False
+
+
+def make_destination(source: Endpoint, destination: Endpoint, *, dry_run: bool) -> str:
+    """Make the bucket of a destination where there is none, with object lock where the source's bucket has it. Return
+    what was made, or with ``dry_run`` would be made; "" where the bucket is there.
+    """
+    if not lacks_bucket(destination):
+        return ""
+    settings = open_bucket(source.url, secrets=source.reveal()).configuration()
+    if dry_run:
+        return f"the bucket {destination.shown} would be made, and all of {source.shown} copied to it"
+    return make_bucket_like(settings, destination.url, secrets=destination.reveal())
 
 
 def check_histories(sides: Sides, *, dry_run: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -46,7 +46,7 @@ class SyncOptions:
     destination that this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in
     listings. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may
     happen to those of the destination's bucket; ``apart``: the record lies somewhere else. ``history``: copy every
-    version and delete marker.
+    version and delete marker. ``may_be_empty``: a prefix without objects is no mistake.
     """
 
     selection: Selection = EVERYTHING
@@ -58,6 +58,7 @@ class SyncOptions:
     settings: Wish = Wish.WRITE
     apart: bool = False
     history: bool = False
+    may_be_empty: bool = False
 
 
 def sync(
@@ -330,10 +331,15 @@ class _Sync:
             damaged=tuple(batch_outcome.damaged),
             removed=tuple(removal.removed),
             extras=tuple(plan.examples.get(Action.EXTRA, ())),
-            reasons=(*_reconciled(plan, batch_outcome), *(() if plan.listed else _nothing(sides))),
+            reasons=(*_reconciled(plan, batch_outcome), *self._emptiness(plan)),
             history=sides.history,
             settings=self._settings.told,
         )
+
+    def _emptiness(self, plan: Plan) -> Iterator[str]:
+        """Yield what is wrong where nothing was listed."""
+        if not plan.listed and not self.options.may_be_empty and (reason := nothing_under(self.sides.source)):
+            yield reason
 
     def _planned(self, plan: Plan) -> dict[str, object]:
         names = self._settings.foresee(other_objects=plan.strangers > 0)
@@ -341,11 +347,6 @@ class _Sync:
             str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Action
         }
         return planned | {"settings": {"count": len(names), "first": names}}
-
-
-def _nothing(sides: Sides) -> Sequence[str]:
-    reason = nothing_under(sides.source)
-    return (reason,) if reason else ()
 
 
 def _reconciled(plan: Plan, outcome: Done) -> Iterator[str]:

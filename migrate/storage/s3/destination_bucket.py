@@ -378,6 +378,22 @@ def make_bucket(url: str, *, secrets: Mapping[str, str] | None = None, object_lo
     return s3_location.bucket
 
 
+def make_bucket_like(settings: Mapping[str, Any], url: str, *, secrets: Mapping[str, str]) -> str:
+    """Make the bucket of a URL, with object lock where another bucket's settings have it. Return what was made. Object
+    lock can only be switched on when a bucket is made.
+    """
+    if "object-lock" not in settings:
+        return f"made the bucket {make_bucket(url, secrets=secrets)}"
+    try:
+        name = make_bucket(url, secrets=secrets, object_lock=True)
+    except (NotAllowedError, UnreachableError):
+        raise
+    except MoveoutError as exc:
+        name = make_bucket(url, secrets=secrets)
+        return f"made the bucket {name} without object lock, which the server refuses ({exc})"
+    return f"made the bucket {name} with object lock"
+
+
 def _content(body: bytes) -> Content:
     md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
     return Content(len(body), hashlib.sha256(body).hexdigest(), md5, f"{crc64nvme(body):016x}")
