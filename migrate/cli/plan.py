@@ -23,7 +23,7 @@ from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
 from migrate.cli.common.terminal import make_table
 from migrate.discover.left_behind import find_left_behind
-from migrate.doctor.run import DestinationPlan, check_destinations
+from migrate.doctor.run import DestinationPlan, Examined, check_destinations
 from migrate.engines import registry
 from migrate.errors import OK, DeadlineError, IncompleteError, NoSpaceError
 from migrate.export.lost_source import no_source_error
@@ -367,12 +367,13 @@ def probability_words(probability: float) -> str:
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What a plan is made for. ``to``: where the bundle lies, instead of the case's location. ``what_if``: other means
-    that are tried on paper.
+    that are tried on paper. ``examined``: what an examination just before the plan saw; None where there was none.
     """
 
     deadline: datetime | None = None
     to: Endpoint | None = None
     what_if: WhatIf | None = None
+    examined: Sequence[Examined] | None = None
 
 
 def run_plan(
@@ -415,7 +416,7 @@ def run_plan(
         shown,
         route.bundle,
         route.destination,
-        list(check_destinations(source_plans, destinations)),
+        check_destinations(source_plans, destinations, options.examined),
         _room(bundle, source_plans) if bundle else None,
         unread,
         find_left_behind(case, endpoints, session.progress) if case else None,

@@ -26,7 +26,7 @@ from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
 from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, draw_rows, left_out_line
 from migrate.cli.common.sources import allowed_empty, destinations_in, expanded, load_case
-from migrate.cli.doctor import DoctorOptions, run_doctor
+from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -252,7 +252,7 @@ class _Move:
         if here is SealState.NOT:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield _EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
-            yield _FORECAST, lambda: run_plan(session, case.sources, case, PlanOptions(case.deadline))
+            yield _FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
         yield "export", lambda: None if here is SealState.COMPLETE else self._export(self._seal_time())
         if self._stopped_early and destination is not None and _sealed(self._bundle) is not SealState.NOT:
             yield "transfer", lambda: self._transfer(destination)
@@ -277,6 +277,12 @@ class _Move:
                 "compare",
                 lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=self._signers),
             )
+
+    def _plan_options(self) -> PlanOptions:
+        """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
+        answer = self.finished[-1].answer
+        examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
+        return PlanOptions(self._case.deadline, examined=examined)
 
     def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
@@ -206,12 +206,6 @@ def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mappin
     )
 
 
-def _examine_alone(endpoint: Endpoint, needs: Mapping[str, Any]) -> Examination:
-    """Examine one destination alone; what keeps it from being asked at all is a finding, too."""
-    examination = _guarded(_examine_destination(endpoint, needs, MoveEndpoints({}, {}, {}, workers=1)))
-    return _with_reason(examination, "destination", endpoint)
-
-
 def _examine_location(endpoint: Endpoint, size_bytes: int | None) -> Callable[[], Examination]:
     return lambda: location.examine(endpoint, size_bytes)
 
@@ -264,19 +258,30 @@ class DestinationPlan:
 
 
 def check_destinations(
-    sources: Sequence[SourcePlan], destinations: Mapping[str, Endpoint]
-) -> Iterator[DestinationPlan]:
-    """Yield what was found of each source's destination."""
-    for source in sources:
-        endpoint = destinations.get(source.name)
-        if endpoint is not None:
-            examination = _examine_alone(endpoint, {"features": source.survey.features})
-            warnings = [
-                _warning(finding)
-                for finding in examination.findings
-                if finding.severity in {"blocks", "loses"}
-            ]
-            yield DestinationPlan(source.name, endpoint.shown, tuple(warnings))
+    sources: Sequence[SourcePlan],
+    destinations: Mapping[str, Endpoint],
+    examined: Sequence[Examined] | None = None,
+) -> list[DestinationPlan]:
+    """Return what the destinations of sources will not take. ``examined``: what was seen of them just before; if None,
+    they are examined.
+    """
+    chosen = {source.name: source for source in sources if source.name in destinations}
+    if examined is None:
+        alone = MoveEndpoints({}, {}, {}, workers=1)
+        jobs: list[_Job] = []
+        for name, source in chosen.items():
+            examine = _examine_destination(destinations[name], {"features": source.survey.features}, alone)
+            jobs.append(("destination", name, destinations[name], examine))
+        examined = _at_once(jobs, EXAMINE_SECONDS, Silent())
+    return [
+        DestinationPlan(entry.name, entry.url, _warnings(entry.examination.findings))
+        for entry in examined
+        if entry.kind == "destination" and entry.name in chosen
+    ]
+
+
+def _warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
+    return tuple(_warning(finding) for finding in findings if finding.severity in {"blocks", "loses"})
 
 
 def _warning(finding: Finding) -> str:

@@ -102,7 +102,11 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     assert keys == ["mine"]
 
 
-def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(tmp_path):
+def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(mariadb, tmp_path):
+    """The plan has what the examination saw of destinations; alone it would not know the source's character set."""
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE doctor_latin CHARACTER SET latin1")
+    latin = mariadb.database().rpartition("/")[0]
     database = tmp_path / "a.db"
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE t (v)")
@@ -112,6 +116,8 @@ def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(t
     case.write_text(
         f'[[source]]\nname = "a"\nurl = "sqlite://{database}"\n'
         f'[[source]]\nname = "b"\nurl = "sqlite://{tmp_path}/none.db"\n[bundle]\nlocation = "bundle"\n'
+        f'[[source]]\nname = "c"\nurl = "{latin}/doctor_latin"\n'
+        f'[[destination]]\nsource = "c"\nurl = "{latin}/doctor_none"\n'
     )
     done = call("run", "-c", case, "--json")
     assert done.code == 3, done.err
@@ -119,4 +125,7 @@ def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(t
     assert next(iter(steps)) == "doctor"
     examined = {one["name"]: one for one in steps["doctor"]["result"]["examined"]}
     assert (examined["a"]["error"], examined["b"]["error"]) == (None, "gone")
+    [restore] = steps["plan"]["result"]["restores"]
+    [warning] = restore["warnings"]
+    assert "CREATE DATABASE `doctor_none` CHARACTER SET latin1" in warning
     assert steps["export"]["exit_code"] == 3
