@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from exporters.errors import MoveoutError
@@ -118,6 +118,13 @@ def gather(
             problem = f"could not be examined: {reason}"
             findings.append(Finding("info", check, name, problem, "Nothing is known about it."))
     return findings
+
+
+def clock_skew(there: datetime, *, asked: datetime) -> float:
+    """Return by how many seconds a server's clock is ahead of this machine's. ``there`` is the time in an answer that
+    has just come, ``asked`` when the question left.
+    """
+    return (there - (asked + (datetime.now(UTC) - asked) / 2)).total_seconds()
 
 
 def clock_finding(name: str, skew_seconds: float, server: str) -> list[Finding]:

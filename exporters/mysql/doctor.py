@@ -18,6 +18,7 @@ from exporters.doctor import (
     Finding,
     Fix,
     clock_finding,
+    clock_skew,
     clock_words,
     count_words,
     gather,
@@ -142,7 +143,7 @@ def examine(request: ExamineRequest) -> Examination:
     address = parse_url(request.url, password=request.secrets.get("password"))
     with closing(connect(address)) as connection:
         try:
-            skew = clock_skew(connection)
+            skew = server_clock_skew(connection)
             source = _ExaminedMysql(
                 request, address, connection, read_grants(connection), read_tables(connection)
             )
@@ -187,11 +188,11 @@ def server_words(connection: Connection) -> str:
     return f"{name} {connection.version.partition('-')[0]}"
 
 
-def clock_skew(connection: Connection) -> float:
+def server_clock_skew(connection: Connection) -> float:
     """Return by how many seconds the server's clock is ahead of this machine's. Raises the driver's errors."""
-    started = datetime.now(UTC)
+    asked = datetime.now(UTC)
     there = float(connection.value("SELECT UNIX_TIMESTAMP(NOW(6))"))
-    return there - (started + (datetime.now(UTC) - started) / 2).timestamp()
+    return clock_skew(datetime.fromtimestamp(there, UTC), asked=asked)
 
 
 def certificate_of(connection: Connection) -> Certificate | None:

@@ -19,6 +19,7 @@ from exporters.doctor import (
     Finding,
     Fix,
     clock_finding,
+    clock_skew,
     clock_words,
     count_words,
     gather,
@@ -134,14 +135,13 @@ def examine(request: ExamineRequest) -> Examination:
     with closing(connect(address)) as connection:
         try:
             connection.execute(_TIMEOUTS.encode())
-            started = datetime.now(UTC)
+            asked = datetime.now(UTC)
             facts = fetch(connection, _SESSION)[0]
-            now = started + (datetime.now(UTC) - started) / 2
+            skew = clock_skew(facts["now"], asked=asked)
             tables = read_tables(connection, held(connection, seconds=0))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
-        skew = (facts["now"] - now).total_seconds()
         source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),

@@ -21,7 +21,7 @@ from exporters.tls import tls_facts
 from migrate.doctor import iam
 from migrate.doctor.bucket_source import (
     certificate_of,
-    clock_skew,
+    server_clock_skew,
     server_of,
     server_words,
     tls_findings,
@@ -49,7 +49,7 @@ def examine(request: ExamineRequest) -> Examination:
     destination = DestinationBucket(location)
     features: Mapping[str, int] = request.needs.get("features", {})
     server = server_of(location, destination.reader)
-    skew = clock_skew(destination.reader)
+    skew = server_clock_skew(destination.reader)
     try:
         destination.reader.check()
     except GoneError as exc:

@@ -19,6 +19,7 @@ from exporters.doctor import (
     Finding,
     Fix,
     clock_finding,
+    clock_skew,
     clock_words,
     count_words,
     gather,
@@ -69,7 +70,7 @@ def examine(request: ExamineRequest) -> Examination:
     """Examine a source. See ``exporters.doctor.Examine``."""
     location = parse(request.url, secrets=request.secrets)
     bucket = S3Bucket(location)
-    skew = clock_skew(bucket)
+    skew = server_clock_skew(bucket)
     server = server_of(location, bucket)
     try:
         bucket.check()
@@ -114,9 +115,9 @@ def server_words(bucket: S3Bucket) -> str:
     return bucket.server or "S3"
 
 
-def clock_skew(bucket: S3Bucket) -> float:
+def server_clock_skew(bucket: S3Bucket) -> float:
     """Return by how many seconds the server's clock is ahead, as it says with any answer; 0 where it does not."""
-    started = datetime.now(UTC)
+    asked = datetime.now(UTC)
     try:
         response = bucket.boto.head_bucket(Bucket=bucket.name)
     except boto_errors.ClientError as exc:
@@ -127,8 +128,7 @@ def clock_skew(bucket: S3Bucket) -> float:
     date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if not date:
         return 0.0
-    middle = started + (datetime.now(UTC) - started) / 2
-    return (parsedate_to_datetime(date) - middle).total_seconds()
+    return clock_skew(parsedate_to_datetime(date), asked=asked)
 
 
 def certificate_of(bucket: S3Bucket) -> Certificate | None:

@@ -25,8 +25,8 @@ from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.doctor import (
     AccountGrants,
     certificate_of,
-    clock_skew,
     read_grants,
+    server_clock_skew,
     server_of,
     server_words,
     tls_findings,
@@ -86,7 +86,7 @@ def examine(request: ExamineRequest) -> Examination:
         return _missing(address, request, exc)
     with closing(opened) as connection:
         try:
-            skew = clock_skew(connection)
+            skew = server_clock_skew(connection)
             destination = _Destination(request.needs, address, connection, read_grants(connection))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc

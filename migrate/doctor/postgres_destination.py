@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.doctor import Examination, ExamineRequest, Finding, Fix, clock_finding, clock_words, gather
+from exporters.doctor import Examination, ExamineRequest, Finding, Fix, clock_finding, clock_skew, clock_words, gather
 from exporters.errors import SourceError, SourceGoneError
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.definitions.collation import create_words, read_locale, same
@@ -95,14 +95,13 @@ def examine(request: ExamineRequest) -> Examination:
         return _missing(address, request, exc)
     with closing(connection):
         try:
-            started = datetime.now(UTC)
+            asked = datetime.now(UTC)
             facts = fetch(connection, _SESSION)[0]
-            now = started + (datetime.now(UTC) - started) / 2
+            skew = clock_skew(facts["now"], asked=asked)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
         destination = _Destination(request.needs, address, connection, server_of(connection), facts)
         certificate = certificate_of(connection)
-        skew = (facts["now"] - now).total_seconds()
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
             ("clock", lambda: clock_finding(destination.server, skew, destination.server)),
