@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 
 from exporters.doctor import Finding, Fix
+from exporters.host_address import is_address
 
 _SECONDS = 5.0
 _SOON = timedelta(days=7)
@@ -57,7 +57,7 @@ def ask_certificate(
     with socket.create_connection((host, port), timeout=_SECONDS) as plain:
         if greet:
             greet(plain)
-        with context.wrap_socket(plain, server_hostname=None if _is_address(host) else host) as secure:
+        with context.wrap_socket(plain, server_hostname=None if is_address(host) else host) as secure:
             der = secure.getpeercert(binary_form=True)
             if der is None:
                 raise OSError("the server shows no certificate")
@@ -99,23 +99,8 @@ def clear_text(server: str, fix: Fix) -> Finding:
     )
 
 
-def is_local(host: str) -> bool:
-    """Tell whether a host is this machine, so that traffic crosses no network."""
-    if not host or host == "localhost" or host.startswith("/"):
-        return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
-
-
 def tls_facts(certificate: Certificate | None) -> dict[str, str]:
     """Return the state of TLS for a table: the protocol, and until when the certificate holds."""
     if certificate is None:
         return {"TLS": "none"}
     return {"TLS": certificate.protocol or "yes", "certificate": f"{certificate.expires:%Y-%m-%d}"}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

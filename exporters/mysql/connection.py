@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import ipaddress
 import os
 import re
 import ssl
@@ -18,6 +17,7 @@ import pymysql
 from pymysql.optionfile import Parser
 
 from exporters.errors import SourceUsageError
+from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 
 CONNECT_SECONDS = 15
@@ -89,11 +89,7 @@ class MysqlAddress:
     @property
     def local(self) -> bool:
         """Whether the server is on this machine, so that the traffic crosses no network."""
-        if self.options.get("socket") or self.host in {"", "localhost"}:
-            return True
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return False
+        return bool(self.options.get("socket")) or is_local(self.host)
 
 
 def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:

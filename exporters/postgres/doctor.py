@@ -25,6 +25,7 @@ from exporters.doctor import (
     gather,
 )
 from exporters.errors import SourceUsageError
+from exporters.host_address import is_local
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
@@ -43,7 +44,6 @@ from exporters.tls import (
     ask_certificate,
     certificate_findings,
     clear_text,
-    is_local,
     tls_facts,
 )
 

@@ -24,8 +24,9 @@ from exporters.doctor import (
     count_words,
     gather,
 )
+from exporters.host_address import is_local
 from exporters.objects import bucket_survey
-from exporters.tls import Certificate, ask_certificate, certificate_findings, clear_text, is_local, tls_facts
+from exporters.tls import Certificate, ask_certificate, certificate_findings, clear_text, tls_facts
 from migrate.doctor import iam
 from migrate.errors import MoveoutError, NotAllowedError
 from migrate.storage.s3.client import S3Location, parse

@@ -11,7 +11,16 @@ from typing import Any
 
 import psycopg
 
-from exporters.doctor import Examination, ExamineRequest, Finding, Fix, clock_finding, clock_skew, clock_words, gather
+from exporters.doctor import (
+    Examination,
+    ExamineRequest,
+    Finding,
+    Fix,
+    clock_finding,
+    clock_skew,
+    clock_words,
+    gather,
+)
 from exporters.errors import SourceError, SourceGoneError
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.definitions.collation import create_words, read_locale, same
