@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from exporters.errors import SourceUsageError
 from exporters.limits import Note
 
 _SHOWN_NAMES = 5
@@ -81,6 +82,15 @@ def url_of_database(server: str, database: str) -> str:
         [(name, value) for name, value in parse_qsl(parts.query) if name != "dbname"], safe="/"
     )
     return f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}" + (f"?{options}" if options else "")
+
+
+def no_database_error(server: str) -> SourceUsageError:
+    """Return the error that the URL of a server is no source. ``server``: that URL, with a slash at its end."""
+    return SourceUsageError(
+        f"{server} names a server, and no database",
+        next_step=f"Write {server}NAME for one database, '{server}*' for all of them;"
+        f" moveout discover {server} lists them.",
+    )
 
 
 def sentence_of(names: Sequence[str], noun: str, predicate: str) -> list[str]:

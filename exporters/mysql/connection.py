@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 import pymysql
 from pymysql.optionfile import Parser
 
+from exporters.discovery import no_database_error
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
@@ -94,13 +95,9 @@ class MysqlAddress:
 
 def parse_url(url: str, *, password: str | None = None) -> MysqlAddress:
     """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it."""
-    address = _read(url, password)
+    address = parse_server_url(url, password=password)
     if not address.database:
-        raise SourceUsageError(
-            f"{address.url} names a server, and no database",
-            next_step=f"Write {address.url}NAME for one database, '{address.url}*' for all of them;"
-            f" moveout discover {address.url} lists them.",
-        )
+        raise no_database_error(address.url)
     return address
 
 
@@ -108,10 +105,6 @@ def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
     """Read the URL of a whole server: ``mysql://user@host:port``, perhaps with a database. Raises
     ``SourceUsageError``.
     """
-    return _read(url, password)
-
-
-def _read(url: str, password: str | None) -> MysqlAddress:
     try:
         parts = urlsplit(url)
         port = parts.port or 3306

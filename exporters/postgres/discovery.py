@@ -6,26 +6,26 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from exporters.discovery import EMPTY, Discovery, FoundSource, NotTaken, sentence_of, url_of_database
-from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
+from exporters.errors import SourceError
 from exporters.limits import Note
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.sessions.connection import (
+    MAINTENANCE_DATABASES,
     PostgresAddress,
     connect,
+    connect_to_server,
     parse_server_url,
     system_identifier,
 )
 
-_MAINTENANCE = "postgres"
-_ENTRANCES = (_MAINTENANCE, "template1")
-"""Databases that every server has: by one of them the others are listed."""
+_MAINTENANCE = MAINTENANCE_DATABASES[0]
 _OF_PROVIDERS = {
     "rdsadmin": "Amazon RDS",
     "cloudsqladmin": "Google Cloud SQL",
@@ -86,7 +86,8 @@ class _Contents:
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
     """Return the databases of a server. See ``exporters.discovery.Discover``."""
     address = parse_server_url(url, password=secrets.get("password"))
-    with _connect_to_server(address) as connection:
+    named = [address.keywords["dbname"]] if "dbname" in address.keywords else []
+    with connect_to_server(address, dict.fromkeys([*named, *MAINTENANCE_DATABASES])) as connection:
         try:
             databases = [_Database(*row) for row in connection.execute(_DATABASES).fetchall()]
         except DRIVER_ERRORS as exc:
@@ -139,22 +140,6 @@ def _not_taken(databases: Sequence[_Database], sizes: Mapping[int, int | None]) 
     return [*templates, *providers]
 
 
-def _connect_to_server(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect to the database that the URL names, else to one that every server has. Raises ``SourceError``."""
-    refusals: list[SourceError] = []
-    named = address.keywords.get("dbname")
-    for database in dict.fromkeys([named, *_ENTRANCES] if named else _ENTRANCES):
-        try:
-            return connect(_inside(address, database))
-        except (SourceNotAllowedError, SourceGoneError) as exc:
-            refusals.append(exc)
-    raise refusals[0]
-
-
-def _inside(address: PostgresAddress, database: str) -> PostgresAddress:
-    return replace(address, keywords={**address.keywords, "dbname": database})
-
-
 def _server_identity(connection: psycopg.Connection[tuple[Any, ...]]) -> str:
     """Return the system identifier, or host and port where this role may not read it."""
     return system_identifier(connection) or f"{connection.info.host}:{connection.info.port}"
@@ -177,7 +162,7 @@ def _read_contents(address: PostgresAddress, database: _Database) -> _Contents:
         grant = f"GRANT CONNECT ON DATABASE {quote_name(database.name)}"
         return _Contents(problems=[f"this role may not connect: {grant} TO the role"])
     try:
-        with connect(_inside(address, database.name)) as connection:
+        with connect(address.to_database(database.name)) as connection:
             connection.execute("SET search_path = pg_catalog")
             tables = connection.execute(_TABLES).fetchall()
             own_objects = connection.execute(OWN_OBJECTS).fetchone()

@@ -22,6 +22,7 @@ from exporters.doctor import (
 from exporters.errors import SourceError, SourceGoneError
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
 from exporters.mysql.doctor import (
     AccountGrants,
     certificate_of,
@@ -122,15 +123,10 @@ def _missing(address: MysqlAddress, request: ExamineRequest, error: SourceError)
             words = server_words(connection)
     except SourceError:
         pass  # then its version stays unknown
-    fix = Fix("sql", f"{create_database(address.database, request.needs)};", server_of(address))
+    defaults = defaults_of({**request.needs}) if "charset" in request.needs else ""
+    fix = Fix("sql", f"{create_database_statement(address.database, defaults)};", server_of(address))
     finding = request.missing(address.database, error, fix)
     return Examination({"server": words, "ready": "missing"}, [finding])
-
-
-def create_database(name: str, needs: Mapping[str, Any]) -> str:
-    """Return the statement that makes a database like its source, as far as that is known."""
-    defaults = f" CHARACTER SET {needs['charset']} COLLATE {needs['collation']}" if "charset" in needs else ""
-    return f"CREATE DATABASE {quote_name(name)}{defaults}"
 
 
 def _rights(destination: _Destination) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,16 +23,22 @@ from exporters.doctor import (
 )
 from exporters.errors import SourceError, SourceGoneError
 from exporters.postgres.charset.server_conversion import database_encoding
-from exporters.postgres.definitions.collation import create_words, read_locale, same
+from exporters.postgres.definitions.collation import read_locale, same
 from exporters.postgres.doctor import certificate_of, server_of, server_words, tls_findings
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.type_catalog import fetch
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.connection import (
+    MAINTENANCE_DATABASES,
+    PostgresAddress,
+    connect,
+    connect_to_server,
+    parse_url,
+)
 from exporters.tls import tls_facts
+from migrate.restore.postgres.create_database import create_statement, source_clause
 from migrate.restore.postgres.destination import PostgresDestination, content, read_state
 
-_MAINTENANCE = ("postgres", "template1")
 _NOTHING = "Nothing of it comes up."
 _SESSION = """
 SELECT current_user AS role, r.rolsuper AS superuser, r.rolcreaterole AS createrole, r.rolcreatedb AS createdb,
@@ -138,34 +144,28 @@ def _missing(address: PostgresAddress, request: ExamineRequest, error: SourceErr
     """Say how to make the database as its source is."""
     name = address.keywords.get("dbname", "")
     words, server, may_create = "", "", True
-    for database in _MAINTENANCE:
-        try:
-            with closing(
-                connect(replace(address, keywords={**address.keywords, "dbname": database}))
-            ) as connection:
-                session = fetch(connection, _SESSION)[0]
-                words, server = server_words(session), server_of(connection)
-                may_create = session["superuser"] or session["createdb"]
-        except SourceError:
-            continue
-        break
-    fix = Fix("sql", f"{create_database(name, request.needs)};", server, _MAINTENANCE[0])
+    try:
+        with closing(connect_to_server(address)) as connection:
+            session = fetch(connection, _SESSION)[0]
+            words, server = server_words(session), server_of(connection)
+            may_create = session["superuser"] or session["createdb"]
+    except SourceError:
+        pass  # then its version stays unknown
+    fix = Fix("sql", f"{_create_statement(name, request.needs)};", server, MAINTENANCE_DATABASES[0])
     finding = request.missing(name, error, fix, may_create=may_create)
     return Examination({"server": words, "ready": "missing"}, [finding])
 
 
-def create_database(name: str, needs: Mapping[str, Any]) -> str:
+def _create_statement(name: str, needs: Mapping[str, Any]) -> str:
     """Return the statement that makes a database like its source, as far as that is known."""
-    encoding = f" ENCODING {quote_literal(needs['encoding'])}" if "encoding" in needs else ""
-    locale = f" {create_words(needs['locale'])}" if "locale" in needs else ""
-    return f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{encoding}{locale}"
+    return create_statement(name, source_clause(needs.get("encoding"), needs.get("locale")))
 
 
 def _again(destination: _Destination) -> Fix:
     """Return the statements that make an empty database anew."""
     name = quote_name(destination.database)
-    statements = f"DROP DATABASE {name};\n{create_database(destination.database, destination.needs)};"
-    return destination.sql(statements, _MAINTENANCE[0])
+    statements = f"DROP DATABASE {name};\n{_create_statement(destination.database, destination.needs)};"
+    return destination.sql(statements, MAINTENANCE_DATABASES[0])
 
 
 def _standby(destination: _Destination) -> Iterator[Finding]:
@@ -206,7 +206,7 @@ def _encoding(destination: _Destination) -> Iterator[Finding]:
     if not needed or here in {needed, "UTF8"}:
         return
     problem = f"its encoding is {here}, the source's is {needed}"
-    advice = Fix("advice", f"Name a new database: {create_database('NAME', destination.needs)};")
+    advice = Fix("advice", f"Name a new database: {_create_statement('NAME', destination.needs)};")
     fix = _again(destination) if _is_empty(destination) else advice
     consequence = f"Rows with characters that {here} lacks are refused."
     yield Finding("loses", "encoding", destination.database, problem, consequence, fix)

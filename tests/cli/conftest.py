@@ -3,8 +3,10 @@
 import functools
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,12 @@ class Ended:
     def json(self):
         """The one object on stdout."""
         return json.loads(self.out)
+
+
+def make_file(path, size_bytes=1):
+    """Make a SQLite file of one row."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE t AS SELECT zeroblob({size_bytes}) AS x")
 
 
 def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):

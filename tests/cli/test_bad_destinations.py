@@ -1,25 +1,17 @@
 """One destination that cannot take its source never stops the others; a missing one is made on demand."""
 
 import shutil
-import sqlite3
 
 import psycopg
 import pytest
 
 from scripts.process import free_port
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
 from tests.tools.disks import tiny_disk
 
 __all__ = ["tiny_disk"]
 LOCKED = "bucket-locked-moveout"
-
-
-def make_file(path, size_bytes=1):
-    """Make a SQLite file of one row."""
-    with sqlite3.connect(path) as made:
-        made.execute(f"CREATE TABLE t AS SELECT zeroblob({size_bytes}) AS x")
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """One source that cannot be read never stops the others: it is a gap by name, and the same command completes it."""
 
 import secrets
-import sqlite3
 
 import pytest
 
 from scripts.process import free_port
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.tools.clients import boto_client
 
 CASE = """
@@ -31,13 +30,6 @@ url = "s3://{bucket}?profile={profile}"
 name = "file"
 url = "sqlite://{folder}/file.db"
 """
-
-
-def make_file(path):
-    """Make a SQLite file of one row."""
-    with sqlite3.connect(path) as made:
-        made.execute("CREATE TABLE t AS SELECT 1 AS x")
-    made.close()
 
 
 def test_four_bad_sources_of_five_are_named_and_completed_later(postgres, minio, shop, tmp_path, monkeypatch):

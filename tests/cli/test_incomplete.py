@@ -1,21 +1,12 @@
 """Emptiness is not success, and an incomplete bundle stays incomplete in all that is said of it; but it can grow."""
 
-import sqlite3
-
 import psycopg
 import pytest
 
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.exporters.postgres.databases import run_sql
-
-
-def make_file(path):
-    """Make a SQLite file of one row."""
-    with sqlite3.connect(path) as made:
-        made.execute("CREATE TABLE t AS SELECT 1 AS x")
-    made.close()
 
 
 def test_what_is_empty_is_said_and_may_be_allowed(postgres, mariadb, media, tmp_path):

@@ -1,10 +1,8 @@
 """A whole move does every stage for whatever is there, and its last words are true."""
 
-import sqlite3
-
 import pytest
 
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 
 CASE = """
 [case]
@@ -21,13 +19,6 @@ url = "sqlite://{folder}/{name}.db"
 source = "{name}"
 url = "sqlite://{folder}/{new}/{name}.db"
 """
-
-
-def make_file(path):
-    """Make a SQLite file of one row."""
-    with sqlite3.connect(path) as made:
-        made.execute("CREATE TABLE t AS SELECT 1 AS x")
-    made.close()
 
 
 @pytest.fixture

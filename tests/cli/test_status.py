@@ -21,7 +21,7 @@ TABLES, ROWS = 10, 8_000
 SHARE = re.compile(r"(\d+)%")
 
 
-def make_file(path):
+def make_large_file(path):
     """Write a file of ten tables, each a unit of a megabyte or so."""
     with sqlite3.connect(path) as connection:
         for table in range(TABLES):
@@ -104,7 +104,7 @@ def compare(terminal, location, *, until, waits):
 
 def move(tmp_path, waits, *, least):
     """Export, kill, export again, restore; compare the terminal with the status all the time."""
-    source, location = make_file(tmp_path / "app.db"), tmp_path / "bundle"
+    source, location = make_large_file(tmp_path / "app.db"), tmp_path / "bundle"
     export = ("export", source, "--to", location, "--bwlimit", "1M", "--workers", "2")
     terminal = Terminal(*export)
     count = compare(terminal, location, until=40, waits=waits)

@@ -254,6 +254,11 @@ def defaults_of(database: Definition) -> str:
     return f"CHARACTER SET {database['charset']} COLLATE {database['collation']}{comment}"
 
 
+def create_database_statement(name: str, defaults: str = "") -> str:
+    """Return the statement that makes a database. ``defaults``: see ``defaults_of``."""
+    return f"CREATE DATABASE {quote_name(name)} {defaults}".rstrip()
+
+
 def set_sequence(definition: Definition) -> str:
     """Return the statement that lets a sequence go on where it was, in the same round."""
     return (

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,10 +19,13 @@ import asyncpg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from exporters.errors import SourceError, SourceUsageError
+from exporters.discovery import no_database_error
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUsageError
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 
 CONNECT_SECONDS = 15
+MAINTENANCE_DATABASES = ("postgres", "template1")
+"""Databases that every server has: by one of them the others are listed and made."""
 
 PINNED: Mapping[str, str] = {
     "datestyle": "ISO, MDY",
@@ -88,6 +91,10 @@ class PostgresAddress:
         """The password as a keyword argument of a driver, where one was given."""
         return {"password": self.password} if self.password else {}
 
+    def to_database(self, name: str) -> PostgresAddress:
+        """Return the address of another database of the same server. ``url`` stays as it is."""
+        return replace(self, keywords={**self.keywords, "dbname": name})
+
     def environment(self, password: str | None) -> dict[str, str]:
         """Return the variables by which libpq programs (pg_dump) reach the same database without a secret on
         their command line.
@@ -114,13 +121,9 @@ def parse_url(url: str, *, password: str | None = None) -> PostgresAddress:
     """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it, and
     where nothing names a database: libpq would take the one that is called like the user.
     """
-    address = _read(url, password)
+    address = parse_server_url(url, password=password)
     if not {"dbname", "service"} & {*address.keywords} and not {"PGDATABASE", "PGSERVICE"} & {*os.environ}:
-        raise SourceUsageError(
-            f"{address.url} names a server, and no database",
-            next_step=f"Write {address.url}NAME for one database, '{address.url}*' for all of them;"
-            f" moveout discover {address.url} lists them.",
-        )
+        raise no_database_error(address.url)
     return address
 
 
@@ -128,10 +131,6 @@ def parse_server_url(url: str, *, password: str | None = None) -> PostgresAddres
     """Read the URL of a whole server: ``postgresql://user@host:port``. A database that it names is one to connect to.
     Raises ``SourceUsageError``.
     """
-    return _read(url, password)
-
-
-def _read(url: str, password: str | None) -> PostgresAddress:
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error:
@@ -174,6 +173,19 @@ def connect(address: PostgresAddress, application: str = "moveout") -> psycopg.C
         raise translate(exc, address.url) from exc
     connection.prepare_threshold = None
     return connection
+
+
+def connect_to_server(
+    address: PostgresAddress, databases: Iterable[str] = MAINTENANCE_DATABASES
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect to the first of some databases of a server that lets this role in. Raises the first ``SourceError``."""
+    refusals: list[SourceError] = []
+    for database in databases:
+        try:
+            return connect(address.to_database(database))
+        except (SourceNotAllowedError, SourceGoneError) as exc:
+            refusals.append(exc)
+    raise refusals[0]
 
 
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"

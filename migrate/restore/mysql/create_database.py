@@ -10,9 +10,8 @@ import pymysql
 
 from exporters.errors import SourceGoneError
 from exporters.mysql.connection import connect, parse_url
-from exporters.mysql.definitions.show_create import defaults_of
+from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
-from exporters.mysql.identifiers import quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.definitions import read_definitions
 
@@ -30,11 +29,10 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
         (entry for entry in read_definitions(reader, source) if entry["kind"] == "database"), None
     )
     words = defaults_of({**database, "comment": ""}) if database else ""
-    statement = f"CREATE DATABASE {quote_name(address.database)}"
     made = f"made the database {address.database}"
     with closing(connect(replace(address, database=""))) as connection:
         try:
-            connection.run(f"{statement} {words}")
+            connection.run(create_database_statement(address.database, words))
         except DRIVER_ERRORS as exc:
             if not (words and isinstance(exc, pymysql.Error) and is_about_the_thing(exc)):
                 raise translate(exc, address.url) from exc
@@ -42,7 +40,7 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
         else:
             return f"{made}: {words}" if words else made
         try:
-            connection.run(statement)
+            connection.run(create_database_statement(address.database))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
     return f"{made} as the server makes them, since it has not what the source had ({refusal})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,11 +11,9 @@ from exporters.errors import SourceGoneError
 from exporters.postgres.definitions.collation import create_words
 from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.connection import connect, connect_to_server, parse_url
 from migrate.bundle.reader import BundleReader
 
-_MAINTENANCE = ("postgres", "template1")
-"""Databases to connect to while the destination does not exist."""
 _REFUSED = {"22023", "42704", "42601", "0A000", "42P17"}
 """SQLSTATEs of a server that lacks a locale, an encoding or a provider."""
 
@@ -31,29 +28,29 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
     else:
         return ""
     name = address.keywords["dbname"]
-    with _connect_elsewhere(address) as connection:
+    with connect_to_server(address) as connection:
         return _create(connection, name, list(_clauses(reader, source)), address.url)
 
 
-def _connect_elsewhere(address: PostgresAddress) -> psycopg.Connection[Any]:
-    """Connect to a database that every server has. Raises ``SourceError``."""
-    *others, last = [replace(address, keywords={**address.keywords, "dbname": name}) for name in _MAINTENANCE]
-    for other in others:
-        try:
-            return connect(other)
-        except SourceGoneError:
-            continue
-    return connect(last)
+def create_statement(name: str, clause: str = "") -> str:
+    """Return the statement that makes a database."""
+    return f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{clause}"
+
+
+def source_clause(encoding: str | None, locale: Mapping[str, str] | None) -> str:
+    """Return the clause of CREATE DATABASE for what is known of the source."""
+    encoded = f" ENCODING {quote_literal(encoding)}" if encoding else ""
+    return f"{encoded} {create_words(locale)}" if locale else encoded
 
 
 def _clauses(reader: BundleReader, source: str) -> Iterator[str]:
     """Yield clauses of CREATE DATABASE: the source's own, then some that more servers take."""
     encoding = reader.last_position_value(source, "encoding")
     locale = reader.last_position_value(source, "locale")
-    encoded = f" ENCODING {quote_literal(str(encoding))}" if encoding else ""
     if locale:
-        yield f"{encoded} {create_words(locale)}"
-    if encoded:
+        yield source_clause(encoding, locale)
+    if encoding:
+        encoded = source_clause(encoding, None)
         yield encoded
         yield f"{encoded} LC_COLLATE 'C' LC_CTYPE 'C'"
     yield ""
@@ -63,9 +60,8 @@ def _create(connection: psycopg.Connection[Any], name: str, clauses: list[str], 
     """Make the database with the first clause that the server takes. Return what was done."""
     refusals: list[str] = []
     for clause in clauses:
-        statement = f"CREATE DATABASE {quote_name(name)} TEMPLATE template0{clause}"
         try:
-            connection.execute(statement.encode())
+            connection.execute(create_statement(name, clause).encode())
         except psycopg.Error as exc:
             if exc.sqlstate not in _REFUSED or clause == clauses[-1]:
                 raise translate(exc, shown) from exc
