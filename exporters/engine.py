@@ -13,6 +13,7 @@ read are here; those that write are with their users:
 ``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
+``change_writer``    ``migrate.changes.apply.ChangeWriter``
 ==================== ===========================================================
 """
 
@@ -76,6 +77,10 @@ class Engine:
     """A function that examines a source (``exporters.doctor.Examine``): for ``doctor``."""
     destination_doctor: str = ""
     """A function that examines a destination (``exporters.doctor.Examine``): for ``doctor`` and ``plan``."""
+    change_log: str = ""
+    """A function ``(url, secrets, name)`` that opens a source's ``exporters.changes.ChangeLog``: for ``follow``."""
+    change_writer: str = ""
+    """A function ``(url, secrets, source)`` that opens what writes changes to a destination: for ``follow``."""
 
 
 def load_part(reference: str) -> Any:

@@ -1,0 +1,124 @@
+"""The contract of engines that can say what was written after a snapshot.
+
+A *change log* is the engine's own: PostgreSQL's logical decoding, MySQL's binlog. ``open_base`` prepares it and takes a
+snapshot at an exact position of it: what was committed before that position is in the snapshot, what is committed after
+it arrives by ``stream``. So nothing falls between, and nothing comes twice.
+
+Messages are the engine's own bytes. Whoever stores them needs to know only where a transaction begins and ends.
+Positions are whole numbers that grow with the log; ``show`` writes one as the engine does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+
+class MessageKind(IntEnum):
+    """What a message is to those who only store it."""
+
+    BEGIN = 1
+    CHANGE = 2
+    COMMIT = 3
+    SHAPE = 4
+    """How the rows of a table look that follow. It holds until the next one for that table, or until the stream is
+    opened again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a change log. ``position`` of a ``COMMIT`` is where the log goes on after it; of the others it is
+    for people. ``tables`` are the engine's numbers of the tables whose shapes one must know to read it.
+    """
+
+    kind: MessageKind
+    position: int
+    payload: bytes
+    tables: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotFollowed:
+    """Something whose changes are not in the log. ``remedy`` is the statement that would bring them into it."""
+
+    name: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBase:
+    """Where the changes of one source begin. ``position``: what was committed before it is in the base. ``snapshot``
+    is the name under which sessions of the same server see the base; it holds as long as the context of ``open_base``.
+    ``log`` is what the engine needs to read on (names of its own objects at the server): plain JSON, no secrets.
+    """
+
+    position: int
+    snapshot: str
+    log: Mapping[str, Any]
+    not_followed: Sequence[NotFollowed] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What a server says of a change log. ``end`` is the position after everything that is committed; ``acknowledged``
+    the one from which the server keeps what it sends; ``retained_bytes`` what it keeps on its disk for that.
+    ``lost``: why the log can no longer be read without a gap, "" where it can.
+    """
+
+    end: int
+    acknowledged: int
+    retained_bytes: int
+    is_read: bool
+    lost: str = ""
+
+
+class ChangeStream(Protocol):
+    """Reads a change log. Not thread-safe. Methods raise ``SourceError``."""
+
+    received: int
+    """Every transaction that was committed before this position has been returned by ``receive``."""
+
+    def receive(self, seconds: float) -> Sequence[Message]:
+        """Return what has arrived, in the order of the log; wait for at most so long. Transactions come whole, one
+        after the other, in the order of their commits.
+        """
+        ...
+
+    def acknowledge(self, position: int) -> None:
+        """Tell the server that everything before this position is durable elsewhere: it need not be kept."""
+        ...
+
+
+class ChangeLog(Protocol):
+    """The change log of one source. Opened by the engine's part ``change_log``: ``(url, secrets, name) -> ChangeLog``.
+    ``name`` is that of the case or the bundle; what is made at the server is named after it.
+    """
+
+    def open_base(self) -> AbstractContextManager[ChangeBase]:
+        """Make what the server needs to keep changes, instead of what an earlier run made under the same name, and take
+        the snapshot. Raises ``SourceError``; nothing of it stays at the server then.
+        """
+        ...
+
+    def stream(self, log: Mapping[str, Any], after: int) -> AbstractContextManager[ChangeStream]:
+        """Read the transactions that are committed after the position ``after``. Raises ``SourceGoneError`` where the
+        server has given up some of them, ``SourceUnreachableError`` also where somebody else reads this log.
+        """
+        ...
+
+    def state(self, log: Mapping[str, Any]) -> LogState:
+        """Ask the server. Raises ``SourceError``."""
+        ...
+
+    def drop(self, log: Mapping[str, Any]) -> None:
+        """Remove what ``open_base`` made; nothing happens where there is nothing. Raises ``SourceError``."""
+        ...
+
+    def show(self, position: int) -> str:
+        """Return a position as the engine's own tools write it."""
+        ...

@@ -1,0 +1,1 @@
+"""Changes of a source after its snapshot: kept beside the bundle."""

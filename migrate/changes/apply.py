@@ -1,0 +1,127 @@
+"""Apply: segments become rows at the destination, transaction after transaction.
+
+The place up to which all is applied is written in the same transaction as the rows. So a kill at any moment repeats
+nothing and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from exporters.changes import Message, MessageKind
+from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
+from migrate.errors import IncompleteError
+from migrate.runtime.cancellation import CancellationToken
+
+BATCH_CHANGES = 5_000
+"""So many changes, of whole transactions, are one transaction at the destination."""
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a destination is: the last message that it has, and the position after it in the source's log. ``base``
+    is the position of the snapshot that it was restored from.
+    """
+
+    base: int
+    place: Place = START
+    position: int = 0
+
+
+class ChangeConflictError(IncompleteError):
+    """A change does not fit what the destination has. The message names the change: position, table, key, both rows."""
+
+
+class ChangeWriter(Protocol):
+    """Writes the changes of one source to its destination. Opened by the engine's part ``change_writer``:
+    ``(url, secrets, source) -> ChangeWriter``. Not thread-safe. Methods raise errors of ``exporters.errors``.
+    """
+
+    def mark(self) -> Mark | None:
+        """Return how far the destination is; None where this source was not restored to it yet."""
+        ...
+
+    def take(self, message: Message) -> None:
+        """Apply one message in the open transaction; it may be applied later, with others, by ``commit`` at the latest.
+        Raises ``ChangeConflictError``.
+        """
+        ...
+
+    def commit(self, mark: Mark) -> None:
+        """Commit what was taken, and the mark with it. Raises ``ChangeConflictError``."""
+        ...
+
+    def rollback(self) -> None:
+        """Forget what was taken since the last commit."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection; what was not committed is gone."""
+        ...
+
+
+class Applying:
+    """Brings one destination up to what lies at the location. ``report`` hears of every commit."""
+
+    def __init__(
+        self,
+        folder: SegmentFolder,
+        writer: ChangeWriter,
+        report: Callable[[Mark, int], None] = lambda _mark, _count: None,
+    ) -> None:
+        mark = writer.mark()
+        if mark is None:
+            raise IncompleteError(
+                "the destination was not restored from this bundle yet",
+                next_step="moveout restore brings it up; then give the same command again",
+            )
+        self._folder = folder
+        self._writer = writer
+        self._report = report
+        self._mark = mark
+        self._reader = SegmentReader(folder, mark.place)
+        self._boundary = mark
+        self._is_inside = False
+        self._changes = 0
+
+    def run(self, cancellation: CancellationToken, until: Callable[[Mark], bool] = lambda _: False) -> Mark:
+        """Apply until the run is cancelled, or ``until`` is true of what is applied; return that."""
+        while not cancellation.is_cancelled:
+            self._advance(cancellation)
+            if until(self._mark):
+                break
+            cancellation.wait(_POLL_SECONDS)
+        self._writer.rollback()
+        return self._mark
+
+    def _advance(self, cancellation: CancellationToken) -> None:
+        """Apply what lies there."""
+        try:
+            for stored in self._reader.read():
+                self._writer.take(stored.message)
+                self._changes += stored.message.kind is MessageKind.CHANGE
+                if stored.message.kind is MessageKind.BEGIN:
+                    self._is_inside = True
+                elif stored.message.kind is MessageKind.COMMIT:
+                    self._is_inside = False
+                    self._boundary = Mark(self._mark.base, stored.place, stored.message.position)
+                    if self._changes >= BATCH_CHANGES:
+                        self._commit()
+                        if cancellation.is_cancelled:
+                            return
+        except WithdrawnError:
+            self._writer.rollback()
+            self._reader = SegmentReader(self._folder, self._mark.place)
+            self._boundary, self._is_inside, self._changes = self._mark, False, 0
+            return
+        if self._boundary.place > self._mark.place and not self._is_inside:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._writer.commit(self._boundary)
+        self._mark = self._boundary
+        self._report(self._mark, self._changes)
+        self._changes = 0

@@ -1,0 +1,116 @@
+"""Capture: what a change log sends becomes segments at the location; only then is it acknowledged.
+
+So the server keeps little, and what was captured is safe when the old host goes dark. A kill at any moment loses
+nothing: what has no commit record was not acknowledged, and the server sends it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exporters.changes import ChangeStream, Message, MessageKind
+from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
+from migrate.runtime.cancellation import CancellationToken
+
+SEGMENT_BYTES = 8 * 2**20
+"""About so many bytes of messages are one segment at most."""
+SEGMENT_SECONDS = 1.0
+"""So long a message waits at most until its segment is written."""
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """How far a capture is. ``received``: every transaction that was committed before it is durable at the location."""
+
+    received: int
+    segments: int
+    transactions: int
+    size_bytes: int
+
+
+def resume_position(folder: SegmentFolder, base: int) -> int:
+    """Return the position after which a stream has to begin so that it continues the segments."""
+    last = folder.last()
+    return last.position if last else base
+
+
+class Capture:
+    """Carries one change log to its folder. ``report`` hears of every step."""
+
+    def __init__(self, folder: SegmentFolder, report: Callable[[Captured], None] = lambda _: None) -> None:
+        self._folder = folder
+        self._report = report
+        self._last: SegmentRecord | None = folder.last()
+        self._after: Place = self._last.boundary if self._last else START
+        self._messages: list[Message] = []
+        self._size = 0
+        self._since = 0.0
+        self._is_inside = False
+        self._position = self._last.position if self._last else 0
+        self._shapes: dict[int, Message] = {}
+        self._shaped: set[int] = set()
+        self._transactions = self._total_bytes = 0
+
+    def run(
+        self,
+        stream: ChangeStream,
+        cancellation: CancellationToken,
+        until: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        """Capture until the run is cancelled, or ``until`` is true of a position up to which all is durable. Raises
+        what the stream and the location raise; a new ``Capture`` with a new stream goes on.
+        """
+        while not cancellation.is_cancelled:
+            for message in stream.receive(_POLL_SECONDS):
+                self._take(message)
+                if self._size >= SEGMENT_BYTES:
+                    self._write(stream)
+            if self._messages and time.monotonic() - self._since >= SEGMENT_SECONDS:
+                self._write(stream)
+            if not self._messages and not self._is_inside and stream.received > self._position:
+                self._position = stream.received
+                self._settle(stream)
+            if not self._messages and until(self._position):
+                return
+        if self._messages and not self._is_inside:
+            self._write(stream)
+
+    def _take(self, message: Message) -> None:
+        if message.kind is MessageKind.SHAPE:
+            for table in message.tables:
+                self._shapes[table] = message
+                self._shaped.discard(table)
+            return
+        for table in message.tables:
+            if table not in self._shaped and table in self._shapes:
+                self._shaped.add(table)
+                self._add(self._shapes[table])
+        self._add(message)
+        if message.kind is MessageKind.BEGIN:
+            self._is_inside = True
+        elif message.kind is MessageKind.COMMIT:
+            self._is_inside = False
+            self._position = message.position
+            self._transactions += 1
+
+    def _add(self, message: Message) -> None:
+        if not self._messages:
+            self._since = time.monotonic()
+        self._messages.append(message)
+        self._size += len(message.payload)
+
+    def _write(self, stream: ChangeStream) -> None:
+        self._last = self._folder.write(self._messages, self._last, self._after, self._position)
+        self._after = Place(self._last.number, self._last.messages)
+        self._total_bytes += self._last.size_bytes
+        self._messages, self._size, self._shaped = [], 0, set()
+        self._settle(stream)
+
+    def _settle(self, stream: ChangeStream) -> None:
+        """Acknowledge what is durable, and report it."""
+        stream.acknowledge(self._position)
+        segments = self._last.number if self._last else 0
+        self._report(Captured(self._position, segments, self._transactions, self._total_bytes))

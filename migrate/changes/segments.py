@@ -1,0 +1,245 @@
+"""Segments: the files in which the changes of a source lie beside a bundle.
+
+``changes/<source>/<base>/`` holds them, ``<base>`` being the position of the snapshot as 16 hex digits. A segment is a
+file of messages, ``<number>-<hash>.zst``, and its commit record, ``<number>.json``; numbers count from 1. The record is
+written last, so what has a record is whole. ``docs/FORMAT.md`` specifies both.
+
+A transaction may go over several segments. Where the reading of the log broke off within one, the server sends that
+transaction again from its beginning. So a record says after which message its own messages come (``after``): what lies
+between does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from exporters.changes import Message, MessageKind
+from migrate.bundle import canonical_json
+from migrate.errors import DamageError, GoneError, MoveoutError
+from migrate.storage.api import Store
+
+VERSION = 1
+CHANGES = "changes/"
+
+_FRAME = struct.Struct("<BQI")
+"""Kind, position, and length of the payload, which follows."""
+_ZSTD_LEVEL = 1
+
+
+class Place(NamedTuple):
+    """A message by the number of its segment and its own within it, both from 1. (0, 0) is before the first."""
+
+    segment: int
+    message: int
+
+
+START = Place(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """The commit record of a segment.
+
+    ``messages`` and ended ``transactions`` that it holds. ``position``: everything that was committed before it lies in
+    this segment or those before. ``after``: the message before this segment's first. ``boundary``: the last message
+    that ended a transaction. ``previous``: SHA-256 of the record before, "" for the first. ``written``: UTC, ISO 8601.
+    """
+
+    number: int
+    messages: int
+    transactions: int
+    position: int
+    after: Place
+    boundary: Place
+    size_bytes: int
+    raw_bytes: int
+    sha256: str
+    previous: str
+    written: str
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message, and where it lies."""
+
+    place: Place
+    message: Message
+
+
+class WithdrawnError(MoveoutError):
+    """Messages that a reader has returned do not count any more: the transaction was interrupted, and comes again."""
+
+
+class SegmentFolder:
+    """The segments of one source after one base. One writer at a time; any number of readers."""
+
+    def __init__(self, store: Store, source: str, base: int) -> None:
+        self._store = store
+        self._prefix = f"{folder(source)}{base:016x}/"
+
+    def records(self, after: int = 0) -> Iterator[SegmentRecord]:
+        """Yield the records of the segments after the number ``after``, in order. Raises ``DamageError`` for one that
+        is not the successor of the one before.
+        """
+        previous = hashlib.sha256(self._needed(after)).hexdigest() if after else ""
+        while (data := self._record_bytes(after + 1)) is not None:
+            after += 1
+            record = self._parse(after, data)
+            if record.previous != previous:
+                key = self._record_key(after)
+                raise DamageError(
+                    key, expected=f"the successor of {previous}", found=f"that of {record.previous}"
+                )
+            previous = hashlib.sha256(data).hexdigest()
+            yield record
+
+    def last(self) -> SegmentRecord | None:
+        """Return the newest record, None where there is none. Raises ``DamageError``."""
+        numbers = [
+            int(info.key[len(self._prefix) :].removesuffix(".json"))
+            for info in self._store.list(self._prefix)
+            if info.key.endswith(".json")
+        ]
+        return self._parse(numbers[-1], self._needed(numbers[-1])) if numbers else None
+
+    def read(self, record: SegmentRecord) -> Iterator[StoredMessage]:
+        """Yield the messages of a segment. Raises ``DamageError``, ``GoneError``."""
+        key = self._segment_key(record.number, record.sha256)
+        data = self._store.read(key)
+        if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
+            raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
+        raw = memoryview(pa.Codec("zstd").decompress(data, record.raw_bytes))
+        start = number = 0
+        while start < len(raw):
+            kind, position, length = _FRAME.unpack_from(raw, start)
+            start += _FRAME.size
+            number += 1
+            message = Message(MessageKind(kind), position, bytes(raw[start : start + length]))
+            yield StoredMessage(Place(record.number, number), message)
+            start += length
+
+    def write(
+        self, messages: Sequence[Message], last: SegmentRecord | None, after: Place, position: int
+    ) -> SegmentRecord:
+        """Write the segment that follows ``last``; durable when this returns. ``after`` and ``position`` are those of
+        the record. Raises ``AlreadyExistsError`` where another writer was faster.
+        """
+        number = last.number + 1 if last else 1
+        raw = b"".join(
+            _FRAME.pack(message.kind, message.position, len(message.payload)) + message.payload
+            for message in messages
+        )
+        data = pa.Codec("zstd", compression_level=_ZSTD_LEVEL).compress(raw, asbytes=True)
+        ends = [index for index, message in enumerate(messages, 1) if message.kind is MessageKind.COMMIT]
+        record = SegmentRecord(
+            number=number,
+            messages=len(messages),
+            transactions=len(ends),
+            position=position,
+            after=after,
+            boundary=Place(number, ends[-1]) if ends else (last.boundary if last else START),
+            size_bytes=len(data),
+            raw_bytes=len(raw),
+            sha256=hashlib.sha256(data).hexdigest(),
+            previous=hashlib.sha256(self._needed(last.number)).hexdigest() if last else "",
+            written=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        self._store.put(self._segment_key(number, record.sha256), data, sha256=record.sha256)
+        self._store.create(self._record_key(number), canonical_json.encode(asdict(record)))
+        return record
+
+    def remove(self) -> None:
+        """Remove all segments, the newest first."""
+        keys = [info.key for info in self._store.list(self._prefix)]
+        self._store.delete_all(keys[::-1])
+
+    def _record_bytes(self, number: int) -> bytes | None:
+        try:
+            return self._store.read(self._record_key(number))
+        except GoneError:
+            return None
+
+    def _needed(self, number: int) -> bytes:
+        data = self._record_bytes(number)
+        if data is None:
+            raise DamageError(self._record_key(number), expected="the record of a segment", found="nothing")
+        return data
+
+    def _parse(self, number: int, data: bytes) -> SegmentRecord:
+        key = self._record_key(number)
+        value: dict[str, Any] = canonical_json.decode(data, key)
+        canonical_json.check_version(value, key, VERSION)
+        try:
+            record = SegmentRecord(**{field.name: value[field.name] for field in fields(SegmentRecord)})
+            places = {name: Place(*value[name]) for name in ("after", "boundary")}
+        except (KeyError, TypeError) as exc:
+            raise DamageError(
+                key, expected="the record of a segment", found=f"something else ({exc})"
+            ) from exc
+        return SegmentRecord(**{**asdict(record), **places})
+
+    def _segment_key(self, number: int, sha256: str) -> str:
+        return f"{self._prefix}{number:010d}-{sha256[:16]}.zst"
+
+    def _record_key(self, number: int) -> str:
+        return f"{self._prefix}{number:010d}.json"
+
+
+class SegmentReader:
+    """Reads the messages of a folder in order, from a place between two transactions, as they are written."""
+
+    def __init__(self, folder: SegmentFolder, after: Place = START) -> None:
+        self._folder = folder
+        self._place = after
+        self._records: list[SegmentRecord] = []
+        self._loaded = max(after.segment - 1, 0)
+
+    def read(self) -> Iterator[StoredMessage]:
+        """Yield what lies there and was not returned yet. Shapes may come again. The last transaction may be
+        unfinished. Raises ``WithdrawnError`` where messages that were returned do not count any more: then read again,
+        by a new reader, from the last transaction that was kept; ``DamageError``, ``GoneError``.
+        """
+        fresh = list(self._folder.records(self._loaded))
+        self._loaded += len(fresh)
+        self._records += fresh
+        ends = _counted(self._records)
+        for record in fresh:
+            if record.after < self._place and record.number > self._place.segment:
+                raise WithdrawnError(f"segment {record.number} repeats a transaction from {record.after} on")
+        for record in list(self._records):
+            if Place(record.number, ends[record.number]) <= self._place:
+                continue
+            for stored in self._folder.read(record):
+                if stored.place.message > ends[record.number]:
+                    break
+                if self._place < stored.place:
+                    self._place = stored.place
+                    yield stored
+                elif stored.message.kind is MessageKind.SHAPE:
+                    yield stored
+        self._records = self._records[-1:]
+
+
+def _counted(records: Sequence[SegmentRecord]) -> dict[int, int]:
+    """Return how many messages of each segment count."""
+    counted: dict[int, int] = {}
+    for record in records:
+        for number in [number for number in counted if number >= record.after.segment]:
+            counted[number] = (
+                min(counted[number], record.after.message) if number == record.after.segment else 0
+            )
+        counted[record.number] = record.messages
+    return counted
+
+
+def folder(source: str) -> str:
+    """Return the prefix of everything that is kept of a source's changes: ``changes/<source>/``."""
+    return f"{CHANGES}{source}/"

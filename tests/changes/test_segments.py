@@ -1,0 +1,79 @@
+"""Segments keep messages in order; what an interrupted transaction left does not count."""
+
+import pytest
+
+from exporters.changes import Message, MessageKind
+from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
+from migrate.errors import AlreadyExistsError, DamageError
+from migrate.storage.registry import open_location
+
+BEGIN, CHANGE, COMMIT, SHAPE = (MessageKind[name] for name in ("BEGIN", "CHANGE", "COMMIT", "SHAPE"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return SegmentFolder(open_location(str(tmp_path)), "app", 0x1234)
+
+
+def transaction(position, *payloads):
+    """A begin, changes, and a commit."""
+    changes = [Message(CHANGE, position, payload) for payload in payloads]
+    return [Message(BEGIN, position, b""), *changes, Message(COMMIT, position, b"")]
+
+
+def write(folder, messages, after, position):
+    return folder.write(messages, folder.last(), after, position)
+
+
+def payloads(reader):
+    return [stored.message.payload for stored in reader.read() if stored.message.kind is CHANGE]
+
+
+def test_messages_come_back_in_order_and_once(folder):
+    reader = SegmentReader(folder)
+    assert payloads(reader) == []
+    first = write(folder, transaction(10, b"a", b"b"), START, 10)
+    assert (payloads(reader), payloads(reader)) == ([b"a", b"b"], [])
+    write(folder, transaction(20, b"", bytes(1000)), first.boundary, 20)
+    assert payloads(reader) == [b"", bytes(1000)]
+    assert payloads(SegmentReader(folder, first.boundary)) == [b"", bytes(1000)]
+    assert (folder.last().position, folder.last().transactions) == (20, 1)
+
+
+def test_an_interrupted_transaction_counts_from_its_repetition(folder):
+    first = write(
+        folder, [*transaction(10, b"a"), Message(BEGIN, 20, b""), Message(CHANGE, 20, b"lost")], START, 10
+    )
+    second = write(folder, [Message(CHANGE, 20, b"lost too")], Place(1, first.messages), 10)
+    assert second.boundary == first.boundary == Place(1, 3)
+    early = SegmentReader(folder)
+    assert payloads(early) == [b"a", b"lost", b"lost too"]
+    write(folder, transaction(20, b"whole"), second.boundary, 20)
+    with pytest.raises(WithdrawnError):
+        payloads(early)
+    assert payloads(SegmentReader(folder)) == [b"a", b"whole"]
+    assert payloads(SegmentReader(folder, first.boundary)) == [b"whole"]
+
+
+def test_who_begins_within_a_segment_learns_the_shapes_before(folder):
+    shape = Message(SHAPE, 0, b"columns", (7,))
+    write(folder, [shape, *transaction(10, b"a"), *transaction(20, b"b")], START, 20)
+    rest = [stored.message for stored in SegmentReader(folder, Place(1, 4)).read()]
+    assert [message.payload for message in rest if message.kind in {SHAPE, CHANGE}] == [b"columns", b"b"]
+
+
+def test_damage_is_named(folder, tmp_path):
+    first = write(folder, transaction(10, b"a"), START, 10)
+    second = write(folder, transaction(20, b"b"), first.boundary, 20)
+    with pytest.raises(AlreadyExistsError):
+        folder.write(transaction(20, b"rival"), first, first.boundary, 20)
+    files = sorted((tmp_path / "changes" / "app" / f"{0x1234:016x}").glob("*.zst"))
+    assert len(files) == 3  # the rival's messages have no record
+    files[0].write_bytes(b"x")
+    with pytest.raises(DamageError, match="0000000001-"):
+        payloads(SegmentReader(folder))
+    assert payloads(SegmentReader(folder, second.after)) == [b"b"]
+    record = tmp_path / "changes" / "app" / f"{0x1234:016x}" / "0000000001.json"
+    record.write_text(record.read_text().replace('"messages":3', '"messages":2'))
+    with pytest.raises(DamageError, match=r"0000000002.json"):
+        list(folder.records())
