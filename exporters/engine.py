@@ -14,6 +14,7 @@ read are here; those that write are with their users:
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
 ``change_writer``    ``migrate.changes.apply.ChangeWriter``
+``remainder``        ``migrate.changes.remainder.CarryRemainder``
 ==================== ===========================================================
 """
 
@@ -81,6 +82,8 @@ class Engine:
     """A function ``(url, secrets, name)`` that opens a source's ``exporters.changes.ChangeLog``: for ``follow``."""
     change_writer: str = ""
     """A function ``(url, secrets, source)`` that opens what writes changes to a destination: for ``follow``."""
+    remainder: str = ""
+    """A function that brings over what the change log does not carry: for ``cutover``."""
 
 
 def load_part(reference: str) -> Any:

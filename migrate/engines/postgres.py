@@ -15,4 +15,5 @@ ENGINE = Engine(
     discovery="exporters.postgres.discovery:discover",
     doctor="exporters.postgres.doctor:examine",
     destination_doctor="migrate.doctor.postgres_destination:examine",
+    remainder="migrate.restore.postgres.changes.remainder:carry_remainder",
 )

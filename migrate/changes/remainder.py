@@ -1,0 +1,37 @@
+"""The contract of what carries what no change log carries. The engine's part ``remainder`` names the function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RemainderRequest:
+    """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed."""
+
+    source_url: str
+    source_secrets: Mapping[str, str]
+    destination_url: str
+    destination_secrets: Mapping[str, str]
+    log: Mapping[str, Any]
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What was written at the destination, by kind (``sequences``, ``tables`` …) with how many. ``notes``: sentences
+    about what is not as at the source, and cannot be.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class CarryRemainder(Protocol):
+    """Brings to the destination what the log does not carry. The source must be held, and the log be applied."""
+
+    def __call__(self, request: RemainderRequest) -> Carried:
+        """Write what differs; the same again writes nothing. Raises ``SourceError``."""
+        ...

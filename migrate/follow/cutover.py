@@ -1,0 +1,248 @@
+"""The cutover: the source is held, all that it wrote arrives, both sides are compared, and a record says so.
+
+No state is kept on the way. What was done is what the source, the segments and the destination say; so a cutover that
+died anywhere is gone on with by the same command, or taken back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from exporters.engine import Engine, live_reader_of, load_part
+from exporters.row_digest import RowsDigest, to_hex
+from migrate.bundle import canonical_json
+from migrate.bundle.findings import Finding
+from migrate.case.model import Endpoint
+from migrate.changes.apply import Applying, Mark
+from migrate.changes.capture import Capture, resume_position
+from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
+from migrate.changes.segments import CHANGES
+from migrate.engines import registry
+from migrate.errors import DamageError, GoneError, IncompleteError
+from migrate.follow.followed import FollowedSource
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.api import Store
+
+RECORD = f"{CHANGES}cutover.json"
+VERSION = 1
+Digests = Mapping[tuple[str, str], RowsDigest]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenSource:
+    """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
+    ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
+    its name. ``seconds`` of each stage.
+    """
+
+    name: str
+    end: str
+    carried: Carried
+    differences: Sequence[Finding]
+    tables: Mapping[str, Sequence[Any]]
+    seconds: Mapping[str, float]
+
+    @property
+    def rows(self) -> int:
+        """How many rows were compared and are equal."""
+        different = {finding.key for finding in self.differences}
+        return sum(rows for name, (rows, _) in self.tables.items() if name not in different)
+
+
+@dataclass(frozen=True, slots=True)
+class CutoverRecord:
+    """What says that the switch was made. Times in UTC, ISO 8601, by the clock of the machine with the command;
+    ``downtime_seconds`` lie between them.
+    """
+
+    held_at: str
+    switched_at: str
+    downtime_seconds: float
+    sources: Sequence[ProvenSource]
+
+
+@dataclass(slots=True)
+class Cutover:
+    """The cutover of one source. ``report`` hears which stage begins."""
+
+    followed: FollowedSource
+    store: Store
+    cancellation: CancellationToken
+    workers: int = 2
+    report: Callable[[str], None] = lambda _: None
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def catch_up(self) -> Mark:
+        """Capture and apply what the source has written until now; return what the destination has then. Raises errors
+        of both servers and of the location.
+        """
+        return self._drain()[0]
+
+    def prove(self) -> ProvenSource:
+        """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
+        to meanwhile, and errors of both servers and of the location.
+        """
+        with self._stage("drain"):
+            mark, end = self._drain()
+        with self._stage("carry over what the log lacks"):
+            carried = self._carry()
+        with self._stage("compare"):
+            here, there, findings = self._digests()
+        with self._stage("drain"):
+            if self._drain()[0].place != mark.place:
+                raise IncompleteError(
+                    f"{self.followed.name} was written to while it was compared",
+                    next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
+                )
+        tables = {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in here.items()}
+        different = [*findings, *differences(here, there)]
+        return ProvenSource(self.followed.name, end, carried, different, tables, dict(self._seconds))
+
+    def _drain(self) -> tuple[Mark, str]:
+        """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
+        followed = self.followed
+        folder = followed.folder(self.store)
+        log = followed.open_log()
+        end = log.state(followed.log).end
+        with log.stream(followed.log, resume_position(folder, followed.base)) as stream:
+            Capture(folder).run(stream, self.cancellation, until=lambda position: position >= end)
+        self.cancellation.check()
+        last = folder.last()
+        with closing(followed.open_writer()) as writer:
+            applying = Applying(folder, writer)
+            mark = applying.run(self.cancellation, until=lambda at: last is None or at.place >= last.boundary)
+        self.cancellation.check()
+        return mark, log.show(end)
+
+    def _carry(self) -> Carried:
+        followed = self.followed
+        engine = followed.destination_engine
+        carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
+        return carry(
+            RemainderRequest(
+                followed.source.url,
+                followed.source.reveal(),
+                followed.destination.url,
+                followed.destination.reveal(),
+                followed.log,
+                self.workers,
+            )
+        )
+
+    def _digests(self) -> tuple[Digests, Digests, list[Finding]]:
+        """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
+        followed = self.followed
+        findings: list[Finding] = []
+
+        def read(side: str, engine: Engine, endpoint: Endpoint) -> Digests:
+            unread: dict[tuple[str, str], str] = {}
+            digests = live_reader_of(engine).live_tables(
+                endpoint.url,
+                secrets=endpoint.reveal(),
+                workers=self.workers,
+                advance=lambda _rows, _size: None,
+                unread=unread,
+            )
+            findings.extend(
+                Finding(_label(name), f"could not be read at the {side}: {reason}")
+                for name, reason in unread.items()
+            )
+            return digests
+
+        with ThreadPoolExecutor(2) as pool:
+            reading = pool.submit(read, "source", followed.source_engine, followed.source)
+            there = read("destination", followed.destination_engine, followed.destination)
+            here = reading.result()
+        return here, there, findings
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Report a stage, and add its time to what was measured of it."""
+        self.report(name)
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+
+
+def differences(here: Digests, there: Digests) -> list[Finding]:
+    """Return the tables whose rows are not the same on both sides."""
+    findings = []
+    for name in sorted(here.keys() | there.keys()):
+        one, other = here.get(name), there.get(name)
+        if one == other:
+            continue
+        if one is None or other is None:
+            side = "source" if one is None else "destination"
+            findings.append(Finding(_label(name), f"is not at the {side}"))
+        elif one.rows != other.rows:
+            findings.append(Finding(_label(name), "has other rows", str(one.rows), str(other.rows)))
+        else:
+            findings.append(
+                Finding(_label(name), "has other values", to_hex(one.digest), to_hex(other.digest))
+            )
+    return findings
+
+
+def written_since(record: CutoverRecord, followed: FollowedSource, *, workers: int) -> list[Finding]:
+    """Return the tables of the destination that are no longer as at the cutover."""
+    proven = next((source for source in record.sources if source.name == followed.name), None)
+    if proven is None:
+        return []
+    digests = live_reader_of(followed.destination_engine).live_tables(
+        followed.destination.url,
+        secrets=followed.destination.reveal(),
+        workers=workers,
+        advance=lambda _rows, _size: None,
+        unread={},
+    )
+    now = {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in digests.items()}
+    return [
+        Finding(name, "was written to since", str(proven.tables.get(name, [0])[0]), str(rows))
+        for name, (rows, digest) in sorted(now.items())
+        if list(proven.tables.get(name, ())) != [rows, digest]
+    ]
+
+
+def write_record(store: Store, record: CutoverRecord) -> None:
+    """Write the record; the switch is made when this returns."""
+    store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **asdict(record)}))
+
+
+def read_record(store: Store) -> CutoverRecord | None:
+    """Return the record, None where no switch was made. Raises ``DamageError``."""
+    try:
+        value = canonical_json.decode(store.read(RECORD), RECORD)
+    except GoneError:
+        return None
+    canonical_json.check_version(value, RECORD, VERSION)
+    try:
+        sources = [
+            ProvenSource(
+                source["name"],
+                source["end"],
+                Carried(**source["carried"]),
+                [Finding(**finding) for finding in source["differences"]],
+                source["tables"],
+                source["seconds"],
+            )
+            for source in value["sources"]
+        ]
+        return CutoverRecord(value["held_at"], value["switched_at"], value["downtime_seconds"], sources)
+    except (KeyError, TypeError) as exc:
+        raise DamageError(RECORD, expected="a record of a cutover", found=f"something else ({exc})") from exc
+
+
+def remove_record(store: Store) -> None:
+    """Remove the record: the switch was taken back."""
+    store.delete(RECORD)
+
+
+def _label(name: tuple[str, str]) -> str:
+    return ".".join(name)
