@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -198,13 +199,18 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     "status",
     examples=(
         "status bundle",
-        "status -c moveout.toml --watch",
-        "status -c moveout.toml --serve 127.0.0.1:8080",
+        "status moveout.toml --watch",
+        "status moveout.toml --serve 127.0.0.1:8080",
     ),
 )
 def status_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LOCATION|CASE", help="Where to look: the bundle, or a case file with its locations."
+        ),
+    ] = None,
     case: CaseFile = None,
     *,
     watch: Annotated[
@@ -219,8 +225,11 @@ def status_command(
 
     Told from the location alone: also while another process works on it, and after a crash.
     """
+    words = words or []
+    if case is None and len(words) == 1 and Path(words[0]).is_file():
+        case, words = Path(words[0]), []
     loaded = load_case(case)
-    locations = _locations(words or [], loaded)
+    locations = _locations(words, loaded)
     if serve is not None:
         _serve(session, locations, loaded, parse_address(serve))
     if watch:

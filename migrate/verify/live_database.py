@@ -12,6 +12,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import TableDifference, TableDigest, compare_tables, digests_of
 from migrate.engines import registry
+from migrate.number_text import things
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.verify.table_differences import Looker
 
@@ -34,7 +35,8 @@ def compare_database(
 ) -> list[Finding]:
     """Compare row counts and digests of every table and materialized view of ``source`` with the database at ``url``,
     which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read. ``accepted``
-    return whether a table's difference is known and reported elsewhere.
+    return whether a table's difference is known and reported elsewhere. A table that the export could not read, and
+    that is empty in the database, is no difference but the bundle's gap.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
@@ -82,10 +84,29 @@ def compare_database(
                 progress.note(f"{source}: looking for the rows of {finding.key} that differ")
                 finding = looker.look(difference.table, finding)
             findings += [finding] if finding is not None else []
-    for name in sorted(live.keys() - set(names)):
-        rows = f"{live[name].rows} rows"
-        findings.append(Finding(part_reader.label(*name), "is in the database, not in the bundle", "", rows))
-    return findings
+    gaps = {gap.item for owner, gap in reader.gaps() if owner == source and gap.disposition == "failed"}
+    others = {part_reader.label(*name): live[name].rows for name in sorted(live.keys() - set(names))}
+    return [
+        *findings,
+        *(
+            _extra(label, rows, is_gap=label in gaps)
+            for label, rows in others.items()
+            if rows or label not in gaps
+        ),
+    ]
+
+
+def _extra(label: str, rows: int, *, is_gap: bool) -> Finding:
+    """Return the finding for a table that only the database has. ``is_gap``: the export could not read it."""
+    if is_gap:
+        return Finding(
+            label,
+            "is a gap of the bundle, so its rows could not be compared",
+            "",
+            things(rows, "row"),
+            incomplete=True,
+        )
+    return Finding(label, "is in the database, not in the bundle", "", things(rows, "row"))
 
 
 _WORDS = {

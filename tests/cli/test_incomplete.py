@@ -135,3 +135,48 @@ def test_a_table_that_could_be_read_later_is_added_to_what_was_restored(postgres
         connection.execute("INSERT INTO a VALUES (9); DROP TABLE b")
     refused = call("restore", tmp_path / "bundle", f"app={new}")
     assert (refused.code, "is not empty" in refused.err) == (2, True), refused
+
+
+def test_a_table_that_came_up_empty_for_a_gap_is_the_gap_and_no_difference(
+    postgres, other_postgres, mariadb, other_mariadb, tmp_path
+):
+    """Its definition may be read, and its rows may not: row-level security, an account that may only insert."""
+    pg, my, new_pg, new_my = (
+        server.database() for server in (postgres, mariadb, other_postgres, other_mariadb)
+    )
+    run_sql(pg, "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 2 AS x")
+    run_sql(pg, "ALTER TABLE b ENABLE ROW LEVEL SECURITY; CREATE ROLE blind LOGIN PASSWORD 'blind'")
+    run_sql(pg, "GRANT SELECT ON a, b TO blind")
+    name = my.rpartition("/")[2]
+    with mariadb.connect(name) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE a AS SELECT 1 AS x")
+        cursor.execute("CREATE TABLE b AS SELECT 2 AS x")
+        cursor.execute("CREATE USER blind IDENTIFIED BY 'blind'")
+        cursor.execute(f"GRANT SELECT ON {name}.a TO blind")
+        cursor.execute(f"GRANT INSERT ON {name}.b TO blind")
+    case = tmp_path / "moveout.toml"
+    urls = {
+        "pg": (pg.replace("postgres@", "blind@"), new_pg),
+        "my": (my.replace("moveout@", "blind@"), new_my),
+    }
+    case.write_text(
+        f'[bundle]\nlocation = "{tmp_path}/bundle"\n'
+        + "".join(
+            f'[[source]]\nname = "{name}"\nurl = "{old}"\npassword = "command:echo blind"\n'
+            f'[[destination]]\nsource = "{name}"\nurl = "{new}"\n'
+            for name, (old, new) in urls.items()
+        )
+    )
+    ended = call("run", "-c", case, "--json")
+    assert ended.code == 3, ended.err
+    summary = {row["source"]: row["compared"] for row in ended.json["result"]["summary"]}
+    assert summary == {"pg": "in part", "my": "in part"}
+    status = call("status", case)
+    assert (status.code, "row-level security hides rows" in status.out) == (3, True), status
+
+    run_sql(new_pg, "INSERT INTO b VALUES (3)")
+    compared = call("verify", tmp_path / "bundle", "--against", f"pg={new_pg}")
+    assert (compared.code, "is a gap of the bundle" in compared.out) == (3, True), compared
+    run_sql(new_pg, "CREATE TABLE c AS SELECT 1 AS x")
+    compared = call("verify", tmp_path / "bundle", "--against", f"pg={new_pg}")
+    assert (compared.code, "is in the database, not in the bundle: found 1 row" in compared.out) == (6, True)
