@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +84,10 @@ class Cluster:
     data: Path
     user: str
 
-    def command(self, port: int) -> Argv:
-        """Return the command that serves it."""
-        return [self.bin_dir / "postgres", "-D", self.data, "-p", str(port), *_SETTINGS]
+    def command(self, port: int, settings: Sequence[str] = ()) -> Argv:
+        """Return the command that serves it. ``settings``: more of them, as ``name=value``."""
+        words = [word for setting in settings for word in ("-c", setting)]
+        return [self.bin_dir / "postgres", "-D", self.data, "-p", str(port), *_SETTINGS, *words]
 
 
 def make_cluster(

@@ -204,16 +204,19 @@ class Servers:
         self._write_access_files()
         return server
 
-    def postgres(self, name: str, bin_dir: Path | None = None) -> PostgresServer:
+    def postgres(
+        self, name: str, bin_dir: Path | None = None, *, settings: Sequence[str] = ()
+    ) -> PostgresServer:
         """Start a PostgreSQL: TCP only, passwords by SCRAM, no fsync. As root it runs as another user. ``bin_dir`` has
-        its programs, else one is found.
+        its programs, else one is found. ``settings``: more of them, as ``name=value``.
         """
         password = self._secret(name)
         cluster = make_cluster(name, self.directory / name, password, self._borrow, bin_dir)
 
         def attempt() -> PostgresServer:
             port = free_port()
-            child = self._launch(name, cluster.command(port), user=cluster.user, stop_signal=signal.SIGINT)
+            command = cluster.command(port, settings)
+            child = self._launch(name, command, user=cluster.user, stop_signal=signal.SIGINT)
             server = PostgresServer(name, "127.0.0.1", port, password, cluster.bin_dir, cluster.data, child)
             child.wait_until(server.accepts, seconds=READY_SECONDS)
             return server

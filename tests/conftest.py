@@ -129,6 +129,14 @@ def other_postgres(servers: Servers) -> PostgresServer:
 
 
 @pytest.fixture(scope="session")
+def followed_postgres(servers: Servers) -> PostgresServer:
+    """A third PostgreSQL, whose changes can be followed."""
+    return servers.postgres(
+        "followed-postgres", settings=["wal_level=logical", "max_prepared_transactions=10"]
+    )
+
+
+@pytest.fixture(scope="session")
 def mariadb(servers: Servers) -> MariadbServer:
     """A MariaDB: the old host's; ``mariadb.database()`` is the URL of a fresh database."""
     return _mariadb(servers, "mariadb-old")

@@ -39,8 +39,7 @@ def server() -> Iterator[str]:
     password, port = secrets.token_hex(8), free_port()
     cluster = make_cluster("losses", directory, password, lambda prefix: _open(directory / prefix))
     settings = ["max_prepared_transactions=2", "wal_level=logical", "allow_in_place_tablespaces=on"]
-    command = [*cluster.command(port), *(word for one in settings for word in ("-c", one))]
-    child = start("losses", command, log=directory / "log", user=cluster.user)
+    child = start("losses", cluster.command(port, settings), log=directory / "log", user=cluster.user)
     url = f"postgresql://postgres@127.0.0.1:{port}/"
     try:
         child.wait_until(lambda: answers(url, password), seconds=30)

@@ -1,0 +1,1 @@
+"""What a PostgreSQL source writes after its snapshot."""
