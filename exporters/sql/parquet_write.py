@@ -356,9 +356,7 @@ class PartWriter:
         undo = ExitStack()
         try:
             stream = undo.enter_context(self.sink.create(name))
-            buffered = pa.BufferedOutputStream(pa.PythonFile(stream, mode="w"), 2**20)
-            undo.callback(buffered.detach)
-            writer = GroupedFile(buffered, schema)
+            writer = GroupedFile(stream, schema)
         except BaseException as exc:
             undo.__exit__(type(exc), exc, exc.__traceback__)
             raise

@@ -40,6 +40,7 @@ from exporters.sql.large_values.thrift import Reader, Struct, Value, dump, numbe
 
 _HEADER_BYTES = 2**16
 """More than a page header without statistics takes."""
+_WRITE_BYTES = 2**20
 _PAGE_UNCOMPRESSED, _PAGE_COMPRESSED, _CRC, _DATA_HEADER = 2, 3, 4, 5
 _PAGE_STATISTICS = 5
 """Fields of PageHeader."""
@@ -63,6 +64,8 @@ class SplicedFile:
         self._file = footer_of(empty)
         self._groups: list[Struct] = []
         self._at = 0
+        self._pending: list[bytes | memoryview] = []
+        self._pending_bytes = 0
         self._write(MAGIC)
 
     def add(self, rows: int, chunks: Sequence[Chunk], long: Mapping[int, Spooled] | None = None) -> None:
@@ -77,6 +80,7 @@ class SplicedFile:
             else:
                 for page in chunk.pages:
                     self._write(page)
+        self._flush()
         metas = [chunk.meta for chunk in chunks]
         self._groups.append(
             {
@@ -130,10 +134,20 @@ class SplicedFile:
         self._file[GROUPS] = structures(self._groups)
         footer = dump(self._file)
         self._write(footer + LENGTH.pack(len(footer)) + MAGIC)
+        self._flush()
 
     def _write(self, data: bytes | memoryview) -> None:
-        self._stream.write(data)
+        self._pending.append(data)
+        self._pending_bytes += len(data)
         self._at += len(data)
+        if self._pending_bytes >= _WRITE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what is pending: pages are small, and each write of the stream costs the same."""
+        self._stream.write(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_bytes = 0
 
 
 @dataclass(frozen=True, slots=True)
