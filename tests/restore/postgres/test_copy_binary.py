@@ -37,6 +37,25 @@ TYPES = {
     "p": ("char(5)", ["'x'", "''"]),
     "q": ("bytea", ["'\\x'", "'\\x00ff0a'"]),
     "r": ("uuid", ["'00000000-0000-0000-0000-0000000000ff'"]),
+    "s": ("real", ["0.1", "-0.0", "1e38", "'NaN'"]),
+    "u": ("time(2)", ["'00:00'", "'23:59:59.99'"]),
+    "v": ("interval", ["'-1 mon 3 days -0.000001 s'", "'178000000 y'", "'0'"]),
+    "w": ("interval second(3)", ["'1.5 s'"]),
+    "x": ("json", ["'{\"b\" : [1,  2]}'", "'null'"]),
+    "y": ("jsonb", ['\'{"é": "a,\\"b"}\'', "'null'", "'1'"]),
+    "z": ("oid", ["4294967295"]),
+    "aa": ("text[]", ["'{}'", "ARRAY['', NULL, 'NULL', 'é,\"']", "'{NULL}'"]),
+    "ab": ("integer[]", ["'{2147483647,NULL,-1}'", "'{}'"]),
+    "ac": ("numeric(5,2)[]", ["'{999.99,-0.01,NULL}'"]),
+    "ad": ("varchar(3)[]", ["'{abc,d}'"]),
+    "ae": ("char(2)[]", ["'{a,bc}'"]),
+    "af": ("real[]", ["'{0.1,NaN}'"]),
+    "ag": ("interval[]", ["'{1 day,NULL}'"]),
+    "ah": ("timestamptz(0)[]", ["'{2024-01-01 00:00:00+00}'"]),
+    "ai": ("bool[]", ["'{t,f,NULL}'"]),
+    "aj": ("uuid[]", ["'{00000000-0000-0000-0000-0000000000ff,NULL}'"]),
+    "ak": ("bytea[]", ["ARRAY['\\x00'::bytea, '']"]),
+    "al": ("date[]", ["'{1999-12-31}'"]),
 }
 MORE_ROWS = 9000
 """More than are encoded at once."""
@@ -60,9 +79,10 @@ def rows_of_all_types() -> str:
         "CREATE TABLE whole (n bigint NOT NULL, gone int, twice bigint GENERATED ALWAYS AS (n * 2) STORED,"
         " t text NOT NULL, v numeric(9,2) NOT NULL); ALTER TABLE whole DROP COLUMN gone;"
         f"INSERT INTO whole (n, t, v) SELECT n, md5(n::text), n / 7.0 FROM generate_series(-5, {MORE_ROWS}) n;"
-        "CREATE TABLE others (j jsonb, a int[], i interval, d date);"
-        "INSERT INTO others VALUES ('{\"a\": 1}', '{1,2}', '1 day', '2024-01-01');"
-        "CREATE TABLE side (d date); INSERT INTO side VALUES ('infinity'), ('2024-01-01')"
+        "CREATE TABLE others (a inet, d date); INSERT INTO others VALUES ('10.0.0.1/8', '2024-01-01');"
+        "CREATE TABLE side (d date, a int[]);"
+        "CREATE TABLE long (j jsonb); INSERT INTO long SELECT to_jsonb(repeat('\"', 5000000));"
+        "INSERT INTO side VALUES ('infinity', '{{1,2},{3,4}}'), ('2024-01-01', '[0:1]={1,2}')"
     )
 
 
@@ -80,12 +100,12 @@ def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
     destination = other_postgres.database()
     outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
-    assert len(sent) == 2
-    for table in ("every", "whole", "others", "side"):
+    assert len(sent) == 3
+    for table in ("every", "whole", "others", "side", "long"):
         query = f"SELECT t::text FROM {table} t ORDER BY 1"
         assert fetch(destination, query) == fetch(url, query)
     zeros = (
-        "SELECT float8send(j), numeric_send(e) FROM every WHERE j IS NOT NULL OR e IS NOT NULL ORDER BY 1, 2"
+        "SELECT float8send(j), numeric_send(e), float4send(s), array_send(aa) FROM every ORDER BY every::text"
     )
     assert fetch(destination, zeros) == fetch(url, zeros)
 

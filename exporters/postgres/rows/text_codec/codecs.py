@@ -89,7 +89,7 @@ def codec_of(name: str) -> ValueCodec:
     """Return the codec of a kind. Raises ``KeyError`` for a name that is none."""
     if name in _SIMPLE:
         return _SIMPLE[name]
-    shape, inner = apart(_EARLIER.get(name, name))
+    shape, inner = apart(name)
     return _NESTED[shape](name, [codec_of(part) for part in inner])
 
 
@@ -100,9 +100,9 @@ def named(shape: str, *inner: str) -> str:
 
 def apart(kind: str) -> tuple[str, tuple[str, ...]]:
     """Return the shape and the inner kinds; a kind that is made of nothing is its own shape."""
-    shape, bracket, inner = kind.partition("(")
+    shape, bracket, inner = _EARLIER.get(kind, kind).partition("(")
     if not bracket:
-        return kind, ()
+        return shape, ()
     names, depth = [""], 0
     for character in inner[:-1]:
         depth += (character == "(") - (character == ")")

@@ -11,12 +11,16 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.sql.columns import EXACT_OF, KIND, columns_in
+from exporters.postgres.rows.text_codec.arrays import elements
+from exporters.postgres.rows.text_codec.codecs import apart
+from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
+from exporters.postgres.rows.text_codec.value_tokens import lists_of
+from exporters.sql.columns import EXACT_OF, KIND, TYPE, columns_in
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
 from exporters.sql.value_codec import joined
@@ -31,10 +35,21 @@ Encode = Callable[[pa.Array], Pieces]
 
 
 @dataclass(frozen=True, slots=True)
+class _Kind:
+    """How values of a kind are written where the column's type matches ``declared``. ``prefix``: the bytes of each
+    value that stand before what is stored.
+    """
+
+    declared: re.Pattern[str]
+    encode: Encode
+    prefix: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Makes rows of batches. ``columns``: which of a batch's are written, and how."""
 
-    columns: Sequence[tuple[str, Encode]]
+    columns: Sequence[tuple[str, _Kind]]
 
     @property
     def head(self) -> bytes:
@@ -44,23 +59,25 @@ class Encoder:
     def rows(self, batch: pa.RecordBatch) -> pa.Array:
         """Return a binary value of each row."""
         pieces: Pieces = [pa.scalar(self.head, pa.binary())]
-        for name, encode in self.columns:
-            pieces += encode(batch.column(name))
-        return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
+        for name, kind in self.columns:
+            pieces += kind.encode(batch.column(name))
+        return _joined(pieces)
 
     def pieces(self, row: LongRow) -> Iterator[bytes]:
         """Yield a row with long values."""
         yield self.head
-        for name, encode in self.columns:
+        for name, kind in self.columns:
             if (value := row.long.get(name)) is not None:
-                yield struct.pack(">i", value.size_bytes)
+                yield struct.pack(">i", len(kind.prefix) + value.size_bytes) + kind.prefix
                 yield from value.pieces()
             else:
-                pieces = encode(row.batch.column(name))
-                text = pc.binary_join_element_wise(
-                    *pieces, b"", null_handling="replace", null_replacement=b""
-                )
+                text = _joined(kind.encode(row.batch.column(name)))
                 yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
+
+
+def _joined(pieces: Pieces) -> pa.Array | pa.Scalar:
+    """Return what the pieces make together; a piece that is NULL is nothing."""
+    return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
 
 
 _NULL = b"\xff\xff\xff\xff"
@@ -80,17 +97,32 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     if any(EXACT_OF in (field.metadata or {}) for field in schema):
         return None
     names = [field.name for field in columns_in(schema, generated=False)]
-    encoders: list[tuple[str, Encode]] = []
+    columns: list[tuple[str, _Kind]] = []
     for name in names:
         field = schema.field(name)
-        declared, kind = types.get(name, ""), field.metadata[KIND].decode()
-        pattern, encode = _KINDS.get(kind, (None, None))
-        if encode is None or pattern is None or not pattern.fullmatch(declared):
+        declared = types.get(name, "")
+        if declared != field.metadata[TYPE].decode():
             return None
-        if declared != field.metadata[b"moveout.type"].decode() or not _fits(field.type):
+        kind = _kind_of(field.metadata[KIND].decode(), field.type, declared)
+        if kind is None:
             return None
-        encoders.append((name, encode))
-    return Encoder(encoders)
+        columns.append((name, kind))
+    return Encoder(columns)
+
+
+def _kind_of(name: str, stored: pa.DataType, declared: str) -> _Kind | None:
+    """Return how values of a kind are written into a column of a type; None where they have to go as CSV."""
+    shape, inner = apart(name)
+    if shape == "list" and declared.endswith("[]"):
+        element_type = declared.removesuffix("[]")
+        element = _kind_of(inner[0], stored.value_type, element_type)
+        oid = _OIDS.get(_MODIFIER.sub("", element_type))
+        if element is None or oid is None:
+            return None
+        return _Kind(re.compile(re.escape(declared)), partial(_list, element, oid))
+    if not _fits(stored):
+        return None
+    return next((kind for kind in _KINDS.get(name, ()) if kind.declared.fullmatch(declared)), None)
 
 
 def blocks_of(file: ParquetPart, encode: Encoder) -> Iterator[tuple[bytes, int]]:
@@ -157,12 +189,50 @@ def _bool(values: pa.Array) -> Pieces:
 
 
 def _bytes(values: pa.Array) -> Pieces:
-    return [_swapped(pc.fill_null(pc.binary_length(values), -1), 4), values.cast(pa.binary())]
+    return _sized(_storage(values).cast(pa.binary()))
+
+
+def _sized(values: pa.Array) -> Pieces:
+    """Return the lengths of binary values, and them."""
+    return [_swapped(pc.fill_null(pc.binary_length(values), -1), 4), values]
+
+
+def _jsonb(values: pa.Array) -> Pieces:
+    """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
+    return _sized(pc.binary_join_element_wise(_JSONB, _storage(values).cast(pa.binary()), b""))
 
 
 def _uuid(values: pa.Array) -> Pieces:
-    storage = values.storage if isinstance(values, pa.ExtensionArray) else values
-    return [_before(struct.pack(">i", 16), values), storage.cast(pa.binary())]
+    return [_before(struct.pack(">i", 16), values), _storage(values).cast(pa.binary())]
+
+
+def _storage(values: pa.Array) -> pa.Array:
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
+
+
+def _interval(values: pa.Array) -> Pieces:
+    months, days, micros = (pc.struct_field(values, name) for name in INTERVAL.names)
+    return [
+        _before(struct.pack(">i", 16), values),
+        _swapped(micros, 8),
+        _swapped(days, 4),
+        _swapped(months, 4),
+    ]
+
+
+def _list(element: _Kind, oid: int, values: pa.Array) -> Pieces:
+    """Arrays of one dimension that begins with 1, and those without elements, which have none (``array_recv``,
+    arrayfuncs.c).
+    """
+    lengths = pc.list_value_length(values)
+    coded = lengths.dictionary_encode()
+    heads = [
+        struct.pack(">iiiii", 1, 0, oid, length, 1) if length else struct.pack(">iii", 0, 0, oid)
+        for length in coded.dictionary.to_pylist()
+    ]
+    words = lists_of(lengths, _joined(element.encode(elements(values))))
+    head = pa.array(heads, pa.binary()).take(coded.indices)
+    return _sized(pc.binary_join_element_wise(head, pc.binary_join(words, b""), b""))
 
 
 def _decimal(values: pa.Array) -> Pieces:
@@ -209,16 +279,44 @@ def _four(size: pa.Array) -> pa.Array:
     return pc.bit_wise_or(pc.shift_left(_two(upper), 32), _two(lower))
 
 
-_KINDS: Mapping[str, tuple[re.Pattern[str], Encode]] = {
-    "bool": (re.compile("boolean"), _bool),
-    "int": (re.compile("smallint|integer|bigint"), _int),
-    "decimal": (re.compile(r"numeric\(\d+,\d+\)"), _decimal),
-    "float8": (re.compile("double precision"), lambda values: _fixed(values, 8)),
-    "date": (re.compile("date"), _date),
-    "timestamp": (re.compile(r"timestamp(\(\d\))? without time zone"), _moment),
-    "timestamptz": (re.compile(r"timestamp(\(\d\))? with time zone"), _moment),
-    "text": (re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes),
-    "bytes": (re.compile("bytea"), _bytes),
-    "uuid": (re.compile("uuid"), _uuid),
+_JSONB = b"\1"
+_MODIFIER = re.compile(r"\(\d+(,\d+)?\)")
+_KINDS: Mapping[str, Sequence[_Kind]] = {
+    "bool": [_Kind(re.compile("boolean"), _bool)],
+    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _int)],
+    "decimal": [_Kind(re.compile(r"numeric\(\d+,\d+\)"), _decimal)],
+    "float8": [_Kind(re.compile("double precision"), lambda values: _fixed(values, 8))],
+    "float4": [_Kind(re.compile("real"), lambda values: _fixed(values, 4))],
+    "single": [_Kind(re.compile("real"), lambda values: _fixed(values, 4))],
+    "date": [_Kind(re.compile("date"), _date)],
+    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), lambda values: _fixed(values, 8))],
+    "timestamp": [_Kind(re.compile(r"timestamp(\(\d\))? without time zone"), _moment)],
+    "timestamptz": [_Kind(re.compile(r"timestamp(\(\d\))? with time zone"), _moment)],
+    "interval": [_Kind(re.compile("interval.*"), _interval)],
+    "text": [_Kind(re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes)],
+    "bytes": [_Kind(re.compile("bytea"), _bytes)],
+    "json": [_Kind(re.compile("json"), _bytes), _Kind(re.compile("jsonb"), _jsonb, prefix=_JSONB)],
+    "uuid": [_Kind(re.compile("uuid"), _uuid)],
 }
-"""By kind: the types that are written so, and how."""
+"""How values of each kind are written: the first whose type matches."""
+_OIDS: Mapping[str, int] = {
+    "boolean": 16,
+    "bytea": 17,
+    "bigint": 20,
+    "smallint": 21,
+    "integer": 23,
+    "text": 25,
+    "oid": 26,
+    "real": 700,
+    "double precision": 701,
+    "character": 1042,
+    "character varying": 1043,
+    "date": 1082,
+    "time without time zone": 1083,
+    "timestamp without time zone": 1114,
+    "timestamp with time zone": 1184,
+    "interval": 1186,
+    "numeric": 1700,
+    "uuid": 2950,
+}
+"""The numbers of element types (src/include/catalog/pg_type.dat), without modifiers."""
