@@ -13,7 +13,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class ServerRest:
-    """The databases or buckets of a server that are no sources of the case; ``reason``: why nobody could list them."""
+    """What of a server the case does not know; ``reason``: why nobody could list all of it, "" where all was listed."""
 
     url: str
     names: Sequence[str] = ()
@@ -31,11 +31,11 @@ class LeftBehind:
     def sentences(self) -> Iterator[str]:
         """Yield what was seen and is not in the case, a sentence for each server."""
         for server in self.servers:
-            if server.reason:
-                yield f"What else is on {server.url} could not be listed: {server.reason}"
-            elif server.names:
+            if server.names:
                 more = f" and {len(server.names) - _SHOWN} more" if len(server.names) > _SHOWN else ""
                 yield f"Also on {server.url}, not in this case: {', '.join(server.names[:_SHOWN])}{more}."
+            if server.reason:
+                yield f"What else is on {server.url} could not be listed: {server.reason}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``meta/bundle.json`` holds it."""

@@ -109,10 +109,11 @@ class Exported:
     def draw(self, console: Console) -> None:
         """Print what was exported and what is missing."""
         summary = self.outcome
+        broken = dict(summary.broken)
         for source in summary.sources:
             if self.detailed:
                 _draw_source(console, source)
-            elif not source.complete:
+            elif not source.complete and (source.items or source.name not in broken):
                 _draw_missing(console, source)
         if not self.detailed:
             _draw_counts(console, summary.sources)

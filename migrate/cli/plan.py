@@ -349,7 +349,9 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
         )
     )
     console.print(f"  {', '.join(margins)}")
-    if shown.verdict != "in time":
+    if shown.at_least:
+        console.print("  What could not be read or listed is not in these times: it comes on top.")
+    if leaves.p90 > shown.seconds_left:
         console.print("→ --what-if workers=8,link=10Gbit says what it would take", style="dim")
 
 

@@ -1,23 +1,25 @@
-"""Asks the servers of a case what they hold that no source of it is."""
+"""Asks the servers and accounts of a case what they hold that the case does not know."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers
-from migrate.discover.servers import ServerAnswer, ask_servers, is_account, servers_of
+from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
 from migrate.runtime.progress import Progress
 
 
 def find_left_behind(case: Case, sources: Mapping[str, Endpoint], progress: Progress) -> LeftBehind:
-    """Return what is on the servers of a case and neither among its sources nor among what it leaves out. ``sources``
-    are those that leave: with what patterns meant when they were expanded.
+    """Return what is on the servers of a case and neither among its sources nor among what it leaves out or does not
+    take. ``sources`` are those that leave: with what patterns meant when they were expanded.
     """
-    servers = [server for server in servers_of(case) if not is_account(server.url)]
     known = [*(source.url for source in sources.values()), *(entry.url for entry in case.left_out)]
-    rests = [_rest_of(answer, known) for answer in ask_servers(servers, progress, names_only=True)]
+    not_taken = {(entry.kind, entry.name, entry.region) for entry in case.not_taken}
+    answers = ask_servers(servers_of(case), progress, names_only=True)
+    seen: set[str] = set()
+    rests = [_rest_of(answer, known, not_taken, seen) for answer in answers]
     return LeftBehind(
         [rest for rest in rests if rest.names or rest.reason],
         [(entry.url, entry.reason) for entry in case.left_out],
@@ -25,13 +27,21 @@ def find_left_behind(case: Case, sources: Mapping[str, Endpoint], progress: Prog
     )
 
 
-def _rest_of(answer: ServerAnswer, known: list[str]) -> ServerRest:
+def _rest_of(
+    answer: ServerAnswer, known: Sequence[str], not_taken: Collection[tuple[str, str, str]], seen: set[str]
+) -> ServerRest:
+    """Return what of an answer nobody knows. ``seen``: the URLs of answers before it; a bucket may belong to an account
+    and to an endpoint of the case.
+    """
     url = bare_server(answer.url)
     if answer.discovery is None:
         return ServerRest(url, reason=str(answer.error))
-    names = [
-        source.name
-        for source in answer.discovery.sources
-        if not any(covers(entry, source.url) for entry in known)
+    sources = [source for source in answer.discovery.sources if source.url not in seen]
+    seen.update(source.url for source in sources)
+    names = [source.name for source in sources if not any(covers(entry, source.url) for entry in known)]
+    names += [
+        f"{entry.kind} {entry.name}"
+        for entry in answer.discovery.not_taken
+        if (entry.kind, entry.name, entry.region) not in not_taken
     ]
-    return ServerRest(url, names, "; ".join(answer.discovery.gaps) if not names else "")
+    return ServerRest(url, names, "; ".join(answer.discovery.gaps))

@@ -40,11 +40,6 @@ def discover_of(url: str, shown: str) -> Discover:
     return discovery_of(engine)
 
 
-def is_account(url: str) -> bool:
-    """Tell whether a URL names an account that holds sources of several engines."""
-    return url.partition("://")[0].lower() in _ACCOUNTS
-
-
 def ask_servers(
     endpoints: Sequence[Endpoint], progress: Progress, *, names_only: bool = False
 ) -> list[ServerAnswer]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from migrate.bundle.left_behind import LeftBehind
-from migrate.cli.common.source_summary import LEFT_BEHIND_STEP, SummaryLine
+from migrate.cli.common.source_summary import SummaryLine, left_behind_lines
 from migrate.number_text import duration_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared")
@@ -73,9 +73,10 @@ class Moved:
                 f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
                 ' the new address into its [[destination]], to = "…", and run the same command again.'
             )
-        if self.left_behind is not None and (lines := list(self.left_behind.sentences())):
-            yield from lines
-            yield f"→ {LEFT_BEHIND_STEP}"
+        seen, step = left_behind_lines(self.left_behind)
+        yield from seen
+        if seen:
+            yield f"→ {step}"
         if self.location and self.only_copy:
             yield (
                 f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"

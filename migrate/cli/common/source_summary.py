@@ -13,9 +13,10 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.terminal import plain
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 
-LEFT_BEHIND_STEP = (
+_KNOWN_STEP = (
     "moveout discover -c CASE adds it to the case file; [[left_out]] there says what stays on purpose"
 )
+_UNKNOWN_STEP = "once the server answers, moveout discover -c CASE lists what else is there"
 LEFT_OUT = "left out"
 """The word for a source that was taken out of its bundle."""
 
@@ -72,13 +73,21 @@ def failures_code(failures: Sequence[SourceFailure], *, others: bool) -> int:
     return IncompleteError.exit_code if others else max(codes)
 
 
+def left_behind_lines(left_behind: LeftBehind | None) -> tuple[list[str], str]:
+    """Return what was seen on the servers of a case and is not in it, as sentences, and what to do about it."""
+    if left_behind is None:
+        return [], ""
+    step = _KNOWN_STEP if any(server.names for server in left_behind.servers) else _UNKNOWN_STEP
+    return list(left_behind.sentences()), step
+
+
 def draw_left_behind(console: Console, left_behind: LeftBehind | None) -> None:
     """Print what was seen on the servers of a case and is not in it."""
-    sentences = list(left_behind.sentences()) if left_behind else []
+    sentences, step = left_behind_lines(left_behind)
     for sentence in sentences:
         console.print(Text(f"! {plain(sentence)}", style="yellow"))
     if sentences:
-        console.print(f"  → {LEFT_BEHIND_STEP}")
+        console.print(f"  → {step}")
 
 
 def draw_summary(console: Console, lines: Sequence[SummaryLine]) -> None:

@@ -31,14 +31,14 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
 
     See ``exporters.discovery.Discover``.
     """
-    del names_only
     profile = _profile_of(url)
     location = s3_client.S3Location("", "", profile, secrets)
     connection = AwsConnection(s3_client.session(location), url)
     account = connection.account_id()
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="discover-aws") as pool:
         try:
-            return _Inventory(connection, pool, note).discover(account, location.url, secrets)
+            inventory = _Inventory(connection, pool, note, names_only=names_only)
+            return inventory.discover(account, location.url, secrets)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -55,13 +55,18 @@ def _profile_of(url: str) -> str | None:
 
 
 class _Inventory:
-    """The discovery of one account. ``gaps`` and ``failed`` fill up while its methods ask."""
+    """The discovery of one account. ``gaps`` and ``failed`` fill up while its methods ask. ``names_only``: the bill and
+    sizes are not asked for.
+    """
 
-    def __init__(self, connection: AwsConnection, pool: Executor, note: Note) -> None:
+    def __init__(
+        self, connection: AwsConnection, pool: Executor, note: Note, *, names_only: bool = False
+    ) -> None:
         self.gaps: list[str] = []
         self._connection = connection
         self._pool = pool
         self._note = note
+        self._names_only = names_only
         self._regions = self._enabled_regions()
         self._failed = FailedCalls(self._regions)
 
@@ -72,22 +77,25 @@ class _Inventory:
             f"asking for {things(len(listings), 'list')} in {things(len(self._regions), 'region')}"
             f" of the account {account}"
         )
-        bill = self._pool.submit(read_bill, self._connection)
-        bucket_sources = self._pool.submit(self._buckets, buckets_url, secrets)
+        bill = None if self._names_only else self._pool.submit(read_bill, self._connection)
+        bucket_listing = self._pool.submit(self._buckets, buckets_url, secrets)
         found = self._list(listings)
-        self._add_details(found)
-        self._add_metrics(found)
+        if not self._names_only:
+            self._add_details(found)
+            self._add_metrics(found)
         sources, not_taken = entries_of(found)
-        sources += self._with_sizes(bucket_sources.result())
-        places: dict[str, set[str]] = defaultdict(set)
-        for thing in found:
-            places[thing.service.name].add(thing.region)
-        places["S3"].update(source.region for source in sources if source.url.startswith("s3:"))
+        bucket_sources = bucket_listing.result()
+        sources += bucket_sources if self._names_only else self._with_sizes(bucket_sources)
         for sentence in self._failed.not_offered():
             self._note(sentence)
         regional = [call for call, of_call in listings.items() if of_call[0][1].regional]
         self.gaps += self._failed.sentences(len(regional))
-        self.gaps += self._costs_without_finds(bill, places)
+        if bill is not None:
+            places: dict[str, set[str]] = defaultdict(set)
+            for thing in found:
+                places[thing.service.name].add(thing.region)
+            places["S3"].update(source.region for source in sources if source.url.startswith("s3:"))
+            self.gaps += self._costs_without_finds(bill, places)
         return Discovery(sorted(sources, key=lambda source: source.name), not_taken, self.gaps)
 
     def _enabled_regions(self) -> list[str]:
@@ -163,7 +171,7 @@ class _Inventory:
 
     def _buckets(self, url: str, secrets: Mapping[str, str]) -> list[FoundSource]:
         try:
-            discovery = buckets.discover(url, secrets=secrets, note=self._note)
+            discovery = buckets.discover(url, secrets=secrets, note=self._note, names_only=self._names_only)
         except NotAllowedError:
             self._failed.add_listing(["S3"], "", Failure("s3:ListAllMyBuckets is denied", is_denied=True))
             return []

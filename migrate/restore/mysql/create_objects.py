@@ -44,8 +44,8 @@ def make_all(
     done = read_done(job.destination.connection)
     todo = [item for item in definitions if item["kind"] in kinds and step_of(item) not in done]
     if todo:
-        job.run.progress.note(f"{job.run.source}: making {kinds[0]}s to {kinds[-1]}s")
-
+        names = dict.fromkeys(f"{item['kind']}s" for item in todo)
+        job.run.progress.note(f"{job.run.source}: making {', '.join(names)}")
     for item in todo:
         if item["kind"] not in _LATE:
             _make(job, definer, item)

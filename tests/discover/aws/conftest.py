@@ -1,89 +1,10 @@
 """An AWS account on loopback: moto's server, with data in three regions."""
 
-import json
-import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from decimal import Decimal
-from pathlib import Path
-from typing import Any
-
-import boto3
 import pytest
 
 from migrate.discover.aws.services import policy
-from scripts.process import free_port, start
-from tests.discover.aws.sample_account import REGIONS, fill
-
-SERVER = Path(__file__).with_name("moto_server.py")
-
-
-@dataclass(frozen=True)
-class MotoAccount:
-    """A running moto server with a filled account, and the profiles that lead to it."""
-
-    endpoint: str
-    folder: Path
-
-    def post(self, path: str, body: Any) -> None:
-        """Send something to moto's own API."""
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.endpoint}/moto-api/{path}", data=data, headers={"Content-Type": "application/json"}
-        )
-        urllib.request.urlopen(request, timeout=30).close()
-
-    @contextmanager
-    def permissions_enforced(self) -> Iterator[None]:
-        """Let moto ask IAM about each request."""
-        self.post("reset-auth", "0")
-        try:
-            yield
-        finally:
-            self.post("reset-auth", "inf")
-
-    def bill(self, *lines: tuple[str, str, str]) -> None:
-        """Let the next question for the costs bring these: service, region, US dollars. Half of it each month."""
-        groups = [
-            {
-                "Keys": [service, region],
-                "Metrics": {"UnblendedCost": {"Amount": str(Decimal(amount) / 2), "Unit": "USD"}},
-            }
-            for service, region, amount in lines
-        ]
-        self.post(
-            "static/ce/cost-and-usage-results", {"results": [{"ResultsByTime": [{"Groups": groups}] * 2}]}
-        )
-
-    @staticmethod
-    def statement(effect: str, *actions: str) -> str:
-        """Return a policy of one statement."""
-        statement = {"Effect": effect, "Action": actions, "Resource": "*"}
-        return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-    def add_role(self, name: str, *policies: str) -> str:
-        """Make a user with policies, and a profile for it. Return the name of the profile."""
-        iam = boto3.Session("test", "test").client("iam", "us-east-1", endpoint_url=self.endpoint)
-        iam.create_user(UserName=name)
-        if policies:
-            # moto calls the actions of CloudWatch by the name of its endpoint.
-            policies += (self.statement("Allow", "monitoring:ListMetrics", "monitoring:GetMetricData"),)
-        for number, document in enumerate(policies):
-            iam.put_user_policy(UserName=name, PolicyName=f"policy-{number}", PolicyDocument=document)
-        key = iam.create_access_key(UserName=name)["AccessKey"]
-        self.add_profile(name, key["AccessKeyId"], key["SecretAccessKey"])
-        return name
-
-    def add_profile(self, name: str, key_id: str, secret: str) -> None:
-        """Add a profile to the configuration file."""
-        with (self.folder / "config").open("a") as config:
-            config.write(
-                f"[profile {name}]\nregion = {REGIONS[0]}\nendpoint_url = {self.endpoint}\n"
-                f"aws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n"
-                "s3 =\n    addressing_style = path\n\n"
-            )
+from tests.discover.aws.moto_account import moto_account
+from tests.discover.aws.sample_account import fill
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +13,13 @@ def account(tmp_path_factory):
     ``mover``, which has the printed policy and nothing else.
     """
     folder = tmp_path_factory.mktemp("moto")
-    port = free_port()
-    (folder / "images.json").write_text("[]")
-    argv = [sys.executable, "-W", "ignore", SERVER, str(port), folder / "images.json"]
-    child = start("moto", argv, log=folder / "moto.log")
-    running = MotoAccount(f"http://127.0.0.1:{port}", folder)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, moto_account(folder) as running:
         for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        try:
-            child.wait_until(lambda: _answers(running.endpoint), seconds=60)
-            running.add_profile("owner", "test", "test")
-            session = boto3.Session("test", "test")
-            fill(lambda service, region: session.client(service, region, endpoint_url=running.endpoint))
-            running.add_role("mover", policy())
-            yield running
-        finally:
-            child.stop()
-
-
-def _answers(endpoint: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{endpoint}/moto-api/data.json", timeout=5).close()
-    except OSError:
-        return False
-    return True
+        running.add_profile("owner", "test", "test")
+        fill(running.client)
+        running.add_role("mover", policy())
+        yield running

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from migrate.discover.aws import services
 from migrate.discover.aws.account import discover
 from migrate.discover.aws.connection import Failure
 from migrate.discover.aws.failures import POLICY_STEP, FailedCalls
+from migrate.discover.left_behind import find_left_behind
 from migrate.errors import UsageError
+from migrate.runtime.progress import Silent
 from scripts import docs
 from scripts.process import free_port
 from tests.discover.aws.sample_account import EXPECTED_NOT_TAKEN, EXPECTED_SOURCES, GENERATED, REGIONS
@@ -253,6 +256,13 @@ def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
     assert json.loads((tmp_path / "policy.json").read_text()) == json.loads(services.policy())
     printed = " ".join(ended.stdout.split())
     assert "not taken: DynamoDB table (2): sessions, carts; eu-west-1, us-east-1; 0 B. Export it" in printed
+
+    account.client("kinesis", "ap-southeast-2").create_stream(StreamName="later", ShardCount=1)
+    account.client("s3", "us-east-1").create_bucket(Bucket="later-bucket")
+    left_behind = find_left_behind(replace(case, sources={}), case.sources, Silent())
+    assert list(left_behind.sentences()) == [
+        "Also on aws://owner, not in this case: later-bucket, Kinesis stream later."
+    ]
 
 
 def test_the_reference_page_has_the_table_of_services():
