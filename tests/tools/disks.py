@@ -21,3 +21,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         )
     yield path
     run(["umount", str(path)], check=True)
+
+
+def grow(path: Path) -> None:
+    """Make a small disk large enough."""
+    run(["mount", "-o", "remount,size=256m", str(path)], check=True)

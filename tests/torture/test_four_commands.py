@@ -1,128 +1,133 @@
-"""A whole host, from nothing to "all is up on the new host", by four commands: discover, doctor, run, status.
+"""A whole host and an AWS account, from nothing to "all is up on the new host", by four commands: discover, doctor,
+run, status.
 
-Nothing is edited but the addresses of the new servers and the deadline.
+Nothing is edited but the addresses of the new servers.
 """
 
-import os
 import re
-import sqlite3
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 
+from migrate.case.model import load
+from migrate.storage.s3.access.minio_accounts import Accounts
+from migrate.storage.s3.client import parse
+from scripts.servers import S3Server
+from tests.discover.aws.moto_account import moto_account
+from tests.discover.aws.sample_account import (
+    EXPECTED_NOT_TAKEN,
+    EXPECTED_SOURCES,
+    IRELAND,
+    REGIONS,
+    VIRGINIA,
+    fill_without_databases,
+)
 from tests.tools.clients import boto_client
 from tests.torture.command import moveout
+from tests.torture.whole_host import Contents, Host
 
-pytestmark = pytest.mark.torture
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 
-POSTGRES = ("app", "billing", "analytics", "wiki", "Empty DB")
-MARIADB = ("shop", "forum", "crm")
-BUCKETS = [f"bucket-{number:02d}" for number in range(12)]
-VERSIONED, EMPTY = BUCKETS[1], BUCKETS[2]
-ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class Host:
-    """The URLs of a host's servers, and its directory."""
-
-    postgres: str
-    mariadb: str
-    s3: str
-    files: str
-
-    @property
-    def urls(self):
-        return [self.postgres, self.mariadb, self.s3, self.files]
+BUCKETS = tuple(f"bucket-{number:02d}" for number in range(12))
+FORBIDDEN = BUCKETS[3]
+CONTENTS = Contents(
+    postgres=("app", "billing", "analytics", "wiki", "Empty DB"),
+    mariadb=("shop", "forum", "crm"),
+    buckets=BUCKETS,
+    files=("f0.db", "f1.db", "f2.db", "ä 3.db"),
+    rows=5_000,
+    objects=30,
+    object_bytes=2_000,
+    empty=frozenset({"Empty DB", BUCKETS[2]}),
+    versioned=frozenset({BUCKETS[1]}),
+)
+AWS_BUCKETS = {name for _, name in EXPECTED_SOURCES if name.startswith("shop-")}
 
 
-def host_of(servers, name, folder):
-    """Start a host's servers."""
-    postgres, mariadb = servers.postgres(f"{name}-pg"), servers.mariadb(f"{name}-my")
+@pytest.fixture
+def hosts(servers, tmp_path):
+    old, new = (Host.start(servers, name, tmp_path / name) for name in ("old", "new"))
+    old.fill(CONTENTS)
+    yield old, new
+    old.stop()
+    new.stop()
+
+
+@pytest.fixture
+def account(servers, tmp_path):
+    """An AWS account with 17 services in three regions, under the profile ``aws``."""
+    folder = tmp_path / "moto"
     folder.mkdir()
-    return Host(
-        postgres.url.rpartition("/")[0],
-        mariadb.url.rpartition("/")[0],
-        f"s3://?profile={servers.minio(f'{name}-s3').profile}",
-        f"sqlite://{folder}",
-    ), mariadb
+    with moto_account(folder) as running:
+        servers.know(S3Server("aws", running.endpoint, "test", "test", folder, running.child))
+        fill_without_databases(running.client)
+        yield running
 
 
-def fill(host, mariadb):
-    """Give the old host its data."""
-    with psycopg.connect(f"{host.postgres}/postgres", autocommit=True) as connection:
-        for name in POSTGRES:
-            connection.execute(f'CREATE DATABASE "{name}"')
-    for name in POSTGRES[:-1]:
-        with psycopg.connect(f"{host.postgres}/{name}", autocommit=True) as connection:
-            connection.execute(
-                f"CREATE TABLE people AS SELECT g AS id, md5(g::text) AS name FROM generate_series(1, {ROWS}) g"
-            )
-            connection.execute("CREATE TABLE notes (id serial PRIMARY KEY, body text)")
-    with mariadb.connect() as connection, connection.cursor() as cursor:
-        for name in MARIADB:
-            cursor.execute(f"CREATE DATABASE {name}")
-            cursor.execute(f"USE {name}")
-            cursor.execute("CREATE TABLE items (id INT PRIMARY KEY, t TEXT)")
-            cursor.execute("INSERT INTO items SELECT seq, MD5(seq) FROM seq_1_to_5000")
-        connection.commit()
-    client = boto_client(host.s3.partition("=")[2])
-    for name in BUCKETS:
-        client.create_bucket(Bucket=name)
-        if name == VERSIONED:
-            client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        for number in range(0 if name == EMPTY else 30):
-            client.put_object(Bucket=name, Key=f"k/{number:03d}", Body=os.urandom(2000))
-    for number in range(4):
-        path = f"{host.files.removeprefix('sqlite://')}/f{number}.db"
-        file = sqlite3.connect(path)
-        file.execute("CREATE TABLE t (a, b)")
-        file.executemany("INSERT INTO t VALUES (?, ?)", [(i, str(i)) for i in range(1000)])
-        file.commit()
-        file.close()
+@pytest.fixture
+def limited(hosts, servers):
+    """The profile of an account of the old host that may not read one bucket. A call lets it."""
+    minio = hosts[0].minio
+    allow = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+    deny = {
+        "Effect": "Deny",
+        "Action": ["s3:ListBucket", "s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{FORBIDDEN}*"],
+    }
+    policy = {"Version": "2012-10-17", "Statement": [allow, deny]}
+    accounts = Accounts(parse(f"s3://none?profile={minio.profile}"))
+    made = accounts.add("limited", policy, datetime.now(UTC) + timedelta(days=1))
+    server = replace(minio, profile="limited", access_key=made.access_key, secret_key=made.secret_key)
+    servers.know(server)
+    return lambda: (servers.s3.remove(server), servers.know(replace(minio, profile="limited")))
 
 
-@pytest.fixture(scope="module")
-def hosts(servers, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hosts")
-    old, mariadb = host_of(servers, "old", folder / "old")
-    new, _ = host_of(servers, "new", folder / "new")
-    fill(old, mariadb)
-    return old, new
-
-
-def test_four_commands_move_a_whole_host(hosts, tmp_path, monkeypatch):
+def test_four_commands_move_a_whole_host(hosts, account, limited, tmp_path, monkeypatch):
     old, new = hosts
     monkeypatch.chdir(tmp_path)
-    found = moveout("discover", *old.urls, "--to", "moveout.toml")
-    assert found.code == 0, found.said
+    account_url = "s3://?profile=limited"
+    urls = [account_url if url.startswith("s3:") else url for url in old.urls]
+    found = moveout("discover", *urls, "aws://aws", "--to", "moveout.toml")
+    assert found.code == 3, found.said
+    assert FORBIDDEN in found.said
     case = tmp_path / "moveout.toml"
-    addresses = iter(new.urls)
+    addresses = iter([*new.urls, new.urls[2]])
     text, filled = re.subn(
         r'^to = ""$', lambda _: f'to = "{next(addresses)}"', case.read_text(), flags=re.MULTILINE
     )
-    assert filled == 4
+    assert filled == 5, text
     case.write_text(text)
-    examined = moveout("doctor", "-c", "moveout.toml", "--json")
-    assert examined.code == 0, examined.said
+    listed = {(entry.kind, entry.name, entry.region) for entry in load(case).not_taken}
+    databases = ("RDS", "Aurora", "Neptune")
+    assert listed >= {entry for entry in EXPECTED_NOT_TAKEN if not entry[0].startswith(databases)}
+    assert {region for _, _, region in listed} >= set(REGIONS)
+    examined = moveout("doctor", "-c", "moveout.toml")
+    assert examined.code == 4, examined.said
 
-    with psycopg.connect(f"{old.postgres}/postgres", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE later")
-    boto_client(old.s3.partition("=")[2]).create_bucket(Bucket="later-bucket")
+    old.postgres.database("later")
+    boto_client(old.minio.profile).create_bucket(Bucket="later-bucket")
+    account.client("sqs", IRELAND).create_queue(QueueName="later-queue")
+    account.client("s3", VIRGINIA).create_bucket(Bucket="later-aws")
 
     ran = moveout("run", "-c", "moveout.toml")
-    assert ran.code == 0, ran.said
-    assert "Compared row by row: all 24 sources." in ran.said
-    assert re.search(r"not in this case.*later", ran.said, re.DOTALL), ran.said
-    assert "later-bucket" in ran.said
+    assert ran.code == 3, ran.said
+    assert f"Compared row by row: 25 of 26 sources; not: {FORBIDDEN}." in ran.said
+    last_words = ran.said[ran.said.index("Out: ") :]
+    for server, names in (
+        (old.urls[0], "later"),
+        (account_url, "later-bucket"),
+        ("aws://aws", "later-aws, SQS queue .*later-queue"),
+    ):
+        line = rf"Also on {re.escape(server)}, not in this case: {names}\."
+        assert re.search(line, last_words), last_words
 
-    state = moveout("status", "-c", "moveout.toml")
-    assert state.code == 0, state.said
-    for name in POSTGRES[:-1]:
-        with psycopg.connect(f"{new.postgres}/{name}") as connection:
-            assert connection.execute("SELECT count(*) FROM people").fetchone() == (ROWS,)
-    client = boto_client(new.s3.partition("=")[2])
-    assert {bucket["Name"] for bucket in client.list_buckets()["Buckets"]} == set(BUCKETS)
+    limited()
     again = moveout("run", "-c", "moveout.toml")
     assert again.code == 0, again.said
+    assert "Compared row by row: all 26 sources." in again.said
+    state = moveout("status", "-c", "moveout.toml")
+    assert state.code == 0, state.said
+    assert new.contents(CONTENTS) == old.contents(CONTENTS)
+    buckets = {bucket["Name"] for bucket in boto_client(new.minio.profile).list_buckets()["Buckets"]}
+    assert buckets == {*BUCKETS, *AWS_BUCKETS}
