@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
+from exporters.limits import Note
+
 
 class MessageKind(IntEnum):
     """What a message is to those who only store it."""
@@ -99,9 +101,10 @@ class ChangeLog(Protocol):
     ``name`` is that of the case or the bundle; what is made at the server is named after it.
     """
 
-    def open_base(self) -> AbstractContextManager[ChangeBase]:
+    def open_base(self, note: Note = ...) -> AbstractContextManager[ChangeBase]:
         """Make what the server needs to keep changes, instead of what an earlier run made under the same name, and take
-        the snapshot. Raises ``SourceError``; nothing of it stays at the server then.
+        the snapshot; ``note`` hears what that waits for. Raises ``SourceError``; nothing of it stays at the server
+        then, nor where the context ends by an error.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.changes import NotFollowed
 from exporters.doctor import (
     Examination,
     ExamineRequest,
@@ -27,6 +28,7 @@ from exporters.doctor import (
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.changes.publication import followed_tables
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions.collation import read_locale
@@ -34,7 +36,7 @@ from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.unrepresented import unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
-from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.large_objects import privilege_counts_query
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
@@ -57,7 +59,8 @@ _SESSION = """
 SELECT current_user AS role, rolsuper AS superuser, rolconnlimit AS connection_limit,
   rolreplication OR EXISTS (SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication'
     AND pg_has_role(g.oid, 'USAGE')) AS replication,
-  current_database() AS database, pg_is_in_recovery() AS standby, clock_timestamp() AS now,
+  current_database() AS database, has_database_privilege(current_database(), 'CREATE') AS creates,
+  pg_is_in_recovery() AS standby, clock_timestamp() AS now,
   current_setting('server_version') AS version, current_setting('max_connections')::int AS max_connections,
   current_setting('superuser_reserved_connections')::int AS reserved,
   (SELECT count(*) FROM pg_stat_activity
@@ -85,13 +88,6 @@ _GRANT_LARGE_OBJECTS = """DO $$ DECLARE o oid; BEGIN
   END LOOP;
 END $$;"""
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
-_NO_IDENTITY = """
-SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND (c.relreplident = 'n' OR c.relreplident = 'd'
-    AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
-ORDER BY 1, 2
-"""
 _EXTENSIONS = """
 SELECT e.extname::text AS name, e.extversion AS version FROM pg_extension e WHERE e.extname <> 'plpgsql' ORDER BY 1
 """
@@ -413,6 +409,10 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
         of_rds = f"GRANT rds_replication TO {source.role};"
         fix = source.sql(of_rds if facts["of_rds"] else f"ALTER ROLE {source.role} REPLICATION;")
         faults.append((f"the role {source.role} has no REPLICATION", fix))
+    if not facts["creates"]:
+        database = quote_name(str(facts["database"]))
+        fix = source.sql(f"GRANT CREATE ON DATABASE {database} TO {source.role};")
+        faults.append((f"the role {source.role} has no CREATE on {database}, for a publication", fix))
     return faults
 
 
@@ -420,15 +420,23 @@ def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
     consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
     for problem, fix in _change_faults(source):
         yield Finding("info", "changes", source.server, problem, consequence, fix)
-    rows = fetch(source.connection, _NO_IDENTITY)
-    if rows and not _change_faults(source):
-        labels = [quote_qualified(row["schema"], row["name"]) for row in rows]
-        fix = source.sql("\n".join(f"ALTER TABLE {label} REPLICA IDENTITY FULL;" for label in labels))
-        problem = (
-            f"{len(labels)} tables have neither a primary key nor a replica identity: {', '.join(labels[:3])}"
+    by_reason: dict[str, list[NotFollowed]] = {}
+    for table in followed_tables(source.connection, source.tables).not_followed:
+        by_reason.setdefault(table.reason, []).append(table)
+    for reason, tables in by_reason.items():
+        counted = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
+        names = ", ".join(table.name for table in tables[:3]) + (", …" if tables[3:] else "")
+        remedies = "\n".join(dict.fromkeys(table.remedy for table in tables if table.remedy))
+        fix = source.sql(remedies) if remedies else Fix("advice", "They are read again at the cutover.")
+        consequence = "Changes made after the snapshot do not follow: the cutover reads the rows again."
+        yield Finding(
+            "info",
+            "changes",
+            str(source.facts["database"]),
+            f"{counted} cannot be followed ({names}): {reason}",
+            consequence,
+            fix,
         )
-        consequence = "Logical replication refuses UPDATE and DELETE of them."
-        yield Finding("info", "changes", str(source.facts["database"]), problem, consequence, fix)
 
 
 def _needs(source: _ExaminedPostgres) -> dict[str, Any]:

@@ -14,6 +14,7 @@ ENGINE = Engine(
     hold="migrate.custody.hold.sources.postgres:open_hold",
     discovery="exporters.postgres.discovery:discover",
     doctor="exporters.postgres.doctor:examine",
+    change_log="exporters.postgres.changes.log:open_change_log",
     destination_doctor="migrate.doctor.postgres_destination:examine",
     remainder="migrate.restore.postgres.changes.remainder:carry_remainder",
 )

@@ -156,10 +156,14 @@ def _shown(keywords: Mapping[str, str]) -> str:
     )
 
 
-def connect(address: PostgresAddress, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
-    """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
+def connect(
+    address: PostgresAddress, application: str = "moveout", **own: str
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a control connection, autocommit, with pinned settings. ``own``: more keywords of libpq. Raises
+    ``SourceError``.
+    """
     # Python has no codec for some other encodings.
-    own_keywords = {"application_name": application, "client_encoding": "UTF8"}
+    own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""The change log of a PostgreSQL database. See ``exporters.changes.ChangeLog``.
+
+A logical replication slot keeps what is written from the moment on at which it was made, and exports a snapshot of that
+moment. A publication says of which tables. Both have one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
+
+import psycopg
+
+from exporters.changes import ChangeBase, ChangeStream, LogState
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.limits import Note
+from exporters.postgres.catalog import read_tables
+from exporters.postgres.changes.publication import FollowedTables, followed_tables, make_publication
+from exporters.postgres.changes.replication import ReplicationStream
+from exporters.postgres.changes.slot import (
+    OBJECT_IN_USE,
+    drop_slot,
+    lsn_text,
+    own_name,
+    parse_lsn,
+    read_state,
+)
+from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+from exporters.postgres.identifiers import quote_name
+from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.lock_timeouts import held
+from exporters.postgres.sessions.lock_waits import WaitWatch
+from exporters.postgres.sessions.session_limits import SessionLimits
+
+_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
+_FAILOVER_VERSION = 170000
+_SETTINGS = """
+SELECT current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS standby, current_database() AS database,
+  current_user::text AS role, has_database_privilege(current_database(), 'CREATE') AS creates,
+  rolreplication OR rolsuper OR EXISTS (SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication'
+    AND pg_has_role(g.oid, 'USAGE')) AS replicates
+FROM pg_roles WHERE rolname = current_user
+"""
+
+
+def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> PostgresChangeLog:
+    """Return the change log of a database. Raises ``SourceUsageError`` for the URL."""
+    return PostgresChangeLog(parse_url(url, password=secrets.get("password")), own_name(name))
+
+
+class PostgresChangeLog:
+    """See ``exporters.changes.ChangeLog``. ``name`` is that of slot and publication."""
+
+    def __init__(self, address: PostgresAddress, name: str) -> None:
+        self._address = address
+        self._name = name
+
+    @contextmanager
+    def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
+        """See ``ChangeLog``. The slot waits for the end of all transactions that are open."""
+        limits = SessionLimits()
+        with ExitStack() as stack:
+            try:
+                with closing(connect(self._address)) as control:
+                    control.execute(limits.timeouts().encode())
+                    _require_logical(control, self._address.url)
+                    self._drop(control)
+                    followed = followed_tables(control, read_tables(control, held(control, seconds=0)))
+                    make_publication(control, self._name, followed)
+                replication = stack.enter_context(closing(self._replication(limits.application)))
+                with WaitWatch(self._address, limits.application, note):
+                    base = self._make_slot(replication, followed)
+            except DRIVER_ERRORS as exc:
+                self._discard()
+                raise translate(exc, self._address.url) from exc
+            except BaseException:
+                self._discard()
+                raise
+            try:
+                yield base
+            except BaseException:
+                stack.close()
+                self._discard()
+                raise
+
+    @contextmanager
+    def stream(self, log: Mapping[str, Any], after: int) -> Iterator[ChangeStream]:
+        """See ``ChangeLog``."""
+        with closing(self._replication()) as replication:
+            system = _first(replication, "IDENTIFY_SYSTEM")[0]
+            if system != log["system"]:
+                raise SourceGoneError(
+                    f"{self._address.url} is another server than the one whose changes were kept",
+                    next_step=f"Check the URL. {_BASE_AGAIN}",
+                )
+            try:
+                stream = ReplicationStream(
+                    replication, self._address.url, log["slot"], log["publication"], after
+                )
+            except SourceError as exc:
+                raise self._explained(exc, log) from exc
+            self._require_continuity(self.state(log), after)
+            with stream:
+                yield stream
+
+    def state(self, log: Mapping[str, Any]) -> LogState:
+        """See ``ChangeLog``."""
+        with closing(connect(self._address)) as control:
+            try:
+                return read_state(control, log["slot"])
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+
+    def drop(self, log: Mapping[str, Any]) -> None:
+        """See ``ChangeLog``."""
+        with closing(connect(self._address)) as control:
+            try:
+                self._drop(control, log["slot"], log["publication"])
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+
+    def show(self, position: int) -> str:
+        """See ``ChangeLog``."""
+        return lsn_text(position)
+
+    def _replication(self, application: str = "moveout") -> psycopg.Connection[Any]:
+        return connect(self._address, application, replication="database")
+
+    def _make_slot(self, replication: psycopg.Connection[Any], followed: FollowedTables) -> ChangeBase:
+        failover = replication.info.server_version >= _FAILOVER_VERSION
+        options = "(SNAPSHOT 'export', FAILOVER true)" if failover else "EXPORT_SNAPSHOT"
+        system = _first(replication, "IDENTIFY_SYSTEM")[0]
+        statement = f'CREATE_REPLICATION_SLOT "{self._name}" LOGICAL pgoutput {options}'
+        _, position, snapshot, _ = _first(replication, statement)
+        log = {"slot": self._name, "publication": self._name, "system": system}
+        return ChangeBase(parse_lsn(position), snapshot, log, followed.not_followed)
+
+    def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> None:
+        drop_slot(control, slot or self._name)
+        control.execute(f"DROP PUBLICATION IF EXISTS {quote_name(publication or self._name)}".encode())
+
+    def _discard(self) -> None:
+        """Remove what was begun, as far as the server still answers."""
+        with suppress(*DRIVER_ERRORS, SourceError), closing(connect(self._address)) as control:
+            self._drop(control)
+
+    def _explained(self, error: SourceError, log: Mapping[str, Any]) -> SourceError:
+        """Return why a stream could not be opened, as far as the state of the slot says it."""
+        if sqlstate(error) == OBJECT_IN_USE:
+            return SourceUnreachableError(
+                f"{self._address.url}: somebody else reads the changes: {error}",
+                next_step="Stop the other moveout that follows this source.",
+            )
+        state = self.state(log)
+        return (
+            SourceGoneError(f"{self._address.url}: {state.lost}", next_step=_BASE_AGAIN)
+            if state.lost
+            else error
+        )
+
+    def _require_continuity(self, state: LogState, after: int) -> None:
+        """Raise where the server would leave out transactions after ``after``: it does so without a word."""
+        if state.acknowledged > after:
+            raise SourceGoneError(
+                f"{self._address.url}: the changes from {lsn_text(after)} to {lsn_text(state.acknowledged)} are gone:"
+                " the slot was read by somebody else, or was made anew",
+                next_step=_BASE_AGAIN,
+            )
+        if state.end < after:
+            raise SourceGoneError(
+                f"{self._address.url}: the log ends at {lsn_text(state.end)}, before {lsn_text(after)}, up to which it"
+                " was read: the server was put back to an earlier state",
+                next_step=_BASE_AGAIN,
+            )
+
+
+def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
+    """Raise where settings or role do not allow logical replication; the error names the statement that does."""
+    settings = fetch(control, _SETTINGS)[0]
+    role, database = quote_name(settings["role"]), quote_name(settings["database"])
+    if settings["standby"]:
+        raise SourceUsageError(
+            f"{url} is a standby, and its changes can only be followed at the primary",
+            next_step="Give the URL of the primary.",
+        )
+    if settings["wal_level"] != "logical":
+        raise SourceUsageError(
+            f"{url}: changes cannot be followed: wal_level is {settings['wal_level']}",
+            next_step="ALTER SYSTEM SET wal_level = logical; then restart the server. moveout doctor says more.",
+        )
+    for allowed, lacks, statement in (
+        (settings["replicates"], "REPLICATION", f"ALTER ROLE {role} REPLICATION;"),
+        (settings["creates"], f"CREATE on {database}", f"GRANT CREATE ON DATABASE {database} TO {role};"),
+    ):
+        if not allowed:
+            raise SourceNotAllowedError(
+                f"{url}: changes cannot be followed: the role {role} has no {lacks}", next_step=statement
+            )
+
+
+def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = connection.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row

@@ -1,0 +1,114 @@
+"""The publication: which tables' changes a database can be asked for, and why not those of others.
+
+It lists tables by name. A table whose changes are published, and whose rows nothing identifies, refuses UPDATE and
+DELETE to the application (PostgreSQL documentation, "Replica Identity"), so such a table is never listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.changes import NotFollowed
+from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.identifiers import quote_name
+from exporters.postgres.rows.type_catalog import fetch
+
+_BATCH = 500
+"""So many tables are added by one statement: it locks each of them until its end."""
+_GENERATED_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 180000
+
+_IDENTITIES = """
+SELECT c.oid::int8 AS oid, c.relreplident AS identity, pg_has_role(c.relowner, 'USAGE') AS owned,
+  pg_get_userbyid(c.relowner)::text AS owner, current_user::text AS role, i.indexrelid IS NOT NULL AS has_index,
+  EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND {stored})
+    AS has_generated_key,
+  EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {stored}) AS has_stored,
+  EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {virtual}) AS has_virtual
+FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisunique AND i.indisvalid
+  AND i.indpred IS NULL AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
+WHERE c.oid = ANY (%(oids)s::oid[])
+"""
+"""The index that identifies rows is chosen as the server does it (RelationGetIndexList in
+src/backend/utils/cache/relcache.c): a deferrable primary key is none.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedTables:
+    """The tables that can be published, and the others with the reasons. ``with_generated``: stored generated columns
+    have to be published, too, or the server refuses updates of one of the tables.
+    """
+
+    tables: Sequence[PostgresTable]
+    not_followed: Sequence[NotFollowed]
+    with_generated: bool
+
+
+def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> FollowedTables:
+    """Decide which of the tables of a database are published. Materialized views and foreign tables have no changes of
+    their own; what this role may not read is not in the base either.
+    """
+    version = connection.info.server_version
+    generated = "a.attgenerated = '{}'" if version >= _GENERATED_VERSION else "false"
+    query = _IDENTITIES.format(stored=generated.format("s"), virtual=generated.format("v"))
+    candidates = [table for table in tables if not table.view and (table.exported or table.locked)]
+    rows = fetch(connection, query, {"oids": [table.oid for table in candidates]})
+    identities = {row["oid"]: row for row in rows}
+    followed: list[PostgresTable] = []
+    not_followed: list[NotFollowed] = []
+    for table in candidates:
+        obstacle = _obstacle(table, identities.get(table.oid), version)
+        if obstacle is None:
+            followed.append(table)
+        else:
+            not_followed.append(NotFollowed(table.label, *obstacle))
+    with_generated = version >= _PUBLISHED_GENERATED_VERSION and any(
+        identities[table.oid]["has_generated_key"]
+        or (identities[table.oid]["identity"] == "f" and identities[table.oid]["has_stored"])
+        for table in followed
+    )
+    return FollowedTables(followed, not_followed, with_generated)
+
+
+def _obstacle(
+    table: PostgresTable, identity: Mapping[str, Any] | None, version: int
+) -> tuple[str, str] | None:
+    """Return why a table cannot be published, and the statement that removes the reason."""
+    full = f"ALTER TABLE {table.label} REPLICA IDENTITY FULL;"
+    if table.locked:
+        return f"another session keeps it locked: {table.locked}", ""
+    if identity is None:
+        return "it was dropped meanwhile", ""
+    if table.persistence == "u":
+        return "it is unlogged: its changes are not in the log", f"ALTER TABLE {table.label} SET LOGGED;"
+    if not identity["owned"]:
+        owner, role = quote_name(identity["owner"]), quote_name(identity["role"])
+        return f"only its owner {owner} may publish it", f"GRANT {owner} TO {role};"
+    if identity["identity"] == "f":
+        if identity["has_virtual"]:
+            reason = "the server refuses UPDATE and DELETE of a published table that has REPLICA IDENTITY FULL and a"
+            return f"{reason} virtual generated column", ""
+        return None
+    if not identity["has_index"]:
+        reason = (
+            "it has no primary key and no replica identity: once published, it would refuse UPDATE and DELETE"
+        )
+        return reason, full
+    if identity["has_generated_key"] and version < _PUBLISHED_GENERATED_VERSION:
+        return "a generated column is part of its key, and the log has no values of generated columns", full
+    return None
+
+
+def make_publication(connection: psycopg.Connection[Any], name: str, followed: FollowedTables) -> None:
+    """Make a publication of these tables. It locks each of them for a moment, against changes of its definition."""
+    options = "publish = 'insert, update, delete, truncate'"
+    if followed.with_generated:
+        options += ", publish_generated_columns = stored"
+    connection.execute(f"CREATE PUBLICATION {name} WITH ({options})".encode())
+    for start in range(0, len(followed.tables), _BATCH):
+        labels = ", ".join(f"ONLY {table.label}" for table in followed.tables[start : start + _BATCH])
+        connection.execute(f"ALTER PUBLICATION {name} ADD TABLE {labels}".encode())

@@ -1,0 +1,196 @@
+"""The replication protocol, by libpq's own functions (PostgreSQL documentation, "Streaming Replication Protocol").
+
+psycopg opens the connection. From ``START_REPLICATION`` on it is in COPY_BOTH mode, which psycopg itself does not know,
+so everything then goes by its wrapper of libpq.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.pq import ExecStatus
+
+from exporters.changes import Message, MessageKind
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.postgres.changes.slot import lsn_text
+from exporters.postgres.errors import translate
+
+_FEEDBACK_SECONDS = 2.0
+"""So often the server hears of us at least: it ends a connection that is silent for ``wal_sender_timeout``."""
+_BATCH_BYTES = 4 * 2**20
+"""``receive`` returns about so many bytes at most."""
+
+_DATA, _KEEPALIVE = ord("w"), ord("k")
+_DATA_HEADER = struct.Struct(">cQQq")
+_KEEPALIVE_BODY = struct.Struct(">cQq?")
+_FEEDBACK = struct.Struct(">cQQQq?")
+_EPOCH_SECONDS = 946_684_800
+"""2000-01-01, from which the protocol counts microseconds."""
+
+_RELATION, _TABLES, _COMMIT_END = struct.Struct(">I"), struct.Struct(">IB"), struct.Struct(">Q")
+_ONE_TABLE = {ord("I"): MessageKind.CHANGE, ord("U"): MessageKind.CHANGE, ord("D"): MessageKind.CHANGE} | {
+    ord("R"): MessageKind.SHAPE
+}
+_BEGIN, _COMMIT, _TRUNCATE = ord("B"), ord("C"), ord("T")
+_END_AT = 10
+"""Where a commit message has the position after it: behind its kind, flags and the position of the commit."""
+
+
+class ReplicationStream:
+    """See ``exporters.changes.ChangeStream``. The context holds a thread that answers the server while nobody else
+    does, as when a location is slow.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], source: str, slot: str, publication: str, after: int
+    ) -> None:
+        self.received = after
+        self._acknowledged = after
+        self._connection = connection.pgconn
+        self._source = source
+        self._lock = threading.Lock()
+        self._answered = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="moveout-feedback", daemon=True)
+        self._begin: Message | None = None
+        self._begun = False
+        self._start(slot, publication, after)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _start(self, slot: str, publication: str, after: int) -> None:
+        statement = (
+            f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(after)}'
+            f" (proto_version '1', publication_names '{publication}')"
+        )
+        self._connection.send_query(statement.encode())
+        while self._connection.flush() or self._connection.is_busy():
+            self._wait(_FEEDBACK_SECONDS)
+            self._connection.consume_input()
+        result = self._connection.get_result()
+        if result is None or result.status != ExecStatus.COPY_BOTH:
+            error = psycopg.errors.error_from_result(result) if result else None
+            raise self._error(error) from error
+
+    def receive(self, seconds: float) -> Sequence[Message]:
+        """Return what has arrived."""
+        messages: list[Message] = []
+        deadline = time.monotonic() + seconds
+        try:
+            while not self._read(messages):
+                left = deadline - time.monotonic()
+                if messages or left <= 0:
+                    break
+                self._wait(left)
+        except psycopg.Error as exc:
+            raise self._error(exc) from exc
+        return messages
+
+    def acknowledge(self, position: int) -> None:
+        """Tell the server what is durable elsewhere."""
+        try:
+            with self._lock:
+                self._acknowledged = max(self._acknowledged, position)
+                self._answer()
+        except psycopg.Error as exc:
+            raise self._error(exc) from exc
+
+    def _read(self, messages: list[Message]) -> bool:
+        """Take what has arrived; return whether it is enough for once."""
+        size = 0
+        with self._lock:
+            self._connection.consume_input()
+            while size < _BATCH_BYTES:
+                length, data = self._connection.get_copy_data(1)
+                if length == 0:
+                    return False
+                if length < 0:
+                    error = self._why_it_ended()
+                    raise self._error(error) from error
+                size += length
+                self._take(bytes(data), messages)
+        return True
+
+    def _take(self, data: bytes, messages: list[Message]) -> None:
+        if data[0] == _DATA:
+            self._take_change(data, messages)
+        elif data[0] == _KEEPALIVE:
+            _, end, _, wants_answer = _KEEPALIVE_BODY.unpack(data)
+            if self._begin is None:
+                self.received = max(self.received, end)
+            if wants_answer:
+                self._answer()
+
+    def _take_change(self, data: bytes, messages: list[Message]) -> None:
+        """Turn a message of pgoutput into one of the contract. A transaction without a change is left out."""
+        _, position, _, _ = _DATA_HEADER.unpack_from(data)
+        payload = data[_DATA_HEADER.size :]
+        word = payload[0]
+        kind = _ONE_TABLE.get(word)
+        if kind is not None:
+            tables = _RELATION.unpack_from(payload, 1)
+        elif word == _TRUNCATE:
+            count, _ = _TABLES.unpack_from(payload, 1)
+            kind, tables = MessageKind.CHANGE, struct.unpack_from(f">{count}I", payload, 1 + _TABLES.size)
+        elif word == _BEGIN:
+            self._begin, self._begun = Message(MessageKind.BEGIN, position, payload), False
+            return
+        elif word == _COMMIT:
+            (end,) = _COMMIT_END.unpack_from(payload, _END_AT)
+            if self._begun:
+                messages.append(Message(MessageKind.COMMIT, end, payload))
+            self._begin, self.received = None, end
+            return
+        else:
+            return
+        if not self._begun and self._begin is not None and kind is MessageKind.CHANGE:
+            messages.append(self._begin)
+            self._begun = True
+        messages.append(Message(kind, position, payload, tables))
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(_FEEDBACK_SECONDS / 2):
+            try:
+                with self._lock:
+                    if time.monotonic() - self._answered >= _FEEDBACK_SECONDS / 2:
+                        self._answer()
+            except psycopg.Error:
+                return  # who receives or acknowledges next hears of it
+
+    def _answer(self) -> None:
+        """Send the status; the lock must be held."""
+        position = self._acknowledged
+        now = round((time.time() - _EPOCH_SECONDS) * 1_000_000)
+        self._connection.put_copy_data(_FEEDBACK.pack(b"r", position, position, position, now, False))
+        self._connection.flush()
+        self._answered = time.monotonic()
+
+    def _wait(self, seconds: float) -> None:
+        select.select([self._connection.socket], [], [], max(seconds, 0))
+
+    def _why_it_ended(self) -> psycopg.Error | None:
+        result = self._connection.get_result()
+        return psycopg.errors.error_from_result(result) if result and result.error_message else None
+
+    def _error(self, error: psycopg.Error | None) -> SourceError:
+        if error is None or not str(error).strip():
+            return SourceUnreachableError(
+                f"{self._source}: the server has ended the stream of changes",
+                next_step="Its log says why. The same command goes on where it was.",
+            )
+        return translate(error, self._source)

@@ -1,0 +1,103 @@
+"""The replication slot: what the server says of it, and its end.
+
+PostgreSQL documentation, "Logical Decoding" and the view ``pg_replication_slots``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Any
+
+import psycopg
+
+from exporters.changes import LogState
+from exporters.errors import SourceUnreachableError
+from exporters.postgres.rows.type_catalog import fetch
+
+_PREFIX = "moveout_"
+_LONGEST = 63
+_HASH = 8
+OBJECT_IN_USE = "55006"
+_RELEASE_SECONDS = 10.0
+"""So long a server may take to see that the reader of a slot is gone."""
+_AGAIN_SECONDS = 0.2
+_PAGE_BYTES = 8192
+_HEADERS = (24, 40)
+"""Of a page of the log, and of the first page of a file (src/include/access/xlog_internal.h)."""
+
+_STATE = """
+SELECT pg_current_wal_insert_lsn()::text AS "end", s.confirmed_flush_lsn::text AS acknowledged, s.active,
+  coalesce(s.active_pid, 0) AS pid, s.slot_name IS NOT NULL AS exists,
+  coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0)::int8 AS retained,
+  coalesce(to_jsonb(s) ->> 'wal_status', '') AS wal_status,
+  coalesce(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation
+FROM (SELECT) AS always LEFT JOIN pg_replication_slots s ON s.slot_name = %(slot)s
+"""
+_DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
+
+
+def own_name(name: str) -> str:
+    """Return the name of slot and publication: what a server takes of ``name``, and a hash where that is not all."""
+    plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
+    if plain != name or len(plain) > _LONGEST - len(_PREFIX):
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH]
+        plain = f"{plain[: _LONGEST - len(_PREFIX) - _HASH - 1]}_{digest}"
+    return _PREFIX + plain
+
+
+def parse_lsn(text: str) -> int:
+    """Return the number of a position that the server writes as ``1/A0``."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def lsn_text(position: int) -> str:
+    """Return a position as the server writes it."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def read_state(connection: psycopg.Connection[Any], slot: str) -> LogState:
+    """Ask for the state of a slot."""
+    row = fetch(connection, _STATE, {"slot": slot})[0]
+    lost = ""
+    if not row["exists"]:
+        lost = f"the replication slot {slot} does not exist any more"
+    elif row["wal_status"] == "lost" or row["invalidation"]:
+        reason = f" ({row['invalidation']})" if row["invalidation"] else ""
+        lost = f"the server has given up the replication slot {slot}{reason}"
+    return LogState(
+        end=_end(parse_lsn(row["end"])),
+        acknowledged=parse_lsn(row["acknowledged"] or "0/0"),
+        retained_bytes=row["retained"],
+        is_read=bool(row["active"]),
+        lost=lost,
+    )
+
+
+def _end(insert_position: int) -> int:
+    """Return where the last record ends. The server says where the next one begins: behind a header, where it is the
+    first of a page.
+    """
+    within = insert_position % _PAGE_BYTES
+    return insert_position - within if within in _HEADERS else insert_position
+
+
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Drop a slot; nothing happens where there is none. Raises ``SourceUnreachableError`` where somebody reads it."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while True:
+        try:
+            connection.execute(_DROP, (slot,))
+        except psycopg.Error as exc:
+            if exc.sqlstate != OBJECT_IN_USE:
+                raise
+            if time.monotonic() > deadline:
+                raise SourceUnreachableError(
+                    f"the replication slot {slot} is being read",
+                    next_step="Stop the moveout that follows this source, then give the same command again.",
+                ) from exc
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return

@@ -1,0 +1,265 @@
+"""The change log of PostgreSQL: base and stream together have every transaction exactly once; what has no log is named;
+a gap in the log is an error.
+"""
+
+import struct
+import threading
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from exporters.changes import MessageKind
+from exporters.doctor import ExamineRequest
+from exporters.errors import (
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.postgres.changes import replication
+from exporters.postgres.changes.log import open_change_log
+from exporters.postgres.changes.slot import own_name
+from exporters.postgres.doctor import examine
+from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
+
+
+@contextmanager
+def log_of(url, name="case-app"):
+    """A change log, and its base; both end with the context."""
+    log = open_change_log(url, {}, name)
+    with log.open_base() as base:
+        pass
+    try:
+        yield log, base
+    finally:
+        log.drop(base.log)
+
+
+def drain(log, base, stream):
+    """Return all messages up to the end of the log."""
+    end, messages = log.state(base.log).end, []
+    while stream.received < end:
+        messages += stream.receive(0.2)
+    return messages
+
+
+def first_value(message):
+    """Return the first value of an inserted row."""
+    (length,) = struct.unpack_from(">I", message.payload, 9)
+    return message.payload[13 : 13 + length].decode()
+
+
+def inserted(messages):
+    return [first_value(message) for message in messages if message.payload.startswith(b"I")]
+
+
+def test_base_and_stream_have_each_transaction_once(followed_postgres):
+    """Writers commit all the time, while the base is made and read."""
+    url = followed_postgres.database()
+    run_sql(url, "CREATE TABLE t (id text PRIMARY KEY, n int)")
+    stop, written = threading.Event(), []
+
+    def write(writer):
+        with psycopg.connect(url, autocommit=True) as connection:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                connection.execute("INSERT INTO t VALUES (%s, %s)", (f"{writer}-{number}", number))
+                written.append(f"{writer}-{number}")
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in writers:
+        thread.start()
+    log = open_change_log(url, {}, "each-once")
+    try:
+        while len(written) < 100:
+            time.sleep(0.01)
+        with log.open_base() as base, psycopg.connect(url) as reader:
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            reader.execute(f"SET TRANSACTION SNAPSHOT '{base.snapshot}'")
+            count = len(written)
+            while len(written) < count + 200:
+                time.sleep(0.01)
+            in_base = {row[0] for row in reader.execute("SELECT id FROM t")}
+    finally:
+        stop.set()
+        for thread in writers:
+            thread.join()
+    with log.stream(base.log, base.position) as stream:
+        half = list(stream.receive(5))
+        while half[-1].kind is not MessageKind.COMMIT:  # it may end within a transaction
+            half.pop()
+        place = half[-1].position
+    with log.stream(base.log, place) as stream:  # what comes after the last commit, and nothing before
+        rest = drain(log, base, stream)
+        stream.acknowledge(stream.received)
+    followed = inserted(half) + inserted(rest)
+    assert len(followed) == len(set(followed)) >= 200
+    assert in_base.isdisjoint(followed)
+    assert in_base | set(followed) == set(written)
+    kinds = [message.kind for message in rest if message.kind is not MessageKind.SHAPE]
+    assert kinds == [MessageKind.BEGIN, MessageKind.CHANGE, MessageKind.COMMIT] * (len(kinds) // 3)
+    log.drop(base.log)
+    log.drop(base.log)
+    assert log.state(base.log).lost
+    assert fetch(url, "SELECT pubname FROM pg_publication") == []
+
+
+TABLES = """
+CREATE TABLE keyed (id int PRIMARY KEY, v text);
+CREATE TABLE "by index" (id int NOT NULL, v text); CREATE UNIQUE INDEX identity ON "by index" (id);
+ALTER TABLE "by index" REPLICA IDENTITY USING INDEX identity;
+CREATE TABLE "full" (a int, g int GENERATED ALWAYS AS (a + 1) STORED); ALTER TABLE "full" REPLICA IDENTITY FULL;
+CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
+CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE keyless (a int);
+CREATE TABLE late (id int PRIMARY KEY DEFERRABLE);
+CREATE TABLE computed (a int, id int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY);
+CREATE TABLE partial (id int NOT NULL, v int); ALTER TABLE partial REPLICA IDENTITY NOTHING;
+CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
+CREATE MATERIALIZED VIEW seen AS SELECT * FROM keyed;
+"""
+FOLLOWED = {"keyed", "by index", "full", "parent", "child", "part"}
+NOT_FOLLOWED = {"keyless", "late", "computed", "partial", "unlogged"}
+
+
+def test_what_is_not_followed_is_named_and_the_application_goes_on(followed_postgres):
+    """No table refuses UPDATE or DELETE because it is followed; all remedies together bring all tables in."""
+    url = followed_postgres.database()
+    run_sql(url, TABLES)
+    with log_of(url) as (log, base):
+        assert {row[0] for row in fetch(url, "SELECT tablename FROM pg_publication_tables")} == FOLLOWED
+        assert {one.name for one in base.not_followed} == {f'"public"."{name}"' for name in NOT_FOLLOWED}
+        for name in FOLLOWED | NOT_FOLLOWED | {"parts"}:
+            column = "a" if name in {"full", "keyless", "computed"} else "id"
+            run_sql(url, f'INSERT INTO "{name}" ({column}) VALUES (1)')
+            run_sql(url, f'UPDATE "{name}" SET {column} = 2 WHERE {column} = 1')
+            run_sql(url, f'DELETE FROM "{name}" WHERE {column} = 2')
+        run_sql(url, "TRUNCATE keyed, parts; SELECT pg_logical_emit_message(true, 'other', 'x')")
+        with log.stream(base.log, base.position) as stream:
+            messages = drain(log, base, stream)
+        shapes = {message.tables[0] for message in messages if message.kind is MessageKind.SHAPE}
+        names = fetch(url, f"SELECT relname FROM pg_class WHERE oid = ANY ('{shapes}')")
+        assert {row[0] for row in names} == FOLLOWED
+        truncated = [message.tables for message in messages if message.payload.startswith(b"T")]
+        assert [len(tables) for tables in truncated] == [2]
+        remedies = [one.remedy for one in base.not_followed]
+    findings = [finding for finding in examine(ExamineRequest(url)).findings if finding.check == "changes"]
+    assert set("\n".join(finding.fix.text for finding in findings).split("\n")) == set(remedies)
+    for remedy in remedies:
+        run_sql(url, remedy)
+    with log_of(url) as (_, base):
+        assert base.not_followed == []
+    assert not [finding for finding in examine(ExamineRequest(url)).findings if finding.check == "changes"]
+
+
+def test_a_gap_in_the_log_is_an_error(followed_postgres):
+    """The server would go on behind the gap without a word."""
+    url = followed_postgres.database()
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    with log_of(url) as (log, base):
+        run_sql(url, "INSERT INTO t VALUES (1)")
+        with log.stream(base.log, base.position) as stream:
+            drain(log, base, stream)
+            with (
+                pytest.raises(SourceUnreachableError, match="somebody else reads"),
+                log.stream(base.log, base.position),
+            ):
+                pass
+            assert log.state(base.log).is_read
+            stream.acknowledge(stream.received)
+            while log.state(base.log).acknowledged < stream.received:
+                time.sleep(0.05)
+        with pytest.raises(SourceGoneError, match="are gone"), log.stream(base.log, base.position):
+            pass
+        state = log.state(base.log)
+        with pytest.raises(SourceGoneError, match="earlier state"), log.stream(base.log, state.end + 2**30):
+            pass
+        other = {**base.log, "system": "1"}
+        with pytest.raises(SourceGoneError, match="another server"), log.stream(other, state.end):
+            pass
+        with log.stream(base.log, state.end):
+            pass
+        log.drop(base.log)
+        with pytest.raises(SourceGoneError, match="does not exist"), log.stream(base.log, state.end):
+            pass
+
+
+def test_a_slow_location_does_not_end_the_stream(followed_postgres, monkeypatch):
+    url = followed_postgres.database()
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+    run_sql(followed_postgres.url, f"ALTER DATABASE {url.rpartition('/')[2]} SET wal_sender_timeout = '1s'")
+    monkeypatch.setattr(replication, "_FEEDBACK_SECONDS", 0.4)
+    with log_of(url) as (log, base):
+        # more than fits into the buffers between: the server waits within a transaction
+        run_sql(url, "INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g")
+        with log.stream(base.log, base.position) as stream:
+            time.sleep(3)
+            assert len(inserted(drain(log, base, stream))) == 20_000
+
+
+def test_an_open_transaction_is_waited_for_and_named(followed_postgres, monkeypatch):
+    url = followed_postgres.database()
+    run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    notes, log = [], open_change_log(url, {}, "waits")
+    with psycopg.connect(url, application_name="nightly-report") as other:
+        other.execute("INSERT INTO t VALUES (1)")
+
+        def note(text):
+            notes.append(text)
+            other.commit()
+
+        with log.open_base(note) as base:
+            assert log.state(base.log).acknowledged == base.position
+    assert "nightly-report" in notes[0]
+    with pytest.raises(ZeroDivisionError), log.open_base() as base:
+        1 / 0  # noqa: B018
+    assert log.state(base.log).lost
+
+
+def test_the_least_privileges_are_enough(followed_postgres):
+    """REPLICATION, owner of the tables, CREATE on the database; what lacks is an error with the statement."""
+    url = login(followed_postgres, "change_reader")
+    database = url.rpartition("/")[2]
+    run_sql(
+        url,
+        "CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO change_reader;"
+        "CREATE TABLE others (id int PRIMARY KEY); GRANT SELECT ON others TO change_reader",
+    )
+    log = open_change_log(as_role(url, "change_reader"), {"password": followed_postgres.password}, "least")
+    for statement in (
+        'ALTER ROLE "change_reader" REPLICATION;',
+        f'GRANT CREATE ON DATABASE "{database}" TO "change_reader";',
+    ):
+        with pytest.raises(SourceNotAllowedError) as error, log.open_base():
+            pass
+        assert error.value.next_step == statement
+        run_sql(url, statement)
+    with log.open_base() as base:
+        assert [(one.name, one.remedy) for one in base.not_followed] == [
+            ('"public"."others"', 'GRANT "postgres" TO "change_reader";')
+        ]
+        with log.stream(base.log, base.position) as stream:
+            run_sql(url, "INSERT INTO own VALUES (7)")
+            assert inserted(drain(log, base, stream)) == ["7"]
+    log.drop(base.log)
+
+
+def test_names_differ_where_what_a_server_takes_of_them_is_the_same():
+    names = ["app", "App", "a-pp", "x" * 80, "x" * 81, "é"]
+    own = [own_name(name) for name in names]
+    assert len(set(own)) == len(own)
+    assert all(len(name) <= 63 and name.isascii() and name == name.lower() for name in own)
+    assert own[0] == "moveout_app"
+
+
+def test_a_server_without_logical_decoding_says_what_it_needs(postgres):
+    log = open_change_log(postgres.url, {}, "none")
+    with pytest.raises(SourceUsageError, match="wal_level is replica") as error, log.open_base():
+        pass
+    assert "ALTER SYSTEM SET wal_level = logical" in error.value.next_step
+    fixes = [finding.fix.text for finding in examine(ExamineRequest(postgres.url)).findings if finding.fix]
+    assert any("ALTER SYSTEM SET wal_level = logical;" in text for text in fixes)
