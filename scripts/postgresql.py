@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import pwd
 import secrets
 import shutil
@@ -113,7 +116,7 @@ def make_cluster(
 def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
     cluster.data.mkdir(mode=0o700, exist_ok=True)
     password_file = cluster.data.parent / "initdb-password"
-    write_private(password_file, password)
+    write_private(password_file, _scram_secret(password))
     if cluster.user:
         shutil.chown(cluster.data, cluster.user)
         shutil.chown(password_file, cluster.user)
@@ -132,6 +135,20 @@ def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
     if status:
         shutil.rmtree(cluster.data, ignore_errors=True)
         raise ServerError(f"initdb for {name} failed:\n{child.log_end()}")
+
+
+def _scram_secret(password: str) -> str:
+    """Return what the server stores of a password, made with one iteration instead of 4096. A random password needs no
+    more, and each login costs a client a third of the time. The form: PostgreSQL's documentation, pg_authid.
+    """
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encoded_salt, stored, server = (
+        base64.b64encode(part).decode() for part in (salt, stored_key, server_key)
+    )
+    return f"SCRAM-SHA-256$1:{encoded_salt}${stored}:{server}"
 
 
 def _copied(bin_dir: Path, directory: Path) -> Path:

@@ -91,16 +91,24 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-15:])
 
-    def stop(self) -> None:
-        """End the program, by force if it takes too long. Safe to call twice."""
+    def begin_stop(self) -> None:
+        """Ask the program to end; ``finish_stop`` waits for it."""
         if self.popen.poll() is None:
             self.popen.send_signal(self.stop_signal)
-            try:
-                self.popen.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
+
+    def finish_stop(self) -> None:
+        """Wait for the end of a program that was asked, and end it by force if it takes too long."""
+        try:
+            self.popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
         with contextlib.suppress(ChildProcessError):
             self.popen.wait()
+
+    def stop(self) -> None:
+        """End the program, by force if it takes too long. Safe to call twice."""
+        self.begin_stop()
+        self.finish_stop()
 
 
 def start(

@@ -93,11 +93,13 @@ class Servers:
         self.stop()
 
     def stop(self) -> None:
-        """End all servers, the youngest first, and drop directories that had to lie elsewhere."""
+        """End all servers at the same time, and drop directories that had to lie elsewhere."""
+        for child in self._children:
+            child.begin_stop()
         while self._children:
-            self._children.pop().stop()
-        for path in self._borrowed:
-            shutil.rmtree(path, ignore_errors=True)
+            self._children.pop().finish_stop()
+        if self._borrowed:  # rm takes a third of shutil's time for the files of many databases
+            subprocess.run(["rm", "-rf", "--", *self._borrowed], check=False, capture_output=True)
 
     @property
     def environment(self) -> Mapping[str, str]:
