@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
-from exporters.engine import Engine, live_reader_of, load_part
+from exporters.engine import Engine, live_reader_of, load_part, part_reader_of
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.engines import registry
@@ -27,7 +28,8 @@ class RestoreRequest:
     that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
     what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
     of this process; None where the engine has no use for one. ``cancellation`` ends what is under
-    way. ``pack_small_objects``: to MinIO, many objects in one request.
+    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of bundles that this one
+    continues; beside ``only``, the definitions that they left out are made, and their records are replaced.
     """
 
     reader: BundleReader
@@ -42,6 +44,7 @@ class RestoreRequest:
     open_pool: Any = None
     cancellation: CancellationToken | None = None
     pack_small_objects: bool = False
+    earlier: Sequence[FinishedRestore] = ()
 
 
 class Restorer(Protocol):
@@ -97,51 +100,113 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
         made = creator(request.reader, request.source, request.url, secrets=request.secrets)
         if made:
             request.progress.note(f"{request.source}: {made}")
-    try:
-        outcome = restorer.restore(request)
-    except NotEmptyError as refusal:
-        outcome = _restore_missing(restorer, engine, request, refusal)
+    outcome = _restored(restorer, engine, request)
     return replace(outcome, notes=(made, *outcome.notes)) if made else outcome
+
+
+def _restored(restorer: Restorer, engine: Engine, request: RestoreRequest) -> RestoreOutcome:
+    """Restore all that is wanted, or what an earlier restore could not yet have."""
+    try:
+        return restorer.restore(request)
+    except NotEmptyError as refusal:
+        return _restore_missing(restorer, engine, request, refusal)
 
 
 def _restore_missing(
     restorer: Restorer, engine: Engine, request: RestoreRequest, refusal: NotEmptyError
 ) -> RestoreOutcome:
-    """Restore the tables that a destination lacks which was restored from the bundle while that was incomplete. Raises
-    the ``refusal`` where the destination has anything but the bundle's tables, each with its rows or as a restore has
-    left it.
+    """Restore what a destination lacks that was restored from the bundle while that was incomplete: tables, rows of
+    tables that came up empty, and what needed them. Raises the ``refusal`` where the destination has anything but the
+    bundle's tables, each with its rows, none, or as a restore has left it.
     """
     reader, source = request.reader, request.source
     if not reader.info.continues or request.only or request.merge or not engine.live_reader:
         raise refusal
-    tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
-    live = live_reader_of(engine).live_tables(
-        request.url, secrets=request.secrets, workers=request.workers, advance=lambda _rows, _bytes: None
+    own = restorer.finished(reader, source, request.url, secrets=request.secrets)
+    earlier = [
+        record
+        for predecessor in reader.predecessors()
+        for record in restorer.finished(predecessor, source, request.url, secrets=request.secrets)
+    ]
+    interrupted = next((record.only for record in own if record.only and not record.finished), "")
+    if interrupted:
+        restorer.restore(replace(request, only=interrupted.split(", "), earlier=earlier))
+        return _restored(restorer, engine, request)
+    lacking = _lacking_tables(engine, request, [*own, *earlier])
+    if lacking is None:
+        raise refusal
+    words = [*map(_word, lacking.missing), *map(_word, lacking.empty)]
+    note = f"it was restored while the bundle was incomplete; this adds {', '.join(words)}"
+    request.progress.note(f"{source}: {note}")
+    outcomes = []
+    if lacking.missing:
+        only = list(map(_word, lacking.missing))
+        outcomes.append(restorer.restore(replace(request, only=only, earlier=earlier)))
+    if lacking.empty:
+        outcomes.append(restorer.restore(replace(request, only=["data", *map(_word, lacking.empty)])))
+    left_out = missing_from(
+        reader, source, finished_restores(reader, source, request.url, secrets=request.secrets)
     )
-    names = {(row.schema, row.name) for row in tables}
-    missing = [row for row in tables if row.number and (row.schema, row.name) not in live]
-    records = finished_restores(reader, source, request.url, secrets=request.secrets)
-    present = [row for row in tables if (row.schema, row.name) in live]
+    return replace(
+        outcomes[0],
+        items=sum(outcome.items for outcome in outcomes) + lacking.items_there,
+        size_bytes=sum(outcome.size_bytes for outcome in outcomes),
+        skipped_items=sum(outcome.skipped_items for outcome in outcomes) + lacking.items_there,
+        findings=tuple(unique(*(outcome.findings for outcome in outcomes))),
+        notes=tuple(unique([note], *(outcome.notes for outcome in outcomes))),
+        left_out=tuple(unique(*(outcome.left_out for outcome in outcomes), left_out)),
+        tables=tuple(table for outcome in outcomes for table in outcome.tables),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """Tables and materialized views that a destination has not, tables that are empty there, and how many rows the
+    others have.
+    """
+
+    missing: Sequence[CatalogRow]
+    empty: Sequence[CatalogRow]
+    items_there: int
+
+
+def _lacking_tables(
+    engine: Engine, request: RestoreRequest, records: Sequence[FinishedRestore]
+) -> _Lacking | None:
+    """Compare a destination with the bundle; None where nothing is lacking, or something else differs."""
+    reader, source = request.reader, request.source
+    rows = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    live = live_reader_of(engine).live_tables(
+        request.url,
+        secrets=request.secrets,
+        workers=request.workers,
+        advance=lambda _rows, _bytes: None,
+        also={(row.schema, row.name) for row in rows if row.kind == "materialized view"},
+    )
+    missing = [row for row in rows if row.number and (row.schema, row.name) not in live]
+    tables = [row for row in rows if row.kind == "table" and (row.schema, row.name) in live]
+    empty = [row for row in tables if row.items and not live[row.schema, row.name].rows]
+    present = [row for row in tables if row not in empty]
     differing = [
         difference
         for difference in compare_tables(present, live)
         if not any(record.accepts(difference.name, live.get(difference.name)) for record in records)
     ]
-    if not missing or differing or not live.keys() <= names:
-        raise refusal
-    words = [f"{row.schema}.{row.name}" if row.schema else row.name for row in missing]
-    note = f"it was restored while the bundle was incomplete; this adds {', '.join(words)}"
-    request.progress.note(f"{source}: {note}")
-    outcome = restorer.restore(replace(request, only=words))
-    there = sum(row.items for row in present)
-    left_out = unique(outcome.left_out, missing_from(reader, source, records))
-    return replace(
-        outcome,
-        items=outcome.items + there,
-        skipped_items=outcome.skipped_items + there,
-        notes=(note, *outcome.notes),
-        left_out=tuple(left_out),
-    )
+    label = part_reader_of(engine).label
+    gaps = {gap.item for owner, gap in reader.gaps() if owner == source and gap.disposition == "failed"}
+    others = [
+        name
+        for name in live.keys() - {(row.schema, row.name) for row in rows}
+        if live[name].rows or label(*name) not in gaps
+    ]
+    if differing or others or not (missing or empty):
+        return None
+    return _Lacking(missing, empty, sum(row.items for row in present))
+
+
+def _word(row: CatalogRow) -> str:
+    """Return how ``only`` names a table."""
+    return f"{row.schema}.{row.name}" if row.schema else row.name
 
 
 def require_content(reader: BundleReader, source: str) -> None:

@@ -114,27 +114,82 @@ def test_a_filter_that_matched_nothing_may_be_corrected(media, tmp_path):
     assert (corrected.code, corrected.json["result"]["sources"][0]["items"]) == (0, 2), corrected.err
 
 
-def test_a_table_that_could_be_read_later_is_added_to_what_was_restored(postgres, other_postgres, tmp_path):
-    """Export and restore are the same commands again; what the new database has stays as it is."""
+def test_what_could_be_read_later_is_added_to_what_was_restored(postgres, other_postgres, tmp_path):
+    """Export and restore are the same commands again; what the new database has stays as it is. What needed the table
+    comes with it, with its privileges; a table that came up empty gets its rows.
+    """
     old, new = postgres.database(), other_postgres.database()
     run_sql(
-        old, "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b (x int PRIMARY KEY); INSERT INTO b VALUES (2)"
+        old,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b (x int PRIMARY KEY); INSERT INTO b VALUES (2);"
+        "CREATE TABLE c (x int REFERENCES b); INSERT INTO c VALUES (2);"
+        "CREATE TABLE d (x serial PRIMARY KEY); INSERT INTO d DEFAULT VALUES; ALTER TABLE d ENABLE ROW LEVEL SECURITY;"
+        "CREATE VIEW v AS SELECT x FROM b; COMMENT ON VIEW v IS 'twos'; GRANT SELECT ON v TO PUBLIC;"
+        "CREATE MATERIALIZED VIEW m AS SELECT x FROM b; CREATE INDEX ON m (x);"
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT max(x) FROM b; END",
     )
-    run_sql(old, "CREATE ROLE late_reader LOGIN PASSWORD 'late'; GRANT SELECT ON a TO late_reader")
+    run_sql(
+        old,
+        "CREATE ROLE late_reader LOGIN PASSWORD 'late'; GRANT SELECT ON a, c, d, d_x_seq, m TO late_reader",
+    )
     env = {"PGPASSWORD": "late", "PGPASSFILE": "/dev/null"}
     export = ("export", f"app={old.replace('postgres@', 'late_reader@')}", "--to", tmp_path / "bundle")
     assert call(*export, env=env).code == 3
-    assert call("restore", tmp_path / "bundle", f"app={new}").code == 3
-    run_sql(old, "GRANT SELECT ON b TO late_reader")
+    first = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (first.code, "left out: VIEW public.v: " in first.out) == (3, True), first
+    run_sql(old, "GRANT SELECT ON b TO late_reader; ALTER TABLE d DISABLE ROW LEVEL SECURITY")
     assert call(*export, env=env).code == 0
     added = call("restore", tmp_path / "bundle", f"app={new}")
-    assert (added.code, "this adds public.b" in added.out) == (0, True), added
-    assert call("verify", tmp_path / "bundle", "--against", f"app={new}").code == 0
+    assert (added.code, "this adds public." in added.out) == (0, True), added.out
+    again = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (again.code, "left out" in again.out) == (0, False), again
+    compared = call("verify", tmp_path / "bundle", "--against", f"app={new}")
+    assert (compared.code, "agree: all rows and objects" in compared.out) == (0, True), compared
     with psycopg.connect(new) as connection:
-        assert connection.execute("SELECT x FROM b WHERE x = 2").fetchall() == [(2,)]
-        connection.execute("INSERT INTO a VALUES (9); DROP TABLE b")
+        assert connection.execute("SELECT x, f(), (SELECT x FROM m) FROM v").fetchall() == [(2, 2, 2)]
+        described = "SELECT obj_description('v'::regclass), has_table_privilege('pg_monitor', 'v', 'SELECT')"
+        assert connection.execute(described).fetchall() == [("twos", True)]
+        foreign = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND convalidated"
+        assert connection.execute(foreign).fetchall() == [("c_x_fkey",)]
+        assert connection.execute("INSERT INTO d DEFAULT VALUES RETURNING x").fetchall() == [(2,)]
+        assert connection.execute("SELECT to_regnamespace('moveout_restore')").fetchall() == [(None,)]
+        connection.execute("INSERT INTO a VALUES (9); DROP TABLE b CASCADE")
     refused = call("restore", tmp_path / "bundle", f"app={new}")
     assert (refused.code, "is not empty" in refused.err) == (2, True), refused
+
+
+def test_a_view_of_mariadb_comes_with_the_table_that_it_needs(mariadb, other_mariadb, tmp_path):
+    old, new = mariadb.database(), other_mariadb.database()
+    name = old.rpartition("/")[2]
+
+    def run(server, database, *statements):
+        with server.connect(database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall()
+
+    run(
+        mariadb,
+        name,
+        "CREATE TABLE a AS SELECT 1 AS x",
+        "CREATE TABLE b AS SELECT 2 AS x",
+        "CREATE TABLE c AS SELECT 3 AS x",
+        "CREATE VIEW v AS SELECT x FROM b",
+        "CREATE USER late_reader IDENTIFIED BY 'late'",
+        *(f"GRANT SELECT, SHOW VIEW ON {name}.{table} TO late_reader" for table in ("a", "v")),
+        f"GRANT INSERT ON {name}.c TO late_reader",
+    )
+    export = ("export", f"app={old.replace('moveout@', 'late_reader@')}", "--to", tmp_path / "bundle")
+    assert call(*export, env={"MYSQL_PWD": "late"}).code == 3
+    first = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (first.code, "left out: view `v`: " in first.out) == (3, True), first
+    run(mariadb, name, *(f"GRANT SELECT ON {name}.{table} TO late_reader" for table in ("b", "c")))
+    exported = call(*export, env={"MYSQL_PWD": "late"})
+    assert exported.code == 0, exported
+    added = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (added.code, "this adds b, c" in added.out) == (0, True), added.out
+    assert call("verify", tmp_path / "bundle", "--against", f"app={new}").code == 0
+    assert run(other_mariadb, new.rpartition("/")[2], "SELECT v.x, c.x FROM v, c") == ((2, 3),)
 
 
 def test_a_table_that_came_up_empty_for_a_gap_is_the_gap_and_no_difference(

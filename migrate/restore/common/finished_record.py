@@ -20,7 +20,8 @@ Name = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class FinishedRestore:
     """What a restore of ``only`` (``Selection.words``) left out. ``tables``: those whose rows are not the bundle's,
-    with what the restore left in them; None for a table that could not be made.
+    with what the restore left in them; None for a table that could not be made. ``finished``: False for one that was
+    interrupted.
     """
 
     only: str
@@ -28,6 +29,7 @@ class FinishedRestore:
     notes: Sequence[str] = ()
     losses: Sequence[Loss] = ()
     tables: Mapping[Name, RowsDigest | None] = field(default_factory=dict)
+    finished: bool = True
 
     def accepts(self, name: Name, digest: RowsDigest | None) -> bool:
         """Tell whether a table that differs from the bundle is still as the restore left it."""

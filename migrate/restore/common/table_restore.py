@@ -78,6 +78,8 @@ class TableRestore:
     views: Sequence[CatalogRow] = ()
     found: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
     """What ``compare`` has read of the destination."""
+    earlier: Sequence[FinishedRestore] = ()
+    """Restores of bundles that this one continues: the definitions that they left out are tried again."""
 
     @property
     def state(self) -> State:
@@ -86,7 +88,13 @@ class TableRestore:
 
     @staticmethod
     def of(
-        reader: BundleReader, source: str, *, workers: int, progress: Progress, only: Iterable[str] = ()
+        reader: BundleReader,
+        source: str,
+        *,
+        workers: int,
+        progress: Progress,
+        only: Iterable[str] = (),
+        earlier: Sequence[FinishedRestore] = (),
     ) -> TableRestore:
         """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
         reader.info.source(source)
@@ -94,7 +102,7 @@ class TableRestore:
         chosen = selection.choose([row for row in reader.catalog() if row.source == source and row.has_rows])
         tables = [row for row in chosen if row.kind == "table"]
         views = [row for row in chosen if row.kind == "materialized view"]
-        return TableRestore(reader, source, tables, workers, progress, selection, views)
+        return TableRestore(reader, source, tables, workers, progress, selection, views, earlier=earlier)
 
     @property
     def whole(self) -> bool:
@@ -118,6 +126,26 @@ class TableRestore:
     def size_bytes(self) -> int:
         """Of so many bytes of text."""
         return sum(table.size_bytes for table in self.tables)
+
+    def was_left_out(self, label: str) -> bool:
+        """Tell whether an earlier restore left out the definition that messages call ``label``."""
+        return any(
+            sentence.startswith(f"{label}: ") for record in self.earlier for sentence in record.left_out
+        )
+
+    def still_left_out(self, tried: Iterable[str], label: Label) -> list[str]:
+        """Return what earlier restores left out, but for the definitions that were ``tried`` again and the rows of the
+        tables that came now.
+        """
+        tables = [f"the rows of {label(table.schema, table.name)}" for table in self.tables]
+        views = [f"the rows of materialized view {label(view.schema, view.name)}" for view in self.views]
+        over = tuple(f"{name}: " for name in (*tried, *tables, *views))
+        return unique(
+            sentence
+            for record in self.earlier
+            for sentence in record.left_out
+            if not sentence.startswith(over)
+        )
 
     def ours(self, state: Unfinished, *, where: str, how: str) -> None:
         """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
@@ -196,8 +224,12 @@ class TableRestore:
     def record(
         self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
     ) -> FinishedRestore:
-        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others."""
-        tables = {}
+        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others; it takes
+        the place of earlier ones.
+        """
+        tables = {name: digest for record in self.earlier for name, digest in record.tables.items()}
+        for table in (*self.tables, *self.views):
+            tables.pop((table.schema, table.name), None)
         for table in (*self.tables, *self.views) if self.selection.rows else ():
             digest = self.found.get((table.schema, table.name))
             if compare_table(table, digest) is not None:

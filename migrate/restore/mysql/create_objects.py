@@ -17,7 +17,14 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.context import MysqlRestore
-from migrate.restore.mysql.definitions import Definer, Definition, ddl_error, needs_the_user, step_of
+from migrate.restore.mysql.definitions import (
+    Definer,
+    Definition,
+    ddl_error,
+    label_of,
+    needs_the_user,
+    step_of,
+)
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
 from migrate.restore.mysql.destination import MysqlDestination, mark_done, read_done
 from migrate.restore.mysql.table_ddl import options_of, unplaced
@@ -132,7 +139,7 @@ def _made(job: MysqlRestore, definition: Definition) -> None:
 def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) -> None:
     if definition["kind"] == "table":
         job.absent.add(definition["name"])
-    job.refusals.append(f"{definition['kind']} {quote_name(definition['name'])}: {said_by(error)}")
+    job.refusals.append(f"{label_of(definition)}: {said_by(error)}")
 
 
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:

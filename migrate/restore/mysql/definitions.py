@@ -61,6 +61,11 @@ def step_of(definition: Definition) -> str:
     return f"{definition['kind']} {definition['name']}"
 
 
+def label_of(definition: Definition) -> str:
+    """Return what messages call it."""
+    return f"{definition['kind']} {quote_name(definition['name'])}"
+
+
 class Definer:
     """Makes objects in one database. ``notes`` collects what the user should know, ``left_out`` what is lost."""
 

@@ -91,11 +91,18 @@ def begin(connection: DestinationConnection, state: State, *, every: bool) -> No
     connection.run(f"DELETE FROM {connection.left_out} WHERE step <> '{_FINISHED}' OR {_is(state)}")
 
 
-def finish(connection: DestinationConnection, state: State, record: FinishedRestore) -> None:
-    """Write the record that stays where anything was left out, and remove what the steps have recorded. Raises the
-    driver's errors.
+def finish(
+    connection: DestinationConnection, state: State, record: FinishedRestore, superseded: Sequence[str] = ()
+) -> None:
+    """Write the record that stays where anything was left out, and remove what the steps have recorded, and the records
+    of the source's restores from the ``superseded`` bundles. Raises the driver's errors.
     """
     connection.run("BEGIN")
+    for bundle in superseded:
+        connection.run(
+            f"DELETE FROM {connection.left_out} WHERE bundle = {quote_literal(bundle)}"
+            f" AND source = {quote_literal(state.source)}"
+        )
     connection.run(f"DELETE FROM {connection.left_out} WHERE {_is(state)}")
     if record.left_out:
         _write(connection, state, _FINISHED, record)
@@ -129,7 +136,10 @@ def known(
                 return records
             words = f"a restore of {about[0][2] or source} is not finished: give its command again"
             destination = DestinationConnection(address, connection.raw, control)
-            return [*records, FinishedRestore("", [words, *read(destination).left_out])]
+            return [
+                *records,
+                FinishedRestore(about[0][2], [words, *read(destination).left_out], finished=False),
+            ]
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 

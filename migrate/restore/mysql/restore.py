@@ -43,6 +43,7 @@ from migrate.restore.mysql.definitions import (
     LAST,
     Definer,
     Definition,
+    label_of,
     read_definitions,
 )
 from migrate.restore.mysql.degrade.concessions import conceded
@@ -71,13 +72,14 @@ def restore_database(
     password: str | None = None,
     only: Iterable[str] = (),
     report: MultipartStore | None = None,
+    earlier: Sequence[FinishedRestore] = (),
 ) -> RestoreOutcome:
     """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
     the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
-    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
+    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only, earlier=earlier)
     address = parse_url(destination_url, password=password)
     try:
         names = [definition["name"] for definition in read_definitions(reader, source)]
@@ -109,6 +111,7 @@ class MysqlRestorer:
             password=request.secrets.get("password"),
             only=request.only,
             report=request.report,
+            earlier=request.earlier,
         )
 
     def finished(
@@ -152,6 +155,8 @@ def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
             f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
             for table in job.reduced
         )
+    tried = {label for item in definitions if job.run.was_left_out(label := label_of(item))}
+    job.left_out.extend(run.still_left_out(tried, lambda _schema, name: quote_name(name)))
     if findings:
         _recall(job)
     else:
@@ -171,7 +176,9 @@ def _definitions(job: MysqlRestore) -> list[Definition]:
     """Return what is to be made, as the destination can have it."""
     definitions = read_definitions(job.run.reader, job.run.source)
     if job.run.selection.tables:
-        definitions = select_definitions(definitions, {table.name for table in job.run.tables})
+        tables = {table.name for table in job.run.tables}
+        chosen = select_definitions(definitions, tables)
+        definitions = [item for item in definitions if item in chosen or job.run.was_left_out(label_of(item))]
     before, now = renamed_database.source_database(job.run), job.destination.address.database
     if before != now:
         definitions = [_moved(definition, quote_name(before), quote_name(now)) for definition in definitions]
@@ -225,7 +232,8 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
         _note_engines(job)
     _recall(job)
     record = job.run.record(job.left_out, job.notes, job.losses)
-    mysql_left_out.finish(job.destination.connection, job.run.state, record)
+    superseded = job.run.reader.info.continues if job.run.earlier else ()
+    mysql_left_out.finish(job.destination.connection, job.run.state, record, superseded)
     mysql_destination.drop_state(job.destination)
     if job.left_out:
         job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))

@@ -84,7 +84,7 @@ def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> lis
     if about is None or about[:2] != (bundle, source):
         return records
     words = f"a restore of {about[2] or source} is not finished: give its command again"
-    return [*records, FinishedRestore(about[2], [words, *read(connection)[0]])]
+    return [*records, FinishedRestore(about[2], [words, *read(connection)[0]], finished=False)]
 
 
 def forget_finished(connection: psycopg.Connection[Any], state: State, *, every: bool) -> None:
@@ -98,6 +98,18 @@ def forget_finished(connection: psycopg.Connection[Any], state: State, *, every:
             f"DELETE FROM {_FINISHED} WHERE (bundle, source, only_) = (%s, %s, %s)".encode(),
             (state.bundle, state.source, state.only),
         )
+
+
+def forget_superseded(connection: psycopg.Connection[Any], state: State, bundles: Sequence[str]) -> None:
+    """Remove the records of a source's restores from these bundles, within the transaction that ends the restore."""
+    if bundles and _exists(connection, "finished"):
+        connection.execute(
+            f"DELETE FROM {_FINISHED} WHERE source = %s AND bundle = ANY(%s)".encode(),
+            (state.source, list(bundles)),
+        )
+        row = connection.execute(f"SELECT count(*) FROM {_FINISHED}".encode()).fetchone()
+        if row == (0,):
+            connection.execute(f"DROP TABLE {_FINISHED}".encode())
 
 
 def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:

@@ -41,7 +41,7 @@ from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import definition_files, pre_data
 from migrate.restore.postgres.definitions.after_rows import complete
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
-from migrate.restore.postgres.definitions.definition_files import destination_error
+from migrate.restore.postgres.definitions.definition_files import destination_error, read_script
 from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data import is_mark
@@ -75,14 +75,15 @@ def restore_database(
     only: Iterable[str] = (),
     report: MultipartStore | None = None,
     open_pool: OpenRowPool | None = None,
+    earlier: Sequence[FinishedRestore] = (),
 ) -> RestoreOutcome:
     """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what names its database itself. The pool of ``open_pool`` copies the rows instead of the threads
-    of this process. Raises ``NotEmptyError`` if the database holds something else
+    of this process. ``earlier``: see ``RestoreRequest``. Raises ``NotEmptyError`` if the database holds something else
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
     of ``exporters.errors``.
     """
-    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
+    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only, earlier=earlier)
     names = frozenset(run.selection.names([*run.tables, *run.views]))
     address = parse_url(destination_url, password=password)
     try:
@@ -114,6 +115,7 @@ class PostgresRestorer:
             only=request.only,
             report=request.report,
             open_pool=request.open_pool,
+            earlier=request.earlier,
         )
 
     def finished(
@@ -166,6 +168,7 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
+    job.left_out.extend(run.still_left_out(_tried_again(job, state), quote_qualified))
     left_out, notes = sql_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
     if not findings:
@@ -182,10 +185,24 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
     record = job.run.record(job.left_out, job.notes, job.losses)
-    last = pre_data.Last(script, entries, settings)
+    superseded = job.run.reader.info.continues if job.run.earlier else ()
+    last = pre_data.Last(script, entries, settings, superseded)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)
+
+
+def _tried_again(job: PostgresRestore, state: State) -> set[str]:
+    """Return the definitions that earlier restores left out and this one has tried again."""
+    if not job.run.earlier:
+        return set()
+    sections = [
+        job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
+    ]
+    entries = [
+        entry for section in sections for entry in read_script(job.destination.connection, section).entries
+    ]
+    return {entry.label for entry in entries if job.run.was_left_out(entry.label)}
 
 
 def _note_locale(job: PostgresRestore) -> None:
@@ -330,7 +347,9 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
 
 def _wanted(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.Wanted:
     tables = job.names if job.selection.tables else None
-    return pre_data.Wanted(job.definitions(), state, tables, alone and job.run.whole, job.orders)
+    return pre_data.Wanted(
+        job.definitions(), state, tables, alone and job.run.whole, job.orders, job.run.was_left_out
+    )
 
 
 def _absent(job: PostgresRestore) -> frozenset[Name]:

@@ -139,7 +139,7 @@ def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
         if (selection.rows if entry.kind in OF_ROWS else selection.definitions)
     ]
     if selection.tables:
-        selected = select_entries(selected, job.names)
+        selected = select_entries(selected, job.names, job.run.was_left_out)
     if job.damaged:
         selected = _without_triggers(job, selected)
     return stages(selected, {(table.schema, table.name): table.size_bytes for table in job.tables})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,7 +44,8 @@ _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
-    ``orders``: the tables' columns, as the source has them.
+    ``orders``: the tables' columns, as the source has them. ``was_left_out``: whether an earlier restore could not make
+    the entry of a label, which is wanted beside the tables.
     """
 
     definitions: Definitions
@@ -52,6 +53,7 @@ class Wanted:
     tables: AbstractSet[Name] | None = None
     alone: bool = False
     orders: Orders = field(default_factory=dict)
+    was_left_out: Callable[[str], bool] = lambda _label: False
 
 
 def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
@@ -125,7 +127,7 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
         return Script(script.head, entries)
     missing = {name for name in wanted.tables if not sql_destination.has_table(connection, name)}
     schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
-    chosen = select_entries(script.entries, missing)
+    chosen = select_entries(script.entries, missing, wanted.was_left_out)
     schemas_made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
     return Script(script.head, (*schemas_made, *chosen))
 
@@ -198,12 +200,14 @@ def _make_in_batches(
 @dataclass(frozen=True, slots=True)
 class Last:
     """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
-    triggers, which from then on may forbid anything).
+    triggers, which from then on may forbid anything). ``superseded``: bundles of whose restores nothing is recorded any
+    more.
     """
 
     script: Script
     entries: Sequence[DumpEntry]
     settings: Sequence[Mapping[str, Any]]
+    superseded: Sequence[str] = ()
 
 
 def finish(
@@ -215,6 +219,7 @@ def finish(
     keep = bool(record.left_out)
     while True:
         with connection.transaction() as transaction:
+            sql_left_out.forget_superseded(connection, state, last.superseded)
             sql_left_out.end(connection, keep=keep)
             left_out = set_for_database(connection, last.settings)
             with under_settings(connection, last.script):

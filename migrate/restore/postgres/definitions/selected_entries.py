@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -63,13 +63,31 @@ class OwnedSequences:
         return {name for table in tables for name in self.by_table.get(table, ())}
 
 
-def select_entries(entries: Sequence[DumpEntry], tables: AbstractSet[Name]) -> list[DumpEntry]:
+def select_entries(
+    entries: Sequence[DumpEntry],
+    tables: AbstractSet[Name],
+    also: Callable[[str], bool] = lambda _label: False,
+) -> list[DumpEntry]:
     """Return, in order, the entries that make these tables and what is theirs: columns' sequences,
     defaults, indexes, constraints, triggers, rules, policies, comments and privileges. Partitions come
-    without the tables above them, unless those are among ``tables``.
+    without the tables above them, unless those are among ``tables``. ``also``: whether an entry is wanted besides, by
+    its label; with it come the comments and privileges of its object.
     """
     owned = OwnedSequences.of(entries).of_tables(tables)
-    return [entry for entry in entries if _is_of(entry, tables, owned)]
+    others = {(entry.schema, entry.name) for entry in entries if also(entry.label)}
+    return [
+        entry
+        for entry in entries
+        if also(entry.label) or _object_of(entry) in others or _is_of(entry, tables, owned)
+    ]
+
+
+def _object_of(entry: DumpEntry) -> Name | None:
+    """Return which object a comment or privilege belongs to, as pg_dump names it; None for other entries."""
+    if entry.kind not in {"ACL", "COMMENT"}:
+        return None
+    kind, _, name = entry.name.partition(" ")
+    return entry.schema, name.rpartition(".")[0] if kind == "COLUMN" else name
 
 
 def _is_of(entry: DumpEntry, tables: AbstractSet[Name], owned: AbstractSet[Name]) -> bool:
