@@ -134,7 +134,8 @@ def dump_definitions(
     ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
     that it dumps. ``encoding`` of names and definitions. Who sets ``stop`` ends it. Raises ``SourceError``.
     """
-    unread = [b"--exclude-table=" + name for name in without]
+    options = (b"--exclude-table=", b"--exclude-table-data=")  # of what a table owns, only the data
+    unread = [option + name for name in without for option in options]
     extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
     format_options = ["--format=custom", "--compress=0", *(f"--section={section}" for section in (PRE, POST))]
     format_options += ["--schema-only"] if tools.major >= DEFINITIONS_ONLY else []

@@ -126,6 +126,7 @@ def test_sequences_and_large_objects_that_may_not_be_read_are_gaps_with_their_na
     run_sql(
         url,
         "CREATE TABLE open AS SELECT 1 AS x; CREATE SEQUENCE own; CREATE SEQUENCE closed;"
+        "ALTER TABLE open ADD y serial;"
         "GRANT SELECT ON open, own TO counter;"
         "SELECT lo_from_bytea(1, 'all'), lo_from_bytea(2, 'mine'), lo_from_bytea(3, 'closed'), lo_from_bytea(4, '');"
         "GRANT SELECT ON LARGE OBJECT 1 TO PUBLIC; GRANT SELECT ON LARGE OBJECT 2 TO counter;"
@@ -136,6 +137,7 @@ def test_sequences_and_large_objects_that_may_not_be_read_are_gaps_with_their_na
     assert [gap.item for gap in outcome.sources[0].gaps] == [
         "large object 3",
         'sequence "public"."closed"',
+        'sequence "public"."open_y_seq"',
     ]
     large = pq.read_table(
         tmp_path / "bundle/data/app/tables/0000.pg_catalog.pg_largeobject/part-000000.parquet"
