@@ -86,6 +86,7 @@ class Applying:
         self._boundary = mark
         self._is_inside = False
         self._changes = 0
+        self._batch = BATCH_CHANGES
 
     def run(self, cancellation: CancellationToken, until: Callable[[Mark], bool] = lambda _: False) -> Mark:
         """Apply until the run is cancelled, or ``until`` is true of what is applied; return that."""
@@ -98,27 +99,40 @@ class Applying:
         return self._mark
 
     def _advance(self, cancellation: CancellationToken) -> None:
-        """Apply what lies there."""
+        """Apply what lies there. After a conflict each transaction is applied by itself, so that what comes before the
+        one with the conflict is kept.
+        """
         try:
-            for stored in self._reader.read():
-                self._writer.take(stored.message)
-                self._changes += stored.message.kind is MessageKind.CHANGE
-                if stored.message.kind is MessageKind.BEGIN:
-                    self._is_inside = True
-                elif stored.message.kind is MessageKind.COMMIT:
-                    self._is_inside = False
-                    self._boundary = Mark(self._mark.base, stored.place, stored.message.position)
-                    if self._changes >= BATCH_CHANGES:
-                        self._commit()
-                        if cancellation.is_cancelled:
-                            return
+            self._take_all(cancellation)
         except WithdrawnError:
-            self._writer.rollback()
-            self._reader = SegmentReader(self._folder, self._mark.place)
-            self._boundary, self._is_inside, self._changes = self._mark, False, 0
-            return
+            self._start_over()
+        except ChangeConflictError:
+            if self._batch == 1:
+                raise
+            self._batch = 1
+            self._start_over()
+
+    def _take_all(self, cancellation: CancellationToken) -> None:
+        for stored in self._reader.read():
+            self._writer.take(stored.message)
+            self._changes += stored.message.kind is MessageKind.CHANGE
+            if stored.message.kind is MessageKind.BEGIN:
+                self._is_inside = True
+            elif stored.message.kind is MessageKind.COMMIT:
+                self._is_inside = False
+                self._boundary = Mark(self._mark.base, stored.place, stored.message.position)
+                if self._changes >= self._batch:
+                    self._commit()
+                    if cancellation.is_cancelled:
+                        return
         if self._boundary.place > self._mark.place and not self._is_inside:
             self._commit()
+
+    def _start_over(self) -> None:
+        """Go back to the mark."""
+        self._writer.rollback()
+        self._reader = SegmentReader(self._folder, self._mark.place)
+        self._boundary, self._is_inside, self._changes = self._mark, False, 0
 
     def _commit(self) -> None:
         self._writer.commit(self._boundary)

@@ -127,6 +127,11 @@ def decode(payload: bytes) -> Decoded:
         ) from exc
 
 
+def show_position(position: int) -> str:
+    """Return a position as the server writes it: ``16/B374D848``."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
 def relations_of(payload: bytes) -> tuple[int, ...]:
     """Return the numbers of the tables that a message is about."""
     kind = payload[:1]

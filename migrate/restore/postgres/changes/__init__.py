@@ -1,1 +1,1 @@
-"""Changes of a PostgreSQL source at its destination."""
+"""Changes of a PostgreSQL source become rows at a PostgreSQL destination."""

@@ -1,0 +1,273 @@
+"""Writes the changes of a PostgreSQL source to a PostgreSQL destination.
+
+Changes wait, by table, until there are many. Tables do not wait for each other: triggers and foreign keys are off,
+since the log has their effects. What many changes do together is written by few statements. Where one of these
+fails, or touches another number of rows than it should, the same changes are written one by one in their order, so that
+the one which does not fit is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.adapt import Dumper
+
+from exporters.changes import Message, MessageKind
+from exporters.postgres.changes.pgoutput import (
+    Delete,
+    Insert,
+    Relation,
+    Row,
+    Truncate,
+    Update,
+    decode,
+    show_position,
+)
+from exporters.postgres.sessions.connection import parse_url
+from migrate.changes.apply import ChangeConflictError, Mark
+from migrate.errors import BusyError, NotAllowedError
+from migrate.restore.postgres.changes.destination_table import DestinationTable, read_table
+from migrate.restore.postgres.changes.follow_marks import MOVE_MARK, read_mark
+from migrate.restore.postgres.changes.single_changes import is_about_data, run, write_change
+from migrate.restore.postgres.changes.statements import (
+    copy_statement,
+    copy_text,
+    delete_many,
+    update_many,
+)
+from migrate.restore.postgres.changes.table_changes import NetChanges, TableChanges, Waiting
+from migrate.restore.postgres.definitions.definition_files import destination_error
+from migrate.restore.postgres.destination import connect_writer, without_triggers
+
+_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(1836021350, pg_catalog.hashtext($1))"
+"""One session at a time applies the changes of a source ("movf")."""
+_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""A few thousand rows are looked up by an index, whatever the server thinks of their number."""
+_WAITING_CHANGES = 20_000
+_WAITING_BYTES = 16 * 2**20
+"""So much waits at most."""
+_PREPARED_STATEMENTS = 1000
+
+
+class _TextDumper(Dumper):
+    """Passes on bytes as text of whatever type the server expects."""
+
+    oid = 0
+
+    def dump(self, obj: bytes) -> bytes:
+        return obj
+
+
+class PostgresChangeWriter:
+    """See ``ChangeWriter``."""
+
+    def __init__(self, connection: psycopg.Connection[Any], source: str, shown: str) -> None:
+        self._connection = connection
+        self._source = source
+        self._shown = shown
+        self._relations: dict[int, Relation] = {}
+        self._shapes: dict[int, bytes] = {}
+        self._tables: dict[int, TableChanges] = {}
+        self._waiting_changes = self._waiting_bytes = 0
+        self._is_open = False
+
+    def mark(self) -> Mark | None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            return read_mark(self._connection, self._source)
+
+    def take(self, message: Message) -> None:
+        """See ``ChangeWriter``."""
+        if message.kind is MessageKind.CHANGE:
+            with self._translated():
+                self._take_change(message)
+        elif message.kind is MessageKind.SHAPE:
+            self._take_shape(message.payload)
+
+    def commit(self, mark: Mark) -> None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            self._begin()
+            self._write()
+            words = (self._source, str(mark.place.segment), str(mark.place.message), str(mark.position))
+            if self._connection.execute(MOVE_MARK.encode(), words, prepare=True).rowcount != 1:
+                raise ChangeConflictError(
+                    f"{self._shown} has lost the mark which says how far the changes of {self._source} were applied",
+                    next_step="restore the database anew",
+                )
+            self._connection.execute(b"COMMIT")
+            self._is_open = False
+
+    def rollback(self) -> None:
+        """See ``ChangeWriter``."""
+        self._forget()
+        if self._is_open and not self._connection.closed:
+            with self._translated():
+                self._connection.execute(b"ROLLBACK")
+        self._is_open = False
+
+    def close(self) -> None:
+        """See ``ChangeWriter``."""
+        self._connection.close()
+
+    def _take_change(self, message: Message) -> None:
+        self._begin()
+        change = decode(message.payload)
+        if isinstance(change, Truncate):
+            self._write()
+            self._truncate(change, message.position)
+            return
+        assert isinstance(change, Insert | Update | Delete)
+        waiting = Waiting(message.position, change)
+        if not self._table(change.relation, message.position).add(waiting):
+            self._write()
+            changes = self._table(change.relation, message.position)
+            if not changes.add(waiting):
+                write_change(self._connection, changes.table, waiting)
+                return
+        self._waiting_changes += 1
+        self._waiting_bytes += len(message.payload)
+        if self._waiting_changes >= _WAITING_CHANGES or self._waiting_bytes >= _WAITING_BYTES:
+            self._write()
+
+    def _take_shape(self, payload: bytes) -> None:
+        relation = decode(payload)
+        assert isinstance(relation, Relation)
+        if self._shapes.get(relation.oid) != payload:
+            with self._translated():
+                self._write()
+            self._shapes[relation.oid], self._relations[relation.oid] = payload, relation
+            self._tables.pop(relation.oid, None)
+
+    def _table(self, number: int, position: int) -> TableChanges:
+        """Return what waits for a table. At its first change it is looked up at the destination; what waits is written
+        before: it may be for the same table, which had another number then.
+        """
+        if (known := self._tables.get(number)) is not None:
+            return known
+        self._write()
+        relation = self._relations[number]
+        table = read_table(self._connection, relation, show_position(position))
+        self._tables[number] = changes = TableChanges(table)
+        return changes
+
+    def _begin(self) -> None:
+        if not self._is_open:
+            self._connection.execute(b"BEGIN")
+            self._is_open = True
+
+    def _forget(self) -> None:
+        self._tables = {number: TableChanges(changes.table) for number, changes in self._tables.items()}
+        self._waiting_changes = self._waiting_bytes = 0
+
+    def _write(self) -> None:
+        """Write what waits."""
+        filled = [changes for changes in self._tables.values() if changes.waiting]
+        for changes in filled:
+            self._write_table(changes)
+        if filled:
+            self._forget()
+
+    def _write_table(self, changes: TableChanges) -> None:
+        table, connection = changes.table, self._connection
+        connection.execute(b"SAVEPOINT moveout_batch")
+        try:
+            is_written = _write_together(connection, table, changes.net())
+        except psycopg.Error as exc:
+            if not is_about_data(exc, connection):
+                raise
+            is_written = False
+        if is_written:
+            connection.execute(b"RELEASE moveout_batch")
+            return
+        connection.execute(b"ROLLBACK TO moveout_batch")
+        for waiting in changes.waiting:
+            write_change(connection, table, waiting)
+
+    def _truncate(self, change: Truncate, position: int) -> None:
+        tables = [self._table(number, position).table for number in change.relations]
+        labels = ", ".join(table.label for table in tables)
+        restart = " RESTART IDENTITY" if change.restart_identity else ""
+        connection = self._connection
+        connection.execute(b"SAVEPOINT moveout_truncate")
+        try:
+            connection.execute(f"TRUNCATE ONLY {labels}{restart}".encode())
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.InsufficientPrivilege):
+            # A table that is not followed refers to them, or this role may only delete.
+            connection.execute(b"ROLLBACK TO moveout_truncate")
+            for table in tables:
+                connection.execute(f"DELETE FROM ONLY {table.label}".encode())
+        connection.execute(b"RELEASE moveout_truncate")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as exc:
+            raise destination_error(exc, self._shown) from exc
+
+
+def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> PostgresChangeWriter:
+    """Open what writes the changes of a source. Raises ``NotAllowedError`` where the role may not keep triggers from
+    firing, ``BusyError``, errors of ``exporters.errors``.
+    """
+    address = parse_url(url, password=secrets.get("password"))
+    connection = connect_writer(address)
+    with _closed_on_error(connection):
+        if not without_triggers(connection):
+            raise NotAllowedError(
+                f"{address.url}: this role may not keep triggers and foreign keys from firing, so changes would have"
+                " their effects twice",
+                next_step="as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15"
+                " and later), or follow as a superuser",
+            )
+        connection.cursor_factory = psycopg.RawCursor
+        connection.adapters.register_dumper(bytes, _TextDumper)
+        connection.prepare_threshold = 5
+        connection.prepared_max = _PREPARED_STATEMENTS
+        for name, value in _SETTINGS.items():
+            connection.execute(
+                "SELECT set_config(name, $2, false) FROM pg_settings WHERE name = $1", (name, value)
+            )
+        if not connection.execute(_LOCK.encode(), (source,)).fetchone()[0]:  # type: ignore[index]
+            raise BusyError(
+                f"another moveout applies the changes of {source} to {address.url}",
+                next_step="wait for it, or end its session (pg_stat_activity, application_name moveout)",
+            )
+        return PostgresChangeWriter(connection, source, address.url)
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _write_together(connection: psycopg.Connection[Any], table: DestinationTable, net: NetChanges) -> bool:
+    """Write what changes do together; False where another number of rows was there than they touch."""
+    if not _delete_all(connection, table, net.first_deletes):
+        return False
+    for sent, rows in net.updates.items():
+        statement = update_many(table, sent, rows)
+        if statement and run(connection, statement) != len(rows):
+            return False
+    if net.inserts:
+        with connection.cursor() as cursor, cursor.copy(copy_statement(table).encode()) as copy:
+            copy.write(copy_text(net.inserts, len(table.columns)))
+    return _delete_all(connection, table, net.last_deletes)
+
+
+def _delete_all(connection: psycopg.Connection[Any], table: DestinationTable, keys: Sequence[Row]) -> bool:
+    """Delete the rows of some keys; False unless each was there once."""
+    return not keys or run(connection, delete_many(table, keys)) == len(keys)

@@ -1,0 +1,183 @@
+"""A table as a destination has it, for those who write changes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.changes.pgoutput import Column, Relation, Row
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from migrate.changes.apply import ChangeConflictError
+
+_FIRST_USER_OID = 16384
+"""Below it a type has the same number on every server (src/include/access/transam.h, FirstNormalObjectId)."""
+_GENERATED_VERSION = 120000
+_FULL = "f"
+_COLUMNS = """
+SELECT a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+  quote_ident(n.nspname) || '.' || quote_ident(t.typname),
+  CASE WHEN t.typdelim = ',' AND NOT (t.typelem <> 0 AND t.typlen = -1) THEN (
+    SELECT quote_ident(l.nspname) || '.' || quote_ident(y.typname)
+    FROM pg_type y JOIN pg_namespace l ON l.oid = y.typnamespace WHERE y.oid = t.typarray) ELSE '' END,
+  a.attidentity = 'a', {generated}
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_KEYS = """
+SELECT array_agg(a.attname ORDER BY k.number), array_agg(o.operator ORDER BY k.number)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(column_, class, number)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.column_
+JOIN pg_opclass c ON c.oid = k.class
+LEFT JOIN LATERAL (SELECT format('OPERATOR(%I.%s)', n.nspname, p.oprname) FROM pg_amop m
+  JOIN pg_operator p ON p.oid = m.amopopr JOIN pg_namespace n ON n.oid = p.oprnamespace
+  WHERE m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+    AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype) AS o(operator) ON true
+WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+  AND i.indexprs IS NULL
+GROUP BY i.indexrelid, i.indisprimary HAVING bool_and(a.attnotnull) AND bool_and(o.operator IS NOT NULL)
+ORDER BY i.indisprimary DESC, count(*), i.indexrelid
+"""
+_FACTS = """
+SELECT to_regclass($1) IS NOT NULL,
+  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1) AND tgenabled IN ('A', 'R'))
+"""
+_TYPE_NAME = "SELECT format_type($1::oid, $2::int)"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationColumn:
+    """A column into which changes are written. ``declared``: its type as in its definition. ``sql_type``: the same
+    without a length. ``array_type``: "" where an array cannot hold such values. ``is_always_identity``: only a
+    statement that overrides the server writes it.
+    """
+
+    name: str
+    type_oid: int
+    modifier: int
+    declared: str
+    sql_type: str
+    array_type: str
+    is_always_identity: bool
+
+    @property
+    def quoted(self) -> str:
+        """The name, as in SQL."""
+        return quote_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationTable:
+    """A table of a destination, its ``columns`` in the order of the source's messages. ``key``: the columns by whose
+    values rows are found, with the operators that tell whether these are equal; none where rows are found by all
+    values. ``has_old_rows``: the source sends the whole old row. ``is_ordered``: triggers see each change, so it
+    must be written by itself.
+    """
+
+    label: str
+    columns: tuple[DestinationColumn, ...]
+    key: tuple[int, ...]
+    operators: tuple[str, ...]
+    has_old_rows: bool
+    is_ordered: bool
+
+    def key_of(self, row: Row) -> Row:
+        """Return the values of the key."""
+        return tuple([row[index] for index in self.key])
+
+
+def read_table(connection: psycopg.Connection[Any], relation: Relation, position: str) -> DestinationTable:
+    """Return the table of a relation of the source. ``position``: from where on it looks as ``relation`` says. Raises
+    ``ChangeConflictError`` where the destination's looks otherwise.
+    """
+    label = quote_qualified(relation.schema, relation.name)
+    generated = "a.attgenerated <> ''" if connection.info.server_version >= _GENERATED_VERSION else "false"
+    rows = connection.execute(_COLUMNS.replace("{generated}", generated).encode(), (label,)).fetchall()
+    columns = {row[0]: DestinationColumn(*row[:-1]) for row in rows if not row[-1]}
+    exists, has_triggers = connection.execute(_FACTS.encode(), (label,)).fetchone() or (False, False)
+    if not exists:
+        raise ChangeConflictError(
+            f"{label} changes at {position}, and is not at the destination",
+            next_step="make it there as it is at the source, or restore the database anew",
+        )
+    _check_shape(connection, relation, label, columns, position)
+    chosen = tuple(columns[column.name] for column in relation.columns)
+    names = [column.name for column in relation.columns]
+    key, operators = _key(connection, relation, label)
+    return DestinationTable(
+        label,
+        chosen,
+        tuple(names.index(name) for name in key),
+        operators,
+        relation.identity == _FULL,
+        has_triggers,
+    )
+
+
+def _key(
+    connection: psycopg.Connection[Any], relation: Relation, label: str
+) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Return the names of the columns by which rows are found, and their operators: those of the replica identity, or,
+    where that is the whole row, of a unique index of the destination.
+    """
+    identity = [column.name for column in relation.columns if column.is_key]
+    is_whole = relation.identity == _FULL
+    for names, operators in connection.execute(_KEYS.encode(), (label,)).fetchall():
+        if {*names} <= {*identity} if is_whole else sorted(names) == sorted(identity):
+            return names, tuple(operators)
+    return ([], ()) if is_whole else (identity, ("",) * len(identity))
+
+
+def _check_shape(
+    connection: psycopg.Connection[Any],
+    relation: Relation,
+    label: str,
+    columns: Mapping[str, DestinationColumn],
+    position: str,
+) -> None:
+    """Raise ``ChangeConflictError`` unless a relation has the columns of the destination's table."""
+    wanted = {column.name: column for column in relation.columns}
+    missing = [column for name, column in wanted.items() if name not in columns]
+    extra = [name for name in columns if name not in wanted]
+    differences = [
+        *(f"the column {quote_name(column.name)} is not at the destination" for column in missing),
+        *(f"the column {quote_name(name)} is only at the destination" for name in extra),
+    ]
+    steps = [f"ADD COLUMN {quote_name(c.name)} {_type_name(connection, c)}" for c in missing]
+    steps += [f"DROP COLUMN {quote_name(name)}" for name in extra]
+    if len(missing) == len(extra) == 1 and _same_type(missing[0], columns[extra[0]]):
+        steps = [f"RENAME COLUMN {quote_name(extra[0])} TO {quote_name(missing[0].name)}"]
+    for name, column in wanted.items():
+        if name in columns and not _same_type(column, columns[name]):
+            declared = _type_name(connection, column)
+            differences.append(
+                f"the column {quote_name(name)} is {declared}, at the destination {columns[name].declared}"
+            )
+            steps.append(f"ALTER COLUMN {quote_name(name)} TYPE {declared}")
+    if differences:
+        raise ChangeConflictError(
+            f"from {position} on the source has another definition of {label}: {'; '.join(differences)}",
+            next_step="give the source's ALTER TABLE at the destination, too, such as"
+            f" ALTER TABLE {label} {', '.join(steps)}; then give the same command again",
+        )
+
+
+def _same_type(column: Column, other: DestinationColumn) -> bool:
+    """Tell whether two columns have the same type, as far as that can be told of types which a user has made."""
+    both_known = max(column.type_oid, other.type_oid) < _FIRST_USER_OID
+    return column.modifier == other.modifier and (
+        column.type_oid == other.type_oid
+        if both_known
+        else min(column.type_oid, other.type_oid) >= _FIRST_USER_OID
+    )
+
+
+def _type_name(connection: psycopg.Connection[Any], column: Column) -> str:
+    """Return the name of a column's type at the source."""
+    if column.type_oid >= _FIRST_USER_OID:
+        return "(its type at the source)"
+    row = connection.execute(_TYPE_NAME.encode(), (str(column.type_oid), str(column.modifier))).fetchone()
+    return str(row[0]) if row else "?"

@@ -1,0 +1,47 @@
+"""How far changes were applied, kept in the destination: in the schema that restores keep their place in.
+
+A restore writes the mark in the transaction that ends it. From then on each transaction of changes moves it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from migrate.changes.apply import Mark
+from migrate.changes.segments import Place
+
+_TABLE = f"{PROGRESS_SCHEMA}.follow"
+
+
+def begin_mark(connection: psycopg.Connection[Any], source: str, base: int) -> None:
+    """Write that a source was restored as it was at ``base``, within the transaction that ends the restore."""
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {_TABLE} (source text PRIMARY KEY, base bigint, segment bigint, message bigint,"
+        " position bigint, applied_at timestamptz)".encode()
+    )
+    connection.execute(f"DELETE FROM {_TABLE} WHERE source = %s".encode(), (source,))
+    connection.execute(
+        f"INSERT INTO {_TABLE} VALUES (%s, %s, 0, 0, %s, pg_catalog.now())".encode(), (source, base, base)
+    )
+
+
+def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
+    """Return how far the changes of a source were applied; None where it was not restored to this database."""
+    exists = connection.execute(f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL".encode()).fetchone()
+    if not (exists and exists[0]):
+        return None
+    query = f"SELECT base, segment, message, position FROM {_TABLE} WHERE source = $1"
+    with psycopg.RawCursor(connection) as cursor:
+        row = cursor.execute(query.encode(), (source,)).fetchone()
+    return Mark(row[0], Place(row[1], row[2]), row[3]) if row else None
+
+
+MOVE_MARK = (
+    f"UPDATE {_TABLE} SET segment = $2::bigint, message = $3::bigint, position = $4::bigint, applied_at = now()"
+    " WHERE source = $1"
+)
+"""The statement that moves a mark: source, segment, message, position."""

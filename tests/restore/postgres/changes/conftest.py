@@ -1,0 +1,73 @@
+"""A source whose changes are kept, and a destination that is as the source was."""
+
+import contextlib
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from exporters.postgres.live_digests import live_tables
+from migrate.changes.apply import Applying, Mark
+from migrate.changes.segments import SegmentFolder
+from migrate.restore.postgres.changes.change_writer import open_change_writer
+from migrate.restore.postgres.changes.follow_marks import begin_mark
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
+from tests.exporters.postgres.databases import run_sql
+from tests.tools.changes import SqlSlot
+
+
+@dataclass
+class Pair:
+    """Both databases, the slot, and the segments between."""
+
+    source: str
+    destination: str
+    slot: SqlSlot
+    folder: SegmentFolder
+
+    def capture(self, script: str = "") -> None:
+        """Run the statements of a script at the source, and keep what they change."""
+        with psycopg.connect(self.source, autocommit=True) as connection:
+            for statement in re.split(r";\s*(?=[A-Z])", script):
+                connection.execute(statement.encode())
+        self.slot.write_to(self.folder)
+
+    def apply(self, secrets: Mapping[str, str] | None = None) -> Mark:
+        """Apply all that is there."""
+        last = self.folder.last()
+        with contextlib.closing(open_change_writer(self.destination, secrets or {}, "app")) as writer:
+            return Applying(self.folder, writer).run(
+                CancellationToken(), lambda mark: last is None or mark.place >= last.boundary
+            )
+
+    def follow(self, script: str) -> None:
+        """Run a script at the source and apply its changes; then both must be equal."""
+        self.capture(script)
+        self.apply()
+        self.assert_equal()
+
+    def assert_equal(self) -> None:
+        assert live_tables(self.destination) == live_tables(self.source)
+
+
+@pytest.fixture(scope="module")
+def make_pair(followed_postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
+    """Make both databases by a script."""
+    with contextlib.ExitStack() as stack:
+
+        def make(script: str) -> Pair:
+            source, destination = followed_postgres.database(), other_postgres.database()
+            location = open_location(str(tmp_path_factory.mktemp("bundle")))
+            for url in (source, destination):
+                run_sql(url, script)
+            slot = SqlSlot(source, f"slot_{secrets.token_hex(6)}")
+            stack.callback(slot.close)
+            with psycopg.connect(destination) as connection:
+                begin_mark(connection, "app", slot.position)
+            return Pair(source, destination, slot, SegmentFolder(location, "app", slot.position))
+
+        yield make
