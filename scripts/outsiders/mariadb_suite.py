@@ -139,7 +139,7 @@ class _Batch:
         destination = servers.mariadb(f"destination-{self._label}")
         try:
             for server in (source, destination):
-                _execute(server, *_ROOT_ACCOUNTS)
+                execute(server, *_ROOT_ACCOUNTS)
             for test in self._tests:
                 self._run_test(source, test)
             _settle(source)
@@ -156,7 +156,7 @@ class _Batch:
 
     def _run_test(self, server: MariadbServer, test: Path) -> None:
         database = re.sub(r"\W", "_", f"t_{test.stem}")[:48]
-        _execute(server, f"CREATE DATABASE IF NOT EXISTS `{database}`")
+        execute(server, f"CREATE DATABASE IF NOT EXISTS `{database}`")
         files = self._context.scratch / f"{self._label}-{test.stem}"
         for name in ("tmp", "log"):
             (files / name).mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ class _Batch:
     ) -> None:
         """Move all databases as one bundle; where that fails, each as its own, so that one does not hide others."""
         for database in databases:
-            _make_empty(destination, database)
+            make_empty(destination, database)
         pairs = [f"{_name(number)}={{}}" for number, _ in enumerate(databases)]
         sources = [pair.format(source.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
         destinations = [
@@ -226,11 +226,11 @@ class _Batch:
                     source,
                     destination,
                     database,
-                    list(_reported(program.directory, _name(number), exported, restored)),
+                    reported_of(program.directory, _name(number), exported, restored),
                 )
             return
         for number, database in enumerate(databases):
-            _make_empty(destination, database)
+            make_empty(destination, database)
             directory = program.directory / f"alone-{number}"
             alone = Program(directory, program.environment)
             directory.mkdir()
@@ -242,40 +242,44 @@ class _Batch:
             )
             if restored.finished:
                 self._judge(
-                    source,
-                    destination,
-                    database,
-                    list(_reported(directory, _name(number), exported, restored)),
+                    source, destination, database, reported_of(directory, _name(number), exported, restored)
                 )
             else:
                 self._row.moved += 1
                 self._row.errors.append(f"{database}: {restored.failure}")
 
     def _judge(
-        self, source: MariadbServer, destination: MariadbServer, database: str, reported: list[str]
+        self, source: MariadbServer, destination: MariadbServer, database: str, reported: Iterable[str]
     ) -> None:
-        """Count a database as equal, as one whose differences are reported or are a dump's too, or as a defect."""
-        row = self._row
-        row.moved += 1
-        item_differences, objects = differences(source, destination, database)
-        self._objects += objects
-        unexpected = [
-            _Difference(database, item, sides)
-            for item, sides in item_differences
-            if not _is_reported(item, reported)
-        ]
-        if not item_differences:
-            row.equal += 1
-        elif not unexpected:
-            row.losses.append(f"{database}: {', '.join(str(item) for item, _ in item_differences)}")
-        else:
-            dumped = _differences_of_a_dump(source, destination, database)
-            unreported = [difference for difference in unexpected if difference.item not in dumped]
-            row.unreported += map(str, unreported)
-            if not unreported:
-                row.losses.append(
-                    f"{database}: as after mariadb-dump: {', '.join(str(difference.item) for difference in unexpected)}"
-                )
+        self._objects += judge(self._row, source, destination, database, list(reported))
+
+
+def judge(
+    row: SuiteRow, source: MariadbServer, destination: MariadbServer, database: str, reported: Sequence[str]
+) -> int:
+    """Count a database as equal, as one whose differences are reported or are a dump's too, or as a defect. Return how
+    many objects it has.
+    """
+    row.moved += 1
+    item_differences, objects = differences(source, destination, database)
+    unexpected = [
+        _Difference(database, item, sides)
+        for item, sides in item_differences
+        if not _is_reported(item, reported)
+    ]
+    if not item_differences:
+        row.equal += 1
+    elif not unexpected:
+        row.losses.append(f"{database}: {', '.join(str(item) for item, _ in item_differences)}")
+    else:
+        dumped = _differences_of_a_dump(source, destination, database)
+        unreported = [difference for difference in unexpected if difference.item not in dumped]
+        row.unreported += map(str, unreported)
+        if not unreported:
+            row.losses.append(
+                f"{database}: as after mariadb-dump: {', '.join(str(difference.item) for difference in unexpected)}"
+            )
+    return objects
 
 
 def _name(number: int) -> str:
@@ -289,7 +293,7 @@ def _databases(server: MariadbServer) -> list[str]:
     return [name for name in names if name.lower() not in _SYSTEM]
 
 
-def _execute(server: MariadbServer, *statements: str) -> None:
+def execute(server: MariadbServer, *statements: str) -> None:
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -311,13 +315,13 @@ def _settle(server: MariadbServer) -> None:
                 cursor.execute(f"XA ROLLBACK {row[-1]}")
 
 
-def _make_empty(destination: MariadbServer, database: str) -> None:
+def make_empty(destination: MariadbServer, database: str) -> None:
     """Make an empty database on the destination."""
     quoted = "`" + database.replace("`", "``") + "`"
-    _execute(destination, f"DROP DATABASE IF EXISTS {quoted}", f"CREATE DATABASE {quoted}")
+    execute(destination, f"DROP DATABASE IF EXISTS {quoted}", f"CREATE DATABASE {quoted}")
 
 
-def _reported(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
+def reported_of(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
     """Yield what moveout reported of one source: what it printed, the bundle's ledger and the restore's."""
     for source_report in exported.report.get("sources", []):
         if source_report["name"] == source:
@@ -342,7 +346,7 @@ def _is_reported(item: Item, reported: Iterable[str]) -> bool:
 
 def _differences_of_a_dump(source: MariadbServer, destination: MariadbServer, database: str) -> set[Item]:
     """Return what differs after the database went through mariadb-dump instead."""
-    _make_empty(destination, database)
+    make_empty(destination, database)
     login = ["--no-defaults", "--skip-ssl", f"--user={USER}", "--host=127.0.0.1", "--force"]
     environment = {**os.environ, "MYSQL_PWD": source.password}
     dump = ["mariadb-dump", *login, f"--port={source.port}", "--routines", "--events", "--triggers", database]

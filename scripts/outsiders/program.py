@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from scripts.servers import Servers, environment_for
 MOVEOUT = Path(sys.executable).with_name("moveout")
 COMPLETE, INCOMPLETE = 0, 3
 HANGS_AFTER_SECONDS = 1800.0
+_LASTING = ("gaps", "reasons", "left_out", "findings", "losses")
+"""What a report says of a source or a destination that a repetition must say again."""
+_PARTS = ("sources", "restored")
+"""The lists of a report's entries for sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,32 @@ class Outcome:
     def traceback(self) -> bool:
         """True where it ended by an error that nobody caught."""
         return "Traceback (most recent call last)" in self.stderr + self.stdout
+
+    @property
+    def essence(self) -> str:
+        """Return what it reports, without what differs from run to run: times, counts of what was done before."""
+        essence = [
+            {name: entry[name] for name in _LASTING if entry.get(name)} for entry in _entries(self.report)
+        ]
+        return f"exit code {self.exit_code}, {essence}"
+
+    def of(self, source: str) -> Outcome:
+        """Return it with what it reports of one source only."""
+        report = {
+            part: [entry for entry in self.report.get(part, []) if source in _names(entry)] for part in _PARTS
+        }
+        return replace(self, report=report)
+
+    def failure_of(self, source: str) -> str:
+        """Return in one line how it failed for one source; empty where it moved that."""
+        entries = _entries(self.of(source).report)
+        lines = [
+            *(line for entry in entries for line in entry.get("findings", [])),
+            *(str(entry) for entry in self.report.get("failed", []) if source in _names(entry)),
+        ]
+        if lines or (entries and not self.traceback):
+            return f"moveout {self.words[0]}: {' | '.join(lines)[:1500]}" if lines else ""
+        return self.failure or f"moveout {self.words[0]} does not say what became of {source}"
 
     @property
     def failure(self) -> str:
@@ -130,6 +160,15 @@ class Program:
     def _argv(arguments: Sequence[str]) -> list[str]:
         verb, *options = arguments
         return [str(MOVEOUT), verb, "--json", "--quiet", "--no-input", *options]
+
+
+def _entries(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return what a report says of each source or destination."""
+    return [entry for part in _PARTS for entry in report.get(part, [])]
+
+
+def _names(entry: Mapping[str, Any]) -> tuple[object, object]:
+    return entry.get("name"), entry.get("source")
 
 
 def _report(stdout: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from scripts.outsiders.debian import upstream_version, with_sources
 from scripts.outsiders.postgresql.compare import Difference, compare_entries, read_entries
 from scripts.outsiders.postgresql.dump import read_statements
 from scripts.outsiders.postgresql.move import is_reported
+from scripts.outsiders.program import Outcome
 from scripts.outsiders.psql_script import cuts, split_script, without_drops
 from scripts.outsiders.sqllogictest import answer, read_records
 
@@ -89,6 +90,7 @@ def test_entries_of_dumps_are_compared_by_name_wherever_they_stand():
             "operator s.===(int4,int4) of extension x",
             True,
         ),
+        ("EXTENSION MEMBER", "x: function f()", "left out: EXTENSION x: not available", True),
         (
             "USER MAPPING",
             "-.USER MAPPING me SERVER far",
@@ -100,6 +102,16 @@ def test_entries_of_dumps_are_compared_by_name_wherever_they_stand():
 )
 def test_a_difference_is_reported_where_a_line_has_its_name(kind, name, line, reported):
     assert is_reported(Difference(kind, name, "missing"), ["other", line]) is reported
+
+
+def test_a_repeated_command_reports_the_same_where_only_times_and_counts_differ():
+    def outcome(exit_code, **entry):
+        return Outcome((), exit_code, "", "", 1.0, {"restored": [{"source": "app", **entry}]})
+
+    first = outcome(3, left_out=["VIEW v"], seconds=9, rows=7)
+    assert first.essence == outcome(3, left_out=["VIEW v"], seconds=2, rows=0).essence
+    assert first.essence != outcome(3, left_out=[], seconds=9, rows=7).essence
+    assert first.essence != outcome(0, left_out=["VIEW v"], seconds=9, rows=7).essence
 
 
 def test_statements_of_a_perl_test_come_in_its_order():

@@ -36,9 +36,9 @@ WHERE c.relkind IN ('r', 'm', 'S', 'p', 'f', 'v') AND c.relpersistence <> 't' AN
 """
 _PROPERTIES = {
     "LARGE OBJECT": """
-        SELECT m.oid::text, concat_ws(' ', r.rolname, m.lomacl, obj_description(m.oid, 'pg_largeobject'),
+        SELECT m.oid::text, concat_ws(' ', obj_description(m.oid, 'pg_largeobject'),
           (SELECT md5(string_agg(data, NULL ORDER BY pageno)) FROM pg_largeobject o WHERE o.loid = m.oid))
-        FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner""",
+        FROM pg_largeobject_metadata m""",
     "FOREIGN KEY TRIGGERS": """
         SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
           string_agg(t.tgenabled::text, '' ORDER BY tgfoid)
@@ -57,6 +57,12 @@ _PROPERTIES = {
     "EXTENSION VERSION": "SELECT extname, extversion FROM pg_extension",
 }
 """What pg_dump's schema does not show: a query of names and values each."""
+_OWNERS = {
+    "OWNER OF LARGE OBJECT": """
+        SELECT m.oid::text, concat_ws(' ', r.rolname, m.lomacl)
+        FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner""",
+}
+"""The same, of owners and privileges."""
 
 
 CONTROL_SCHEMA = "moveout_restore"
@@ -85,26 +91,31 @@ class Comparison:
 
 
 def compare_databases(
-    source: PostgresServer, destination: PostgresServer, name: str, destination_name: str
+    source: PostgresServer,
+    destination: PostgresServer,
+    name: str,
+    destination_name: str,
+    *,
+    owners: bool = True,
 ) -> Comparison:
-    """Compare a database with its copy on another server, both as superuser."""
+    """Compare a database with its copy on another server, both as superuser; ``owners``: their privileges, too."""
     source_entries, destination_entries = (
-        dump_entries(source, name),
-        dump_entries(destination, destination_name),
+        dump_entries(source, name, owners=owners),
+        dump_entries(destination, destination_name, owners=owners),
     )
     if any(
         difference.detail.startswith("differs")
         for difference in compare_entries(source_entries, destination_entries)
     ):
         source_entries = as_printed_again(
-            source_entries, destination_entries, _reference_entries(source, name)
+            source_entries, destination_entries, _reference_entries(source, name, owners=owners)
         )
     differences = list(compare_entries(source_entries, destination_entries))
     with (
         _Connection(source, name) as source_connection,
         _Connection(destination, destination_name) as destination_connection,
     ):
-        for kind, query in _PROPERTIES.items():
+        for kind, query in {**_PROPERTIES, **(_OWNERS if owners else {})}.items():
             differences += _compare_mappings(
                 kind, dict(source_connection.fetch(query)), dict(destination_connection.fetch(query))
             )
@@ -134,9 +145,10 @@ class DumpEntry:
         return self.kind, self.schema, self.name
 
 
-def dump_entries(server: PostgresServer, database: str) -> list[DumpEntry]:
-    """Return what ``pg_dump --schema-only`` writes."""
-    argv: Argv = [server.bin_dir / "pg_dump", "--schema-only", "-d", server.url_of(database)]
+def dump_entries(server: PostgresServer, database: str, *, owners: bool = True) -> list[DumpEntry]:
+    """Return what ``pg_dump --schema-only`` writes, with or without owners and privileges."""
+    options = [] if owners else ["--no-owner", "--no-privileges"]
+    argv: Argv = [server.bin_dir / "pg_dump", "--schema-only", *options, "-d", server.url_of(database)]
     completed = subprocess.run(
         argv, capture_output=True, check=True, env={"PGPASSWORD": server.password, "LC_ALL": "C"}
     )
@@ -163,7 +175,7 @@ def read_entries(text: str) -> list[DumpEntry]:
     return entries
 
 
-def _reference_entries(server: PostgresServer, database: str) -> list[DumpEntry]:
+def _reference_entries(server: PostgresServer, database: str, *, owners: bool) -> list[DumpEntry]:
     """Return the dump of a copy that PostgreSQL's own programs make of the database on its own server."""
     environment = {"PGPASSWORD": server.password, "LC_ALL": "C"}
     reference = f"{database}_reference"
@@ -182,7 +194,7 @@ def _reference_entries(server: PostgresServer, database: str) -> list[DumpEntry]
         script = subprocess.run(dump, capture_output=True, check=True, env=environment).stdout
         psql: Argv = [server.bin_dir / "psql", "-X", "-q", "-d", server.url_of(reference)]
         subprocess.run(psql, input=script, capture_output=True, check=True, env=environment)
-        return dump_entries(server, reference)
+        return dump_entries(server, reference, owners=owners)
     finally:
         server.execute(f'DROP DATABASE "{reference}"')
 

@@ -17,6 +17,8 @@ from scripts.outsiders.program import Outcome, Program
 from scripts.outsiders.suite import Context, SuiteRow
 from scripts.postgresql import PostgresServer
 
+_SOURCE, _COPY = "app", "copy"
+"""The source's name in the bundle, and the name of the copy."""
 _LEAST_ROLE = "mover"
 _GRANTS = (
     f"GRANT pg_read_all_data, pg_read_all_stats TO {_LEAST_ROLE}",
@@ -24,6 +26,8 @@ _GRANTS = (
     EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {_LEAST_ROLE}', o); END LOOP; END $$""",
 )
 """See docs/reference/privileges.md."""
+_WITHOUT_OWNERS = "owners and privileges were left out"
+"""What a restore notes where its role may not give objects to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def move(context: Context, order: Move) -> SuiteRow:
         restored = copy.program.run("restore", *copy.restore_words("bundle"))
         if not restored.finished:
             row.errors.append(restored.failure)
-        judge(row, order, copy.server, copy.reported(exported, restored))
+        judge(row, copy.copied, copy.reported(exported, restored))
         return row
 
 
@@ -59,7 +63,7 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
     with _Copy(context, order) as copy:
         exported = copy.program.run("export", *copy.export_words("bundle"))
         restored = copy.program.run("restore", *copy.restore_words("bundle"))
-        undisturbed = _essence(exported), _essence(restored)
+        undisturbed = exported.essence, restored.essence
     with _Copy(context, order) as copy:
         arguments = "export", *copy.export_words("bundle")
         again_exported, met = copy.program.run_killed(
@@ -76,25 +80,13 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
         for verb, before, after in zip(
             ("export", "restore"),
             undisturbed,
-            (_essence(again_exported), _essence(again_restored)),
+            (again_exported.essence, again_restored.essence),
             strict=True,
         ):
             if before != after:
                 row.errors.append(f"the {verb} reports otherwise after kills: {before[:300]} / {after[:300]}")
-        judge(row, order, copy.server, reported)
+        judge(row, copy.copied, reported)
     return row
-
-
-def _essence(outcome: Outcome) -> str:
-    """Return what a command reports, without what differs from run to run: times, counts of what was done before."""
-    essence = {}
-    for report_entry in [*outcome.report.get("sources", []), *outcome.report.get("restored", [])]:
-        essence = {
-            name: report_entry.get(name)
-            for name in ("gaps", "reasons", "left_out", "findings", "losses")
-            if report_entry.get(name)
-        }
-    return f"exit code {outcome.exit_code}, {essence}"
 
 
 class _Copy:
@@ -104,7 +96,8 @@ class _Copy:
         label = re.sub(r"\W+", "-", order.variant)
         self._context, self._order = context, order
         self.server = context.servers.postgres(f"destination-{label}")
-        create_database(self.server, "copy", encoding=order.encoding)
+        self.copied = Copied(order.source, order.database, self.server)
+        create_database(self.server, _COPY, encoding=order.encoding)
         self.program = Program.for_servers(context.servers, context.scratch / f"move-{label}")
 
     def __enter__(self) -> Self:
@@ -116,25 +109,37 @@ class _Copy:
 
     def export_words(self, bundle: str) -> list[str]:
         """Return the words of an export as the order's role."""
-        url = self._order.source.url_of(self._order.database)
-        if self._order.least_role:
-            make_least_role(self._order.source, self._order.database)
-            url = url.replace("//postgres@", f"//{_LEAST_ROLE}@")
-        return [f"app={url}", "--to", bundle]
+        source, database = self._order.source, self._order.database
+        url = make_least_role(source, database) if self._order.least_role else source.url_of(database)
+        return [f"{_SOURCE}={url}", "--to", bundle]
 
     def restore_words(self, bundle: str) -> list[str]:
         """Return the words of a restore as superuser."""
-        return [bundle, f"app={self.server.url_of('copy')}", "--report-to", "account"]
+        return [bundle, f"{_SOURCE}={self.server.url_of(_COPY)}", "--report-to", "account"]
 
     def reported(self, exported: Outcome, restored: Outcome) -> list[str]:
         """Return all that moveout reported of the move."""
-        return list(reported_lines(self.program.directory, exported, restored))
+        return list(reported_lines(self.program.directory, _SOURCE, exported, restored))
 
 
-def judge(row: SuiteRow, order: Move, destination: PostgresServer, reported: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A database, and its copy on another server."""
+
+    source: PostgresServer
+    database: str
+    destination: PostgresServer
+    copy: str = _COPY
+
+
+def judge(row: SuiteRow, copied: Copied, reported: Sequence[str]) -> None:
     """Compare both sides; every difference is one that moveout reported, or a defect."""
-    comparison = compare_databases(order.source, destination, order.database, "copy")
+    owners = not any(_WITHOUT_OWNERS in line for line in reported)
+    comparison = compare_databases(
+        copied.source, copied.destination, copied.database, copied.copy, owners=owners
+    )
     row.moved, row.equal = comparison.relations, comparison.equal
+    row.losses += [] if owners else [_WITHOUT_OWNERS]
     for difference in comparison.differences:
         (row.losses if is_reported(difference, reported) else row.unreported).append(str(difference))
     if row.losses and not row.errors:  # the restore's schema stays: it has the list of what was left out
@@ -143,24 +148,26 @@ def judge(row: SuiteRow, order: Move, destination: PostgresServer, reported: Seq
         ]
 
 
-def make_least_role(server: PostgresServer, database: str) -> None:
-    """Make the role that an export needs at least."""
+def make_least_role(server: PostgresServer, database: str) -> str:
+    """Make the role that an export needs at least; return the database's URL for it."""
     server.execute(
         f"DO $$ BEGIN CREATE ROLE {_LEAST_ROLE} LOGIN BYPASSRLS; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
     )
     for grant in _GRANTS:
         server.execute(grant, database)
+    return server.url_of(database).replace("//postgres@", f"//{_LEAST_ROLE}@")
 
 
-def reported_lines(directory: Path, exported: Outcome, restored: Outcome) -> Iterator[str]:
-    """Yield all that moveout reported of a move: what it printed, the bundle's ledger and the restore's."""
-    yield from _strings(exported.report.get("sources", []))
-    for report_entry in restored.report.get("restored", []):
+def reported_lines(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
+    """Yield all that moveout reported of a source: what it printed, the bundle's ledger and the restore's."""
+    yield from _strings(exported.of(source).report.get("sources", []))
+    for report_entry in restored.of(source).report.get("restored", []):
         yield from _strings({name: value for name, value in report_entry.items() if name != "tables"})
     for path in [*(directory / "bundle").rglob("*.parquet"), *(directory / "account").rglob("*.parquet")]:
         if path.stem in {"losses", "gaps"}:
             for record in pq.read_table(path).to_pylist():
-                yield " ".join(map(str, record.values()))
+                if record["source"] == source:
+                    yield " ".join(map(str, record.values()))
 
 
 def _strings(report: Any) -> Iterator[str]:
@@ -181,8 +188,10 @@ def _strings(report: Any) -> Iterator[str]:
 
 def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
     """True where a line names the object that differs."""
-    name = _bare_name(difference.name)
-    pattern = re.compile(rf"(?<![\w]){re.escape(name)}(?![\w])")
+    names = {_bare_name(difference.name)}
+    if difference.kind == "EXTENSION MEMBER":
+        names.add(difference.name.partition(":")[0])
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
     return any(pattern.search(line.replace('"', "")) for line in reported)
 
 

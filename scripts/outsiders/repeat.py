@@ -1,0 +1,77 @@
+"""Databases moved as one bundle; the restore is given again, and further restores are killed: all report the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.suite import Context, SuiteRow
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A database to move. ``name`` is that of its source in the bundle."""
+
+    name: str
+    source_url: str
+    destination_url: str
+    make_empty: Callable[[], None]
+    judge: Callable[[SuiteRow, Outcome, Outcome], None]
+    """Compare both sides after an export and a restore, and write into the row what differs."""
+
+
+def move_repeatedly(
+    context: Context, program: Program, cases: Sequence[Case], *, variant: str, kills: int
+) -> list[SuiteRow]:
+    """Move the cases, give their restore again, and then restore ``kills`` times with a kill at a random moment."""
+    chance = context.random(f"kills of {variant}")
+    exported = program.run("export", *(f"{case.name}={case.source_url}" for case in cases), "--to", "bundle")
+    if not exported.finished:
+        return [SuiteRow(f"{variant}: export", errors=[exported.failure])]
+    restore = ["bundle", *(f"{case.name}={case.destination_url}" for case in cases), "--report-to", "account"]
+    _make_empty(cases)
+    first = program.run("restore", *restore)
+    moves = [_Repeated(case, SuiteRow(f"{case.name}, {variant}"), exported, first) for case in cases]
+    for move in moves:
+        move.add(first)
+    again = program.run("restore", *restore)
+    for move in moves:
+        move.add(again)
+    for _ in range(kills):
+        _make_empty(cases)
+        continued, _ = program.run_killed("restore", *restore, kills=1, within=first.seconds, chance=chance)
+        for move in moves:
+            move.add(continued)
+    return [move.row for move in moves]
+
+
+def _make_empty(cases: Sequence[Case]) -> None:
+    for case in cases:
+        case.make_empty()
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """One case, what its first restore reported, and what all of its restores show."""
+
+    case: Case
+    row: SuiteRow
+    exported: Outcome
+    first: Outcome
+
+    def add(self, restored: Outcome) -> None:
+        """Add what one restore shows; a difference that an earlier one showed is counted once."""
+        name, row = self.case.name, self.row
+        if failure := restored.failure_of(name):
+            row.errors.append(failure)
+            return
+        essence, expected = restored.of(name).essence, self.first.of(name).essence
+        if essence != expected:
+            row.errors.append(f"the restore reports otherwise: {expected[:700]} / {essence[:700]}")
+        judged = SuiteRow(row.variant)
+        self.case.judge(judged, self.exported.of(name), restored.of(name))
+        row.equal = min(judged.equal, row.equal) if row.moved else judged.equal
+        row.moved = judged.moved
+        for lines, more in ((row.losses, judged.losses), (row.unreported, judged.unreported)):
+            lines += [line for line in more if line not in lines]
