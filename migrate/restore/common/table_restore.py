@@ -20,6 +20,9 @@ from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
+_NO_TABLES = (
+    "the {where} holds every object of the bundle already, and there are no rows to compare; nothing was done"
+)
 _DAMAGED = (
     "{}: {} is damaged: its SHA-256 is not that of the manifest. Once moveout transfer --recheck has replaced it,"
     " restore into a new database"
@@ -174,7 +177,8 @@ class TableRestore:
         restores have left out of it.
         """
         left_out = unique(*(record.left_out for record in records), left_out)
-        note = (_AS_LEFT if records else _ALREADY).format(where=where)
+        words = _AS_LEFT if records else _ALREADY if self.tables else _NO_TABLES
+        note = words.format(where=where)
         notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
         return self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
 

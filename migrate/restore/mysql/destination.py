@@ -34,7 +34,7 @@ SELECT what FROM (
   UNION ALL SELECT 2, CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES
     WHERE ROUTINE_SCHEMA = {schema}
   UNION ALL SELECT 3, CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
-) AS found ORDER BY location, what LIMIT 1
+) AS found ORDER BY location, what{limit}
 """
 
 
@@ -90,9 +90,19 @@ def content(destination: MysqlDestination) -> str:
 
 def find_content(connection: Connection, own_names: Collection[str]) -> str:
     """Return the name of something in the session's database that is none of a restore's ``own_names``, or ""."""
+    return str(connection.value(_content_query(connection, own_names, limit=" LIMIT 1")) or "")
+
+
+def all_content(destination: MysqlDestination) -> set[str]:
+    """Return the kinds and names of everything in the database, such as ``view v``; no triggers."""
+    connection = destination.connection
+    query = _content_query(connection, connection.control.names, limit="")
+    return {str(row[0]) for row in connection.rows(query)}
+
+
+def _content_query(connection: Connection, own_names: Collection[str], *, limit: str) -> str:
     own = ", ".join(map(quote_literal, own_names))
-    schema = quote_literal(connection.address.database)
-    return str(connection.value(_CONTENT.format(schema=schema, own=own)) or "")
+    return _CONTENT.format(schema=quote_literal(connection.address.database), own=own, limit=limit)
 
 
 def read_state(destination: MysqlDestination) -> State | None:

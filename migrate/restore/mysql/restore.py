@@ -45,6 +45,7 @@ from migrate.restore.mysql.definitions import (
     Definition,
     label_of,
     read_definitions,
+    step_of,
 )
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.dialect import adapter_for
@@ -315,13 +316,22 @@ def _already(
     findings = None
     if run.selection.rows and run.tables:
         findings = _differences(job, records)
-    elif same:
+    elif same or _all_there(job, definitions):
         findings = []
     if findings is None or (findings and not same):
         raise there
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     notes = [mysql_left_out.how_to_forget(connection)] if records else []
     return run.already("database", records, findings, left_out=job.left_out, notes=notes)
+
+
+def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
+    """Tell whether a database without tables holds the bundle's objects, and no others."""
+    if job.run.tables or not job.run.whole:
+        return False
+    kinds = {*BEFORE_ROWS, *AFTER_ROWS, *LAST} - {SPATIAL}
+    names = {step_of(definition) for definition in definitions if definition["kind"] in kinds}
+    return names == mysql_destination.all_content(job.destination)
 
 
 def _in_the_way(

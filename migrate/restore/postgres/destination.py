@@ -42,7 +42,7 @@ SELECT what FROM (
 WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' AND nspname <> '{own}'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = found.class AND d.objid = found.oid
     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
-ORDER BY rank, what LIMIT 1
+ORDER BY rank, what
 """.replace("{own}", PROGRESS_SCHEMA)
 
 
@@ -119,7 +119,12 @@ def holds_lock(connection: psycopg.Connection[Any], pid: int) -> bool:
 
 def content(destination: PostgresDestination) -> str:
     """Return the name of something in the database that is neither the system's nor an extension's, or ""."""
-    return str(_value(destination.connection, _CONTENT) or "")
+    return str(_value(destination.connection, f"{_CONTENT} LIMIT 1") or "")
+
+
+def all_content(destination: PostgresDestination) -> set[str]:
+    """Return the kinds and names of all that ``content`` looks for, such as ``view public.v``."""
+    return {str(row[0]) for row in destination.connection.execute(_CONTENT.encode())}
 
 
 def read_state(destination: PostgresDestination) -> State | None:

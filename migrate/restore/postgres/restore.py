@@ -307,12 +307,23 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
         if same or not findings:
             note_recomputed(job)
             return _already(job, records, findings)
+    elif whole and not run.tables and _all_there(job):
+        return _already(job, records)
     raise NotEmptyError(
         f"{job.destination.address.url} is not empty: it has the {conflict}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
         if whole
         else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
     )
+
+
+def _all_there(job: PostgresRestore) -> bool:
+    """Tell whether a database without tables holds the bundle's views, routines, sequences and types, and no others."""
+    script = job.definitions().section("pre-data", portable=False)
+    objects = definition_files.content_of(definition_files.read_script(job.destination.connection, script))
+    there = sql_destination.all_content(job.destination)
+    types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
+    return objects - types <= there <= objects
 
 
 def _already(

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pymysql
 import pytest
 
+from migrate.errors import NotEmptyError
 from migrate.restore.mysql.restore import restore_database
 from migrate.restore.mysql.table_ddl import unplaced
 from migrate.runtime.progress import Silent
@@ -56,3 +57,23 @@ def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_
     assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `nothing`", "engine")
+
+
+def test_a_database_without_tables_is_restored_twice(my_exported, other_mariadb):
+    _, reader = my_exported(
+        "CREATE SEQUENCE numbers; CREATE VIEW next_one AS SELECT NEXT VALUE FOR numbers;"
+        "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1; CREATE PROCEDURE p() SELECT 1;"
+        "CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1"
+    )
+    destination = other_mariadb.database()
+
+    def restore():
+        return restore_database(reader, "app", destination, workers=1, progress=Silent())
+
+    assert restore().notes == ()
+    again = restore()
+    assert (again.findings, again.left_out) == ((), ())
+    assert "holds every object" in again.notes[0]
+    run_sql(destination, "DROP EVENT nightly")
+    with pytest.raises(NotEmptyError, match="sequence numbers"):
+        restore()

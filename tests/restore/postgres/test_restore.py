@@ -235,6 +235,33 @@ def test_definitions_first_and_rows_later(shop, other_postgres):
         restore(reader, destination, "data")
 
 
+WITHOUT_TABLES = """
+CREATE VIEW one AS SELECT 1 AS n;
+CREATE SEQUENCE numbers;
+CREATE FUNCTION "odd name"(n int, text DEFAULT ')') RETURNS int LANGUAGE sql AS 'SELECT n';
+CREATE FUNCTION plain(numeric(9, 2)) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE AGGREGATE total(int) (sfunc = int4pl, stype = int);
+CREATE TYPE state AS ENUM ('open'); CREATE TYPE pair AS (a int, b int); CREATE DOMAIN small AS int;
+"""
+
+
+def test_a_database_without_tables_is_restored_twice(postgres, other_postgres, tmp_path):
+    url, destination = postgres.database(), other_postgres.database()
+    run_sql(url, WITHOUT_TABLES)
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert not restore(reader, destination).notes
+    again = restore(reader, destination)
+    assert (again.findings, again.left_out) == ((), ())
+    assert "holds every object" in again.notes[0]
+    run_sql(destination, "CREATE VIEW another AS SELECT 1 AS n")
+    with pytest.raises(NotEmptyError, match="is not empty"):
+        restore(reader, destination)
+    run_sql(destination, "DROP VIEW another; DROP VIEW one")
+    with pytest.raises(NotEmptyError, match="is not empty"):
+        restore(reader, destination)
+
+
 def test_rows_without_tables_are_refused(shop, other_postgres):
     with pytest.raises(UsageError, match=r"no table .* and \d more"):
         restore(shop[1], other_postgres.database(), "data")

@@ -20,6 +20,19 @@ from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedEr
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, plain_sql, split_script
 from migrate.restore.postgres.rows.source_charset import OwnEncoding
 
+_CONTENT_KINDS = {
+    "AGGREGATE": "function",
+    "DOMAIN": "type",
+    "FOREIGN TABLE": "table",
+    "FUNCTION": "function",
+    "PROCEDURE": "function",
+    "SEQUENCE": "sequence",
+    "TYPE": "type",
+    "VIEW": "view",
+}
+"""The kinds of pg_dump's entries of a database without tables, with the words of ``destination.all_content``."""
+_ARGUMENTS = re.compile(r"\(.*\)\Z", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
@@ -107,6 +120,15 @@ def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
     if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
         return parsed
     return replace(parsed, entries=tuple(map(without_logging, parsed.entries)))
+
+
+def content_of(script: Script) -> set[str]:
+    """Return kind and name of each relation, routine and type, as ``destination.all_content`` has them."""
+    return {
+        f"{_CONTENT_KINDS[entry.kind]} {entry.schema}.{_ARGUMENTS.sub('', entry.name)}"
+        for entry in script.entries
+        if entry.kind in _CONTENT_KINDS
+    }
 
 
 def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[str]:
