@@ -151,8 +151,13 @@ class Bucket(Protocol):
     """Without secrets."""
     server: str
     """What the server calls itself (``MinIO``), or empty."""
-    identity: str
-    """The endpoint, the bucket and the prefix: the same whatever profile leads there."""
+
+    @property
+    def identity(self) -> str:
+        """The endpoint, the bucket and the prefix. Where the server says which bucket it is, a second line has that and
+        the prefix: it is the same whatever host name or port leads there.
+        """
+        ...
 
     @property
     def lists_in_order(self) -> bool:

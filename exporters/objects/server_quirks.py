@@ -27,6 +27,8 @@ class Trait(Enum):
     """Walks on to the end of the bucket for every listing that begins in the middle of it."""
     UNPACKS_TARS = auto()
     """Makes objects of the members of a tar that is put."""
+    KEEPS_CREATION = auto()
+    """Says when a bucket was made, and says the same for as long as the bucket is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ QUIRKS = (
         "cmd/acl-handlers.go, 2026-02-12: every object is said to be its owner's alone",
     ),
     Quirk("minio", Trait.WALKS_ON, "cmd/metacache-server-pool.go, 2026-02-12: listAndSave"),
+    Quirk("minio", Trait.KEEPS_CREATION, "cmd/bucket-metadata.go, 2026-02-12: BucketMetadata.Created"),
     Quirk("minio", Trait.UNPACKS_TARS, "cmd/object-handlers.go, 2026-02-12: PutObjectExtractHandler"),
     Quirk("versitygw", Trait.COUNTS_TAGS, "seen, 1.8.0"),
     Quirk("versitygw", Trait.OUT_OF_ORDER, "seen, 1.8.0: control characters are listed as U+FFFD, elsewhere"),

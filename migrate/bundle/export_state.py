@@ -27,7 +27,8 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class SourceName:
     """A source as the bundle records it. ``url`` holds no secrets. ``identity`` is the server's own, "" where it is not
-    known. ``may_be_empty``: nothing is wrong where nothing is in it.
+    known; of several lines each is surer than the one before. ``may_be_empty``: nothing is wrong where nothing is in
+    it.
     """
 
     name: str
@@ -40,12 +41,14 @@ class SourceName:
         profiles and options may differ.
         """
         if self.identity and other.identity:
-            return self.identity == other.identity
+            own, others = self.identity.split("\n"), other.identity.split("\n")
+            surest = min(len(own), len(others)) - 1
+            return own[surest] == others[surest]
         return _address(self.url) == _address(other.url)
 
     def described(self) -> str:
         """Return it as people tell it from others."""
-        return f"{self.url} ({self.identity})" if self.identity else self.url
+        return f"{self.url} ({', '.join(self.identity.splitlines())})" if self.identity else self.url
 
 
 @dataclass(frozen=True, slots=True)

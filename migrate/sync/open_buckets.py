@@ -38,7 +38,7 @@ def open_sides(
     is_same_bucket = (source_bucket.boto.meta.endpoint_url, source_bucket.name) == (
         destination_bucket.reader.boto.meta.endpoint_url,
         destination_bucket.name,
-    )
+    ) or (source_bucket.own_name != "" and source_bucket.own_name == destination_bucket.reader.own_name)
     if is_same_bucket and (
         source_bucket.prefix.startswith(destination_bucket.prefix)
         or destination_bucket.prefix.startswith(source_bucket.prefix)

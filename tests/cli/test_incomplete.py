@@ -7,6 +7,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file
 from tests.exporters.postgres.databases import run_sql
+from tests.tools.clients import boto_client
 
 
 def test_what_is_empty_is_said_and_may_be_allowed(postgres, mariadb, media, tmp_path):
@@ -97,6 +98,35 @@ def test_a_source_is_known_by_its_server_and_one_can_be_dropped(postgres, mariad
     assert info.source("app").identity.startswith(f"postgresql:{system}/")
     restored = call("restore", bundle, f"app={postgres.database()}", f"missing=sqlite://{tmp_path}/new.db")
     assert (restored.code, "missing was left out" in restored.err) == (0, True), restored
+
+
+def test_a_bucket_is_known_by_its_server_too(minio, other_minio, tmp_path):
+    """Another name of the host leads to the same bucket; one of the same name and owner on another server does not."""
+    name = f"twin{tmp_path.name[-8:].replace('_', '-')}"
+    for server in (minio, other_minio):
+        boto = boto_client(server.profile)
+        boto.create_bucket(Bucket=name)
+        boto.put_object(Bucket=name, Key="a", Body=b"x")
+    missing = f"missing=sqlite://{tmp_path}/missing.db"
+    export = ("export", missing, "--to", tmp_path / "bundle")
+    assert call(*export, f"app=s3://{name}?profile={minio.profile}").code == 3
+
+    def keys(server, endpoint):
+        return {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        }
+
+    alias = minio.endpoint.replace("127.0.0.1", "localhost")
+    again = call(*export, f"app=s3://{name}", env=keys(minio, alias))
+    assert (again.code, "app      exported: 1 item" in again.out) == (3, True), again
+    refused = call(*export, f"app=s3://{name}", env=keys(other_minio, other_minio.endpoint))
+    assert (refused.code, "is another source" in refused.err) == (2, True), refused.err
+    into_itself = call(
+        "sync", f"a=s3://{name}?profile={minio.profile}", f"b=s3://{name}", env=keys(minio, alias)
+    )
+    assert (into_itself.code, "overlap" in into_itself.err) == (2, True), into_itself.err
 
 
 def test_a_database_without_tables_is_not_empty_where_it_has_a_function(postgres, mariadb, tmp_path):

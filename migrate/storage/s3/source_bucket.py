@@ -12,7 +12,10 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
+
+import botocore.exceptions as boto_errors
 
 from exporters.bucket_api import (
     NULL_VERSION,
@@ -83,6 +86,7 @@ _BODY = (
 
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
+_AMAZON = re.compile(r"amazonaws\.com(?:\.cn)?(?=[:/]|$)")
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
@@ -103,7 +107,6 @@ class S3Bucket:
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
-        self.identity = f"s3:{self.boto.meta.endpoint_url}/{self.name}/{self.prefix}"
         self._no_tags = self._counts_tags = False
         self._lists_parts: bool | None = None
         self._acls: bool | None = None
@@ -125,6 +128,31 @@ class S3Bucket:
             self._no_tags = not self._knows(
                 Request("GetObjectTagging", "GET", self._first_key, {"tagging": ""})
             )
+
+    @property
+    def identity(self) -> str:
+        """See ``Bucket.identity``."""
+        address = f"s3:{self.boto.meta.endpoint_url}/{self.name}/{self.prefix}"
+        return f"{address}\n{self.own_name}/{self.prefix}" if self.own_name else address
+
+    @cached_property
+    def own_name(self) -> str:
+        """What the server says which bucket this is, whatever leads to it; "" where it does not say. The names of
+        Amazon's buckets are unique in a partition (Amazon S3 user guide, "Bucket naming rules"), and the dates that it
+        says change. Elsewhere two servers may have the same owner and name, but not made at the same millisecond.
+        """
+        endpoint = str(self.boto.meta.endpoint_url)
+        if amazon := _AMAZON.search(endpoint):
+            return f"s3:{'gov.' if '.us-gov-' in endpoint else ''}{amazon[0]}/{self.name}"
+        if not has(self.server, Trait.KEEPS_CREATION):
+            return ""
+        try:
+            response = self.boto.list_buckets()
+        except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError):
+            return ""
+        made = next((item["CreationDate"] for item in response["Buckets"] if item["Name"] == self.name), None)
+        owner = response.get("Owner", {}).get("ID")
+        return f"s3:{owner}/{self.name} of {made.isoformat()}" if made and owner else ""
 
     def _knows(self, request: Request) -> bool:
         """Tell whether the server has such a call at all; some answer 500 where it has not. Asks once."""
