@@ -14,11 +14,11 @@ from exporters.sql.columns import Column
 
 def of_a_restore(item: str, *, finished: bool = False) -> Loss:
     """Return the loss of what has the name under which a restore keeps its own state. ``finished``: there is
-    only the record of what it left out.
+    only the record of what it left out, or of changes that were applied since.
     """
     reason = "a restore that is not finished keeps its place there; it is no part of the data"
     if finished:
-        reason = "the record of what a restore left out here; it is no part of the data"
+        reason = "the record of what a restore left out here, or of changes since; it is no part of the data"
     return Loss(item, "all of it", reason)
 
 

@@ -17,6 +17,14 @@ _ALL_TABLES = (
 )
 
 
+def _relations(decoded: pgoutput.Decoded) -> tuple[int, ...]:
+    if isinstance(decoded, pgoutput.Relation):
+        return (decoded.oid,)
+    if isinstance(decoded, pgoutput.Truncate):
+        return decoded.relations
+    return () if isinstance(decoded, pgoutput.Begin | pgoutput.Commit) else (decoded.relation,)
+
+
 @dataclass
 class SqlSlot:
     """A slot and a publication of all tables that there are when it is made."""
@@ -48,9 +56,10 @@ class SqlSlot:
         for position, payload in self._connection.execute(query.encode(), binary=True):
             if payload[:1] == b"Y":
                 continue
+            decoded = pgoutput.decode(payload)
+            after = decoded.end_position if isinstance(decoded, pgoutput.Commit) else int(position)
             kind = _KINDS.get(payload[:1].decode(), MessageKind.CHANGE)
-            after = pgoutput.decode(payload).end_position if kind is MessageKind.COMMIT else int(position)
-            yield Message(kind, after, payload, pgoutput.relations_of(payload))
+            yield Message(kind, after, payload, _relations(decoded))
 
     def write_to(self, folder: SegmentFolder) -> None:
         """Write what was not read yet as one segment."""

@@ -127,19 +127,6 @@ def decode(payload: bytes) -> Decoded:
         ) from exc
 
 
-def show_position(position: int) -> str:
-    """Return a position as the server writes it: ``16/B374D848``."""
-    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
-
-
-def relations_of(payload: bytes) -> tuple[int, ...]:
-    """Return the numbers of the tables that a message is about."""
-    kind = payload[:1]
-    if kind in {b"I", b"U", b"D", b"R"}:
-        return _OID.unpack_from(payload, 1)
-    return _truncate(payload).relations if kind == b"T" else ()
-
-
 def _begin(payload: bytes) -> Begin:
     return Begin(*_BEGIN.unpack_from(payload, 1))
 

@@ -65,7 +65,7 @@ UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit
   FROM pg_database WHERE datname = current_database() AND datconnlimit <> -1
 """
 _OF_A_RESTORE = """
-SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'finished')
+SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname IN ('finished', 'follow'))
   AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'about')
 FROM pg_namespace n WHERE nspname = %(own)s
 """

@@ -18,6 +18,9 @@ from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.destination import PostgresDestination, State
 
+FOLLOW = "follow"
+"""The key of a followed source's position, as the bundle has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresRestore:
@@ -50,6 +53,12 @@ class PostgresRestore:
     def state(self) -> State:
         """What is written into the destination to recognise this restore."""
         return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
+
+    @property
+    def followed_from(self) -> int | None:
+        """The position of the snapshot in the source's log; None where its changes are not followed."""
+        base = self.run.reader.last_position_value(self.run.source, FOLLOW)
+        return base["position"] if base else None
 
     @property
     def tables(self) -> list[CatalogRow]:

@@ -25,6 +25,10 @@ _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
 _LOCK_SECONDS = 20
 
+_ONLY_FINISHED = f"""
+SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NULL AND (to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL
+  OR to_regclass('{PROGRESS_SCHEMA}.follow') IS NOT NULL)
+"""
 _GENERATED_VERSION = 120000
 """From here on a server has generated columns."""
 
@@ -132,11 +136,7 @@ def read_state(destination: PostgresDestination) -> State | None:
     if not _value(destination.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
     try:
-        if _value(
-            destination.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL"
-        ) and not _value(
-            destination.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NOT NULL"
-        ):
+        if _value(destination.connection, _ONLY_FINISHED):
             return None
         row = destination.connection.execute(
             f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()

@@ -23,7 +23,7 @@ _TABLE = f"{PROGRESS_SCHEMA}.left_out"
 _FINISHED = f"{PROGRESS_SCHEMA}.finished"
 HOW_TO_FORGET = (
     f"the destination keeps this list in schema {PROGRESS_SCHEMA}, so the same command and verify --against name it"
-    f" again; to forget it: DROP SCHEMA {PROGRESS_SCHEMA} CASCADE"
+    f" again; to forget it: DROP TABLE {PROGRESS_SCHEMA}.finished"
 )
 
 
@@ -122,7 +122,7 @@ def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
             " finished_at timestamptz DEFAULT pg_catalog.now(), entry text,"
             " PRIMARY KEY (bundle, source, only_))".encode()
         )
-    if keep or _exists(connection, "finished"):
+    if keep or _exists(connection, "finished") or _exists(connection, "follow"):
         tables = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in ("about", "done", "left_out"))
         connection.execute(f"DROP TABLE {tables}".encode())
     else:

@@ -27,6 +27,7 @@ from exporters.row_digest import Advance, RowsDigest
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
+from migrate.changes.segments import START
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -37,6 +38,7 @@ from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions import definition_files, pre_data
 from migrate.restore.postgres.definitions.after_rows import complete
@@ -186,7 +188,8 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing
         settings = ()
     record = job.run.record(job.left_out, job.notes, job.losses)
     superseded = job.run.reader.info.continues if job.run.earlier else ()
-    last = pre_data.Last(script, entries, settings, superseded)
+    base = job.followed_from if selection.rows and not selection.tables else None
+    last = pre_data.Last(script, entries, settings, superseded, base)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)
@@ -291,6 +294,9 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     if into_existing or not whole:
         conflict = conflict or large_objects.in_the_way(connection, run, filled=not whole)
     records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
+    mark = read_mark(connection, run.source)
+    if conflict and mark and mark.base == job.followed_from and mark.place != START:
+        return _followed(job, records)
     same = any(record.only == job.selection.words() for record in records)
     if same and not conflict and job.selection.definitions:
         conflict = next(
@@ -324,6 +330,21 @@ def _all_there(job: PostgresRestore) -> bool:
     there = sql_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
     return objects - types <= there <= objects
+
+
+def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:
+    """Return that nothing was to be done in a destination to which changes were applied since. Raises ``UsageError``
+    where only a part of the snapshot is wanted: it would lack these changes.
+    """
+    if not job.selection.is_everything:
+        raise UsageError(
+            f"{job.destination.address.url} has changes that {job.run.source} made after its snapshot; rows of the"
+            " snapshot would be older than the others",
+            next_step="leave --only out, or restore into another database",
+        )
+    note = "the database was restored, and has changes of the source since; moveout cutover compares both"
+    left_out = unique(*(record.left_out for record in records), job.left_out)
+    return job.run.outcome(WrittenRows(job.run.items, 0), [], [note], left_out)
 
 
 def _already(

@@ -24,8 +24,8 @@ from exporters.postgres.changes.pgoutput import (
     Truncate,
     Update,
     decode,
-    show_position,
 )
+from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, NotAllowedError
@@ -155,7 +155,7 @@ class PostgresChangeWriter:
             return known
         self._write()
         relation = self._relations[number]
-        table = read_table(self._connection, relation, show_position(position))
+        table = read_table(self._connection, relation, lsn_text(position))
         self._tables[number] = changes = TableChanges(table)
         return changes
 

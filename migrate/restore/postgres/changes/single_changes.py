@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.changes.pgoutput import UNCHANGED, Delete, Insert, Row, show_position
+from exporters.postgres.changes.pgoutput import UNCHANGED, Delete, Insert, Row
+from exporters.postgres.changes.slot import lsn_text
 from migrate.changes.apply import ChangeConflictError
 from migrate.restore.postgres.changes.destination_table import DestinationTable
 from migrate.restore.postgres.changes.statements import (
@@ -64,7 +65,7 @@ def _statement(table: DestinationTable, waiting: Waiting) -> ParameterizedStatem
         return insert_one(table, change.new)
     if not table.key and not table.has_old_rows:
         raise ChangeConflictError(
-            f"{table.label}: {_verb(change)} at {show_position(waiting.position)} of a table without replica identity",
+            f"{table.label}: {_verb(change)} at {lsn_text(waiting.position)} of a table without replica identity",
             next_step=f"at the source: ALTER TABLE {table.label} REPLICA IDENTITY FULL",
         )
     if isinstance(change, Delete):
@@ -80,7 +81,7 @@ def _conflict(
     change = waiting.change
     old = change.new if isinstance(change, Insert) else change.old
     row = change.old if isinstance(change, Delete) else change.new
-    words = [f"{_verb(change)} of {table.label} at {show_position(waiting.position)}: {reason}"]
+    words = [f"{_verb(change)} of {table.label} at {lsn_text(waiting.position)}: {reason}"]
     if table.key:
         words.append(f"key {_shown(table, table.key_of(old or row), table.key)}")
     if not isinstance(change, Delete):

@@ -12,6 +12,7 @@ import psycopg
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import (
     Definitions,
@@ -201,13 +202,15 @@ def _make_in_batches(
 class Last:
     """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
     triggers, which from then on may forbid anything). ``superseded``: bundles of whose restores nothing is recorded any
-    more.
+    more. ``base``: the position of the snapshot, where the source's changes are followed; None where they are not, or
+    only a part of its rows was restored.
     """
 
     script: Script
     entries: Sequence[DumpEntry]
     settings: Sequence[Mapping[str, Any]]
     superseded: Sequence[str] = ()
+    base: int | None = None
 
 
 def finish(
@@ -221,6 +224,8 @@ def finish(
         with connection.transaction() as transaction:
             sql_left_out.forget_superseded(connection, state, last.superseded)
             sql_left_out.end(connection, keep=keep)
+            if last.base is not None:
+                begin_mark(connection, state.source, last.base)
             left_out = set_for_database(connection, last.settings)
             with under_settings(connection, last.script):
                 left_out += [
