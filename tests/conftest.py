@@ -1,5 +1,6 @@
 """Real servers for the tests, started when the first test asks for one and ended with the run."""
 
+import gc
 import os
 import secrets
 import signal
@@ -56,10 +57,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.relative_to(ROOT).as_posix() not in LONGEST)
 
 
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage look no more at what lives until the end: all modules, all tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def _prepare_process() -> None:
-    """Take Ctrl-C even where a shell has started the run in the background, which then ignores it, as would
-    every process that a test interrupts.
+    """Collect garbage as seldom as the command does, and take Ctrl-C even where a shell has started the run in the
+    background, which then ignores it, as would every process that a test interrupts.
     """
+    gc.set_threshold(100_000, 20, 50)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
