@@ -46,7 +46,11 @@ def _is_bytes(data_type: pa.DataType) -> bool:
 
 
 def _sum(values: pa.Array | None) -> int:
-    return 0 if values is None else pc.sum(pc.binary_length(values)).as_py() or 0
+    if values is None:
+        return 0
+    if values.null_count:  # bytes may stand where a value is NULL
+        return pc.sum(pc.binary_length(values)).as_py() or 0
+    return int(values.view(pa.binary()).total_values_length)
 
 
 def exported(done: Iterable[DoneUnit], names: Iterable[str]) -> dict[str, int] | None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Protocol, Self
 
 import pyarrow as pa
@@ -93,6 +94,7 @@ def small_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+@lru_cache(1024)
 def _physical(data_type: pa.DataType) -> str:
     """Return how Parquet keeps a type, as far as an encoding hangs on it."""
     data_type = data_type.storage_type if isinstance(data_type, pa.BaseExtensionType) else data_type
@@ -125,10 +127,8 @@ class GroupedFile:
 
     @property
     def held_bytes(self) -> int:
-        """What the row group that is open takes of memory."""
-        if self._groups is not None:
-            return self._groups.held_bytes
-        return 0 if self._single is None else int(self._single.nbytes)
+        """What the row group that is open takes of memory, once it has more than one piece."""
+        return 0 if self._groups is None else self._groups.held_bytes
 
     def write(self, table: pa.Table) -> None:
         """Take rows into the row group that is open."""
