@@ -81,11 +81,11 @@ def _as_compared(
     """Return a table with its columns ordered as ``names``, if it has these; without ``generated`` as if it had only
     the columns into which one writes.
     """
-    columns = table.columns
+    columns = [column for column in table.columns if generated or not column.generated]
     names = orders.get((table.schema, table.name), ())
-    if sorted(names) == sorted(column.name for column in columns):
-        columns = tuple(sorted(columns, key=lambda column: names.index(column.name)))
-    return replace(table, columns=tuple(column for column in columns if generated or not column.generated))
+    if sorted(names) == sorted(column.name for column in table.columns):
+        columns.sort(key=lambda column: names.index(column.name))
+    return table if columns == list(table.columns) else replace(table, columns=tuple(columns))
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:

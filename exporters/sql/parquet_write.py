@@ -74,14 +74,16 @@ def with_few_values(table: pa.Table) -> list[str]:
     return [
         field.name
         for field, values in zip(head.schema, head.columns, strict=True)
-        if not pa.types.is_nested(field.type) and _distinct(values) <= _FEW * len(values)
+        if not pa.types.is_nested(field.type) and _has_few_values(values)
     ]
 
 
-def _distinct(values: pa.ChunkedArray) -> int:
+def _has_few_values(values: pa.ChunkedArray) -> bool:
+    """Tell it by the first rows of the sample where most of these differ, as they do in a key."""
+    most = _FEW * len(values)
     chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in values.chunks]
-    count: int = pc.count_distinct(pa.chunked_array(chunks)).as_py()
-    return count
+    sample = pa.chunked_array(chunks)
+    return all(pc.count_distinct(head).as_py() <= most for head in (sample[: 2 * int(most) + 1], sample))
 
 
 def small_type(kind: pa.DataType) -> pa.DataType:
@@ -123,19 +125,20 @@ class GroupedFile:
         self._stream = stream
         self._schema = schema
         self._single: pa.Table | None = None
+        self._single_bytes = 0
         self._groups: _Groups | None = None
 
     @property
     def held_bytes(self) -> int:
-        """What the row group that is open takes of memory, once it has more than one piece."""
-        return 0 if self._groups is None else self._groups.held_bytes
+        """What the row group that is open takes of memory."""
+        return self._single_bytes if self._groups is None else self._groups.held_bytes
 
     def write(self, table: pa.Table) -> None:
         """Take rows into the row group that is open."""
         if not table.num_rows:
             return
         if self._single is None and self._groups is None:
-            self._single = table
+            self._single, self._single_bytes = table, int(table.nbytes)
         else:
             self._grouped().write(table)
 
@@ -154,7 +157,7 @@ class GroupedFile:
             return
         table = _empty(self._schema) if self._single is None else self._single
         few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
-        compression: Literal["zstd", "none"] = "zstd" if table.nbytes > _SMALL_BYTES else "none"
+        compression: Literal["zstd", "none"] = "zstd" if self._single_bytes > _SMALL_BYTES else "none"
         self._stream.write(encoded(table, dictionaries=few, compression=compression))
 
     def _grouped(self) -> _Groups:

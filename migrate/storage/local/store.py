@@ -68,14 +68,14 @@ class LocalStore(BaseStore):
             temporaries = [self._temporary / uuid.uuid4().hex for _ in files]
             stack.callback(_unlink, temporaries)
             _write_all(temporaries, files)
-            directories = {path.parent for path in paths}
-            for directory in directories:
-                _make_directory(directory)
+            folders = {_folder(file.key) for file in files}
+            for folder in folders:
+                _make_directory(self.root / folder)
             with self._lock:
                 for temporary, path in zip(temporaries, paths, strict=True):
                     self._rename(temporary, path)
-            for directory in directories | {directory.parent for directory in directories - {self.root}}:
-                _sync_directory(directory)
+            for folder in folders | {_folder(folder) for folder in folders}:
+                _sync_directory(self.root / folder)
             if self._is_idle():
                 self._prune(self._work)
 
@@ -379,6 +379,11 @@ def _create(path: Path, data: bytes) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _folder(key: str) -> str:
+    """Return the name of the directory of a file or directory below the root; the root's own is empty."""
+    return key.rpartition("/")[0]
 
 
 def _unlink(paths: Sequence[Path]) -> None:
