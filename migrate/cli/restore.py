@@ -99,10 +99,11 @@ class Restored:
             if self.detailed or not _is_whole(outcome):
                 self._draw_outcome(console, outcome)
         if self.outcomes and not self.detailed:
+            whole = sum(line.word == "yes" for line in self.summary())
             items = things(sum(outcome.items for outcome in self.outcomes), "item")
             size = bytes_words(sum(outcome.size_bytes for outcome in self.outcomes))
             total = things(len(self.outcomes) + len(self.failures), "source")
-            console.print(f"{count_words(len(self.outcomes))} of {total} restored: {items}, {size}")
+            console.print(f"{count_words(whole)} of {total} restored: {items}, {size}")
         if self.outcomes:
             console.print(f"Restored in {duration_words(self.seconds)}")
         if self.exit_code != OK:

@@ -32,7 +32,7 @@ from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
-from migrate.cli.verify import Verified, run_verify
+from migrate.cli.verify import REPAIR_STEP, Verified, run_verify
 from migrate.discover.expand import Destinations
 from migrate.errors import (
     OK,
@@ -74,6 +74,13 @@ class FailedStep:
         """Return the error's fields."""
         return {"code": self.error.code, "message": str(self.error), "next": self.error.next_step}
 
+    def lines(self, sources: Sequence[str], happened: str) -> Mapping[str, SummaryLine]:
+        """Return a line for each source: what happened, the error, and what to do."""
+        next_step = self.error.next_step or "run the same command again"
+        return {
+            source: SummaryLine(source, "no", f"{happened}: {self.error}", next_step) for source in sources
+        }
+
     def draw(self, console: Console) -> None:
         """Print the error and the next step."""
         console.print(Text(str(self.error), style="yellow"))
@@ -111,7 +118,7 @@ class Evacuated:
         last = {step.name: step.exit_code for step in steps}
         codes = {name: code for name, code in last.items() if code}
         if not codes:
-            return IncompleteError.exit_code if self.moved.unfilled else OK
+            return IncompleteError.exit_code if self.moved.unfilled or self.moved.copy_problem else OK
         if not self.moved.location:
             return next(iter(codes.values()))
         return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
@@ -232,6 +239,9 @@ class _Move:
         self._unfilled = destinations.unfilled
         self._signers = load_keys(None, None, case)
         self._last = bundle
+        self._is_sent = False
+        self._copy_problem = ""
+        """Why the bundle is not where it is transferred to, or cannot be read there."""
         self._left_at: datetime | None = None
         """When this run has sent the last byte; None where it sent nothing."""
         self._forecast: LiveForecast | None = None
@@ -264,25 +274,43 @@ class _Move:
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
             if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
-                self._last = destination
+                self._last, self._is_sent = destination, True
+            else:
+                self._copy_problem = self._problem_of(f"The bundle could not be sent to {destination.shown}")
+        yield "verify", self._verify
+        copy_fails = self._is_sent and isinstance(self.finished[-1].answer, FailedStep)
+        if copy_fails and _sealed(self._bundle) is not SealState.NOT:
+            self._copy_problem = self._problem_of(f"The bundle at {self._last.shown} could not be read")
+            session.progress.note(f"The bundle at {self._bundle.shown} is used instead")
+            self._last = self._bundle
+            yield "verify", self._verify
         last = self._last
-        yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=self._signers)
         if case.destinations:
             options = self._options
             yield (
                 "restore",
                 lambda: run_restore(session, last, case.destinations, case, options, signers=self._signers),
             )
-            yield (
-                "compare",
-                lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=self._signers),
-            )
+            restored = _without_failed(case.destinations, self.finished[-1].answer)
+            if restored:
+                yield (
+                    "compare",
+                    lambda: run_verify(session, last, Level.QUICK, restored, case, keys=self._signers),
+                )
 
     def _plan_options(self) -> PlanOptions:
         """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
         answer = self.finished[-1].answer
         examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
         return PlanOptions(self._case.deadline, examined=examined)
+
+    def _verify(self) -> Answer:
+        return run_verify(self._session, self._last, Level.FULL, {}, self._case, keys=self._signers)
+
+    def _problem_of(self, sentence: str) -> str:
+        """Return a sentence with what the last step said."""
+        answer = self.finished[-1].answer
+        return f"{sentence}: {answer.error}" if isinstance(answer, FailedStep) else f"{sentence}."
 
     def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
@@ -382,23 +410,30 @@ class _Move:
         }
         if isinstance(verified := answers.get("verify"), Verified):
             stages["verified"] = _verified_lines(stages["exported"], verified)
+        elif isinstance(verified, FailedStep):
+            stages["verified"] = verified.lines(sources, "not verified")
         if isinstance(up := answers.get("restore"), Restored):
             stages["restored"] = {line.source: line for line in up.summary()}
+        elif isinstance(up, FailedStep):
+            stages["restored"] = up.lines(restored, "not restored")
         if isinstance(compared := answers.get("compare"), Verified):
             stages["compared"] = {line.source: line for line in compared.comparisons()}
+        elif isinstance(compared, FailedStep):
+            stages["compared"] = compared.lines(restored, "not compared")
         there = "verify" in answers
         seal = _seal(self._last) if there else None
         for left_out in seal.left_out if seal else ():
             for stage in COLUMNS:
                 stages[stage] = {**stages.get(stage, {}), left_out.name: left_out_line(left_out.name)}
         all_out = there and all(line.word in {"yes", LEFT_OUT} for line in stages["exported"].values())
-        sent = case.transfer_to is None or self._last is case.transfer_to
+        sent = case.transfer_to is None or self._is_sent
         return Moved(
             sources,
             wanted,
             stages,
             location=self._last.shown if there else "",
-            only_copy=self._last is self._bundle,
+            only_copy=not self._is_sent,
+            copy_problem=self._copy_problem,
             deadline=case.deadline,
             out_at=self._out_at(seal) if all_out and sent else None,
             now=datetime.now(UTC),
@@ -421,16 +456,21 @@ def _stage_seconds(forecast: Forecast) -> dict[str, float]:
     return seconds
 
 
+def _without_failed(destinations: Mapping[str, Endpoint], restored: Answer | None) -> Mapping[str, Endpoint]:
+    """Return the destinations whose restore came to its end: the others are known to lack something."""
+    if not isinstance(restored, Restored):
+        return {}
+    failed = {failure.source for failure in restored.failures}
+    return {name: endpoint for name, endpoint in destinations.items() if name not in failed}
+
+
 def _exported_lines(sources: Sequence[str], answer: Answer | None) -> Mapping[str, SummaryLine]:
     if answer is None:
         return {source: SummaryLine(source, "yes", "exported before") for source in sources}
     if isinstance(answer, Exported):
         return {line.source: line for line in answer.summary()}
     assert isinstance(answer, FailedStep)
-    return {
-        source: SummaryLine(source, "no", f"not exported: {answer.error}", answer.error.next_step)
-        for source in sources
-    }
+    return answer.lines(sources, "the export stopped")
 
 
 def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> Mapping[str, SummaryLine]:
@@ -449,8 +489,7 @@ def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> 
 def _verified_line(source: str, damage: Sequence[Finding]) -> SummaryLine:
     if not damage:
         return SummaryLine(source, "yes", "verified")
-    next_step = "moveout transfer --recheck from a whole copy replaces damaged files"
-    return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", next_step)
+    return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", REPAIR_STEP)
 
 
 class SealState(Enum):

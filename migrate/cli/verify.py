@@ -56,6 +56,12 @@ _INCOMPLETE = (
 )
 
 
+REPAIR_STEP = (
+    "moveout transfer --recheck from a whole copy replaces damaged files; where there is none, export again to another"
+    " location"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """One source of the bundle beside a live one."""
@@ -201,9 +207,10 @@ class Verified:
         if self.outcome.findings:
             console.print(f"The bundle at {self.location} is damaged ({checked})")
             draw_findings(console, self.outcome.findings)
-            console.print("→ moveout transfer --recheck from a whole copy replaces damaged files")
+            console.print(f"→ {REPAIR_STEP}")
         else:
-            console.print(f"The bundle at {self.location} is whole: {checked}")
+            state = "has all its files" if self.level is Level.QUICK else "is whole"
+            console.print(f"The bundle at {self.location} {state}: {checked}")
             if not self.complete:
                 console.print(f"! {INCOMPLETE}", style="yellow")
         self.signed.draw(console)

@@ -75,6 +75,23 @@ def test_damage_costs_its_own_source(case, tmp_path):
     assert "two" in ended.json["result"]["sentences"][1]
 
 
+def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_path):
+    make_file(tmp_path / "three.db")
+    (tmp_path / "not-there").mkdir()
+    (tmp_path / "blocked").write_text("a file where a directory should be")
+    case.write_text(case.read_text() + '[transfer]\nlocation = "blocked/copy"\n')
+    first = call("run", "-c", case, "--json")
+    assert first.code == 3, first.err
+    out, _, _, compared, *rest = first.json["result"]["sentences"]
+    assert (out, compared) == ("Out: all 3 sources.", "Compared row by row: all 3 sources.")
+    assert rest[0].startswith(f"The bundle could not be sent to {tmp_path}/blocked/copy: ")
+    assert "The only bundle lies at" in rest[1]
+    assert rest[2].endswith("the bundle was not sent yet.")
+
+    (tmp_path / "blocked").unlink()
+    assert call("run", "-c", case).code == 0
+
+
 def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):
     make_file(tmp_path / "three.db")
     (tmp_path / "not-there").mkdir()

@@ -36,6 +36,8 @@ class Moved:
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By old server, the sources that come up nowhere: the case file has no address of the new server."""
     left_behind: LeftBehind | None = None
+    copy_problem: str = ""
+    """Why the bundle is not where it is transferred to, or cannot be read there."""
 
     def rows(self) -> list[tuple[Sequence[str], str]]:
         """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
@@ -77,6 +79,8 @@ class Moved:
         yield from seen
         if seen:
             yield f"→ {step}"
+        if self.copy_problem:
+            yield self.copy_problem
         if self.location and self.only_copy:
             yield (
                 f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"
@@ -126,9 +130,10 @@ class Moved:
             side = "met, with" if left >= 0 else "missed by"
             rest = " to spare" if left >= 0 else ""
             return f"The deadline {until} was {side} {duration_words(abs(left))}{rest}."
+        missing = "the bundle was not sent" if self.copy_problem else "not everything is out"
         if left >= 0:
-            return f"The deadline {until} is in {duration_words(left)}; not everything is out yet."
-        return f"The deadline {until} passed {duration_words(-left)} ago; not everything was out."
+            return f"The deadline {until} is in {duration_words(left)}; {missing} yet."
+        return f"The deadline {until} passed {duration_words(-left)} ago; {missing}."
 
 
 def _names(names: Sequence[str]) -> str:

@@ -188,7 +188,7 @@ class TableRestore:
         """Return the outcome. What the bundle lacks is left out, too."""
         return RestoreOutcome(
             self.source,
-            self.items if self.selection.rows else 0,
+            sum(self._rows_there(table) for table in self.tables) if self.selection.rows else 0,
             rows.size_bytes,
             rows.skipped_items,
             tuple(findings),
@@ -196,6 +196,11 @@ class TableRestore:
             left_out=tuple(unique(left_out, self._lacking())),
             tables=digests_of(self.source, self.found),
         )
+
+    def _rows_there(self, table: CatalogRow) -> int:
+        """Return how many rows of a table the destination has: all, where ``compare`` was not asked."""
+        digest = self.found.get((table.schema, table.name))
+        return table.items if digest is None else min(table.items, digest.rows)
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""
