@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 
 from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
@@ -80,15 +82,29 @@ def measure_location(store: Store) -> LocationRates:
             data = secrets.token_bytes(size_bytes)
             try:
                 started = time.monotonic()
-                list(pool.map(lambda name: store.put(name, data), names))  # noqa: B023  run before the next round
+                _do_all(pool, partial(_put, store, data), names)
                 written = time.monotonic()
-                list(pool.map(store.read, names))
+                _do_all(pool, store.read, names)
                 ended = time.monotonic()
             finally:
-                list(pool.map(store.delete, names))
+                _do_all(pool, store.delete, names)
             if written - started >= _ROUND_SECONDS or size_bytes >= _LAST_FILE_BYTES:
                 round_bytes = _FILES * size_bytes
                 return LocationRates(
                     round_bytes / max(written - started, 1e-6), round_bytes / max(ended - written, 1e-6)
                 )
             size_bytes *= 4
+
+
+def _put(store: Store, data: bytes, name: str) -> None:
+    store.put(name, data)
+
+
+def _do_all(pool: Executor, work: Callable[[str], object], names: Sequence[str]) -> None:
+    """Work on all names at once, and wait until no work is under way, whatever fails: a file that is still being
+    written could not be removed. Raises the first error.
+    """
+    futures = [pool.submit(work, name) for name in names]
+    wait(futures)
+    for future in futures:
+        future.result()

@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from migrate.errors import NoSpaceError
+from migrate.plan import measure_location
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
+from tests.tools.disks import tiny_disk
+
+__all__ = ["tiny_disk"]
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +62,10 @@ def test_a_deadline_that_is_missed_is_exit_9_and_says_what_stays_and_what_it_tak
 def test_other_means_that_make_no_sense_are_a_mistake(databases):
     asked = call("plan", f"a=sqlite://{databases}/a.db", "--what-if", "horses=8")
     assert (asked.code, "→ write --what-if workers=8,link=10Gbit" in asked.err) == (2, True), asked
+
+
+def test_a_full_location_is_as_it_was_after_it_was_tried(tiny_disk):
+    for number in range(4):
+        with pytest.raises(NoSpaceError):
+            measure_location(open_location(f"{tiny_disk}/{number}"))
+    assert [path for path in tiny_disk.rglob("*") if path.is_file()] == []
