@@ -12,6 +12,7 @@ import subprocess
 import termios
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -19,6 +20,9 @@ from tests.cli.conftest import MOVEOUT, call, result
 
 TABLES, ROWS = 10, 8_000
 SHARE = re.compile(r"(\d+)%")
+HEAD_SHARE = re.compile(r"stage \d of \d: [^%\n]*?(\d+)%")
+"""What the first line of the view says of the whole run."""
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def make_large_file(path):
@@ -35,11 +39,12 @@ def make_large_file(path):
 
 
 class Terminal:
-    """A command on a terminal of its own."""
+    """A command on a terminal of its own. ``share`` is the pattern of the per cents to look for."""
 
-    def __init__(self, *words, columns=80):
+    def __init__(self, *words, columns=80, share=SHARE):
         self.text = ""
         self._shares = []
+        self._share = share
         leader, follower = pty.openpty()
         fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
@@ -57,8 +62,10 @@ class Terminal:
     def _read(self):
         try:
             while data := os.read(self._leader, 65536):
-                self.text += data.decode(errors="replace")
-                self._shares.extend((time.monotonic(), int(share)) for share in SHARE.findall(data.decode()))
+                shown = data.decode(errors="replace")
+                self.text += shown
+                shares = self._share.findall(CONTROL.sub("", shown))
+                self._shares.extend((time.monotonic(), int(share)) for share in shares)
         except OSError:
             pass
 
@@ -134,8 +141,66 @@ def test_status_agrees_with_the_terminal_also_after_a_kill_and_during_restore(tm
     move(tmp_path, iter(lambda: 0.5, None), least=3)
 
 
+CASE = """
+[case]
+name = "night"
+[bundle]
+location = "bundle"
+[limits]
+bwlimit = "1M"
+workers = 2
+"""
+MOVE = """
+[[source]]
+name = "{name}"
+url = "sqlite://{folder}/{name}.db"
+[[destination]]
+source = "{name}"
+url = "sqlite://{folder}/new-{name}.db"
+"""
+
+
 @pytest.mark.torture
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(3))
-def test_status_agrees_with_the_terminal_at_random_moments(tmp_path, seed):
+def test_status_agrees_with_a_whole_run_at_twenty_random_moments(tmp_path, seed):
+    """The share of the whole, which the first line of the view shows; a kill -9 at a random moment of each stage."""
     moments = random.Random(seed)
-    move(tmp_path, iter(lambda: moments.uniform(0.1, 1.0), None), least=7)
+    case, location = tmp_path / "moveout.toml", tmp_path / "bundle"
+    case.write_text(CASE + "".join(MOVE.format(name=name, folder=tmp_path) for name in ("one", "two")))
+    for name in ("one", "two"):
+        make_large_file(tmp_path / f"{name}.db")
+    seen: Counter[str] = Counter()
+    kills = ["export", "restore"]
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        terminal = Terminal("run", "-c", case, share=HEAD_SHARE)
+        last = None
+        while terminal.process.poll() is None:
+            time.sleep(moments.uniform(0.1, 1.0))
+            before = terminal.shares(0.5)
+            reported = reports(location)
+            time.sleep(0.5)
+            shown = before + terminal.shares(1.0)
+            if not shown or not reported or not reported[0]["alive"]:
+                continue
+            share, stage = 100 * reported[0]["fraction"], stage_of(reported[0])
+            assert min(shown) - 2 <= share <= max(shown) + 2, (share, shown, stage, terminal.text[-500:])
+            seen[stage] += 1
+            if kills and stage == kills[0] and moments.random() < 0.3:
+                del kills[0]
+                terminal.process.send_signal(signal.SIGKILL)
+                last = terminal.shares(1.0)
+        code = terminal.end()
+        if last is None:
+            break
+        died = int(re.search(r"died at (\d+)%", call("status", location).out)[1])
+        assert min(last) - 2 <= died <= max(last) + 2
+    assert code == 0, terminal.text[-2000:]
+    assert not kills
+    assert sum(seen.values()) >= 20
+    assert {"export", "restore"} <= set(seen)
+
+
+def stage_of(report):
+    return next((stage["name"] for stage in report["stages"] if stage["state"] == "running"), "")
