@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from exporters.bucket_api import Bucket
+from exporters.changes import ChangeLog
 from exporters.selection import Selection
 
 Json = Mapping[str, Any]
@@ -329,6 +330,18 @@ class Estimate:
     bytes_rate: float
     faults: Sequence[str] = ()
     bundle_share: float | None = None
+
+
+@runtime_checkable
+class Followable(Protocol):
+    """A source whose snapshot can be the base of its change log."""
+
+    def base(self, workspace: Workspace, log: ChangeLog, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """Like ``snapshot``, of a new base of ``log``: what is committed later is in the log. The position of the
+        snapshot says under ``exporters.changes.FOLLOW`` what is needed to read it. Nothing stays at the server where
+        the context ends by an error.
+        """
+        ...
 
 
 class Measurable(Protocol):

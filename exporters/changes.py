@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 from exporters.limits import Note
 
+FOLLOW = "follow"
+"""The key under which the position of a followed source's snapshot has what ``ChangeBase.described`` returns."""
+
 
 class MessageKind(IntEnum):
     """What a message is to those who only store it."""
@@ -54,15 +57,22 @@ class NotFollowed:
 
 @dataclass(frozen=True, slots=True)
 class ChangeBase:
-    """Where the changes of one source begin. ``position``: what was committed before it is in the base. ``snapshot``
-    is the name under which sessions of the same server see the base; it holds as long as the context of ``open_base``.
-    ``log`` is what the engine needs to read on (names of its own objects at the server): plain JSON, no secrets.
+    """Where the changes of one source begin. ``name`` is that under which the log was opened. ``position``: what was
+    committed before it is in the base. ``snapshot`` is the name under which sessions of the same server see the base;
+    it holds as long as the context of ``open_base``. ``log`` is what the engine needs to read on (names of its own
+    objects at the server): plain JSON, no secrets.
     """
 
+    name: str
     position: int
     snapshot: str
     log: Mapping[str, Any]
     not_followed: Sequence[NotFollowed] = field(default=())
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """What a bundle keeps of it: enough to read on."""
+        return {"name": self.name, "position": self.position, "log": dict(self.log)}
 
 
 @dataclass(frozen=True, slots=True)

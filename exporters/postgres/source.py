@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 
 from exporters.api import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
+from exporters.changes import ChangeLog
 from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
 from exporters.postgres.catalog import PostgresTable, read_tables
@@ -76,10 +77,17 @@ class PostgresSource:
         del survey
         return try_out(self, seconds=seconds, workers=workers)
 
-    @contextmanager
-    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
+    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        with hold(self._address, self._manners, tolerant=True) as (session, tables):
+        return self._snapshot(workspace, workers, None)
+
+    def base(self, workspace: Workspace, log: ChangeLog, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """See ``exporters.api.Followable``."""
+        return self._snapshot(workspace, workers, log)
+
+    @contextmanager
+    def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
+        with hold(self._address, self._manners, tolerant=True, log=log) as (session, tables):
             exported = [table for table in tables if table.exported]
             refused = any(table.hidden or not table.readable for table in tables)
             if not exported and refused and not session.locked:

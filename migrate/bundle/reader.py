@@ -154,9 +154,18 @@ class BundleReader:
 
     def last_position_value(self, source: str, name: str) -> Any:
         """Return the value in the last recorded position of a source that has one, None where none has."""
+        positions = reversed(self._positions(source))
+        return next((position[name] for position in positions if position.get(name)), None)
+
+    def newest_position(self, source: str) -> Mapping[str, Any]:
+        """Return the position of the newest snapshot of a source, under which all of it was found to hold."""
+        positions = self._positions(source)
+        return positions[-1] if positions else {}
+
+    def _positions(self, source: str) -> list[Mapping[str, Any]]:
+        """Return the positions of a source's snapshots, the oldest first."""
         reconciliations = [entry for entry in self.reconciliation() if entry.name == source]
-        positions = [position for entry in reconciliations for position in entry.summary.positions]
-        return next((position[name] for position in reversed(positions) if position.get(name)), None)
+        return [position for entry in reconciliations for position in entry.summary.positions]
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that

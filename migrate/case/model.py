@@ -42,7 +42,7 @@ SELECTION_FIELDS = (
     "current_only",
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "case": ("name", "deadline", "reserve", "notify"),
+    "case": ("name", "deadline", "reserve", "notify", "follow"),
     "server": ("url",),
     "source": (
         "name",
@@ -50,6 +50,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "priority",
         "value",
         "may_be_empty",
+        "follow",
         "inventory",
         CUSTOMER_KEY,
         *SELECTION_FIELDS,
@@ -90,6 +91,8 @@ class Endpoint:
     inventory: str | None = None
     may_be_empty: bool = False
     """Whether it is no surprise that there is nothing in it: a whole server was asked for."""
+    follow: bool = False
+    """Whether what is written to it after its snapshot is followed."""
     create: bool = False
     """Whether it is made where it is missing: it is the place of a source on a server to which all of another moves."""
     error: SourceError | None = None
@@ -260,6 +263,7 @@ class _Reader:
 
     def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
         endpoints: dict[str, Endpoint] = {}
+        follows = section == "source" and self._flag(document.get("case", {}), "follow", "[case]")
         for position, table in enumerate(document.get(section, []), start=1):
             section_name = f"[[{section}]] number {position}"
             if "from" in table or "to" in table:
@@ -278,12 +282,13 @@ class _Reader:
                 self._selection(table, section_name),
                 report,
                 may_be_empty=self._flag(table, "may_be_empty", section_name),
+                follow=self._flag(table, "follow", section_name, default=follows),
                 rank=self._rank(table, section_name),
             )
         return endpoints
 
-    def _flag(self, table: Mapping[str, Any], key: str, section_name: str) -> bool:
-        value = table.get(key, False)
+    def _flag(self, table: Mapping[str, Any], key: str, section_name: str, *, default: bool = False) -> bool:
+        value = table.get(key, default)
         if not isinstance(value, bool):
             self._fail(f"{section_name}: {key} must be true or false")
         return bool(value)

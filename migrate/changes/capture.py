@@ -18,6 +18,8 @@ SEGMENT_BYTES = 8 * 2**20
 """About so many bytes of messages are one segment at most."""
 SEGMENT_SECONDS = 1.0
 """So long a message waits at most until its segment is written."""
+IDLE_SECONDS = 10.0
+"""So often a source that writes nothing of ours is acknowledged: the log of its server goes on all the same."""
 _POLL_SECONDS = 0.2
 
 
@@ -34,7 +36,7 @@ class Captured:
 def resume_position(folder: SegmentFolder, base: int) -> int:
     """Return the position after which a stream has to begin so that it continues the segments."""
     last = folder.last()
-    return last.position if last else base
+    return max(base, last.position if last else 0, folder.idle_position())
 
 
 class Capture:
@@ -49,7 +51,8 @@ class Capture:
         self._size = 0
         self._since = 0.0
         self._is_inside = False
-        self._position = self._last.position if self._last else 0
+        self._position = self._acknowledged = resume_position(folder, 0)
+        self._settled_at = time.monotonic()
         self._shapes: dict[int, Message] = {}
         self._shaped: set[int] = set()
         self._transactions = self._total_bytes = 0
@@ -70,13 +73,16 @@ class Capture:
                     self._write(stream)
             if self._messages and time.monotonic() - self._since >= SEGMENT_SECONDS:
                 self._write(stream)
-            if not self._messages and not self._is_inside and stream.received > self._position:
-                self._position = stream.received
-                self._settle(stream)
+            if not self._messages and not self._is_inside:
+                self._position = max(self._position, stream.received)
+                if time.monotonic() - self._settled_at >= IDLE_SECONDS:
+                    self._settle_idle(stream)
             if not self._messages and until(self._position):
-                return
+                break
         if self._messages and not self._is_inside:
             self._write(stream)
+        if not self._messages and not self._is_inside:
+            self._settle_idle(stream)
 
     def _take(self, message: Message) -> None:
         if message.kind is MessageKind.SHAPE:
@@ -109,8 +115,18 @@ class Capture:
         self._messages, self._size, self._shaped = [], 0, set()
         self._settle(stream)
 
+    def _settle_idle(self, stream: ChangeStream) -> None:
+        """Acknowledge a position up to which there was nothing to write down, once it is itself durable: who goes on
+        has to begin there.
+        """
+        if self._position > self._acknowledged:
+            self._folder.write_idle_position(self._position)
+        self._settle(stream)
+
     def _settle(self, stream: ChangeStream) -> None:
         """Acknowledge what is durable, and report it."""
+        self._settled_at = time.monotonic()
+        self._acknowledged = self._position
         stream.acknowledge(self._position)
         segments = self._last.number if self._last else 0
         self._report(Captured(self._position, segments, self._transactions, self._total_bytes))

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from exporters.changes import Message, MessageKind
-from migrate.bundle import canonical_json
+from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.storage.api import Store
 
 VERSION = 1
-CHANGES = "changes/"
+_IDLE = "idle"
 
 _FRAME = struct.Struct("<BQI")
 """Kind, position, and length of the payload, which follows."""
@@ -83,6 +83,7 @@ class SegmentFolder:
 
     def __init__(self, store: Store, source: str, base: int) -> None:
         self._store = store
+        self._source = source
         self._prefix = f"{folder(source)}{base:016x}/"
 
     def records(self, after: int = 0) -> Iterator[SegmentRecord]:
@@ -156,9 +157,31 @@ class SegmentFolder:
         self._store.create(self._record_key(number), canonical_json.encode(asdict(record)))
         return record
 
-    def remove(self) -> None:
-        """Remove all segments, the newest first."""
-        keys = [info.key for info in self._store.list(self._prefix)]
+    def idle_position(self) -> int:
+        """Return up to which position nothing came after the newest segment, 0 where that was not written."""
+        key = self._prefix + _IDLE
+        try:
+            value = canonical_json.decode(self._store.read(key), key)
+        except GoneError:
+            return 0
+        canonical_json.check_version(value, key, VERSION)
+        if not isinstance(value.get("position"), int):
+            raise DamageError(key, expected="a position", found="something else")
+        return int(value["position"])
+
+    def write_idle_position(self, position: int) -> None:
+        """Write that nothing came after the newest segment up to ``position``."""
+        self._store.put(
+            self._prefix + _IDLE, canonical_json.encode({"version": VERSION, "position": position})
+        )
+
+    def remove_others(self) -> None:
+        """Remove all segments of this source that came after other bases, the newest first."""
+        keys = [
+            info.key
+            for info in self._store.list(folder(self._source))
+            if not info.key.startswith(self._prefix)
+        ]
         self._store.delete_all(keys[::-1])
 
     def _record_bytes(self, number: int) -> bytes | None:
@@ -242,4 +265,4 @@ def _counted(records: Sequence[SegmentRecord]) -> dict[int, int]:
 
 def folder(source: str) -> str:
     """Return the prefix of everything that is kept of a source's changes: ``changes/<source>/``."""
-    return f"{CHANGES}{source}/"
+    return f"{layout.CHANGES}{source}/"

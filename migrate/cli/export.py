@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +12,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.changes import FOLLOW
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.left_behind import LeftBehind
+from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
+from migrate.changes.change_logs import OpenLog, followable
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -45,6 +48,7 @@ from migrate.cli.common.sources import (
     allowed_empty,
     choose,
     expanded,
+    followed,
     load_case,
     open_sources,
     parse_pairs,
@@ -260,9 +264,12 @@ def _run_export(
     started = time.monotonic()
     endpoints = _without_dropped(store, endpoints, options, session.progress.note)
     may_be_empty = frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty)
-    options = replace(options, may_be_empty=may_be_empty)
+    options = replace(
+        options, may_be_empty=may_be_empty, follow=_change_logs(endpoints, session.progress.note)
+    )
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
+        _require_bases(store, options.follow)
         signed = sealed_by(store, signers, custody_of(case).timestamp)
         return _exported(session, before, store, started, signed)
 
@@ -305,6 +312,33 @@ def _exported(
     left_behind = sealed.left_behind if sealed else None
     detailed = session.is_detailed(len(outcome.sources))
     return Exported(outcome, time.monotonic() - started, signed, left_behind, detailed)
+
+
+def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, OpenLog]:
+    """Return how the change logs of the sources are opened that are to be followed. Raises ``UsageError`` where none of
+    them has one.
+    """
+    asked = {name: endpoint for name, endpoint in endpoints.items() if endpoint.follow}
+    open_logs = followable(asked)
+    for name in asked.keys() - open_logs.keys():
+        note(f"! {name} has no log that could be followed: what it writes after its snapshot stays behind")
+    if asked and not open_logs:
+        raise UsageError(
+            "none of the sources has a log of its changes that could be followed",
+            next_step="leave --follow out (follow in the case file); buckets are kept up by moveout sync",
+        )
+    return open_logs
+
+
+def _require_bases(store: Store, names: Collection[str]) -> None:
+    """Raise ``UsageError`` where a bundle was sealed, and one of these sources exported without a base."""
+    reader = BundleReader(store) if names else None
+    for name in sorted(names):
+        if reader is not None and FOLLOW not in reader.newest_position(name):
+            raise UsageError(
+                f"{name} was exported to {store.location} without --follow, so its later changes are not known",
+                next_step="export to another location with --follow",
+            )
 
 
 def _without_dropped(
@@ -356,6 +390,13 @@ class _SourceOptions:
     """The options that say what is in a bundle."""
 
     allow_empty: AllowEmpty = False
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Keep what databases write from the snapshot on, beside the bundle, for moveout follow.",
+        ),
+    ] = False
     drop: Annotated[
         list[str] | None,
         typer.Option("--drop", metavar="NAME", help="Take this source out of the bundle; may be repeated."),
@@ -461,6 +502,7 @@ def export_command(
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
+    endpoints = followed(endpoints) if sources.follow else endpoints
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(
         prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())

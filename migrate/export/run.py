@@ -40,6 +40,7 @@ from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
+from migrate.export.followed_changes import FollowedChanges
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
@@ -67,6 +68,7 @@ class ExportRun:
     progress: Progress
     options: ExportOptions
     cancellation: CancellationToken
+    followed: FollowedChanges
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
@@ -113,7 +115,14 @@ def export(
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(ProgressDatabase())
-        run = ExportRun(store, state, ledger, lease, executor, workers, progress, options, cancellation)
+        first_id = state.continues[0] if state.continues else state.id
+        bundle_name = f"{options.case.name if options.case else 'bundle'}_{first_id[:8]}"
+        followed = stack.enter_context(
+            FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
+        )
+        run = ExportRun(
+            store, state, ledger, lease, executor, workers, progress, options, cancellation, followed
+        )
         try:
             return _export(run, sources)
         except BaseException:
@@ -190,7 +199,8 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     """Export one source; return its summary, and the error if it broke off."""
     _separate_groups(run, source.name)
     before = _finished_before(run, source)
-    if before is not None and (before.complete or not run.options.ask):
+    if before is not None and _stands(run, before):
+        run.followed.go_on(source.name, before.summary.positions)
         return before, None
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _begin_anew(run, source)
@@ -204,7 +214,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     units: UnitRun | None = None
     try:
         run.options.seal_time.check(source.name)
-        with source.snapshot(workspace, workers=run.workers) as snapshot:
+        with run.followed.snapshot(source, workspace, run.workers) as snapshot:
             workspace.on_listed = None  # what is listed from now on is the second count
             run.progress.begin(
                 f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
@@ -238,6 +248,12 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         run.ledger.add_gaps(source.name, summary.gaps)
         run.progress.count_gaps(len(summary.gaps))
     return _reconciliation(run, source, summary, failures), error
+
+
+def _stands(run: ExportRun, before: SourceReconciliation) -> bool:
+    """Tell whether a source is not asked again after an earlier run has finished it."""
+    lacks_base = run.followed.lacks_base(before.name, before.summary.positions)
+    return not run.options.ask or (before.complete and not lacks_base)
 
 
 def _begin_anew(run: ExportRun, source: Source) -> None:

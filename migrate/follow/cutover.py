@@ -15,20 +15,19 @@ from typing import Any, cast
 
 from exporters.engine import Engine, live_reader_of, load_part
 from exporters.row_digest import RowsDigest, to_hex
-from migrate.bundle import canonical_json
+from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
-from migrate.changes.segments import CHANGES
 from migrate.engines import registry
 from migrate.errors import DamageError, GoneError, IncompleteError
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
-RECORD = f"{CHANGES}cutover.json"
+RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
 Digests = Mapping[tuple[str, str], RowsDigest]
 

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from exporters.changes import ChangeLog
+from exporters.changes import FOLLOW, ChangeLog
 from exporters.engine import Engine, load_part
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.changes.apply import ChangeWriter
+from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.storage.api import Store
-
-POSITION = "follow"
-"""The key of a followed source's position in a bundle: ``{"position": base, "log": …, "name": …}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,7 @@ class FollowedSource:
 
     def open_log(self) -> ChangeLog:
         """Return the change log of the source. Raises ``UsageError`` where its engine has none."""
-        reference = registry.require(self.source_engine, self.source_engine.change_log, "followed")
-        return cast("ChangeLog", load_part(reference)(self.source.url, self.source.reveal(), self.case))
+        return open_change_log(self.source, self.case)
 
     def open_writer(self) -> ChangeWriter:
         """Return what writes changes to the destination. Raises ``UsageError``, ``SourceError``."""
@@ -68,7 +65,7 @@ def followed_sources(
     """
     followed = []
     for name, source in sources.items():
-        base = reader.last_position_value(name, POSITION)
+        base = reader.newest_position(name).get(FOLLOW)
         if base is not None and name in destinations:
             followed.append(
                 FollowedSource(name, source, destinations[name], base["position"], base["log"], base["name"])

@@ -101,6 +101,5 @@ def candidates(
 
 
 def foreign(present: Iterable[str], expected_keys: Collection[str]) -> Iterator[str]:
-    """Yield keys at the destination that are no files of the bundle, nor of anybody's work on it, nor signatures."""
-    own_prefixes = (layout.WORK, layout.SIGNATURES)
-    return (key for key in present if key not in expected_keys and not key.startswith(own_prefixes))
+    """Yield keys at the destination that are no files of the bundle, nor may lie beside it."""
+    return (key for key in present if key not in expected_keys and not key.startswith(layout.BESIDE))

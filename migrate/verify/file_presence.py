@@ -52,12 +52,12 @@ def check_payload(
 
 
 def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
-    """Yield files outside of ``data/`` that belong to no bundle; work files and signatures are let be."""
+    """Yield files outside of ``data/`` that belong to no bundle; what lies beside a bundle is let be."""
     if level is Level.QUICK or not tags.names:
         return
     known = tags.names | {layout.TAG_MANIFEST}
     for info in store.list():
-        if not info.key.startswith((layout.DATA, layout.WORK, layout.SIGNATURES)) and info.key not in known:
+        if not info.key.startswith((layout.DATA, *layout.BESIDE)) and info.key not in known:
             yield Finding(info.key, f"is not in {layout.TAG_MANIFEST}")
 
 

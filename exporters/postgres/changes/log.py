@@ -53,15 +53,16 @@ FROM pg_roles WHERE rolname = current_user
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> PostgresChangeLog:
     """Return the change log of a database. Raises ``SourceUsageError`` for the URL."""
-    return PostgresChangeLog(parse_url(url, password=secrets.get("password")), own_name(name))
+    return PostgresChangeLog(parse_url(url, password=secrets.get("password")), name)
 
 
 class PostgresChangeLog:
-    """See ``exporters.changes.ChangeLog``. ``name`` is that of slot and publication."""
+    """See ``exporters.changes.ChangeLog``."""
 
     def __init__(self, address: PostgresAddress, name: str) -> None:
         self._address = address
-        self._name = name
+        self._given_name = name
+        self._name = own_name(name)
 
     @contextmanager
     def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
@@ -141,7 +142,7 @@ class PostgresChangeLog:
         statement = f'CREATE_REPLICATION_SLOT "{self._name}" LOGICAL pgoutput {options}'
         _, position, snapshot, _ = _first(replication, statement)
         log = {"slot": self._name, "publication": self._name, "system": system}
-        return ChangeBase(parse_lsn(position), snapshot, log, followed.not_followed)
+        return ChangeBase(self._given_name, parse_lsn(position), snapshot, log, followed.not_followed)
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> None:
         drop_slot(control, slot or self._name)

@@ -109,6 +109,7 @@ _COUNT = struct.Struct(">H")
 _HEAD_BYTES = 6
 """The kind of a change, the relation, and what kind of row follows."""
 _OLD_KINDS = b"KO"
+_TRUNCATE_KIND = ord("T")
 
 
 def decode(payload: bytes) -> Decoded:
@@ -125,6 +126,11 @@ def decode(payload: bytes) -> Decoded:
         raise SourceDamagedError(
             f"a message of pgoutput ({payload[:1].decode()}, {len(payload)} bytes) is cut off or damaged: {exc}"
         ) from exc
+
+
+def relations_of(payload: bytes) -> tuple[int, ...]:
+    """Return the numbers of the tables that a change or a shape is about, without decoding its rows."""
+    return _truncate(payload).relations if payload[0] == _TRUNCATE_KIND else _OID.unpack_from(payload, 1)
 
 
 def _begin(payload: bytes) -> Begin:

@@ -37,6 +37,12 @@ src/backend/utils/cache/relcache.c): a deferrable primary key is none.
 """
 
 
+_PUBLISHED = """
+SELECT r.prrelid::int8 AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+WHERE p.pubname = %(publication)s
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class FollowedTables:
     """The tables that can be published, and the others with the reasons. ``with_generated``: stored generated columns
@@ -101,6 +107,17 @@ def _obstacle(
     if identity["has_generated_key"] and version < _PUBLISHED_GENERATED_VERSION:
         return "a generated column is part of its key, and the log has no values of generated columns", full
     return None
+
+
+def are_covered(
+    connection: psycopg.Connection[Any], publication: str, tables: Sequence[PostgresTable]
+) -> bool:
+    """Tell whether the tables of a snapshot are those for which a publication was made: a table may have come in
+    between.
+    """
+    followed = followed_tables(connection, tables)
+    published = {row["oid"] for row in fetch(connection, _PUBLISHED, {"publication": publication})}
+    return published >= {table.oid for table in followed.tables}
 
 
 def make_publication(connection: psycopg.Connection[Any], name: str, followed: FollowedTables) -> None:

@@ -19,6 +19,7 @@ from psycopg.pq import ExecStatus
 
 from exporters.changes import Message, MessageKind
 from exporters.errors import SourceError, SourceUnreachableError
+from exporters.postgres.changes.pgoutput import relations_of
 from exporters.postgres.changes.slot import lsn_text
 from exporters.postgres.errors import translate
 
@@ -34,11 +35,9 @@ _FEEDBACK = struct.Struct(">cQQQq?")
 _EPOCH_SECONDS = 946_684_800
 """2000-01-01, from which the protocol counts microseconds."""
 
-_RELATION, _TABLES, _COMMIT_END = struct.Struct(">I"), struct.Struct(">IB"), struct.Struct(">Q")
-_ONE_TABLE = {ord("I"): MessageKind.CHANGE, ord("U"): MessageKind.CHANGE, ord("D"): MessageKind.CHANGE} | {
-    ord("R"): MessageKind.SHAPE
-}
-_BEGIN, _COMMIT, _TRUNCATE = ord("B"), ord("C"), ord("T")
+_COMMIT_END = struct.Struct(">Q")
+_KINDS = dict.fromkeys(b"IUDT", MessageKind.CHANGE) | {ord("R"): MessageKind.SHAPE}
+_BEGIN, _COMMIT = ord("B"), ord("C")
 _END_AT = 10
 """Where a commit message has the position after it: behind its kind, flags and the position of the commit."""
 
@@ -141,27 +140,19 @@ class ReplicationStream:
         _, position, _, _ = _DATA_HEADER.unpack_from(data)
         payload = data[_DATA_HEADER.size :]
         word = payload[0]
-        kind = _ONE_TABLE.get(word)
+        kind = _KINDS.get(word)
         if kind is not None:
-            tables = _RELATION.unpack_from(payload, 1)
-        elif word == _TRUNCATE:
-            count, _ = _TABLES.unpack_from(payload, 1)
-            kind, tables = MessageKind.CHANGE, struct.unpack_from(f">{count}I", payload, 1 + _TABLES.size)
+            if not self._begun and self._begin is not None and kind is MessageKind.CHANGE:
+                messages.append(self._begin)
+                self._begun = True
+            messages.append(Message(kind, position, payload, relations_of(payload)))
         elif word == _BEGIN:
             self._begin, self._begun = Message(MessageKind.BEGIN, position, payload), False
-            return
         elif word == _COMMIT:
             (end,) = _COMMIT_END.unpack_from(payload, _END_AT)
             if self._begun:
                 messages.append(Message(MessageKind.COMMIT, end, payload))
             self._begin, self.received = None, end
-            return
-        else:
-            return
-        if not self._begun and self._begin is not None and kind is MessageKind.CHANGE:
-            messages.append(self._begin)
-            self._begun = True
-        messages.append(Message(kind, position, payload, tables))
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_FEEDBACK_SECONDS / 2):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import psycopg
 
+from exporters.changes import FOLLOW, ChangeBase, ChangeLog, NotFollowed
 from exporters.errors import SourceError, SourceUnreachableError
+from exporters.limits import Note
 from exporters.postgres.catalog import PostgresTable, have_moved, read_tables
+from exporters.postgres.changes.publication import are_covered
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.unplannable_tables import note_refusals
@@ -31,6 +35,7 @@ _LOCKING = {
 view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
 """
 _TRIES = 5
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,15 @@ class PostgresSession:
 
 @contextmanager
 def hold(
-    address: PostgresAddress, session_limits: SessionLimits | None = None, *, tolerant: bool = False
+    address: PostgresAddress,
+    session_limits: SessionLimits | None = None,
+    *,
+    tolerant: bool = False,
+    log: ChangeLog | None = None,
 ) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
-    that others keep locked for longer than one waits. Raises ``SourceError``.
+    that others keep locked for longer than one waits. With a ``log`` the snapshot is that of a new base of it, which is
+    given up where the context ends by an error. Raises ``SourceError``.
     """
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
@@ -74,13 +84,19 @@ def hold(
             holder.execute(
                 session_limits.timeouts().encode()
             )  # to ask for a table's size is to wait for its lock
+            beginning = _Beginning(holder, log, session_limits)
+            stack.push(beginning.give_up)
             if tolerant:
-                read = partial(_consistent, holder)
+                read = partial(_consistent, beginning)
                 tables = locked.around(holder, read, seconds=session_limits.limits.lock_seconds)
             else:
-                tables = _consistent(holder, {})
+                tables = _consistent(beginning, {})
             tables = note_refusals(holder, tables)
             session = _describe(address, holder, session_limits)
+            if beginning.base is not None:
+                followed = {FOLLOW: beginning.base.described}
+                session = replace(session, position={**session.position, **followed})
+                _note_not_followed(beginning.base.not_followed, session_limits.note)
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
         without = {table.oid: table.locked for table in tables if table.locked}
@@ -118,17 +134,62 @@ def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
     return error
 
 
-def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> list[PostgresTable]:
+def _note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
+    """Name the tables that are not followed, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for table in tables:
+        by_reason.setdefault(table.reason, []).append(table.name)
+    for reason, names in by_reason.items():
+        note(
+            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}: {reason}"
+            " (moveout doctor prints what mends it; else the cutover reads the rows again)"
+        )
+
+
+@dataclass(slots=True)
+class _Beginning:
+    """Begins the holder's transaction: in a snapshot of its own, or in that of a new base of a change log."""
+
+    holder: psycopg.Connection[Any]
+    log: ChangeLog | None
+    session_limits: SessionLimits
+    base: ChangeBase | None = None
+
+    def begin(self) -> None:
+        if self.log is None:
+            self.holder.execute(begin_statement("").encode())
+            return
+        with self.log.open_base(self.session_limits.note) as base:
+            self.holder.execute(begin_statement(base.snapshot).encode())
+        self.base = base
+
+    def has_moved(self, tables: Sequence[PostgresTable]) -> bool:
+        """Tell whether the snapshot does not show these tables as they are now, or the log does not follow them."""
+        if have_moved(self.holder, tables):
+            return True
+        return self.base is not None and not are_covered(self.holder, self.base.log["publication"], tables)
+
+    def give_up(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Remove the base from the server where there was an error."""
+        if error is not None and self.log is not None and self.base is not None:
+            with suppress(SourceError):
+                self.log.drop(self.base.log)
+
+
+def _consistent(beginning: _Beginning, without: Mapping[int, str]) -> list[PostgresTable]:
     """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
     or rewritten between the snapshot and the lock would look empty.
     """
+    holder = beginning.holder
     for _ in range(_TRIES):
-        holder.execute(begin_statement("").encode())
+        beginning.begin()
         tables = read_tables(holder, without)
         _lock(
             [table for table in tables if table.readable and not table.foreign and not table.locked], holder
         )
-        if not have_moved(holder, tables):
+        if not beginning.has_moved(tables):
             return tables
         holder.execute("ROLLBACK")
     raise SourceUnreachableError(

@@ -153,6 +153,11 @@ def allowed_empty(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     return {name: replace(endpoint, may_be_empty=True) for name, endpoint in endpoints.items()}
 
 
+def followed(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+    """Return the sources such that all of them are followed."""
+    return {name: replace(endpoint, follow=True) for name, endpoint in endpoints.items()}
+
+
 def without_left_out(
     reader: BundleReader, endpoints: Mapping[str, Endpoint], note: Note
 ) -> dict[str, Endpoint]:

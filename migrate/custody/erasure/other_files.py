@@ -9,7 +9,7 @@ from migrate.bundle.reader import read_tag_manifest
 from migrate.errors import DamageError
 from migrate.storage.api import Store
 
-_FOLDERS = (layout.DATA, "meta/", layout.SIGNATURES, layout.WORK)
+_FOLDERS = (layout.DATA, "meta/", *layout.BESIDE)
 _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
 """Some programs make an object of the location itself, with an empty name below it."""
 

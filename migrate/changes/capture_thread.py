@@ -1,0 +1,92 @@
+"""Capture beside other work: in a thread of its own, for as long as it takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exporters.changes import ChangeLog
+from migrate.changes.capture import Capture, Captured, resume_position
+from migrate.changes.segments import SegmentFolder
+from migrate.errors import DamageError, GoneError, MoveoutError
+from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.storage.api import Store
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+"""Seconds between two attempts; each is twice as long as the one before."""
+
+
+def keep_capturing(
+    log: ChangeLog,
+    base: Mapping[str, Any],
+    folder: SegmentFolder,
+    cancellation: CancellationToken,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+    report: Callable[[Captured], None] = lambda _: None,
+) -> None:
+    """Capture until the run is cancelled. What fails is noted once, and tried again. Raises ``GoneError`` where changes
+    are lost, and ``DamageError``: no attempt would mend that. ``base`` is what ``ChangeBase.described`` returned.
+    """
+    pause, noted = _FIRST_PAUSE, ""
+
+    def heard(captured: Captured) -> None:
+        nonlocal pause, noted
+        pause, noted = _FIRST_PAUSE, ""
+        report(captured)
+
+    while not cancellation.is_cancelled:
+        try:
+            after = resume_position(folder, base["position"])
+            with log.stream(base["log"], after) as stream:
+                Capture(folder, heard).run(stream, cancellation)
+        except (GoneError, DamageError):
+            raise
+        except MoveoutError as exc:
+            if str(exc) != noted:
+                noted = str(exc)
+                note(f"changes are not captured for now, and are kept by the source: {exc}")
+            cancellation.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class CaptureThread:
+    """Captures one source's changes until it is stopped. It never ends what goes on beside it: what fails is noted, and
+    the server keeps the changes.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        log: ChangeLog,
+        base: Mapping[str, Any],
+        store: Store,
+        *,
+        cancellation: CancellationToken,
+        note: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._log = log
+        self._base = base
+        self._folder = SegmentFolder(store, source, base["position"])
+        self._cancellation = cancellation.child()
+        self._note = note
+        self._thread = threading.Thread(target=self._run, name=f"moveout-capture-{source}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write down what has arrived, and end."""
+        self._cancellation.cancel()
+        self._thread.join()
+
+    def _run(self) -> None:
+        def note(message: str) -> None:
+            self._note(f"{self._source}: {message}")
+
+        try:
+            keep_capturing(self._log, self._base, self._folder, self._cancellation, note=note)
+        except Cancelled:
+            return
+        except MoveoutError as exc:
+            note(f"changes are not captured any more: {exc}. {exc.next_step}".rstrip())

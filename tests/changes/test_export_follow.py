@@ -1,0 +1,157 @@
+"""An export that is followed: its snapshot and the segments together have each transaction exactly once."""
+
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.changes import FOLLOW, MessageKind
+from exporters.postgres.changes import pgoutput
+from exporters.postgres.changes.log import open_change_log
+from migrate.bundle.reader import BundleReader
+from migrate.changes.capture import Capture, resume_position
+from migrate.changes.segments import SegmentFolder, SegmentReader
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
+from tests.cli.conftest import MOVEOUT, call, run
+from tests.exporters.postgres.databases import fetch, run_sql
+
+ACCOUNTS = """
+CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
+INSERT INTO log SELECT 0, g, repeat('note ', 20) FROM generate_series(1, 20000) g;
+CREATE TABLE keyless (a int);
+"""
+
+
+@contextmanager
+def writers(url, count=4):
+    """Writers that append to ``log`` in transactions of two rows; yields what is acknowledged."""
+    stop, written = threading.Event(), []
+
+    def write(writer):
+        with psycopg.connect(url, autocommit=True) as connection:
+            number = 0
+            while not stop.is_set():
+                number += 2
+                connection.execute(
+                    f"INSERT INTO log VALUES ({writer}, {number}, 'a'), ({writer}, {number + 1}, 'b')".encode()
+                )
+                written.extend([(writer, number), (writer, number + 1)])
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(1, count + 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def capture_rest(location, url):
+    """Capture what the log still has; return the bundle and the folder of segments."""
+    store = open_location(str(location))
+    reader = BundleReader(store)
+    base = reader.newest_position("app")[FOLLOW]
+    folder = SegmentFolder(store, "app", base["position"])
+    log = open_change_log(url, {}, base["name"])
+    end = log.state(base["log"]).end
+    with log.stream(base["log"], resume_position(folder, base["position"])) as stream:
+        Capture(folder).run(stream, CancellationToken(), until=lambda position: position >= end)
+    return reader, folder
+
+
+def rows_of_bundle(reader, name):
+    row = next(row for row in reader.catalog() if row.name == name)
+    rows = []
+    for part in row.details["parts"]:
+        table = pq.read_table(reader.open(f"data/app/{part['name']}"), columns=["writer", "number"])
+        rows += zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return rows
+
+
+def inserted_rows(folder):
+    """The rows that segments insert, as they come back; a transaction has to be whole."""
+    rows, inside = [], False
+    for stored in SegmentReader(folder).read():
+        kind = stored.message.kind
+        if kind in {MessageKind.BEGIN, MessageKind.COMMIT}:
+            assert inside is (kind is MessageKind.COMMIT)
+            inside = not inside
+        elif kind is MessageKind.CHANGE:
+            assert inside
+            new = pgoutput.decode(stored.message.payload).new
+            rows.append((int(new[0]), int(new[1])))
+    assert not inside
+    return rows
+
+
+def drop_slots(url):
+    database = url.rpartition("/")[2]
+    fetch(
+        url,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+        f" WHERE database = '{database}' AND NOT active",
+    )
+
+
+@pytest.fixture
+def url(followed_postgres):
+    url = followed_postgres.database()
+    run_sql(url, ACCOUNTS)
+    yield url
+    drop_slots(url)
+
+
+def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
+    """Writers commit all the time. The first export is killed, the second goes on; no command trips over segments."""
+    bundle = tmp_path / "bundle"
+    words = ["export", f"app={url}", "--follow", "--to", bundle]
+    with writers(url) as written:
+        killed = subprocess.Popen([MOVEOUT, *map(str, words)], stderr=subprocess.PIPE)
+        while killed.poll() is None and not list(bundle.glob("changes/app/*/*.json")):
+            time.sleep(0.05)
+        killed.kill()
+        killed.communicate()
+        first_bases = {path.name for path in bundle.glob("changes/app/*")}
+        done = run(*words)
+        assert done.code == 0, done.err
+        assert 'changes do not follow of "public"."keyless": it has no primary key' in " ".join(
+            done.err.split()
+        )
+        count = len(written)
+        while len(written) < count + 100:
+            time.sleep(0.01)
+    [base] = bundle.glob("changes/app/*")
+    assert first_bases
+    assert base.name not in first_bases
+    assert len(list(base.glob("*.json"))) >= 1
+    reader, folder = capture_rest(bundle, url)
+    exported, followed = rows_of_bundle(reader, "log"), inserted_rows(folder)
+    assert len(exported) == len(set(exported))
+    assert len(followed) == len(set(followed))
+    assert set(exported).isdisjoint(followed)
+    assert {row for row in {*exported, *followed} if row[0]} == set(written)
+    for words in (
+        ["verify", bundle, "--level", "full"],
+        ["ls", bundle],
+        ["export", f"app={url}", "--follow", "--to", bundle],
+        ["transfer", bundle, tmp_path / "copy"],
+        ["verify", tmp_path / "copy"],
+        ["clean", bundle, "--dry-run"],
+        ["status", bundle],
+    ):
+        done = call(*words)
+        assert done.code == 0, (words, done.out, done.err)
+        assert "changes/" not in done.out + done.err
+    assert not (tmp_path / "copy" / "changes").exists()
+    assert sorted(bundle.glob("changes/app/*")) == [base]
+    plain = call("export", f"app={url}", "--to", tmp_path / "plain")
+    assert plain.code == 0
+    late = call("export", f"app={url}", "--follow", "--to", tmp_path / "plain")
+    assert (late.code, "without --follow" in late.err) == (2, True)
