@@ -212,7 +212,7 @@ def _word(row: CatalogRow) -> str:
 def require_content(reader: BundleReader, source: str) -> None:
     """Raise ``IncompleteError`` where the export could not finish a source, so that nothing describes what is there."""
     reader.info.source(source)
-    if any(row.source == source for row in reader.catalog()) or any(reader.source_files(source, "schema/")):
+    if any(reader.source_files(source, "schema/")) or any(row.source == source for row in reader.catalog()):
         return
     reasons = [
         reason for entry in reader.reconciliation() if entry.name == source for reason in entry.reasons

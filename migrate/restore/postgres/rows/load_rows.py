@@ -4,7 +4,7 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -286,12 +286,15 @@ class RowWriter:
     ) -> None:
         """Copy the blocks of a part, each with its number of rows."""
         share = _Share(part)
-        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+
+        def taken() -> Iterator[bytes]:
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.check):
-                view = memoryview(block)
-                for start in range(0, len(view), _PIECE_BYTES):
-                    copy.write(view[start : start + _PIECE_BYTES])
+                yield block
                 advance(rows, share.of(rows))
+
+        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for piece in _pieces(taken()):
+                copy.write(piece)
 
     def _filtered(
         self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
@@ -348,6 +351,21 @@ class _Share:
         before, self._rows = self._rows, self._rows + rows
         size, whole = self._part.size_bytes, max(self._part.rows, 1)
         return size * self._rows // whole - size * before // whole
+
+
+def _pieces(blocks: Iterable[bytes]) -> Iterator[memoryview]:
+    """Yield the blocks in pieces: small ones together, because each piece has the driver wait for the server."""
+    pending: list[bytes] = []
+    pending_bytes = 0
+    for block in blocks:
+        pending.append(block)
+        pending_bytes += len(block)
+        if pending_bytes >= _PIECE_BYTES:
+            view = memoryview(b"".join(pending))
+            yield from (view[start : start + _PIECE_BYTES] for start in range(0, len(view), _PIECE_BYTES))
+            pending, pending_bytes = [], 0
+    if pending:
+        yield memoryview(b"".join(pending))
 
 
 def _statement(label: str, names: Sequence[str], options: str) -> str:
