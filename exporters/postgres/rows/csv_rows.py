@@ -8,6 +8,7 @@ lines again that the server printed: for restore (COPY FROM), for the check at e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,6 +30,8 @@ from exporters.sql.value_codec import (
 )
 
 _LARGE_BYTES = 64 * 2**20
+_FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
+"""A field after its comma. Inside quotes a quote is doubled."""
 
 
 def digest_block(block: bytes) -> RowsDigest:
@@ -90,33 +93,16 @@ def csv_values(line: bytes) -> list[bytes | None]:
 
 
 def csv_fields(line: bytes) -> list[bytes]:
-    """Return the fields of one CSV line as they stand in it, quotes included."""
-    fields: list[bytes] = []
-    position = 0
-    while True:
-        if line[position : position + 1] == b'"':
-            end = _closing(line, position + 1) + 1
-        else:
-            end = line.find(b",", position)
-            end = len(line) if end < 0 else end
-        fields.append(line[position:end])
-        if end >= len(line):
-            return fields
-        position = end + 1
+    """Return the fields of one CSV line as they stand in it, quotes included. Raises ``ValueError`` if it is no CSV."""
+    fields = _FIELD.findall(b"," + line)
+    if sum(map(len, fields)) + len(fields) != len(line) + 1:
+        raise ValueError(f"{line[:100]!r} is no line of CSV")
+    return fields
 
 
 def unquoted(field: bytes) -> bytes | None:
     """Return the value of a field, None for NULL."""
     return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field or None
-
-
-def _closing(line: bytes, position: int) -> int:
-    """Return where the quote is that ends a value; those inside of it are doubled."""
-    while True:
-        position = line.index(b'"', position)
-        if line[position + 1 : position + 2] != b'"':
-            return position
-        position += 2
 
 
 _BOM = b"\xef\xbb\xbf"
