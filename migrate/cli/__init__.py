@@ -24,7 +24,7 @@ their pages from the system again, each of them cleared, took a fourteenth of th
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Prepare": {
-        "init": ("init", "Write a commented case file."),
+        "init": ("init", "Write a case file."),
         "discover": ("discover", "Find what there is, and write the case file."),
         "doctor": ("doctor", "Say what would go wrong, and how to mend it."),
         "plan": ("plan", "Forecast the move."),

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -227,10 +228,23 @@ def discover_command(
             "no server is named",
             next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
         )
+    return run_discover(session, endpoints, path, loaded)
+
+
+def run_discover(
+    session: Session,
+    endpoints: Sequence[Endpoint],
+    path: Path | None,
+    case: Case | None = None,
+    deadline: datetime | None = None,
+) -> Discovered:
+    """Ask the servers, and write or amend the case file at ``path``, unless none of them answered. A new one has the
+    ``deadline``.
+    """
     answers = ask_servers(endpoints, session.progress)
     if path is None or not _discoveries(answers):
         return Discovered(answers, None, [], [])
-    written = _write(path, loaded, answers)
+    written = _write(path, case, answers, deadline)
     unfilled = [move.old for move in load(path).moves if move.new is None]
     return Discovered(answers, path, written.changes, unfilled)
 
@@ -243,12 +257,14 @@ def _endpoint(url: str, case: Case | None) -> Endpoint:
     return Endpoint(url)
 
 
-def _write(path: Path, case: Case | None, answers: Sequence[ServerAnswer]) -> CaseText:
+def _write(
+    path: Path, case: Case | None, answers: Sequence[ServerAnswer], deadline: datetime | None
+) -> CaseText:
     """Write or amend the case file: in one step, so a full disk costs nothing that stood there."""
     temporary = path.resolve().with_name(f".{path.name}.new")
     try:
         known = path.read_bytes().decode() if case else ""
-        written = updated_case(known, case, answers) if case else new_case(path, answers)
+        written = updated_case(known, case, answers) if case else new_case(path, answers, deadline)
         if case is None or written.changes:
             temporary.write_bytes(written.text.encode())
             if path.exists():

@@ -1,4 +1,4 @@
-"""``moveout init``: a commented case file."""
+"""``moveout init``: a case file, from what servers hold, or as a commented example."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from migrate.case.model import Endpoint, parse_deadline
+from migrate.case.server_url import as_url
 from migrate.case.template import new_text
 from migrate.cli import app
 from migrate.cli.common.session import Session, verb
-from migrate.errors import OK, NotEmptyError
+from migrate.cli.discover import Discovered, run_discover
+from migrate.errors import OK, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
+
+_QUESTION = """\
+Where is the old host? Its servers, accounts and directories, with blanks between them, such as:
+  postgresql://me@old mysql://me@old s3://?profile=old /srv/app
+Enter alone writes an example to fill in"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +43,55 @@ class WrittenCase:
         )
 
 
-@verb(app, "init")
+@verb(
+    app,
+    "init",
+    examples=(
+        "init",
+        'init postgresql://me@old mysql://me@old "s3://?profile=old" /srv/app',
+        "init case.toml",
+    ),
+)
 def init(
-    _session: Session,
-    path: Annotated[Path, typer.Argument(metavar="CASE", help="Where to write it.")] = Path("moveout.toml"),
-) -> WrittenCase:
-    """Write a commented case file."""
+    session: Session,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CASE] [URL …]",
+            help="Where to write it (default: moveout.toml); the old host's servers, accounts and directories.",
+        ),
+    ] = None,
+) -> WrittenCase | Discovered:
+    """Write a case file.
+
+    With URLs, and on a terminal by the answers to its questions, it asks the servers what they hold, as discover does.
+    Else it is an example with comments.
+    """
+    urls = [word for word in words or [] if "://" in word or Path(word).is_dir()]
+    paths = [Path(word) for word in words or [] if word not in urls]
+    if len(paths) > 1:
+        raise UsageError(
+            f"{paths[0]} and {paths[1]} would both be the case file",
+            next_step="a directory of the old host has to exist; servers are URLs: postgresql://me@old",
+        )
+    path = paths[0] if paths else Path("moveout.toml")
+    if path.exists():
+        raise NotEmptyError(
+            f"{path} exists already",
+            next_step=f"edit it, name another file, or: moveout discover -c {path}",
+        )
+    deadline = None
+    if not urls and session.can_ask and not session.json:
+        urls = session.ask(_QUESTION).split()
+        if urls:
+            deadline = parse_deadline(
+                session.ask("When does it shut down? A moment, or from now on", default="30h")
+            )
+    if urls:
+        return run_discover(session, [Endpoint(as_url(url)) for url in urls], path, deadline=deadline)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(new_text(datetime.now(UTC)))
-    except FileExistsError:
-        raise NotEmptyError(
-            f"{path} exists already", next_step="edit it, or name another file: moveout init other.toml"
-        ) from None
     except OSError as exc:
         raise translate_os(exc, path) from exc
     return WrittenCase(path)

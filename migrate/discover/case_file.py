@@ -31,13 +31,15 @@ _GONE = " # gone: discover did not find it on "
 _GONE_MARK = re.compile(re.escape(_GONE) + r"\d{4}-\d\d-\d\d")
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*source[ \t]*\]\][^\n]*$", re.MULTILINE)
 
+_DEADLINE_GIVEN = "The moment at which the old host shuts the door."
+_DEADLINE_TAKEN = f"{_DEADLINE_GIVEN} This is 30 hours after the discovery: write the real one."
 _HEAD = """\
 # One move, as moveout discover found it on {day}. Fill in the deadline, and "to" of each destination at the end.
 # Then: moveout plan -c {file}, and moveout run -c {file}
 
 [case]
 name = {name}
-# The moment at which the old host shuts the door. This is 30 hours after the discovery: write the real one.
+# {comment}
 deadline = {deadline}
 
 # Where the bundle is written first: a directory, or s3://bucket/prefix.
@@ -73,14 +75,16 @@ class CaseText:
     changes: Sequence[CaseChange]
 
 
-def new_case(path: Path, answers: Sequence[ServerAnswer], *, now: datetime | None = None) -> CaseText:
+def new_case(path: Path, answers: Sequence[ServerAnswer], deadline: datetime | None = None) -> CaseText:
     """Return the text of a new case file for what servers hold."""
-    moment = now or datetime.now(UTC)
+    moment = datetime.now(UTC)
+    comment = _DEADLINE_GIVEN if deadline else _DEADLINE_TAKEN
     head = _HEAD.format(
         day=moment.date(),
         file=path.name,
         name=_toml(path.resolve().parent.name or path.stem),
-        deadline=(moment + DEADLINE).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        comment=comment,
+        deadline=(deadline or moment + DEADLINE).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     tables, changes = _new_tables(answers, None)
     return CaseText(head + tables, changes)

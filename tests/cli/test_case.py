@@ -1,6 +1,7 @@
 """The case file: what it gives, and how it complains."""
 
 import re
+import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.number_text import local_moment_words
 from tests.cli.conftest import call
+from tests.tools.terminal import Terminal
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -162,3 +164,28 @@ def test_a_new_case_file_has_a_deadline_to_come_and_every_kind_of_source(tmp_pat
     examples = re.findall(r'^# url = "([^"]+)"', path.read_text(), re.MULTILINE)
     assert {url.partition("://")[0] for url in examples} == {"mysql", "sqlite", "postgresql", "s3"}
     assert all(registry.find(url) for url in examples)
+
+
+def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
+    """By URLs, or on a terminal by answers; a file that exists is never overwritten."""
+    files = tmp_path / "srv"
+    files.mkdir()
+    with sqlite3.connect(files / "app.db") as made:
+        made.execute("CREATE TABLE t AS SELECT 1 AS x")
+    made.close()
+    ended = call("init", tmp_path / "a.toml", files)
+    assert (ended.code, list(load(tmp_path / "a.toml").sources)) == (0, ["app"]), ended
+    terminal = Terminal("init", tmp_path / "b.toml")
+    terminal.answer("Where is the old host?", str(files))
+    terminal.answer("When does it shut down?", "2099-01-01 12:00 Europe/Berlin")
+    assert terminal.end() == 0
+    asked = load(tmp_path / "b.toml")
+    assert (list(asked.sources), asked.deadline) == (["app"], datetime(2099, 1, 1, 11, tzinfo=UTC))
+    terminal = Terminal("init", tmp_path / "c.toml")
+    terminal.answer("Where is the old host?", "")
+    assert terminal.end() == 0
+    assert list(load(tmp_path / "c.toml").sources) == ["app", "media"], "the example"
+    for words in ((tmp_path / "a.toml", files), (tmp_path / "c.toml",)):
+        assert call("init", *words).code == 2
+    two = call("init", tmp_path / "x.toml", tmp_path / "missing")
+    assert (two.code, "would both be the case file" in " ".join(two.err.split())) == (2, True)

@@ -1,28 +1,20 @@
 """``moveout status`` from another process: the numbers of the terminal, also after a kill, and during restore."""
 
-import fcntl
-import os
-import pty
 import random
 import re
 import signal
 import sqlite3
-import struct
-import subprocess
-import termios
-import threading
 import time
 from collections import Counter
 
 import pytest
 
-from tests.cli.conftest import MOVEOUT, call, result
+from tests.cli.conftest import call, result
+from tests.tools.terminal import Terminal
 
 TABLES, ROWS = 10, 8_000
-SHARE = re.compile(r"(\d+)%")
 HEAD_SHARE = re.compile(r"stage \d of \d: [^%\n]*?(\d+)%")
 """What the first line of the view says of the whole run."""
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def make_large_file(path):
@@ -36,50 +28,6 @@ def make_large_file(path):
             )
     connection.close()
     return f"app=sqlite://{path}"
-
-
-class Terminal:
-    """A command on a terminal of its own. ``share`` is the pattern of the per cents to look for."""
-
-    def __init__(self, *words, columns=80, share=SHARE):
-        self.text = ""
-        self._shares = []
-        self._share = share
-        leader, follower = pty.openpty()
-        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [MOVEOUT, *map(str, words)],
-            stdin=follower,
-            stdout=subprocess.DEVNULL,
-            stderr=follower,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
-        )
-        os.close(follower)
-        self._leader = leader
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self):
-        try:
-            while data := os.read(self._leader, 65536):
-                shown = data.decode(errors="replace")
-                self.text += shown
-                shares = self._share.findall(CONTROL.sub("", shown))
-                self._shares.extend((time.monotonic(), int(share)) for share in shares)
-        except OSError:
-            pass
-
-    def shares(self, seconds):
-        """The per cents that it showed in the last seconds, oldest first."""
-        since = time.monotonic() - seconds
-        before = [share for at, share in self._shares if at <= since]
-        return before[-1:] + [share for at, share in self._shares if at > since]
-
-    def end(self):
-        code = self.process.wait(timeout=240)
-        self._thread.join()
-        os.close(self._leader)
-        return code
 
 
 def reports(location):

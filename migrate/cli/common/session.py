@@ -114,9 +114,18 @@ class Session:
         """Tell whether an answer about so many sources tells the details of each of them."""
         return self.verbose or sources <= _DETAILED_SOURCES
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sits at a terminal and may be asked."""
+        return not self.no_input and sys.stdin.isatty()
+
+    def ask(self, question: str, *, default: str = "") -> str:
+        """Ask for some words on a terminal."""
+        return str(typer.prompt(question, default=default, show_default=bool(default), err=True)).strip()
+
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
-        if self.no_input or not sys.stdin.isatty():
+        if not self.can_ask:
             raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to mean it")
         return typer.confirm(question, err=True)
 

@@ -1,0 +1,68 @@
+"""A command on a terminal of its own: what it shows, and what somebody types."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+from tests.cli.conftest import MOVEOUT
+
+SHARE = re.compile(r"(\d+)%")
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A command on a terminal of its own. ``share`` is the pattern of the per cents to look for."""
+
+    def __init__(self, *words, columns=80, share=SHARE):
+        self.text = ""
+        self._shares = []
+        self._share = share
+        leader, follower = pty.openpty()
+        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [MOVEOUT, *map(str, words)],
+            stdin=follower,
+            stdout=subprocess.DEVNULL,
+            stderr=follower,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+        )
+        os.close(follower)
+        self._leader = leader
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        try:
+            while data := os.read(self._leader, 65536):
+                shown = data.decode(errors="replace")
+                self.text += shown
+                shares = self._share.findall(CONTROL.sub("", shown))
+                self._shares.extend((time.monotonic(), int(share)) for share in shares)
+        except OSError:
+            pass
+
+    def answer(self, question, text):
+        """Wait for a question, and type the answer."""
+        until = time.monotonic() + 60
+        while question not in self.text:
+            assert time.monotonic() < until, self.text
+            time.sleep(0.05)
+        os.write(self._leader, text.encode() + b"\n")
+
+    def shares(self, seconds):
+        """The per cents that it showed in the last seconds, oldest first."""
+        since = time.monotonic() - seconds
+        before = [share for at, share in self._shares if at <= since]
+        return before[-1:] + [share for at, share in self._shares if at > since]
+
+    def end(self):
+        code = self.process.wait(timeout=240)
+        self._thread.join()
+        os.close(self._leader)
+        return code
