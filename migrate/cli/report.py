@@ -123,6 +123,7 @@ def _custody(store: Store) -> Later:
     return Later(
         written=now(),
         location=store.location,
+        arrived=store.stat(layout.TAG_MANIFEST).modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
         root=root_of(store),
         signers=[public.fingerprint for public in signed.of(layout.TAG_MANIFEST)],
         custody=[

@@ -74,6 +74,13 @@ class Restored:
             return failures_code(self.failures, others=bool(self.outcomes))
         return IncompleteError.exit_code if any(outcome.left_out for outcome in self.outcomes) else OK
 
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether all of it was there already."""
+        return all(
+            outcome.skipped_items == outcome.items and not outcome.size_bytes for outcome in self.outcomes
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
         return {

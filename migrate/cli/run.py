@@ -436,16 +436,26 @@ class _Move:
             copy_problem=self._copy_problem,
             deadline=case.deadline,
             out_at=self._out_at(seal) if all_out and sent else None,
+            up_at=datetime.now(UTC) if _all_up(stages, restored) else None,
+            was_up_before=isinstance(up, Restored) and up.changed_nothing,
             now=datetime.now(UTC),
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
         )
 
     def _out_at(self, seal: BundleInfo | None) -> datetime | None:
-        """Return when everything had left: now, or when the bundle was sealed by an earlier run."""
-        if self._left_at is None and seal is not None:
-            return datetime.fromisoformat(seal.sealed)
-        return self._left_at
+        """Return when everything lay where it was verified: when this run had sent it, or when the last file was
+        written there by an earlier run.
+        """
+        if self._left_at is not None or seal is None:
+            return self._left_at
+        return open_location(self._last.url, secrets=self._last.reveal()).stat(layout.TAG_MANIFEST).modified
+
+
+def _all_up(stages: Mapping[str, Mapping[str, SummaryLine]], wanted: Sequence[str]) -> bool:
+    """Tell whether all that should come up is up, and was compared without a difference."""
+    lines = [stages.get(stage, {}).get(source) for stage in ("restored", "compared") for source in wanted]
+    return bool(lines) and all(line is not None and line.word in {"yes", LEFT_OUT} for line in lines)
 
 
 def _stage_seconds(forecast: Forecast) -> dict[str, float]:

@@ -37,8 +37,10 @@ def _verified(later: Later, result: Mapping[str, Any]) -> Later:
     moment = str(result["at"])
     check_name = f"verify, level {result['level']}, at {result['location']}"
     checks = [Checked(check_name, moment, _findings(result["findings"]))]
-    destination = dict(later.destination)
+    destination, compared = dict(later.destination), dict(later.compared)
     for comparison in result["compared"]:
+        if not comparison["findings"] and not comparison.get("left_out"):
+            compared[str(comparison["source"])] = moment
         check_name = f"{comparison['source']} compared with {comparison['url']}"
         checks.append(
             Checked(
@@ -56,7 +58,13 @@ def _verified(later: Later, result: Mapping[str, Any]) -> Later:
     if wrong := signatures.get("findings"):
         checks.append(Checked("signatures", moment, _findings(wrong)))
     parquet = {**later.parquet, **_digests(result["tables"])}
-    return replace(later, checks=[*later.checks, *checks], parquet=parquet, destination=destination)
+    return replace(
+        later,
+        checks=[*later.checks, *checks],
+        parquet=parquet,
+        destination=destination,
+        compared=compared,
+    )
 
 
 def _restored(later: Later, result: Mapping[str, Any]) -> Later:

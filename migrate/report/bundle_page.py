@@ -36,22 +36,27 @@ def page(of: Facts) -> bytes:
         "prefix_bars": _prefix_bars,
         "missing": _missing,
         "position": _position,
-        "seconds_to_deadline": _seconds_to_deadline(of),
+        "to_deadline": list(_to_deadline(of)),
     }
     return render("bundle.html", values)
 
 
-def _seconds_to_deadline(of: Facts) -> float | None:
-    """Return how long before the deadline the bundle was sealed, negative where it was later; None where either is not
-    known.
+def _to_deadline(of: Facts) -> Iterator[tuple[str, float]]:
+    """Yield what happened, and how many seconds before the deadline; negative where it was later. Nothing where either
+    is not known.
     """
-    if of.info.case is None:
-        return None
-    try:
-        deadline, sealed = map(datetime.fromisoformat, (of.info.case.deadline, of.info.sealed))
-        return (deadline - sealed).total_seconds()
-    except (ValueError, TypeError):
-        return None
+    later, names = of.later, {source.reconciliation.name for source in of.sources}
+    moments = [("sealed", of.info.sealed)]
+    if later.arrived:
+        moments.append((f"all of it at {later.location}", later.arrived))
+    if names and names <= later.compared.keys():
+        moments.append(("up and compared", max(later.compared[name] for name in names)))
+    for what, moment in moments:
+        try:
+            deadline = datetime.fromisoformat(of.info.case.deadline if of.info.case else "")
+            yield what, (deadline - datetime.fromisoformat(moment)).total_seconds()
+        except (ValueError, TypeError):
+            return
 
 
 def _label(row: CatalogRow) -> str:

@@ -88,7 +88,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Later:
     """What became known after the seal. Digests by (source, schema, name). ``root``: SHA-256 of the tag manifest;
-    ``signers``: fingerprints of the keys that signed it.
+    ``signers``: fingerprints of the keys that signed it. ``arrived``: when the last of it was written to the location;
+    ``compared``: when each source was found equal to a live one. All times UTC, ISO 8601.
     """
 
     written: str = ""
@@ -99,6 +100,8 @@ class Later:
     checks: Sequence[Checked] = ()
     parquet: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
     destination: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
+    arrived: str = ""
+    compared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
 """A whole move does every stage for whatever is there, and its last words are true."""
 
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from tests.cli.conftest import call, make_file
+from tests.tools.pages import parse
 
 CASE = """
 [case]
@@ -57,6 +62,10 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     assert second.code == 0, second.out + second.err
     assert "Out: all 3 sources.\nVerified: all 3 sources.\nUp on the new host: all 3 sources." in second.out
     assert "The deadline 2099-01-01 00:00 UTC was met, with " in second.out
+    assert f"if {tmp_path}/bundle is not on the old host" in " ".join(second.out.split())
+    assert re.search(r"Everything was up and compared [\d,]+ h [\d min]*before the deadline\.", second.out)
+    again = call("run", "-c", case)
+    assert "Everything was up before this run, and was compared again " in " ".join(again.out.split())
 
 
 def test_damage_costs_its_own_source(case, tmp_path):
@@ -95,8 +104,32 @@ def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_pat
 def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):
     make_file(tmp_path / "three.db")
     (tmp_path / "not-there").mkdir()
-    case.write_text(case.read_text().replace("2099", "2020"))
-    assert "was missed by " in call("run", "-c", case).out
+    case.write_text(case.read_text().replace("2099", "2020") + '[transfer]\nlocation = "copy"\n')
+    first = " ".join(call("run", "-c", case).out.split())
+    assert re.search(r"was missed by [^:]*: only then everything lay at \S+/copy\.", first)
+    assert re.search(r"Everything was up and compared \S+ h [\d min]*after the deadline", first)
+
+
+def test_the_deadline_counts_until_the_last_file_was_at_the_new_location(case, tmp_path):
+    """And not from the seal, also where an earlier run has sent it; the page says both."""
+    make_file(tmp_path / "three.db")
+    (tmp_path / "not-there").mkdir()
+    assert call("export", "-c", case, "--quiet").code == 0
+    time.sleep(1.1)
+    between = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
+    text = case.read_text().replace("2099-01-01T00:00:00Z", between)
+    case.write_text(text + '[transfer]\nlocation = "copy"\n')
+    time.sleep(1)
+    assert call("transfer", "-c", case, "--quiet").code == 0
+    assert ": only then everything lay at " in " ".join(call("run", "-c", case).out.split())
+    pairs = [f"{name}=sqlite://{tmp_path}/{name}.db" for name in ("one", "two", "three")]
+    compared = call("verify", tmp_path / "copy", "--against", *pairs, "--json")
+    (tmp_path / "compared.json").write_text(compared.out)
+    page = tmp_path / "page.html"
+    assert call("report", "-c", case, "--out", page, "--result", tmp_path / "compared.json").code == 0
+    shown = " ".join(parse(page.read_bytes()).text.split())
+    assert re.search(rf"all of it at file://{tmp_path}/copy [\d,]+ h \d+ min before it", shown)
+    assert re.search(r"up and compared [\d,]+ h \d+ min before it", shown)
 
 
 def test_where_nothing_can_be_exported_the_code_is_the_errors(case, tmp_path):

@@ -22,7 +22,8 @@ _SHOWN = 5
 class Moved:
     """What a move came to. ``stages``: lines by stage and source. ``wanted``: the sources that each stage should have.
     ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent it to
-    another location. ``out_at``: when the last byte left; None where something is missing. All times have zones.
+    another location. ``out_at``: when everything lay there; ``up_at``: when everything was up and compared; None where
+    something is missing. All times have zones.
     """
 
     sources: Sequence[str]
@@ -32,6 +33,9 @@ class Moved:
     only_copy: bool = False
     deadline: datetime | None = None
     out_at: datetime | None = None
+    up_at: datetime | None = None
+    was_up_before: bool = False
+    """Whether an earlier run had restored everything, so that it was only compared again."""
     now: datetime | None = None
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By old server, the sources that come up nowhere: the case file has no address of the new server."""
@@ -90,6 +94,8 @@ class Moved:
             yield f"The bundle lies at {self.location}."
         if self.deadline is not None:
             yield self._of_deadline(self.deadline)
+            if self.up_at is not None:
+                yield self._up_sentence(self.deadline, self.up_at)
 
     def _word(self, stage: str, source: str) -> str:
         if source not in self.wanted[stage]:
@@ -127,13 +133,25 @@ class Moved:
         until = local_moment_words(deadline)
         left = (deadline - moment).total_seconds()
         if self.out_at is not None:
-            side = "met, with" if left >= 0 else "missed by"
-            rest = " to spare" if left >= 0 else ""
-            return f"The deadline {until} was {side} {duration_words(abs(left))}{rest}."
+            words = duration_words(abs(left))
+            if left < 0:
+                return f"The deadline {until} was missed by {words}: only then everything lay at {self.location}."
+            where = f", if {self.location} is not on the old host" if self.only_copy else ""
+            return (
+                f"The deadline {until} was met, with {words} to spare{where}: by then everything lay at"
+                f" {self.location}."
+            )
         missing = "the bundle was not sent" if self.copy_problem else "not everything is out"
         if left >= 0:
             return f"The deadline {until} is in {duration_words(left)}; {missing} yet."
         return f"The deadline {until} passed {duration_words(-left)} ago; {missing}."
+
+    def _up_sentence(self, deadline: datetime, up_at: datetime) -> str:
+        left = (deadline - up_at).total_seconds()
+        when = f"{duration_words(abs(left))} {'before' if left >= 0 else 'after'} the deadline"
+        if self.was_up_before:
+            return f"Everything was up before this run, and was compared again {when}."
+        return f"Everything was up and compared {when}."
 
 
 def _names(names: Sequence[str]) -> str:
