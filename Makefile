@@ -48,7 +48,7 @@ status: $(VENV)/.ready ## what is done and what is left
 export: $(VENV)/.ready ## write the bundle
 	@$(MOVEOUT) export -c $(CASE) $(ARGS)
 
-transfer: $(VENV)/.ready ## bring the bundle to its target
+transfer: $(VENV)/.ready ## bring the bundle to another location
 	@$(MOVEOUT) transfer -c $(CASE) $(ARGS)
 
 verify: $(VENV)/.ready ## check the bundle

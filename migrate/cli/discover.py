@@ -164,7 +164,7 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
     if discovered.unfilled:
         servers = ", ".join(discovered.unfilled)
         console.print(Text(f'→ write into {path} where these come up again (to = "…"): {servers}'))
-    console.print(Text(f"→ check the deadline in {path}, then: moveout plan -c {path}"))
+    console.print(Text(f"→ check the deadline in {path}, then: moveout doctor -c {path}"))
 
 
 def _changes_words(changes: Sequence[CaseChange]) -> str:

@@ -35,7 +35,7 @@ _DEADLINE_GIVEN = "The moment at which the old host shuts the door."
 _DEADLINE_TAKEN = f"{_DEADLINE_GIVEN} This is 30 hours after the discovery: write the real one."
 _HEAD = """\
 # One move, as moveout discover found it on {day}. Fill in the deadline, and "to" of each destination at the end.
-# Then: moveout plan -c {file}, and moveout run -c {file}
+# Then: moveout doctor -c {file}, and moveout run -c {file}
 
 [case]
 name = {name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from itertools import chain, count
 from pathlib import PurePosixPath
@@ -28,7 +29,9 @@ def _candidates(source: FoundSource, prefix: str) -> Iterator[str]:
     own = source.name
     if names_files(source.url):
         own = str(PurePosixPath(own).with_suffix(""))
-    text = re.sub(r"[^a-z0-9_-]+", "-", own.lower()).strip("-_") or "source"
+    # "ä" becomes "a" and a sign of its own, which is dropped: a source is easier to recognise so.
+    plain = "".join(char for char in unicodedata.normalize("NFKD", own) if not unicodedata.combining(char))
+    text = re.sub(r"[^a-z0-9_-]+", "-", plain.lower()).strip("-_") or "source"
     yield (prefix + text)[:_MOST]
     engine = registry.find(source.url)
     for ending in chain([engine.schemes[0] if engine else "other"], map(str, count(2))):

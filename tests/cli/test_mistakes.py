@@ -81,6 +81,14 @@ def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
     assert (planned.code, "the bundle's location has 5 B free" in planned.out) == (8, True), planned
 
 
+def test_who_names_no_source_is_told_of_the_case_file_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "moveout init writes one" in call("doctor").err
+    (tmp_path / "moveout.toml").write_text("")
+    ended = call("doctor")
+    assert (ended.code, "-c moveout.toml" in ended.err) == (2, True), ended.err
+
+
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
     (tmp_path / "file").write_text("")
     below = call("get", littered[1], "t", "--to", tmp_path / "file" / "below")

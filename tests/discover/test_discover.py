@@ -2,7 +2,11 @@
 
 import tomllib
 
+import pytest
+
+from exporters.discovery import FoundSource
 from migrate.case.model import load
+from migrate.discover.source_names import source_name
 from scripts.process import free_port
 from tests.cli.conftest import call
 from tests.discover.conftest import READER
@@ -189,3 +193,12 @@ def test_a_file_that_is_no_case_is_an_error_and_stays(tmp_path):
     assert (ended.code, "no server is named" in ended.err) == (2, True)
     ended = call("discover", "ftp://host")
     assert (ended.code, "no database or bucket that moveout knows" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [("Shop & Söhne", "shop-sohne"), ("ä 3.db", "a-3-db"), ("数据", "source"), ("taken", "taken-sqlite")],
+)
+def test_the_name_of_a_source_is_its_own_in_plain_letters(own, name):
+    url = "postgresql://old/x" if own != "taken" else "sqlite:///x/taken"
+    assert source_name(FoundSource(url, own), {"taken"}) == name

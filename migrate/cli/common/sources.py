@@ -25,6 +25,9 @@ from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 
+_CASE_FILE = "moveout.toml"
+"""Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
+
 
 def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
     """Parse ``NAME=URL`` words, and URLs of whole servers (``postgresql://host/*``), which need no name. Raises
@@ -86,9 +89,10 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
         return pairs
     if case and case.sources:
         return case.sources
-    raise UsageError(
-        "no source is named", next_step="give NAME=URL …, or a case file with -c (moveout init writes one)"
+    case_words = (
+        f"-c {_CASE_FILE}" if Path(_CASE_FILE).exists() else "a case file with -c (moveout init writes one)"
     )
+    raise UsageError("no source is named", next_step=f"give NAME=URL …, or {case_words}")
 
 
 def expanded(
