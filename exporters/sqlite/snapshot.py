@@ -6,19 +6,15 @@ import datetime as dt
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
-from exporters.errors import SourceError
-from exporters.row_digest import RowsDigest
 from exporters.sql import chunk_plan as plans
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
-from exporters.sql.large_values.long_values import LongRow, Spool
-from exporters.sql.parquet_write import PartWriter
 from exporters.sql.source_summary import Exported, entries_of, enumerations
 from exporters.sqlite.catalog import Catalog, SqliteTable, read_catalog
 from exporters.sqlite.chunk_plan import plan_readable
@@ -27,17 +23,13 @@ from exporters.sqlite.errors import is_damage
 from exporters.sqlite.files.backup import Copy, Header
 from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.rows.byte_counts import Octets, count_octets
-from exporters.sqlite.rows.long_rows import LongCells, from_parquet, to_parquet
+from exporters.sqlite.rows.byte_counts import count_octets
+from exporters.sqlite.rows.chunk_export import export_rows
+from exporters.sqlite.rows.long_rows import LongCells
 from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import Batch, digest_table, read_batches
-from exporters.sqlite.rows.typed_columns import from_typed, to_typed
-from exporters.sqlite.rows.value_text import digest_columns, digest_few
 
 _THREADS = max(2, os.cpu_count() or 2)
-_PROVED_ROWS = 500
-_PROVED_BYTES = 64 * 2**20
-"""Proving holds the values several times: huge ones are left to ``verify --level full``."""
 
 
 class SqliteSnapshot:
@@ -75,33 +67,16 @@ class SqliteSnapshot:
         """Export one chunk."""
         planned, table = self._tables[unit.spec["table"]]
         layout = Layout.of(table, planned.kinds)
-        writer = PartWriter(layout, sink, stem(unit.spec))
-        octets = Octets(len(layout.fields))
-        digest, size_bytes = self._write(writer, layout, unit, octets)
+        with self._pool.connection() as connection:
+            batches = self._batches(connection, unit.spec)
+            chunk = export_rows(batches, layout=layout, sink=sink, stem=stem(unit.spec))
         facts = {
             "snapshot": self.position["snapshot"],
-            "parts": [asdict(part) for part in writer.parts()],
-            "exact": list(writer.exact()),
-            "octets": octets.by_name([field.name for field in layout.fields]),
+            "parts": [asdict(part) for part in chunk.parts],
+            "exact": list(chunk.exact),
+            "octets": dict(chunk.octets),
         }
-        return Outcome(digest.rows, size_bytes, digest.digest, facts=facts)
-
-    def _write(
-        self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets
-    ) -> tuple[RowsDigest, int]:
-        digest, size_bytes = RowsDigest(), 0
-        with self._pool.connection() as connection, writer:
-            for batch in self._batches(connection, unit.spec):
-                octets.add(batch)
-                size_bytes += batch.size_bytes
-                if isinstance(batch, LongCells):
-                    digest += _write_long(batch, layout, writer)
-                    continue
-                if not digest.rows and batch.size_bytes <= _PROVED_BYTES:
-                    _prove(batch, layout.kinds, writer.stem)
-                writer.add(layout.typed(batch), batch.size_bytes)
-                digest += batch.digest()
-        return digest, size_bytes
+        return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
 
     def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]
@@ -210,41 +185,6 @@ class SqliteSnapshot:
     def close(self) -> None:
         """Close the workers' connections."""
         self._pool.close()
-
-
-def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
-    """Raise ``SourceError`` unless the first rows of a chunk come out of typing as they went in, digested value by
-    value, the plainest way there is.
-    """
-    rows = min(batch.rows, _PROVED_ROWS)
-    columns = [column.head(rows) for column in batch.columns]
-    before = [column.to_list() for column in columns]
-    after = [
-        from_typed(*to_typed(column, kind), kind).to_list()
-        for column, kind in zip(columns, kinds, strict=True)
-    ]
-    expected = digest_few(list(zip(*before, strict=True)))
-    if {digest_few(list(zip(*after, strict=True))), digest_columns(columns, rows)} != {expected}:
-        raise _changed(stem)
-
-
-def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> RowsDigest:
-    """Write a row with long values; return its digest. Raises ``SourceError`` unless it comes out of Parquet again."""
-    digest = row.digest()
-    with Spool() as spool:
-        typed, long = to_parquet(row, layout.kinds, layout.names, spool)
-        batch = layout.batch(typed, frozenset(typed.sides))
-        if from_parquet(LongRow(batch, long), layout.columns_of(typed)).digest() != digest:
-            raise _changed(writer.stem)
-        writer.add_long(typed, long)
-    return digest
-
-
-def _changed(stem: str) -> SourceError:
-    return SourceError(
-        f"{stem}: rows do not come out of Parquet as they went in",
-        next_step="Please report the table's definition; nothing of it was written.",
-    )
 
 
 def server() -> str:
