@@ -112,6 +112,6 @@ def _archived(inventory: Inventory) -> Iterator[ObjectSummary]:
     for shard in range(inventory.totals.shards):
         table = inventory.shard(shard)
         if inventory.has_class(shard, ARCHIVED):
-            for _, summary in inventory.wanted(shard, 0, table.num_rows):
+            for _, summary in inventory.included(shard, 0, table.num_rows):
                 if summary.storage_class in ARCHIVED and not summary.is_delete_marker:
                     yield summary

@@ -45,7 +45,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
         facts |= {"row": index_rows.to_json(index_rows.missing(bucket.name, row, listed, gap))}
         return Outcome(0, 0, gaps=[gap], facts=facts)
     if read.error is None:
-        fetched, content = read.found, read.content
+        fetched, content = read.fetched, read.content
         index_row = index_rows.exported(bucket.name, row, fetched, content)
         object_losses = [*losses(fetched), *read.doubts(), *acls.fill(bucket, [index_row], outage)]
         facts |= {"row": index_rows.to_json(index_row)}
@@ -60,7 +60,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
 class Read:
     """What reading a large object came to."""
 
-    found: Fetched
+    fetched: Fetched
     content: index_rows.Content
     error: SourceError | None = None
     unwanted: str = ""
@@ -71,7 +71,7 @@ class Read:
     def doubts(self) -> Iterator[Loss]:
         """Yield the losses: what contradicts the bytes."""
         if self.fault:
-            yield Loss(self.found.summary.name, "ETag", f"the content does not have {self.fault}")
+            yield Loss(self.fetched.summary.name, "ETag", f"the content does not have {self.fault}")
 
 
 _NOTHING = index_rows.Content("", "", 0)

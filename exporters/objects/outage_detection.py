@@ -42,10 +42,11 @@ class Outage:
     def unless(self, fetched: Iterator[Fetched]) -> Iterator[Fetched]:
         """Pass on what was fetched, with each object's error. Raises like ``note``; then no more is fetched."""
         for response in fetched:
-            try:
-                self.note(response.error)
-            except SourceError:
-                if isinstance(fetched, Generator):
-                    fetched.close()
-                raise
+            if response.error is not None or self._silent:
+                try:
+                    self.note(response.error)
+                except SourceError:
+                    if isinstance(fetched, Generator):
+                        fetched.close()
+                    raise
             yield response

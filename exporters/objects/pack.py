@@ -60,7 +60,7 @@ class Packing:
 
     def export(self, unit: Unit) -> Outcome:
         """Write a pack, and its index rows to the workspace."""
-        pack = self._write(self._wanted(unit), pack_name(unit))
+        pack = self._write(self._listed(unit), pack_name(unit))
         return self._outcome(unit, pack, pack.table(), Outcome(0, 0))
 
     def mend(self, done: DoneUnit) -> Outcome:
@@ -72,7 +72,7 @@ class Packing:
         has_failed = pc.equal(before["disposition"], "failed")
         failed_rows = set(before.filter(has_failed)["position"].to_pylist())
         stem = pack_name(done.unit).removesuffix(".tar")
-        listed = [pair for pair in self._wanted(done.unit) if pair[0] in failed_rows]
+        listed = [pair for pair in self._listed(done.unit) if pair[0] in failed_rows]
         pack = self._write(listed, f"{stem}-{len(done.files)}.tar")
         table = pa.concat_tables([before.filter(pc.invert(has_failed)), pack.table()])
         earlier = replace(
@@ -80,9 +80,9 @@ class Packing:
         )
         return self._outcome(done.unit, pack, table, earlier)
 
-    def _wanted(self, unit: Unit) -> list[Listed]:
+    def _listed(self, unit: Unit) -> list[Listed]:
         spec = unit.spec
-        listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        listed = self.inventory.included(spec["shard"], spec["start"], spec["rows"])
         return [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
 
     def _write(self, listed: Sequence[Listed], name: str) -> _Pack:
@@ -146,10 +146,8 @@ class _Pack:
 
     def add(self, row: int, fetched: Fetched) -> None:
         listed = fetched.summary
-        if isinstance(fetched.error, SourceDamagedError):
-            fetched = read_again(self.bucket, fetched)
-        if changed_objects.is_due(fetched.error):
-            fetched = changed_objects.again(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
+        if fetched.error is not None:
+            fetched = self._again(fetched)
         summary = fetched.summary
         if fetched.error is not None:
             self.lost.append((row, listed, fetched.error))
@@ -188,6 +186,14 @@ class _Pack:
         self._write(header, body, pax_headers.padding(len(body)))
         self._note(row, fetched, content)
 
+    def _again(self, fetched: Fetched) -> Fetched:
+        """Read an object again that came damaged, or is not what was listed."""
+        if isinstance(fetched.error, SourceDamagedError):
+            fetched = read_again(self.bucket, fetched)
+        if changed_objects.is_due(fetched.error):
+            fetched = changed_objects.again(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
+        return fetched
+
     def add_marker(self, row: int, summary: ObjectSummary) -> None:
         """Note a delete marker."""
         self.rows.append(rows.marker(self.bucket.name, row, summary))
@@ -199,7 +205,7 @@ class _Pack:
             name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
             read = large_object.write(self.bucket, summary, name, self.sink, self.outage)
             if read.error is None:
-                self._note(row, read.found, read.content)
+                self._note(row, read.fetched, read.content)
                 self.losses.extend(read.doubts())
             else:
                 self.lost.append((row, summary, read.error))

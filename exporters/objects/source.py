@@ -157,7 +157,7 @@ class ObjectSnapshot:
         spec = unit.spec
         if "excluded" in spec or not self._inventory.has_class(spec["shard"], ARCHIVED):
             return []
-        rows = self._inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        rows = self._inventory.included(spec["shard"], spec["start"], spec["rows"])
         return [
             summary
             for _, summary in rows

@@ -66,7 +66,7 @@ class ContentProof:
 
     def __init__(self, bucket: Bucket, fetched: Fetched, parts: Sequence[int]) -> None:
         self.crc64nvme = 0
-        self._bucket, self._found = bucket, fetched
+        self._bucket, self._fetched = bucket, fetched
         self._kept = _kept_crc(fetched)
         is_complete = sum(parts) == fetched.summary.size_bytes
         self._ends = list(accumulate(parts)) if self._kept is None and parts and is_complete else []
@@ -103,7 +103,7 @@ class ContentProof:
 
     def fault(self) -> str | None:
         """Return the source's checksum that contradicts the bytes, None where none does."""
-        etag = self._found.summary.etag
+        etag = self._fetched.summary.etag
         if self._kept is not None:
             return (
                 None
@@ -117,7 +117,7 @@ class ContentProof:
                 if etag == f"{parts_md5}-{len(self._ends)}"
                 else "the MD5 of parts that its ETag looks like"
             )
-        if promises_md5(self._found) and self.md5 != etag:
+        if promises_md5(self._fetched) and self.md5 != etag:
             return "the MD5 that its ETag looks like"
         return None
 

@@ -172,7 +172,7 @@ class Closing:
         """
         spec = unit.spec
         small = "number" in spec
-        listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        listed = self.inventory.included(spec["shard"], spec["start"], spec["rows"])
         missing = [(row_number, summary) for row_number, summary in listed if _belongs(summary, small=small)]
         reason = f"unit {unit.id} was not finished"
         gaps = [Gap(summary.name, "failed", reason) for _, summary in missing]

@@ -100,16 +100,13 @@ class Inventory:
         for row in zip(*columns, strict=True):
             yield ObjectSummary(*row)
 
-    def wanted(self, shard: int, start: int, count: int) -> Iterator[tuple[int, ObjectSummary]]:
-        """Yield the rows among these that are not excluded, each with its number."""
+    def included(self, shard: int, start: int, count: int) -> Iterator[tuple[int, ObjectSummary]]:
+        """Return the rows among these that are not excluded, each with its number."""
         numbered = enumerate(self.objects(shard, start, count), start)
         if not self.totals.excluded:
-            yield from numbered
-            return
+            return numbered
         reasons = self.shard(shard)[CHOICE.name].slice(start, count).to_pylist()
-        for (row, summary), reason in zip(numbered, reasons, strict=True):
-            if reason is None:
-                yield row, summary
+        return (pair for pair, reason in zip(numbered, reasons, strict=True) if reason is None)
 
     def excluded(self, shard: int) -> Iterator[tuple[int, ObjectSummary, str]]:
         """Yield the rows of a shard that are excluded, each with its number and the reason."""

@@ -93,7 +93,7 @@ class Listing:
         with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="moveout-listing") as executor:
             try:
                 while waiting or pending:
-                    while waiting and len(pending) < max(self.crowd.wanted, 1):
+                    while waiting and len(pending) < max(self.crowd.target, 1):
                         active.append(waiting.pop())
                         pending.add(executor.submit(self._list, active[-1]))
                     finished, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
@@ -246,7 +246,7 @@ class Crowd:
     """
 
     def __init__(self, most: int) -> None:
-        self.wanted = 1
+        self.target = 1
         self._most = most
         self.worth = 1
         """So many have brought more than fewer."""
@@ -261,20 +261,20 @@ class Crowd:
 
     def reconsider(self, active: int) -> int:
         """Return how many listings to run at once, where ``active`` are running."""
-        if active < self.wanted or self._settled:
+        if active < self.target or self._settled:
             self._restart()
-        elif self._pages >= PAGES * self.wanted:
+        elif self._pages >= PAGES * self.target:
             rate = self._rows / max(time.monotonic() - self._since, 1e-9)
             if rate > self._best_rate * _GROWS:
                 self._best_rate = rate
-                self.worth = self.wanted
-                self._settled = self.wanted == self._most
-                self.wanted = min(2 * self.wanted, self._most)
+                self.worth = self.target
+                self._settled = self.target == self._most
+                self.target = min(2 * self.target, self._most)
             else:
-                self.wanted //= 2
+                self.target //= 2
                 self._settled = True
             self._restart()
-        return self.wanted
+        return self.target
 
     def _restart(self) -> None:
         self._rows = self._pages = 0

@@ -188,16 +188,16 @@ def _csv(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
         read_options=pacsv.ReadOptions(column_names=report.columns),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(report.columns, pa.string()), include_columns=_wanted(report)
+            column_types=dict.fromkeys(report.columns, pa.string()), include_columns=_needed_files(report)
         ),
     )
 
 
 def _parquet(stream: IO[bytes], report: Report) -> Iterator[pa.RecordBatch]:
-    yield from pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=_wanted(report))
+    yield from pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=_needed_files(report))
 
 
-def _wanted(report: Report) -> list[str]:
+def _needed_files(report: Report) -> list[str]:
     return [name for name in (_KEY, _VERSION, _LATEST, _MARKER, _ETAG) if name in report.columns]
 
 

@@ -37,21 +37,21 @@ class Settings:
     """
 
     def __init__(self, settings: Mapping[str, Any], old_name: str, destination: DestinationBucket) -> None:
-        self.wanted, self._old_name, self._destination = settings, old_name, destination
+        self.settings, self._old_name, self._destination = settings, old_name, destination
 
     def write_first(self) -> list[Loss]:
         """Write what must hold before objects are written."""
-        return list(self._write({name: self.wanted[name] for name in FIRST if name in self.wanted}))
+        return list(self._write({name: self.settings[name] for name in FIRST if name in self.settings}))
 
     def write_last(self) -> list[Loss]:
         """Write the rest: what acts on objects, or would be in the way of writing them."""
-        rest = {name: value for name, value in self.wanted.items() if name not in {*FIRST, *UNREAD}}
+        rest = {name: value for name, value in self.settings.items() if name not in {*FIRST, *UNREAD}}
         return list(self._write(rest))
 
     def losses_before(self) -> Iterator[Loss]:
         """Yield what is known without trying."""
-        for name in sorted(self.wanted):
-            if is_of_the_host(name, self.wanted[name]) and self._matters(name):
+        for name in sorted(self.settings):
+            if is_of_the_host(name, self.settings[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
 
     def _write(self, settings: Mapping[str, Any]) -> Iterator[Loss]:
@@ -82,7 +82,7 @@ class Settings:
         return None
 
     def _matters(self, name: str) -> bool:
-        value = self.wanted[name]
+        value = self.settings[name]
         if name == "acl":
             return bool(grants(value))
         return bool(value) and value != _DEFAULTS.get(name) and name != "location"

@@ -53,6 +53,7 @@ class Terms:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""
         keeps_class = row.storage_class != STANDARD and row.storage_class not in self.refused_classes
         locked = self.object_lock and self._is_locked(row)
+        acl = canned_acl(row)
         return Description(
             key,
             row.headers,
@@ -63,7 +64,7 @@ class Terms:
             lock_mode=row.lock_mode if locked else "",
             lock_until=row.lock_until if locked else "",
             legal_hold=row.legal_hold and self.object_lock,
-            acl="" if canned_acl(row) in self.refused_acls else canned_acl(row),
+            acl="" if acl in self.refused_acls else acl,
             before=before,
         )
 

@@ -290,9 +290,9 @@ class _Restore:
         """Write the settings, and add notes for the user."""
         if flat:
             self._notes.append(f"only current versions were restored: {flat}")
-        if plan.extra and self._settings.wanted:
+        if plan.extra and self._settings.settings:
             self._notes.append("the bucket held objects before, so its settings were left as they are")
-        elif self._settings.wanted:
+        elif self._settings.settings:
             lost = self._lost_settings = self._settings.write_last()
             self._report.losses += len(lost)
             self._notes += [
@@ -384,7 +384,7 @@ class _ObjectWrites:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
         items = size_bytes = 0
         findings: list[str] = []
-        for done in self._by(workers, open_pool, lease, self._wanted(moved)):
+        for done in self._by(workers, open_pool, lease, self._pending_histories(moved)):
             items, size_bytes = items + done.items, size_bytes + done.size_bytes
             findings.extend(done.findings)
             if moved is not None:
@@ -422,7 +422,7 @@ class _ObjectWrites:
         if self._refused_count[oddity] <= _NAMED:
             self._refused_keys.setdefault(oddity, []).append(key)
 
-    def _wanted(self, moved: VersionMap | None) -> Iterator[History]:
+    def _pending_histories(self, moved: VersionMap | None) -> Iterator[History]:
         kinds = Oddities(ALWAYS & self._terms.refused_keys.keys())
         for key, rows in self._rows:
             if key.startswith(self._ours):

@@ -142,7 +142,7 @@ class DestinationBucket:
         of them.
         """
         jobs = (Job(described.key, put_request(described, body)) for described, body in objects)
-        yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
+        return map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
         """Write versions, a few at once, None for a delete marker; like ``put_all``, but none is made twice: a request
@@ -259,7 +259,7 @@ class DestinationBucket:
     def delete_all(self, keys: Iterable[str]) -> Iterator[Written]:
         """Remove objects, many at once; like ``put_all``. Where versions are kept they stay, below delete markers."""
         jobs = (Job(key, Request("DeleteObject", "DELETE", key)) for key in keys)
-        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+        return map(_written, self._requests.run(jobs, window_bytes=0))
 
     def delete_versions(self, versions: Iterable[tuple[str, str]]) -> Iterator[Written]:
         """Remove versions (key, id) for good, many at once; like ``delete_all``."""
@@ -267,12 +267,12 @@ class DestinationBucket:
             Job(key, Request("DeleteObject", "DELETE", key, {"versionId": version_id}))
             for key, version_id in versions
         )
-        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+        return map(_written, self._requests.run(jobs, window_bytes=0))
 
     def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
         """Send changes of what is there (see ``version_updates``), many at once; like ``put_all``."""
         jobs = (Job(change.key, change) for change in changes)
-        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+        return map(_written, self._requests.run(jobs, window_bytes=0))
 
     def delete(self, key: str, version_id: str = "") -> None:
         """Remove an object, or a version of it for good; nothing happens where there is none."""

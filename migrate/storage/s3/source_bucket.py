@@ -62,7 +62,6 @@ from migrate.storage.s3.http.read_responses import (
     pinned,
     tags_request,
     which,
-    whole,
 )
 from migrate.storage.s3.listing.page_parser import parse_objects, parse_versions, parsed
 from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, objects_request, versions_request
@@ -92,6 +91,8 @@ _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 class S3Bucket:
     """See ``exporters.bucket_api.Bucket``. ``requests``, ``listing`` and ``boto`` are for the writing side."""
+
+    crc64nvme = staticmethod(crc64nvme)
 
     def __init__(self, s3_location: client.S3Location, cancellation: CancellationToken | None = None) -> None:
         self.s3_location = s3_location
@@ -170,9 +171,7 @@ class S3Bucket:
 
     def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
-        with as_source_errors(self.url):
-            for answer in self._answers(summaries, get_request, window_bytes=window_bytes):
-                yield self._fetched(answer)
+        return self._read(summaries, get_request, window_bytes=window_bytes, body=True)
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
@@ -180,17 +179,16 @@ class S3Bucket:
 
     def heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
-        with as_source_errors(self.url):
-            for answer in self._answers(summaries, head_request, window_bytes=0):
-                yield self._fetched(answer, body=False)
+        return self._read(summaries, head_request, window_bytes=0, body=False)
 
-    def _answers(
+    def _read(
         self,
         summaries: Iterable[ObjectSummary],
         request_of: Callable[[ObjectSummary], Request],
         *,
         window_bytes: int,
-    ) -> Iterator[Answer[ObjectSummary]]:
+        body: bool,
+    ) -> Iterator[Fetched]:
         """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
         key, sent_requests = self._customer_key, deque[Request]()
 
@@ -202,8 +200,10 @@ class S3Bucket:
                     sent_requests.append(request)
                 yield Job(summary, request)
 
-        for answer in self.requests.run(jobs(), window_bytes=window_bytes, follow_up=self._ask_tags):
-            yield answer if key is None else self._by_key(key, answer, sent_requests.popleft())
+        with as_source_errors(self.url):
+            for answer in self.requests.run(jobs(), window_bytes=window_bytes, follow_up=self._ask_tags):
+                last = answer if key is None else self._by_key(key, answer, sent_requests.popleft())
+                yield self._fetched(last, body=body)
 
     def _by_key(
         self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
@@ -284,7 +284,7 @@ class S3Bucket:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
             request = self._keyed(summary, get_request(summary, start, length))
-            return whole(self.requests.call(request), summary, length).body
+            return of_length(self.requests.call(request).body, summary, length)
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
@@ -431,10 +431,6 @@ class S3Bucket:
             length = -1 if answer.response is None else int(answer.response.headers.get("content-length", -1))
             yield length if 0 <= length <= summary.size_bytes else None
 
-    def crc64nvme(self, data: bytes, previous: int = 0) -> int:
-        """See ``Bucket.crc64nvme``."""
-        return crc64nvme(data, previous)
-
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
         """See ``Bucket.tags_readable``."""
         with as_source_errors(self.url):
@@ -461,7 +457,7 @@ class S3Bucket:
             return None
         return None if count == "0" else tags_request(summary)
 
-    def _fetched(self, answer: Answer[ObjectSummary], *, body: bool = True) -> Fetched:
+    def _fetched(self, answer: Answer[ObjectSummary], *, body: bool) -> Fetched:
         summary, response = answer.item, answer.response
         if response is None:
             error = answer.error or GoneError(summary.key)
@@ -470,9 +466,9 @@ class S3Bucket:
             return Fetched(summary, error=source_error(error))
         try:
             if body:
-                whole(response, summary, summary.size_bytes)
+                of_length(response.body, summary, summary.size_bytes)
             crc = checked(response, summary.key) if body else None
-            tags = parse_tags(answer.follow_up, summary.key)
+            tags = parse_tags(answer.follow_up, summary.key) if answer.follow_up is not None else {}
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)

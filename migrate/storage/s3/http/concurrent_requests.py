@@ -89,18 +89,18 @@ class Requests:
         try:
             run.send()
             while run.sent:
-                first = run.sent[0]
-                if first.is_pending:
-                    run.receive()
-                else:
-                    run.sent.popleft()
+                if run.sent[0].has_ended:
+                    first = run.sent.popleft()
                     run.held_bytes -= first.held_bytes
-                    arrived.append((first, self._begin_follow_up(first, follow_up)))
+                    second = None
+                    if follow_up is not None and first.response is not None:
+                        second = follow_up(first.job.item, first.response.headers)
+                    arrived.append((first, None if second is None else self.http.begin(second)))
+                else:
+                    run.receive()
                 run.send()
-                while arrived and (arrived[0][1] is None or len(arrived) > FOLLOW_UPS_AHEAD):
+                while arrived and (arrived[0][1] is None or len(arrived) > FOLLOW_UPS_AHEAD or not run.sent):
                     yield self._answer(*arrived.popleft(), follow_up)
-            while arrived:
-                yield self._answer(*arrived.popleft(), follow_up)
         finally:
             run.close()
             for _, pending in arrived:
@@ -117,21 +117,16 @@ class Requests:
         with carrying(body):
             return self.http.exchange(request)
 
-    def _begin_follow_up(self, sent: _Sent[Item], follow_up: FollowUp[Item] | None) -> PendingResponse | None:
-        if follow_up is None or sent.response is None or not sent.response.is_success:
-            return None
-        second = follow_up(sent.job.item, sent.response.headers)
-        return None if second is None else self.http.begin(second)
-
     def _answer(
         self, sent: _Sent[Item], pending: PendingResponse | None, follow_up: FollowUp[Item] | None
     ) -> Answer[Item]:
-        try:
-            return Answer(sent.job.item, sent.result(), None if pending is None else pending.wait())
-        except MoveoutError as exc:
-            if not exc.retryable:
-                return self._failed(sent.job.item, exc)
-        return self.again(sent.job, follow_up)
+        error = sent.error
+        if error is None:
+            try:
+                return Answer(sent.job.item, sent.response, None if pending is None else pending.wait())
+            except MoveoutError as exc:
+                error = exc
+        return self.again(sent.job, follow_up) if error.retryable else self._failed(sent.job.item, error)
 
     def again(self, job: Job[Item], follow_up: FollowUp[Item] | None) -> Answer[Item]:
         """Do one job, trying again. Raises like ``run``."""
@@ -179,33 +174,19 @@ class _BucketRetry(RetryPolicy):
 
 @dataclass(slots=True)
 class _Sent(Generic[Item]):
-    """A job that went out. ``connection`` or ``future`` is where its response comes; both are None once it is here."""
+    """A job that went out. Its response comes by ``connection``, whose descriptor is polled, or by ``future``. When it
+    has ended there is a successful ``response``, of which ``held_bytes`` are in memory, or an ``error``.
+    """
 
     job: Job[Item]
     body: Body | None
     connection: Connection | None = None
+    descriptor: int = -1
     future: Future[Response] | None = None
+    has_ended: bool = False
     response: Response | None = None
-    error: Exception | None = None
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether there is no response yet."""
-        return self.connection is not None or self.future is not None
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the response that are in memory."""
-        return 0 if self.response is None else len(self.response.body)
-
-    def result(self) -> Response:
-        """Return the response. Raises ``MoveoutError`` where it is no success."""
-        request = self.job.request
-        if self.response is not None:
-            return successful(request, self.response, request.key)
-        if isinstance(self.error, MoveoutError) or self.error is None:
-            raise self.error or UnreachableError(request.key)
-        raise translate(self.error, request.key) from self.error
+    held_bytes: int = 0
+    error: MoveoutError | None = None
 
 
 class _Run(Generic[Item]):
@@ -235,8 +216,8 @@ class _Run(Generic[Item]):
             size_bytes = len(job.request.body)
             if self.sent and self._sent_bytes + size_bytes > self._window_bytes and size_bytes:
                 return
-            has_room, body = self._room_for(size_bytes)
-            if not has_room:
+            body = self._room_for(size_bytes) if size_bytes else None
+            if size_bytes and body is None:
                 return
             self._next = None
             self._begin(_Sent(job, body), size_bytes)
@@ -244,7 +225,7 @@ class _Run(Generic[Item]):
     def receive(self) -> None:
         """Take what has come, at least the response to one job: to the first one, where too much is held already."""
         first = self.sent[0]
-        if first.future is not None or first.connection is None:
+        if first.future is not None:
             self._end(first)
             return
         events = () if self.held_bytes >= self._window_bytes else self._poll.poll(SILENT_SECONDS * 1000)
@@ -261,19 +242,14 @@ class _Run(Generic[Item]):
             if sent.body is not None:
                 self._http.flow.end(sent.body, arrived=False)
 
-    def _room_for(self, size_bytes: int) -> tuple[bool, Body | None]:
-        """Tell whether a job may go out now; take room for its body, if it has one. Where nothing is under way there
-        is always some in the end. Raises ``Cancelled``.
+    def _room_for(self, size_bytes: int) -> Body | None:
+        """Take room for a body; None where a job may not go out now. Where nothing is under way there is always some in
+        the end. Raises ``Cancelled``.
         """
-        if not size_bytes:
-            return True, None
         flow, cancellation = self._http.flow, self._requests.cancellation
-        body = (
-            flow.begin(size_bytes, cancellation)
-            if self._busy
-            else flow.begin_patiently(size_bytes, cancellation)
-        )
-        return body is not None, body
+        if self._busy:
+            return flow.begin(size_bytes, cancellation)
+        return flow.begin_patiently(size_bytes, cancellation)
 
     def _begin(self, sent: _Sent[Item], size_bytes: int) -> None:
         self.sent.append(sent)
@@ -286,43 +262,44 @@ class _Run(Generic[Item]):
         try:
             self._http.send(connection, sent.job.request)
         except (OSError, MoveoutError) as exc:
-            sent.error = exc
-            self._end(sent)
+            self._end(sent, exc)
             return
-        self._by_descriptor[connection.fileno()] = sent
-        self._poll.register(connection.fileno(), select.POLLIN)
+        sent.descriptor = connection.fileno()
+        self._by_descriptor[sent.descriptor] = sent
+        self._poll.register(sent.descriptor, select.POLLIN)
 
-    def _end(self, sent: _Sent[Item]) -> None:
-        connection, future = sent.connection, sent.future
-        if connection is not None and self._by_descriptor.pop(connection.fileno(), None) is not None:
-            self._poll.unregister(connection.fileno())
-        if sent.error is None:
+    def _end(self, sent: _Sent[Item], send_error: Exception | None = None) -> None:
+        """Take the response to a job, and tell the concurrency limiter whether the server keeps up."""
+        request, response = sent.job.request, None
+        if self._by_descriptor.pop(sent.descriptor, None) is not None:
+            self._poll.unregister(sent.descriptor)
+        try:
             try:
-                if future is not None:
-                    sent.response = future.result()
-                elif connection is not None:
-                    sent.response = connection.receive()
-            except (OSError, MoveoutError) as exc:
-                sent.error = exc
+                if send_error is not None:
+                    raise send_error
+                if sent.connection is not None:
+                    response = sent.connection.receive()
+                else:
+                    assert sent.future is not None
+                    response = sent.future.result()
+            except OSError as exc:
+                raise translate(exc, request.key) from exc
+            sent.response = successful(request, response, request.key)
+            sent.held_bytes = len(response.body)
+        except MoveoutError as exc:
+            sent.error = exc
+        if sent.connection is not None:
+            self._http.release(sent.connection)
         sent.connection = sent.future = None
-        if connection is not None:
-            self._http.release(connection)
+        sent.has_ended = True
         self._busy -= 1
-        self._sent_bytes -= len(sent.job.request.body)
+        self._sent_bytes -= len(request.body)
         self.held_bytes += sent.held_bytes
         if sent.body is not None:
-            self._http.flow.end(sent.body, arrived=sent.response is not None)
-        self._note(sent)
-
-    def _note(self, sent: _Sent[Item]) -> None:
-        """Tell the concurrency limiter whether the server keeps up."""
-        if sent.response is not None and sent.response.status < 429:
+            self._http.flow.end(sent.body, arrived=response is not None)
+        if response is not None and response.status < 429:
             self._requests.retry.succeeded()
-            return
-        try:
-            sent.result()
-        except UnreachableError as exc:
-            self._limiter.slow_down(exc.wait_seconds if isinstance(exc, SlowDownError) else None)
+        elif isinstance(sent.error, UnreachableError):
+            wait_seconds = sent.error.wait_seconds if isinstance(sent.error, SlowDownError) else None
+            self._limiter.slow_down(wait_seconds)
             self._limiter.rest(self._requests.cancellation)
-        except MoveoutError:
-            return

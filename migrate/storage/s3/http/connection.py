@@ -177,8 +177,13 @@ class Connection:
         """Return the response, and whether the connection can be used again."""
         filled = 0
         while True:
-            filled, end = self._read_head(opened, filled)
-            status, headers = parse_head(bytes(self._view[: end - 4]))
+            while (end := self._buffer.find(b"\r\n\r\n", 0, filled)) < 0:
+                got = opened.recv_into(self._view[filled:]) if filled < _HEAD_BYTES else 0
+                if not got:
+                    raise ConnectionError("the connection broke before the answer was whole")
+                filled += got
+            status, headers = parse_head(bytes(self._view[:end]))
+            end += 4
             if status >= 200:
                 break
             filled -= end  # an interim response (RFC 9110, section 15.2)
@@ -195,15 +200,6 @@ class Connection:
         if len(body_start) >= size_bytes:
             return Response(status, headers, bytes(body_start[:size_bytes])), is_kept
         return Response(status, headers, self._rest(opened, body_start, size_bytes)), is_kept
-
-    def _read_head(self, opened: socket.socket, filled: int) -> tuple[int, int]:
-        """Return how far the buffer is filled, and where the head ends."""
-        while (end := self._buffer.find(b"\r\n\r\n", 0, filled)) < 0:
-            got = opened.recv_into(self._view[filled:]) if filled < _HEAD_BYTES else 0
-            if not got:
-                raise ConnectionError("the connection broke before the answer was whole")
-            filled += got
-        return filled, end + 4
 
     def _rest(self, opened: socket.socket, body_start: memoryview, size_bytes: int) -> bytes:
         body = io.BytesIO()  # gives its bytes away without another copy

@@ -61,10 +61,8 @@ def parse_parts(response: Response) -> list[ObjectPart]:
     ]
 
 
-def parse_tags(response: Response | None, key: str) -> dict[str, str]:
-    """Return the tags of an answer to GetObjectTagging; none where there is no answer. Raises ``MoveoutError``."""
-    if response is None:
-        return {}
+def parse_tags(response: Response, key: str) -> dict[str, str]:
+    """Return the tags of an answer to GetObjectTagging. Raises ``MoveoutError``."""
     try:
         root = ET.fromstring(response.body)  # noqa: S314 - see s3_pages
     except ET.ParseError as exc:
@@ -76,12 +74,6 @@ def parse_tags(response: Response | None, key: str) -> dict[str, str]:
 
 def _is_tag(element: Any) -> bool:
     return bool(element.tag.rpartition("}")[2] == "Tag")
-
-
-def whole(response: Response, summary: ObjectSummary, length: int) -> Response:
-    """Return a response whose body is of this length. Raises ``ChangedError``."""
-    of_length(response.body, summary, length)
-    return response
 
 
 def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:

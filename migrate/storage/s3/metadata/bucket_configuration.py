@@ -47,7 +47,7 @@ _AT_ONCE = 8
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
 _FAILING_SECONDS = 2.0
-_BESIDE = ("TransitionDefaultMinimumObjectSize",)
+_TOP_LEVEL = ("TransitionDefaultMinimumObjectSize",)
 """What is read as a field of a setting (of lifecycle) and written as an argument of its own."""
 
 
@@ -213,7 +213,7 @@ def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] 
         return None
     call, argument, inner = WRITERS[name]
     fields = value[inner] if inner else dict(value)
-    top_level = {field: fields.pop(field) for field in _BESIDE if not inner and field in fields}
+    top_level = {field: fields.pop(field) for field in _TOP_LEVEL if not inner and field in fields}
     return call, {argument: fields, **top_level}
 
 

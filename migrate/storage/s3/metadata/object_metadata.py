@@ -56,10 +56,13 @@ def is_md5(etag: str) -> bool:
 def put_request(described: Description, body: bytes) -> Request:
     """Return the request that writes an object whole, with its checksums."""
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
+    # Where the source keeps a checksum of the whole object, the destination keeps it too.
+    own_checksum = _own_checksum(described.checksums)
+    algorithm, checksum = own_checksum or ("crc64nvme", to_header(crc64nvme(body)))
     headers = {
         **described_headers(described),
         "Content-MD5": base64.b64encode(md5).decode(),
-        **_checksum(described, body),
+        f"x-amz-checksum-{algorithm}": checksum,
     }
     return Request("PutObject", "PUT", described.key, headers=headers, body=body)
 
@@ -91,17 +94,8 @@ def _metadata_value(value: str) -> str:
     return Header(text, "utf-8" if text == value else "iso-8859-1", maxlinelen=10_000).encode()
 
 
-def _checksum(described: Description, body: bytes) -> dict[str, str]:
-    """Return the one checksum that goes along: the kind that the source keeps, where it is of the whole object, so
-    that the destination keeps it too; else CRC64NVME.
-    """
-    own_checksum = _own_checksum(described.checksums)
-    if own_checksum is not None:
-        return {f"x-amz-checksum-{own_checksum[0]}": own_checksum[1]}
-    return {"x-amz-checksum-crc64nvme": to_header(crc64nvme(body))}
-
-
 def _own_checksum(checksums: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return kind and value of the checksum of the whole object that the source keeps, None where it keeps none."""
     for algorithm in _OWN_CHECKSUMS:
         value = checksums.get(algorithm, "")
         if value and "-" not in value and checksums.get("type", "FULL_OBJECT") == "FULL_OBJECT":
