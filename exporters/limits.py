@@ -30,11 +30,11 @@ class Limits:
     archive_tier: str = "auto"
     deadline: datetime | None = None
 
-    def beside(self, reserved: int, *, wanted: int) -> int:
-        """Return how many of the ``wanted`` connections are allowed when ``reserved`` are taken; at least one."""
+    def allowed(self, reserved: int, *, requested: int) -> int:
+        """Return how many of the ``requested`` connections are allowed when ``reserved`` are taken; at least one."""
         if self.max_connections is None:
-            return max(1, wanted)
-        return max(1, min(wanted, self.max_connections - reserved))
+            return max(1, requested)
+        return max(1, min(requested, self.max_connections - reserved))
 
 
 class Considerate(Protocol):

@@ -19,9 +19,9 @@ def count_words(count: int) -> str:
     return f"{count:,}"
 
 
-def things(count: int, one: str) -> str:
+def things(count: int, noun: str) -> str:
     """Return a count of things by name: ``1 object``, ``1,234 objects``."""
-    return f"{count_words(count)} {one}" + ("" if count == 1 else "s")
+    return f"{count_words(count)} {noun}" + ("" if count == 1 else "s")
 
 
 def duration_words(seconds: float) -> str:

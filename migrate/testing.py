@@ -111,10 +111,10 @@ class EngineContract(ExporterContract):
     def test_parquet_has_the_rows_that_were_exported(self) -> None:
         """The part reader finds rows and digests of the catalog, of every table."""
         with self._bundle() as reader:
-            found = verify(reader.store, Level.FULL, workers=self.workers, progress=Silent())
-            assert found.findings == []
+            verified = verify(reader.store, Level.FULL, workers=self.workers, progress=Silent())
+            assert verified.findings == []
             tables = [row for row in reader.catalog() if row.has_rows]
-            assert [(table.name, table.rows, table.digest) for table in found.tables] == [
+            assert [(table.name, table.rows, table.digest) for table in verified.tables] == [
                 (table.name, table.items, table.digest) for table in tables
             ]
             assert any(table.items for table in tables), "the contract needs data"

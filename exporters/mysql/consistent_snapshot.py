@@ -20,7 +20,7 @@ import pymysql
 
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.connection import Connection, MysqlAddress, connect
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, number_of, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, number_of, translate
 from exporters.mysql.rows.row_feed import Feeds
 
 GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION = "global read lock", "table locks", "one session"
@@ -134,7 +134,7 @@ def _try(connection: Connection, statement: str) -> str:
     except pymysql.Error as exc:
         if number_of(exc) not in _NOT_NOW:
             raise
-        return said_by(exc)
+        return message_of(exc)
     return ""
 
 
@@ -178,5 +178,5 @@ def unreadable_tables(holder: Connection, tables: Sequence[MysqlTable]) -> dict[
             if not is_about_the_thing(exc):
                 raise
             denied = number_of(exc) in _DENIED
-            unreadable[table.name] = "the account may not read it" if denied else said_by(exc)
+            unreadable[table.name] = "the account may not read it" if denied else message_of(exc)
     return unreadable

@@ -45,7 +45,7 @@ class ControlTables:
         )
 
     @staticmethod
-    def beside(names: Collection[str]) -> ControlTables:
+    def apart_from(names: Collection[str]) -> ControlTables:
         """Return the first ones that have none of these names, which are a customer's."""
         taken_names = {name.lower() for name in names}
         numbered = (ControlTables.of(_PREFIX if number == 1 else f"{_PREFIX}{number}") for number in count(1))

@@ -49,7 +49,7 @@ def is_about_the_thing(error: BaseException) -> bool:
     return is_refused(error) and number_of(error) not in _PASSING
 
 
-def said_by(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return what the server said, as one line."""
     text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)
     return " ".join(text.split()) or type(error).__name__
@@ -57,7 +57,7 @@ def said_by(error: BaseException) -> str:
 
 def translate(error: BaseException, source: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
-    number, message = number_of(error), said_by(error)
+    number, message = number_of(error), message_of(error)
     if number in _LOGIN:
         return SourceNotAllowedError(
             f"{source}: the server refuses the login: {message}", next_step=_PASSWORD_STEP

@@ -16,7 +16,7 @@ from exporters.errors import SourceError
 from exporters.mysql.catalog import NOT_COUNTED, MysqlColumn, MysqlTable
 from exporters.mysql.connection import connect
 from exporters.mysql.consistent_snapshot import MysqlSession
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.row_feed import Feed
 from exporters.sql.source_summary import Counted
@@ -48,13 +48,13 @@ class Counting:
         self._losses: dict[int, list[Loss]] = {}
         self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
         self._lock = threading.Lock()
-        self._beside: Future[None] | None = None
+        self._by_holder_future: Future[None] | None = None
 
     def begin(self) -> None:
         """Count on the holder of the snapshot."""
         with self._lock:
-            if self._beside is None:
-                self._beside = self._pool.submit(self._by_holder)
+            if self._by_holder_future is None:
+                self._by_holder_future = self._pool.submit(self._by_holder)
 
     def result(self) -> dict[int, Counted | str]:
         """Return the counts, or why a table could not be counted. From here on the holder is free. Raises
@@ -62,7 +62,7 @@ class Counting:
         """
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
-        for future in [*work, *([self._beside] if self._beside else [])]:
+        for future in [*work, *([self._by_holder_future] if self._by_holder_future else [])]:
             future.result()
         return {number: self._counts[number] for number in self._tables}
 
@@ -74,7 +74,7 @@ class Counting:
     def close(self) -> None:
         """End everything; what the holder still counts is stopped, and its session with it."""
         self._left.clear()
-        if self._beside is not None and not self._beside.done():
+        if self._by_holder_future is not None and not self._by_holder_future.done():
             _stop(self._session)
         self._pool.shutdown()
 
@@ -126,7 +126,7 @@ def _ask(feed: Feed, query: str) -> bytes | str:
     except pymysql.Error as exc:
         if not is_about_the_thing(exc):
             raise
-        return said_by(exc)
+        return message_of(exc)
 
 
 def _stop(session: MysqlSession) -> None:

@@ -68,7 +68,7 @@ class MysqlSource:
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        workers = self._limits.beside(1, wanted=workers)
+        workers = self._limits.allowed(1, requested=workers)
         with hold(self._address, workers=workers) as (session, tables):
             local_tables = [table for table in tables if not table.elsewhere]
             exported = [table for table in local_tables if table.name not in session.unreadable]

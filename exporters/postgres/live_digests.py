@@ -42,7 +42,7 @@ def live_tables(
         work = [
             (_as_compared(table, orders or {}, generated=generated), pages)
             for table in tables
-            if not table.foreign and not table.out_of_reach and _is_wanted(table, names, also)
+            if not table.foreign and not table.out_of_reach and _is_selected(table, names, also)
             for pages in cut(table)
         ]
         if session.large_objects and names is None:
@@ -68,7 +68,7 @@ def live_tables(
     return {name: digest for name, digest in table_digests.items() if name not in refused}
 
 
-def _is_wanted(
+def _is_selected(
     table: PostgresTable, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
 ) -> bool:
     name = table.schema, table.name

@@ -56,7 +56,7 @@ def summary(finished: PostgresFinish) -> SourceSummary:
             counted="count(*) under the snapshot",
             measured="sum(octet_length()) under the snapshot",
             not_measured=_not_measured(finished),
-            beside=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
+            other_entries=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
         ),
         gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
         losses=finished.losses,

@@ -162,11 +162,11 @@ def enumerations(
     counted: str,
     measured: str,
     not_measured: str = "",
-    beside: int = 0,
+    other_entries: int = 0,
 ) -> list[Enumeration]:
     """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
     tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; ``not_measured``: why it counts no
-    bytes, where it does not; ``beside``: the number of entries that are no tables.
+    bytes, where it does not; ``other_entries``: the number of entries that are no tables.
     """
     byte_counts = [
         Enumeration(BYTES, measured, _octets(entries, "server_octets")),
@@ -176,7 +176,7 @@ def enumerations(
         byte_counts = [Enumeration(BYTES, measured, 0, not_measured)]
     return [
         Enumeration("tables", *listed),
-        Enumeration("tables", "exported", len(entries) - beside),
+        Enumeration("tables", "exported", len(entries) - other_entries),
         Enumeration("rows", counted, sum(table.counted for table in tables)),
         Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
         *byte_counts,

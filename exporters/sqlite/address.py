@@ -24,7 +24,7 @@ class SqliteAddress:
         path = self.path / name
         return SqliteAddress(path, f"sqlite://{quote(str(path))}")
 
-    def beside(self, suffix: str) -> Path:
+    def companion(self, suffix: str) -> Path:
         """Return SQLite's own file next to it: ``-wal``, ``-shm`` or ``-journal``."""
         return self.path.with_name(self.path.name + suffix)
 

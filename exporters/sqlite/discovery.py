@@ -15,7 +15,7 @@ from exporters.header_bytes import is_utf_8, printable
 from exporters.limits import Note
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.files.backup import is_database
-from exporters.sqlite.files.directory import BESIDE
+from exporters.sqlite.files.directory import COMPANION_ENDINGS
 
 PLAIN_FILES = "plain files"
 _ADVICE = "Number of files: {files}. Copy them with rsync or tar, or into a bucket: moveout takes buckets."
@@ -28,7 +28,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     if not root.is_dir():
         if not root.exists():
             raise SourceGoneError(f"there is no directory {root}", next_step="Check the path.")
-        return Discovery([_found(root, root.parent)])
+        return Discovery([_source_of(root, root.parent)])
     walk = _Walk(root)
     walk.run()
     return walk.result()
@@ -61,7 +61,7 @@ class _Walk:
             )
             for top, files in sorted(self._other_files.items())
         ]
-        return Discovery([_found(path, self._root) for path in self._databases], others, self._gaps)
+        return Discovery([_source_of(path, self._root) for path in self._databases], others, self._gaps)
 
     def _look_at(self, path: Path) -> None:
         try:
@@ -103,11 +103,11 @@ class _Walk:
         self._gaps.append(f"the directory {printable(error.filename)} cannot be read: {error.strerror}")
 
 
-def _found(path: Path, root: Path) -> FoundSource:
+def _source_of(path: Path, root: Path) -> FoundSource:
     """Return a database file; its size is that of its content and of what its write-ahead log holds."""
     address = SqliteAddress(path, f"sqlite://{quote(str(path))}")
     size_bytes = path.stat().st_size
-    log = address.beside("-wal")
+    log = address.companion("-wal")
     if log.is_file():
         size_bytes += log.stat().st_size
     name = path.relative_to(root).as_posix()
@@ -120,5 +120,5 @@ def _belongs_to_database(path: Path) -> bool:
         path.name.endswith(ending)
         and path.with_name(path.name.removesuffix(ending)).is_file()
         and is_database(path.with_name(path.name.removesuffix(ending)))
-        for ending in BESIDE
+        for ending in COMPANION_ENDINGS
     )

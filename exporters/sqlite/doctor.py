@@ -75,5 +75,5 @@ def _room(size_bytes: int) -> Iterator[Finding]:
 
 
 def _size(address: SqliteAddress) -> int:
-    files = (address.path, address.beside("-wal"))
+    files = (address.path, address.companion("-wal"))
     return sum(path.stat().st_size for path in files if path.exists())

@@ -28,7 +28,7 @@ _LITERAL = re.compile(r"[^*?\[]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ObjectQuery:
     """Which objects are looked for: these keys, or those that match one of ``globs``; with neither, all. Keys are
     relative to the prefix that was exported. ``begins``: only keys that begin so. ``versions``: also older ones and
     delete markers, or only the version of this id.
@@ -65,7 +65,7 @@ def _begin(pattern: str) -> str:
     return _LITERAL.match(pattern)[0] if "/" in pattern else ""  # type: ignore[index]
 
 
-def find(reader: BundleReader, source: str, query: Wanted) -> Iterator[ObjectRow]:
+def find(reader: BundleReader, source: str, query: ObjectQuery) -> Iterator[ObjectRow]:
     """Yield the objects that are looked for, in the order of the index. Raises ``DamageError``."""
     prefix = source_prefix(reader, source)
     for batch in _groups(reader, source, query, prefix):
@@ -79,7 +79,7 @@ def find(reader: BundleReader, source: str, query: Wanted) -> Iterator[ObjectRow
                     yield row
 
 
-def _groups(reader: BundleReader, source: str, query: Wanted, prefix: str) -> Iterator[pa.Table]:
+def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) -> Iterator[pa.Table]:
     for file in reader.source_files(source, "index/objects-"):
         try:
             with pq.ParquetFile(reader.open(file.key, size_bytes=file.size_bytes)) as parquet:
@@ -99,33 +99,33 @@ def _groups(reader: BundleReader, source: str, query: Wanted, prefix: str) -> It
 
 @dataclass(slots=True)
 class Fetched:
-    """What was written: files by key, and keys that are not in the bundle. ``found``: how many keys were meant."""
+    """What was written: files by key, and keys that are not in the bundle. ``matched``: how many keys were meant."""
 
-    found: int = 0
+    matched: int = 0
     files: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
     missing: list[str] = field(default_factory=list)
 
 
 def fetch(
-    reader: BundleReader, source: str, query: Wanted, to: Path, *, known: Collection[str] = ()
+    reader: BundleReader, source: str, query: ObjectQuery, to: Path, *, known: Collection[str] = ()
 ) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
     the key). Those of ``known`` names were written before. Raises ``NotEmptyError`` for a file that is there,
     ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
     """
     fetched = Fetched()
-    found_keys = set()
+    matched_keys = set()
     for row in find(reader, source, query):
-        found_keys.add(row.key)
+        matched_keys.add(row.key)
         if row.is_delete_marker or row.name in known:
             continue
         path = to / member_name(row.key, "" if row.is_latest else row.version_id)
         _write_file(reader.store, row, path)
         fetched.files[row.name] = str(path)
         fetched.size_bytes += row.size_bytes
-    fetched.found = len(found_keys)
-    fetched.missing = sorted(set(query.keys) - found_keys)
+    fetched.matched = len(matched_keys)
+    fetched.missing = sorted(set(query.keys) - matched_keys)
     return fetched
 
 

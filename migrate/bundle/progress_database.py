@@ -57,7 +57,7 @@ class ProgressDatabase:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        with _told(), tempfile.TemporaryDirectory(prefix="moveout-") as directory:
+        with _disk_errors_translated(), tempfile.TemporaryDirectory(prefix="moveout-") as directory:
             path = Path(directory) / "progress.sqlite"
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.executescript(_TABLES)
@@ -220,12 +220,12 @@ class ProgressDatabase:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction. Raises ``NoSpaceError`` where the temporary directory is full."""
-        with _told(), self._lock, self._db:
+        with _disk_errors_translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             yield
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with _told(), self._lock:
+        with _disk_errors_translated(), self._lock:
             return self._db.execute(query, values).fetchall()
 
     def _pages(self, query: str, order: str, *fixed: str, marks: int = 1) -> Iterator[Any]:
@@ -237,7 +237,7 @@ class ProgressDatabase:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _disk_errors_translated() -> Iterator[None]:
     """Raise ``NoSpaceError`` where the temporary directory is full or cannot be written."""
     try:
         yield

@@ -38,11 +38,11 @@ def overlaps(
     ]
     for name in inside:
         yield f"The bundle lies within the source {name}: every further export would export it, too"
-    beside = [name for name, url in named if name not in inside and _goes_down_with(location, url)]
-    if beside and transfer_to is None:
-        more = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+    same_host = [name for name, url in named if name not in inside and _goes_down_with(location, url)]
+    if same_host and transfer_to is None:
+        more = f" and {len(same_host) - 1} more" if len(same_host) > 1 else ""
         yield (
-            f"The bundle lies on the same host or account as the source {beside[0]}{more}: if that shuts down, the"
+            f"The bundle lies on the same host or account as the source {same_host[0]}{more}: if that shuts down, the"
             " bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another location"
         )
 

@@ -99,8 +99,8 @@ def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
 def _as_json(answer: ServerAnswer) -> dict[str, Any]:
     error = answer.error
     about = {"code": error.code, "message": str(error), "next": error.next_step} if error else None
-    found = asdict(answer.discovery) if answer.discovery else {"sources": [], "not_taken": [], "gaps": []}
-    return {"url": answer.url, "error": about, **found}
+    discovery = asdict(answer.discovery) if answer.discovery else {"sources": [], "not_taken": [], "gaps": []}
+    return {"url": answer.url, "error": about, **discovery}
 
 
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:

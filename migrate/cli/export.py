@@ -52,7 +52,7 @@ from migrate.cli.common.sources import (
     load_case,
     open_sources,
     parse_pairs,
-    wanted,
+    selection_of,
 )
 from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -282,7 +282,7 @@ def _run_export(
     if cluster_machines is not None:
         from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
 
-        selections = {name: wanted(endpoint, selection) for name, endpoint in endpoints.items()}
+        selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
         cluster = ExportCluster(cluster_machines, location, endpoints, selections, limits, options.prove)
         options = replace(options, open_pool=cluster.open_pool)
     note = session.progress.note

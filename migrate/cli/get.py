@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.browse import single_objects, table_rows
-from migrate.browse.single_objects import Wanted
+from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
 from migrate.cli.common.opened_bundle import Source, complete_item, open_bundle, source_name
@@ -119,7 +119,9 @@ def get_command(
     signers = load_keys(key, passphrase, load_case(case))
     name = source_name(reader, source)
     if single_objects.is_bucket(reader, name):
-        output = _get_objects(session, reader, name, Wanted(keys=set(keys), version_id=version_id or ""), to)
+        output = _get_objects(
+            session, reader, name, ObjectQuery(keys=set(keys), version_id=version_id or ""), to
+        )
         details: dict[str, Any] = {"objects": len(output.files) or len(keys) - len(output.missing)}
     else:
         output = _get_rows(session, reader, keys, rows, to, source=name)
@@ -180,7 +182,7 @@ def _table_names(reader: BundleReader, source: str, keys: Sequence[str]) -> list
 
 
 def _get_objects(
-    session: Session, reader: BundleReader, name: str, object_filter: Wanted, to: str | None
+    session: Session, reader: BundleReader, name: str, object_filter: ObjectQuery, to: str | None
 ) -> Got:
     if to != _STDOUT:
         return _fetch_objects(reader, name, object_filter, Path(to or "."))
@@ -197,7 +199,7 @@ def _get_objects(
     return Got(reader.store.location, missing=list(object_filter.keys))
 
 
-def _fetch_objects(reader: BundleReader, name: str, object_filter: Wanted, to: Path) -> Got:
+def _fetch_objects(reader: BundleReader, name: str, object_filter: ObjectQuery, to: Path) -> Got:
     """Write the objects of these keys; a key that is none, and has a wildcard, is a pattern."""
     fetched = single_objects.fetch(reader, name, object_filter, to)
     files, size_bytes, missing = dict(fetched.files), fetched.size_bytes, []
@@ -207,7 +209,7 @@ def _fetch_objects(reader: BundleReader, name: str, object_filter: Wanted, to: P
             continue
         pattern = replace(object_filter, keys=(), globs=(key,))
         matching = single_objects.fetch(reader, name, pattern, to, known=files)
-        if not matching.found:
+        if not matching.matched:
             missing.append(key)
         files |= matching.files
         size_bytes += matching.size_bytes

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.browse import single_objects, table_rows
-from migrate.browse.single_objects import Wanted
+from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
@@ -106,7 +106,7 @@ def ls_command(
     name = source_name(reader, source)
     if not single_objects.is_bucket(reader, name):
         return _list_tables(session, reader, name, rest)
-    object_filter = Wanted(globs=tuple(rest), versions=versions)
+    object_filter = ObjectQuery(globs=tuple(rest), versions=versions)
     rows = list(islice(single_objects.find(reader, name, object_filter), limit + 1))
     if not rows:
         session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
@@ -134,14 +134,14 @@ def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     return [f"{shape}  {{}}".format(*row) for row in rows]
 
 
-def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
+def _is_selected(row: CatalogRow, globs: Sequence[str]) -> bool:
     """Tell whether a table matches, by its name with or without the schema."""
     return any(fnmatchcase(name, glob) for glob in globs for name in (row.name, table_rows.full_name(row)))
 
 
 def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listing:
     matching_tables = [
-        row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))
+        row for row in reader.catalog() if row.source == name and (not globs or _is_selected(row, globs))
     ]
     if not matching_tables:
         session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")

@@ -403,7 +403,7 @@ class _Move:
         """Return what the steps came to."""
         case = self._case
         sources, restored = list(case.sources), list(case.destinations)
-        wanted = {"exported": sources, "verified": sources, "restored": restored, "compared": restored}
+        expected = {"exported": sources, "verified": sources, "restored": restored, "compared": restored}
         answers = {step.name: step.answer for step in self.finished}
         stages: dict[str, Mapping[str, SummaryLine]] = {
             "exported": _exported_lines(sources, answers.get("export")),
@@ -429,7 +429,7 @@ class _Move:
         sent = case.transfer_to is None or self._is_sent
         return Moved(
             sources,
-            wanted,
+            expected,
             stages,
             location=self._last.shown if there else "",
             only_copy=not self._is_sent,

@@ -55,7 +55,7 @@ class Roster:
         self._asked: dict[str, tuple[float, float]] = {}
         self._busy: set[str] = set()
         self._stop = threading.Event()
-        self._told = 0.0
+        self._reported_at = 0.0
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="moveout-roster")
         self._thread = threading.Thread(target=self._watch, name="moveout-roster", daemon=True)
 
@@ -117,8 +117,8 @@ class Roster:
             self._tell(f"no worker is there at {self._cluster.address}; waiting for one to join")
 
     def _tell(self, message: str) -> None:
-        if not self._told or time.monotonic() - self._told > _TELL_SECONDS:
-            self._told = time.monotonic()
+        if not self._reported_at or time.monotonic() - self._reported_at > _TELL_SECONDS:
+            self._reported_at = time.monotonic()
             self._note(message)
 
     def _lend(self) -> None:

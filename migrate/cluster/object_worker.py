@@ -49,7 +49,7 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
     left: list[History] = []
     total = Done(0, 0, ())
     for history in batch:
-        versions = _found(writing, history)
+        versions = _versions_now(writing, history)
         if not begins(writing.destination, versions, history.rows):
             finding = f"{history.key}: the bucket holds another object of this key; it was left alone"
             total += Done(0, 0, (finding,))
@@ -68,7 +68,7 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
     return left, total
 
 
-def _found(writing: Writing, history: History) -> Sequence[ObjectSummary]:
+def _versions_now(writing: Writing, history: History) -> Sequence[ObjectSummary]:
     """Return what has become of a key since the batch was made, oldest first."""
     if writing.versions:
         return writing.destination.versions(history.key)[history.before :]

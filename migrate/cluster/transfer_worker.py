@@ -33,24 +33,24 @@ class ByFile:
     def __init__(self, files: Sequence[WantedFile], progress: Progress) -> None:
         self._lock = threading.Lock()
         self._progress = progress
-        self.found = {file.key: Carried() for file in files}
+        self.carried_files = {file.key: Carried() for file in files}
 
     def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         with self._lock:
-            self.found[file.key].bytes_moved += size_bytes
+            self.carried_files[file.key].bytes_moved += size_bytes
 
     def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
         """See ``Counter``."""
         with self._lock:
-            self.found[file.key].bytes_skipped += size_bytes
+            self.carried_files[file.key].bytes_skipped += size_bytes
 
     def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
         """See ``Counter``."""
 
     def move_file(self, file: WantedFile) -> None:
         """See ``Counter``."""
-        self.found[file.key].here = True
+        self.carried_files[file.key].here = True
 
     def skip_file(self, file: WantedFile) -> None:
         """See ``Counter``."""
@@ -66,7 +66,7 @@ class ByFile:
         """See ``Counter``."""
         del blocks
         with self._lock:
-            self.found[finding.key].findings.append(finding)
+            self.carried_files[finding.key].findings.append(finding)
 
 
 def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
@@ -83,7 +83,7 @@ def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tup
     )
     copier = FileCopier(settings, tally, {}, look=True)
     copier.move(copier.missing(files, _present(session.store, files)))
-    for key, carried in tally.found.items():
+    for key, carried in tally.carried_files.items():
         yield key, asdict(carried)
 
 

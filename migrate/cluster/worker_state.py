@@ -45,17 +45,17 @@ class Notes(Silent):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: list[str] = []
+        self._notes: list[str] = []
 
     def note(self, message: str) -> None:
         """Keep a sentence."""
         with self._lock:
-            self._said.append(message)
+            self._notes.append(message)
 
     def take(self) -> list[str]:
         """Return what was said since the last time."""
         with self._lock:
-            notes, self._said = self._said, []
+            notes, self._notes = self._notes, []
             return notes
 
 

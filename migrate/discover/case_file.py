@@ -139,7 +139,7 @@ def _new_tables(answers: Sequence[ServerAnswer], case: Case | None) -> tuple[str
     return "\n".join(blocks), changes
 
 
-def _found(answers: Sequence[ServerAnswer]) -> Iterator[FoundSource]:
+def _discovered(answers: Sequence[ServerAnswer]) -> Iterator[FoundSource]:
     for answer in answers:
         if answer.discovery is not None:
             yield from answer.discovery.sources
@@ -155,7 +155,7 @@ def _new_sources(answers: Sequence[ServerAnswer], case: Case | None) -> list[Fou
     known = [source.url for source in case.sources.values()] if case else []
     known += [entry.url for entry in case.left_out] if case else []
     sources: dict[str, FoundSource] = {}
-    for source in _found(answers):
+    for source in _discovered(answers):
         if not any(covers(entry, source.url) for entry in known):
             sources.setdefault(source.identity or source.url, source)
     return list(sources.values())
@@ -274,7 +274,7 @@ def _state(source: Endpoint, answers: Sequence[ServerAnswer]) -> Literal["there"
     """Say whether a source of the case is on the servers that were asked."""
     if is_pattern(source.url):
         return "unknown"
-    if any(covers(source.url, found.url) for found in _found(answers)):
+    if any(covers(source.url, source_there.url) for source_there in _discovered(answers)):
         return "there"
     complete = [answer for answer in answers if answer.discovery is not None and not answer.discovery.gaps]
     asked = any(covers(bare_server(answer.url), source.url) for answer in complete)

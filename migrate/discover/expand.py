@@ -65,12 +65,12 @@ def expand_sources(
         for gap in answer.discovery.gaps if answer.discovery else ():
             progress.note(f"{answer.url}: {gap}")
         try:
-            found = _matching(endpoint, answer)
+            matching = _matching(endpoint, answer)
         except SourceError as exc:
             expanded |= _unlisted(name, endpoint, exc, recorded, expanded)
             continue
         known = [*(other.url for other in expanded.values()), *(entry.url for entry in left_out)]
-        new = [source for source in found if not any(covers(url, source.url) for url in known)]
+        new = [source for source in matching if not any(covers(url, source.url) for url in known)]
         expanded |= _named(name, endpoint, new, recorded, expanded)
         for gone_name, gone in _recorded_on(endpoint, recorded, expanded).items():
             if not any(covers(entry.url, gone.url) for entry in left_out):
@@ -94,14 +94,14 @@ def _refuse_prefixes(patterns: Iterable[Endpoint]) -> None:
 def _named(
     name: str,
     endpoint: Endpoint,
-    found: Sequence[FoundSource],
+    matching: Sequence[FoundSource],
     recorded: Sequence[SourceName],
     others: Mapping[str, Endpoint],
 ) -> dict[str, Endpoint]:
     """Return a source for each thing that a pattern means, under the name that the bundle has for it, or a new one."""
     prefix = f"{name}-" if name != endpoint.url else ""
     named: dict[str, Endpoint] = {}
-    for source in found:
+    for source in matching:
         before = next((other.name for other in recorded if _means(other, source)), None)
         taken = {*others, *named, *(other.name for other in recorded)}
         own_name = before or source_name(source, taken, prefix)
@@ -126,12 +126,12 @@ def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
     if answer.discovery is None:
         assert answer.error is not None
         raise answer.error
-    found = answer.discovery.sources
-    matching = [source for source in found if matches(pattern_of(endpoint.url), source.name)]
+    listed = answer.discovery.sources
+    matching = [source for source in listed if matches(pattern_of(endpoint.url), source.name)]
     if not matching:
-        names = ", ".join(source.name for source in found[:_SHOWN])
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        there = f"there are {names}{more}" if found else "there is none at all"
+        names = ", ".join(source.name for source in listed[:_SHOWN])
+        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+        there = f"there are {names}{more}" if listed else "there is none at all"
         raise SourceGoneError(
             f"nothing matches {endpoint.shown}: {there}",
             next_step=f"moveout discover '{server_of(endpoint.shown)}' lists what there is",

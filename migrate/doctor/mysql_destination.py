@@ -145,7 +145,7 @@ def _rights(destination: _Destination) -> Iterator[Finding]:
 
 def _contents(destination: _Destination) -> Iterator[Finding]:
     present, others = find_control_tables(destination.connection)
-    control = ControlTables.beside(others)
+    control = ControlTables.apart_from(others)
     thing = find_content(destination.connection, control.names)
     if thing and control.about not in present:
         advice = Fix("advice", "Name an empty database, or restore with --merge.")

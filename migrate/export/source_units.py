@@ -60,7 +60,7 @@ class UnitRun:
         self._error: SourceError | None = None
         self._last_denial: SourceError | None = None
         self._plan = Planner(work.snapshot, ledger, work.source, work.progress)
-        self._plan_told = False
+        self._plan_reported = False
         self._foreseen = False
         self._ended_bytes = 0
         self._reported = time.monotonic()
@@ -182,10 +182,10 @@ class UnitRun:
             self._work.store.delete(layout.commit_record(self._source, unit_id))
 
     def _report(self, *, at_once: bool = False) -> None:
-        news = self._plan.whole and not self._plan_told
+        news = self._plan.whole and not self._plan_reported
         if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
             self._reported = time.monotonic()
-            self._plan_told = self._plan.whole
+            self._plan_reported = self._plan.whole
             exported = self._ledger.totals(self._source)
             write_summary(
                 self._work.store, self._source, Summary(self._plan.totals, self._plan.whole, exported, now())

@@ -72,7 +72,7 @@ class FileWriter(io.RawIOBase):
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
         self._upload: str | None = None
-        self._found = not resume
+        self._has_looked = not resume
         self._there: Mapping[int, UploadedPart] = {}
         self._parts: Parts = []
         self._pending: deque[Future[UploadedPart]] = deque()
@@ -116,7 +116,7 @@ class FileWriter(io.RawIOBase):
         # What is immutable is kept as it is: each copy of all bytes would hold up all other threads.
         view = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data).cast("B")))
         self._hash.update(view)
-        if not self._found:
+        if not self._has_looked:
             self._find()
         written, size = 0, view.nbytes
         while written < size:
@@ -241,7 +241,7 @@ class FileWriter(io.RawIOBase):
 
     def _find(self) -> None:
         """Look for an interrupted upload of the file; continue it with its part size."""
-        self._found = True
+        self._has_looked = True
         upload = multipart.find_upload(self._store, self.key, self._part_bytes)
         if upload is not None:
             self._upload, self._part_bytes, self._there = upload.id, upload.part_bytes, upload.parts

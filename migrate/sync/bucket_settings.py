@@ -133,8 +133,8 @@ def _default(rule: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class BucketSettings:
-    """The settings in one command. Where only a prefix is copied, or copied to, there are none. ``told``: what became
-    of each that was not the same, by name.
+    """The settings in one command. Where only a prefix is copied, or copied to, there are none.
+    ``outcome_by_setting``: what became of each that was not the same.
     """
 
     def __init__(self, sides: Sides, store: Store, rules: Rules) -> None:
@@ -144,9 +144,11 @@ class BucketSettings:
         self._kept = [
             Loss(sides.destination.name, name, reason) for name, reason in recorded.get("losses", ())
         ]
-        self.told: dict[str, str] = {}
+        self.outcome_by_setting: dict[str, str] = {}
         is_whole_bucket = not sides.source.prefix and not sides.destination.prefix
-        self._wanted: Mapping[str, Any] = _plain(sides.source.configuration()) if is_whole_bucket else {}
+        self._source_settings: Mapping[str, Any] = (
+            _plain(sides.source.configuration()) if is_whole_bucket else {}
+        )
 
     @property
     def losses(self) -> list[Loss]:
@@ -162,16 +164,18 @@ class BucketSettings:
 
     def write_last(self, *, other_objects: bool) -> bool:
         """Write the rest, remove what is to be removed, and keep what was done; tell whether the losses are others."""
-        if not self._wanted and not self._ours:
+        if not self._source_settings and not self._ours:
             return False
         decided = self._decide(other_objects=other_objects)
         losses = [self._loss(name, reason) for name, reason in decided.stay.items()]
         losses += self._write(decided.write)
         losses += [self._loss(name, reason) for name in decided.remove if (reason := self._remove(name))]
         for name in UNREAD:
-            losses += [self._loss(setting, _UNREADABLE) for setting in self._wanted.get(name, ())]
-        losses += Settings(self._wanted, self._sides.source.name, self._sides.destination).losses_before()
-        self.told |= {loss.property.removeprefix("bucket "): loss.reason for loss in losses}
+            losses += [self._loss(setting, _UNREADABLE) for setting in self._source_settings.get(name, ())]
+        losses += Settings(
+            self._source_settings, self._sides.source.name, self._sides.destination
+        ).losses_before()
+        self.outcome_by_setting |= {loss.property.removeprefix("bucket "): loss.reason for loss in losses}
         losses.sort(key=lambda loss: loss.property)
         differ = losses != self._kept
         self._kept = losses
@@ -184,10 +188,10 @@ class BucketSettings:
         return sorted([*decided.write, *decided.remove])
 
     def _decide(self, *, other_objects: bool) -> Decision:
-        unread = {name for kind in UNREAD for name in self._wanted.get(kind, ())}
+        unread = {name for kind in UNREAD for name in self._source_settings.get(kind, ())}
         source_settings = {
             name: value
-            for name, value in self._wanted.items()
+            for name, value in self._source_settings.items()
             if name not in UNREAD and not is_of_the_host(name, value)
         }
         written_settings = {name: value for name, value in self._ours.items() if name not in unread}
@@ -212,7 +216,7 @@ class BucketSettings:
             name: self._renamed(name, value) for name, value in chosen.items() if name not in missing
         }
         self._ours |= written_now
-        self.told |= dict.fromkeys(written_now, WRITTEN)
+        self.outcome_by_setting |= dict.fromkeys(written_now, WRITTEN)
         if written_now:
             self._keep()
         return losses
@@ -227,7 +231,7 @@ class BucketSettings:
         except MoveoutError as exc:
             return f"the destination does not remove it ({exc})"
         del self._ours[name]
-        self.told[name] = REMOVED
+        self.outcome_by_setting[name] = REMOVED
         return ""
 
     def _keep(self) -> None:

@@ -116,9 +116,11 @@ class SmallCopy:
         steps_again: list[SyncStep] = []
         for number, (read_item, written) in enumerate(doubts):
             fetched = (
-                read_again(self.context.source, read_item.found) if number < _READ_AGAIN else read_item.found
+                read_again(self.context.source, read_item.fetched)
+                if number < _READ_AGAIN
+                else read_item.fetched
             )
-            if fetched.error is None and fetched.body == read_item.found.body:
+            if fetched.error is None and fetched.body == read_item.fetched.body:
                 record_copied(
                     self.context, self.done, read_item, written, Loss(read_item.step.key, "ETag", UNLIKE)
                 )
@@ -154,8 +156,8 @@ class SmallCopy:
         """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
         context = self.context
         fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
-        found_acls = acls(context, map(source_of, steps))
-        for step, first, acl in zip(steps, context.outage.unless(fetched), found_acls, strict=False):
+        acls_read = acls(context, map(source_of, steps))
+        for step, first, acl in zip(steps, context.outage.unless(fetched), acls_read, strict=False):
             context.source.cancellation.check()
             fetched_object = first
             if changed_objects.is_due(fetched_object.error) and not is_null(fetched_object.summary):
@@ -198,9 +200,12 @@ class SmallCopy:
         if written.error is not None:
             self.done.gaps.append(refusal(read_item.step, written.error))
             return
-        summary, md5 = read_item.found.summary, written.md5
-        if promises_md5(read_item.found):
-            if read_item.found.crc64nvme is None and (md5 or md5_of(read_item.found.body)) != summary.etag:
+        summary, md5 = read_item.fetched.summary, written.md5
+        if promises_md5(read_item.fetched):
+            if (
+                read_item.fetched.crc64nvme is None
+                and (md5 or md5_of(read_item.fetched.body)) != summary.etag
+            ):
                 self.note_doubt(read_item, written)
                 return
             if md5 not in {"", summary.etag} and not self.context.terms.encrypts:
@@ -221,7 +226,7 @@ def record_copied(
     bytes_counted: bool = False,
 ) -> None:
     """Note an object that is at the destination now. ``bytes_counted``: the progress knows of its bytes already."""
-    size_bytes = read_item.found.summary.size_bytes
+    size_bytes = read_item.fetched.summary.size_bytes
     outcome.rows.append(read_item.finished(written, context.terms, *losses))
     outcome.copied += 1
     outcome.copied_bytes += size_bytes

@@ -37,11 +37,11 @@ class ObjectCheck:
         context = self.context
         source_objects = context.source.heads(map(source_of, steps))
         destination_objects = context.destination.reader.heads(map(destination_of, steps))
-        found_acls = acls(context, map(source_of, steps))
+        acls_read = acls(context, map(source_of, steps))
         return [
             step
             for step, source_object, destination_object, acl in zip(
-                steps, source_objects, destination_objects, found_acls, strict=False
+                steps, source_objects, destination_objects, acls_read, strict=False
             )
             if self._is_due(step, source_object, destination_object, acl)
         ]

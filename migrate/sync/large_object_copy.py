@@ -62,7 +62,7 @@ class LargeCopy:
                 break
             self.done.newer += fetched.summary.etag != source_of(step).etag
             try:
-                self._copy_found(as_read(step, fetched), fetched)
+                self._copy_fetched(as_read(step, fetched), fetched)
             except SourceChangedError as exc:
                 self.uploads.forget(step.key)
                 error = exc
@@ -75,7 +75,7 @@ class LargeCopy:
         if error is not None:
             self.done.gaps += lost_gaps(self.context.source, [(step, error)])
 
-    def _copy_found(self, step: SyncStep, fetched: Fetched) -> None:
+    def _copy_fetched(self, step: SyncStep, fetched: Fetched) -> None:
         context = self.context
         if context.selection.tags and (reason := context.selection.excludes_tags(fetched.tags)) is not None:
             self.done.gaps.append(Gap(step.name, "excluded", reason))
@@ -97,7 +97,7 @@ class LargeCopy:
 
     def _put(self, read_item: Item) -> None:
         """Write an object that was small in parts by one request."""
-        context, size_bytes = self.context, read_item.found.summary.size_bytes
+        context, size_bytes = self.context, read_item.fetched.summary.size_bytes
         body = b"".join(self._pieces(read_item, part_sizes(size_bytes, _READ_BYTES)))
         described = read_item.described(context.name(read_item.step), context.terms)
         if self.versions:
@@ -148,7 +148,7 @@ class LargeCopy:
         )
 
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:
-        summary = read_item.found.summary
+        summary = read_item.fetched.summary
         for body in self.context.source.stream_parts(summary, sizes, window_bytes=WINDOW_BYTES):
             self.context.source.cancellation.check()
             self.context.take(len(body))

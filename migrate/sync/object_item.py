@@ -25,7 +25,7 @@ class Item:
     """An object of the source as it was read. ``work``: its row for the record, so far."""
 
     step: SyncStep
-    found: Fetched
+    fetched: Fetched
     row: ObjectRow
     work: dict[str, Any]
     lost: tuple[Loss, ...] = ()
@@ -44,12 +44,12 @@ class Item:
             DESTINATION_VERSION: written.version_id or None,
             LOSSES: losses_of_copy,
         }
-        if work["md5"] is None and is_md5(written.etag) and written.etag == self.found.summary.etag:
+        if work["md5"] is None and is_md5(written.etag) and written.etag == self.fetched.summary.etag:
             work["md5"] = written.etag  # both servers say so, of what each of them has
         return work
 
     def _losses(self, terms: Terms) -> list[Loss]:
-        all_losses = list(losses(self.found))
+        all_losses = list(losses(self.fetched))
         if is_of_concern(self.row):
             all_losses += terms.losses(self.step.key, self.row)
         return all_losses

@@ -9,7 +9,7 @@ from typing import Any
 from exporters.api import Gap
 from migrate.errors import OK, DamageError, IncompleteError
 
-_TOLD = 1000
+_SHOWN_GAPS = 1000
 """Gaps that the report names one by one; ``gaps.parquet`` has all."""
 
 
@@ -130,5 +130,5 @@ class SyncOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept and told; of gaps and removed objects the first thousand."""
-        all_fields = asdict(replace(self, gaps=self.gaps[:_TOLD], removed=self.removed[:_TOLD]))
+        all_fields = asdict(replace(self, gaps=self.gaps[:_SHOWN_GAPS], removed=self.removed[:_SHOWN_GAPS]))
         return all_fields | {"complete": self.complete}

@@ -29,7 +29,7 @@ from migrate.sync.versions.version_filter import by_tags, judged, steps_by_tags
 
 NAMELESS = "no name: it is what its prefix is called"
 _RESERVED = "it lies where moveout keeps the records of syncs"
-_TOLD_AT_ONCE = 5000
+_REPORTED_AT_ONCE = 5000
 _EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
@@ -229,7 +229,7 @@ def _with_progress(walked: Iterable[SyncStep | int], progress: Progress) -> Iter
     count_not_reported = 0
     for step_or_count in walked:
         count_not_reported += step_or_count if isinstance(step_or_count, int) else 1
-        if count_not_reported >= _TOLD_AT_ONCE:
+        if count_not_reported >= _REPORTED_AT_ONCE:
             progress.advance(items=count_not_reported)
             count_not_reported = 0
         if not isinstance(step_or_count, int):

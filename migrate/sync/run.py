@@ -333,7 +333,7 @@ class _Sync:
             extras=tuple(plan.examples.get(Action.EXTRA, ())),
             reasons=(*_reconciled(plan, batch_outcome), *self._emptiness(plan)),
             history=sides.history,
-            settings=self._settings.told,
+            settings=self._settings.outcome_by_setting,
         )
 
     def _emptiness(self, plan: Plan) -> Iterator[str]:

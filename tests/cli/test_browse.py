@@ -11,7 +11,7 @@ import pytest
 
 from exporters.objects import source_summary
 from migrate.browse import single_objects, table_rows
-from migrate.browse.single_objects import Wanted
+from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
@@ -168,9 +168,11 @@ def test_with_a_key_the_custody_log_says_that_something_was_fetched(location, tm
 def test_only_what_matters_is_read(location):
     store = Counting(open_location(str(location)))
     reader = BundleReader(store)
-    wanted = Wanted(keys={"photos/1.jpg"})
+    wanted = ObjectQuery(keys={"photos/1.jpg"})
     assert [len(table) for table in single_objects._groups(reader, "shop", wanted, "")] == [2]
-    assert [len(table) for table in single_objects._groups(reader, "shop", Wanted(globs=("z/*",)), "")] == []
+    assert [
+        len(table) for table in single_objects._groups(reader, "shop", ObjectQuery(globs=("z/*",)), "")
+    ] == []
     store.read_bytes.clear()
     [row] = single_objects.find(reader, "shop", wanted)
     with Path("/dev/null").open("wb") as hole:
@@ -181,7 +183,7 @@ def test_only_what_matters_is_read(location):
 
 def test_damage_is_told_and_leaves_nothing(location, tmp_path):
     [row] = single_objects.find(
-        BundleReader(open_location(str(location))), "shop", Wanted(keys={"photos/2.jpg"})
+        BundleReader(open_location(str(location))), "shop", ObjectQuery(keys={"photos/2.jpg"})
     )
     pack = location / row.file
     whole = pack.read_bytes()

@@ -44,7 +44,7 @@ def read_all(one, settings):
 
 def killed_everywhere(path, one, *, late):
     """Hold and undo, each killed at every step, before it is done or after (``late``)."""
-    steps = list(one.wanted())
+    steps = list(one.changes())
     before = read_all(one, [step.setting for step in steps])
     for left in range(len(steps)):
         with pytest.raises(UnreachableError):

@@ -10,7 +10,7 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.mysql.connection import Connection
-from exporters.mysql.errors import said_by
+from exporters.mysql.errors import message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 
 _ACCOUNTS = "SELECT User, Host, {is_role} FROM mysql.user WHERE {named}"
@@ -55,7 +55,7 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
         query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0", named=_NAMED)
         accounts = [_account(*row) for row in connection.rows(query)]
     except pymysql.Error as exc:
-        losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
+        losses.append(Loss("accounts", "grants", f"only this account's are known: {message_of(exc)}"))
         accounts = ["CURRENT_USER()"]
     lines = []
     for account in accounts:
@@ -67,7 +67,7 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
                         Loss(f"account {account}", "PROXY", f"set it again on the destination: {grant}")
                     )
         except pymysql.Error as exc:
-            losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+            losses.append(Loss(f"account {account}", "grants", message_of(exc)))
     _more(connection, losses)
     if not connection.is_mariadb:
         lines += _default_roles(connection, losses) + _logins(connection, losses)
@@ -86,7 +86,7 @@ def _rows(connection: Connection, query: str, aspect: str, losses: list[Loss]) -
     try:
         return connection.rows(query)
     except pymysql.Error as exc:
-        losses.append(Loss("accounts", aspect, said_by(exc)))
+        losses.append(Loss("accounts", aspect, message_of(exc)))
         return []
 
 

@@ -34,8 +34,8 @@ from exporters.mysql.definitions.show_create_parser import (
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.definitions.table_expressions import with_expressions
-from exporters.mysql.definitions.unrepresented import losses_beside
-from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.definitions.unrepresented import unrepresented_losses
+from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.sql.source_summary import of_a_restore
 
@@ -88,7 +88,7 @@ def write_schema(connection: Connection, tables: Sequence[MysqlTable], sink: Sin
     control, _ = find_control_tables(connection)
     finished = all(name.endswith("_left_out") for name in control)
     missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
-    missing.losses.extend(losses_beside(connection))
+    missing.losses.extend(unrepresented_losses(connection))
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
@@ -138,7 +138,7 @@ def _listed(connection: Connection, query: str, kinds: str, missing: Missing) ->
     except pymysql.Error as exc:
         if not is_about_the_thing(exc):
             raise
-        missing.gaps.append(Gap(kinds, "failed", f"they cannot be listed: {said_by(exc)}"))
+        missing.gaps.append(Gap(kinds, "failed", f"they cannot be listed: {message_of(exc)}"))
         return []
 
 
@@ -176,10 +176,10 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
             definition |= {"next": int(value[0]), "rounds": int(value[1])}
     except pymysql.Error as exc:
         if number_of(exc) in _REFUSED:
-            missing.losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
+            missing.losses.append(Loss(f"{kind} {label}", "definition", message_of(exc)))
         elif is_about_the_thing(exc):
             item = label if kind == "table" else f"{kind} {label}"
-            missing.gaps.append(Gap(item, "failed", f"its definition cannot be read: {said_by(exc)}"))
+            missing.gaps.append(Gap(item, "failed", f"its definition cannot be read: {message_of(exc)}"))
         else:
             raise
         return []

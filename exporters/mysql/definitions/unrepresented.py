@@ -21,7 +21,7 @@ _ENCRYPTION = "SELECT DEFAULT_ENCRYPTION FROM information_schema.SCHEMATA WHERE 
 _OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {schema}"
 
 
-def losses_beside(connection: Connection) -> list[Loss]:
+def unrepresented_losses(connection: Connection) -> list[Loss]:
     """Return a row for each such thing, as far as the server shows it to this account."""
     losses = []
     columns: dict[str, list[str]] = {}

@@ -61,11 +61,11 @@ class Wire:
         """
         self._raw._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001  the one way to send without reading
         packets = _Packets(self._raw._rfile.readinto1)  # noqa: SLF001
-        head = packets.one()
+        head = packets.next_payload()
         _raise_if_error(head)
         columns = int.from_bytes(head[1:3], "little") if head[0] == _TWO_BYTES else head[0]
         for _ in range(columns + 1):  # their definitions, and an EOF
-            packets.one()
+            packets.next_payload()
         yield from packets.rows()
 
 
@@ -91,7 +91,7 @@ class _Packets:
         self._filled = self._position = 0
         self._rows: list[bytes] = []
 
-    def one(self) -> bytes:
+    def next_payload(self) -> bytes:
         """Return the payload of the next packet, all of it."""
         pieces = []
         while True:

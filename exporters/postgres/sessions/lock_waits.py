@@ -84,7 +84,7 @@ class WaitWatch:
         self._poll_seconds = poll_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="moveout-waits", daemon=True)
-        self._told: dict[int, int] = {}
+        self._reported: dict[int, int] = {}
         self.last: Wait | None = None
 
     def __enter__(self) -> Self:
@@ -113,9 +113,12 @@ class WaitWatch:
 
     def _tell(self, waits: Sequence[Wait]) -> None:
         for wait in waits:
-            told_seconds = self._told.get(wait.pid, -AGAIN_SECONDS)
-            if wait.waiting_seconds - told_seconds >= AGAIN_SECONDS or wait.waiting_seconds < told_seconds:
-                self._told[wait.pid] = wait.waiting_seconds
+            reported_seconds = self._reported.get(wait.pid, -AGAIN_SECONDS)
+            if (
+                wait.waiting_seconds - reported_seconds >= AGAIN_SECONDS
+                or wait.waiting_seconds < reported_seconds
+            ):
+                self._reported[wait.pid] = wait.waiting_seconds
                 self._note(wait.sentence())
         if waits:
             self.last = waits[0]

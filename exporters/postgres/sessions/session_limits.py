@@ -28,9 +28,9 @@ class SessionLimits:
         most = self.limits.max_connections
         return most is None or most > _HOLDER + _WATCH
 
-    def workers(self, wanted: int) -> int:
+    def workers(self, requested: int) -> int:
         """Return how many connections may read at once."""
-        return self.limits.beside(_HOLDER + (_WATCH if self.watches else 0), wanted=wanted)
+        return self.limits.allowed(_HOLDER + (_WATCH if self.watches else 0), requested=requested)
 
     def timeouts(self) -> str:
         """Return the statement that sets a session's limits."""

@@ -19,7 +19,7 @@ NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
 """The error, before the first row, of a table whose index calls a function in SQL that names something without its
 schema: to plan any query of the table is to look into that function.
 """
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
 class Transaction:
@@ -33,7 +33,7 @@ class Transaction:
         self._begun = False
         self._queries = 0
 
-    def run(self, query: Callable[[], Found]) -> Found:
+    def run(self, query: Callable[[], Value]) -> Value:
         """Return what ``query()`` does within the snapshot. It is called again, with all schemas in sight, where a
         name without a schema was not found; no later query sees them.
         """
@@ -46,7 +46,7 @@ class Transaction:
         self._search_every_schema()
         return query()
 
-    def rows(self, query: Callable[[], Iterator[Found]]) -> Iterator[Found]:
+    def rows(self, query: Callable[[], Iterator[Value]]) -> Iterator[Value]:
         """Yield what ``query()`` yields within the snapshot; see ``run``."""
         self.begin_for(1)
         try:

@@ -30,7 +30,7 @@ from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.errors import needs_recovery, translate
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
 
-_BESIDE = ("-journal", "-wal")
+_LOG_ENDINGS = ("-journal", "-wal")
 _MAGIC = b"SQLite format 3\0"
 """How every database begins that is not empty (SQLite's "Database File Format", 1.3)."""
 
@@ -102,14 +102,14 @@ def connected(address: SqliteAddress) -> Iterator[sqlite3.Connection]:
     SQLite would leave its two auxiliary files behind. Raises ``SourceError``.
     """
     header = check_file(address)
-    quiet = header.wal and not address.beside("-wal").exists()
+    quiet = header.wal and not address.companion("-wal").exists()
     before = mark_of(address)
     try:
         with _opened(address, quiet=quiet, seconds=LOCK_SECONDS) as connection:
             yield connection
     except sqlite3.Error as exc:
         raise translate(exc, str(address.path)) from exc
-    if quiet and (address.beside("-wal").exists() or mark_of(address) != before):
+    if quiet and (address.companion("-wal").exists() or mark_of(address) != before):
         raise OpenedMeanwhileError(
             f"{address.path} was opened by another program while it was read",
             next_step="Give the same command again.",
@@ -249,7 +249,9 @@ def recovered(address: SqliteAddress, refused: sqlite3.Error) -> Iterator[sqlite
     """Open a copy that SQLite may put in order. ``refused``: why the file itself cannot be read, which is raised where
     there is none next to it. Raises ``SourceError``.
     """
-    files = {suffix: address.beside(suffix) for suffix in _BESIDE if address.beside(suffix).exists()}
+    files = {
+        suffix: address.companion(suffix) for suffix in _LOG_ENDINGS if address.companion(suffix).exists()
+    }
     if not files:
         raise refused
     marks = [mark_of(replace(address, path=path)) for path in (address.path, *files.values())]

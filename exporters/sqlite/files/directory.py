@@ -42,24 +42,24 @@ from exporters.sqlite.table_survey import survey_file
 
 FILES = "files.json"
 _NUMBERS = "files.json"
-BESIDE = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
+COMPANION_ENDINGS = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
 """Endings of the files that belong to a database beside it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Listing:
     """What lies in a directory: paths of databases below it, and what is left out, with the reason."""
 
     databases: Sequence[str]
     gaps: Sequence[Gap]
 
-    def without(self, errors: Mapping[str, SourceError]) -> Found:
+    def without(self, errors: Mapping[str, SourceError]) -> Listing:
         """Return the same, with files that cannot be read among what is left out."""
         gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in errors.items())]
-        return Found([name for name in self.databases if name not in errors], gaps)
+        return Listing([name for name in self.databases if name not in errors], gaps)
 
 
-def find(root: Path) -> Found:
+def find(root: Path) -> Listing:
     """Look through a directory. Links to directories are not followed. Raises ``SourceError``."""
     databases: list[str] = []
     gaps: list[Gap] = []
@@ -72,22 +72,22 @@ def find(root: Path) -> Found:
         names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
     all_names = set(names)
     for name in sorted(names):
-        if any(name.endswith(end) and name.removesuffix(end) in all_names for end in BESIDE):
+        if any(name.endswith(end) and name.removesuffix(end) in all_names for end in COMPANION_ENDINGS):
             continue
         if any("\udc80" <= char <= "\udcff" for char in name):  # how Python keeps bytes that are no UTF-8
             shown = name.encode("utf-8", "backslashreplace").decode()
             gaps.append(Gap(shown, "failed", "its name is not UTF-8"))
             continue
         try:
-            found_database = is_database(root / name)
+            holds_database = is_database(root / name)
         except OSError as exc:
             gaps.append(Gap(name, "failed", f"it cannot be read: {exc.strerror}"))
             continue
-        if found_database:
+        if holds_database:
             databases.append(name)
         else:
             gaps.append(Gap(name, "excluded", "it is no SQLite database, or an encrypted one"))
-    return Found(databases, gaps)
+    return Listing(databases, gaps)
 
 
 class DirectorySource:
@@ -211,9 +211,9 @@ class _SinkBelow:
 class DirectorySnapshot:
     """See ``exporters.api.Snapshot``."""
 
-    def __init__(self, members: Sequence[_Member], listing: Found, workspace: Workspace) -> None:
+    def __init__(self, members: Sequence[_Member], listing: Listing, workspace: Workspace) -> None:
         self._members = {member.name: member for member in members}
-        self._found = listing
+        self._listing = listing
         together = hashlib.sha256(
             "".join(f"{member.name}\0{member.snapshot.position['snapshot']}\0" for member in members).encode()
         )
@@ -271,19 +271,19 @@ class DirectorySnapshot:
                 sums[enumeration.what, enumeration.how] = (
                     sums.get((enumeration.what, enumeration.how), 0) + enumeration.count
                 )
-        failed = sum(1 for gap in self._found.gaps if gap.disposition == "failed")
+        failed = sum(1 for gap in self._listing.gaps if gap.disposition == "failed")
         several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
         return SourceSummary(
             entries=[
                 replace(entry, schema=name) for name, summary in accounts.items() for entry in summary.entries
             ],
             enumerations=[
-                Enumeration("files", "databases in the directory", len(self._found.databases) + failed),
+                Enumeration("files", "databases in the directory", len(self._listing.databases) + failed),
                 Enumeration("files", "exported", len(accounts)),
                 *(Enumeration(what, how, count) for (what, how), count in sums.items()),
             ],
             gaps=[
-                *self._found.gaps,
+                *self._listing.gaps,
                 *(
                     replace(gap, item=f"{name}: {gap.item}")
                     for name, summary in accounts.items()

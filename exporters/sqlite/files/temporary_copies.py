@@ -44,7 +44,7 @@ def _sweep() -> None:
 
 def check_room(address: SqliteAddress, directory: Path) -> None:
     """Raise ``SourceError`` unless the directory has room for a copy."""
-    wal = address.beside("-wal")
+    wal = address.companion("-wal")
     needed = address.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
     free = shutil.disk_usage(directory).free
     if free < needed:

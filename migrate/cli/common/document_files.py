@@ -34,15 +34,15 @@ def read_directory(directory: Path, kind: str) -> list[Document]:
     """Return the documents of a kind in a directory, each with those whose signatures lie beside it and hold; what is
     none, or was changed, is left out.
     """
-    found = []
+    documents_read = []
     for path in sorted(directory.glob(f"{kind}-*.json")):
         try:
             document, signatures = read_files(path)
             signers = [documents.signed_by(document, armored) for armored in signatures.values()]
         except (DamageError, UsageError):
             continue
-        found.append(replace(document, signers=signers))
-    return found
+        documents_read.append(replace(document, signers=signers))
+    return documents_read
 
 
 def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:

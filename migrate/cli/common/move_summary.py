@@ -12,7 +12,7 @@ from migrate.cli.common.source_summary import SummaryLine, left_behind_lines
 from migrate.number_text import duration_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared")
-_NOT_WANTED = "-"
+_NOT_EXPECTED = "-"
 """What stands for a stage that the case does not ask for."""
 _WORDS = {"no": "not"}
 _SHOWN = 5
@@ -20,14 +20,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a move came to. ``stages``: lines by stage and source. ``wanted``: the sources that each stage should have.
+    """What a move came to. ``stages``: lines by stage and source. ``expected``: the sources of each stage.
     ``location``: where the bundle lies that was verified, "" where there is none; ``only_copy``: nobody has sent it to
     another location. ``out_at``: when everything lay there; ``up_at``: when everything was up and compared; None where
     something is missing. All times have zones.
     """
 
     sources: Sequence[str]
-    wanted: Mapping[str, Sequence[str]]
+    expected: Mapping[str, Sequence[str]]
     stages: Mapping[str, Mapping[str, SummaryLine]] = field(default_factory=dict)
     location: str = ""
     only_copy: bool = False
@@ -71,7 +71,7 @@ class Moved:
         yield self._of_stage("exported", "Out", "Nothing is out.")
         if self.location:
             yield self._of_stage("verified", "Verified", "Nothing is verified.")
-        if self.wanted["restored"]:
+        if self.expected["restored"]:
             yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
             yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
         for server, names in self.unfilled.items():
@@ -98,8 +98,8 @@ class Moved:
                 yield self._up_sentence(self.deadline, self.up_at)
 
     def _word(self, stage: str, source: str) -> str:
-        if source not in self.wanted[stage]:
-            return _NOT_WANTED
+        if source not in self.expected[stage]:
+            return _NOT_EXPECTED
         line = self.stages.get(stage, {}).get(source)
         return line.word if line else "no"
 
@@ -115,17 +115,17 @@ class Moved:
         return "run the same command again" if missing else ""
 
     def _of_stage(self, stage: str, done: str, nothing: str) -> str:
-        wanted = self.wanted[stage]
+        expected = self.expected[stage]
         by_word: dict[str, list[str]] = {}
-        for source in wanted:
+        for source in expected:
             by_word.setdefault(self._word(stage, source), []).append(source)
         whole = by_word.pop("yes", [])
         if not whole and set(by_word) <= {"no"}:
             return nothing
-        if len(whole) == len(wanted):
-            return f"{done}: {wanted[0] if len(wanted) == 1 else f'all {len(wanted)} sources'}."
+        if len(whole) == len(expected):
+            return f"{done}: {expected[0] if len(expected) == 1 else f'all {len(expected)} sources'}."
         rest = [f"{_WORDS.get(word, word)}: {_names(names)}" for word, names in by_word.items()]
-        return f"{done}: {len(whole)} of {things(len(wanted), 'source')}; {'; '.join(rest)}."
+        return f"{done}: {len(whole)} of {things(len(expected), 'source')}; {'; '.join(rest)}."
 
     def _of_deadline(self, deadline: datetime) -> str:
         moment = self.out_at or self.now

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from migrate.browse import single_objects, table_rows
-from migrate.browse.single_objects import Wanted
+from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.session import Session
@@ -58,7 +58,7 @@ def _tables(reader: BundleReader, source: str, begins: str) -> Iterator[str]:
 
 
 def _keys(reader: BundleReader, source: str, begins: str) -> Iterator[str]:
-    for row in islice(single_objects.find(reader, source, Wanted(begins=begins)), _MOST_COMPLETED):
+    for row in islice(single_objects.find(reader, source, ObjectQuery(begins=begins)), _MOST_COMPLETED):
         slash = row.key.find("/", len(begins))
         yield row.key[: slash + 1] if slash >= 0 else row.key
 

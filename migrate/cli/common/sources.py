@@ -172,7 +172,7 @@ def without_left_out(
     return {name: endpoint for name, endpoint in endpoints.items() if name not in left_out}
 
 
-def wanted(endpoint: Endpoint, selection: Selection) -> Selection:
+def selection_of(endpoint: Endpoint, selection: Selection) -> Selection:
     """Return which items of a source are wanted: by the options, else by the case file."""
     return endpoint.selection if selection == EVERYTHING else selection
 
@@ -197,7 +197,7 @@ def open_sources(
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
-                chosen = wanted(endpoint, selection)
+                chosen = selection_of(endpoint, selection)
                 source = open_source(
                     name, endpoint, chosen, limits or Limits(), note, cancellation=cancellation
                 )

@@ -191,21 +191,21 @@ class Grants:
     """All grants of a bundle."""
 
     location: str
-    found: Sequence[Granted]
+    grants: Sequence[Granted]
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return each with its state."""
-        return {"location": self.location, "grants": [asdict(grant_) for grant_ in self.found]}
+        return {"location": self.location, "grants": [asdict(grant_) for grant_ in self.grants]}
 
     def draw(self, console: Console) -> None:
         """Print one a line."""
-        for entry in self.found:
+        for entry in self.grants:
             location_suffix = f"  {entry.location}" if entry.state == "elsewhere" else ""
             state = f"{entry.state:<9} {entry.kind:<8} until {entry.expires}"
             line = f"{entry.name:<24} {state}  {entry.access_key}{location_suffix}"
             console.print(Text(line))
-        if not self.found:
+        if not self.grants:
             console.print(f"Nobody was granted {self.location}")
 
 
@@ -283,20 +283,20 @@ class Probed:
     """What a granted credential can and cannot do."""
 
     location: str
-    found: Tested
+    tested: Tested
 
     @property
     def exit_code(self) -> int:
         """6 where it can do too much or too little."""
-        return DamageError.exit_code if self.found.findings else OK
+        return DamageError.exit_code if self.tested.findings else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts of files read and of operations refused."""
-        return {"location": self.location, **asdict(self.found)}
+        return {"location": self.location, **asdict(self.tested)}
 
     def draw(self, console: Console) -> None:
         """Print the result."""
-        tested = self.found
+        tested = self.tested
         console.print(
             f"{count_words(tested.files)} files of {self.location} can be read; {len(tested.refused)} other operations"
             " were tried and refused"

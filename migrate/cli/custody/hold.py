@@ -46,21 +46,21 @@ class HeldBundle:
     """What the location says of its locks."""
 
     location: str
-    found: Protection
-    wanted: bool = True
+    protection: Protection
+    is_expected: bool = True
 
     @property
     def exit_code(self) -> int:
         """3 where something that should be held is not."""
-        return OK if self.found.is_held or not self.wanted else IncompleteError.exit_code
+        return OK if self.protection.is_held or not self.is_expected else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return counts and what is unprotected."""
-        return {"location": self.location, "held": self.found.is_held, **asdict(self.found)}
+        return {"location": self.location, "held": self.protection.is_held, **asdict(self.protection)}
 
     def draw(self, console: Console) -> None:
         """Print what is held and what is not."""
-        survey = self.found
+        survey = self.protection
         until = f" until {moment_words(survey.until)}" if survey.until else ""
         legal = (
             f", {count_words(survey.legal)} of them by a legal hold without an end" if survey.legal else ""
@@ -70,9 +70,9 @@ class HeldBundle:
             console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:
             console.print(
-                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.wanted else "")
+                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.is_expected else "")
             )
-            if self.wanted:
+            if self.is_expected:
                 draw_findings(console, survey.findings)
         if survey.later:
             console.print(
@@ -216,7 +216,7 @@ class Released:
 
     location: str
     document: str
-    found: Protection
+    protection: Protection
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
@@ -224,17 +224,17 @@ class Released:
         return {
             "location": self.location,
             "release": self.document,
-            "protected": self.found.protected,
-            "until": self.found.until,
+            "protected": self.protection.protected,
+            "until": self.protection.until,
         }
 
     def draw(self, console: Console) -> None:
         """Print what became of the hold."""
         console.print(f"Released: {self.location} ({self.document})")
-        if self.found.protected:
-            until = f" until {moment_words(self.found.until)}" if self.found.until else ""
+        if self.protection.protected:
+            until = f" until {moment_words(self.protection.until)}" if self.protection.until else ""
             console.print(
-                f"{count_words(self.found.protected)} versions stay locked{until}: nobody can end that sooner"
+                f"{count_words(self.protection.protected)} versions stay locked{until}: nobody can end that sooner"
             )
 
 

@@ -37,22 +37,22 @@ TryAs = Annotated[
 class Frozen:
     """What sources say of their holds. ``file`` is the undo file, "" where there is none."""
 
-    found: Sequence[Standing]
+    standings: Sequence[Standing]
     file: str
 
     @property
     def exit_code(self) -> int:
         """3 where some source is not held."""
-        return OK if all(standing.is_held for standing in self.found) else IncompleteError.exit_code
+        return OK if all(standing.is_held for standing in self.standings) else IncompleteError.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return each source with what is in force and what is not."""
-        sources = [{"held": standing.is_held, **asdict(standing)} for standing in self.found]
+        sources = [{"held": standing.is_held, **asdict(standing)} for standing in self.standings]
         return {"held": self.exit_code == OK, "undo": self.file or None, "sources": sources}
 
     def draw(self, console: Console) -> None:
         """Print for each source whether it is held, and the limits of the hold."""
-        for standing in self.found:
+        for standing in self.standings:
             if standing.is_held:
                 console.print(Text(f"HELD: {standing.name} ({standing.url}), each setting read back"))
             else:

@@ -28,7 +28,7 @@ app.add_typer(group, name="keys")
 class Keys:
     """Keys, as one shows them to others. ``made`` is the file of a new one."""
 
-    found: tuple[PublicKey, ...]
+    public_keys: tuple[PublicKey, ...]
     made: str = ""
     in_agent: bool = False
     exit_code: int = OK
@@ -37,7 +37,7 @@ class Keys:
         """Return what may be shown of each."""
         shown = [
             {"name": public_key.name, "fingerprint": public_key.fingerprint, "public": public_key.line}
-            for public_key in self.found
+            for public_key in self.public_keys
         ]
         return {"file": self.made or None, "in_agent": self.in_agent, "keys": shown}
 
@@ -52,7 +52,7 @@ class Keys:
                     f"The ssh-agent has it: --key {self.made}.pub signs by it, without the passphrase"
                 )
             console.print("Give this line to those who shall check your signatures:")
-        for public_key in self.found:
+        for public_key in self.public_keys:
             console.print(f"{_principal(public_key)} {public_key.line}")
             console.print(f"# {public_key.fingerprint}")
 

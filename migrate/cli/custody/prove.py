@@ -79,10 +79,10 @@ def prove_command(
             "name the objects, or --table with perhaps --row",
             next_step="moveout prove LOCATION photos/1.jpg",
         )
-    is_wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
+    is_asked = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
     needle = leaf_json.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
-    for proof in bundle_tree.prove(store, is_wanted, needle):
+    for proof in bundle_tree.prove(store, is_asked, needle):
         file = to / f"{sha256(proof.leaf).hexdigest()[:16]}{SUFFIX}"
         file.write_bytes(proof.encode())
         written.append((str(file), proof.item))
@@ -150,4 +150,4 @@ def _text(column: pa.Array) -> pa.Array:
     try:
         return column.cast(pa.string())
     except pa.ArrowException:
-        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())

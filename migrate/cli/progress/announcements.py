@@ -180,7 +180,7 @@ class _Notifier:
     def __init__(self, session: Session, notify: Notify) -> None:
         self._session, self._notify = session, notify
         self._stages: dict[str, str] = {}
-        self._gaps, self._gaps_told = 0, -_GAP_SECONDS
+        self._gaps, self._gaps_reported_at = 0, -_GAP_SECONDS
         self._late = False
         self._failing: set[str] = set()
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -195,8 +195,8 @@ class _Notifier:
             if stage.state == "done" and before != "done" and len(state.stages) > 1:
                 self._event("stage_ended", state, f"the stage {stage.name} has ended", stage=stage.name)
         now = datetime.now(UTC).timestamp()
-        if state.gaps > self._gaps and now - self._gaps_told >= _GAP_SECONDS:
-            new_gaps, self._gaps, self._gaps_told = state.gaps - self._gaps, state.gaps, now
+        if state.gaps > self._gaps and now - self._gaps_reported_at >= _GAP_SECONDS:
+            new_gaps, self._gaps, self._gaps_reported_at = state.gaps - self._gaps, state.gaps, now
             self._event("gaps", state, f"{new_gaps} more items are missing, {state.gaps} in all")
         late = is_late(state)
         if late and not self._late:
@@ -272,8 +272,8 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, subprocess.TimeoutExpired):
         return f"it took more than {NOTIFY_SECONDS:.0f} s"
     if isinstance(exc, subprocess.CalledProcessError):
-        said = exc.stderr.decode(errors="replace").strip().splitlines()
-        return f"exit code {exc.returncode}" + (f": {said[-1][:200]}" if said else "")
+        lines = exc.stderr.decode(errors="replace").strip().splitlines()
+        return f"exit code {exc.returncode}" + (f": {lines[-1][:200]}" if lines else "")
     if isinstance(exc, urllib.error.HTTPError):
         exc.close()
         return f"HTTP {exc.code} {exc.reason}"

@@ -125,7 +125,7 @@ def erase(
     remaining = remains.list_remains(store, vault, names, workers=workers)
     _remove(store, vault, remaining, workers, progress)
     progress.end()
-    if left := list(remains.list_remains(store, vault, names, workers=workers).said()):
+    if left := list(remains.list_remains(store, vault, names, workers=workers).words()):
         raise DamageError(
             store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",

@@ -31,7 +31,7 @@ class Remains:
     markers: Sequence[FileVersion]
     uploads: Sequence[Upload]
 
-    def said(self) -> Iterator[str]:
+    def words(self) -> Iterator[str]:
         """Yield it in words."""
         for version in (*self.files, *self.markers):
             yield f"{version.key} (version {version.id or 'only'})"

@@ -95,7 +95,7 @@ class _Case:
         return " or ".join(self.rule.start)
 
     @property
-    def wanted(self) -> str:
+    def event_names(self) -> str:
         return " or ".join(self.rule.event)
 
     @property
@@ -114,16 +114,18 @@ def _judge(case: _Case) -> Verdict:
 
 def _requires(case: _Case) -> Verdict:
     if case.events and (not case.starts or case.starts[0].moment > case.events[0].moment):
-        return case.verdict("breached", f"{case.wanted} without {case.names} before it", None, case.events[0])
+        return case.verdict(
+            "breached", f"{case.event_names} without {case.names} before it", None, case.events[0]
+        )
     if case.starts:
         return case.verdict("met", f"{case.names} is in the log", None, case.starts[0], *case.events[:1])
-    return case.verdict("unknown", f"neither {case.names} nor {case.wanted} is in the log yet", None)
+    return case.verdict("unknown", f"neither {case.names} nor {case.event_names} is in the log yet", None)
 
 
 def _happens(case: _Case) -> Verdict:
     if case.after is not None:
-        return case.verdict("met", f"{case.wanted} is in the log", None, case.starts[0], case.after)
-    return case.verdict("due", f"no {case.wanted} yet; the rule names no day", None, case.starts[0])
+        return case.verdict("met", f"{case.event_names} is in the log", None, case.starts[0], case.after)
+    return case.verdict("due", f"no {case.event_names} yet; the rule names no day", None, case.starts[0])
 
 
 def _within(case: _Case) -> Verdict:
@@ -131,11 +133,11 @@ def _within(case: _Case) -> Verdict:
     shown = [case.starts[0], *by]
     if case.after is not None:
         state: State = "met" if case.after.moment <= due else "breached"
-        reason = f"{case.wanted} at {_shown(case.after.moment)}"
+        reason = f"{case.event_names} at {_shown(case.after.moment)}"
         return case.verdict(state, reason, due, *shown, case.after)
     if case.now <= due:
-        return case.verdict("due", f"{case.wanted} by {_shown(due)}", due, *shown)
-    return case.verdict("breached", f"no {case.wanted} by {_shown(due)}", due, *shown)
+        return case.verdict("due", f"{case.event_names} by {_shown(due)}", due, *shown)
+    return case.verdict("breached", f"no {case.event_names} by {_shown(due)}", due, *shown)
 
 
 def _end(case: _Case) -> tuple[datetime, *tuple[_Seen, ...]]:
@@ -157,10 +159,10 @@ def _not_before(case: _Case) -> Verdict:
     due = later(case.starts[-1].moment, case.rule.period)
     if case.events:
         state: State = "met" if case.events[0].moment >= due else "breached"
-        reason = f"{case.wanted} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
+        reason = f"{case.event_names} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
         return case.verdict(state, reason, due, case.starts[-1], case.events[0])
     if case.now < due:
-        return case.verdict("due", f"no {case.wanted} before {_shown(due)}", due, case.starts[-1])
+        return case.verdict("due", f"no {case.event_names} before {_shown(due)}", due, case.starts[-1])
     return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
 
 

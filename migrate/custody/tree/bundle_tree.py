@@ -108,7 +108,7 @@ def read(store: Store) -> tuple[Tree, Checkpoint]:
     return tree, signed
 
 
-def prove(store: Store, is_wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
+def prove(store: Store, is_asked: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
     """Yield the proof of every item that is wanted. ``needle`` stands in the text of each of them, so that not all need
     be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
     """
@@ -117,21 +117,21 @@ def prove(store: Store, is_wanted: Callable[[dict[str, object]], bool], needle: 
     for batch in leaves.unsalted(BundleReader(store)):
         group += batch
         while len(group) >= merkle_tree.GROUP:
-            yield from _prove(tree_and_checkpoint, group[: merkle_tree.GROUP], first, is_wanted, needle)
+            yield from _prove(tree_and_checkpoint, group[: merkle_tree.GROUP], first, is_asked, needle)
             del group[: merkle_tree.GROUP]
             first += merkle_tree.GROUP
-    yield from _prove(tree_and_checkpoint, group, first, is_wanted, needle)
+    yield from _prove(tree_and_checkpoint, group, first, is_asked, needle)
 
 
 def _prove(
     tree_and_checkpoint: tuple[Tree, Checkpoint],
     group: Sequence[str],
     first: int,
-    is_wanted: Callable[[dict[str, object]], bool],
+    is_asked: Callable[[dict[str, object]], bool],
     needle: str,
 ) -> Iterator[Proof]:
     chosen = [
-        index for index, text in enumerate(group) if needle in text and is_wanted(leaf_json.decode(text))
+        index for index, text in enumerate(group) if needle in text and is_asked(leaf_json.decode(text))
     ]
     if not chosen:
         return
@@ -201,9 +201,9 @@ def _kept(store: Store) -> Tree | None:
     try:
         value = canonical_json.decode(data, key)
         canonical_json.check_version(value, key, VERSION)
-        size, found_bytes = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
+        size, nodes_bytes = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
         length = -(-size // merkle_tree.GROUP) * merkle_tree.SIZE
-        nodes = store.read(layout.TREE_NODES) if found_bytes == length else b""
+        nodes = store.read(layout.TREE_NODES) if nodes_bytes == length else b""
         tree = Tree(
             str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), size,
             bytes.fromhex(value["hash"]), nodes,
@@ -213,7 +213,7 @@ def _kept(store: Store) -> Tree | None:
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DamageError(key, expected="a tree", found=repr(exc)) from exc
     if len(nodes) != length:
-        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{found_bytes} bytes")
+        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{nodes_bytes} bytes")
     if _encode(tree) != data or not _ROOT.fullmatch(tree.root):
         raise DamageError(key, expected="a tree as it is written", found="something else")
     return tree

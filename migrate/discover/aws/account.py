@@ -79,11 +79,11 @@ class _Inventory:
         )
         bill = None if self._names_only else self._pool.submit(read_bill, self._connection)
         bucket_listing = self._pool.submit(self._buckets, buckets_url, secrets)
-        found = self._list(listings)
+        all_things = self._list(listings)
         if not self._names_only:
-            self._add_details(found)
-            self._add_metrics(found)
-        sources, not_taken = entries_of(found)
+            self._add_details(all_things)
+            self._add_metrics(all_things)
+        sources, not_taken = entries_of(all_things)
         bucket_sources = bucket_listing.result()
         sources += bucket_sources if self._names_only else self._with_sizes(bucket_sources)
         for sentence in self._failed.not_offered():
@@ -92,7 +92,7 @@ class _Inventory:
         self.gaps += self._failed.sentences(len(regional))
         if bill is not None:
             places: dict[str, set[str]] = defaultdict(set)
-            for thing in found:
+            for thing in all_things:
                 places[thing.service.name].add(thing.region)
             places["S3"].update(source.region for source in sources if source.url.startswith("s3:"))
             self.gaps += self._costs_without_finds(bill, places)
@@ -114,14 +114,14 @@ class _Inventory:
             for region in (self._regions if of_call[0][1].regional else [self._connection.global_region])
         ]
         answers = self._pool.map(lambda request: self._answer(*request), requests)
-        found: list[Thing] = []
+        all_things: list[Thing] = []
         for (call, region), answer in zip(requests, answers, strict=True):
             if isinstance(answer, Failure):
                 services = list(dict.fromkeys(service.name for service, _ in listings[call]))
                 self._failed.add_listing(services, region if listings[call][0][1].regional else "", answer)
             else:
-                found += [thing_of(listings[call], region, item) for item in answer]
-        return found
+                all_things += [thing_of(listings[call], region, item) for item in answer]
+        return all_things
 
     def _answer(self, call: Call, region: str, **arguments: Any) -> list[Any] | Failure:
         try:
@@ -129,9 +129,9 @@ class _Inventory:
         except CallFailedError as exc:
             return exc.failure
 
-    def _add_details(self, found: Sequence[Thing]) -> None:
+    def _add_details(self, all_things: Sequence[Thing]) -> None:
         """Ask for the sizes that the listings do not say."""
-        asked = [(thing, thing.resource.detail) for thing in found if thing.resource.detail]
+        asked = [(thing, thing.resource.detail) for thing in all_things if thing.resource.detail]
         answers = self._pool.map(
             lambda asking: self._answer(
                 asking[1].call, asking[0].region, **{asking[1].argument: asking[0].name}
@@ -144,10 +144,10 @@ class _Inventory:
             else:
                 thing.size_bytes = size_of(thing.resource, answer)
 
-    def _add_metrics(self, found: Sequence[Thing]) -> None:
+    def _add_metrics(self, all_things: Sequence[Thing]) -> None:
         """Ask CloudWatch for the bytes that databases hold."""
         by_metric: dict[tuple[Metric, str], list[Thing]] = defaultdict(list)
-        for thing in found:
+        for thing in all_things:
             if thing.resource.metric:
                 by_metric[thing.resource.metric, thing.region].append(thing)
         answers = self._pool.map(lambda asking: self._values(*asking), by_metric)
@@ -181,9 +181,9 @@ class _Inventory:
         self.gaps += discovery.gaps
         return list(discovery.sources)
 
-    def _with_sizes(self, found: Sequence[FoundSource]) -> list[FoundSource]:
+    def _with_sizes(self, buckets: Sequence[FoundSource]) -> list[FoundSource]:
         """Return the buckets with the sizes and counts of CloudWatch where nothing else said them."""
-        regions = sorted({source.region for source in found if source.size_bytes is None and source.region})
+        regions = sorted({source.region for source in buckets if source.size_bytes is None and source.region})
         counts: dict[str, int] = {}
         sizes: dict[str, int] = {}
         for metric, values_of_all in ((_BUCKET_SIZE, sizes), (_BUCKET_OBJECTS, counts)):
@@ -197,7 +197,7 @@ class _Inventory:
             replace(source, items=counts.get(source.name), size_bytes=sizes.get(source.name))
             if source.size_bytes is None
             else source
-            for source in found
+            for source in buckets
         ]
 
     def _costs_without_finds(self, bill: Future[list[BillLine]], places: Mapping[str, set[str]]) -> list[str]:

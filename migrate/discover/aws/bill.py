@@ -53,23 +53,23 @@ def read_bill(connection: AwsConnection) -> list[BillLine]:
 
 
 def costs_without_finds(
-    bill: Collection[BillLine], found: Mapping[str, Collection[str]], regions: Collection[str]
+    bill: Collection[BillLine], finds: Mapping[str, Collection[str]], regions: Collection[str]
 ) -> list[str]:
     """Return a sentence for each service that costs money and of which nothing was found.
 
-    ``found`` has the regions with finds by the service's name in the table. A cost of one of ``regions`` needs a find
+    ``finds`` has the regions with finds by the service's name in the table. A cost of one of ``regions`` needs a find
     in that region, any other cost needs one anywhere.
     """
     unexplained: dict[str, list[BillLine]] = defaultdict(list)
     for line in bill:
-        if line.service not in HOLDS_NO_DATA and not _is_explained(line, found, regions):
+        if line.service not in HOLDS_NO_DATA and not _is_explained(line, finds, regions):
             unexplained[line.service].append(line)
     return [_sentence(service, lines) for service, lines in sorted(unexplained.items())]
 
 
-def _is_explained(line: BillLine, found: Mapping[str, Collection[str]], regions: Collection[str]) -> bool:
+def _is_explained(line: BillLine, finds: Mapping[str, Collection[str]], regions: Collection[str]) -> bool:
     services = [service for service in SERVICES if line.service in service.billing_names]
-    places = {place for service in services for place in found.get(service.name, ())}
+    places = {place for service in services for place in finds.get(service.name, ())}
     is_regional = any(resource.regional for service in services for resource in service.resources)
     return line.region in places if is_regional and line.region in regions else bool(places)
 

@@ -53,16 +53,16 @@ def size_of(resource: Resource, items: Sequence[Any]) -> int | None:
     return sum(sizes) if sizes or not items else None
 
 
-def entries_of(found: Sequence[Thing]) -> tuple[list[FoundSource], list[NotTaken]]:
+def entries_of(things: Sequence[Thing]) -> tuple[list[FoundSource], list[NotTaken]]:
     """Return what becomes a source, and what is not taken, in the order of the table, then of regions and names."""
     public = {
         (thing.region, jmespath.search(thing.resource.part_of, thing.item))
-        for thing in found
+        for thing in things
         if thing.resource.part_of and thing.item.get("PubliclyAccessible")
     }
     sources: list[FoundSource] = []
     not_taken: list[NotTaken] = []
-    for thing in found:
+    for thing in things:
         resource, item = thing.resource, thing.item
         entry: FoundSource | NotTaken
         if resource.part_of:

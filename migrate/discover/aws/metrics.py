@@ -32,7 +32,7 @@ def newest_values(connection: AwsConnection, metric: Metric, region: str) -> dic
         results = connection.items(
             METRIC_DATA,
             region,
-            MetricDataQueries=[_query(number, one) for number, (_, one) in enumerate(some)],
+            MetricDataQueries=[_query(number, metric) for number, (_, metric) in enumerate(some)],
             StartTime=now - _LOOK_BACK,
             EndTime=now,
             ScanBy="TimestampDescending",
@@ -49,10 +49,10 @@ def newest_values(connection: AwsConnection, metric: Metric, region: str) -> dic
 
 def _of_things(listed: Sequence[Any], dimension: str) -> Iterator[tuple[str, Any]]:
     """Yield the metrics of single things, with the things' names: others are of groups of things."""
-    for one in listed:
-        dimensions = {item["Name"]: item["Value"] for item in one.get("Dimensions", [])}
+    for metric in listed:
+        dimensions = {item["Name"]: item["Value"] for item in metric.get("Dimensions", [])}
         if dimension in dimensions and set(dimensions) <= {dimension, _STORAGE_TYPE}:
-            yield dimensions[dimension], one
+            yield dimensions[dimension], metric
 
 
 def _query(number: int, metric: Any) -> dict[str, Any]:

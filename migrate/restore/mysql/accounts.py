@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 import pymysql
 
 from exporters.mysql.definitions.show_create import GRANTS
-from exporters.mysql.errors import said_by
+from exporters.mysql.errors import message_of
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
@@ -100,7 +100,7 @@ class _Maker:
         try:
             self._connection.run(statement)
         except pymysql.Error as exc:
-            self.refused.append(f"{account}: {said_by(exc)}")
+            self.refused.append(f"{account}: {message_of(exc)}")
             return False
         return True
 

@@ -11,7 +11,7 @@ import pymysql
 from exporters.errors import SourceGoneError
 from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.definitions import read_definitions
 
@@ -36,7 +36,7 @@ def create_database(reader: BundleReader, source: str, url: str, *, secrets: Map
         except DRIVER_ERRORS as exc:
             if not (words and isinstance(exc, pymysql.Error) and is_about_the_thing(exc)):
                 raise translate(exc, address.url) from exc
-            refusal = said_by(exc)
+            refusal = message_of(exc)
         else:
             return f"{made}: {words}" if words else made
         try:

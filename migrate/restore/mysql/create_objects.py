@@ -12,7 +12,7 @@ from exporters.api import Loss
 from exporters.mysql.catalog import ELSEWHERE
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
-from exporters.mysql.errors import said_by
+from exporters.mysql.errors import message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql import left_out as mysql_left_out
@@ -102,7 +102,7 @@ def _make_here(job: MysqlRestore, definer: Definer, definition: Definition) -> N
             if not _reduced(job, definer, definition):
                 raise
             return
-        item, reason = f"table {quote_name(definition['name'])}", f"{', '.join(words)}: {said_by(exc)}"
+        item, reason = f"table {quote_name(definition['name'])}", f"{', '.join(words)}: {message_of(exc)}"
         loss, note = Loss(item, "location", reason), f"{item} does not lie where it lay: {reason}"
         mysql_left_out.add(
             job.destination.connection, job.run.state, step_of(definition), notes=[note], losses=[loss]
@@ -139,7 +139,7 @@ def _made(job: MysqlRestore, definition: Definition) -> None:
 def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) -> None:
     if definition["kind"] == "table":
         job.absent.add(definition["name"])
-    job.refusals.append(f"{label_of(definition)}: {said_by(error)}")
+    job.refusals.append(f"{label_of(definition)}: {message_of(error)}")
 
 
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pymysql
 
 from exporters.api import Loss
-from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_name
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
@@ -122,7 +122,7 @@ def _add_all(connection: DestinationConnection, name: str, items: Sequence[str])
             _add_all(connection, name, [items[0].removeprefix("UNIQUE ")])
         else:
             lost = "foreign key" if _FOREIGN.match(items[0]) else "key"
-            reason = f"{' '.join(items[0].split())}: {said_by(exc)}"
+            reason = f"{' '.join(items[0].split())}: {message_of(exc)}"
             note(connection, Loss(f"table {quote_name(name)}", lost, reason))
 
 

@@ -14,7 +14,7 @@ from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, set_sequence
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
-from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -193,7 +193,7 @@ class Definer:
                     raise
                 self._without_definers = True
                 self._notes.append(
-                    f"definers were left out, because the destination refused them: {said_by(exc)}"
+                    f"definers were left out, because the destination refused them: {message_of(exc)}"
                 )
             else:
                 return
@@ -235,7 +235,7 @@ def needs_the_user(error: BaseException) -> bool:
 
 def ddl_error(error: BaseException, definition: Definition) -> MoveoutError:
     """Return the error for an object that cannot be made."""
-    reason = said_by(error)
+    reason = message_of(error)
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(
             f"{step_of(definition)} cannot be made: {reason}",

@@ -17,7 +17,7 @@ import pymysql
 
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.control_tables import ControlTables, find_control_tables
-from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError
 from migrate.restore.common.missing_destination import naming_create
@@ -77,7 +77,7 @@ def open_destination(address: MysqlAddress, names: Collection[str] = ()) -> Iter
                     next_step="Wait for it, or end its session (SHOW PROCESSLIST).",
                 )
         _, others = find_control_tables(connection)
-        control = ControlTables.beside({*names, *others})
+        control = ControlTables.apart_from({*names, *others})
         yield MysqlDestination(address, DestinationConnection(address, connection.raw, control))
     finally:
         connection.close()
@@ -151,7 +151,7 @@ def alter(connection: Connection, table: str, words: str) -> str | None:
     except pymysql.Error as exc:
         if not is_about_the_thing(exc):
             raise
-        return said_by(exc)
+        return message_of(exc)
     return None
 
 

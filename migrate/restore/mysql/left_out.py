@@ -12,7 +12,7 @@ import pymysql
 from exporters.api import Loss
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
-from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -121,7 +121,7 @@ def known(
     try:
         with closing(connect(address)) as connection:
             names, others = find_control_tables(connection)
-            control = ControlTables.beside(others)
+            control = ControlTables.apart_from(others)
             try:
                 records = read_finished(connection, reader.info.id, source, control)
                 if control.about not in names:
@@ -130,7 +130,7 @@ def known(
             except pymysql.Error as exc:
                 if not is_about_the_thing(exc):
                     raise
-                words = f"what a restore left out cannot be read: {said_by(exc)}"
+                words = f"what a restore left out cannot be read: {message_of(exc)}"
                 return [FinishedRestore("", [words])]
             if not about or about[0][:2] != (reader.info.id, source):
                 return records

@@ -18,7 +18,7 @@ import pymysql
 
 from exporters.errors import SourceUsageError
 from exporters.mysql.connection import Connection
-from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, message_of, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.rows.arrow_to_rows import texts_of
 from exporters.mysql.rows.long_rows import payload_pieces
@@ -320,7 +320,7 @@ class _Opened:
                 connection.run("ROLLBACK TO rows_of_moveout")
             if _count(rows) == 1:
                 refusals.digest += digest_of(rows)
-                refusals.reason = said_by(exc)
+                refusals.reason = message_of(exc)
             else:
                 for row in pieces_of(rows, 1):
                     self.insert(connection, row, refusals)

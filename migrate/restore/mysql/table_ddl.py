@@ -29,7 +29,7 @@ def spans_of(sql: str) -> tuple[int, int, list[tuple[int, int]]]:
     depth = begin = open_ = 0
     spans: list[tuple[int, int]] = []
 
-    def found(end: int) -> None:
+    def add_span(end: int) -> None:
         text = sql[begin:end]
         spans.append((begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())))
 
@@ -41,10 +41,10 @@ def spans_of(sql: str) -> tuple[int, int, list[tuple[int, int]]]:
         elif char == ")":
             depth -= 1
             if depth == 0:
-                found(position)
+                add_span(position)
                 return open_, position, spans
         elif char == "," and depth == 1:
-            found(position)
+            add_span(position)
             begin = position + 1
     return open_, len(sql), spans
 

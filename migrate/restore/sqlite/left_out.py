@@ -21,7 +21,7 @@ from migrate.restore.sqlite.file_set import read_files
 
 def record_path(address: SqliteAddress) -> Path:
     """Return the path of the record."""
-    return address.beside(RECORD_SUFFIX)
+    return address.companion(RECORD_SUFFIX)
 
 
 def how_to_forget(address: SqliteAddress) -> str:

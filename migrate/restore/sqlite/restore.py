@@ -203,8 +203,8 @@ def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     finally:
         connection.close()
     if not job.run.whole:
-        wanted_names = {(entry.type, entry.name) for entry in job.entries}
-        present = [entry for entry in catalog.entries if (entry.type, entry.name) in wanted_names]
+        selected_names = {(entry.type, entry.name) for entry in job.entries}
+        present = [entry for entry in catalog.entries if (entry.type, entry.name) in selected_names]
         entries = sqlite_schema.without_left_out(job.entries, left_out)
         return [*rows, *sqlite_schema.schema_differences(entries, present)]
     pragmas = {name: value for name, value in job.definitions.pragmas.items() if name in catalog.pragmas}

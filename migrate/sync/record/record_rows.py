@@ -21,7 +21,7 @@ _ELSEWHERE = {"pack", "offset", "length", "large", "disposition", "reason"}
 """Columns of a bundle's index that are about bundles, and those that say what all rows of a record have in common."""
 DESTINATION_ETAG, DESTINATION_VERSION, LOSSES = "destination_etag", "destination_version_id", "losses"
 SYNCED = pa.schema(
-    [one for one in INDEX if one.name not in _ELSEWHERE]
+    [field for field in INDEX if field.name not in _ELSEWHERE]
     + [
         pa.field(DESTINATION_ETAG, pa.string()),
         pa.field(DESTINATION_VERSION, pa.string()),

@@ -36,14 +36,14 @@ def alone(versions: Sequence[Judged]) -> Sequence[Judged]:
     if not any(reason for _, reason in versions):
         return versions
     judged_versions: list[Judged] = []
-    left_out = any_wanted = False
+    left_out = any_selected = False
     for version, reason in versions:
-        reason_said = (
-            ALONE if version.is_delete_marker and left_out and not any_wanted and not reason else reason
+        final_reason = (
+            ALONE if version.is_delete_marker and left_out and not any_selected and not reason else reason
         )
-        judged_versions.append((version, reason_said))
+        judged_versions.append((version, final_reason))
         if not version.is_delete_marker:
-            left_out, any_wanted = left_out or bool(reason), any_wanted or not reason
+            left_out, any_selected = left_out or bool(reason), any_selected or not reason
     return judged_versions
 
 

@@ -98,7 +98,7 @@ def amendment(
 class _InspectedVersion:
     step: SyncStep
     made: Item
-    found: Amendment
+    amendment: Amendment
 
 
 @dataclass(slots=True)
@@ -116,7 +116,9 @@ class VersionCheck:
         if not unsettled:
             return
         self._amend(unsettled)
-        changed = {_which(inspected.step): inspected for inspected in unsettled if inspected.found.changes}
+        changed = {
+            _which(inspected.step): inspected for inspected in unsettled if inspected.amendment.changes
+        }
         left: dict[tuple[str, str], _InspectedVersion] = {}
         if changed:  # not every server keeps what it takes
             left = {
@@ -131,9 +133,9 @@ class VersionCheck:
         context = self.context
         source_objects = context.source.heads(map(source_of, steps))
         destination_objects = context.destination.reader.heads(map(destination_of, steps))
-        found_acls = acls(context, map(source_of, steps))
+        acls_read = acls(context, map(source_of, steps))
         for step, source_object, destination_object, acl in zip(
-            steps, source_objects, destination_objects, found_acls, strict=False
+            steps, source_objects, destination_objects, acls_read, strict=False
         ):
             context.note(source_object, destination_object)
             if source_object.error is not None or destination_object.error is not None:
@@ -170,7 +172,7 @@ class VersionCheck:
         )
 
     def _is_settled(self, inspected: _InspectedVersion) -> bool:
-        if inspected.found.changes or inspected.found.faults:
+        if inspected.amendment.changes or inspected.amendment.faults:
             return False
         self._report_skipped(inspected)
         self.done.same += 1
@@ -184,7 +186,7 @@ class VersionCheck:
         changes = [
             (inspected, property_name, request)
             for inspected in unsettled
-            for property_name, request in inspected.found.changes
+            for property_name, request in inspected.amendment.changes
         ]
         results = self.context.destination.amend(request for _, _, request in changes)
         for (inspected, property_name, _), result in zip(changes, results, strict=True):
@@ -197,14 +199,14 @@ class VersionCheck:
         """Account for a version that was not the same. ``left``: what was found once it had been changed."""
         self._report_skipped(inspected)
         refused = self._refused.get(_which(inspected.step), [])
-        faults = [*inspected.found.faults, *refused]
-        if inspected.found.changes:
+        faults = [*inspected.amendment.faults, *refused]
+        if inspected.amendment.changes:
             if left is None:
                 return  # it has become a gap meanwhile
             if not refused:
                 faults += [
                     f"the destination takes its {property_name} and does not show it afterwards"
-                    for property_name, _ in left.found.changes
+                    for property_name, _ in left.amendment.changes
                 ]
             destination_summary = destination_of(inspected.step)
             written = Written(

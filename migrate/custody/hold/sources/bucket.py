@@ -48,7 +48,7 @@ class BucketHold:
             return None
         return policies
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         changes = [self._versioning(), self._lifecycle(), self._policy(), *self._users()]
         return [change for change in changes if change is not None]

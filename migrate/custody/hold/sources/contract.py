@@ -43,7 +43,7 @@ class SourceHold(Protocol):
     url: str
     """Without secrets."""
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """Return what has to change for the source to be held, in the order in which it has to; nothing where all is in
         force.
         """

@@ -64,7 +64,7 @@ class _ServerMode:
 class DatabaseHold(_ServerMode):
     """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1."""
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         change = Change(_DATABASE, "0", "1", "0", self._sql("1"), self._sql("0"))
         return [] if self.read(_DATABASE) == "1" else [change]
@@ -100,14 +100,14 @@ class ServerHold(_ServerMode):
         super().__init__(server)
         self._events = Events(server)
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         variables = [
             Change(name, value, "ON", value, _sql(name, "ON"), _sql(name, value))
             for name in _VARIABLES
             if (value := self._server.variable(name)) is not None and value.upper() in _OFF
         ]
-        return [*self._events.wanted(), *variables]
+        return [*self._events.changes(), *variables]
 
     def read(self, setting: str) -> Any:
         """See ``SourceHold.read``; None where the server has no such variable."""

@@ -26,7 +26,7 @@ class Events:
         """Tell whether a setting is an event's."""
         return setting.startswith(_EVENT)
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """Return what has to change so that no event runs."""
         return [
             Change(

@@ -58,7 +58,7 @@ class PostgresHold:
             self._database = str(row[0])
             self._connection.execute(f"SET {_NAME} = off")
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         settings = self._settings()
         changes = []

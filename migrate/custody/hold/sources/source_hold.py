@@ -65,7 +65,7 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
             )
         _refuse_foreign(name, hold, recorded.changes)
         settings = {change.setting for change in recorded.changes}
-        new_changes = [change for change in hold.wanted() if change.setting not in settings]
+        new_changes = [change for change in hold.changes() if change.setting not in settings]
         known = known.with_source(name, replace(recorded, changes=(*recorded.changes, *new_changes)))
     return known
 
@@ -129,7 +129,7 @@ def survey(holds: Holds, known: UndoFile | None) -> list[Standing]:
     for name, hold in holds.items():
         recorded = known.sources.get(name, Recorded(hold.url)) if known else Recorded(hold.url)
         missing = [
-            Finding(f"{name}: {change.setting}", "is not in force", change.says) for change in hold.wanted()
+            Finding(f"{name}: {change.setting}", "is not in force", change.says) for change in hold.changes()
         ]
         in_force = [
             change.says for change in recorded.changes

@@ -19,7 +19,7 @@ from migrate.custody.hold.sources.contract import Change, HoldRequest
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UsageError
 
 _WRITING = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-_BESIDE = ("", "-wal", "-shm")
+_ENDINGS = ("", "-wal", "-shm")
 
 
 class SqliteHold:
@@ -33,7 +33,7 @@ class SqliteHold:
             raise GoneError(f"there is no file {root}", next_step="check the path in the URL")
         self._files = [root / name for name in find(root).databases] if root.is_dir() else [root]
 
-    def wanted(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
         changes = []
         for path in self._files:
@@ -69,7 +69,7 @@ class SqliteHold:
         """See ``SourceHold.open_write_paths``: processes that have a file open for writing."""
         del since
         watched = {
-            f"{path}{end}": path for path in map(os.path.realpath, self._files) for end in _BESIDE
+            f"{path}{end}": path for path in map(os.path.realpath, self._files) for end in _ENDINGS
         }  # fmt: skip
         return [
             Finding(watched[path], "is open for writing, and may still be written", "", f"process {pid}")

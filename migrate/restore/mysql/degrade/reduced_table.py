@@ -13,7 +13,7 @@ from contextlib import suppress
 import pymysql
 
 from exporters.api import Loss
-from exporters.mysql.errors import is_about_the_thing, said_by
+from exporters.mysql.errors import is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.mysql.definitions import Definer, Definition
 from migrate.restore.mysql.degrade.concessions import forget, note
@@ -100,7 +100,7 @@ class _Trial:
         except pymysql.Error as exc:
             if not is_about_the_thing(exc):
                 raise
-            return said_by(exc)
+            return message_of(exc)
         finally:
             with suppress(pymysql.Error):
                 self._connection.run(f"DROP TABLE IF EXISTS {again}")

@@ -11,7 +11,7 @@ from enum import Enum
 import pymysql
 
 from exporters.api import Loss
-from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.errors import message_of, number_of
 from exporters.mysql.identifiers import quote_name
 from migrate.restore.mysql.degrade.concessions import forget, note
 from migrate.restore.mysql.degrade.optional_clauses import GENERATED, pieces_of
@@ -19,7 +19,7 @@ from migrate.restore.mysql.destination import DestinationConnection, alter, item
 from migrate.restore.mysql.table_ddl import items_of, masked
 
 CHECK_VIOLATED = 3819
-_SAID = {
+_NAMES_IN_ERROR = {
     CHECK_VIOLATED: re.compile(r"Check constraint '(.*)' is violated", re.DOTALL),
     1062: re.compile(r" for key '(.*)'$", re.DOTALL),
     1048: re.compile(r"Column '(.*)' cannot be null", re.DOTALL),
@@ -47,7 +47,7 @@ def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) 
     }
     if number in _NO_PARTITION:
         return Relaxation.PART if _unpartitioned(connection, table, error) else Relaxation.NONE
-    match = _SAID[number].search(str(error.args[1])) if number in _SAID else None
+    match = _NAMES_IN_ERROR[number].search(str(error.args[1])) if number in _NAMES_IN_ERROR else None
     if match is not None and relaxations.get(number, _nullable)(connection, table, match[1]):
         return Relaxation.PART
     return Relaxation.TABLE if _uncomputed(connection, table, error) else Relaxation.NONE
@@ -94,7 +94,7 @@ def _nullable(connection: DestinationConnection, table: str, column: str) -> boo
 
 
 def _unpartitioned(connection: DestinationConnection, table: str, error: pymysql.Error) -> bool:
-    loss = Loss(_item(table), "partitions", f"it has no PARTITIONS here: {said_by(error)}")
+    loss = Loss(_item(table), "partitions", f"it has no PARTITIONS here: {message_of(error)}")
     return _altered(connection, table, "REMOVE PARTITIONING", [loss])
 
 
@@ -117,7 +117,7 @@ def _uncomputed(connection: DestinationConnection, table: str, error: pymysql.Er
         if name in computed:
             piece = computed[name]
             words.append(f"ADD COLUMN {item.replace(piece.words, '', 1)}{before}")
-            reason = f"{piece.shown}: not of all rows can it be computed here: {said_by(error)}"
+            reason = f"{piece.shown}: not of all rows can it be computed here: {message_of(error)}"
             losses.append(Loss(_item(table), GENERATED, reason))
         before = f" AFTER {name}" if item.startswith("`") else before
     words += [f"ADD {item}" for item in touched]
