@@ -38,14 +38,14 @@ from migrate.restore.mysql.refused_rows import forget_refused, note_refused
 from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
 from migrate.restore.mysql.values.insert_values import (
     LongValues,
-    Select,
     Values,
-    chosen,
     columns_of,
     generated_of,
     literals_of,
-    values_of,
 )
+
+Select = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""Chooses rows."""
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
@@ -161,7 +161,9 @@ class RowWriter:
             if transactional(part):
                 connection.run("BEGIN")
                 mark_done(connection, part.name)
-            for statement in self._statements(connection, part):
+            opened = self._open(connection, part)
+            literals = (values for rows in opened.rows() for values in opened.literals(rows))
+            for statement in opened.statements(readable(part, literals, READ_ERRORS, self._workers.check)):
                 send(connection.raw, statement.pieces)
                 size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
                 self._advance(statement.rows, size_bytes)
@@ -173,36 +175,28 @@ class RowWriter:
             self._advance(-shown_rows, -shown_bytes)
             raise
 
-    def _statements(self, connection: DestinationConnection, part: PartFile) -> Iterator[Statement]:
-        opened = self._open(connection, part)
-        history = history_of(part.table)
-        select: Select = _all_of
-        if history:
-            select = partial(lasting if connection.takes_history else holding_still, history=history)
-        batches = values_of(opened.file, opened.without, select=select, decimals=opened.decimals)
-        return opened.statements(readable(part, batches, READ_ERRORS, self._workers.check))
-
     def _open(self, connection: DestinationConnection, part: PartFile) -> _Opened:
         try:
             file = open_part(self._reader.open(part.key))
-            history = [] if connection.takes_history else history_of(part.table)
-            without = [*history, *computed_of(connection, part.table.name, file.schema_arrow)]
+            without = computed_of(connection, part.table.name, file.schema_arrow)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
+        select: Select = _all_of
+        if history := history_of(part.table):
+            select = partial(lasting if connection.takes_history else holding_still, history=history)
+            without = without if connection.takes_history else [*history, *without]
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        return _Opened(part, file, without, allowed, decimals=not connection.is_mariadb)
+        return _Opened(part, file, select, without, allowed, decimals=not connection.is_mariadb)
 
     def _write_singly(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part without the rows that the server refuses, and note these. Raises the driver's errors."""
         opened = self._open(connection, part)
-        history = history_of(part.table)
         connection.run("SET SESSION unique_checks = 1")
         if transactional(part):
             connection.run("BEGIN")
             mark_done(connection, part.name)
         refusals = Refusals()
-        for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.check):
-            rows = chosen(some, partial(lasting, history=history)) if history else some
+        for rows in readable(part, opened.rows(), READ_ERRORS, self._workers.check):
             for piece in pieces_of(rows, _FEW if transactional(part) else 1):
                 opened.insert(connection, piece, refusals)
         note_refused(connection, part.table.name, part.name, refusals.digest, refusals.reason)
@@ -267,13 +261,29 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A part, how it is read for this destination, and how long its server lets a statement be."""
+    """A part: which of its rows and columns are written, and how long the destination's server lets a statement be.
+    ``decimals``: it keeps decimals in JSON.
+    """
 
     part: PartFile
     file: ParquetPart
+    select: Select
     without: Sequence[str]
     allowed_bytes: int
     decimals: bool
+
+    def rows(self) -> Iterator[pa.RecordBatch | LongRow]:
+        """Yield the rows that are written, a few thousand at a time, and those with long values alone."""
+        for rows in rows_of(self.file):
+            yield (
+                LongRow(self.select(rows.batch), rows.long)
+                if isinstance(rows, LongRow)
+                else self.select(rows)
+            )
+
+    def literals(self, rows: pa.RecordBatch | LongRow) -> Iterator[Values | LongValues]:
+        """Return the value lists of rows."""
+        return literals_of(rows, self.without, decimals=self.decimals)
 
     def statements(self, batches: Iterable[Values | LongValues]) -> Iterator[Statement]:
         """Return the INSERTs."""
@@ -311,7 +321,7 @@ class _Opened:
         try:
             if undo:
                 connection.run("SAVEPOINT rows_of_moveout")
-            for statement in self.statements(literals_of(rows, self.without, decimals=self.decimals)):
+            for statement in self.statements(self.literals(rows)):
                 send(connection.raw, statement.pieces)
         except pymysql.Error as exc:
             if needs_the_user(exc):

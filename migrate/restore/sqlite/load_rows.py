@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
 from exporters.row_digest import Advance
 from exporters.sqlite.catalog import SqliteTable, read_catalog
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
-from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartLong, PartRows, read_part
-from exporters.sqlite.rows.value_text import RawText
+from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartLong, read_part
+from exporters.sqlite.rows.value_text import RawText, SqliteColumn
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, parts_of, readable
@@ -19,7 +19,7 @@ from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.destination import SqliteDestination, mark_done, read_done
-from migrate.restore.sqlite.long_rows import write_long
+from migrate.restore.sqlite.long_rows import Names, insert_into, write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
 COMMIT_ROWS = 200_000
@@ -89,36 +89,35 @@ def _write_parts(
 def _write(
     reader: BundleReader, connection: sqlite3.Connection, table: SqliteTable, part: PartFile, advance: Advance
 ) -> None:
+    with reader.open(part.key) as file:
+        for rows in readable(part, read_part(file), READ_ERRORS):
+            is_stored = [not generated for generated in rows.shown.generated]
+            names = list(compress(rows.shown.names, is_stored))
+            if isinstance(rows, PartLong):
+                write_long(connection, table, names, list(compress(rows.row.cells, is_stored)))
+            else:
+                _insert_rows(connection, table, names, list(compress(rows.columns, is_stored)))
+            advance(rows.rows, part.size_bytes * rows.rows // max(part.rows, 1))
+
+
+def _insert_rows(
+    connection: sqlite3.Connection, table: SqliteTable, names: Names, columns: Sequence[SqliteColumn]
+) -> None:
+    """Insert rows, given by columns: by one statement for all, or, where text is not valid, by one each."""
     codec = codec_of(connection)
-    for some in _read(reader, part):
-        is_stored = [not generated for generated in some.shown.generated]
-        shown = list(compress(some.shown.names, is_stored))
-        names = [table.rowid if name is None else quote_name(name) for name in shown]
-        if isinstance(some, PartLong):
-            write_long(connection, table, shown, list(compress(some.row.cells, is_stored)))
-            advance(1, part.size_bytes // max(part.rows, 1))
-            continue
-        columns = list(compress(some.columns, is_stored))
-        values = [column.to_list() for column in columns]
-        if codec is not None:
-            values = [[kept(value, codec) for value in column] for column in values]
-        rows = zip(*values, strict=True)
-        statement = _insert(table, names, [None] * len(names))
-        if any(RawText in map(type, column) for column in values):
-            for row in rows:
-                bound = [value for value in row if type(value) is not RawText]
-                connection.execute(_insert(table, names, row), bound)
-        else:
-            connection.executemany(statement, rows)
-        advance(some.rows, part.size_bytes * some.rows // max(part.rows, 1))
+    values = [column.to_list() for column in columns]
+    if codec is not None:
+        values = [[kept(value, codec) for value in column] for column in values]
+    rows = zip(*values, strict=True)
+    if any(RawText in map(type, column) for column in values):
+        for row in rows:
+            bound = [value for value in row if type(value) is not RawText]
+            connection.execute(_insert(table, names, row), bound)
+    else:
+        connection.executemany(_insert(table, names, [None] * len(names)), rows)
 
 
-def _insert(table: SqliteTable, names: Sequence[str], row: Sequence[Any]) -> str:
+def _insert(table: SqliteTable, names: Names, row: Sequence[Any]) -> str:
     """Return the statement. Text that is not valid stands in it as a literal."""
     values = ", ".join(literal(value) if type(value) is RawText else "?" for value in row)
-    return f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({values})"
-
-
-def _read(reader: BundleReader, part: PartFile) -> Iterator[PartRows | PartLong]:
-    with reader.open(part.key) as file:
-        yield from readable(part, read_part(file), READ_ERRORS)
+    return f"{insert_into(table, names)} VALUES ({values})"

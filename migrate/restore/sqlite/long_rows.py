@@ -68,7 +68,7 @@ def _write_in_pieces(
         (cell.value.size_bytes, "zeroblob(?)") if isinstance(cell, Cell) else _bound(cell, codec)
         for cell in cells
     ]
-    statement = f"{_into(table, names)} VALUES ({', '.join(expression for _, expression in some)})"
+    statement = f"{insert_into(table, names)} VALUES ({', '.join(expression for _, expression in some)})"
     rowid = connection.execute(statement, _values(some)).lastrowid or 0
     for number in long:
         with connection.blobopen(table.name, names[number] or "", rowid) as blob:
@@ -85,7 +85,9 @@ def _write_whole(
 ) -> None:
     codec = codec_of(connection)
     some = [_bound(cell, codec) for cell in cells]
-    statement = f"{_into(table, names)} SELECT {', '.join(expression for _, expression in some)} WHERE ?"
+    statement = (
+        f"{insert_into(table, names)} SELECT {', '.join(expression for _, expression in some)} WHERE ?"
+    )
     bound = _values(some)
     connection.execute(statement, [*bound, True])
     connection.execute(statement, [None] * len(bound) + [False])  # what is bound is kept until the next time
@@ -109,7 +111,8 @@ def _values(some: Sequence[tuple[Any, str]]) -> list[Any]:
     return [value for value, expression in some if "?" in expression]
 
 
-def _into(table: SqliteTable, names: Names) -> str:
+def insert_into(table: SqliteTable, names: Names) -> str:
+    """Return the statement up to the values."""
     columns = ", ".join(table.rowid if name is None else quote_name(name) for name in names)
     return f"INSERT INTO {quote_name(table.name)} ({columns})"
 

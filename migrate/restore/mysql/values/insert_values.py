@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import hexlify
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -14,7 +14,6 @@ from exporters.mysql.rows.arrow_to_rows import field_text
 from exporters.mysql.rows.column_types import GEOMETRIES
 from exporters.sql.columns import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, sides_of
 from exporters.sql.large_values.long_values import LongRow, LongValue
-from exporters.sql.parquet_read import ParquetPart, rows_of
 from migrate.restore.mysql.values.json_decimals import with_decimals
 from migrate.restore.mysql.values.long_json import with_paths
 
@@ -23,10 +22,6 @@ _MARK = b"\\x"
 _BYTES_IN_SIDE = "charset"
 _JSON = b"json"
 """The type as MySQL has it; MariaDB's is a text."""
-
-
-Select = Callable[[pa.RecordBatch], pa.RecordBatch]
-"""Chooses rows."""
 
 
 def generated_of(schema: pa.Schema) -> list[str]:
@@ -39,31 +34,16 @@ def columns_of(schema: pa.Schema, without: Collection[str]) -> list[str]:
     return [field.name for field in schema if _is_written(field, without)]
 
 
-def values_of(
-    file: ParquetPart, without: Sequence[str], *, select: Select, decimals: bool = False
-) -> Iterator[Values | LongValues]:
-    """Yield the chosen rows as ``…,…``, a few thousand at a time, and those with long values alone. ``decimals``:
-    whether the server keeps decimals in JSON.
-    """
-    for some in rows_of(file):
-        yield from literals_of(chosen(some, select), without, decimals=decimals)
-
-
-def chosen(some: pa.RecordBatch | LongRow, select: Select) -> pa.RecordBatch | LongRow:
-    """Return the chosen ones of some rows."""
-    return LongRow(select(some.batch), some.long) if isinstance(some, LongRow) else select(some)
-
-
 def literals_of(
-    some: pa.RecordBatch | LongRow, without: Sequence[str], *, decimals: bool
+    rows: pa.RecordBatch | LongRow, without: Sequence[str], *, decimals: bool
 ) -> Iterator[Values | LongValues]:
-    """Yield some rows, see ``values_of``."""
-    batch = some.batch if isinstance(some, LongRow) else some
-    for never_set, part in _by_set(batch, {*without, *(some.long if isinstance(some, LongRow) else ())}):
+    """Yield rows as ``…,…``, those with long values alone. ``decimals``: whether the server keeps decimals in JSON."""
+    batch = rows.batch if isinstance(rows, LongRow) else rows
+    for never_set, part in _by_set(batch, {*without, *(rows.long if isinstance(rows, LongRow) else ())}):
         if not part.num_rows:
             continue
-        if isinstance(some, LongRow):
-            yield LongValues(LongRow(part, some.long), without, never_set, decimals)
+        if isinstance(rows, LongRow):
+            yield LongValues(LongRow(part, rows.long), without, never_set, decimals)
         else:
             yield Values(_values(part, without, decimals=decimals), never_set)
 
