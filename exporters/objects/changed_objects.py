@@ -20,7 +20,7 @@ ATTEMPTS = 5
 DELETED = "deleted at the source after it was listed"
 
 
-def is_due(error: SourceError | None) -> bool:
+def has_changed(error: SourceError | None) -> bool:
     """Tell whether a read failed because the object is not what was listed."""
     return isinstance(error, SourceChangedError | SourceGoneError)
 
@@ -35,14 +35,14 @@ def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
 
 
-def again(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
+def read_current(bucket: Bucket, fetched: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
     """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
     for _ in range(ATTEMPTS):
         now = current(bucket, fetched.summary)
         if now.error is not None or now.summary.size_bytes > small_bytes:
             return now
         fetched = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
-        if not is_due(fetched.error):
+        if not has_changed(fetched.error):
             break
     return fetched
 

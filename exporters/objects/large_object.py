@@ -106,7 +106,7 @@ def write(
                 before = content.sha256
                 error = SourceDamagedError(f"{fetched.summary.name}: what came does not have {fault}")
                 continue
-        if not changed_objects.is_due(error):
+        if not changed_objects.has_changed(error):
             break
         fetched = changed_objects.current(bucket, fetched.summary)
         if isinstance(fetched.error, SourceGoneError):

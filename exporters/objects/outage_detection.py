@@ -39,7 +39,7 @@ class Outage:
         if is_outage:
             raise error
 
-    def unless(self, fetched: Iterator[Fetched]) -> Iterator[Fetched]:
+    def watch(self, fetched: Iterator[Fetched]) -> Iterator[Fetched]:
         """Pass on what was fetched, with each object's error. Raises like ``note``; then no more is fetched."""
         for response in fetched:
             if response.error is not None or self._silent:

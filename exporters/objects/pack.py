@@ -92,7 +92,7 @@ class Packing:
         fetched = self.bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
         with self.sink.create(name, size_bytes=sum(summary.size_bytes for _, summary in small)) as file:
             pack = _Pack(self.bucket, name, file, self.sink, self.inventory.selection, self.outage)
-            for (row, _), response in zip(small, self.outage.unless(fetched), strict=True):
+            for (row, _), response in zip(small, self.outage.watch(fetched), strict=True):
                 pack.add(row, response)
             pack.end()
         for row, summary in markers:
@@ -190,8 +190,8 @@ class _Pack:
         """Read an object again that came damaged, or is not what was listed."""
         if isinstance(fetched.error, SourceDamagedError):
             fetched = read_again(self.bucket, fetched)
-        if changed_objects.is_due(fetched.error):
-            fetched = changed_objects.again(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
+        if changed_objects.has_changed(fetched.error):
+            fetched = changed_objects.read_current(self.bucket, fetched, SMALL_BYTES, WINDOW_BYTES)
         return fetched
 
     def add_marker(self, row: int, summary: ObjectSummary) -> None:

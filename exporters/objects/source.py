@@ -26,7 +26,7 @@ from exporters.objects import bucket_survey, large_object, pack
 from exporters.objects import unit_plan as units
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.listing import inventory
-from exporters.objects.listing.s3_inventory_check import Reported, manifest_of
+from exporters.objects.listing.s3_inventory_check import ReportComparison, manifest_of
 from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import Begun
 from exporters.objects.outage_detection import Outage
@@ -49,7 +49,7 @@ class ObjectExporter:
         report = (
             None
             if manifest_url is None
-            else partial(Reported, bucket, url=manifest_url, open_bucket=host.bucket)
+            else partial(ReportComparison, bucket, url=manifest_url, open_bucket=host.bucket)
         )
         return ObjectSource(name, bucket, host.selection(), thaw, report)
 

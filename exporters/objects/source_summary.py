@@ -32,7 +32,7 @@ from exporters.objects import changed_objects
 from exporters.objects import index_rows as rows
 from exporters.objects import unit_plan as units
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
-from exporters.objects.listing.s3_inventory_check import Reported
+from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Begun, Relisting
 from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_file
@@ -42,7 +42,7 @@ INDEX_ROWS = 1_000_000
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
 _TAG_SAMPLES = 3
-ReadReport = Callable[[Totals], Reported]
+ReadReport = Callable[[Totals], ReportComparison]
 """Reads the S3 Inventory report that the listing is held against."""
 _NAMED_GAPS = 100_000
 """So many objects that were not had are named one by one; they are in memory."""
@@ -104,12 +104,12 @@ class Closing:
         """Write the index and the settings, return the summary. Raises ``SourceError``."""
         finished = FinishedUnits(done)
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
-        reported = self.report(self.inventory.totals) if self.report else None
+        report_comparison = self.report(self.inventory.totals) if self.report else None
         tally = ObjectCounts()
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-settings") as aside:
             settings = aside.submit(self.bucket.configuration)
             try:
-                _write_index(self._tables(finished, relisting, reported, tally), sink, tally)
+                _write_index(self._tables(finished, relisting, report_comparison, tally), sink, tally)
             finally:
                 finished.close()
             relisting.end()
@@ -117,17 +117,23 @@ class Closing:
             configuration = settings.result()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
-        if reported is not None:
-            reported.end()
-        return self._summary(tally, relisting, reported, configuration)
+        if report_comparison is not None:
+            report_comparison.end()
+        return self._summary(tally, relisting, report_comparison, configuration)
 
     def _tables(
-        self, finished: FinishedUnits, relisting: Relisting, reported: Reported | None, tally: ObjectCounts
+        self,
+        finished: FinishedUnits,
+        relisting: Relisting,
+        report_comparison: ReportComparison | None,
+        tally: ObjectCounts,
     ) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, gathered in _by_shard(self.planned):
             # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
-            yield self._compared(shard, self._rows(gathered, finished, tally), relisting, reported, tally)
+            yield self._compared(
+                shard, self._rows(gathered, finished, tally), relisting, report_comparison, tally
+            )
 
     def _rows(self, gathered: Iterable[Unit], finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
         """Return the work rows of a shard's units, in the order of the listing."""
@@ -139,7 +145,7 @@ class Closing:
         shard: int,
         table: pa.Table,
         relisting: Relisting,
-        reported: Reported | None,
+        report_comparison: ReportComparison | None,
         tally: ObjectCounts,
     ) -> pa.Table:
         """Compare a shard's work rows with the listings; return its rows of the index."""
@@ -149,8 +155,8 @@ class Closing:
         tally.reread += _put_read(etags, table)
         versions = listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
         relisting.compare(listed["key"].to_pylist(), versions, etags, before)
-        if reported is not None:
-            reported.compare(listed)
+        if report_comparison is not None:
+            report_comparison.compare(listed)
         return table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: FinishedUnits, tally: ObjectCounts) -> pa.Table:
@@ -191,7 +197,7 @@ class Closing:
         self,
         tally: ObjectCounts,
         relisting: Relisting,
-        reported: Reported | None,
+        report_comparison: ReportComparison | None,
         configuration: Mapping[str, Any],
     ) -> SourceSummary:
         totals = self.inventory.totals
@@ -216,7 +222,7 @@ class Closing:
         )
         kind = "versions" if totals.versions else "objects"
         enumerations = [] if relisting.refusal else [Enumeration(kind, relisting.how, relisting.count)]
-        enumerations += [reported.enumeration()] if reported else []
+        enumerations += [report_comparison.enumeration()] if report_comparison else []
         return SourceSummary(
             entries=[entry],
             enumerations=[
@@ -228,7 +234,7 @@ class Closing:
             losses=[
                 *self._losses(configuration),
                 *relisting.losses(),
-                *(reported.losses() if reported else ()),
+                *(report_comparison.losses() if report_comparison else ()),
             ],
             positions=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,

@@ -55,7 +55,7 @@ class UnitRun:
         self._most_together = most_together
         self._source = work.source
         self._seal_time = seal_time or SealTime()
-        self._before: set[str] = set()
+        self._recorded_ids: set[str] = set()
         self._denied_in_a_row = 0
         self._error: SourceError | None = None
         self._last_denial: SourceError | None = None
@@ -69,7 +69,7 @@ class UnitRun:
         """Do all units; return the error for which the source was left, if it was. Raises the location's
         errors.
         """
-        self._before = set(record_ids(self._work.store, self._source))
+        self._recorded_ids = set(record_ids(self._work.store, self._source))
         self._plan.start()
         try:
             with self._pool:
@@ -110,7 +110,7 @@ class UnitRun:
 
     def _has_all_units(self) -> bool:
         """Tell whether every unit was done although it was time to stop: those under way were the last ones."""
-        return self._plan.whole and self._ledger.totals(self._source).units == self._plan.totals.units
+        return self._plan.has_all and self._ledger.totals(self._source).units == self._plan.totals.units
 
     def _next_group(self) -> Sequence[PlannedUnit] | None:
         """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
@@ -126,8 +126,8 @@ class UnitRun:
         unit = self._plan.next() if self._error is None else None
         if unit is None:
             return None
-        recorded = unit.id in self._before
-        self._before.discard(unit.id)
+        recorded = unit.id in self._recorded_ids
+        self._recorded_ids.discard(unit.id)
         return PlannedUnit(unit, recorded)
 
     def _foresee(self) -> None:
@@ -135,14 +135,14 @@ class UnitRun:
         snapshot = self._work.snapshot
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return
-        is_near = self._plan.whole if snapshot.foresees_early else self._plan.drained()
+        is_near = self._plan.has_all if snapshot.foresees_early else self._plan.drained()
         left_bytes = self._plan.totals.size_bytes - self._ended_bytes
         if self._error is None and is_near and left_bytes <= LAST_BYTES:
             self._foreseen = True
             snapshot.foresee_finish()
 
     def _settle(self) -> None:
-        waiting = self._pool.has_idle_worker and not self._plan.whole
+        waiting = self._pool.has_idle_worker and not self._plan.has_all
         for group, result in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
             if isinstance(result, Exception):
                 for planned in group:
@@ -178,15 +178,17 @@ class UnitRun:
 
     def _forget_unplanned(self) -> None:
         """Drop records of units that are in the plan no more; the seal removes their files."""
-        for unit_id in self._before:
+        for unit_id in self._recorded_ids:
             self._work.store.delete(layout.commit_record(self._source, unit_id))
 
     def _report(self, *, at_once: bool = False) -> None:
-        news = self._plan.whole and not self._plan_reported
+        news = self._plan.has_all and not self._plan_reported
         if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
             self._reported = time.monotonic()
-            self._plan_reported = self._plan.whole
+            self._plan_reported = self._plan.has_all
             exported = self._ledger.totals(self._source)
             write_summary(
-                self._work.store, self._source, Summary(self._plan.totals, self._plan.whole, exported, now())
+                self._work.store,
+                self._source,
+                Summary(self._plan.totals, self._plan.has_all, exported, now()),
             )

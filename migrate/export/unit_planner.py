@@ -28,7 +28,7 @@ class Planner:
         self._source = source
         self._progress = progress
         self._totals = Totals(0, 0, 0)
-        self._whole = False
+        self._has_all = False
         self._stop = threading.Event()
         self._error: MoveoutError | None = None
         self._last = 0
@@ -50,9 +50,9 @@ class Planner:
         return self._totals
 
     @property
-    def whole(self) -> bool:
+    def has_all(self) -> bool:
         """Whether every unit has been planned."""
-        return self._whole
+        return self._has_all
 
     def next(self) -> Unit | None:
         """Return the next unit, None where there is none now."""
@@ -104,4 +104,4 @@ class Planner:
                 self._totals.size_bytes + unit.size_bytes,
             )
             self._progress.grow(items=unit.items, size_bytes=unit.size_bytes)
-        self._whole = True
+        self._has_all = True

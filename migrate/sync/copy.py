@@ -157,11 +157,11 @@ class SmallCopy:
         context = self.context
         fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         acls_read = acls(context, map(source_of, steps))
-        for step, first, acl in zip(steps, context.outage.unless(fetched), acls_read, strict=False):
+        for step, first, acl in zip(steps, context.outage.watch(fetched), acls_read, strict=False):
             context.source.cancellation.check()
             fetched_object = first
-            if changed_objects.is_due(fetched_object.error) and not is_null(fetched_object.summary):
-                fetched_object = changed_objects.again(
+            if changed_objects.has_changed(fetched_object.error) and not is_null(fetched_object.summary):
+                fetched_object = changed_objects.read_current(
                     context.source, fetched_object, PUT_BYTES, WINDOW_BYTES
                 )
                 self.done.newer += fetched_object.error is None

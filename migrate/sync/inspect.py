@@ -106,7 +106,7 @@ class ObjectCheck:
             self.context.source.name, as_read(step, source_object), source_object, Content("", md5, 0), acl
         )
         crc = kept_crc64nvme(source_object.headers)
-        same_item.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
+        same_item.record_row["crc64nvme"] = None if crc is None else f"{crc:016x}"
         described = same_item.described(self.context.name(step), self.context.terms)
         if not (has_headers(destination_object, described) and has_tags(destination_object, described)):
             return None

@@ -55,7 +55,7 @@ class LargeCopy:
         fetched = self.context.source.head(source_of(step))
         error: SourceError | None = fetched.error
         for _ in range(changed_objects.ATTEMPTS):
-            if error is not None and changed_objects.is_due(error) and not is_null(fetched.summary):
+            if error is not None and changed_objects.has_changed(error) and not is_null(fetched.summary):
                 fetched = changed_objects.current(self.context.source, fetched.summary)
                 error = fetched.error
             if error is not None:
@@ -142,9 +142,13 @@ class LargeCopy:
     def _arrived(
         self, read_item: Item, written: Written, sha256: str, crc: int, *, bytes_counted: bool = False
     ) -> None:
-        work = read_item.work | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
+        record_row = read_item.record_row | {"sha256": sha256, "crc64nvme": f"{crc:016x}"}
         record_copied(
-            self.context, self.done, replace(read_item, work=work), written, bytes_counted=bytes_counted
+            self.context,
+            self.done,
+            replace(read_item, record_row=record_row),
+            written,
+            bytes_counted=bytes_counted,
         )
 
     def _pieces(self, read_item: Item, sizes: Sequence[int]) -> Iterator[bytes]:

@@ -22,12 +22,12 @@ Acl = tuple[str | None, tuple[Loss, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An object of the source as it was read. ``work``: its row for the record, so far."""
+    """An object of the source as it was read. ``record_row``: its row for the record, so far."""
 
     step: SyncStep
     fetched: Fetched
     row: ObjectRow
-    work: dict[str, Any]
+    record_row: dict[str, Any]
     lost: tuple[Loss, ...] = ()
 
     def described(self, key: str, terms: Terms) -> Description:
@@ -39,14 +39,14 @@ class Item:
         losses_of_copy = [
             (loss.property, loss.reason) for loss in (*self.lost, *self._losses(terms), *further_losses)
         ]
-        work = self.work | {
+        record_row = self.record_row | {
             DESTINATION_ETAG: written.etag,
             DESTINATION_VERSION: written.version_id or None,
             LOSSES: losses_of_copy,
         }
-        if work["md5"] is None and is_md5(written.etag) and written.etag == self.fetched.summary.etag:
-            work["md5"] = written.etag  # both servers say so, of what each of them has
-        return work
+        if record_row["md5"] is None and is_md5(written.etag) and written.etag == self.fetched.summary.etag:
+            record_row["md5"] = written.etag  # both servers say so, of what each of them has
+        return record_row
 
     def _losses(self, terms: Terms) -> list[Loss]:
         all_losses = list(losses(self.fetched))
@@ -57,10 +57,10 @@ class Item:
 
 def item(bucket: str, step: SyncStep, fetched: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
     """Build the item of an object that was read. An empty ``content.sha256`` means that its bytes were not read."""
-    work = rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
-    row = row_of("", bucket)(work)
-    work |= {"key": step.key, "sha256": content.sha256 or None}
-    return Item(step, fetched, row, work, acl[1])
+    record_row = rows.exported(bucket, 0, fetched, content) | {"acl": acl[0]}
+    row = row_of("", bucket)(record_row)
+    record_row |= {"key": step.key, "sha256": content.sha256 or None}
+    return Item(step, fetched, row, record_row, acl[1])
 
 
 @dataclass(slots=True)

@@ -154,7 +154,7 @@ class Sides:
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
 
     def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
-        return Outage(self.source).unless(self.source.heads(summaries))
+        return Outage(self.source).watch(self.source.heads(summaries))
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the destination's names of all keys."""

@@ -125,11 +125,11 @@ class SyncReport:
                 writer.write_batch(pa.record_batch(arrays, schema=_OBJECTS))
 
 
-def page(of: SyncOutcome) -> bytes:
+def page(outcome: SyncOutcome) -> bytes:
     """Return the page, UTF-8."""
     values = {
         "title": "A bucket copied to a bucket",
-        "outcome": of,
+        "outcome": outcome,
         "written": now(),
         "software": software(),
         "shown": _SHOWN,

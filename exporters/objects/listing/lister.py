@@ -116,7 +116,7 @@ class Listing:
         if not divisible:
             return []
         longest = max(divisible, key=lambda key_range: key_range.pages)
-        cuts = split.points(self.bucket, longest.cursor, longest.until, count)
+        cuts = split.split_points(self.bucket, longest.cursor, longest.until, count)
         with self._lock:
             new_starts = [
                 key for key in cuts if key > longest.cursor and (longest.until is None or key < longest.until)

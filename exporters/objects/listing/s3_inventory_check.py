@@ -47,7 +47,7 @@ def manifest_of(bucket: Bucket, files: s3_inventory_report.Files) -> s3_inventor
     return manifest
 
 
-class Reported:
+class ReportComparison:
     """Rows of the inventory are taken out of the report as they come by; what is left at the end is looked at.
 
     ``count`` is what the listing should have found: what both have, what the report may not have or has not though we

@@ -17,7 +17,7 @@ _LETTERS = sorted("-.=_~" + string.digits + string.ascii_letters)
 _DEPTH = 8
 
 
-def points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[str]:
+def split_points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[str]:
     """Return at most ``count`` keys or directories between a key that was listed and the end of its range (None: of
     the bucket), in order: what is left of the range may be cut behind each of them. A few requests; nothing where
     nothing was found. Raises ``SourceError``.
@@ -29,9 +29,9 @@ def points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[s
         names, is_complete = bucket.names(directory, cursor)
         names = [name for name in names if until is None or name < until]
         if not is_complete and names:
-            return _between(bucket, names[-1], until, count) or _even(names, count)
+            return _between(bucket, names[-1], until, count) or _evenly_spaced(names, count)
         if names:
-            return _even(names, count)
+            return _evenly_spaced(names, count)
         following = cursor.find("/", name_start) + 1
         if not following:
             return []
@@ -39,7 +39,7 @@ def points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[s
     return []
 
 
-def _even(names: Sequence[str], most: int) -> list[str]:
+def _evenly_spaced(names: Sequence[str], most: int) -> list[str]:
     """Return so many of the names, at even distances."""
     count = min(most, len(names))
     return [names[len(names) * number // (count + 1)] for number in range(1, count + 1)]
@@ -55,7 +55,7 @@ def _between(bucket: Bucket, low: str, until: str | None, count: int) -> list[st
     stem = low[:difference]
     above = [letter for letter in _LETTERS if letter > low[difference]]
     known = _count_existing(bucket, stem, above, until)
-    return _even([stem + letter for letter in above[:known]], count)
+    return _evenly_spaced([stem + letter for letter in above[:known]], count)
 
 
 def _first_difference(bucket: Bucket, low: str, until: str | None) -> int | None:

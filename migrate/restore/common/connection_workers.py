@@ -18,28 +18,28 @@ class Closable(Protocol):
         ...
 
 
-Lent = TypeVar("Lent", bound=Closable)
+Connection = TypeVar("Connection", bound=Closable)
 Work = TypeVar("Work")
 
 
-class ConnectionWorkers(Generic[Lent]):
+class ConnectionWorkers(Generic[Connection]):
     """Lends connections to pieces of work. ``connect`` opens a further one when all are lent. A connection whose work
     failed is closed, and not lent again. ``cancellation`` ends what is under way.
     """
 
     def __init__(
-        self, connect: Callable[[], Lent], workers: int, cancellation: CancellationToken | None = None
+        self, connect: Callable[[], Connection], workers: int, cancellation: CancellationToken | None = None
     ) -> None:
         self._connect = connect
         self._workers = workers
-        self._idle: list[Lent] = []
+        self._idle: list[Connection] = []
         self._cancellation = self._current = cancellation or CancellationToken()
 
     def check(self) -> None:
         """Raise ``Cancelled`` if another piece has failed, or the run was cancelled."""
         self._current.check()
 
-    def run(self, pieces: Sequence[Work], write: Callable[[Lent, Work], None]) -> None:
+    def run(self, pieces: Sequence[Work], write: Callable[[Connection, Work], None]) -> None:
         """Do every piece. After the first error the others stop soon, and the error is raised."""
         self._current = self._cancellation.child()
         pool: ThreadWorkerPool[Work, None] = ThreadWorkerPool(
@@ -62,16 +62,16 @@ class ConnectionWorkers(Generic[Lent]):
         while self._idle:
             self._idle.pop().close()
 
-    def one(self, piece: Work, write: Callable[[Lent, Work], None]) -> None:
+    def one(self, piece: Work, write: Callable[[Connection, Work], None]) -> None:
         """Do a piece in this thread. Raises ``Cancelled``."""
         self.check()
         try:
-            lent = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            lent = self._connect()
+            connection = self._connect()
         try:
-            write(lent, piece)
+            write(connection, piece)
         except BaseException:
-            lent.close()
+            connection.close()
             raise
-        self._idle.append(lent)
+        self._idle.append(connection)

@@ -22,12 +22,12 @@ _MISSING = re.compile(r"(?:(?:no such|unknown) function: (\w+)|no such collation
 _MOST = 100
 
 
-class Lent:
-    """Stand-ins on one connection. ``by``: what needs each of them, by name."""
+class StandIns:
+    """Stand-ins on one connection. ``needed_by``: what needs each of them, by name."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.by: dict[str, set[str]] = {}
+        self.needed_by: dict[str, set[str]] = {}
         self._collations: set[str] = set()
 
     def run(self, name: str, work: Callable[[], Any]) -> None:
@@ -47,7 +47,7 @@ class Lent:
     def _lend(self, function: str | None, collation: str, name: str) -> None:
         if function is not None:
             self._connection.create_function(function, -1, _stand_in, deterministic=True)
-            self.by.setdefault(function, set()).add(name)
+            self.needed_by.setdefault(function, set()).add(name)
         else:
             lend_collation(self._connection, collation)
             self._collations.add(collation)
@@ -63,11 +63,11 @@ class Lent:
 
     def take_back(self) -> list[str]:
         """Remove the stand-ins; return a sentence for each."""
-        for function in self.by:
+        for function in self.needed_by:
             self._connection.create_function(function, -1, None)
         for collation in self._collations:
             self._connection.create_collation(collation, None)
-        sentences = [_sentence(function, names) for function, names in sorted(self.by.items())]
+        sentences = [_sentence(function, names) for function, names in sorted(self.needed_by.items())]
         return sentences + list(map(_of_collation, sorted(self._collations)))
 
 

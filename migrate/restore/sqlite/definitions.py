@@ -17,7 +17,7 @@ from exporters.sqlite.identifiers import is_own
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UsageError
-from migrate.restore.sqlite.application_functions import Lent
+from migrate.restore.sqlite.application_functions import StandIns
 
 SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
 _OF_THE_APPLICATION = (
@@ -69,7 +69,7 @@ def select_entries(entries: Sequence[SchemaEntry], tables: AbstractSet[str]) -> 
 
 
 def make_tables(
-    connection: sqlite3.Connection, entries: Sequence[SchemaEntry], lent: Lent, *, empty: bool
+    connection: sqlite3.Connection, entries: Sequence[SchemaEntry], stand_ins: StandIns, *, empty: bool
 ) -> None:
     """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction. ``empty``: no rows will
     come; then virtual tables are made by their modules, since none of them works over empty shadow tables.
@@ -79,7 +79,7 @@ def make_tables(
     made = {name for entry in virtual for name in _make_virtual(connection, entry, tables)}
     for entry in tables:
         if not is_own(entry.name) and entry.name not in made:
-            _run(connection, entry, lent)
+            _run(connection, entry, stand_ins)
     names = {entry.name for entry in tables}
     if SEQUENCE in names:
         connection.execute("CREATE TABLE moveout_sequence (i INTEGER PRIMARY KEY AUTOINCREMENT)")
@@ -113,9 +113,9 @@ def _make_virtual(
     return list(expected) if same else []
 
 
-def _run(connection: sqlite3.Connection, entry: SchemaEntry, lent: Lent) -> None:
+def _run(connection: sqlite3.Connection, entry: SchemaEntry, stand_ins: StandIns) -> None:
     try:
-        lent.run(entry.name, lambda: connection.execute(entry.sql or ""))
+        stand_ins.run(entry.name, lambda: connection.execute(entry.sql or ""))
     except sqlite3.OperationalError as exc:
         raise UsageError(
             f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",

@@ -16,7 +16,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, parts_of, readable
 from migrate.restore.common.table_restore import WrittenRows
-from migrate.restore.sqlite.application_functions import Lent
+from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.destination import SqliteDestination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import Names, insert_into, write_long
@@ -27,7 +27,7 @@ COMMIT_BYTES = 64 * 2**20
 
 
 def bring_rows(
-    job: SqliteRestore, destination: SqliteDestination, lent: Lent
+    job: SqliteRestore, destination: SqliteDestination, stand_ins: StandIns
 ) -> tuple[WrittenRows, list[str]]:
     """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
     each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
@@ -37,7 +37,7 @@ def bring_rows(
     connection.execute("PRAGMA ignore_check_constraints = ON")
     every = read_catalog(connection).tables
     tables = {table.name: table for table in every if table.name in job.names}
-    lent.lend_for_rows(tables.values())
+    stand_ins.lend_for_rows(tables.values())
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         damaged.extend(_write_parts(run.reader, connection, tables, todo, advance))

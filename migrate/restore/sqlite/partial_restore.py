@@ -23,7 +23,7 @@ from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
-from migrate.restore.sqlite.application_functions import Lent
+from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import SEQUENCE
 from migrate.restore.sqlite.destination import SqliteDestination
@@ -59,19 +59,21 @@ class Tables:
 def load_part(job: SqliteRestore, destination: SqliteDestination) -> Loaded | MoveoutError:
     """Load the part into the destination; or return the error where something else is in the way."""
     run, connection, where = job.run, destination.connection, str(job.address.path)
-    lent = Lent(connection)
+    stand_ins = StandIns(connection)
     state = sqlite_destination.read_state(destination)
     if state is None:
         conflict = in_the_way(run, Tables(connection, job.virtual), where)
         if conflict:
             return not_empty(run, conflict, where)
-        _begin(job, destination, lent)
+        _begin(job, destination, stand_ins)
     else:
         run.ours(state, where=where, how="remove the file")
     if not run.selection.definitions:
         _put_aside(job, destination)
-    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (WrittenRows(0, 0), [])
-    notes = lent.take_back()
+    written, damaged = (
+        bring_rows(job, destination, stand_ins) if run.selection.rows else (WrittenRows(0, 0), [])
+    )
+    notes = stand_ins.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
     return Loaded(written, [], _complete(job, destination, notes), notes)
@@ -83,14 +85,14 @@ def unfinished(written: WrittenRows, damaged: list[str], notes: list[str]) -> Lo
     return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
 
-def _begin(job: SqliteRestore, destination: SqliteDestination, lent: Lent) -> None:
+def _begin(job: SqliteRestore, destination: SqliteDestination, stand_ins: StandIns) -> None:
     connection = destination.connection
     if sqlite_destination.is_fresh(destination):
         sqlite_destination.prepare(connection, job.definitions.pragmas)
     connection.execute("BEGIN IMMEDIATE")
     sqlite_destination.begin_state(connection, job.run.state)
     if job.run.selection.definitions:
-        sqlite_schema.make_tables(connection, job.entries, lent, empty=not job.run.selection.rows)
+        sqlite_schema.make_tables(connection, job.entries, stand_ins, empty=not job.run.selection.rows)
     connection.execute("COMMIT")
 
 

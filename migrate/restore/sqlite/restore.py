@@ -26,7 +26,7 @@ from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
-from migrate.restore.sqlite.application_functions import Lent
+from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import Definitions
 from migrate.restore.sqlite.destination import SqliteDestination
@@ -148,7 +148,7 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
     write to, unless it is the same.
     """
     run, connection = job.run, destination.connection
-    lent = Lent(connection)
+    stand_ins = StandIns(connection)
     state = sqlite_destination.read_state(destination)
     if state is None:
         if not sqlite_destination.is_fresh(destination):
@@ -156,12 +156,16 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
         sqlite_destination.prepare(connection, job.definitions.pragmas)
         connection.execute("BEGIN IMMEDIATE")
         sqlite_destination.begin_state(connection, run.state)
-        sqlite_schema.make_tables(connection, job.definitions.entries, lent, empty=not run.selection.rows)
+        sqlite_schema.make_tables(
+            connection, job.definitions.entries, stand_ins, empty=not run.selection.rows
+        )
         connection.execute("COMMIT")
     else:
         run.ours(state, where=str(job.address.path), how="remove the file")
-    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (WrittenRows(0, 0), [])
-    notes = lent.take_back()
+    written, damaged = (
+        bring_rows(job, destination, stand_ins) if run.selection.rows else (WrittenRows(0, 0), [])
+    )
+    notes = stand_ins.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
     run.progress.begin(

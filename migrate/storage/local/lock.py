@@ -17,12 +17,12 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / ".lock"
-        self._threads = threading.RLock()
+        self._thread_lock = threading.RLock()
         self._descriptor: int | None = None
         self._depth = 0
 
     def __enter__(self) -> None:
-        self._threads.acquire()
+        self._thread_lock.acquire()
         self._depth += 1
         if self._depth > 1:
             return
@@ -30,7 +30,7 @@ class DirectoryLock:
             self._descriptor = self._acquire()
         except BaseException:
             self._depth -= 1
-            self._threads.release()
+            self._thread_lock.release()
             raise
 
     def __exit__(
@@ -40,7 +40,7 @@ class DirectoryLock:
         if self._depth == 0 and self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        self._threads.release()
+        self._thread_lock.release()
 
     def remove_if_last(self) -> None:
         """Remove the lock file if nothing else lies in its directory."""

@@ -49,7 +49,7 @@ class BucketHold:
         return policies
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.wanted``."""
+        """See ``SourceHold.changes``."""
         changes = [self._versioning(), self._lifecycle(), self._policy(), *self._users()]
         return [change for change in changes if change is not None]
 

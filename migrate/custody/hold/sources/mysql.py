@@ -65,7 +65,7 @@ class DatabaseHold(_ServerMode):
     """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1."""
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.wanted``."""
+        """See ``SourceHold.changes``."""
         change = Change(_DATABASE, "0", "1", "0", self._sql("1"), self._sql("0"))
         return [] if self.read(_DATABASE) == "1" else [change]
 
@@ -101,7 +101,7 @@ class ServerHold(_ServerMode):
         self._events = Events(server)
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.wanted``."""
+        """See ``SourceHold.changes``."""
         variables = [
             Change(name, value, "ON", value, _sql(name, "ON"), _sql(name, value))
             for name in _VARIABLES

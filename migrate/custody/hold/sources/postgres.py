@@ -59,7 +59,7 @@ class PostgresHold:
             self._connection.execute(f"SET {_NAME} = off")
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.wanted``."""
+        """See ``SourceHold.changes``."""
         settings = self._settings()
         changes = []
         if not _is_on(settings.get(("", True))):

@@ -34,7 +34,7 @@ class SqliteHold:
         self._files = [root / name for name in find(root).databases] if root.is_dir() else [root]
 
     def changes(self) -> Sequence[Change]:
-        """See ``SourceHold.wanted``."""
+        """See ``SourceHold.changes``."""
         changes = []
         for path in self._files:
             before = self.read(str(path))

@@ -38,7 +38,7 @@ class Pages:
 
     def objects(self, prefix: str, start_after: str = "", until: Bound = no_end) -> Iterator[Page]:
         """Yield what a plain listing shows: ListObjectsV2; see ``Bucket.pages`` for ``until``."""
-        prefix = narrowed(prefix, start_after, until())
+        prefix = longest_directory(prefix, start_after, until())
         request = objects_request(
             prefix, start_after if start_after.startswith(prefix) else "", "", PAGE_KEYS
         )
@@ -60,7 +60,7 @@ class Pages:
 
     def versions(self, prefix: str, after: Position = ("", ""), until: Bound = no_end) -> Iterator[Page]:
         """Yield versions and delete markers, those behind ``after``: ListObjectVersions; see ``Bucket.pages``."""
-        prefix = narrowed(prefix, after[0], until())
+        prefix = longest_directory(prefix, after[0], until())
         marker = after if after[0].startswith(prefix) else ("", "")
         request = versions_request(prefix, marker, PAGE_KEYS)
         ahead = self._requests.http.begin(request)
@@ -94,7 +94,7 @@ class Pages:
 
     def first_behind(self, prefix: str, after: str, until: str | None) -> str | None:
         """See ``Bucket.first_behind``; within a prefix."""
-        prefix = narrowed(prefix, after, until)
+        prefix = longest_directory(prefix, after, until)
         request = objects_request(prefix, after if after.startswith(prefix) else "", "", 1)
         keys = parse_objects(self._requests.call(request).body).keys
         return keys[0] if keys and (until is None or keys[0] <= until) else None
@@ -132,7 +132,7 @@ def _next_token(body: bytes) -> str | None:
     return unescape(match[1].decode())
 
 
-def narrowed(prefix: str, after: str, until: str | None) -> str:
+def longest_directory(prefix: str, after: str, until: str | None) -> str:
     """Return the longest directory under which all keys between two lie: what begins alike stands together. Servers
     that walk through directories then walk through fewer.
     """
