@@ -47,19 +47,19 @@ COMPANION_ENDINGS = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class DirectoryListing:
     """What lies in a directory: paths of databases below it, and what is left out, with the reason."""
 
     databases: Sequence[str]
     gaps: Sequence[Gap]
 
-    def without(self, errors: Mapping[str, SourceError]) -> Listing:
+    def without(self, errors: Mapping[str, SourceError]) -> DirectoryListing:
         """Return the same, with files that cannot be read among what is left out."""
         gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in errors.items())]
-        return Listing([name for name in self.databases if name not in errors], gaps)
+        return DirectoryListing([name for name in self.databases if name not in errors], gaps)
 
 
-def find(root: Path) -> Listing:
+def find(root: Path) -> DirectoryListing:
     """Look through a directory. Links to directories are not followed. Raises ``SourceError``."""
     databases: list[str] = []
     gaps: list[Gap] = []
@@ -87,7 +87,7 @@ def find(root: Path) -> Listing:
             databases.append(name)
         else:
             gaps.append(Gap(name, "excluded", "it is no SQLite database, or an encrypted one"))
-    return Listing(databases, gaps)
+    return DirectoryListing(databases, gaps)
 
 
 class DirectorySource:
@@ -211,7 +211,7 @@ class _SinkBelow:
 class DirectorySnapshot:
     """See ``exporters.api.Snapshot``."""
 
-    def __init__(self, members: Sequence[_Member], listing: Listing, workspace: Workspace) -> None:
+    def __init__(self, members: Sequence[_Member], listing: DirectoryListing, workspace: Workspace) -> None:
         self._members = {member.name: member for member in members}
         self._listing = listing
         together = hashlib.sha256(
