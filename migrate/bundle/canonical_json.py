@@ -23,14 +23,18 @@ def encode_pretty(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False).encode("ascii") + b"\n"
 
 
-def decode(data: bytes, key: str) -> dict[str, Any]:
-    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it."""
+def decode(data: bytes, key: str, *, version: int | None = None) -> dict[str, Any]:
+    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it. ``version``: the object has one,
+    and this is the newest that is known; raises as ``check_version`` does.
+    """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise DamageError(key, expected="a JSON object", found=f"something else ({exc})") from exc
     if not isinstance(value, dict):
         raise DamageError(key, expected="a JSON object", found=f"a JSON {type(value).__name__}")
+    if version is not None:
+        check_version(value, key, version)
     return value
 
 

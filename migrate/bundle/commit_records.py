@@ -162,8 +162,7 @@ def write_final(store: Store, final: FinalRecord) -> None:
 def read_final(store: Store, source: str) -> FinalRecord:
     """Return a source's final record. Raises ``GoneError`` where there is none."""
     key = layout.final_record(source)
-    value = canonical_json.decode(store.read(key), key)
-    canonical_json.check_version(value, key, VERSION)
+    value = canonical_json.decode(store.read(key), key, version=VERSION)
     try:
         return FinalRecord(source, _summary(value["summary"]), [_file(item) for item in value["files"]])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -187,8 +186,7 @@ def decode_record(data: bytes, key: str, source: str) -> CommitRecord:
 
 def decode_group(data: bytes, key: str, source: str) -> list[CommitRecord]:
     """Parse what ``encode_group`` wrote. Raises ``DamageError`` that names ``key``."""
-    value = canonical_json.decode(data, key)
-    canonical_json.check_version(value, key, VERSION)
+    value = canonical_json.decode(data, key, version=VERSION)
     records = value.get("records")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DamageError(key, expected="commit records", found="something else")

@@ -86,8 +86,7 @@ def read_state(store: Store) -> ExportState | None:
         data = store.read(layout.EXPORT_STATE)
     except GoneError:
         return None
-    value = canonical_json.decode(data, layout.EXPORT_STATE)
-    canonical_json.check_version(value, layout.EXPORT_STATE, VERSION)
+    value = canonical_json.decode(data, layout.EXPORT_STATE, version=VERSION)
     try:
         sources = [
             SourceName(

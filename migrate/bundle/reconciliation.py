@@ -169,8 +169,7 @@ def decode(data: bytes) -> list[SourceReconciliation]:
     """Parse ``meta/reconciliation.json``; the accounts come back without catalog entries and losses. Raises
     ``DamageError``.
     """
-    value = canonical_json.decode(data, layout.RECONCILIATION)
-    canonical_json.check_version(value, layout.RECONCILIATION, VERSION)
+    value = canonical_json.decode(data, layout.RECONCILIATION, version=VERSION)
     try:
         sources = [_source_reconciliation(item) for item in value["sources"]]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:

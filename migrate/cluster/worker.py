@@ -24,10 +24,10 @@ from migrate.cluster.worker_state import (
     TransferSession,
     WorkerSession,
 )
-from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.errors import MoveoutError, UsageError
 from migrate.export.unit_runner import PlannedUnit, UnitWork
 from migrate.runtime.cancellation import Cancelled
-from migrate.storage.api import Store
+from migrate.storage.api import Store, exists
 from migrate.transfer.plan import WantedFile
 
 _SESSIONS = Sessions()
@@ -160,11 +160,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
 
 def _is_recorded(store: Store, source: str, unit: Unit) -> bool:
     """Tell whether an earlier run, or a worker that died before it could say so, has committed the unit."""
-    try:
-        store.stat(layout.commit_record(source, unit.id))
-    except GoneError:
-        return False
-    return True
+    return exists(store, layout.commit_record(source, unit.id))
 
 
 def _encode(

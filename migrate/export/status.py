@@ -18,7 +18,7 @@ from migrate.bundle.progress_database import Totals
 from migrate.errors import GoneError, UsageError
 from migrate.export.plan_totals import read_summary
 from migrate.runtime import process_identity
-from migrate.storage.api import FileInfo, Store
+from migrate.storage.api import FileInfo, Store, exists
 
 READ_AT_MOST = 5_000
 """So many commit records are read for exact sums; beyond, sums are scaled from the counts."""
@@ -131,7 +131,7 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
         whole=bool(summary and summary.whole),
         done=done,
         exact=exact,
-        finished=_exists(store, layout.final_record(source.name)),
+        finished=exists(store, layout.final_record(source.name)),
         gaps=sample.gaps,
         gaps_total=sample.gaps_total,
     )
@@ -201,11 +201,3 @@ def _records(
             yield None
             count += 1
         left = left[count:]
-
-
-def _exists(store: Store, key: str) -> bool:
-    try:
-        store.stat(key)
-    except GoneError:
-        return False
-    return True

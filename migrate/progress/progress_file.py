@@ -162,8 +162,7 @@ def read_reports(stores: Sequence[Store]) -> list[ProgressReport]:
 
 
 def _read(store: Store, info: FileInfo) -> ProgressReport:
-    value = canonical_json.decode(store.read(info.key), info.key)
-    canonical_json.check_version(value, info.key, VERSION)
+    value = canonical_json.decode(store.read(info.key), info.key, version=VERSION)
     try:
         process = ProcessName(**value["process"])
         state = from_json(value)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from migrate.errors import GoneError
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
 
 MIN_PART_BYTES = 5 * 2**20
@@ -198,6 +199,15 @@ class MultipartStore(Store, Protocol):
     def free_files(self) -> int | None:
         """Return how many more files a file system takes (inodes); None where there is no such limit."""
         ...
+
+
+def exists(store: Store, key: str) -> bool:
+    """Tell whether there is a file. Raises like ``Store.stat``, except ``GoneError``."""
+    try:
+        store.stat(key)
+    except GoneError:
+        return False
+    return True
 
 
 class BaseStore(ABC):

@@ -50,8 +50,7 @@ def read_state(store: Store) -> TransferState | None:
         data = store.read(layout.TRANSFER_STATE)
     except GoneError:
         return None
-    value = canonical_json.decode(data, layout.TRANSFER_STATE)
-    canonical_json.check_version(value, layout.TRANSFER_STATE, VERSION)
+    value = canonical_json.decode(data, layout.TRANSFER_STATE, version=VERSION)
     try:
         return TransferState(
             str(value["id"]),

@@ -23,10 +23,10 @@ from migrate.custody.log.entry import CustodyEvent
 from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
 from migrate.custody.signing.keys import Signer
-from migrate.errors import DamageError, GoneError, NotAllowedError
+from migrate.errors import DamageError, NotAllowedError
 from migrate.number_text import things
 from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore
+from migrate.storage.api import MultipartStore, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
 
 UNVERIFIABLE = (
@@ -166,20 +166,12 @@ def _begun(store: MultipartStore) -> CustodyEvent | None:
     """
     log = custody_log.read(store)
     erasing_entries = log.at(store.location, "erasing")
-    if not erasing_entries or _is_there(store, layout.TAG_MANIFEST):
+    if not erasing_entries or exists(store, layout.TAG_MANIFEST):
         return None
     has_ended = any(entry.number > erasing_entries[-1].number for entry in log.find("erased"))
     if has_ended and not all(map(is_kept, store.list())):
         return None
     return erasing_entries[-1].what
-
-
-def _is_there(store: MultipartStore, key: str) -> bool:
-    try:
-        store.stat(key)
-    except GoneError:
-        return False
-    return True
 
 
 def _remove(

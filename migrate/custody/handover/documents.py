@@ -99,8 +99,7 @@ def parse(data: bytes, name: str) -> Document:
         raise DamageError(name, expected=f"one of {', '.join(KINDS)}, by its name", found="another file")
     if _id(data) != match["id"]:
         raise DamageError(name, expected=f"SHA-256 {match['id']}…", found=f"{_id(data)}…: it was changed")
-    value = canonical_json.decode(data, name)
-    canonical_json.check_version(value, name, VERSION)
+    value = canonical_json.decode(data, name, version=VERSION)
     if value.get("kind") != match["kind"]:
         raise DamageError(name, expected=match["kind"], found=repr(value.get("kind")))
     return Document(f"{layout.SIGNATURES}{match['kind']}-{match['id']}.json", match["kind"], value, data)

@@ -199,8 +199,7 @@ def _kept(store: Store) -> Tree | None:
     except GoneError:
         return None
     try:
-        value = canonical_json.decode(data, key)
-        canonical_json.check_version(value, key, VERSION)
+        value = canonical_json.decode(data, key, version=VERSION)
         size, nodes_bytes = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
         length = -(-size // merkle_tree.GROUP) * merkle_tree.SIZE
         nodes = store.read(layout.TREE_NODES) if nodes_bytes == length else b""

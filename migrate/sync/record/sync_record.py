@@ -211,10 +211,9 @@ class Record:
 
 def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
     try:
-        value = canonical_json.decode(store.read(HEADER), HEADER)
+        value = canonical_json.decode(store.read(HEADER), HEADER, version=VERSION)
     except GoneError:
         return None
-    canonical_json.check_version(value, HEADER, VERSION)
     header = Header(**{name: value[name] for name in Header.__slots__ if name in value})
     if _which(header) != _which(fresh):
         before = f"s3://{header.source_bucket}/{header.source_prefix}"
