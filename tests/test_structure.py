@@ -35,53 +35,55 @@ STORAGE_NAMES = {
 }
 
 
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+LOOKED_AT = FUNCTIONS | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Call
+
+
 @cache
-def trees():
-    """Every module of the product by its path below the root."""
+def modules():
+    """Every module of the product by its path below the root, as the nodes that the tests look at."""
     paths = sorted(chain.from_iterable((ROOT / room).rglob("*.py") for room in ROOMS))
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+    return {str(path.relative_to(ROOT)): _nodes(ast.parse(path.read_text())) for path in paths}
+
+
+def _nodes(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, LOOKED_AT)]
+
+
+def nodes(kind):
+    """Return each node of a kind with the path of its module."""
+    return [(path, node) for path, found in modules().items() for node in found if isinstance(node, kind)]
 
 
 def module_of(path):
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def functions():
-    for path, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield path, node
-
-
 def importers():
     """By module, the files that import it."""
-    modules = {module_of(path) for path in trees()}
+    known = {module_of(path) for path in modules()}
     found = defaultdict(set)
-    for path, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names = {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                whole = {f"{node.module}.{alias.name}" for alias in node.names}
-                names = whole & modules or {node.module}
-            else:
-                continue
-            for name in names & modules:
-                found[name].add(path)
+    for path, node in nodes(ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        else:
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & known or {node.module}
+        for name in names & known:
+            found[name].add(path)
     return found
 
 
 def test_no_function_has_many_parameters():
     many = {
         f"{path}:{node.name}"
-        for path, node in functions()
+        for path, node in nodes(FUNCTIONS)
         if len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) > MOST_PARAMETERS
     }
     assert many == set()
 
 
 def test_no_folder_has_many_modules():
-    count = Counter(str(Path(path).parent) for path in trees())
+    count = Counter(str(Path(path).parent) for path in modules())
     assert {folder: number for folder, number in count.items() if number > MOST_MODULES} == {}
 
 
@@ -89,7 +91,7 @@ def test_few_modules_are_scraps_of_another():
     by = importers()
     scraps = [
         f"{path} <- {next(iter(by[module_of(path)]))}"
-        for path in trees()
+        for path in modules()
         if len(by[module_of(path)]) == 1
         and not path.endswith("__init__.py")
         and len((ROOT / path).read_text().splitlines()) < SHORT_LINES
@@ -98,22 +100,19 @@ def test_few_modules_are_scraps_of_another():
 
 
 def test_a_class_name_has_one_meaning_or_two():
-    count = Counter(
-        node.name for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    )
+    count = Counter(node.name for _, node in nodes(ast.ClassDef))
     assert {name: number for name, number in count.items() if number > MOST_MEANINGS} == {}
 
 
 def test_what_a_store_can_do_is_declared():
     """Optional abilities are protocols: nothing is found out by getattr."""
     probes = []
-    for path, tree in trees().items():
-        for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                continue
-            if node.func.id in {"getattr", "hasattr"} and isinstance(node.args[1], ast.Constant):
-                probed = node.args[0]
-                name = probed.attr if isinstance(probed, ast.Attribute) else getattr(probed, "id", "")
-                if name in STORAGE_NAMES:
-                    probes.append(f"{path}:{node.lineno}")
+    for path, node in nodes(ast.Call):
+        if not (isinstance(node.func, ast.Name) and node.func.id in {"getattr", "hasattr"}):
+            continue
+        if isinstance(node.args[1], ast.Constant):
+            probed = node.args[0]
+            name = probed.attr if isinstance(probed, ast.Attribute) else getattr(probed, "id", "")
+            if name in STORAGE_NAMES:
+                probes.append(f"{path}:{node.lineno}")
     assert len(probes) <= MOST_GETATTR, "\n".join(probes)

@@ -1,5 +1,6 @@
 """The command as a user runs it: a process of its own."""
 
+import contextlib
 import functools
 import json
 import os
@@ -66,9 +67,9 @@ def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def call(*words, env=None):
-    """Run moveout within this process: faster, for what ends early."""
-    with CliRunner().isolation(env=env) as (out, err, _):
+def call(*words, env=None, cwd="."):
+    """Run moveout within this process, which saves the start of another one: a second of the processor."""
+    with contextlib.chdir(cwd), CliRunner().isolation(env=env) as (out, err, _):
         try:
             code = command_line().main([*map(str, words)], prog_name="moveout")
         except SystemExit as ended:

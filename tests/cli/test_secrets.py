@@ -95,22 +95,22 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     env = {"PGPASSFILE": os.devnull, "PGPASSWORD": password}
     location, moved = tmp_path / "bundle", f"s3://{make_bucket(minio)}/b?profile={minio.profile}"
     sources = (f"app={url}", f"media={media}")
-    watch.run("plan", *sources, env=env, code=0)
+    watch.call("plan", *sources, env=env, code=0)
     watch.run("export", *sources, "--to", location, "--json", env=env, code=0)
-    watch.run("transfer", location, moved, "--json", env=env, code=0)
-    watch.run("verify", moved, "--against", f"app={url}", "--against", f"media={media}", env=env, code=0)
+    watch.call("transfer", location, moved, "--json", env=env, code=0)
+    watch.call("verify", moved, "--against", f"app={url}", "--against", f"media={media}", env=env, code=0)
     restored = postgres.database().replace("postgres@", f"{LOGIN}@")
     watch.run("restore", location, f"app={restored}", "--json", env=env, code=0)
     watch.call("status", location, "--json", env=env, code=0)
     for words in (("export", f"app={url}", "--to", tmp_path / "no"), ("restore", location, f"app={url}")):
-        watch.run(*words, env={**env, "PGPASSWORD": wrong}, code=4)
         watch.call(*words, "--json", env={**env, "PGPASSWORD": wrong}, code=4)
+    watch.run("restore", location, f"app={url}", env={**env, "PGPASSWORD": wrong}, code=4)
     keys = {
         "AWS_ACCESS_KEY_ID": minio.access_key,
         "AWS_SECRET_ACCESS_KEY": wrong,
         "AWS_ENDPOINT_URL": minio.endpoint,
     }
-    watch.run("export", f"m=s3://{bucket}", "--to", tmp_path / "no", env=keys, code=4)
+    watch.call("export", f"m=s3://{bucket}", "--to", tmp_path / "no", env=keys, code=4)
     case = tmp_path / "moveout.toml"
     case.write_text(
         f'[case]\nname = "c"\n[[source]]\nname = "app"\nurl = "{url}"\npassword = "env:MY_SECRET"\n'

@@ -1,14 +1,11 @@
 """Every command of the guide for a whole host runs, in order, from nothing to everything on the new host."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
+from tests.docs.guide_shell import run_text
 from tests.docs.pages import blocks
 
 PAGE = "docs/guides/whole-host.md"
-MOVEOUT = Path(sys.executable).parent / "moveout"
 
 
 def test_a_whole_host_moves_by_the_commands_of_the_guide(
@@ -27,12 +24,9 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
     def shell(text, code):
         for guide, real in old.items():
             text = text.replace(guide, real)
-        command = text.replace("moveout ", f"{MOVEOUT} ", 1)
-        ended = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
-        )
-        assert ended.returncode == code, ended.stdout + ended.stderr
-        return ended.stdout
+        ended = run_text(text, folder=tmp_path, env={})
+        assert ended.code == code, ended.out + ended.err
+        return ended.out
 
     discover, run, again, both = blocks(PAGE, "sh")
     assert "closed" in shell(discover, 3)

@@ -7,21 +7,18 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cli.conftest import call
 from tests.docs.pages import ROOT, text_of
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres_databases
 from tests.tools.clients import boto_client
 
 PAGE = "docs/reference/bundle-example.md"
-MOVEOUT = Path(sys.executable).parent / "moveout"
 EXAMPLE = re.compile(r"^(### `(.+?)`\n.*?)```(\w+)\n(.*?)```\n", re.MULTILINE | re.DOTALL)
 LINES, WIDTH = 8, 100
 SQL = """
@@ -33,10 +30,8 @@ SQL = """
 
 
 def moveout(folder, *words, code=0):
-    done = subprocess.run(
-        [MOVEOUT, *words, "--quiet", "--no-input"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    ended = call(*words, "--quiet", "--no-input", cwd=folder)
+    assert ended.code == code, ended.out + ended.err
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from scripts.process import free_port
 from tests.cli.conftest import command_line
+from tests.docs.guide_shell import run_text
 from tests.docs.pages import DOCS, ROOT, blocks
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
@@ -26,10 +26,8 @@ STRANGERS = re.compile(r"\.example|amazonaws|profile=(old|new|aws|admin)\b")
 
 @pytest.fixture
 def shell(tmp_path, postgres):
-    """A function that runs lines of bash in the test's folder, with the guide's words replaced, and returns what they
-    print.
-    """
-    env = dict(os.environ) | {
+    """A function that runs commands in the test's folder, with words replaced. It returns what they print."""
+    env = {
         "PATH": f"{BIN}:{postgres.bin_dir}:{os.environ['PATH']}",
         "PGPASSWORD": postgres.password,
         "SHOP_PASSWORD": postgres.password,
@@ -38,12 +36,9 @@ def shell(tmp_path, postgres):
     def run(text, replaced=(), *, folder=tmp_path, code=0, **more):
         text = replace(text, replaced)
         assert not STRANGERS.search(text), text
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=folder, env=env | more, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        ended = run_text(text, folder=folder, env=env | more)
+        assert ended.code == code, ended.out + ended.err
+        return ended.out + ended.err
 
     return run
 
@@ -113,7 +108,7 @@ def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
     # The destination's password is another one here, and comes from where libpq looks for it.
     (tmp_path / "moveout.toml").write_text(case)
     move = blocks(page, "sh")[2:]  # those before ask an AWS account: tests/discover/aws
-    printed = shell("unset PGPASSWORD\n" + "\n".join(move))
+    printed = shell("\n".join(move), PGPASSWORD=None)
     assert blocks(page, "text")[0].strip() in printed
     assert "IN TIME" in printed
     assert (tmp_path / "REPORT.html").exists()
@@ -130,7 +125,7 @@ def test_own_servers(shell, shop, media, new, other_postgres):
         "s3://shop-media?profile=old": media,
         "s3://shop-media?profile=new": new(),
     }
-    printed = shell("unset PGPASSWORD\n" + "\n".join(blocks(page, "sh")), addresses)
+    printed = shell("\n".join(blocks(page, "sh")), addresses, PGPASSWORD=None)
     assert "Equal at " in printed
     assert "agree: all rows and objects" in printed
 
