@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -10,12 +10,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from migrate.case.model import Case
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.errors import OK
+from migrate.errors import OK, IncompleteError, MoveoutError
+from migrate.follow.cutover import read_record
+from migrate.follow.end import kept_things
 from migrate.number_text import count_words
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
@@ -51,19 +54,89 @@ class Cleaned:
             console.print("Nothing was removed.")
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What of following was (or would be) removed. ``failed``: what could not be, and why."""
+
+    location: str
+    removed: Sequence[str]
+    failed: Mapping[str, MoveoutError]
+    kept: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Return 3 where something could not be removed."""
+        return IncompleteError.exit_code if self.failed else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was removed, and what was not."""
+        failed = {what: {"code": error.code, "message": str(error)} for what, error in self.failed.items()}
+        return {"location": self.location, "removed": self.removed, "kept": self.kept, "failed": failed}
+
+    def draw(self, console: Console) -> None:
+        """Print what was removed."""
+        for what in self.removed:
+            console.print(Text(f"removed: {what}"))
+        for what in self.kept:
+            console.print(Text(f"would remove: {what}"))
+        for what, error in self.failed.items():
+            console.print(Text(f"not removed: {what}: {error}"))
+            if error.next_step:
+                console.print(Text(f"  → {error.next_step}"))
+        if not self.removed and not self.kept and not self.failed:
+            console.print(f"Nothing is followed from {self.location}")
+
+
+def _end_following(
+    session: Session, words: Sequence[str], case: Case | None, *, yes: bool, dry_run: bool
+) -> Ended:
+    """Remove what keeps the changes of a bundle's sources, after asking."""
+    location = one_location(sort_words(words), case.bundle if case else None, "location")
+    store = open_location(location.url, secrets=location.reveal())
+    things = kept_things(store, case.sources if case else {})
+    names = [thing.what for thing in things]
+    if not things or dry_run:
+        return Ended(store.location, [], {}, names)
+    for name in names:
+        session.err.print(Text(f"  {name}"))
+    switched = "was made" if read_record(store) else "was NOT made"
+    question = f"Remove this? The cutover {switched}; what the sources write is then no longer known."
+    if not (yes or session.confirm(question)):
+        return Ended(store.location, [], {}, names)
+    removed: list[str] = []
+    failed: dict[str, MoveoutError] = {}
+    for thing in things:
+        if failed and thing.is_at_location:
+            break  # somebody may still read them
+        try:
+            thing.remove()
+            removed.append(thing.what)
+        except MoveoutError as exc:
+            failed[thing.what] = exc
+    return Ended(store.location, removed, failed)
+
+
 @verb(app, "clean")
 def clean_command(
     session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
     case: CaseFile = None,
+    *,
     yes: Yes = False,
     dry_run: DryRun = False,
-) -> Cleaned:
+    changes: Annotated[
+        bool,
+        typer.Option("--changes", help="Remove what export --follow made instead, at the servers and here."),
+    ] = False,
+) -> Cleaned | Ended:
     """Clear a dead run's leavings, after asking.
 
     Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
+    With --changes it ends the following of databases.
     """
     loaded = load_case(case)
+    if changes:
+        return _end_following(session, words or [], loaded, yes=yes, dry_run=dry_run)
     location = one_location(sort_words(words or []), loaded.transfer_to if loaded else None, "location")
     store = open_location(location.url, secrets=location.reveal())
     leavings = clean(store, dry_run=True)

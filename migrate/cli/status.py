@@ -31,7 +31,8 @@ from migrate.cli.progress.progress_view import (
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status
-from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words
+from migrate.follow.status import FollowStatus, follow_status
+from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
 from migrate.storage.registry import open_location
@@ -53,7 +54,7 @@ _STATES = {
 @dataclass(frozen=True, slots=True)
 class LocationStatus:
     """A location and what is going on there: a transfer to it, or an export; or why that cannot be told. ``reports``:
-    what commands at work there say of themselves.
+    what commands at work there say of themselves. ``followed``: how far the changes of its sources are.
     """
 
     location: str
@@ -61,6 +62,7 @@ class LocationStatus:
     transfer: TransferStatus | None = None
     export: ExportStatus | None = None
     error: str = ""
+    followed: Sequence[FollowStatus] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,10 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a bundle is sealed as incomplete."""
+        """Return 3 where a bundle is sealed as incomplete, or changes of a source are lost."""
         incomplete = any(
-            location.export is not None and location.export.state == "incomplete"
+            (location.export is not None and location.export.state == "incomplete")
+            or any(followed.lost for followed in location.followed)
             for location in self.locations
         )
         return IncompleteError.exit_code if incomplete else OK
@@ -107,6 +110,33 @@ class Status:
                 _draw_transfer(console, location.transfer)
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
+            for followed in location.followed:
+                _draw_followed(console, followed)
+
+
+def _draw_followed(console: Console, followed: FollowStatus) -> None:
+    console.print(Text(f"  {_followed_words(followed)}"))
+    if followed.problem:
+        console.print(Text(f"    ! {followed.problem}", style="yellow"))
+
+
+def _followed_words(followed: FollowStatus) -> str:
+    """Return how far the changes of a source are, in one line."""
+    segments = things(followed.segments, "segment")
+    words = [
+        f"{followed.source} is followed from {followed.base}",
+        f"captured up to {followed.captured}, {segments}, {bytes_words(followed.size_bytes)}",
+    ]
+    if followed.lag_bytes is not None:
+        age = f", since {duration_words(followed.lag_seconds)}" if followed.lag_seconds else ""
+        behind = f"{bytes_words(followed.lag_bytes)} behind{age}" if followed.lag_bytes else "nothing behind"
+        words.append(behind)
+    if followed.retained_bytes is not None:
+        reading = "a capture is at work" if followed.is_read else "NO capture is at work"
+        words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
+    if followed.applied:
+        words.append(f"applied up to {followed.applied}")
+    return "; ".join(words)
 
 
 def _draw_deadline(console: Console, until: datetime) -> None:
@@ -240,7 +270,7 @@ def status_command(
 
 
 def _status(locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False) -> Status:
-    statuses = [_look(endpoint, alone=len(locations) == 1, quick=quick) for endpoint in locations]
+    statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
     return Status(statuses, case.deadline if case else None)
 
 
@@ -251,7 +281,7 @@ def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
     return named or [one_location(sort_words([]), None, "location")]
 
 
-def _look(endpoint: Endpoint, *, alone: bool, quick: bool) -> LocationStatus:
+def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) -> LocationStatus:
     """Ask one location. With several, one that cannot be asked does not hide the others. ``quick``: where a command is
     at work, only what it says of itself is read.
     """
@@ -261,7 +291,10 @@ def _look(endpoint: Endpoint, *, alone: bool, quick: bool) -> LocationStatus:
         if quick and any(report.alive for report in reports):
             return LocationStatus(store.location, reports)
         transfer = transfer_status(store)
-        return LocationStatus(store.location, reports, transfer, None if transfer else export_status(store))
+        if transfer:
+            return LocationStatus(store.location, reports, transfer)
+        followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
+        return LocationStatus(store.location, reports, export=export_status(store), followed=followed)
     except MoveoutError as exc:
         if alone and not quick:
             raise
@@ -351,3 +384,5 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             detail="; ".join(_source_words(source) for source in export.sources),
             gaps=gaps[:_PAGE_GAPS],
         )
+    for followed in location.followed:
+        yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)

@@ -1,11 +1,8 @@
 """An export that is followed: its snapshot and the segments together have each transaction exactly once."""
 
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 
-import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,40 +14,15 @@ from migrate.changes.capture import Capture, resume_position
 from migrate.changes.segments import SegmentFolder, SegmentReader
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
-from tests.cli.conftest import MOVEOUT, call, run
+from tests.changes.writers import writers
+from tests.cli.conftest import MOVEOUT, call, result, run
 from tests.exporters.postgres.databases import fetch, run_sql
 
 ACCOUNTS = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
-INSERT INTO log SELECT 0, g, repeat('note ', 20) FROM generate_series(1, 20000) g;
+INSERT INTO log SELECT 0, g, repeat('note ', 20) FROM generate_series(1, 5000) g;
 CREATE TABLE keyless (a int);
 """
-
-
-@contextmanager
-def writers(url, count=4):
-    """Writers that append to ``log`` in transactions of two rows; yields what is acknowledged."""
-    stop, written = threading.Event(), []
-
-    def write(writer):
-        with psycopg.connect(url, autocommit=True) as connection:
-            number = 0
-            while not stop.is_set():
-                number += 2
-                connection.execute(
-                    f"INSERT INTO log VALUES ({writer}, {number}, 'a'), ({writer}, {number + 1}, 'b')".encode()
-                )
-                written.extend([(writer, number), (writer, number + 1)])
-
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(1, count + 1)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield written
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def capture_rest(location, url):
@@ -151,6 +123,20 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
         assert "changes/" not in done.out + done.err
     assert not (tmp_path / "copy" / "changes").exists()
     assert sorted(bundle.glob("changes/app/*")) == [base]
+    case = tmp_path / "moveout.toml"
+    source = f'[[source]]\nname = "app"\nurl = "{url}"\n'
+    case.write_text(f'[case]\nname = "shop"\nfollow = true\n{source}[bundle]\nlocation = "bundle"\n')
+    [followed] = result("status", "-c", case)["locations"][0]["followed"]
+    assert (followed["is_read"], followed["lost"], followed["problem"]) == (False, False, "")
+    assert followed["segments"] == folder.last().number
+    assert followed["lag_bytes"] < followed["retained_bytes"]
+    assert (call("clean", "--changes", "-c", case, "--dry-run").code, base.exists()) == (0, True)
+    done = call("clean", "--changes", "-c", case, "--yes")
+    assert (done.code, list(base.glob("*"))) == (0, []), done.err
+    assert fetch(url, f"SELECT 1 FROM pg_replication_slots WHERE database = '{url.rpartition('/')[2]}'") == []
+    assert fetch(url, "SELECT 1 FROM pg_publication") == []
+    lost = call("status", "-c", case)
+    assert (lost.code, "does not exist any more" in lost.out) == (3, True)
     plain = call("export", f"app={url}", "--to", tmp_path / "plain")
     assert plain.code == 0
     late = call("export", f"app={url}", "--follow", "--to", tmp_path / "plain")

@@ -1,0 +1,155 @@
+"""How far the changes of followed sources are: at the location, at their servers, and at the destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from exporters.changes import FOLLOW, ChangeLog, LogState
+from migrate.bundle import bundle_json, layout, reconciliation
+from migrate.case.model import Endpoint
+from migrate.changes.change_logs import open_change_log
+from migrate.changes.segments import SegmentFolder, folder
+from migrate.errors import MoveoutError
+from migrate.follow.followed import FollowedSource
+from migrate.storage.api import Store
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChanges:
+    """The segments of one source after its newest base. ``written`` is when the newest was, UTC, ISO 8601."""
+
+    segments: int
+    size_bytes: int
+    position: int
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowStatus:
+    """How far the changes of one source are. Positions are as its server writes them. ``captured``: what was committed
+    before it is at the location. ``lag_bytes`` and ``lag_seconds``: how much of the log is not, and for how long at
+    most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
+    server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
+    up to where the destination has them, "" where that is not known.
+    """
+
+    source: str
+    base: str
+    captured: str
+    segments: int
+    size_bytes: int
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+    retained_bytes: int | None = None
+    is_read: bool | None = None
+    applied: str = ""
+    problem: str = ""
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedBase:
+    """The base of one source, as a sealed bundle records it. ``url`` holds no secrets."""
+
+    source: str
+    url: str
+    recorded: Mapping[str, Any]
+
+    def open_log(self, endpoint: Endpoint | None) -> ChangeLog:
+        """Return the change log; ``endpoint`` says how the source is reached, else the bundle's URL does."""
+        return open_change_log(endpoint or Endpoint(self.url), self.recorded["name"])
+
+
+def follow_status(
+    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
+) -> list[FollowStatus]:
+    """Return how far the followed sources of a sealed bundle are. The servers of those among ``sources`` are asked, and
+    the ``destinations``. Raises errors of the location.
+    """
+    return [
+        _status_of(store, base, sources.get(base.source), destinations.get(base.source))
+        for base in recorded_bases(store)
+    ]
+
+
+def recorded_bases(store: Store) -> Iterator[RecordedBase]:
+    """Yield the bases of the followed sources of a sealed bundle; none where nothing is sealed. Raises errors of the
+    location.
+    """
+    if bundle_json.read_sealed(store) is None:
+        return
+    for entry in reconciliation.decode(store.read(layout.RECONCILIATION)):
+        positions = entry.summary.positions
+        if positions and (recorded := positions[-1].get(FOLLOW)):
+            yield RecordedBase(entry.name, entry.url, recorded)
+
+
+def _status_of(
+    store: Store, base: RecordedBase, source: Endpoint | None, destination: Endpoint | None
+) -> FollowStatus:
+    log = base.open_log(source)
+    position = base.recorded["position"]
+    kept = _kept(store, base.source, position)
+    state: LogState | None = None
+    applied, problem = "", ""
+    if source is not None:
+        try:
+            state = log.state(base.recorded["log"])
+            problem = state.lost
+        except MoveoutError as exc:
+            problem = str(exc)
+    if source is not None and destination is not None:
+        followed = FollowedSource(
+            base.source, source, destination, position, base.recorded["log"], base.recorded["name"]
+        )
+        applied = _applied(followed, log)
+    captured = max(kept.position, state.acknowledged if state else 0)
+    behind = max(state.end - captured, 0) if state else None
+    return FollowStatus(
+        base.source,
+        log.show(position),
+        log.show(captured),
+        kept.segments,
+        kept.size_bytes,
+        behind,
+        _age_seconds(kept.written) if behind else behind,
+        state.retained_bytes if state else None,
+        state.is_read if state else None,
+        applied,
+        problem,
+        lost=bool(state and state.lost),
+    )
+
+
+def _kept(store: Store, source: str, base: int) -> KeptChanges:
+    segments = SegmentFolder(store, source, base)
+    infos = list(store.list(folder(source)))
+    last = segments.last()
+    return KeptChanges(
+        last.number if last else 0,
+        sum(info.size_bytes for info in infos),
+        max(base, last.position if last else 0, segments.idle_position()),
+        last.written if last else "",
+    )
+
+
+def _age_seconds(written: str) -> float | None:
+    if not written:
+        return None
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds())
+
+
+def _applied(followed: FollowedSource, log: ChangeLog) -> str:
+    """Return up to where a destination has the changes, "" where it does not say."""
+    try:
+        with closing(followed.open_writer()) as writer:
+            mark = writer.mark()
+    except MoveoutError:
+        return ""
+    if mark is None:
+        return ""
+    return log.show(max(mark.position, mark.base))

@@ -1,0 +1,182 @@
+"""Capture with a real server: whatever is killed, each transaction is in the segments exactly once, and whole."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from exporters.changes import MessageKind
+from exporters.postgres.changes import pgoutput
+from exporters.postgres.changes.log import open_change_log
+from migrate.changes import capture as capturing
+from migrate.changes.capture import Capture, resume_position
+from migrate.changes.segments import SegmentFolder, SegmentReader, WithdrawnError
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
+from tests.changes.writers import writers
+from tests.exporters.postgres.databases import fetch, run_sql
+
+TABLES = """
+CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
+CREATE TABLE unrelated (a int);
+"""
+CAPTURE = """
+import sys
+from exporters.postgres.changes.log import open_change_log
+from migrate.changes import capture
+from migrate.changes.capture_thread import keep_capturing
+from migrate.changes.segments import SegmentFolder
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
+
+url, location, position, log = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4])
+capture.SEGMENT_BYTES, capture.SEGMENT_SECONDS = 200_000, 0.2
+folder = SegmentFolder(open_location(location), "app", position)
+keep_capturing(open_change_log(url, {}, "x"), {"position": position, "log": log}, folder, CancellationToken(),
+  note=lambda text: print(text, flush=True))
+"""
+
+
+class Captured:
+    """A change log with its folder, and processes that capture it."""
+
+    def __init__(self, url, location):
+        self.url = url
+        self.location = location
+        self.log = open_change_log(url, {}, f"capture-{location.name}")
+        with self.log.open_base() as base:
+            self.base = base
+        self.folder = SegmentFolder(open_location(str(location)), "app", base.position)
+
+    @contextmanager
+    def process(self):
+        """A process that captures; it is killed at the end."""
+        words = [self.url, str(self.location), str(self.base.position), repr(dict(self.base.log))]
+        process = subprocess.Popen(
+            [sys.executable, "-c", CAPTURE, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+
+    def finish(self):
+        """Capture up to the end of the log."""
+        end = self.log.state(self.base.log).end
+        wait_for(lambda: not self.log.state(self.base.log).is_read)
+        with self.log.stream(self.base.log, resume_position(self.folder, self.base.position)) as stream:
+            Capture(self.folder).run(stream, CancellationToken(), until=lambda position: position >= end)
+
+    def rows(self):
+        """What the segments insert, each transaction as a list; each has to be whole."""
+        transactions, rows = [], None
+        for stored in SegmentReader(self.folder).read():
+            if stored.message.kind is MessageKind.BEGIN:
+                assert rows is None
+                rows = []
+            elif stored.message.kind is MessageKind.COMMIT:
+                transactions.append(rows)
+                rows = None
+            elif stored.message.kind is MessageKind.CHANGE:
+                new = pgoutput.decode(stored.message.payload).new
+                rows.append((int(new[0]), int(new[1])))
+        assert rows is None
+        return transactions
+
+    def records(self):
+        return list(self.folder.records())
+
+
+@pytest.fixture
+def captured(followed_postgres, tmp_path):
+    url = followed_postgres.database()
+    run_sql(url, TABLES)
+    captured = Captured(url, tmp_path)
+    yield captured
+    captured.log.drop(captured.base.log)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def insert(url, writer, count):
+    run_sql(
+        url, f"INSERT INTO log SELECT {writer}, g, repeat('note ', 10) FROM generate_series(1, {count}) g"
+    )
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.torture)])
+def test_a_large_transaction_that_is_interrupted_counts_once(captured, count):
+    """It goes over many segments. The capture is killed within it, and the next one's connection is ended."""
+    insert(captured.url, 1, 3)
+    reader, early = SegmentReader(captured.folder), []
+    with captured.process():
+        wait_for(captured.records)
+        insert(captured.url, 2, count)
+        wait_for(lambda: captured.folder.last().number >= 4)
+    last = captured.folder.last()
+    assert last.boundary.segment < last.number  # it was killed within the transaction
+    early += [stored.message for stored in reader.read()]
+    with captured.process() as process:
+        wait_for(lambda: captured.folder.last().number >= last.number + 2)
+        fetch(captured.url, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+        assert "changes are not captured for now" in process.stdout.readline()
+        wait_for(lambda: captured.folder.last().boundary.segment > last.number)
+    with pytest.raises(WithdrawnError):  # who has read the first attempt hears that it does not count
+        list(reader.read())
+    insert(captured.url, 3, 3)
+    captured.finish()
+    assert [len(rows) for rows in captured.rows()] == [3, count, 3]
+    assert len(set(captured.rows()[1])) == count
+    assert any(record.after < (record.number - 1, 0) for record in captured.records())
+
+
+def test_an_idle_source_is_acknowledged_and_gone_on_with(captured, monkeypatch):
+    """What other tables write moves the log. What was acknowledged is where the next capture begins."""
+    monkeypatch.setattr(capturing, "IDLE_SECONDS", 0.3)
+    insert(captured.url, 1, 3)
+    captured.finish()
+    position = captured.folder.last().position
+    run_sql(captured.url, "INSERT INTO unrelated SELECT generate_series(1, 1000)")
+    captured.finish()
+    wait_for(lambda: captured.log.state(captured.base.log).acknowledged > position)
+    assert len(captured.records()) == 1
+    insert(captured.url, 2, 3)
+    captured.finish()
+    assert [rows[0][0] for rows in captured.rows()] == [1, 2]
+
+
+@pytest.mark.torture
+def test_captures_killed_at_random_moments(captured):
+    """Sixteen writers; captures, connections and large transactions end at any moment."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    with writers(captured.url, 16) as written:
+        for attempt in range(30):
+            with captured.process():
+                time.sleep(chance.uniform(0.5, 4))
+                if attempt % 5 == 0:
+                    insert(captured.url, 100 + attempt, 20_000)
+                if attempt % 3 == 0:
+                    fetch(
+                        captured.url,
+                        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active",
+                    )
+                    time.sleep(chance.uniform(0, 3))
+    captured.finish()
+    rows = [row for transaction in captured.rows() for row in transaction]
+    assert len(rows) == len(set(rows)), seed
+    assert {row for row in rows if row[0] < 100} == set(written), seed
+    assert sum(row[0] >= 100 for row in rows) == 6 * 20_000, seed
