@@ -27,7 +27,8 @@ NOBODY = "0" * 64
 
 EVENTS = (
     "created", "sealed", "signed", "timestamped", "transferred", "fetched", "verified", "restored", "audited", "held",
-    "released", "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased",
+    "released", "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased", "switched",
+    "switched back",
 )  # fmt: skip
 """What moveout writes; readers let others be."""
 

@@ -1,0 +1,361 @@
+"""``moveout cutover``: the switch from the old databases to the new ones, proved, and taken back by ``--undo``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.case.model import Case
+from migrate.cli import app
+from migrate.cli.common.dry_run import WouldDo
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.options import CaseFile, Yes
+from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.signing_keys import SigningOptions
+from migrate.cli.common.sources import destinations_of, expanded, load_case
+from migrate.custody.hold.sources import source_hold, undo_file
+from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
+from migrate.custody.log.events import record_if_allowed
+from migrate.custody.signing.keys import Signer
+from migrate.errors import OK, DamageError, IncompleteError, UsageError
+from migrate.follow.cutover import (
+    Cutover,
+    CutoverRecord,
+    ProvenSource,
+    read_record,
+    remove_record,
+    write_record,
+    written_since,
+)
+from migrate.follow.followed import FollowedSource, followed_sources
+from migrate.number_text import count_words, duration_words, things
+from migrate.storage.api import Store
+
+_QUIET_SECONDS = 10.0
+"""Without a hold: so long nothing may arrive before the source counts as stopped."""
+_POLL_SECONDS = 1.0
+_REASON = "cutover"
+_NO_KEYS = SigningOptions()
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What a cutover came to. ``file`` is the undo file of the hold, "" where moveout holds nothing. Where both sides
+    differ, nothing was switched, and what moveout held is released.
+    """
+
+    record: CutoverRecord
+    file: str
+    notes: Sequence[str] = ()
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether both sides of every source are equal."""
+        return not any(source.differences for source in self.record.sources)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 6 where something differs."""
+        return OK if self.is_switched else DamageError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record."""
+        return {"switched": self.is_switched, "undo": self.file or None, "notes": [*self.notes]} | asdict(
+            self.record
+        )
+
+    def draw(self, console: Console) -> None:
+        """Print what was compared, how long nothing could be written, and where the seconds went."""
+        for source in self.record.sources:
+            _draw_source(console, source)
+        for note in self.notes:
+            console.print(Text(f"! {note}", style="yellow"))
+        if not self.is_switched:
+            console.print(
+                Text("NOT SWITCHED: both sides differ; the old side is in use as before", style="bold red")
+            )
+            return
+        console.print(
+            f"Switched at {self.record.switched_at}: nothing could be written for"
+            f" {duration_words(self.record.downtime_seconds)}"
+        )
+        console.print(
+            "→ let the application use the new databases; moveout cutover --undo goes back to the old ones"
+        )
+
+
+def _draw_source(console: Console, source: ProvenSource) -> None:
+    stages = ", ".join(f"{name} {duration_words(seconds)}" for name, seconds in source.seconds.items())
+    equal = len(source.tables) - len({finding.key for finding in source.differences} & source.tables.keys())
+    console.print(
+        Text.assemble(
+            (source.name, "bold"),
+            f"  {things(equal, 'table')} with {things(source.rows, 'row')} equal on both sides, up to {source.end}",
+        )
+    )
+    carried = ", ".join(
+        f"{count_words(count)} {kind}" for kind, count in source.carried.counts.items() if count
+    )
+    if carried:
+        console.print(Text(f"  carried besides the log: {carried}", style="dim"))
+    console.print(Text(f"  {stages}", style="dim"))
+    for note in source.carried.notes:
+        console.print(Text(f"  ! {note}", style="yellow"))
+    if source.differences:
+        draw_findings(console, source.differences)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A cutover that was undone. ``written``: by source the tables of the new side that were written to since."""
+
+    switched_at: str
+    written: Mapping[str, Sequence[Finding]]
+    undone: Sequence[str]
+    notes: Sequence[str] = ()
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was written at the new side since, and what was undone."""
+        written = {name: [asdict(finding) for finding in findings] for name, findings in self.written.items()}
+        return {"switched_at": self.switched_at, "written_since": written, "undone": [*self.undone]}
+
+    def draw(self, console: Console) -> None:
+        """Print both."""
+        for change in self.undone:
+            console.print(Text(f"  done: {change}"))
+        for name, findings in self.written.items():
+            if findings:
+                console.print(
+                    Text(f"{name}: written at the new side since {self.switched_at}:", style="bold")
+                )
+                draw_findings(console, findings)
+            else:
+                console.print(f"{name}: nothing was written at the new side since {self.switched_at}")
+        for note in self.notes:
+            console.print(Text(f"! {note}", style="yellow"))
+        console.print("The old side may be written to again")
+
+
+@dataclass(frozen=True, slots=True)
+class _HoldOptions:
+    """The options about the hold."""
+
+    hold: Annotated[
+        bool,
+        typer.Option(
+            "--hold", help="Make the old databases read-only; else what writes there must have stopped."
+        ),
+    ] = False
+    file: Annotated[
+        Path,
+        typer.Option("--undo-file", metavar="FILE", help="Where it is written how the old databases were."),
+    ] = Path("moveout-cutover.json")
+
+
+@dataclass(slots=True)
+class _Cutovers:
+    """The sources of one command."""
+
+    session: Session
+    store: Store
+    followed: Sequence[FollowedSource]
+    cutovers: Mapping[str, Cutover] = field(init=False)
+
+    def __post_init__(self) -> None:
+        workers = self.session.workers(default=export_workers())
+        self.cutovers = {
+            source.name: Cutover(
+                source,
+                self.store,
+                self.session.cancellation,
+                workers,
+                self._reporter(source.name),
+            )
+            for source in self.followed
+        }
+
+    def _reporter(self, name: str) -> Callable[[str], None]:
+        return lambda stage: self.session.progress.note(f"{name}: {stage}")
+
+    def each(self, step: Callable[[Cutover], Result]) -> list[Result]:
+        """Do a step for all sources at once; the first error ends it."""
+        with ThreadPoolExecutor(len(self.cutovers)) as pool:
+            return list(pool.map(step, self.cutovers.values()))
+
+    def wait_until_quiet(self) -> None:
+        """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
+        self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
+        since, before = time.monotonic(), self.each(Cutover.catch_up)
+        while time.monotonic() - since < _QUIET_SECONDS:
+            self.session.cancellation.wait(_POLL_SECONDS)
+            self.session.cancellation.check()
+            if (now := self.each(Cutover.catch_up)) != before:
+                since, before = time.monotonic(), now
+
+
+@verb(
+    app,
+    "cutover",
+    workers=True,
+    examples=("cutover -c moveout.toml --hold", "cutover -c moveout.toml --undo"),
+)
+def cutover_command(
+    session: Session,
+    *,
+    options: _HoldOptions = _HoldOptions(),
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Go back: release the old databases, say what the new ones have since."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Catch up, say what would be done, hold nothing.")
+    ] = False,
+    signing: SigningOptions = _NO_KEYS,
+    case: CaseFile = None,
+    yes: Yes = False,
+) -> Switched | TakenBack | WouldDo:
+    """Switch followed databases to their new place.
+
+    The old side is held, all it wrote arrives, both sides are compared table by table. Where all is equal a record is
+    written; else nothing is switched, and the old side is released.
+    """
+    loaded = load_case(case)
+    if loaded is None or loaded.bundle is None:
+        raise UsageError("no case file is named", next_step="give -c moveout.toml, with a [bundle] location")
+    store = session.store(loaded.bundle)
+    followed = _followed(session, store, loaded)
+    signers = signing.load(loaded)
+    if undo:
+        return _undo(session, store, followed, options.file, signers)
+    if (before := read_record(store)) is not None:
+        return Switched(before, str(options.file) if options.file.exists() else "")
+    cutovers = _Cutovers(session, store, followed)
+    cutovers.each(Cutover.catch_up)
+    if dry_run:
+        return _foreseen(store, followed, options)
+    if not options.hold:
+        cutovers.wait_until_quiet()
+        return _switch(cutovers, signers, "")
+    with ExitStack() as stack:
+        holds = _open_holds(followed, stack)
+        known = undo_file.read(options.file) or undo_file.new(_REASON)
+        plan = source_hold.planned(holds, known)
+        for name, change in source_hold.pending(holds, plan):
+            session.err.print(Text(f"  {name}: {change.says}"))
+        if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
+            raise UsageError("nothing was changed")
+        try:
+            return _switch(cutovers, signers, str(options.file), holds)
+        except BaseException:
+            session.err.print(
+                Text(f"Not switched; moveout hold undo {options.file} releases the old databases.")
+            )
+            raise
+
+
+def _followed(session: Session, store: Store, case: Case) -> list[FollowedSource]:
+    assert case.bundle is not None
+    sources = expanded(session, case.sources, case, case.bundle, ask=False)
+    destinations = destinations_of(case.bundle, case.destinations, case)
+    return followed_sources(BundleReader(store), sources, destinations)
+
+
+def _open_holds(followed: Sequence[FollowedSource], stack: ExitStack) -> dict[str, SourceHold]:
+    holds = {}
+    for source in followed:
+        holds[source.name] = source_hold.open_hold(source.source, HoldRequest())
+        stack.callback(holds[source.name].close)
+    return holds
+
+
+def _switch(
+    cutovers: _Cutovers, signers: Sequence[Signer], file: str, holds: Mapping[str, SourceHold] | None = None
+) -> Switched:
+    """Hold, prove, and write the record where all is equal; else release."""
+    begun, held_at = time.monotonic(), datetime.now(UTC)
+    path = Path(file)
+    if holds:
+        plan = source_hold.planned(holds, undo_file.read(path) or undo_file.new(_REASON))
+        source_hold.place(path, holds, plan)
+        known = undo_file.read(path) or plan
+        source_hold.close_write_paths(holds, known)
+        open_paths = [
+            finding for standing in source_hold.survey(holds, known) for finding in standing.findings
+        ]
+        if open_paths:
+            source_hold.take_back(path, holds, known, force=False)
+            raise IncompleteError(f"the old side can still be written to: {open_paths[0]}")
+    proven = cutovers.each(Cutover.prove)
+    record = CutoverRecord(
+        held_at.isoformat(timespec="milliseconds"),
+        datetime.now(UTC).isoformat(timespec="milliseconds"),
+        time.monotonic() - begun,
+        proven,
+    )
+    switched = Switched(record, file)
+    if switched.is_switched:
+        write_record(cutovers.store, record)
+        details = {
+            "sources": [{"name": source.name, "end": source.end, "rows": source.rows} for source in proven]
+        }
+        note = record_if_allowed(
+            cutovers.store, signers, "switched", details | {"downtime": record.downtime_seconds}
+        )
+        return replace(switched, notes=[note] if note else [])
+    if holds and (known_now := undo_file.read(path)) is not None:
+        source_hold.take_back(path, holds, known_now, force=False)
+    return replace(switched, file="")
+
+
+def _undo(
+    session: Session, store: Store, followed: Sequence[FollowedSource], file: Path, signers: Sequence[Signer]
+) -> TakenBack:
+    """Say what the new side has since, and release the old one."""
+    record = read_record(store)
+    if record is None and not file.exists():
+        raise UsageError(
+            "nothing was switched, and nothing is held", next_step="moveout cutover --hold switches"
+        )
+    workers = session.workers(default=export_workers())
+    written = (
+        {source.name: written_since(record, source, workers=workers) for source in followed} if record else {}
+    )
+    undone: list[str] = []
+    known = undo_file.read(file)
+    if known is not None:
+        with ExitStack() as stack:
+            holds = _open_holds([source for source in followed if source.name in known.sources], stack)
+            undone = [change.undo_says for _, change in source_hold.undoable(holds, known, force=False)]
+            source_hold.take_back(file, holds, known, force=False)
+    remove_record(store)
+    details = {
+        "written": {name: [str(finding) for finding in findings] for name, findings in written.items()}
+    }
+    note = record_if_allowed(store, signers, "switched back", details)
+    return TakenBack(record.switched_at if record else "", written, undone, [note] if note else [])
+
+
+def _foreseen(store: Store, followed: Sequence[FollowedSource], options: _HoldOptions) -> WouldDo:
+    """Return what the cutover would do."""
+    actions = []
+    with ExitStack() as stack:
+        holds = _open_holds(followed, stack) if options.hold else {}
+        for name, hold in holds.items():
+            actions += [f"would hold {name}: {change.says}" for change in hold.wanted()]
+    for source in followed:
+        actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
+    return WouldDo(store.location, actions)
