@@ -1,0 +1,114 @@
+"""A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
+
+import threading
+
+import psycopg
+import pytest
+
+from migrate.custody.log import custody_log
+from migrate.storage.registry import open_location
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import fetch, run_sql
+
+BANK = """
+CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
+INSERT INTO accounts SELECT g, 100 FROM generate_series(1, 50) g;
+CREATE TABLE log (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, note text);
+CREATE TABLE keyless (note text);
+CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS entries FROM accounts;
+"""
+TRANSFER = """
+UPDATE accounts SET balance = balance - 1 WHERE id = {0}; UPDATE accounts SET balance = balance + 1 WHERE id = {1};
+INSERT INTO log (note) VALUES ('from {0} to {1}'); INSERT INTO keyless VALUES ('{0}');
+"""
+
+
+class Application:
+    """Transfers money until the database refuses it; counts what was acknowledged."""
+
+    def __init__(self, url):
+        self.acknowledged = 0
+        self._url = url
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def _write(self):
+        try:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                while True:
+                    first = self.acknowledged % 50 + 1
+                    with connection.transaction():
+                        connection.execute(TRANSFER.format(first, first % 50 + 1).encode())
+                    self.acknowledged += 1
+        except psycopg.Error:
+            return  # the hold ends the session, or refuses the transaction
+
+    def wait(self):
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def move(followed_postgres, other_postgres, tmp_path, monkeypatch):
+    """The case file of a database that was exported with --follow, and restored; the old and the new URL."""
+    old, new = followed_postgres.database(), other_postgres.database()
+    run_sql(old, BANK)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moveout.toml").write_text(
+        f'[case]\nname = "bank"\n[[source]]\nname = "app"\nurl = "{old}"\n[bundle]\nlocation = "bundle"\n'
+        f'[[destination]]\nsource = "app"\nurl = "{new}"\n'
+    )
+    yield old, new
+    call("hold", "undo", "moveout-cutover.json", "--yes")
+
+
+def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_path):
+    old, new = move
+    assert call("keys", "init", "key").code == 0
+    application = Application(old)
+    exported = call("export", "-c", "moveout.toml", "--follow")
+    assert exported.code == 0, exported
+    assert call("restore", "-c", "moveout.toml").code == 0
+    foreseen = call("cutover", "-c", "moveout.toml", "--dry-run", "--hold")
+    assert foreseen.code == 0, foreseen
+    assert "ALTER DATABASE" in foreseen.out
+    before = application.acknowledged
+    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--key", "key", "--json")
+    assert switched.code == 0, switched
+    application.wait()
+    assert application.acknowledged > before > 0
+    assert fetch(new, "SELECT sum(balance) FROM accounts") == [(5000,)]
+    for table in ("log", "keyless"):
+        assert fetch(new, f"SELECT count(*) FROM {table}") == [(application.acknowledged,)]
+    assert fetch(new, "SELECT entries FROM totals") == fetch(old, "SELECT entries FROM totals")
+    run_sql(
+        new, "INSERT INTO log (note) VALUES ('the new side is in use')"
+    )  # its sequence stands where the old one did
+    assert switched.json["result"]["switched"]
+    assert [entry.what.event for entry in custody_log.read(open_location("bundle")).entries][-1] == "switched"
+    again = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--json")
+    assert again.json["result"]["switched_at"] == switched.json["result"]["switched_at"]
+
+    back = call("cutover", "-c", "moveout.toml", "--undo")
+    assert back.code == 0, back
+    assert "public.log: was written to since" in back.out
+    run_sql(old, TRANSFER.format(1, 2))
+    assert not (tmp_path / "moveout-cutover.json").exists()
+    assert call("cutover", "-c", "moveout.toml", "--undo").code == 2
+
+
+def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
+    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    old, new = move
+    assert call("export", "-c", "moveout.toml", "--follow").code == 0
+    assert call("restore", "-c", "moveout.toml").code == 0
+    run_sql(new, "INSERT INTO accounts VALUES (99, 1)")
+    refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    assert refused.code == 6, refused
+    assert "public.accounts: has other rows" in refused.out
+    assert "NOT SWITCHED" in refused.out
+    run_sql(old, TRANSFER.format(1, 2))  # released
+    run_sql(new, "DELETE FROM accounts WHERE id = 99")
+    without_hold = call("cutover", "-c", "moveout.toml")
+    assert without_hold.code == 0, without_hold
+    assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
