@@ -355,7 +355,7 @@ def _foreseen(store: Store, followed: Sequence[FollowedSource], options: _HoldOp
     with ExitStack() as stack:
         holds = _open_holds(followed, stack) if options.hold else {}
         for name, hold in holds.items():
-            actions += [f"would hold {name}: {change.says}" for change in hold.wanted()]
+            actions += [f"would hold {name}: {change.says}" for change in hold.changes()]
     for source in followed:
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
     return WouldDo(store.location, actions)

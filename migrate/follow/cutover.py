@@ -217,10 +217,9 @@ def write_record(store: Store, record: CutoverRecord) -> None:
 def read_record(store: Store) -> CutoverRecord | None:
     """Return the record, None where no switch was made. Raises ``DamageError``."""
     try:
-        value = canonical_json.decode(store.read(RECORD), RECORD)
+        value = canonical_json.decode(store.read(RECORD), RECORD, version=VERSION)
     except GoneError:
         return None
-    canonical_json.check_version(value, RECORD, VERSION)
     try:
         sources = [
             ProvenSource(
