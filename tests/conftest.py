@@ -22,14 +22,20 @@ from tests.tools.clients import boto_client
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "tests/docs/test_tour.py",
-    "tests/docs/test_guides.py",
-    "tests/cli/test_secrets.py",
     "tests/sync/test_history.py",
+    "tests/docs/test_guides.py",
+    "tests/exporters/postgres/test_resume.py",
+    "tests/transfer/test_transfer.py",
+    "tests/restore/objects/test_restore.py",
+    "tests/custody/test_grant.py",
+    "tests/custody/test_hold.py",
+    "tests/exporters/test_contract.py",
+    "tests/transfer/test_interruptions.py",
+    "tests/cluster/test_kills.py",
     "tests/sync/test_large.py",
-    "tests/test_damage.py",
-    "tests/test_demo.py",
+    "tests/discover/test_guide.py",
 )
-"""The files that take longer than half a minute."""
+"""The files that take longer than twenty seconds."""
 
 
 def pytest_configure() -> None:

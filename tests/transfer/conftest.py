@@ -18,7 +18,7 @@ def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("migrate.storage.multipart.PART_BYTES", MIN_PART_BYTES)
 
 
-@pytest.fixture(params=["local", "minio", "versitygw"])
+@pytest.fixture(params=["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)])
 def destination_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty location."""
     if request.param == "local":

@@ -19,6 +19,7 @@ from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
 
 LARGE = "data/app/packs/pack-000000.tar"
 SMALL = "data/app/tables/1/part-000007.parquet"
+EVERYWHERE = pytest.mark.parametrize("destination_url", ["local", "minio", "versitygw"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ def spoil(store: MultipartStore, key: str) -> None:
     store.put(key, bytes(data))
 
 
+@EVERYWHERE
 def test_everything_arrives_and_nothing_else(sealed, destination):
     root, files = sealed
     outcome = move(open_location(str(root)), destination)
@@ -264,6 +266,7 @@ def test_a_strange_file_at_the_destination_is_named_and_left_alone(origin, desti
     assert contents(destination) == {"holiday.jpg": b"sea"}
 
 
+@EVERYWHERE
 def test_damage_at_the_destination_is_replaced_by_a_recheck(origin, destination):
     move(origin, destination)
     spoil(destination, SMALL)

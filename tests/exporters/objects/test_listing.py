@@ -142,7 +142,7 @@ def filled(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[str
     return url, sorted(keys)
 
 
-@pytest.mark.parametrize("page_keys", [7, 50])
+@pytest.mark.parametrize("page_keys", [7, pytest.param(50, marks=pytest.mark.torture)])
 def test_a_real_bucket_in_parts(
     filled: tuple[str, list[str]], page_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

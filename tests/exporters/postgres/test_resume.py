@@ -235,7 +235,7 @@ def parts_done(url: str) -> int:
     return fetch(url, "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'")[0][0]
 
 
-@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("after", [4, pytest.param(1, marks=pytest.mark.torture)])
 def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     big, other_postgres, tmp_path, small_chunks, after, monkeypatch
 ):

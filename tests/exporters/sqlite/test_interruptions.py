@@ -199,7 +199,9 @@ def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize(
+    "seconds", [0.0, 0.4, *(pytest.param(n, marks=pytest.mark.torture) for n in (0.2, 0.6))]
+)
 def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
     location, destination = tmp_path / "bundle", tmp_path / "new.db"
     assert export_file(big, location).complete
