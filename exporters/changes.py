@@ -128,8 +128,10 @@ class ChangeLog(Protocol):
         """Ask the server. Raises ``SourceError``."""
         ...
 
-    def drop(self, log: Mapping[str, Any]) -> None:
-        """Remove what ``open_base`` made; nothing happens where there is nothing. Raises ``SourceError``."""
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
+        """Remove what ``open_base`` made; nothing happens where there is nothing. ``even_if_read``: who reads it is
+        disconnected. Raises ``SourceError``.
+        """
         ...
 
     def show(self, position: int) -> str:

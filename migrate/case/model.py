@@ -29,6 +29,7 @@ from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
 from migrate.case.server_url import as_url, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
+from migrate.quantities import parse_size
 
 LOCATION_SECRETS = ("password", "access_key_id", "secret_access_key", "session_token")
 SELECTION_FIELDS = (
@@ -42,7 +43,7 @@ SELECTION_FIELDS = (
     "current_only",
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "case": ("name", "deadline", "reserve", "notify", "follow"),
+    "case": ("name", "deadline", "reserve", "notify", "follow", "retain"),
     "server": ("url",),
     "source": (
         "name",
@@ -51,6 +52,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "value",
         "may_be_empty",
         "follow",
+        "retain",
         "inventory",
         CUSTOMER_KEY,
         *SELECTION_FIELDS,
@@ -93,6 +95,8 @@ class Endpoint:
     """Whether it is no surprise that there is nothing in it: a whole server was asked for."""
     follow: bool = False
     """Whether what is written to it after its snapshot is followed."""
+    retain_bytes: int | None = None
+    """How much of its log its server may keep for that; None: any number."""
     create: bool = False
     """Whether it is made where it is missing: it is the place of a source on a server to which all of another moves."""
     error: SourceError | None = None
@@ -263,7 +267,8 @@ class _Reader:
 
     def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
         endpoints: dict[str, Endpoint] = {}
-        follows = section == "source" and self._flag(document.get("case", {}), "follow", "[case]")
+        head = document.get("case", {}) if section == "source" else {}
+        follows, retain_bytes = self._flag(head, "follow", "[case]"), self._retain(head, "[case]")
         for position, table in enumerate(document.get(section, []), start=1):
             section_name = f"[[{section}]] number {position}"
             if "from" in table or "to" in table:
@@ -283,6 +288,7 @@ class _Reader:
                 report,
                 may_be_empty=self._flag(table, "may_be_empty", section_name),
                 follow=self._flag(table, "follow", section_name, default=follows),
+                retain_bytes=self._retain(table, section_name, default=retain_bytes),
                 rank=self._rank(table, section_name),
             )
         return endpoints
@@ -292,6 +298,16 @@ class _Reader:
         if not isinstance(value, bool):
             self._fail(f"{section_name}: {key} must be true or false")
         return bool(value)
+
+    def _retain(
+        self, table: Mapping[str, Any], section_name: str, *, default: int | None = None
+    ) -> int | None:
+        if "retain" not in table:
+            return default
+        try:
+            return parse_size(str(table["retain"]))
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: {section_name}: retain: {exc}", next_step=exc.next_step) from exc
 
     def _moves(self, document: Mapping[str, Any]) -> list[ServerMove]:
         moves = []

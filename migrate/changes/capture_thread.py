@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporters.changes import ChangeLog
+from exporters.errors import SourceGoneError
 from migrate.changes.capture import Capture, Captured, resume_position
+from migrate.changes.retained_log import RetainedLogWatch
 from migrate.changes.segments import SegmentFolder
-from migrate.errors import DamageError, GoneError, MoveoutError
+from migrate.errors import DamageError, MoveoutError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.api import Store
 
@@ -25,9 +27,11 @@ def keep_capturing(
     *,
     note: Callable[[str], None] = lambda _: None,
     report: Callable[[Captured], None] = lambda _: None,
+    retain_bytes: int | None = None,
 ) -> None:
-    """Capture until the run is cancelled. What fails is noted once, and tried again. Raises ``GoneError`` where changes
-    are lost, and ``DamageError``: no attempt would mend that. ``base`` is what ``ChangeBase.described`` returned.
+    """Capture until the run is cancelled. What fails is noted once, and tried again. Raises ``SourceGoneError`` where
+    changes are lost, and ``DamageError``: no attempt would mend that. ``base`` is what ``ChangeBase.described``
+    returned. The server may keep ``retain_bytes`` of its log; with more, changes are given up.
     """
     pause, noted = _FIRST_PAUSE, ""
 
@@ -36,19 +40,20 @@ def keep_capturing(
         pause, noted = _FIRST_PAUSE, ""
         report(captured)
 
-    while not cancellation.is_cancelled:
-        try:
-            after = resume_position(folder, base["position"])
-            with log.stream(base["log"], after) as stream:
-                Capture(folder, heard).run(stream, cancellation)
-        except (GoneError, DamageError):
-            raise
-        except MoveoutError as exc:
-            if str(exc) != noted:
-                noted = str(exc)
-                note(f"changes are not captured for now, and are kept by the source: {exc}")
-            cancellation.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+    with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
+        while not cancellation.is_cancelled:
+            try:
+                after = resume_position(folder, base["position"])
+                with log.stream(base["log"], after) as stream:
+                    Capture(folder, heard).run(stream, cancellation)
+            except (SourceGoneError, DamageError) as exc:
+                raise retained.error or exc from exc
+            except MoveoutError as exc:
+                if str(exc) != noted:
+                    noted = str(exc)
+                    note(f"changes are not captured for now, and are kept by the source: {exc}")
+                cancellation.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class CaptureThread:
@@ -65,6 +70,7 @@ class CaptureThread:
         *,
         cancellation: CancellationToken,
         note: Callable[[str], None],
+        retain_bytes: int | None = None,
     ) -> None:
         self._source = source
         self._log = log
@@ -72,6 +78,7 @@ class CaptureThread:
         self._folder = SegmentFolder(store, source, base["position"])
         self._cancellation = cancellation.child()
         self._note = note
+        self._retain_bytes = retain_bytes
         self._thread = threading.Thread(target=self._run, name=f"moveout-capture-{source}", daemon=True)
         self._thread.start()
 
@@ -85,7 +92,14 @@ class CaptureThread:
             self._note(f"{self._source}: {message}")
 
         try:
-            keep_capturing(self._log, self._base, self._folder, self._cancellation, note=note)
+            keep_capturing(
+                self._log,
+                self._base,
+                self._folder,
+                self._cancellation,
+                note=note,
+                retain_bytes=self._retain_bytes,
+            )
         except Cancelled:
             return
         except MoveoutError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -11,8 +12,15 @@ from exporters.engine import load_part
 from migrate.case.model import Endpoint
 from migrate.engines import registry
 
-OpenLog = Callable[[str], ChangeLog]
-"""Opens a change log under a name."""
+
+@dataclass(frozen=True, slots=True)
+class FollowRequest:
+    """How a source is followed: ``open`` opens its change log under a name; its server may keep ``retain_bytes`` of the
+    log for us, any number where that is None.
+    """
+
+    open: Callable[[str], ChangeLog]
+    retain_bytes: int | None = None
 
 
 def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
@@ -22,10 +30,10 @@ def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
     return cast("ChangeLog", open_log(endpoint.url, endpoint.reveal(), name))
 
 
-def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, OpenLog]:
-    """Return how the change logs are opened of those sources that have one."""
+def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]:
+    """Return how those sources are followed that have a change log."""
     return {
-        name: partial(open_change_log, endpoint)
+        name: FollowRequest(partial(open_change_log, endpoint), endpoint.retain_bytes)
         for name, endpoint in endpoints.items()
         if (engine := registry.find(endpoint.url)) is not None and engine.change_log
     }

@@ -18,7 +18,7 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
-from migrate.follow.end import kept_things
+from migrate.follow.status import kept_things
 from migrate.number_text import count_words
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean

@@ -23,7 +23,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
-from migrate.changes.change_logs import OpenLog, followable
+from migrate.changes.change_logs import FollowRequest, followable
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -63,6 +63,7 @@ from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.quantities import parse_size
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
@@ -314,20 +315,18 @@ def _exported(
     return Exported(outcome, time.monotonic() - started, signed, left_behind, detailed)
 
 
-def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, OpenLog]:
-    """Return how the change logs of the sources are opened that are to be followed. Raises ``UsageError`` where none of
-    them has one.
-    """
+def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, FollowRequest]:
+    """Return how those sources are followed that are to be. Raises ``UsageError`` where none of them can be."""
     asked = {name: endpoint for name, endpoint in endpoints.items() if endpoint.follow}
-    open_logs = followable(asked)
-    for name in asked.keys() - open_logs.keys():
+    requests = followable(asked)
+    for name in asked.keys() - requests.keys():
         note(f"! {name} has no log that could be followed: what it writes after its snapshot stays behind")
-    if asked and not open_logs:
+    if asked and not requests:
         raise UsageError(
             "none of the sources has a log of its changes that could be followed",
             next_step="leave --follow out (follow in the case file); buckets are kept up by moveout sync",
         )
-    return open_logs
+    return requests
 
 
 def _require_bases(store: Store, names: Collection[str]) -> None:
@@ -397,6 +396,14 @@ class _SourceOptions:
             help="Keep what databases write from the snapshot on, beside the bundle, for moveout follow.",
         ),
     ] = False
+    retain: Annotated[
+        str | None,
+        typer.Option(
+            "--retain",
+            metavar="SIZE",
+            help="With --follow: so much of its log a server may keep; with more, following ends.",
+        ),
+    ] = None
     drop: Annotated[
         list[str] | None,
         typer.Option("--drop", metavar="NAME", help="Take this source out of the bundle; may be repeated."),
@@ -502,7 +509,8 @@ def export_command(
     endpoints = expanded(session, choose(parse_pairs(pairs or []), loaded), loaded, location)
     endpoints = with_inventories(endpoints, inventory or [])
     endpoints = allowed_empty(endpoints) if sources.allow_empty else endpoints
-    endpoints = followed(endpoints) if sources.follow else endpoints
+    if sources.follow:
+        endpoints = followed(endpoints, parse_size(sources.retain) if sources.retain else None)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(
         prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())

@@ -10,7 +10,7 @@ from exporters.errors import SourceError
 from migrate.bundle.bundle_json import CaseInfo, LeftOutSource
 from migrate.bundle.left_behind import LeftBehind
 from migrate.bundle.reconciliation import SourceReconciliation
-from migrate.changes.change_logs import OpenLog
+from migrate.changes.change_logs import FollowRequest
 from migrate.errors import OK, IncompleteError
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_runner import OpenPool
@@ -32,7 +32,7 @@ class ExportOptions:
 
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
 
-    ``follow``: how the change log of a source is opened, for those whose changes are followed from the snapshot on.
+    ``follow``: how sources are followed from their snapshots on, by name.
 
     ``left_behind``: what stays on the servers, and ``case``: by which case it was exported, which the bundle says of
     itself.
@@ -47,7 +47,7 @@ class ExportOptions:
     open_pool: OpenPool | None = None
     left_behind: LeftBehind | None = None
     case: CaseInfo | None = None
-    follow: Mapping[str, OpenLog] = field(default_factory=dict)
+    follow: Mapping[str, FollowRequest] = field(default_factory=dict)
     seal_time: SealTime = field(default_factory=SealTime)
 
 

@@ -1,20 +1,23 @@
-"""How far the changes of followed sources are: at the location, at their servers, and at the destinations."""
+"""What is kept of the changes of followed sources, at the location and at their servers: how far it is, and its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from exporters.changes import FOLLOW, ChangeLog, LogState
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
 from migrate.changes.change_logs import open_change_log
+from migrate.changes.retained_log import is_near
 from migrate.changes.segments import SegmentFolder, folder
 from migrate.errors import MoveoutError
 from migrate.follow.followed import FollowedSource
+from migrate.number_text import bytes_words
 from migrate.storage.api import Store
 
 
@@ -99,7 +102,7 @@ def _status_of(
     if source is not None:
         try:
             state = log.state(base.recorded["log"])
-            problem = state.lost
+            problem = state.lost or _near_limit(state, source)
         except MoveoutError as exc:
             problem = str(exc)
     if source is not None and destination is not None:
@@ -123,6 +126,13 @@ def _status_of(
         problem,
         lost=bool(state and state.lost),
     )
+
+
+def _near_limit(state: LogState, source: Endpoint) -> str:
+    limit = source.retain_bytes
+    if limit is None or not is_near(state.retained_bytes, limit):
+        return ""
+    return f"the server may keep {bytes_words(limit)}; a capture that finds more gives the changes up"
 
 
 def _kept(store: Store, source: str, base: int) -> KeptChanges:
@@ -153,3 +163,28 @@ def _applied(followed: FollowedSource, log: ChangeLog) -> str:
     if mark is None:
         return ""
     return log.show(max(mark.position, mark.base))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptThing:
+    """Something that is kept for following a source. ``remove`` raises ``SourceError`` and errors of the location."""
+
+    what: str
+    remove: Callable[[], None]
+    is_at_location: bool = False
+
+
+def kept_things(store: Store, sources: Mapping[str, Endpoint]) -> list[KeptThing]:
+    """Return what is kept of the changes of a sealed bundle's sources: first at their servers, then at the location.
+    ``sources`` say how the servers are reached, else the URLs of the bundle do.
+    """
+    things = []
+    for base in recorded_bases(store):
+        log, objects = base.open_log(sources.get(base.source)), base.recorded["log"]
+        what = f"{base.source}: what keeps its changes at {base.url}: {', '.join(map(str, objects.values()))}"
+        things.append(KeptThing(what, partial(log.drop, objects)))
+    keys = [info.key for info in store.list(layout.CHANGES)]
+    if keys:
+        what = f"{len(keys)} files of changes at {store.location}"
+        things.append(KeptThing(what, partial(store.delete_all, keys[::-1]), is_at_location=True))
+    return things

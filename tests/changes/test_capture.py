@@ -5,15 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from exporters.changes import MessageKind
+from exporters.errors import SourceGoneError
 from exporters.postgres.changes import pgoutput
 from exporters.postgres.changes.log import open_change_log
 from migrate.changes import capture as capturing
+from migrate.changes import retained_log
 from migrate.changes.capture import Capture, resume_position
+from migrate.changes.capture_thread import keep_capturing
 from migrate.changes.segments import SegmentFolder, SegmentReader, WithdrawnError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
@@ -156,6 +160,35 @@ def test_an_idle_source_is_acknowledged_and_gone_on_with(captured, monkeypatch):
     insert(captured.url, 2, 3)
     captured.finish()
     assert [rows[0][0] for rows in captured.rows()] == [1, 2]
+
+
+def test_a_server_is_freed_when_it_keeps_too_much(captured, monkeypatch, tmp_path):
+    """The location takes nothing. There is a warning first, then the slot is gone, and what that costs is said."""
+    monkeypatch.setattr(retained_log, "_POLL_SECONDS", 0.2)
+    (tmp_path / "changes").write_text("in the way")
+    notes, log, base = [], captured.log, {"position": captured.base.position, "log": captured.base.log}
+    with ThreadPoolExecutor(1) as pool:
+        limit = log.state(captured.base.log).retained_bytes + 20 * 2**20
+        capturing = pool.submit(
+            keep_capturing,
+            log,
+            base,
+            captured.folder,
+            CancellationToken(),
+            note=notes.append,
+            retain_bytes=limit,
+        )
+        number = 0
+        while not capturing.done():
+            number += 1
+            insert(captured.url, number, 5_000)
+        with pytest.raises(
+            SourceGoneError, match=f"are allowed.* changes after {log.show(captured.base.position)}"
+        ):
+            capturing.result()
+    assert [note for note in notes if "following ends" in note]
+    assert log.state(captured.base.log).lost
+    assert fetch(captured.url, "SELECT 1 FROM pg_publication") == []
 
 
 @pytest.mark.torture

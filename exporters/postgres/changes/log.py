@@ -27,6 +27,7 @@ from exporters.postgres.changes.replication import ReplicationStream
 from exporters.postgres.changes.slot import (
     OBJECT_IN_USE,
     drop_slot,
+    end_reader,
     lsn_text,
     own_name,
     parse_lsn,
@@ -120,10 +121,12 @@ class PostgresChangeLog:
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
 
-    def drop(self, log: Mapping[str, Any]) -> None:
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
         """See ``ChangeLog``."""
         with closing(connect(self._address)) as control:
             try:
+                if even_if_read:
+                    end_reader(control, log["slot"])
                 self._drop(control, log["slot"], log["publication"])
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc

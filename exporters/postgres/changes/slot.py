@@ -35,6 +35,9 @@ SELECT pg_current_wal_insert_lsn()::text AS "end", s.confirmed_flush_lsn::text A
   coalesce(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation
 FROM (SELECT) AS always LEFT JOIN pg_replication_slots s ON s.slot_name = %(slot)s
 """
+_END_READER = """
+SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL
+"""
 _DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
 
 
@@ -82,6 +85,11 @@ def _end(insert_position: int) -> int:
     """
     within = insert_position % _PAGE_BYTES
     return insert_position - within if within in _HEADERS else insert_position
+
+
+def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Disconnect who reads a slot."""
+    connection.execute(_END_READER, (slot,))
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:

@@ -157,9 +157,12 @@ def allowed_empty(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     return {name: replace(endpoint, may_be_empty=True) for name, endpoint in endpoints.items()}
 
 
-def followed(endpoints: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-    """Return the sources such that all of them are followed."""
-    return {name: replace(endpoint, follow=True) for name, endpoint in endpoints.items()}
+def followed(endpoints: Mapping[str, Endpoint], retain_bytes: int | None) -> dict[str, Endpoint]:
+    """Return the sources such that all of them are followed; ``retain_bytes`` goes before what each has."""
+    return {
+        name: replace(endpoint, follow=True, retain_bytes=retain_bytes or endpoint.retain_bytes)
+        for name, endpoint in endpoints.items()
+    }
 
 
 def without_left_out(
