@@ -62,7 +62,7 @@ def ledger(move: Move) -> list[tuple[str, str]]:
 
 def test_every_version_and_again(old: Move) -> None:
     """Bytes, headers, tags, locks, delete markers; the record maps the ids; again nothing moves."""
-    count = make_history(old.source, keys=30, versions=6)
+    count = make_history(old.source, keys=14, versions=6)
     first = old.run(history=True, cutover=True)
     assert (first.exit_code, first.listed, first.copied) == (0, count, count)
     assert history(old.destination) == history(old.source)
@@ -150,7 +150,7 @@ def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
 ) -> None:
     """What was written and not committed is taken in by its content, and what is missing is added: nothing twice."""
     monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 10)
-    count = make_history(old.source, keys=40, versions=6, seed=3, locks=False)
+    count = make_history(old.source, keys=18, versions=6, seed=3, locks=False)
 
     class Breaks(Silent):
         count = 0
@@ -184,7 +184,7 @@ def _only_if(write: Any) -> Any:
 
 
 def test_without_its_record_a_history_is_taken_in(old: Move, tmp_path: Any) -> None:
-    count = make_history(old.source, keys=20, versions=5, seed=4)
+    count = make_history(old.source, keys=12, versions=5, seed=4)
     old.record = str(tmp_path / "one")
     old.run(history=True)
     old.record = str(tmp_path / "other")

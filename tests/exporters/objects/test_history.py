@@ -61,9 +61,9 @@ def index(reader: BundleReader) -> list[dict[str, Any]]:
 def test_a_history_is_the_same_on_another_server(
     minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inventory, "SHARD_ROWS", 40)
+    monkeypatch.setattr(inventory, "SHARD_ROWS", 16)
     shop, destination = make_old_shop(minio), make_old_shop(other_minio)
-    count = make_history(shop, keys=50, versions=6)
+    count = make_history(shop, keys=20, versions=6)
     reader = take_out(shop.url, tmp_path / "bundle")
     assert reader.info.complete, reader.reconciliation()[0].reasons
     assert len(index(reader)) == count
