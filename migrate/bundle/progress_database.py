@@ -73,22 +73,30 @@ class ProgressDatabase:
 
     def add(self, record: CommitRecord) -> None:
         """Take in a finished unit. Raises ``MoveoutError`` if another unit has written one of its files."""
-        unit, source = record.unit, record.source
+        self.add_all([record])
+
+    def add_all(self, records: Sequence[CommitRecord]) -> None:
+        """Take in finished units, all or none. Raises ``MoveoutError`` if two units have written the same file."""
         with self._writing():
-            self._db.execute(
-                "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    source,
-                    unit.id,
-                    record.outcome.items,
-                    record.outcome.size_bytes,
-                    canonical_json.encode(record.position).decode(),
-                    record.finished,
-                    encode_record(record),
-                ),
-            )
-            self._add_files(source, unit.id, record.files)
-            self._add_notes(source, record.outcome.gaps, record.outcome.losses)
+            for record in records:
+                self._add_unit(record)
+
+    def _add_unit(self, record: CommitRecord) -> None:
+        unit, source = record.unit, record.source
+        self._db.execute(
+            "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                source,
+                unit.id,
+                record.outcome.items,
+                record.outcome.size_bytes,
+                canonical_json.encode(record.position).decode(),
+                record.finished,
+                encode_record(record),
+            ),
+        )
+        self._add_files(source, unit.id, record.files)
+        self._add_notes(source, record.outcome.gaps, record.outcome.losses)
 
     def add_final(self, final: FinalRecord) -> None:
         """Take in what belongs to a whole source."""

@@ -20,6 +20,7 @@ from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_planner import Planner
 from migrate.export.unit_runner import (
     PlannedUnit,
+    SettledUnit,
     UnitPool,
     UnitWork,
     failed_items,
@@ -144,18 +145,17 @@ class UnitRun:
     def _settle(self) -> None:
         waiting = self._pool.has_idle_worker and not self._plan.has_all
         for group, result in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
-            if isinstance(result, Exception):
-                for planned in group:
-                    self._take(planned.unit, result)
-            else:
-                for unit, record in result:
-                    self._take(unit, record)
+            settled: Sequence[SettledUnit] = (
+                [(planned.unit, result) for planned in group] if isinstance(result, Exception) else result
+            )
+            self._ledger.add_all([record for _, record in settled if isinstance(record, CommitRecord)])
+            for unit, record in settled:
+                self._take(unit, record)
 
     def _take(self, unit: Unit, result: CommitRecord | Exception) -> None:
         """Take what became of a unit. Raises the location's errors."""
         self._ended_bytes += unit.size_bytes
         if isinstance(result, CommitRecord):
-            self._ledger.add(result)
             self._work.progress.count_gaps(failed_items(result.outcome))
             self._denied_in_a_row = 0
         elif is_of_location(result):
