@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -188,6 +189,8 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Libraries warn by logging of what they then raise; Python would print that to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     # Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive
     # after each 700 of them, took a tenth of the time.
     gc.set_threshold(100_000, 20, 50)

@@ -296,6 +296,7 @@ def test_the_others_arrive_and_the_same_command_completes_it(broken, trial, tabl
     sys.stderr.write(f"\n=== {broken.name}, mended: exit {again.code}\n{again.said}")
     problem = next((line.strip() for line in ended.said.splitlines() if re.match(r" +→ ", line)), "")
     table.append((broken.name, str(ended.code), ", ".join(sorted(behind)), str(again.code), problem))
+    assert not re.search("Traceback|error ignored", ended.said + again.said), "words of libraries"
     assert ended.code == broken.code
     assert set(summary) == ALL
     assert behind
