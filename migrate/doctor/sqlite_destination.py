@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exporters.doctor import Examination, ExamineRequest, Finding, Fix
+from exporters.errors import GoneError
 from exporters.sqlite.address import parse_url
 
 _NOTHING = "Nothing of it comes up."
@@ -17,7 +18,7 @@ _NOTHING = "Nothing of it comes up."
 def examine(request: ExamineRequest) -> Examination:
     """Examine a destination. See ``exporters.doctor.Examine``."""
     path = parse_url(request.url).path
-    findings = [*_directory(path), *_contents(path)]
+    findings = [*_directory(request, path.parent), *_contents(path)]
     facts = {
         "server": "SQLite",
         "TLS": "no network",
@@ -27,19 +28,19 @@ def examine(request: ExamineRequest) -> Examination:
     return Examination(facts, findings)
 
 
-def _directory(path: Path) -> Iterator[Finding]:
-    parent = path.parent
-    if not parent.is_dir():
-        fix = Fix("shell", f"mkdir -p {shlex.quote(str(parent))}")
-        yield Finding("blocks", "destination", str(parent), "there is no such directory", _NOTHING, fix)
-        return
-    if not os.access(parent, os.W_OK | os.X_OK):
-        fix = Fix("shell", f"chmod u+rwx {shlex.quote(str(parent))}")
-        yield Finding("blocks", "rights", str(parent), "this account may not write there", _NOTHING, fix)
-    free = shutil.disk_usage(parent).free
-    if not free:
+def _directory(request: ExamineRequest, directory: Path) -> Iterator[Finding]:
+    existing = next(path for path in (directory, *directory.parents) if path.is_dir())
+    may_write = os.access(existing, os.W_OK | os.X_OK)
+    if existing != directory:
+        fix = Fix("shell", f"mkdir -p {shlex.quote(str(directory))}")
+        missing = GoneError(f"there is no directory {directory}")
+        yield request.missing(str(directory), missing, fix, may_create=may_write)
+    elif not may_write:
+        fix = Fix("shell", f"chmod u+rwx {shlex.quote(str(directory))}")
+        yield Finding("blocks", "rights", str(directory), "this account may not write there", _NOTHING, fix)
+    if not shutil.disk_usage(existing).free:
         advice = Fix("advice", "Make room, or name another directory.")
-        yield Finding("blocks", "room", str(parent), "no room is left there", _NOTHING, advice)
+        yield Finding("blocks", "room", str(existing), "no room is left there", _NOTHING, advice)
 
 
 def _contents(path: Path) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
         assert ended.code == code, ended.out + ended.err
         return ended.out
 
-    discover, run, again, both = blocks(PAGE, "sh")
+    discover, doctor, run, status, again, both = blocks(PAGE, "sh")
     assert "closed" in shell(discover, 3)
     case = tmp_path / "moveout.toml"
     text = case.read_text()
@@ -41,11 +41,13 @@ def test_a_whole_host_moves_by_the_commands_of_the_guide(
     for server, address in new.items():
         text = text.replace(f'from = "{server}"\nto = ""', f'from = "{server}"\nto = "{address}"')
     case.write_text(re.sub(r"\n\[\[source\]\]\nname = \"closed\"\nurl = [^\n]*\n(#[^\n]*\n)*", "\n", text))
+    assert "blocks" not in shell(doctor, 0)
     old_host.postgres.database("added-later")
     try:
         printed = " ".join(shell(run, 0).split())
         assert f"Also on {old_host.pg}, not in this case: added-later, closed." in printed
         assert "Up on the new host: all 13 sources." in printed
+        shell(status, 0)
         assert "added-later" in shell(again, 3)
     finally:
         old_host.postgres.execute('DROP DATABASE "added-later"')
