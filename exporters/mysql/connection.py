@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import logging
 import os
 import re
 import ssl
@@ -20,6 +21,8 @@ from exporters.discovery import no_database_error
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
+
+_log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
 LOCK_SECONDS = 60
@@ -222,6 +225,7 @@ def _text(value: Any) -> Any:
 
 def connect(address: MysqlAddress, *, settings: Sequence[str] = ()) -> Connection:
     """Open a session; ``settings`` are further SET assignments. Raises ``SourceError``."""
+    _log.info("connecting to %s", address.url)
     try:
         connection = Connection(address, _open(address))
     except DRIVER_ERRORS as exc:

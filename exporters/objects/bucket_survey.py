@@ -49,14 +49,14 @@ class Seen:
             yield f"{name}: the first {LOOKED_AT} objects were looked at one by one, the rest was counted"
         if self.no_file_names:
             odd = self.no_file_names
-            yield f"{name}: {odd} keys are no file names; the bundle keeps them, some destinations refuse them"
+            yield f"{name}: keys that are no file names: {odd}; the bundle keeps them, some destinations refuse them"
         if self.archived:
-            yield f"{name}: {self.archived} objects are archived; the export has them brought back, and waits"
+            yield f"{name}: archived objects: {self.archived}; the export has them brought back, and waits"
         if self.features[OLDER] or self.features[MARKERS]:
             old, markers = self.features[OLDER], self.features[MARKERS]
             yield f"{name}: older versions ({old}) and delete markers ({markers}) leave too"
         if self.excluded:
-            yield f"{name}: {self.excluded} objects are not wanted and stay"
+            yield f"{name}: objects that are not wanted and stay: {self.excluded}"
         if lists_no_keys_beneath(bucket.server):
             yield f"{name}: {BENEATH}"
 

@@ -92,7 +92,7 @@ class PostgresSource:
             refused = any(table.hidden or not table.readable for table in tables)
             if not exported and refused and not session.locked:
                 raise SourceNotAllowedError(
-                    f"{self.url}: the role may read none of the {len(tables)} tables",
+                    f"{self.url}: the role may read no table ({len(tables)} in all)",
                     next_step="Use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"
                     " tables have row-level security.",
                 )

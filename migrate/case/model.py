@@ -8,6 +8,7 @@ paths are relative to the file. Secrets stand in it only as references (``env:VA
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import shlex
 import tomllib
@@ -30,6 +31,8 @@ from migrate.case.server_url import as_url, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.quantities import parse_size
+
+_log = logging.getLogger(__name__)
 
 LOCATION_SECRETS = ("password", "access_key_id", "secret_access_key", "session_token")
 SELECTION_FIELDS = (
@@ -187,6 +190,7 @@ class Case:
 
 def load(path: Path) -> Case:
     """Read a case file. Raises ``UsageError`` with file and place of what is wrong."""
+    _log.info("case file %s", path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

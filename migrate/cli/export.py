@@ -129,7 +129,7 @@ class Exported:
         else:
             state = "complete" if summary.complete else "INCOMPLETE"
             console.print(
-                f"Sealed, {state}: {count_words(summary.files)} files, {bytes_words(summary.size_bytes)}"
+                f"Sealed, {state}: {things(summary.files, 'file')}, {bytes_words(summary.size_bytes)}"
                 f" at {summary.location} in {duration_words(self.seconds)}",
             )
             draw_signed(console, self.signed)

@@ -178,8 +178,8 @@ def _draw_transfer(console: Console, transfer_status: TransferStatus) -> None:
     )
     console.print(f"  transfer of {transfer_status.id} from {transfer_status.origin}")
     console.print(
-        f"  {share}: {count_words(transfer_status.files_done)} files, {bytes_words(transfer_status.bytes_done)} done;"
-        f" {count_words(transfer_status.files_left)} files, {bytes_words(transfer_status.bytes_left)} left",
+        f"  {share}: {things(transfer_status.files_done, 'file')}, {bytes_words(transfer_status.bytes_done)} done;"
+        f" {things(transfer_status.files_left, 'file')}, {bytes_words(transfer_status.bytes_left)} left",
     )
     console.print(f"  {state}")
 
@@ -203,13 +203,13 @@ def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: 
 def _source_words(source: SourceStatus) -> str:
     about = "" if source.exact else "~"
     done = source.done
-    words = f"{source.name}  {about}{count_words(done.items)} items, {about}{bytes_words(done.size_bytes)}"
+    words = f"{source.name}  {about}{things(done.items, 'item')}, {about}{bytes_words(done.size_bytes)}"
     if source.finished:
         return words
     words += " committed"
     if source.planned:
         qualifier = "" if source.whole else "at least "
-        items = f"{count_words(source.planned.items)} items, " if source.planned.items else ""
+        items = f"{things(source.planned.items, 'item')}, " if source.planned.items else ""
         words += f" of {qualifier}{items}{bytes_words(source.planned.size_bytes)}"
     return words
 

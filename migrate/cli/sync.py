@@ -65,7 +65,7 @@ class Synced:
             _draw_plan(console, outcome)
             return
         console.print(
-            f"{count_words(outcome.copied)} {outcome.noun} copied ({bytes_words(outcome.copied_bytes)}"
+            f"{things(outcome.copied, outcome.noun)} copied ({bytes_words(outcome.copied_bytes)}"
             f" in {duration_words(self.seconds)}); {count_words(outcome.same + outcome.adopted)} were there already",
         )
         if outcome.amended:
@@ -88,12 +88,11 @@ class Synced:
     def summary(self, name: str) -> SummaryLine:
         """Return its line among those of several syncs."""
         outcome = self.outcome
-        noun = outcome.noun.removesuffix("s")
         if outcome.planned is not None:
             count = outcome.planned["copy"]["count"]
-            return SummaryLine(name, "yes", f"{things(count, noun)} would be copied")
+            return SummaryLine(name, "yes", f"{things(count, outcome.noun)} would be copied")
         there = outcome.same + outcome.adopted
-        happened = f"{things(outcome.copied, noun)} copied, {count_words(there)} were there already"
+        happened = f"{things(outcome.copied, outcome.noun)} copied, {count_words(there)} were there already"
         if outcome.proof is not None:
             happened += f"; equal at {outcome.proof.moment}"
         if outcome.complete:
@@ -173,7 +172,7 @@ def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
         "settings": "settings of the bucket would be written or removed",
     }
     console.print(
-        f"{count_words(outcome.listed)} {outcome.noun} at the source, {count_words(outcome.same)} the same already"
+        f"{things(outcome.listed, outcome.noun)} at the source, {count_words(outcome.same)} the same already"
     )
     for kind, heading in headings.items():
         planned_group = (outcome.planned or {})[kind]
@@ -204,7 +203,7 @@ def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
         console.print(f"  and {outcome.deleted - _SHOWN:,} more (deleted/ has all)")
     left = outcome.extra - outcome.deleted
     if left > 0:
-        console.print(f"{count_words(left)} {outcome.noun} are only at the destination, and stay there:")
+        console.print(f"Only at the destination, and stay there: {things(left, outcome.noun)}")
         for key in outcome.extras[:5]:
             console.print(Text(f"  {key}", style="dim"))
 
@@ -212,7 +211,7 @@ def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
 def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:
     if outcome.proof is not None:
         console.print(
-            f"Equal at {outcome.proof.moment}: {count_words(outcome.proof.objects)} {outcome.noun},"
+            f"Equal at {outcome.proof.moment}: {things(outcome.proof.objects, outcome.noun)},"
             f" {bytes_words(outcome.proof.size_bytes)}, on both sides"
         )
     elif outcome.unproven:

@@ -23,7 +23,7 @@ from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import IncompleteError, UsageError
-from migrate.number_text import bytes_words, count_words, duration_words
+from migrate.number_text import bytes_words, duration_words, things
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from migrate.transfer.run import OpenPool
@@ -63,13 +63,13 @@ class Transferred:
             else ""
         )
         console.print(
-            f"{count_words(outcome.files_moved)} files moved"
+            f"{things(outcome.files_moved, 'file')} moved"
             f" ({bytes_words(outcome.bytes_moved)} in {duration_words(outcome.seconds)}{rate})",
         )
         if outcome.files_skipped or outcome.bytes_skipped:
             console.print(
-                f"{count_words(outcome.files_skipped)} files lay there already;"
-                f" {bytes_words(outcome.bytes_skipped)} were not sent again",
+                f"{things(outcome.files_skipped, 'file')} lay there already;"
+                f" {bytes_words(outcome.bytes_skipped)} not sent again",
             )
         if outcome.findings:
             draw_findings(console, outcome.findings)

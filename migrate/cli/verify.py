@@ -202,7 +202,7 @@ class Verified:
 
     def draw(self, console: Console) -> None:
         """Print what holds and what does not."""
-        size = f"{count_words(self.outcome.files)} files, {bytes_words(self.outcome.size_bytes)}"
+        size = f"{things(self.outcome.files, 'file')}, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if self.outcome.findings:
             console.print(f"The bundle at {self.location} is damaged ({checked})")

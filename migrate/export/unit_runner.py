@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool
 from migrate.storage.api import MultipartStore
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,6 +81,7 @@ class UnitWork:
         if earlier is not None and earlier.holds and not self._is_due(earlier.record):
             grow_to(self.progress, unit, earlier.record.outcome)
             outcome = earlier.record.outcome
+            _log.info("unit %s of %s was done by an earlier run", unit.id, earlier.record.source)
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
         unit_progress = _UnitProgress(self.progress, unit)

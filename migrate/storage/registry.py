@@ -6,6 +6,7 @@ entry-point group ``moveout.locations``. ``docs/guides/add-a-location.md`` shows
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,12 +14,15 @@ from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import urlsplit
 
+from migrate.case.secrets import redact
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
+
+_log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "moveout.locations"
 DIRECTORY = "file"
@@ -67,6 +71,7 @@ def open_location(
     out for ``patience_seconds``, until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
     credentials, ``NotAllowedError``.
     """
+    _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
     if bwlimit is not None:
         store = RateLimited(store, bwlimit)

@@ -8,6 +8,7 @@ call it an error.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ from migrate.storage.api import (
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Note = Callable[[str], None]
@@ -136,6 +139,13 @@ class RetryPolicy:
         with self._count:
             self.retries += 1
         self.limiter.slow_down()
+        error = state.outcome.exception() if state.outcome else None
+        _log.info(
+            "attempt %d failed (%s); the next one in %.1f s",
+            state.attempt_number,
+            error,
+            state.upcoming_sleep,
+        )
         if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
             self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
 

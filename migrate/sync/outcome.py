@@ -98,8 +98,8 @@ class SyncOutcome:
 
     @property
     def noun(self) -> str:
-        """What is counted."""
-        return "versions" if self.history else "objects"
+        """What one of the things that are counted is called."""
+        return "version" if self.history else "object"
 
     @property
     def complete(self) -> bool:

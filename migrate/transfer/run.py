@@ -6,6 +6,7 @@ is found by listing it, so the same command goes on after any interruption, from
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,8 @@ from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_o
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import Phases, WantedFile, phases
 from migrate.transfer.source_bundle import SealedSource, read_sealed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class _Transfer:
             progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
             surveyed = make_room(self._destination, sealed, surveyed, self._origin.location)
         self._present, self._resumed = surveyed.present, surveyed.begun
+        _log.info("%d of %d files lie at the destination", len(self._present), len(sealed.files))
         uploads = _by_key(self._destination.uploads()) if self._present else {}
         self._copier = FileCopier(settings, self.tally, uploads, look=bool(self._present))
 

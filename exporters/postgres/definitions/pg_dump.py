@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.definitions import roles
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
 from exporters.postgres.errors import LOCKS_STEP
+
+_log = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _WRAPPER = "pg_wrapper"
@@ -217,6 +220,7 @@ def _run(
     stdin: bytes = b"",
     stop: threading.Event | None = None,
 ) -> bytes:
+    _log.info("running %s", " ".join(map(os.fsdecode, arguments)))
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,

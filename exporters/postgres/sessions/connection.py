@@ -8,6 +8,7 @@ as the same user.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ from psycopg.conninfo import conninfo_to_dict
 from exporters.discovery import no_database_error
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUsageError
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+
+_log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 15
 MAINTENANCE_DATABASES = ("postgres", "template1")
@@ -165,6 +168,7 @@ def connect(
     # Python has no codec for some other encodings.
     own_keywords = {"application_name": application, "client_encoding": "UTF8", **own}
     keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **own_keywords}
+    _log.info("connecting to %s, database %s", address.url, keywords.get("dbname", ""))
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     except psycopg.Error as exc:

@@ -10,6 +10,7 @@ committing, so pages are copied in short steps; SQLite starts again where anothe
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import sqlite3
 import stat
@@ -29,6 +30,8 @@ from exporters.errors import (
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.errors import needs_recovery, translate
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
+
+_log = logging.getLogger(__name__)
 
 _LOG_ENDINGS = ("-journal", "-wal")
 _MAGIC = b"SQLite format 3\0"
@@ -62,7 +65,11 @@ class Copy:
 
 
 def is_database(path: Path) -> bool:
-    """Tell by its first bytes whether a file is a database. Raises ``OSError``."""
+    """Tell by its first bytes whether a file is a database. What is no file, such as a FIFO, is not opened: that might
+    wait for ever. Raises ``OSError``.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        return False
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
@@ -141,6 +148,7 @@ def _opened(address: SqliteAddress, *, quiet: bool, seconds: float) -> Iterator[
 
 def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> sqlite3.Connection:
     """Return a connection that only reads; usable by any one thread at a time."""
+    _log.info("opening %s", path)
     escaped = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     options = "mode=ro&immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(

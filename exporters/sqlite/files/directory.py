@@ -86,7 +86,8 @@ def find(root: Path) -> DirectoryListing:
         if holds_database:
             databases.append(name)
         else:
-            gaps.append(Gap(name, "excluded", "it is no SQLite database, or an encrypted one"))
+            reason = "it is no SQLite database, or an encrypted one"
+            gaps.append(Gap(name, "excluded", reason if (root / name).is_file() else "it is no file"))
     return DirectoryListing(databases, gaps)
 
 

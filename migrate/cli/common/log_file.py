@@ -1,22 +1,31 @@
-"""``--log-file``: what a command does, as a JSON object a line. Passwords and keys are left out."""
+"""``--log-file``: what a command does, as a JSON object a line; ``--verbose``: what it asks of whom and tries again, on
+stderr. Passwords and keys are left out.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from migrate import software
 from migrate.case.secrets import hide_secrets, remember_url_secrets
+from migrate.cli.common.terminal import plain
 from migrate.progress.meter import Meter
 from migrate.storage.local.errors import translate_os
 
+_LOGGERS = ("migrate", "exporters")
 LogFileOption = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Append what happens, a JSON object a line; no secrets."),
@@ -60,3 +69,36 @@ def open_log(path: Path, command: str, meter: Meter) -> LogFile:
     log.write("start", software=software(), arguments=sys.argv[1:])
     meter.on_event = lambda event, words: log.write(event, text=words)
     return log
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints a line for each record, without secrets."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        moment = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
+        line = f"{moment} {plain(hide_secrets(record.getMessage()))}"
+        self._console.print(Text(line, "dim"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def logged_to(console: Console) -> Iterator[None]:
+    """Print what the loggers of moveout are told; first which moveout was asked for what."""
+    for word in sys.argv:
+        remember_url_secrets(word)
+    handler = _ConsoleHandler(console)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        loggers[0].info("%s, Python %s: %s", software(), sys.version.split()[0], " ".join(sys.argv[1:]))
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)

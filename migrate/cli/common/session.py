@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.case.model import Endpoint
-from migrate.cli.common.log_file import LogFile, LogFileOption, open_log
+from migrate.cli.common.log_file import LogFile, LogFileOption, logged_to, open_log
 from migrate.cli.common.terminal import make_console
 from migrate.cli.progress.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
@@ -141,7 +141,12 @@ TRANSFER_WORKERS = 8
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
 _VERBOSE = Annotated[
-    bool, typer.Option("--verbose", "-v", help="The details of every source, however many there are.")
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Say what is asked of whom and what is tried again; the details of every source, however many.",
+    ),
 ]
 _WORKERS = Annotated[
     int | None,
@@ -284,7 +289,10 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
     try:
         if log_file is not None:
             session.log = open_log(log_file, session.command, session.meter)
-        with _terminable(session.cancellation):
+        with (
+            logged_to(session.err) if session.verbose else contextlib.nullcontext(),
+            _terminable(session.cancellation),
+        ):
             answer = work()
     except MoveoutError as exc:
         session.meter.close()

@@ -48,7 +48,7 @@ class Certified:
         """Print what is gone, and what nobody can know."""
         erased = self.done
         console.print(
-            f"Erased: {self.location}: {count_words(erased.versions)} versions ({bytes_words(erased.size_bytes)}),"
+            f"Erased: {self.location}: {things(erased.versions, 'version')} ({bytes_words(erased.size_bytes)}),"
             f" {count_words(erased.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
         )
         console.print(

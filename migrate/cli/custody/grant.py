@@ -25,7 +25,7 @@ from migrate.custody.grant.grant import Tested
 from migrate.custody.grant.made_grants import Granted, Revoked
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
-from migrate.number_text import count_words, moment_words
+from migrate.number_text import moment_words, things
 from migrate.storage.api import MultipartStore
 
 group = typer.Typer(help="Read access to one bundle, for a time.", no_args_is_help=True)
@@ -298,7 +298,7 @@ class Probed:
         """Print the result."""
         tested = self.tested
         console.print(
-            f"{count_words(tested.files)} files of {self.location} can be read; {len(tested.refused)} other operations"
+            f"{things(tested.files, 'file')} of {self.location} can be read; {len(tested.refused)} other operations"
             " were tried and refused"
         )
         if tested.findings:

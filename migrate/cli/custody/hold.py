@@ -23,7 +23,7 @@ from migrate.cli.custody.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.number_text import count_words, moment_words
+from migrate.number_text import count_words, moment_words, things
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.registry import open_object_lock
@@ -65,7 +65,9 @@ class HeldBundle:
         legal = (
             f", {count_words(survey.legal)} of them by a legal hold without an end" if survey.legal else ""
         )
-        counted = f"{count_words(survey.protected)} of {count_words(survey.versions)} versions protected{until}{legal}"
+        counted = (
+            f"{count_words(survey.protected)} of {things(survey.versions, 'version')} protected{until}{legal}"
+        )
         if survey.is_held:
             console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from migrate.errors import (
     NotAllowedError,
     UsageError,
 )
+
+_log = logging.getLogger(__name__)
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 """As botocore has it: buckets that are older than today's rules have other names."""
@@ -190,6 +193,12 @@ def client(
         )
     try:
         region = region or boto_session.region_name or "us-east-1"
-        return boto_session.client("s3", config=config, region_name=region)
+        made = boto_session.client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
+    made.meta.events.register("after-call.s3", _log_call)
+    return made
+
+
+def _log_call(model: Any, http_response: Any, **_: Any) -> None:
+    _log.info("%s %s: %d", model.name, http_response.url, http_response.status_code)

@@ -85,7 +85,7 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
         "GRANT SELECT ON secret TO limited; CREATE POLICY none ON secret USING (false)",
     )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
-    with pytest.raises(SourceNotAllowedError, match="none of the 1 tables"):
+    with pytest.raises(SourceNotAllowedError, match=r"no table \(1 in all\)"):
         export_database(as_role(url, "limited"), tmp_path / "nothing")
     run_sql(url, "CREATE TABLE open AS SELECT 1 AS x; GRANT SELECT ON open TO limited")
     outcome = export_database(as_role(url, "limited"), tmp_path / "bundle")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sqlite3
 from contextlib import closing
 
@@ -16,6 +17,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from migrate.verify.live_database import compare_database
+from tests.cli.conftest import run
 from tests.exporters.sqlite.conftest import TORTURE
 from tests.exporters.sqlite.databases import (
     everything,
@@ -131,3 +133,19 @@ class TestDirectory(ExporterContract):
 
     def host_files(self):
         return {str(file): file.read_bytes() for file in self.folder.rglob("*") if file.is_file()}
+
+
+def test_a_fifo_a_socket_and_a_link_to_a_device_are_not_opened(tmp_path):
+    """To read a FIFO that nobody writes to waits for ever."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    run_sql(folder / "a.db", "CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+    os.mkfifo(folder / "fifo")
+    (folder / "device").symlink_to("/dev/tty")
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(folder / "socket"))
+        discovered = run("discover", folder, "--json")
+        assert [source["name"] for source in discovered.json["result"]["servers"][0]["sources"]] == ["a.db"]
+        assert run("export", f"app=sqlite://{folder}", "--to", tmp_path / "bundle").code == 0
+    gaps = {gap.item: gap.reason for _, gap in read_bundle(tmp_path / "bundle").gaps()}
+    assert gaps == dict.fromkeys(("fifo", "device", "socket"), "it is no file")

@@ -6,6 +6,7 @@ they are, byte by byte. Credentials, regions, certificates and proxies are those
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 import weakref
@@ -23,6 +24,8 @@ from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
 from migrate.storage.s3.http.messages import Request, Response, client_error
 from migrate.storage.s3.http.signing import Signer
+
+_log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 4.0
 """How long an unused connection is kept: less long than servers keep it."""
@@ -63,6 +66,7 @@ class HttpClient:
         what = request.key or f"s3://{self.bucket}"
         try:
             response = self.exchange(request)
+            _log.info("%s %s%s: %d", request.operation, f"s3://{self.bucket}/", request.key, response.status)
         except OSError as exc:
             raise translate(exc, what) from exc
         return successful(request, response, what)
