@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from exporters.api import Unit
@@ -20,11 +21,17 @@ WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete",
 _IMPORTED_ONCE = [
     "tests.export.victims",
     "exporters.mysql",
+    "exporters.postgres",
+    "exporters.sqlite",
     "hypothesis",
     "migrate.restore.mysql.restore",
+    "migrate.restore.postgres.restore",
+    "migrate.restore.sqlite.restore",
     "migrate.storage.s3.store",
     "migrate.transfer",
+    "migrate.verify.live_database",
     "pyarrow.parquet",
+    "pytest",
 ]
 """What victims need is imported once, by the process that they are forked from."""
 _FORK_SERVER = multiprocessing.get_context("forkserver")
@@ -101,6 +108,20 @@ def run(destination, *args) -> multiprocessing.process.BaseProcess:
     process = _FORK_SERVER.Process(target=_within, args=(dict(os.environ), destination, args))
     process.start()
     return process
+
+
+def kill_when(ready: Callable[[], bool], destination, *args) -> None:
+    """Start a victim, and kill it as soon as ``ready`` says so."""
+    process = run(destination, *args)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert process.is_alive(), "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.join()
 
 
 def wait_for(path: Path, seconds: float = 20) -> None:

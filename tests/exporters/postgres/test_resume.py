@@ -1,9 +1,5 @@
 """Killed at any moment, the same command ends in the same result, and nothing that was done is done again."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,42 +16,11 @@ from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
+from tests.export.victims import kill_when
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.tools.commit_records import recorded_units
 
 SMALL_CHUNK = 512 * 1024
-
-_EXPORT = """
-import sys
-from pathlib import Path
-from exporters.postgres import chunk_plan as plan
-from exporters.postgres.snapshot import PostgresSnapshot
-from tests.exporters.postgres.databases import export_database
-import time
-plan.CHUNK_BYTES = {chunk}
-real = PostgresSnapshot.export
-def slow(self, unit, sink):
-    time.sleep(0.05)
-    return real(self, unit, sink)
-PostgresSnapshot.export = slow
-export_database(sys.argv[1], Path(sys.argv[2]))
-"""
-
-_RESTORE = """
-import sys
-import time
-from pathlib import Path
-from migrate.runtime.progress import Silent
-from migrate.restore.postgres.rows import load_rows as sql_rows
-from migrate.restore.postgres.restore import restore_database
-from tests.exporters.postgres.databases import read_bundle
-real = sql_rows.RowWriter._copy
-def slow(self, connection, part, *rest, **options):
-    real(self, connection, part, *rest, **options)
-    time.sleep(0.05)
-sql_rows.RowWriter._copy = slow
-restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
-"""
 
 _TABLE = """
 CREATE TABLE big (id int PRIMARY KEY, t text, touched int DEFAULT 0) WITH (fillfactor = 80);
@@ -92,28 +57,33 @@ def redone(monkeypatch) -> Counter:
     return counted
 
 
-def kill_when(script: str, arguments: list[str], ready) -> None:
-    """Run a script in a process of its own and kill it as soon as ``ready`` says so."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[3], env=os.environ
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not ready():
-            assert child.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+def slow_export(url: str, location: Path) -> None:
+    """Export in small chunks, each of which takes a while."""
+    chunk_plan.CHUNK_BYTES = SMALL_CHUNK
+    real = PostgresSnapshot.export
+
+    def slow(self, unit, sink):
+        time.sleep(0.05)
+        return real(self, unit, sink)
+
+    PostgresSnapshot.export = slow
+    export_database(url, location)
+
+
+def slow_restore(location: Path, destination: str) -> None:
+    """Restore parts, each of which takes a while."""
+    real = sql_rows.RowWriter._copy
+
+    def slow(self, connection, part, *rest, **options):
+        real(self, connection, part, *rest, **options)
+        time.sleep(0.05)
+
+    sql_rows.RowWriter._copy = slow
+    restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
 
 
 def killed_export(url: str, location: Path, *, after: int) -> set[str]:
-    kill_when(
-        _EXPORT.format(chunk=SMALL_CHUNK),
-        [url, str(location)],
-        lambda: len(recorded_units(location)) >= after,
-    )
+    kill_when(lambda: len(recorded_units(location)) >= after, slow_export, url, location)
     return recorded_units(location)
 
 
@@ -242,7 +212,7 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     location = tmp_path / "bundle"
     assert export_database(big, location).complete
     destination = other_postgres.database()
-    kill_when(_RESTORE, [str(location), destination], lambda: parts_done(destination) >= after)
+    kill_when(lambda: parts_done(destination) >= after, slow_restore, location, destination)
     copied: list[str] = []
     real = sql_rows.RowWriter._copy
 

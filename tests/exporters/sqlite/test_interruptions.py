@@ -1,7 +1,5 @@
 """Others write while it is exported; runs are killed at any moment; the result is the same."""
 
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,8 +14,10 @@ from exporters.sqlite import chunk_plan
 from exporters.sqlite.files import backup
 from exporters.sqlite.snapshot import SqliteSnapshot
 from migrate.restore.sqlite import load_rows as sqlite_rows
+from migrate.restore.sqlite import restore as sqlite_restore
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
+from tests.export.victims import kill_when
 from tests.exporters.sqlite.databases import (
     everything,
     export_file,
@@ -33,38 +33,6 @@ from tests.tools.commit_records import recorded_units
 
 CHUNK = 64 * 1024
 ACCOUNTS, MONEY = 2000, 1000
-
-_EXPORT = """
-import sys, time
-from pathlib import Path
-from exporters.sqlite import chunk_plan as plan
-from exporters.sqlite.snapshot import SqliteSnapshot
-from tests.exporters.sqlite.databases import export_file
-plan.CHUNK_BYTES = {chunk}
-real = SqliteSnapshot.export
-def slow(self, unit, sink):
-    time.sleep(0.05)
-    return real(self, unit, sink)
-SqliteSnapshot.export = slow
-export_file(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-
-_RESTORE = """
-import sys, time
-from pathlib import Path
-from migrate.restore.sqlite import load_rows as sqlite_rows, restore as sqlite
-from tests.exporters.sqlite.databases import restore_file
-sqlite_rows.COMMIT_ROWS = 1
-real, real_complete = sqlite_rows._write, sqlite._complete
-def slow(*args):
-    real(*args)
-    time.sleep(0.06)
-def slow_complete(run, connection):
-    connection.set_trace_callback(lambda sql: time.sleep(0.05))
-    return real_complete(run, connection)
-sqlite_rows._write, sqlite._complete = slow, slow_complete
-restore_file(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
 
 _WRITER = """
 import random, sqlite3, sys
@@ -93,27 +61,34 @@ CREATE TRIGGER t AFTER INSERT ON big BEGIN INSERT INTO counted (x) VALUES (new.a
 """
 
 
-def child(script: str, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ,
-    )
+def slow_export(path: Path, location: Path) -> None:
+    """Export in small chunks, each of which takes a while."""
+    chunk_plan.CHUNK_BYTES = CHUNK
+    real = SqliteSnapshot.export
+
+    def slow(self, unit, sink):
+        time.sleep(0.05)
+        return real(self, unit, sink)
+
+    SqliteSnapshot.export = slow
+    export_file(path, location)
 
 
-def kill_when(script: str, arguments: list, ready) -> None:
-    process = child(script, *arguments)
-    try:
-        deadline = time.monotonic() + 60
-        while not ready():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+def slow_restore(location: Path, destination: Path) -> None:
+    """Restore row by row; each part, and each statement after the rows, takes a while."""
+    sqlite_rows.COMMIT_ROWS = 1
+    write, complete = sqlite_rows._write, sqlite_restore._complete
+
+    def slow_write(*args):
+        write(*args)
+        time.sleep(0.06)
+
+    def slow_complete(run, connection):
+        connection.set_trace_callback(lambda _: time.sleep(0.05))
+        return complete(run, connection)
+
+    sqlite_rows._write, sqlite_restore._complete = slow_write, slow_complete
+    restore_file(location, destination)
 
 
 @pytest.fixture
@@ -145,7 +120,8 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
         f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {ACCOUNTS - 1})"
         f" INSERT INTO accounts SELECT i, {MONEY}, printf('%.200c', 'x') FROM n; CREATE TABLE log (n INT)",
     )
-    writer = child(_WRITER.format(accounts=ACCOUNTS), path)
+    argv = [sys.executable, "-c", _WRITER.format(accounts=ACCOUNTS), path]
+    writer = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         writer.stdout.readline()
         for number in range(3):
@@ -168,7 +144,7 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 3)
+    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location)
     done = recorded_units(location)
     outcome = export_file(big, location)
     assert outcome.complete, outcome.sources
@@ -179,7 +155,7 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 3)
+    kill_when(lambda: len(recorded_units(location)) >= 3, slow_export, big, location)
     done = recorded_units(location)
     run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
     assert export_file(big, location).complete
@@ -193,7 +169,7 @@ def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     location = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(recorded_units(location)) >= 1)
+    kill_when(lambda: len(recorded_units(location)) >= 1, slow_export, big, location)
     assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
     assert export_file(big, location).complete
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
@@ -212,7 +188,7 @@ def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
             seen.append(time.monotonic())
         return bool(seen) and time.monotonic() - seen[0] >= seconds
 
-    kill_when(_RESTORE, [location, destination], ready)
+    kill_when(ready, slow_restore, location, destination)
     written: list[str] = []
     real = sqlite_rows._write
     monkeypatch.setattr(sqlite_rows, "_write", lambda *args: (written.append(args[3].name), real(*args)))
@@ -229,9 +205,10 @@ def test_another_bundles_unfinished_restore_is_not_continued(big, tmp_path):
     assert export_file(big, location).complete
     # rows are there: so the transaction that made the tables has ended, and is not undone
     kill_when(
-        _RESTORE,
-        [location, destination],
         lambda: destination.exists() and destination.stat().st_size > 100_000,
+        slow_restore,
+        location,
+        destination,
     )
     other = tmp_path / "other"
     assert export_file(run_sql(tmp_path / "o.db", "CREATE TABLE o (a)"), other).complete
