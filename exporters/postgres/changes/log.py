@@ -103,6 +103,8 @@ class PostgresChangeLog:
                     f"{self._address.url} is another server than the one whose changes were kept",
                     next_step=f"Check the URL. {_BASE_AGAIN}",
                 )
+            if replication.info.parameter_status("server_encoding") == "SQL_ASCII":
+                replication.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
             try:
                 stream = ReplicationStream(
                     replication, self._address.url, log["slot"], log["publication"], after

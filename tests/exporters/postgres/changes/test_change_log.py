@@ -18,7 +18,7 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.postgres.changes import replication
+from exporters.postgres.changes import pgoutput, replication
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.changes.slot import own_name
 from exporters.postgres.doctor import examine
@@ -199,6 +199,18 @@ def test_a_slow_location_does_not_end_the_stream(followed_postgres, monkeypatch)
         with log.stream(base.log, base.position) as stream:
             time.sleep(3)
             assert len(inserted(drain(log, base, stream))) == 20_000
+
+
+def test_bytes_that_are_no_utf8_do_not_end_the_stream(followed_postgres):
+    followed_postgres.execute("CREATE DATABASE raw_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    url = followed_postgres.url_of("raw_bytes")
+    run_sql(url, "CREATE TABLE t (v text PRIMARY KEY)")
+    with log_of(url) as (log, base), psycopg.connect(url, client_encoding="SQL_ASCII") as connection:
+        connection.execute(b"INSERT INTO t VALUES ('gr\xfc\xdfe')")
+        connection.commit()
+        with log.stream(base.log, base.position) as stream:
+            [change] = [m for m in drain(log, base, stream) if m.kind is MessageKind.CHANGE]
+    assert pgoutput.decode(change.payload).new == (b"gr\xfc\xdfe",)
 
 
 def test_an_open_transaction_is_waited_for_and_named(followed_postgres, monkeypatch):
