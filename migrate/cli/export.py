@@ -62,6 +62,7 @@ from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
+from migrate.follow.status import recorded_bases
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
 from migrate.storage.api import Store
@@ -84,6 +85,8 @@ class Exported:
     """What the bundle says of what stays on the servers."""
     detailed: bool = True
     """Whether it tells the counts of each source, or only what is missing."""
+    followed: Sequence[str] = ()
+    """The sources whose later changes are kept."""
 
     @property
     def exit_code(self) -> int:
@@ -109,6 +112,7 @@ class Exported:
             "left_behind": self.left_behind.as_json() if self.left_behind else None,
             "left_out": [asdict(source) for source in summary.left_out],
             "signatures": [signed_file.key for signed_file in self.signed],
+            "followed": list(self.followed),
         }
 
     def draw(self, console: Console) -> None:
@@ -140,6 +144,13 @@ class Exported:
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
         draw_left_behind(console, self.left_behind)
+        if self.followed:
+            names = ", ".join(self.followed)
+            console.print(
+                Text(
+                    f"→ moveout follow takes what is written to {names} from now on; until then their servers keep it"
+                )
+            )
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
@@ -272,7 +283,7 @@ def _run_export(
     if (before := already_sealed(names, store)) is not None:
         _require_bases(store, options.follow)
         signed = sealed_by(store, signers, custody_of(case).timestamp)
-        return _exported(session, before, store, started, signed)
+        return _exported(session, before, store, started, signed, follows=bool(options.follow))
 
     if case is not None:
         left_behind = find_left_behind(case, endpoints, session.progress)
@@ -303,16 +314,25 @@ def _run_export(
             cancellation=cancellation,
         )
     signed = sealed_by(store, signers, custody_of(case).timestamp)
-    return _exported(session, outcome, store, started, signed)
+    return _exported(session, outcome, store, started, signed, follows=bool(options.follow))
 
 
 def _exported(
-    session: Session, outcome: ExportOutcome, store: Store, started: float, signed: Sequence[Signed]
+    session: Session,
+    outcome: ExportOutcome,
+    store: Store,
+    started: float,
+    signed: Sequence[Signed],
+    *,
+    follows: bool,
 ) -> Exported:
     sealed = read_sealed(store)
     left_behind = sealed.left_behind if sealed else None
     detailed = session.is_detailed(len(outcome.sources))
-    return Exported(outcome, time.monotonic() - started, signed, left_behind, detailed)
+    followed_names = [base.source for base in recorded_bases(store)] if follows else []
+    return Exported(
+        outcome, time.monotonic() - started, signed, left_behind, detailed, followed=followed_names
+    )
 
 
 def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, FollowRequest]:

@@ -181,7 +181,7 @@ def kept_things(store: Store, sources: Mapping[str, Endpoint]) -> list[KeptThing
     things = []
     for base in recorded_bases(store):
         log, objects = base.open_log(sources.get(base.source)), base.recorded["log"]
-        what = f"{base.source}: what keeps its changes at {base.url}: {', '.join(map(str, objects.values()))}"
+        what = f"{base.source}: what keeps its changes at {base.url}, called after {base.recorded['name']}"
         things.append(KeptThing(what, partial(log.drop, objects)))
     keys = [info.key for info in store.list(layout.CHANGES)]
     if keys:

@@ -96,6 +96,7 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
         assert 'changes do not follow of "public"."keyless": it has no primary key' in " ".join(
             done.err.split()
         )
+        assert "moveout follow takes what is written to app" in " ".join(done.out.split())
         count = len(written)
         while len(written) < count + 100:
             time.sleep(0.01)
