@@ -19,7 +19,7 @@ from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.process import ServerError
 
 _VARIABLE = "OUTSIDERS_MARIADB_CASES"
-_KILLS = 10
+_KILLS = 3
 
 
 class MariadbCases:

@@ -64,12 +64,12 @@ class Outcome:
     def failure_of(self, source: str) -> str:
         """Return in one line how it failed for one source; empty where it moved that."""
         entries = _entries(self.of(source).report)
-        lines = [
-            *(line for entry in entries for line in entry.get("findings", [])),
-            *(str(entry) for entry in self.report.get("failed", []) if source in _names(entry)),
-        ]
-        if lines or (entries and not self.traceback):
-            return f"moveout {self.words[0]}: {' | '.join(lines)[:1500]}" if lines else ""
+        lines = [line for entry in entries for line in entry.get("findings", [])]
+        lines += [str(entry) for entry in self.report.get("failed", []) if source in _names(entry)]
+        if lines:
+            return f"moveout {self.words[0]}: {' | '.join(lines)[:1500]}"
+        if entries and not self.traceback:
+            return ""
         return self.failure or f"moveout {self.words[0]} does not say what became of {source}"
 
     @property

@@ -24,7 +24,9 @@ class Case:
 def move_repeatedly(
     context: Context, program: Program, cases: Sequence[Case], *, variant: str, kills: int
 ) -> list[SuiteRow]:
-    """Move the cases, give their restore again, and then restore ``kills`` times with a kill at a random moment."""
+    """Move the cases, give their restore again, and then restore ``kills`` times with a kill at a random moment. The
+    first copies and the last ones are compared with the source; moveout itself compares the rows of each.
+    """
     chance = context.random(f"kills of {variant}")
     exported = program.run("export", *(f"{case.name}={case.source_url}" for case in cases), "--to", "bundle")
     if not exported.finished:
@@ -32,17 +34,21 @@ def move_repeatedly(
     restore = ["bundle", *(f"{case.name}={case.destination_url}" for case in cases), "--report-to", "account"]
     _make_empty(cases)
     first = program.run("restore", *restore)
-    moves = [_Repeated(case, SuiteRow(f"{case.name}, {variant}"), exported, first) for case in cases]
-    for move in moves:
-        move.add(first)
-    again = program.run("restore", *restore)
-    for move in moves:
-        move.add(again)
-    for _ in range(kills):
+
+    def killed() -> Outcome:
         _make_empty(cases)
-        continued, _ = program.run_killed("restore", *restore, kills=1, within=first.seconds, chance=chance)
+        return program.run_killed("restore", *restore, kills=1, within=first.seconds, chance=chance)[0]
+
+    moves = [_Repeated(case, SuiteRow(f"{case.name}, {variant}"), exported, first) for case in cases]
+    restores = [lambda: program.run("restore", *restore), *[killed] * kills]
+    for move in moves:
+        move.judge(first)
+    for number, run in enumerate(restores, start=1):
+        restored = run()
         for move in moves:
-            move.add(continued)
+            move.expect_the_same(restored)
+            if number == len(restores):
+                move.judge(restored)
     return [move.row for move in moves]
 
 
@@ -60,15 +66,18 @@ class _Repeated:
     exported: Outcome
     first: Outcome
 
-    def add(self, restored: Outcome) -> None:
-        """Add what one restore shows; a difference that an earlier one showed is counted once."""
+    def expect_the_same(self, restored: Outcome) -> None:
+        """Add an error where another restore reports otherwise than the first one."""
+        essence, expected = restored.of(self.case.name).essence, self.first.of(self.case.name).essence
+        if essence != expected:
+            self.row.errors.append(f"the restore reports otherwise: {expected[:700]} / {essence[:700]}")
+
+    def judge(self, restored: Outcome) -> None:
+        """Add how a restore failed, or compare both sides; what an earlier one showed is not added again."""
         name, row = self.case.name, self.row
         if failure := restored.failure_of(name):
             row.errors.append(failure)
             return
-        essence, expected = restored.of(name).essence, self.first.of(name).essence
-        if essence != expected:
-            row.errors.append(f"the restore reports otherwise: {expected[:700]} / {essence[:700]}")
         judged = SuiteRow(row.variant)
         self.case.judge(judged, self.exported.of(name), restored.of(name))
         row.equal = min(judged.equal, row.equal) if row.moved else judged.equal

@@ -64,9 +64,9 @@ class _Role:
 
 
 _ROLES = (
-    _Role("superuser", kills=10),
-    _Role("restored by owner", kills=3, ordinary_restorer=True),
-    _Role("least role", kills=3, least_exporter=True),
+    _Role("superuser", kills=3),
+    _Role("restored by owner", kills=1, ordinary_restorer=True),
+    _Role("least role", kills=1, least_exporter=True),
 )
 """The least role is the last one: rights are granted to it at the source."""
 
