@@ -37,7 +37,7 @@ WHERE c.relkind IN ('r', 'm', 'S', 'p', 'f', 'v') AND c.relpersistence <> 't' AN
 _PROPERTIES = {
     "LARGE OBJECT": """
         SELECT m.oid::text, concat_ws(' ', obj_description(m.oid, 'pg_largeobject'),
-          (SELECT md5(string_agg(data, NULL ORDER BY pageno)) FROM pg_largeobject o WHERE o.loid = m.oid))
+          md5(lo_get(m.oid)))
         FROM pg_largeobject_metadata m""",
     "FOREIGN KEY TRIGGERS": """
         SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
