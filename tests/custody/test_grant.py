@@ -30,6 +30,7 @@ from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
+from tests.tools.pages import assert_harmless, parse
 
 
 @pytest.fixture
@@ -227,9 +228,15 @@ def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
 def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_path):
     url, store = there
     key, script = make_key.path_of("provider"), tmp_path / "fetch.sh"
-    made = call("grant", "links", url, "--to", "acme", "--expires", "1d", "--file", script, "--key", key)
+    words = (url, "--to", "acme", "--key", key)
+    page = tmp_path / "page.html"
+    made = call("grant", "links", *words, "--expires", "1d", "--file", script, "--page", page)
     assert made.code == 0, made.err
     files = [info.key for info in store.list()]
+    shown = parse(page.read_bytes())
+    assert_harmless(shown)
+    assert f"to {len(files)} files, in {script}" in shown.text
+    assert "X-Amz-Signature" not in shown.text
     for one in (script, script.with_suffix(".aria2"), script.with_suffix(".html")):
         assert one.stat().st_mode & 0o777 == 0o600
         assert one.read_text().count("X-Amz-Signature=") == len(files)
@@ -293,7 +300,22 @@ def test_who_may_only_read_has_a_receipt_in_files_and_finishes_it_there(
     assert received() == first
     (mail / signature).unlink()  # as if the run had died before it had signed
     assert received() == first
-    assert call("acknowledge", url, mail / document, "--key", grantor, "--to", tmp_path).code == 0
+    acknowledge = ("acknowledge", url, mail / document, "--key", grantor, "--to", tmp_path)
+    assert call(*acknowledge, "--page", tmp_path / "page.html").code == 0
+    shown = parse((tmp_path / "page.html").read_bytes())
+    assert_harmless(shown)
+    for text in ("Receipt, acknowledged", "Received and signed by", "Acknowledged by the sender"):
+        assert text in shown.text
+    session = ("grant", "session", url, "--to", "acme", "--expires", "1h", "--key", grantor)
+    begun = call(*session, "--file", tmp_path / "session.ini", "--page", tmp_path / "session.html")
+    assert begun.code == 0, begun.err
+    shown = parse((tmp_path / "session.html").read_bytes())
+    assert "Access key of the session" in shown.text
+    secrets = re.findall(
+        r"aws_(?:secret_access_key|session_token) *= *(\S+)", (tmp_path / "session.ini").read_text()
+    )
+    assert len(secrets) == 2
+    assert not any(secret in shown.text for secret in secrets)
     assert received() == first
     assert len(custody_log.read(store).find("received")) == 1
 

@@ -38,7 +38,9 @@ def test_a_receipt_and_a_certificate_say_what_they_prove_and_what_not(location, 
 
 def test_a_grant_names_both_parties_and_keeps_the_secret(provider):
     until = datetime(2030, 1, 31, 12, tzinfo=UTC)
-    page = paper_page(grant_paper("s3://held/acme", "<acme>", "AKEY", until, provider.public))
+    page = paper_page(
+        grant_paper("s3://held/acme", "<acme>", [("Access key", "AKEY")], until, provider.public)
+    )
     found = parse(page)
     assert_harmless(found)
     for text in (

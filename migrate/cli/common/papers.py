@@ -70,8 +70,15 @@ def paper_page(paper: Paper) -> bytes:
     return render("paper.html", {"title": paper.title, "paper": paper})
 
 
-def receipt_paper(document: Document, signers: Sequence[PublicKey], signed: Signed) -> Paper:
-    """Return the page about a receipt. ``signed``: who signed the bundle itself, and what timestamps it has."""
+def receipt_paper(
+    document: Document,
+    signers: Sequence[PublicKey],
+    signed: Signed,
+    acknowledged_by: Sequence[PublicKey] = (),
+) -> Paper:
+    """Return the page about a receipt. ``signed``: who signed the bundle itself, and what timestamps it has;
+    ``acknowledged_by``: the senders who have counter-signed the receipt.
+    """
     value = document.value
     findings = int(value["findings_total"])
     state = "complete" if value["complete"] else f"INCOMPLETE: {things(int(value['gaps']), 'item')} missing"
@@ -87,7 +94,11 @@ def receipt_paper(document: Document, signers: Sequence[PublicKey], signed: Sign
     parties = [
         *(("Received and signed by", _party(public, public.name)) for public in signers),
         *(("Bundle signed by", giver) for giver in givers or ["nobody"]),
+        *(("Acknowledged by the sender", _party(public, public.name)) for public in acknowledged_by),
     ]
+    moments = [Moment("receipt signed", _time_of(document), _SIGNER_CLOCK)]
+    if acknowledged_by:
+        moments.append(Moment("receipt acknowledged", _utc(datetime.now(UTC)), _SIGNER_CLOCK))
     not_verified = [
         *filter(None, [_CHECKED.get(str(value["level"]))]),
         "Whether the sources held more than the bundle says of itself.",
@@ -96,11 +107,11 @@ def receipt_paper(document: Document, signers: Sequence[PublicKey], signed: Sign
         GOVERNANCE,
     ]
     return Paper(
-        title="Receipt",
+        title="Receipt, acknowledged" if acknowledged_by else "Receipt",
         sentence=document.about,
         parties=parties,
         facts=facts,
-        moments=[Moment("receipt signed", _time_of(document), _SIGNER_CLOCK), *_stamps(signed)],
+        moments=[*moments, *_stamps(signed)],
         not_verified=not_verified,
         root=document.root,
         is_good=not findings and bool(value["complete"]),
@@ -138,20 +149,24 @@ def certificate_paper(document: Document, signers: Sequence[PublicKey]) -> Paper
     )
 
 
-def grant_paper(location: str, to: str, access_key: str, until: datetime, signer: PublicKey) -> Paper:
-    """Return the page about a grant. The secret is not on it."""
+def grant_paper(
+    location: str, to: str, way: Sequence[tuple[str, str]], until: datetime, signer: PublicKey
+) -> Paper:
+    """Return the page about a grant. ``way``: names and values that say by what the bundle can be read. No secret and
+    no link is on it.
+    """
     return Paper(
         title="Grant",
         sentence=f"{to} may read the bundle at {location}, and nothing else, until the moment named below",
         parties=[("Granted by", _party(signer, signer.name)), ("Granted to", to)],
-        facts=[("May", "list and read this bundle"), ("Bundle at", location), ("Access key", access_key)],
+        facts=[("May", "list and read this bundle"), ("Bundle at", location), *way],
         moments=[
             Moment("granted", _utc(datetime.now(UTC)), _SIGNER_CLOCK),
             Moment("ends", _utc(until), "the storage server"),
         ],
         not_verified=[
-            "Whether the credential works, and opens nothing else: moveout grant test tries it.",
-            "Who has the credential: whoever has the file can read the bundle until then.",
+            "Whether it works, and opens nothing else: moveout grant test tries a credential.",
+            "Who has it: whoever has the file that was handed over can read the bundle until then.",
             "What was copied under it: to revoke the grant takes no copy back.",
             GOVERNANCE,
         ],

@@ -14,7 +14,9 @@ from rich.text import Text
 from migrate.cli import app
 from migrate.cli.common.document_files import DocumentsTo, read_files, write_files
 from migrate.cli.common.options import CaseFile, known_location
+from migrate.cli.common.papers import PageFile, receipt_paper, write_page
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signatures import check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import plain
@@ -70,6 +72,7 @@ def acknowledge_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     signers: Signers = None,
+    page: PageFile = None,
 ) -> Acknowledged:
     """Counter-sign the customer's receipt for a bundle.
 
@@ -91,4 +94,7 @@ def acknowledge_command(
             )
     senders = receipt.acknowledge(store, document, signatures, signer)
     files = write_files(to or file.parent, document, dict([documents.signature_of(document, signer)]))
+    if page is not None:
+        signed = check_signed(store, trust, deep=False)
+        write_page(page, receipt_paper(document, senders, signed, [signer.public]))
     return Acknowledged(document, [sender.fingerprint for sender in senders], files)

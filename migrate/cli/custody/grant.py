@@ -109,7 +109,9 @@ def create_command(
         granted = grant.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, granted.access_key, granted.secret_key))
     if page is not None:
-        write_page(page, grant_paper(store.location, to, granted.access_key, until, signer.public))
+        write_page(
+            page, grant_paper(store.location, to, [("Access key", granted.access_key)], until, signer.public)
+        )
     return Created(store.location, to, granted.access_key, moment_words(until), str(path))
 
 
@@ -127,6 +129,7 @@ def session_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    page: PageFile = None,
 ) -> Created:
     """Let somebody read this bundle, by a session of AWS.
 
@@ -153,6 +156,12 @@ def session_command(
                 to, accounts.region, endpoint, granted.access_key, granted.secret_key, token=granted.token
             )
         )
+    if page is not None:
+        way = [
+            ("Access key of the session", granted.access_key),
+            ("Taken back", "it ends by itself; at AWS no session can be ended alone"),
+        ]
+        write_page(page, grant_paper(store.location, to, way, until, signer.public))
     return Created(store.location, to, granted.access_key, moment_words(until), str(path), kind="session")
 
 
@@ -172,6 +181,7 @@ def links_command(
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    page: PageFile = None,
 ) -> Linked:
     """Let somebody read this bundle, by links.
 
@@ -183,7 +193,14 @@ def links_command(
     signer = need_keys(key, passphrase, loaded)[0]
     location = known_location(words, loaded)
     need_s3(location)
-    return write_links(session, location, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
+    linked = write_links(session, location, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
+    if page is not None:
+        way = [
+            ("Links", f"to {things(linked.files, 'file')}, in {linked.file}"),
+            ("Taken back", "they end by themselves, or with the key that made them"),
+        ]
+        write_page(page, grant_paper(linked.location, to, way, until, signer.public))
+    return linked
 
 
 @dataclass(frozen=True, slots=True)
