@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters.sqlite import snapshot
+from exporters.sqlite.rows import chunk_export
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.sqlite.databases import (
@@ -50,8 +50,8 @@ def source(request, tmp_path_factory):
 def location(source):
     long = []
     with pytest.MonkeyPatch.context() as patch:
-        real = snapshot._write_long
-        patch.setattr(snapshot, "_write_long", lambda *args: (long.append(args), real(*args))[1])
+        real = chunk_export._write_long
+        patch.setattr(chunk_export, "_write_long", lambda *args: (long.append(args), real(*args))[1])
         location = source.parent / "bundle"
         assert export_file(source, location).complete
     assert len(long) >= 9
