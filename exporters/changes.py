@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exporters.limits import Note
 
@@ -34,8 +34,7 @@ class MessageKind(IntEnum):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of a change log. ``position`` of a ``COMMIT`` is where the log goes on after it; of the others it is
     for people. ``tables`` are the engine's numbers of the tables whose shapes one must know to read it.
     """

@@ -98,6 +98,11 @@ class Applying:
         self._writer.rollback()
         return self._mark
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was read is committed."""
+        return not self._is_inside and self._boundary == self._mark
+
     def _advance(self, cancellation: CancellationToken) -> None:
         """Apply what lies there. After a conflict each transaction is applied by itself, so that what comes before the
         one with the conflict is kept.

@@ -28,10 +28,12 @@ def keep_capturing(
     note: Callable[[str], None] = lambda _: None,
     report: Callable[[Captured], None] = lambda _: None,
     retain_bytes: int | None = None,
+    until: Callable[[int], bool] = lambda _: False,
 ) -> None:
-    """Capture until the run is cancelled. What fails is noted once, and tried again. Raises ``SourceGoneError`` where
-    changes are lost, and ``DamageError``: no attempt would mend that. ``base`` is what ``ChangeBase.described``
-    returned. The server may keep ``retain_bytes`` of its log; with more, changes are given up.
+    """Capture until the run is cancelled, or ``until`` is true (see ``Capture.run``). What fails is noted once, and
+    tried again. Raises ``SourceGoneError`` where changes are lost, and ``DamageError``: no attempt would mend that.
+    ``base`` is what ``ChangeBase.described`` returned. The server may keep ``retain_bytes`` of its log; with more,
+    changes are given up.
     """
     pause, noted = _FIRST_PAUSE, ""
 
@@ -45,7 +47,7 @@ def keep_capturing(
             try:
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after) as stream:
-                    Capture(folder, heard).run(stream, cancellation)
+                    Capture(folder, heard).run(stream, cancellation, until)
             except (SourceGoneError, DamageError) as exc:
                 raise retained.error or exc from exc
             except MoveoutError as exc:
@@ -54,6 +56,8 @@ def keep_capturing(
                     note(f"changes are not captured for now, and are kept by the source: {exc}")
                 cancellation.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
 
 
 class CaptureThread:

@@ -30,6 +30,7 @@ _IDLE = "idle"
 
 _FRAME = struct.Struct("<BQI")
 """Kind, position, and length of the payload, which follows."""
+_KINDS = {int(kind): kind for kind in MessageKind}
 _ZSTD_LEVEL = 1
 
 
@@ -66,8 +67,7 @@ class SegmentRecord:
     version: int = VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(NamedTuple):
     """A message, and where it lies."""
 
     place: Place
@@ -111,20 +111,18 @@ class SegmentFolder:
         ]
         return self._parse(numbers[-1], self._needed(numbers[-1])) if numbers else None
 
-    def read(self, record: SegmentRecord) -> Iterator[StoredMessage]:
+    def read(self, record: SegmentRecord) -> Iterator[Message]:
         """Yield the messages of a segment. Raises ``DamageError``, ``GoneError``."""
         key = self._segment_key(record.number, record.sha256)
         data = self._store.read(key)
         if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
             raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
-        raw = memoryview(pa.Codec("zstd").decompress(data, record.raw_bytes))
-        start = number = 0
-        while start < len(raw):
-            kind, position, length = _FRAME.unpack_from(raw, start)
-            start += _FRAME.size
-            number += 1
-            message = Message(MessageKind(kind), position, bytes(raw[start : start + length]))
-            yield StoredMessage(Place(record.number, number), message)
+        raw = pa.Codec("zstd").decompress(data, record.raw_bytes, asbytes=True)
+        frame, frame_bytes, size_bytes, start = _FRAME.unpack_from, _FRAME.size, len(raw), 0
+        while start < size_bytes:
+            kind, position, length = frame(raw, start)
+            start += frame_bytes
+            yield Message(_KINDS[kind], position, raw[start : start + length])
             start += length
 
     def write(
@@ -240,14 +238,15 @@ class SegmentReader:
         for record in list(self._records):
             if Place(record.number, ends[record.number]) <= self._place:
                 continue
-            for stored in self._folder.read(record):
-                if stored.place.message > ends[record.number]:
+            returned = self._place.message if record.number == self._place.segment else 0
+            for number, message in enumerate(self._folder.read(record), 1):
+                if number > ends[record.number]:
                     break
-                if self._place < stored.place:
-                    self._place = stored.place
-                    yield stored
-                elif stored.message.kind is MessageKind.SHAPE:
-                    yield stored
+                if number > returned:
+                    self._place = Place(record.number, number)
+                    yield StoredMessage(self._place, message)
+                elif message.kind is MessageKind.SHAPE:
+                    yield StoredMessage(Place(record.number, number), message)
         self._records = self._records[-1:]
 
 

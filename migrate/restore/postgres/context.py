@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from exporters.api import Loss
+from exporters.changes import FOLLOW
 from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
@@ -17,9 +18,6 @@ from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.destination import PostgresDestination, State
-
-FOLLOW = "follow"
-"""The key of a followed source's position, as the bundle has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class PostgresRestore:
     @property
     def followed_from(self) -> int | None:
         """The position of the snapshot in the source's log; None where its changes are not followed."""
-        base = self.run.reader.last_position_value(self.run.source, FOLLOW)
+        base = self.run.reader.newest_position(self.run.source).get(FOLLOW)
         return base["position"] if base else None
 
     @property

@@ -295,7 +295,8 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
         conflict = conflict or large_objects.in_the_way(connection, run, filled=not whole)
     records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
     mark = read_mark(connection, run.source)
-    if conflict and mark and mark.base == job.followed_from and mark.place != START:
+    is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
+    if is_followed and (conflict or not job.selection.is_everything):
         return _followed(job, records)
     same = any(record.only == job.selection.words() for record in records)
     if same and not conflict and job.selection.definitions:

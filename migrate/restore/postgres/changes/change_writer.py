@@ -17,12 +17,11 @@ from psycopg.adapt import Dumper
 
 from exporters.changes import Message, MessageKind
 from exporters.postgres.changes.pgoutput import (
-    Delete,
-    Insert,
+    Begin,
+    Commit,
     Relation,
     Row,
     Truncate,
-    Update,
     decode,
 )
 from exporters.postgres.changes.slot import lsn_text
@@ -67,7 +66,7 @@ class _TextDumper(Dumper):
 
 
 class PostgresChangeWriter:
-    """See ``ChangeWriter``."""
+    """See ``ChangeWriter``. ``single_changes``: how many were written one by one."""
 
     def __init__(self, connection: psycopg.Connection[Any], source: str, shown: str) -> None:
         self._connection = connection
@@ -78,6 +77,7 @@ class PostgresChangeWriter:
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
+        self.single_changes = 0
 
     def mark(self) -> Mark | None:
         """See ``ChangeWriter``."""
@@ -87,8 +87,10 @@ class PostgresChangeWriter:
     def take(self, message: Message) -> None:
         """See ``ChangeWriter``."""
         if message.kind is MessageKind.CHANGE:
-            with self._translated():
+            try:
                 self._take_change(message)
+            except psycopg.Error as exc:
+                raise destination_error(exc, self._shown) from exc
         elif message.kind is MessageKind.SHAPE:
             self._take_shape(message.payload)
 
@@ -119,19 +121,21 @@ class PostgresChangeWriter:
         self._connection.close()
 
     def _take_change(self, message: Message) -> None:
-        self._begin()
+        if not self._is_open:
+            self._begin()
         change = decode(message.payload)
         if isinstance(change, Truncate):
             self._write()
             self._truncate(change, message.position)
             return
-        assert isinstance(change, Insert | Update | Delete)
+        assert not isinstance(change, Begin | Commit | Relation)
         waiting = Waiting(message.position, change)
-        if not self._table(change.relation, message.position).add(waiting):
+        changes = self._tables.get(change.relation) or self._table(change.relation, message.position)
+        if not changes.add(waiting):
             self._write()
             changes = self._table(change.relation, message.position)
             if not changes.add(waiting):
-                write_change(self._connection, changes.table, waiting)
+                self._write_single(changes.table, waiting)
                 return
         self._waiting_changes += 1
         self._waiting_bytes += len(message.payload)
@@ -190,7 +194,11 @@ class PostgresChangeWriter:
             return
         connection.execute(b"ROLLBACK TO moveout_batch")
         for waiting in changes.waiting:
-            write_change(connection, table, waiting)
+            self._write_single(table, waiting)
+
+    def _write_single(self, table: DestinationTable, waiting: Waiting) -> None:
+        write_change(self._connection, table, waiting)
+        self.single_changes += 1
 
     def _truncate(self, change: Truncate, position: int) -> None:
         tables = [self._table(number, position).table for number in change.relations]

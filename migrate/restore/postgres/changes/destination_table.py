@@ -19,7 +19,7 @@ _FULL = "f"
 _COLUMNS = """
 SELECT a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod),
   quote_ident(n.nspname) || '.' || quote_ident(t.typname),
-  CASE WHEN t.typdelim = ',' AND NOT (t.typelem <> 0 AND t.typlen = -1) THEN (
+  CASE WHEN t.typdelim = ',' AND t.typcategory <> 'A' THEN (
     SELECT quote_ident(l.nspname) || '.' || quote_ident(y.typname)
     FROM pg_type y JOIN pg_namespace l ON l.oid = y.typnamespace WHERE y.oid = t.typarray) ELSE '' END,
   a.attidentity = 'a', {generated}

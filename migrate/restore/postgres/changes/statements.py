@@ -180,7 +180,7 @@ def _unnested(
         for index, values in zip(indexes, columns, strict=True)
     )
     names = ", ".join(f"c{index}" for index in indexes)
-    return f"pg_catalog.unnest({arrays}) AS v({names})"
+    return f"unnest({arrays}) AS v({names})"  # qualified it takes one array only
 
 
 def _many(table: DestinationTable, index: int) -> str:

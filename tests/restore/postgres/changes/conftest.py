@@ -28,6 +28,8 @@ class Pair:
     destination: str
     slot: SqlSlot
     folder: SegmentFolder
+    single_changes: int = 0
+    """How many changes the last ``apply`` wrote one by one."""
 
     def capture(self, script: str = "") -> None:
         """Run the statements of a script at the source, and keep what they change."""
@@ -40,9 +42,11 @@ class Pair:
         """Apply all that is there."""
         last = self.folder.last()
         with contextlib.closing(open_change_writer(self.destination, secrets or {}, "app")) as writer:
-            return Applying(self.folder, writer).run(
+            mark = Applying(self.folder, writer).run(
                 CancellationToken(), lambda mark: last is None or mark.place >= last.boundary
             )
+        self.single_changes = writer.single_changes
+        return mark
 
     def follow(self, script: str) -> None:
         """Run a script at the source and apply its changes; then both must be equal."""

@@ -63,18 +63,20 @@ def followed(make_pair):
 
 
 @pytest.mark.parametrize(
-    "statements",
+    ("statements", "single"),
     [
-        pytest.param(f"{NEW_TYPED}; INSERT INTO typed (c) VALUES (NULL)", id="every type is inserted"),
+        pytest.param(f"{NEW_TYPED}; INSERT INTO typed (c) VALUES (NULL)", 0, id="every type is inserted"),
         pytest.param(
             "UPDATE typed SET c = E'\\\\', moods = NULL, n = -1, boxes = '{}', words = '{\"\"}', bits = NULL;"
             " DELETE FROM typed WHERE id = 2; UPDATE typed SET id = DEFAULT WHERE id = 1",
+            0,
             id="every type is updated",
         ),
         pytest.param(
             "INSERT INTO \"odd \"\"x%s$1\" VALUES ('A', 'b', E'\\\\.'), ('a b', 'B', E'\\r\\n\\t'), ('c', '', NULL);"
             'UPDATE "odd ""x%s$1" SET v = \'new\' WHERE "k 1" = \'a\'; UPDATE "odd ""x%s$1" SET "k,2" = \'B\';'
             'UPDATE "odd ""x%s$1" SET v = v || \'!\' WHERE "k,2" = \'b\'; DELETE FROM "odd ""x%s$1" WHERE v IS NULL',
+            11,
             id="odd names, and keys that are equal otherwise",
         ),
         pytest.param(
@@ -83,58 +85,69 @@ def followed(make_pair):
             " WHERE id = 3; UPDATE long_values SET n = 7; INSERT INTO long_values VALUES (99, repeat('z', 9000), '');"
             "UPDATE long_values SET n = 8 WHERE id = 99; INSERT INTO long_keys VALUES (repeat('k', 2600), 'a');"
             "UPDATE long_keys SET v = 'b'; UPDATE long_keys SET v = 'c'",
+            2,
             id="values that are not sent",
         ),
         pytest.param(
             "DELETE FROM whole WHERE ctid = '(0,2)'; UPDATE whole SET t = 'other' WHERE ctid = '(0,4)';"
             "UPDATE whole SET j = '{}' WHERE a IS NULL; DELETE FROM whole WHERE ctid = '(0,5)';"
             "INSERT INTO whole (a, j, t) VALUES (3, '1', E'\\\\N'); UPDATE whole SET i = DEFAULT WHERE a = 3",
+            5,
             id="no key, equal rows, json",
         ),
         pytest.param(
             "INSERT INTO whole_with_key VALUES (1, 'a', '{}'), (2, 'b', '{}');"
             "UPDATE whole_with_key SET v = 'c', j = '[1]' WHERE id = 1; UPDATE whole_with_key SET v = 'a' WHERE id = 2;"
             "UPDATE whole_with_key SET id = id + 10; DELETE FROM whole_with_key WHERE id = 11",
+            7,
             id="whole rows of a table with a key",
         ),
         pytest.param(
             "INSERT INTO always (id, v) VALUES (1, 'a'), (2, 'b'); UPDATE always SET v = 'c';"
             "UPDATE always SET n = DEFAULT, id = 5 WHERE id = 2; DELETE FROM always WHERE id = 1",
+            0,
             id="identity that the server makes",
         ),
         pytest.param(
             "INSERT INTO by_index VALUES (1, 'a', 'x'), (2, 'b', 'y'); UPDATE by_index SET v = 'z';"
             "UPDATE by_index SET a = 3 - a, b = 'c'; DELETE FROM by_index WHERE a = 1",
+            0,
             id="identity by an index",
         ),
         pytest.param(
             "DELETE FROM parent WHERE id < 3; UPDATE parent SET id = id + 100 WHERE id = 4; BEGIN; INSERT INTO child"
             " VALUES (77, 77); INSERT INTO parent VALUES (77); COMMIT; UPDATE child SET parent = NULL WHERE id = 9",
+            0,
             id="foreign keys that cascade",
         ),
         pytest.param(
             "INSERT INTO parts VALUES (1, '2026-02-02', 'a'), (2, '2026-08-08', 'b');"
             "UPDATE parts SET at = '2026-09-09' WHERE id = 1; UPDATE parts SET v = 'c'",
+            0,
             id="rows that move to another partition",
         ),
         pytest.param(
             "INSERT INTO late SELECT i, i FROM generate_series(1, 5) i; UPDATE late SET n = 6 - n;"
             "BEGIN; UPDATE late SET n = 1; UPDATE late SET n = id + 10; COMMIT",
+            0,
             id="constraints that hold at the end",
         ),
         pytest.param(
             "INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES; DELETE FROM nothing WHERE ctid ="
             " '(0,1)'; INSERT INTO base VALUES (1); INSERT INTO heir VALUES (1, 'a'); UPDATE base SET id = id + 1",
+            1,
             id="no columns, and heirs with the same keys",
         ),
         pytest.param(
             "UPDATE seen SET n = 10; INSERT INTO seen VALUES (2, 2); UPDATE seen SET id = -id",
+            0,
             id="triggers act once",
         ),
         pytest.param(
             "INSERT INTO parent VALUES (500); TRUNCATE parent CASCADE; INSERT INTO parent VALUES (1);"
             "BEGIN; INSERT INTO always (id) VALUES (70); TRUNCATE always, seen RESTART IDENTITY; SAVEPOINT a;"
             "INSERT INTO always (id) VALUES (71); ROLLBACK TO a; INSERT INTO always (id) VALUES (72); COMMIT",
+            0,
             id="truncate",
         ),
         pytest.param(
@@ -145,12 +158,14 @@ def followed(make_pair):
             "BEGIN; INSERT INTO seen VALUES (6, 6); PREPARE TRANSACTION 'p';"
             "COMMIT PREPARED 'p'; BEGIN; INSERT INTO seen VALUES (5, 5); PREPARE TRANSACTION 'q';"
             "ROLLBACK PREPARED 'q'",
+            0,
             id="rows that come and go",
         ),
     ],
 )
-def test_changes_arrive(followed, statements):
+def test_changes_arrive(followed, statements, single):
     followed.follow(statements)
+    assert followed.single_changes == single
 
 
 CONFLICTS = """

@@ -1,0 +1,180 @@
+"""``moveout follow``: what followed databases write is captured, and applied at their destinations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.reader import BundleReader
+from migrate.case.model import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.source_summary import SummaryLine, draw_summary
+from migrate.cli.common.sources import check_kinds, destinations_of, expanded, known_secrets, load_case
+from migrate.errors import OK, IncompleteError, UsageError
+from migrate.follow.followed import followed_sources
+from migrate.follow.follower import Follower, FollowState
+from migrate.number_text import bytes_words, count_words, duration_words, things
+
+_REPORT_SECONDS = 10.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How far each source was when the command ended."""
+
+    location: str
+    sources: Sequence[FollowState]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """Return 3 where a source has stopped."""
+        return IncompleteError.exit_code if any(source.stopped for source in self.sources) else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return how far each source is."""
+        return {
+            "location": self.location,
+            "seconds": self.seconds,
+            "sources": [_as_json(source) for source in self.sources],
+            "summary": [_summary_line(source).as_json() for source in self.sources],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print a line a source, and the next step of those that stopped."""
+        for source in self.sources:
+            console.print(Text(state_line(source)))
+        if self.exit_code != OK:
+            draw_summary(console, [_summary_line(source) for source in self.sources])
+
+
+def _as_json(source: FollowState) -> dict[str, Any]:
+    errors = [{"code": e.code, "message": str(e), "next": e.next_step} for e in source.stopped]
+    return {
+        "source": source.source,
+        "captured": source.captured,
+        "applied": source.applied,
+        "lag_bytes": source.lag_bytes,
+        "lag_seconds": source.lag_seconds,
+        "changes": source.changes,
+        "caught_up": source.is_caught_up,
+        "stopped": errors,
+    }
+
+
+def state_line(source: FollowState) -> str:
+    """Return how far a source is, in one line."""
+    words = [f"{source.source}: captured up to {source.captured or 'its snapshot'}"]
+    if source.is_waiting:
+        words.append("waiting for moveout restore")
+    else:
+        words.append(f"applied up to {source.applied or 'its snapshot'}")
+        rate = f", {count_words(round(source.rate))}/s" if source.rate >= 1 else ""
+        words.append(f"{things(source.changes, 'change')}{rate}")
+    if source.lag_bytes is None or source.lag_seconds is None:
+        words.append("the source does not say how far it is")
+    elif not source.is_waiting:
+        lag = f"{duration_words(source.lag_seconds)}, {bytes_words(source.lag_bytes)} behind"
+        words.append(lag if source.lag_bytes else "nothing is behind")
+    if source.stopped:
+        words.append("STOPPED")
+    return "; ".join(words)
+
+
+def _summary_line(source: FollowState) -> SummaryLine:
+    if source.stopped:
+        error = source.stopped[0]
+        next_step = error.next_step or "give the same command again"
+        return SummaryLine(source.source, "stopped", str(error), next_step)
+    return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
+
+
+@verb(
+    app,
+    "follow",
+    examples=(
+        "follow -c moveout.toml",
+        "follow bundle app=postgresql://me@new/app --until-caught-up",
+    ),
+)
+def follow_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
+    ] = None,
+    *,
+    case: CaseFile = None,
+    until_caught_up: Annotated[
+        bool,
+        typer.Option("--until-caught-up", help="End once all is applied that was written before it began."),
+    ] = False,
+) -> Followed:
+    """Capture what followed databases write, and apply it at their destinations.
+
+    It runs until Ctrl-C. The same command again goes on where it was.
+    """
+    loaded = load_case(case)
+    sorted_words = sort_words(words or [])
+    location = one_location(sorted_words, loaded.bundle if loaded else None, "location")
+    store = session.store(location)
+    reader = BundleReader(store)
+    given = known_secrets(destinations_of(location, sorted_words.pairs, None), loaded)
+    destinations = given or (destinations_of(location, loaded.destinations, loaded) if loaded else {})
+    if not destinations:
+        raise UsageError(
+            "nothing says what goes where",
+            next_step="give NAME=URL …, or [[destination]] tables in the case file",
+        )
+    check_kinds(reader, destinations)
+    sources = _sources(session, reader, loaded, location)
+    followed = followed_sources(reader, sources, destinations)
+    others = sorted(destinations.keys() - {source.name for source in followed})
+    if others:
+        session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
+    cancellation = session.cancellation.child()
+    followers = [
+        Follower(source, store, cancellation=cancellation, note=session.progress.note) for source in followed
+    ]
+    started = time.monotonic()
+    for follower in followers:
+        follower.start()
+    try:
+        _report_until_end(session, followers, until_caught_up=until_caught_up)
+    except KeyboardInterrupt:  # the usual end
+        pass
+    finally:
+        cancellation.cancel()
+    for follower in followers:
+        follower.join()
+    states = [follower.state() for follower in followers]
+    return Followed(store.location, states, time.monotonic() - started)
+
+
+def _sources(
+    session: Session, reader: BundleReader, case: Case | None, location: Endpoint
+) -> Mapping[str, Endpoint]:
+    """Return where the bundle's sources are: as the case says, else as the bundle does."""
+    recorded = {source.name: Endpoint(source.url) for source in reader.info.sources}
+    known = expanded(session, case.sources, case, location, ask=False) if case else {}
+    return {**recorded, **known}
+
+
+def _report_until_end(session: Session, followers: Sequence[Follower], *, until_caught_up: bool) -> None:
+    """Say how far each is from time to time, until all have ended, or are as far as was wanted."""
+    said_at = time.monotonic()
+    while not all(follower.is_ended or (until_caught_up and follower.is_done) for follower in followers):
+        session.cancellation.wait(_POLL_SECONDS)
+        if time.monotonic() - said_at >= _REPORT_SECONDS:
+            said_at = time.monotonic()
+            for follower in followers:
+                session.progress.note(state_line(follower.state()))

@@ -1,0 +1,242 @@
+"""Follows one source: a thread captures its changes, another one applies them, until both are ended.
+
+Each goes on by itself: where the destination is away, or does not exist yet, changes are still captured; where the
+source is gone, what was captured is still applied.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from migrate.changes.apply import Applying, ChangeWriter, Mark
+from migrate.changes.capture_thread import keep_capturing
+from migrate.errors import GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.follow.followed import FollowedSource
+from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.storage.api import Store
+
+_WATCH_SECONDS = 2.0
+"""So often a source is asked where its log ends."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+"""Seconds between two attempts; each is twice as long as the one before."""
+_RESTORE_SECONDS = 2.0
+"""So often a destination is asked whether it was restored meanwhile."""
+_RATE_SAMPLES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class FollowState:
+    """How far a source is. Positions are as its server writes them, "" where they are not known. ``lag_bytes``: how
+    much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
+    of late. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
+    was not restored yet.
+    """
+
+    source: str
+    captured: str
+    applied: str
+    lag_bytes: int | None
+    lag_seconds: float | None
+    changes: int
+    rate: float
+    is_waiting: bool
+    is_caught_up: bool
+    stopped: tuple[MoveoutError, ...]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What the threads report. ``ends``: where the log ended, and when that was asked."""
+
+    captured: int = 0
+    applied: int = 0
+    changes: int = 0
+    is_waiting: bool = True
+    first_end: int | None = None
+    ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
+
+
+class Follower:
+    """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while."""
+
+    def __init__(
+        self,
+        followed: FollowedSource,
+        store: Store,
+        *,
+        cancellation: CancellationToken,
+        note: Callable[[str], None],
+    ) -> None:
+        self.followed = followed
+        self._folder = followed.folder(store)
+        self._cancellation = cancellation
+        self._tell = note
+        self._log = followed.open_log()
+        self._counts = _Counts()
+        self._errors: list[MoveoutError] = []
+        loops = {"capture": self._capture, "apply": self._apply, "watch": self._watch}
+        self._threads = {
+            name: threading.Thread(
+                target=self._guarded, args=(loop,), name=f"moveout-{name}-{followed.name}", daemon=True
+            )
+            for name, loop in loops.items()
+        }
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads.values():
+            thread.start()
+
+    def join(self) -> None:
+        """Wait until the threads have ended, which they do once the run is cancelled."""
+        for thread in self._threads.values():
+            thread.join()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing goes on: both capture and apply have stopped."""
+        return not (self._threads["capture"].is_alive() or self._threads["apply"].is_alive())
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is applied that the source had committed when it was asked first, or never will be."""
+        first_end = self._counts.first_end
+        is_reached = first_end is not None and self._counts.applied >= first_end
+        return is_reached or not self._threads["apply"].is_alive()
+
+    def state(self) -> FollowState:
+        """Return how far it is."""
+        counts, show = self._counts, self._log.show
+        ends = list(counts.ends)
+        lag_bytes = max(ends[-1][1] - counts.applied, 0) if ends else None
+        later = [moment for moment, end in ends if end > counts.applied]
+        lag_seconds = (time.monotonic() - later[0] if later else 0.0) if ends else None
+        return FollowState(
+            self.followed.name,
+            show(counts.captured) if counts.captured else "",
+            show(counts.applied) if counts.applied else "",
+            lag_bytes,
+            lag_seconds,
+            counts.changes,
+            self._rate(),
+            counts.is_waiting,
+            counts.first_end is not None and counts.applied >= counts.first_end,
+            tuple(self._errors),
+        )
+
+    def _note(self, message: str) -> None:
+        self._tell(f"{self.followed.name}: {message}")
+
+    def _rate(self) -> float:
+        samples = list(self._counts.samples)
+        if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+            return 0.0
+        return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except Cancelled:
+            return
+        except MoveoutError as exc:
+            self._errors.append(exc)
+            self._note(f"stopped: {exc}" + (f" → {exc.next_step}" if exc.next_step else ""))
+
+    def _watch(self) -> None:
+        """Ask where the log ends."""
+        while not self._cancellation.is_cancelled and not self.is_ended:
+            counts = self._counts
+            counts.samples.append((time.monotonic(), counts.changes))
+            try:
+                asked_at, end = time.monotonic(), self._log.state(self.followed.log).end
+                counts.ends.append((asked_at, end))
+                counts.first_end = end if counts.first_end is None else counts.first_end
+            except MoveoutError:
+                pass  # the capture says so
+            self._cancellation.wait(_WATCH_SECONDS)
+
+    def _capture(self) -> None:
+        def until(position: int) -> bool:
+            self._counts.captured = max(position, self._counts.captured)
+            return False
+
+        base = {"position": self.followed.base, "log": self.followed.log}
+        keep_capturing(
+            self._log,
+            base,
+            self._folder,
+            self._cancellation,
+            note=self._note,
+            retain_bytes=self.followed.source.retain_bytes,
+            until=until,
+        )
+
+    def _apply(self) -> None:
+        """Apply until the run is cancelled. What passes is noted once, and tried again."""
+        pause, noted = _FIRST_PAUSE, ""
+        while not self._cancellation.is_cancelled:
+            try:
+                writer = self._open_writer()
+                if writer is None:
+                    self._cancellation.wait(_RESTORE_SECONDS)
+                    continue
+                with closing(writer):
+                    self._apply_by(writer)
+                pause, noted = _FIRST_PAUSE, ""
+            except (UnreachableError, NoSpaceError) as exc:
+                if str(exc) != noted:
+                    noted = str(exc)
+                    self._note(f"changes are not applied for now: {exc}")
+                self._cancellation.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _open_writer(self) -> ChangeWriter | None:
+        """Return what writes to the destination; None where that was not restored yet. Raises ``IncompleteError`` where
+        it was restored from another snapshot.
+        """
+        try:
+            writer = self.followed.open_writer()
+        except GoneError:
+            return None
+        try:
+            mark = writer.mark()
+        except BaseException:
+            writer.close()
+            raise
+        if mark is not None and mark.base == self.followed.base:
+            self._counts.is_waiting = False
+            return writer
+        writer.close()
+        if mark is None:
+            return None
+        raise IncompleteError(
+            f"{self.followed.destination.shown} was restored from a snapshot at {self._log.show(mark.base)}; the"
+            f" changes come after one at {self._log.show(self.followed.base)}",
+            next_step="drop the database, and give moveout restore again: it has the newer snapshot",
+        )
+
+    def _apply_by(self, writer: ChangeWriter) -> None:
+        counts = self._counts
+
+        def report(mark: Mark, changes: int) -> None:
+            counts.applied = max(counts.applied, mark.position)
+            counts.changes += changes
+
+        applying = Applying(self._folder, writer, report)
+        captured = 0
+
+        def reached(mark: Mark) -> bool:
+            # All that was captured before this round began is applied now.
+            nonlocal captured
+            if applying.is_settled:
+                counts.applied = max(counts.applied, mark.position, captured)
+            captured = counts.captured
+            return False
+
+        applying.run(self._cancellation, reached)

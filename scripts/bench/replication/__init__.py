@@ -1,0 +1,1 @@
+"""Changes that are carried on: beside the databases' own replication."""

@@ -1,0 +1,90 @@
+"""``moveout follow`` from an export to equal databases, killed and given again; what it says, and its exit codes."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import threading
+
+import psycopg
+import pytest
+
+from exporters.postgres.changes.log import open_change_log
+from exporters.postgres.live_digests import live_tables
+from tests.cli.conftest import MOVEOUT, call, run
+from tests.exporters.postgres.databases import fetch, read_bundle, run_sql
+from tests.follow.test_follower import SCRIPT, eventually, transfer_money
+
+
+@pytest.fixture
+def move(followed_postgres, other_postgres, tmp_path):
+    """A source that was exported to be followed: its URL, the bundle, and a database to restore to."""
+    source, destination = followed_postgres.database(), other_postgres.database()
+    run_sql(source, SCRIPT)
+    bundle = tmp_path / "bundle"
+    run("export", f"app={source}", "--to", bundle, "--follow")
+    yield source, bundle, destination
+    base = read_bundle(bundle).newest_position("app")["follow"]
+    open_change_log(source, {}, base["name"]).drop(base["log"])
+
+
+def test_a_followed_database_comes_up_with_what_was_written_since(move):
+    source, bundle, destination = move
+    words = [MOVEOUT, "follow", bundle, f"app={destination}"]
+    stop = threading.Event()
+    writer = threading.Thread(target=transfer_money, args=(source, stop))
+    writer.start()
+    try:
+        with subprocess.Popen([*words, "--quiet"], stdout=subprocess.PIPE) as early:
+            run("restore", bundle, f"app={destination}")
+            eventually(lambda: applied(destination) > 0)
+            early.kill()
+        for _ in range(2):
+            before = applied(destination)
+            with subprocess.Popen([*words, "--quiet"], stdout=subprocess.PIPE) as follow:
+                eventually(lambda before=before: applied(destination) > before)
+                follow.send_signal(signal.SIGKILL)
+        assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [(2000, 20)]
+    finally:
+        stop.set()
+        writer.join()
+    done = run("follow", bundle, f"app={destination}", "--until-caught-up", "--json")
+    assert done.code == 0, done.err
+    (state,) = json.loads(done.out)["result"]["sources"]
+    assert (state["caught_up"], state["stopped"], state["lag_bytes"]) == (True, [], 0)
+    assert live_tables(destination) == live_tables(source)
+    again = run("restore", bundle, f"app={destination}")
+    assert "has changes of the source since" in again.out
+    part = run("restore", bundle, f"app={destination}", "--only", "accounts")
+    assert (part.code, "older than the others" in part.err) == (2, True)
+    run_sql(source, "ALTER TABLE accounts ADD COLUMN name text; UPDATE accounts SET name = 'x' WHERE id = 1")
+    stopped = run("follow", bundle, f"app={destination}", "--until-caught-up")
+    assert stopped.code == 3
+    assert 'ALTER TABLE "public"."accounts" ADD COLUMN "name" text' in " ".join(stopped.out.split())
+    run_sql(destination, "ALTER TABLE accounts ADD COLUMN name text")
+    run("follow", bundle, f"app={destination}", "--until-caught-up")
+    assert live_tables(destination) == live_tables(source)
+
+
+def applied(destination):
+    """How many moves of money have arrived; 0 where there is no such table yet."""
+    with psycopg.connect(destination) as connection, contextlib.suppress(psycopg.errors.UndefinedTable):
+        return connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+    return 0
+
+
+def test_mistakes_are_named(move, postgres, tmp_path):
+    source, bundle, destination = move
+    plain = tmp_path / "plain"
+    run("export", f"app={source}", "--to", plain)
+    refused = call("follow", plain, f"app={destination}")
+    assert (refused.code, "export --follow" in refused.err) == (2, True)
+    assert call("follow", bundle).code == 2
+    slot = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()"
+    with subprocess.Popen(
+        [MOVEOUT, "follow", bundle, f"app={destination}"], stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        eventually(lambda: fetch(source, slot) == [(1,)])
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate()
+    assert (waiting.returncode, "Traceback" in errors) == (0, False), errors

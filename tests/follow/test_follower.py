@@ -1,0 +1,98 @@
+"""A follower captures and applies by itself, whatever is away for a while; what stops one source leaves the others."""
+
+import contextlib
+import threading
+import time
+
+import psycopg
+
+from exporters.postgres.live_digests import live_tables
+from migrate.errors import IncompleteError
+from migrate.follow.follower import Follower
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.follow.conftest import restored
+
+SCRIPT = """
+CREATE TABLE accounts (id int PRIMARY KEY, money int); INSERT INTO accounts SELECT i, 100 FROM generate_series(1, 20) i;
+CREATE TABLE entries (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account int, amount int);
+"""
+SECONDS = 120.0
+
+
+@contextlib.contextmanager
+def following(store, *sources):
+    """Followers of some sources, and the notes that they make."""
+    token, notes = CancellationToken(), []
+    followers = [Follower(source, store, cancellation=token, note=notes.append) for source in sources]
+    for follower in followers:
+        follower.start()
+    try:
+        yield followers, notes
+    finally:
+        token.cancel()
+        for follower in followers:
+            follower.join()
+
+
+def eventually(condition, seconds=SECONDS):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def transfer_money(url, stop):
+    """Move money between accounts, and write each move down, until told to stop."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            one, other = number % 20 + 1, number * 7 % 20 + 1
+            with connection.transaction():
+                for account in sorted((one, other)):  # two writers do not wait for each other
+                    amount = (account == other) - (account == one)
+                    statement = "UPDATE accounts SET money = money + %s WHERE id = %s"
+                    connection.execute(statement, (amount, account))
+                connection.execute("INSERT INTO entries (account, amount) VALUES (%s, 1)", (other,))
+
+
+def test_writers_are_followed_and_each_source_by_itself(make_followed, tmp_path):
+    """One source's destination is restored late; another one's has a conflict."""
+    busy = make_followed(SCRIPT, "busy", is_restored=False)
+    broken = make_followed(SCRIPT, "broken")
+    run_sql(broken.destination.url, "DELETE FROM accounts WHERE id = 3")
+    stop = threading.Event()
+    writers = [threading.Thread(target=transfer_money, args=(busy.source.url, stop)) for _ in range(2)]
+    with following(open_location(str(tmp_path)), busy, broken) as (followers, notes):
+        for writer in writers:
+            writer.start()
+        run_sql(broken.source.url, "UPDATE accounts SET money = 5 WHERE id = 2")
+        run_sql(broken.source.url, "UPDATE accounts SET money = 7 WHERE id = 3")
+        eventually(lambda: followers[1].state().stopped)
+        assert followers[0].state().is_waiting
+        restored(busy)
+        eventually(lambda: followers[0].state().changes > 50)
+        for _ in range(2):
+            (pid,) = fetch(
+                busy.destination.url,
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )[0]
+            fetch(busy.destination.url, f"SELECT pg_terminate_backend({pid})")
+            before = followers[0].state().changes
+            eventually(lambda before=before: followers[0].state().changes > before + 50)
+        stop.set()
+        for writer in writers:
+            writer.join()
+        eventually(lambda: followers[0].state().lag_bytes == 0)
+        state = followers[0].state()
+        assert (state.stopped, state.is_caught_up, state.lag_seconds) == ((), True, 0.0)
+        assert live_tables(busy.destination.url) == live_tables(busy.source.url)
+    assert any(note.startswith("busy: changes are not applied for now: ") for note in notes), notes
+    (error,) = followers[1].state().stopped
+    assert isinstance(error, IncompleteError)
+    assert "key (id = '3')" in str(error)
+    assert fetch(broken.destination.url, "SELECT money FROM accounts WHERE id = 2") == [(5,)]
+    assert fetch(busy.destination.url, "SELECT sum(money) FROM accounts") == [(2000,)]
