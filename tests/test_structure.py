@@ -6,6 +6,7 @@ The limits are today's figures. They may be lowered, not raised.
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from functools import cache
 from itertools import chain
@@ -34,6 +35,8 @@ STORAGE_NAMES = {
     "_store",
 }
 
+
+ROLE = re.compile(r"""(?:CREATE (?:ROLE|USER) |login\(\w*postgres, ["'])([a-z_]\w*)""")
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 LOOKED_AT = FUNCTIONS | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Call
@@ -116,3 +119,12 @@ def test_what_a_store_can_do_is_declared():
             if name in STORAGE_NAMES:
                 probes.append(f"{path}:{node.lineno}")
     assert len(probes) <= MOST_GETATTR, "\n".join(probes)
+
+
+def test_a_role_of_a_test_has_a_name_of_its_own():
+    """Roles belong to a server, which files share: two files whose roles have one name fail when they meet."""
+    users = defaultdict(set)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in ROLE.findall(path.read_text(encoding="utf-8")):
+            users[name].add(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in users.items() if len(files) > 1} == {}
