@@ -1,5 +1,6 @@
 """An export that is followed: its snapshot and the segments together have each transaction exactly once."""
 
+import re
 import subprocess
 import time
 
@@ -22,6 +23,7 @@ ACCOUNTS = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
 INSERT INTO log SELECT 0, g, repeat('note ', 20) FROM generate_series(1, 5000) g;
 CREATE TABLE keyless (a int);
+CREATE PUBLICATION theirs FOR TABLE log;
 """
 
 
@@ -105,6 +107,10 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
     assert base.name not in first_bases
     assert len(list(base.glob("*.json"))) >= 1
     reader, folder = capture_rest(bundle, url)
+    definitions = (bundle / "data/app/schema/post-data.sql").read_text()
+    publications = re.findall("^(?:CREATE|ALTER) PUBLICATION.*", definitions, re.MULTILINE)
+    assert [statement.split()[2] for statement in publications] == ["theirs", "theirs", "theirs"]
+    assert not [loss for _, loss in reader.losses() if "slot" in loss.item]
     exported, followed = rows_of_bundle(reader, "log"), inserted_rows(folder)
     assert len(exported) == len(set(exported))
     assert len(followed) == len(set(followed))
@@ -124,21 +130,26 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
         assert "changes/" not in done.out + done.err
     assert not (tmp_path / "copy" / "changes").exists()
     assert sorted(bundle.glob("changes/app/*")) == [base]
-    case = tmp_path / "moveout.toml"
+    check_status_and_end(url, tmp_path, base, folder.last().number)
+    plain = call("export", f"app={url}", "--to", tmp_path / "plain")
+    assert plain.code == 0
+    late = call("export", f"app={url}", "--follow", "--to", tmp_path / "plain")
+    assert (late.code, "without --follow" in late.err) == (2, True)
+
+
+def check_status_and_end(url, directory, base, segments):
+    """Look at what is kept, and remove it."""
+    case = directory / "moveout.toml"
     source = f'[[source]]\nname = "app"\nurl = "{url}"\n'
     case.write_text(f'[case]\nname = "shop"\nfollow = true\n{source}[bundle]\nlocation = "bundle"\n')
     [followed] = result("status", "-c", case)["locations"][0]["followed"]
     assert (followed["is_read"], followed["lost"], followed["problem"]) == (False, False, "")
-    assert followed["segments"] == folder.last().number
+    assert followed["segments"] == segments
     assert followed["lag_bytes"] < followed["retained_bytes"]
     assert (call("clean", "--changes", "-c", case, "--dry-run").code, base.exists()) == (0, True)
     done = call("clean", "--changes", "-c", case, "--yes")
     assert (done.code, list(base.glob("*"))) == (0, []), done.err
     assert fetch(url, f"SELECT 1 FROM pg_replication_slots WHERE database = '{url.rpartition('/')[2]}'") == []
-    assert fetch(url, "SELECT 1 FROM pg_publication") == []
+    assert fetch(url, "SELECT pubname FROM pg_publication") == [("theirs",)]
     lost = call("status", "-c", case)
     assert (lost.code, "does not exist any more" in lost.out) == (3, True)
-    plain = call("export", f"app={url}", "--to", tmp_path / "plain")
-    assert plain.code == 0
-    late = call("export", f"app={url}", "--follow", "--to", tmp_path / "plain")
-    assert (late.code, "without --follow" in late.err) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 
 from exporters.api import Gap, Loss, Sink
+from exporters.changes import FOLLOW
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -159,6 +161,7 @@ def write_schema(
     changes = may_change(encoding)
     codec = Codec(encoding, asking(session.holder, encoding))
     losses = list(dumped.losses)
+    own = session.position[FOLLOW]["log"] if FOLLOW in session.position else {}
     for section, name, portable in _SECTIONS:
         script = pg_dump.section_of(tools, dumped.environment, dumped.definitions, section, portable=portable)
         try:
@@ -169,6 +172,8 @@ def write_schema(
             elif tools.major >= DEFINITIONS_ONLY:
                 left_out = [*(relation.oid for relation in locked), *(relation.oid for relation in nameless)]
                 script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
+            if own and section == pg_dump.POST:
+                script = without_publication(script, own["publication"])
             _write(sink, name, pg_dump.in_utf8(script, codec, encoding) if changes else script)
         except DRIVER_ERRORS as exc:
             raise translate(exc, session.address.url) from exc
@@ -176,7 +181,11 @@ def write_schema(
         _write(sink, GLOBALS, dumped.globals_sql)
     try:
         losses += _write_lists(session, dumped.sequences, tools, sink)
-        losses += losses_of(session.holder, tables) + undumped(session.holder)
+        losses += [
+            loss
+            for loss in losses_of(session.holder, tables) + undumped(session.holder)
+            if not own or loss.item != f"replication slot {own['slot']}"
+        ]
         losses += [
             Loss(relation.item, "definition", f"it could not be locked: {relation.reason}")
             for relation in locked
@@ -240,6 +249,12 @@ def _json(value: Any) -> bytes:
 def _write(sink: Sink, name: str, data: bytes) -> None:
     with sink.create(name) as file:
         file.write(data)
+
+
+def without_publication(script: bytes, name: str) -> bytes:
+    """Return post-data without a publication that moveout has made, and without its tables."""
+    head = rb"--\n-- Name: %s(?: [^\n]*)?; Type: PUBLICATION(?: TABLE)?; [^\n]*\n" % re.escape(name.encode())
+    return re.sub(head + rb".*?\n(?=--\n-- )", b"", script, flags=re.DOTALL)
 
 
 def with_handlers(script: bytes, holder: psycopg.Connection[Any], encoding: str) -> bytes:
