@@ -176,7 +176,9 @@ def test_names_that_no_file_can_hold_as_they_are(old_host, tmp_path):
         parsed = tomllib.loads(case.read_text())
         assert [source["name"] for source in parsed["source"]][-1] == "two-lines-quoted-e"
         assert (
-            load(case).sources["two-lines-quoted"].url.endswith("/two%0Alines%20%22quoted%22%20%5C%20%C3%A9")
+            load(case)
+            .sources["two-lines-quoted-e"]
+            .url.endswith("/two%0Alines%20%22quoted%22%20%5C%20%C3%A9")
         )
     finally:
         old_host.postgres.execute('DROP DATABASE "' + odd.replace('"', '""') + '"')
