@@ -1,0 +1,107 @@
+"""Writers transfer money and append to a log while the move is killed at random moments: nothing is lost or doubled."""
+
+import os
+import random
+import secrets
+import threading
+
+import psycopg
+import pytest
+
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.torture.command import moveout, must
+
+pytestmark = pytest.mark.torture
+
+ROUNDS = range(int(os.environ.get("MOVEOUT_CUTOVERS", "6")))
+WRITERS, ACCOUNTS, KILLS = 16, 200, 3
+BANK = f"""
+CREATE TABLE accounts (id int PRIMARY KEY, balance numeric(12,2) NOT NULL CHECK (balance > -100000), note text);
+INSERT INTO accounts SELECT g, 1000, repeat(md5(g::text), 200) FROM generate_series(1, {ACCOUNTS}) g;
+CREATE TABLE log (writer int, number int, amount numeric(12,2), at timestamptz DEFAULT clock_timestamp(),
+  PRIMARY KEY (writer, number));
+CREATE TABLE events (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, writer int, note text);
+CREATE TABLE keyless (writer int, number int);
+INSERT INTO log SELECT 0, g, g FROM generate_series(1, 20000) g;
+"""
+
+
+class Writers:
+    """Transfers until the database refuses them. ``acknowledged``: the last number of each writer."""
+
+    def __init__(self, url):
+        self.acknowledged = dict.fromkeys(range(1, WRITERS + 1), 0)
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=(writer,)) for writer in self.acknowledged]
+        for thread in self._threads:
+            thread.start()
+
+    def _write(self, writer):
+        chosen = random.Random(writer)
+        try:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                while not self._stop.wait(0.02):
+                    number = self.acknowledged[writer] + 1
+                    one, other = chosen.sample(range(1, ACCOUNTS + 1), 2)
+                    amount = chosen.randrange(1, 10_000) / 100
+                    with connection.transaction():
+                        for account, change in sorted([(one, -amount), (other, amount)]):
+                            query = "UPDATE accounts SET balance = balance + %s::numeric(12,2) WHERE id = %s"
+                            connection.execute(query, (change, account))
+                        connection.execute("INSERT INTO log VALUES (%s, %s, %s)", (writer, number, amount))
+                        connection.execute("INSERT INTO keyless VALUES (%s, %s)", (writer, number))
+                        connection.execute(
+                            "INSERT INTO events (writer, note) VALUES (%s, 'moved')", (writer,)
+                        )
+                        if number % 7 == 0:
+                            connection.execute(
+                                "DELETE FROM events WHERE id % 5 = %s AND writer = %s", (number % 5, writer)
+                            )
+                    self.acknowledged[writer] = number
+        except psycopg.Error:
+            return  # the hold ends the session, or refuses the transaction
+
+    def end(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_nothing_is_lost_or_doubled(
+    number, followed_postgres, other_postgres, moments, tmp_path, monkeypatch
+):
+    old, new = followed_postgres.database(), other_postgres.database()
+    run_sql(old, BANK)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moveout.toml").write_text(
+        f'[case]\nname = "bank-{secrets.token_hex(4)}"\n[[source]]\nname = "app"\nurl = "{old}"\n'
+        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
+    )
+    writers = Writers(old)
+    try:
+        moveout("export", "-c", "moveout.toml", "--follow", kill_after=moments(f"export {number}", 6, 1)[0])
+        must("export", "-c", "moveout.toml", "--follow")
+        moveout("restore", "-c", "moveout.toml", kill_after=moments(f"restore {number}", 6, 1)[0])
+        must("restore", "-c", "moveout.toml")
+        for moment in moments(f"follow {number}", 8, KILLS):
+            moveout("follow", "-c", "moveout.toml", kill_after=2 + moment)
+        words = ("cutover", "-c", "moveout.toml", "--hold", "--yes")
+        for moment in moments(f"cutover {number}", 8, KILLS):
+            moveout(*words, kill_after=1 + moment)
+        must(*words)
+    finally:
+        writers.end()
+    assert fetch(new, "SELECT sum(balance) FROM accounts") == fetch(old, "SELECT sum(balance) FROM accounts")
+    assert fetch(new, "SELECT sum(balance) FROM accounts")[0][0] == 1000 * ACCOUNTS
+    for table in ("log", "keyless"):
+        query = f"SELECT writer, count(*), max(number) FROM {table} WHERE writer > 0 GROUP BY 1 ORDER BY 1"
+        arrived = fetch(new, query)
+        assert arrived == fetch(old, query)
+        for writer, count, last in arrived:
+            # a transaction whose answer the hold cut off may have been committed
+            assert count == last
+            assert 0 <= last - writers.acknowledged[writer] <= 1
+    every_event = "SELECT * FROM events ORDER BY id"
+    assert fetch(new, every_event) == fetch(old, every_event)
