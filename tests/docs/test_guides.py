@@ -130,6 +130,24 @@ def test_own_servers(shell, shop, media, new, other_postgres):
     assert "agree: all rows and objects" in printed
 
 
+def test_minute_of_downtime(shell, followed_postgres, other_postgres, tmp_path):
+    page = "docs/guides/minute-of-downtime.md"
+    old, new = followed_postgres.database(), other_postgres.database()
+    run_sql(old, f"{SHOP}; ALTER TABLE social.logins ADD PRIMARY KEY (n)")
+    addresses = {
+        "postgresql://mover@db.old.example/shop": old,
+        "postgresql://owner@db.new.example/shop": new,
+    }
+    (tmp_path / "moveout.toml").write_text(replace(blocks(page, "toml")[0], addresses))
+    base, follow, foresee, switch, back = (f"unset PGPASSWORD\n{block}" for block in blocks(page, "sh"))
+    shell(base)
+    run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
+    assert "nothing is behind" in shell(follow)
+    assert "ALTER DATABASE" in shell(foresee)
+    assert "Switched at" in shell(switch)
+    assert "nothing was written at the new side" in shell(back)
+
+
 def test_bad_night(shell, postgres, shop, tmp_path):
     """Each block is typed in the state that its exit code speaks of."""
     status, grant, again, retry, mend, room, clean, plan = blocks("docs/guides/bad-night.md", "sh")
