@@ -19,7 +19,7 @@ _FULL = "f"
 _COLUMNS = """
 SELECT a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod),
   quote_ident(n.nspname) || '.' || quote_ident(t.typname),
-  CASE WHEN t.typdelim = ',' AND t.typcategory <> 'A' THEN (
+  CASE WHEN t.typdelim = ',' AND t.typcategory NOT IN ('A', 'C') THEN (
     SELECT quote_ident(l.nspname) || '.' || quote_ident(y.typname)
     FROM pg_type y JOIN pg_namespace l ON l.oid = y.typnamespace WHERE y.oid = t.typarray) ELSE '' END,
   a.attidentity = 'a', {generated}
@@ -51,8 +51,9 @@ _TYPE_NAME = "SELECT format_type($1::oid, $2::int)"
 @dataclass(frozen=True, slots=True)
 class DestinationColumn:
     """A column into which changes are written. ``declared``: its type as in its definition. ``sql_type``: the same
-    without a length. ``array_type``: "" where an array cannot hold such values. ``is_always_identity``: only a
-    statement that overrides the server writes it.
+    without a length. ``array_type``: "" where ``unnest`` would not return such values from an array: those of arrays
+    would be taken apart, and so would rows. ``is_always_identity``: only a statement that overrides the server
+    writes it.
     """
 
     name: str
