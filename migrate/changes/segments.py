@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from exporters.changes import Message, MessageKind
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError
@@ -117,7 +115,7 @@ class SegmentFolder:
         data = self._store.read(key)
         if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
             raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
-        raw = pa.Codec("zstd").decompress(data, record.raw_bytes, asbytes=True)
+        raw = _codec().decompress(data, record.raw_bytes, asbytes=True)
         frame, frame_bytes, size_bytes, start = _FRAME.unpack_from, _FRAME.size, len(raw), 0
         while start < size_bytes:
             kind, position, length = frame(raw, start)
@@ -136,7 +134,7 @@ class SegmentFolder:
             _FRAME.pack(message.kind, message.position, len(message.payload)) + message.payload
             for message in messages
         )
-        data = pa.Codec("zstd", compression_level=_ZSTD_LEVEL).compress(raw, asbytes=True)
+        data = _codec().compress(raw, asbytes=True)
         ends = [index for index, message in enumerate(messages, 1) if message.kind is MessageKind.COMMIT]
         record = SegmentRecord(
             number=number,
@@ -260,6 +258,12 @@ def _counted(records: Sequence[SegmentRecord]) -> dict[int, int]:
             )
         counted[record.number] = record.messages
     return counted
+
+
+def _codec() -> Any:
+    import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and few commands follow
+
+    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
 
 
 def folder(source: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -108,6 +109,12 @@ def run(destination, *args) -> multiprocessing.process.BaseProcess:
     process = _FORK_SERVER.Process(target=_within, args=(dict(os.environ), destination, args))
     process.start()
     return process
+
+
+def execute(script: str, *arguments: str) -> None:
+    """Run a script that reads its arguments from ``sys.argv``."""
+    sys.argv = ["victim", *arguments]
+    exec(script, {"__name__": "__main__"})
 
 
 def kill_when(ready: Callable[[], bool], destination, *args) -> None:

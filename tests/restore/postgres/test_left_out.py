@@ -7,8 +7,9 @@ from migrate.report import Later, add_result
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import run
+from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
-from tests.exporters.postgres.test_resume import SMALL_CHUNK, kill_when
+from tests.exporters.postgres.test_resume import SMALL_CHUNK
 
 SOURCE = """
 CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true';
@@ -107,11 +108,10 @@ def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(bundle,
         there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
         return there and fetch(destination, marks)[0][0] >= 6
 
-    kill_when(_RESTORE.format(slow=_WHILE_ROWS), [str(bundle), destination], copies)
+    kill_when(copies, execute, _RESTORE.format(slow=_WHILE_ROWS), str(bundle), destination)
     compares = tmp_path / "compares"
-    kill_when(
-        _RESTORE.format(slow=_WHILE_COMPARING), [str(bundle), destination, str(compares)], compares.exists
-    )
+    script = _RESTORE.format(slow=_WHILE_COMPARING)
+    kill_when(compares.exists, execute, script, str(bundle), destination, str(compares))
     ended = restore(bundle, destination)
     assert names(ended) == sorted(BY_STEP.values())
     again = restore(bundle, destination)

@@ -18,8 +18,8 @@ from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
+from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, read_bundle, run_sql
-from tests.exporters.postgres.test_resume import kill_when
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -131,7 +131,7 @@ def test_killed_among_indexes_and_constraints_the_rest_is_made(shop, other_postg
         there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
         return there and len(fetch(destination, query)) >= after
 
-    kill_when(_SLOW, [reader.store.location, destination], made)
+    kill_when(made, execute, _SLOW, reader.store.location, destination)
     outcome = restore(reader, destination)
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
     assert dump(destination) == dump(url)
