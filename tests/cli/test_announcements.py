@@ -17,7 +17,7 @@ from migrate.cli import status as status_command
 from migrate.cli.progress.announcements import is_late
 from migrate.progress.state import ProgressState
 from tests.cli.conftest import MOVEOUT, call, run
-from tests.cli.test_status import make_file
+from tests.cli.test_status import make_large_file
 from tests.tools.clients import boto_client
 
 
@@ -50,7 +50,7 @@ def listener():
 
 
 def write_case(directory, notify):
-    source = make_file(directory / "app.db").partition("=")[2]
+    source = make_large_file(directory / "app.db").partition("=")[2]
     case = directory / "moveout.toml"
     case.write_text(
         f"""
@@ -108,7 +108,7 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
 
 
 def test_a_page_in_a_bucket_is_shown_by_browsers(tmp_path, minio, bucket):
-    source = make_file(tmp_path / "app.db")
+    source = make_large_file(tmp_path / "app.db")
     page = f"s3://{bucket}/pages?profile={minio.profile}"
     assert call("export", source, "--to", tmp_path / "bundle", "--status-page", page).code == 0
     answer = boto_client(minio.profile).get_object(Bucket=bucket, Key="pages/status.html")
@@ -158,7 +158,7 @@ def test_a_forecast_after_the_deadline_is_late():
 
 
 def test_the_status_is_served_to_this_machine_alone(tmp_path):
-    source, location = make_file(tmp_path / "app.db"), tmp_path / "bundle"
+    source, location = make_large_file(tmp_path / "app.db"), tmp_path / "bundle"
     assert call("export", source, "--to", location).code == 0
     server = subprocess.Popen(
         [MOVEOUT, "status", location, "--serve", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True
@@ -189,7 +189,7 @@ def test_the_status_is_served_to_this_machine_alone(tmp_path):
 def test_a_watch_ends_with_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(status_command, "LINE_SECONDS", 0.5)
     monkeypatch.setattr(status_command, "_ENDED_SECONDS", 1.0)
-    source, location = make_file(tmp_path / "app.db"), tmp_path / "bundle"
+    source, location = make_large_file(tmp_path / "app.db"), tmp_path / "bundle"
     export = subprocess.Popen(
         [MOVEOUT, "export", source, "--to", location, "--bwlimit", "2M"], stderr=subprocess.DEVNULL
     )
