@@ -44,6 +44,10 @@ class ChangeWriter(Protocol):
         """Return how far the destination is; None where this source was not restored to it yet."""
         ...
 
+    def forget(self) -> None:
+        """Remove the mark: no changes are applied here any more."""
+        ...
+
     def take(self, message: Message) -> None:
         """Apply one message in the open transaction; it may be applied later, with others, by ``commit`` at the latest.
         Raises ``ChangeConflictError``.

@@ -15,7 +15,7 @@ from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.sources import load_case
+from migrate.cli.common.sources import destinations_of, load_case
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
@@ -93,7 +93,8 @@ def _end_following(
     """Remove what keeps the changes of a bundle's sources, after asking."""
     location = one_location(sort_words(words), case.bundle if case else None, "location")
     store = open_location(location.url, secrets=location.reveal())
-    things = kept_things(store, case.sources if case else {})
+    destinations = destinations_of(location, case.destinations, case) if case else {}
+    things = kept_things(store, case.sources if case else {}, destinations)
     names = [thing.what for thing in things]
     if not things or dry_run:
         return Ended(store.location, [], {}, names)

@@ -165,6 +165,11 @@ def _applied(followed: FollowedSource, log: ChangeLog) -> str:
     return log.show(max(mark.position, mark.base))
 
 
+def _forget_mark(followed: FollowedSource) -> None:
+    with closing(followed.open_writer()) as writer:
+        writer.forget()
+
+
 @dataclass(frozen=True, slots=True)
 class KeptThing:
     """Something that is kept for following a source. ``remove`` raises ``SourceError`` and errors of the location."""
@@ -174,15 +179,25 @@ class KeptThing:
     is_at_location: bool = False
 
 
-def kept_things(store: Store, sources: Mapping[str, Endpoint]) -> list[KeptThing]:
-    """Return what is kept of the changes of a sealed bundle's sources: first at their servers, then at the location.
-    ``sources`` say how the servers are reached, else the URLs of the bundle do.
+def kept_things(
+    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
+) -> list[KeptThing]:
+    """Return what is kept of the changes of a sealed bundle's sources: first at their servers, then at the
+    destinations, then at the location. ``sources`` say how the servers are reached, else the URLs of the bundle do.
     """
-    things = []
+    things, marks = [], []
     for base in recorded_bases(store):
-        log, objects = base.open_log(sources.get(base.source)), base.recorded["log"]
+        source = sources.get(base.source, Endpoint(base.url))
+        log, objects = base.open_log(source), base.recorded["log"]
         what = f"{base.source}: what keeps its changes at {base.url}, called after {base.recorded['name']}"
         things.append(KeptThing(what, partial(log.drop, objects)))
+        if (destination := destinations.get(base.source)) is not None:
+            followed = FollowedSource(
+                base.source, source, destination, base.recorded["position"], objects, base.recorded["name"]
+            )
+            what = f"{base.source}: how far its changes were applied, at {destination.shown}"
+            marks.append(KeptThing(what, partial(_forget_mark, followed)))
+    things += marks
     keys = [info.key for info in store.list(layout.CHANGES)]
     if keys:
         what = f"{len(keys)} files of changes at {store.location}"

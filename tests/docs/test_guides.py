@@ -15,7 +15,7 @@ from scripts.process import free_port
 from tests.cli.conftest import command_line
 from tests.docs.guide_shell import run_text
 from tests.docs.pages import DOCS, ROOT, blocks
-from tests.exporters.postgres.databases import run_sql
+from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.clients import boto_client
 
 BIN = Path(sys.executable).parent
@@ -139,13 +139,18 @@ def test_minute_of_downtime(shell, followed_postgres, other_postgres, tmp_path):
         "postgresql://owner@db.new.example/shop": new,
     }
     (tmp_path / "moveout.toml").write_text(replace(blocks(page, "toml")[0], addresses))
-    base, follow, foresee, switch, back = (f"unset PGPASSWORD\n{block}" for block in blocks(page, "sh"))
+    base, follow, foresee, switch, back, clean = (
+        f"unset PGPASSWORD\n{block}" for block in blocks(page, "sh")
+    )
     shell(base)
     run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
     assert "nothing is behind" in shell(follow)
     assert "ALTER DATABASE" in shell(foresee)
     assert "Switched at" in shell(switch)
     assert "nothing was written at the new side" in shell(back)
+    shell(clean)
+    assert fetch(old, "SELECT FROM pg_replication_slots WHERE database = current_database()") == []
+    assert fetch(new, "SELECT FROM pg_namespace WHERE nspname LIKE 'moveout%'") == []
 
 
 def test_bad_night(shell, postgres, shop, tmp_path):

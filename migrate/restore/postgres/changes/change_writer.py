@@ -29,7 +29,7 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.postgres.changes.destination_table import DestinationTable, read_table
-from migrate.restore.postgres.changes.follow_marks import MOVE_MARK, read_mark
+from migrate.restore.postgres.changes.follow_marks import MOVE_MARK, forget_mark, read_mark
 from migrate.restore.postgres.changes.single_changes import is_about_data, run, write_change
 from migrate.restore.postgres.changes.statements import (
     copy_statement,
@@ -83,6 +83,11 @@ class PostgresChangeWriter:
         """See ``ChangeWriter``."""
         with self._translated():
             return read_mark(self._connection, self._source)
+
+    def forget(self) -> None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            forget_mark(self._connection, self._source)
 
     def take(self, message: Message) -> None:
         """See ``ChangeWriter``."""

@@ -40,6 +40,19 @@ def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
     return Mark(row[0], Place(row[1], row[2]), row[3]) if row else None
 
 
+def forget_mark(connection: psycopg.Connection[Any], source: str) -> None:
+    """Remove the mark of a source, and what is empty then: the table of marks, and the schema."""
+    if read_mark(connection, source) is None:
+        return
+    with connection.transaction():
+        connection.execute(f"DELETE FROM {_TABLE} WHERE source = %s".encode(), (source,))
+        if connection.execute(f"SELECT FROM {_TABLE} LIMIT 1".encode()).fetchone() is None:
+            connection.execute(f"DROP TABLE {_TABLE}".encode())
+        others = "SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace(%s) LIMIT 1"
+        if connection.execute(others.encode(), (PROGRESS_SCHEMA,)).fetchone() is None:
+            connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA}".encode())
+
+
 MOVE_MARK = (
     f"UPDATE {_TABLE} SET segment = $2::bigint, message = $3::bigint, position = $4::bigint, applied_at = now()"
     " WHERE source = $1"
