@@ -69,20 +69,35 @@ class Capture:
         while not cancellation.is_cancelled:
             for message in stream.receive(_POLL_SECONDS):
                 self._take(message)
-                if self._size >= SEGMENT_BYTES:
+                if self._size >= SEGMENT_BYTES or (message.kind is MessageKind.COMMIT and self._is_due):
                     self._write(stream)
-            if self._messages and time.monotonic() - self._since >= SEGMENT_SECONDS:
+                    if not self._is_inside and until(self._position):
+                        return  # what else has arrived is not acknowledged, and comes again
+            if not self._is_inside:
+                self._rest(stream)
+                if not self._messages and until(self._position):
+                    break
+        if not self._is_inside:
+            if self._messages:
                 self._write(stream)
-            if not self._messages and not self._is_inside:
-                self._position = max(self._position, stream.received)
-                if time.monotonic() - self._settled_at >= IDLE_SECONDS:
-                    self._settle_idle(stream)
-            if not self._messages and until(self._position):
-                break
-        if self._messages and not self._is_inside:
-            self._write(stream)
-        if not self._messages and not self._is_inside:
             self._settle_idle(stream)
+
+    def _rest(self, stream: ChangeStream) -> None:
+        """Write what has waited for long enough; acknowledge now and then where nothing has arrived."""
+        if self._messages:
+            if self._is_due:
+                self._write(stream)
+            return
+        self._position = max(self._position, stream.received)
+        if time.monotonic() - self._settled_at >= IDLE_SECONDS:
+            self._settle_idle(stream)
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the first message of the next segment has waited for long enough. A segment ends between two
+        transactions, unless one is too large for it: so what arrived can be applied.
+        """
+        return time.monotonic() - self._since >= SEGMENT_SECONDS
 
     def _take(self, message: Message) -> None:
         if message.kind is MessageKind.SHAPE:

@@ -1,6 +1,7 @@
 """A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
 
 import threading
+import time
 
 import psycopg
 import pytest
@@ -40,6 +41,7 @@ class Application:
                     with connection.transaction():
                         connection.execute(TRANSFER.format(first, first % 50 + 1).encode())
                     self.acknowledged += 1
+                    time.sleep(0.002)
         except psycopg.Error:
             return  # the hold ends the session, or refuses the transaction
 
