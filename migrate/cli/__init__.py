@@ -36,9 +36,9 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "seal": ("seal", "Seal what an export left, without asking its sources again."),
         "transfer": ("transfer", "Move a sealed bundle to another location."),
         "restore": ("restore", "Bring databases and buckets up from a bundle."),
-        "follow": ("follow", "Capture what databases write after their export, and apply it."),
+        "follow": ("follow", "Capture what followed databases write, and apply it."),
         "sync": ("sync", "Copy a bucket to a bucket; again: only what has changed."),
-        "cutover": ("cutover", "Switch followed databases to their new place, proved."),
+        "cutover": ("cutover", "Switch followed databases to their new place."),
         "clean": ("clean", "Clear a dead run's leavings, after asking."),
     },
     "Look": {

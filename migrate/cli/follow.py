@@ -119,9 +119,9 @@ def follow_command(
         typer.Option("--until-caught-up", help="End once all is applied that was written before it began."),
     ] = False,
 ) -> Followed:
-    """Capture what followed databases write, and apply it at their destinations.
+    """Capture what followed databases write, and apply it.
 
-    It runs until Ctrl-C. The same command again goes on where it was.
+    It goes to their destinations, and runs until Ctrl-C. The same command again goes on where it was.
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])

@@ -171,6 +171,7 @@ def test_commands_have_the_options_that_do_something_there():
     assert {name for name, has in found.items() if "--workers" in has} == MUCH | holds | {
         "grant test",
         "erase",
+        "cutover",
     }
     assert {name for name, has in found.items() if "--bwlimit" in has} == MUCH | {
         "ls",

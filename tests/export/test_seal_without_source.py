@@ -23,9 +23,11 @@ def seal(store):
     return seal_unasked(store, workers=1, progress=Silent())
 
 
-def stopped(store, *sources, at=layout.MANIFEST):
-    """Let an export die while it writes a file."""
-    broken = Faulty(store, FaultPlan(Fault("put", fail(GoneError("the disk went away")), prefix=at)))
+def stopped(store, *sources, at=layout.MANIFEST, times=1):
+    """Let an export die while it writes a file, or so many of them that are under way."""
+    broken = Faulty(
+        store, FaultPlan(Fault("put", fail(GoneError("the disk went away")), prefix=at, times=times))
+    )
     with pytest.raises(GoneError):
         export(sources, broken, workers=1, progress=Silent())
 
@@ -64,7 +66,7 @@ def test_where_nothing_was_exported_nothing_is_sealed(store, tmp_path):
     for _ in range(2):
         with pytest.raises(UsageError, match="nothing was exported"):
             seal(store)
-        stopped(store, Numbers(), at="data/app/numbers/00000000.txt")
+        stopped(store, Numbers(), at="data/app/numbers/", times=99)
     assert call("seal", tmp_path / "location").code == 2
 
 

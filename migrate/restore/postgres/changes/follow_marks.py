@@ -44,13 +44,13 @@ def forget_mark(connection: psycopg.Connection[Any], source: str) -> None:
     """Remove the mark of a source, and what is empty then: the table of marks, and the schema."""
     if read_mark(connection, source) is None:
         return
-    with connection.transaction():
-        connection.execute(f"DELETE FROM {_TABLE} WHERE source = %s".encode(), (source,))
-        if connection.execute(f"SELECT FROM {_TABLE} LIMIT 1".encode()).fetchone() is None:
-            connection.execute(f"DROP TABLE {_TABLE}".encode())
-        others = "SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace(%s) LIMIT 1"
-        if connection.execute(others.encode(), (PROGRESS_SCHEMA,)).fetchone() is None:
-            connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA}".encode())
+    with connection.transaction(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(f"DELETE FROM {_TABLE} WHERE source = $1".encode(), (source,))
+        if cursor.execute(f"SELECT FROM {_TABLE} LIMIT 1".encode()).fetchone() is None:
+            cursor.execute(f"DROP TABLE {_TABLE}".encode())
+        others = "SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.to_regnamespace($1) LIMIT 1"
+        if cursor.execute(others.encode(), (PROGRESS_SCHEMA,)).fetchone() is None:
+            cursor.execute(f"DROP SCHEMA {PROGRESS_SCHEMA}".encode())
 
 
 MOVE_MARK = (
