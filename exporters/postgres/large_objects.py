@@ -19,20 +19,24 @@ SCHEMA, NAME = "pg_catalog", "pg_largeobject"
 OID = 0
 """What stands in place of a table's."""
 DIRECTORY = table_directory(NUMBER, SCHEMA, NAME)
-_PIECE_BYTES = 64 * 2048
+PIECE_BYTES = 64 * 2048
 
 _PIECES = f"""
 FROM pg_catalog.pg_largeobject_metadata m CROSS JOIN LATERAL (
   SELECT o.size, pg_catalog.lo_close(o.fd) FROM (
     SELECT f.fd, pg_catalog.lo_lseek64(f.fd, 0, 2) AS size FROM (
       SELECT pg_catalog.lo_open(m.oid, x'40000'::int4) AS fd OFFSET 0) AS f OFFSET 0) AS o OFFSET 0) AS z
-CROSS JOIN LATERAL pg_catalog.generate_series(0::int8, greatest(z.size - 1, 0), {_PIECE_BYTES}) AS p(start)
+CROSS JOIN LATERAL pg_catalog.generate_series(0::int8, greatest(z.size - 1, 0), {PIECE_BYTES}) AS p(start)
 """
 """The size is asked of the object: pg_largeobject itself is for superusers only."""
 COUNT = f"SELECT count(*) {_PIECES}"
 """Followed by the table's condition, as ``SELECT`` is."""
-SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {_PIECE_BYTES}) {_PIECES}"
+SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {PIECE_BYTES}) {_PIECES}"
 """Every object has at least one piece, however empty: the piece that begins with its first byte."""
+DIGESTS = f"""
+SELECT m.oid::int8, p.start, pg_catalog.md5(pg_catalog.lo_get(m.oid, p.start, {PIECE_BYTES})) {_PIECES} ORDER BY 1, 2
+"""
+"""Oid, first byte and MD5 of each piece of all objects."""
 
 
 METADATA = """

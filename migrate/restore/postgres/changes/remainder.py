@@ -12,7 +12,9 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.live_digests import live_tables
@@ -32,28 +34,6 @@ _SEQUENCE_BATCH = 200
 _PUBLISHED = (
     "SELECT schemaname::text, tablename::text FROM pg_catalog.pg_publication_tables WHERE pubname = %s"
 )
-_VIEWS = """
-WITH RECURSIVE needed(view, oid) AS (
-  SELECT oid, oid FROM pg_catalog.pg_class WHERE relkind = 'm'
-  UNION SELECT n.view, d.refobjid FROM needed n JOIN pg_catalog.pg_rewrite r ON r.ev_class = n.oid
-    JOIN pg_catalog.pg_depend d ON d.objid = r.oid AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass)
-SELECT s.nspname::text, c.relname::text FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind = 'm' AND c.relispopulated
-ORDER BY (SELECT pg_catalog.count(*) FROM needed n JOIN pg_catalog.pg_class m ON m.oid = n.oid AND m.relkind = 'm'
-  WHERE n.view = c.oid), 1, 2
-"""
-"""Materialized views that are filled, each after all that it reads."""
-_OBJECTS = "SELECT oid::int8 FROM pg_catalog.pg_largeobject_metadata ORDER BY 1"
-_PIECE_BYTES = 4 * 2**20
-_OBJECT_PIECES = f"""
-SELECT p.start, pg_catalog.md5(pg_catalog.lo_get(z.oid, p.start, {_PIECE_BYTES})) FROM (
-  SELECT o.oid, o.size, pg_catalog.lo_close(o.fd) FROM (
-    SELECT f.oid, f.fd, pg_catalog.lo_lseek64(f.fd, 0, 2) AS size FROM (
-      SELECT %s::oid AS oid, pg_catalog.lo_open(%s::oid, x'40000'::int4) AS fd OFFSET 0) AS f OFFSET 0) AS o OFFSET 0
-) AS z CROSS JOIN LATERAL pg_catalog.generate_series(0::int8, greatest(z.size - 1, 0), {_PIECE_BYTES}) AS p(start)
-ORDER BY 1
-"""
 
 
 def carry_remainder(request: RemainderRequest) -> Carried:
@@ -145,43 +125,42 @@ class _Remainder:
 
     def _large_objects(self) -> int:
         """Copy the large objects that differ, and remove those that the source no longer has."""
-        here = {oid for (oid,) in self._reader.execute(_OBJECTS)}
-        there = {oid for (oid,) in self._writer.execute(_OBJECTS)}
-        written = 0
-        for oid in sorted(here | there):
-            pieces = self._pieces(self._reader, oid) if oid in here else None
-            if oid in there and pieces == self._pieces(self._writer, oid):
-                continue
-            written += 1
+        here, there = self._pieces(self._reader), self._pieces(self._writer)
+        different = sorted(oid for oid in here | there if here.get(oid) != there.get(oid))
+        for oid in different:
             with self._writer.transaction():
-                if pieces is None:
+                if oid not in here:
                     self._writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
                 else:
                     if oid not in there:
                         self._writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
-                    self._copy_object(oid, [start for start, _ in pieces])
-        return written
+                    self._copy_object(oid, [start for start, _ in here[oid]])
+        return len(different)
 
     def _copy_object(self, oid: int, starts: Sequence[int]) -> None:
         """Write an object's content over what is there; owner and privileges stay."""
         size = 0
         for start in starts:
             query = "SELECT pg_catalog.lo_get(%s, %s, %s)"
-            row = self._reader.execute(query, (oid, start, _PIECE_BYTES), binary=True).fetchone()
+            row = self._reader.execute(query, (oid, start, large_objects.PIECE_BYTES), binary=True).fetchone()
             assert row is not None
             self._writer.execute("SELECT pg_catalog.lo_put(%s, %s, %b)", (oid, start, row[0]))
             size = start + len(row[0])
         truncate = "SELECT pg_catalog.lo_truncate64(pg_catalog.lo_open(%s, x'20000'::int4), %s)"
         self._writer.execute(truncate, (oid, size))
 
-    def _pieces(self, connection: psycopg.Connection[Any], oid: int) -> list[tuple[int, str]]:
+    def _pieces(self, connection: psycopg.Connection[Any]) -> dict[int, list[tuple[int, str]]]:
+        """Return the first byte and the MD5 of each piece of all objects, by their numbers."""
+        pieces: dict[int, list[tuple[int, str]]] = {}
         with connection.transaction():
-            return connection.execute(_OBJECT_PIECES.encode(), (oid, oid)).fetchall()
+            for oid, start, md5 in connection.execute(large_objects.DIGESTS.encode()):
+                pieces.setdefault(oid, []).append((start, md5))
+        return pieces
 
     def _views(self) -> int:
         """Refresh the materialized views whose rows differ, and all that come after the first of them."""
-        views = [(schema, name) for schema, name in self._writer.execute(_VIEWS.encode())]
-        here = {(schema, name) for schema, name in self._reader.execute(_VIEWS.encode())}
+        views = [(schema, name) for schema, name in self._writer.execute(FILLED_VIEWS.encode())]
+        here = {(schema, name) for schema, name in self._reader.execute(FILLED_VIEWS.encode())}
         different = self._different(here & set(views), views=True)
         if not different:
             return 0
