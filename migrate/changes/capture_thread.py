@@ -13,10 +13,10 @@ from migrate.changes.retained_log import RetainedLogWatch
 from migrate.changes.segments import SegmentFolder
 from migrate.errors import DamageError, MoveoutError
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between two attempts; each is twice as long as the one before."""
+_LONGEST_PAUSE_SECONDS = 30.0
 
 
 def keep_capturing(
@@ -35,11 +35,11 @@ def keep_capturing(
     ``base`` is what ``ChangeBase.described`` returned. The server may keep ``retain_bytes`` of its log; with more,
     changes are given up.
     """
-    pause, noted = _FIRST_PAUSE, ""
+    problem = "changes are not captured for now, and are kept by the source"
+    pauses = RetryPauses(problem, cancellation, note, longest_seconds=_LONGEST_PAUSE_SECONDS)
 
     def heard(captured: Captured) -> None:
-        nonlocal pause, noted
-        pause, noted = _FIRST_PAUSE, ""
+        pauses.succeeded()
         report(captured)
 
     with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
@@ -51,11 +51,7 @@ def keep_capturing(
             except (SourceGoneError, DamageError) as exc:
                 raise retained.error or exc from exc
             except MoveoutError as exc:
-                if str(exc) != noted:
-                    noted = str(exc)
-                    note(f"changes are not captured for now, and are kept by the source: {exc}")
-                cancellation.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pauses.failed(exc)
             else:
                 return
 

@@ -18,12 +18,12 @@ from migrate.changes.capture_thread import keep_capturing
 from migrate.errors import GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
 _WATCH_SECONDS = 2.0
 """So often a source is asked where its log ends."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
-"""Seconds between two attempts; each is twice as long as the one before."""
+_LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
 _RATE_SAMPLES = 30
@@ -179,7 +179,8 @@ class Follower:
 
     def _apply(self) -> None:
         """Apply until the run is cancelled. What passes is noted once, and tried again."""
-        pause, noted = _FIRST_PAUSE, ""
+        problem = "changes are not applied for now"
+        pauses = RetryPauses(problem, self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while not self._cancellation.is_cancelled:
             try:
                 writer = self._open_writer()
@@ -188,13 +189,9 @@ class Follower:
                     continue
                 with closing(writer):
                     self._apply_by(writer)
-                pause, noted = _FIRST_PAUSE, ""
+                pauses.succeeded()
             except (UnreachableError, NoSpaceError) as exc:
-                if str(exc) != noted:
-                    noted = str(exc)
-                    self._note(f"changes are not applied for now: {exc}")
-                self._cancellation.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pauses.failed(exc)
 
     def _open_writer(self) -> ChangeWriter | None:
         """Return what writes to the destination; None where that was not restored yet. Raises ``IncompleteError`` where

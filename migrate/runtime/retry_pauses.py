@@ -1,0 +1,41 @@
+"""Pauses between attempts without end: they grow, and each reason for one is noted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from migrate.runtime.cancellation import CancellationToken
+
+_FIRST_SECONDS = 1.0
+
+
+class RetryPauses:
+    """For what is tried until it succeeds or is cancelled. Each pause is twice as long as the one before, at most
+    ``longest_seconds``. ``problem`` begins the notes.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        cancellation: CancellationToken,
+        note: Callable[[str], None],
+        *,
+        longest_seconds: float,
+    ) -> None:
+        self._problem = problem
+        self._cancellation = cancellation
+        self._note = note
+        self._longest_seconds = longest_seconds
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        """Begin anew: the next pause is short, and the next reason is noted."""
+        self._seconds, self._noted = _FIRST_SECONDS, ""
+
+    def failed(self, error: Exception) -> None:
+        """Note the reason, unless it is the last one's, and wait."""
+        if str(error) != self._noted:
+            self._noted = str(error)
+            self._note(f"{self._problem}: {error}")
+        self._cancellation.wait(self._seconds)
+        self._seconds = min(2 * self._seconds, self._longest_seconds)
