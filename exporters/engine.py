@@ -82,6 +82,10 @@ class Engine:
     """A function ``(url, secrets, name)`` that opens a source's ``exporters.changes.ChangeLog``: for ``follow``."""
     change_writer: str = ""
     """A function ``(url, secrets, source)`` that opens what writes changes to a destination: for ``follow``."""
+    change_mark: str = ""
+    """A function ``(url, secrets, source)`` that returns how far changes were applied at a destination, or None: for
+    ``status``.
+    """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
 

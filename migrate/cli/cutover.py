@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.bundle.findings import Finding
-from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
@@ -27,6 +26,7 @@ from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
+from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
@@ -199,12 +199,12 @@ class _Cutovers:
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
-        since, before = time.monotonic(), self.each(Cutover.catch_up)
+        before, since = self.each(Cutover.catch_up), time.monotonic()
         while time.monotonic() - since < _QUIET_SECONDS:
             self.session.cancellation.wait(_POLL_SECONDS)
             self.session.cancellation.check()
             if (now := self.each(Cutover.catch_up)) != before:
-                since, before = time.monotonic(), now
+                before, since = now, time.monotonic()
 
 
 @verb(
@@ -249,7 +249,7 @@ def cutover_command(
         return _foreseen(store, followed, options)
     if not options.hold:
         cutovers.wait_until_quiet()
-        return _switch(cutovers, signers, "")
+        return _switch(cutovers, signers, None)
     with ExitStack() as stack:
         holds = _open_holds(followed, stack)
         known = undo_file.read(options.file) or undo_file.new(_REASON)
@@ -259,7 +259,7 @@ def cutover_command(
         if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
             raise UsageError("nothing was changed")
         try:
-            return _switch(cutovers, signers, str(options.file), holds)
+            return _switch(cutovers, signers, _Hold(options.file, holds, plan))
         except BaseException:
             session.err.print(
                 Text(f"Not switched; moveout hold undo {options.file} releases the old databases.")
@@ -271,7 +271,7 @@ def _followed(session: Session, store: Store, case: Case) -> list[FollowedSource
     assert case.bundle is not None
     sources = expanded(session, case.sources, case, case.bundle, ask=False)
     destinations = destinations_of(case.bundle, case.destinations, case)
-    return followed_sources(BundleReader(store), sources, destinations)
+    return followed_sources(store, sources, destinations)
 
 
 def _open_holds(followed: Sequence[FollowedSource], stack: ExitStack) -> dict[str, SourceHold]:
@@ -282,23 +282,35 @@ def _open_holds(followed: Sequence[FollowedSource], stack: ExitStack) -> dict[st
     return holds
 
 
-def _switch(
-    cutovers: _Cutovers, signers: Sequence[Signer], file: str, holds: Mapping[str, SourceHold] | None = None
-) -> Switched:
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """The old databases, and how they are held. ``file`` is the undo file."""
+
+    file: Path
+    holds: Mapping[str, SourceHold]
+    plan: UndoFile
+
+    def place(self) -> None:
+        """Hold them. Raises ``IncompleteError`` where they can still be written to; they are released then."""
+        source_hold.place(self.file, self.holds, self.plan)
+        known = undo_file.read(self.file) or self.plan
+        source_hold.close_write_paths(self.holds, known)
+        standings = source_hold.survey(self.holds, known)
+        if open_paths := [finding for standing in standings for finding in standing.findings]:
+            self.release()
+            raise IncompleteError(f"the old side can still be written to: {open_paths[0]}")
+
+    def release(self) -> None:
+        """Make them as they were; nothing happens where nothing was changed."""
+        if (known := undo_file.read(self.file)) is not None:
+            source_hold.take_back(self.file, self.holds, known, force=False)
+
+
+def _switch(cutovers: _Cutovers, signers: Sequence[Signer], hold: _Hold | None) -> Switched:
     """Hold, prove, and write the record where all is equal; else release."""
     begun, held_at = time.monotonic(), datetime.now(UTC)
-    path = Path(file)
-    if holds:
-        plan = source_hold.planned(holds, undo_file.read(path) or undo_file.new(_REASON))
-        source_hold.place(path, holds, plan)
-        known = undo_file.read(path) or plan
-        source_hold.close_write_paths(holds, known)
-        open_paths = [
-            finding for standing in source_hold.survey(holds, known) for finding in standing.findings
-        ]
-        if open_paths:
-            source_hold.take_back(path, holds, known, force=False)
-            raise IncompleteError(f"the old side can still be written to: {open_paths[0]}")
+    if hold:
+        hold.place()
     proven = cutovers.each(Cutover.prove)
     record = CutoverRecord(
         held_at.isoformat(timespec="milliseconds"),
@@ -306,7 +318,7 @@ def _switch(
         time.monotonic() - begun,
         proven,
     )
-    switched = Switched(record, file)
+    switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
         write_record(cutovers.store, record)
         details = {
@@ -316,8 +328,8 @@ def _switch(
             cutovers.store, signers, "switched", details | {"downtime": record.downtime_seconds}
         )
         return replace(switched, notes=[note] if note else [])
-    if holds and (known_now := undo_file.read(path)) is not None:
-        source_hold.take_back(path, holds, known_now, force=False)
+    if hold:
+        hold.release()
     return replace(switched, file="")
 
 

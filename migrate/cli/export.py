@@ -12,14 +12,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from exporters.changes import FOLLOW
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.left_behind import LeftBehind
-from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
@@ -62,7 +60,7 @@ from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
-from migrate.follow.status import recorded_bases
+from migrate.follow.followed import recorded_bases
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
 from migrate.storage.api import Store
@@ -351,13 +349,13 @@ def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, 
 
 def _require_bases(store: Store, names: Collection[str]) -> None:
     """Raise ``UsageError`` where a bundle was sealed, and one of these sources exported without a base."""
-    reader = BundleReader(store) if names else None
-    for name in sorted(names):
-        if reader is not None and FOLLOW not in reader.newest_position(name):
-            raise UsageError(
-                f"{name} was exported to {store.location} without --follow, so its later changes are not known",
-                next_step="export to another location with --follow",
-            )
+    without_base = sorted(set(names) - {base.source for base in recorded_bases(store)}) if names else []
+    if without_base:
+        raise UsageError(
+            f"{without_base[0]} was exported to {store.location} without --follow, so its later changes are not"
+            " known",
+            next_step="export to another location with --follow",
+        )
 
 
 def _without_dropped(

@@ -17,8 +17,8 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
-from migrate.cli.common.sources import check_kinds, destinations_of, expanded, known_secrets, load_case
-from migrate.errors import OK, IncompleteError, UsageError
+from migrate.cli.common.sources import check_kinds, chosen_destinations, expanded, load_case
+from migrate.errors import OK, IncompleteError
 from migrate.follow.followed import followed_sources
 from migrate.follow.follower import Follower, FollowState
 from migrate.number_text import bytes_words, count_words, duration_words, things
@@ -128,16 +128,10 @@ def follow_command(
     location = one_location(sorted_words, loaded.bundle if loaded else None, "location")
     store = session.store(location)
     reader = BundleReader(store)
-    given = known_secrets(destinations_of(location, sorted_words.pairs, None), loaded)
-    destinations = given or (destinations_of(location, loaded.destinations, loaded) if loaded else {})
-    if not destinations:
-        raise UsageError(
-            "nothing says what goes where",
-            next_step="give NAME=URL …, or [[destination]] tables in the case file",
-        )
+    destinations = chosen_destinations(location, sorted_words.pairs, loaded)
     check_kinds(reader, destinations)
     sources = _sources(session, reader, loaded, location)
-    followed = followed_sources(reader, sources, destinations)
+    followed = followed_sources(store, sources, destinations)
     others = sorted(destinations.keys() - {source.name for source in followed})
     if others:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
@@ -170,11 +164,11 @@ def _sources(
 
 
 def _report_until_end(session: Session, followers: Sequence[Follower], *, until_caught_up: bool) -> None:
-    """Say how far each is from time to time, until all have ended, or are as far as was wanted."""
-    said_at = time.monotonic()
+    """Say how far each is from time to time, until all have ended, or are as far as was asked for."""
+    reported_at = time.monotonic()
     while not all(follower.is_ended or (until_caught_up and follower.is_done) for follower in followers):
         session.cancellation.wait(_POLL_SECONDS)
-        if time.monotonic() - said_at >= _REPORT_SECONDS:
-            said_at = time.monotonic()
+        if time.monotonic() - reported_at >= _REPORT_SECONDS:
+            reported_at = time.monotonic()
             for follower in followers:
                 session.progress.note(state_line(follower.state()))

@@ -23,8 +23,7 @@ from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import (
     check_kinds,
-    destinations_of,
-    known_secrets,
+    chosen_destinations,
     load_case,
     without_left_out,
 )
@@ -34,7 +33,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.doctor.run import MoveEndpoints, examine_all
 from migrate.engines import registry
-from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.restorer import RestoreRequest, restore_source
@@ -341,13 +340,7 @@ def restore_command(
     location = one_location(
         sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
-    given = known_secrets(destinations_of(location, sorted_words.pairs, None), loaded)
-    destinations = given or (destinations_of(location, loaded.destinations, loaded) if loaded else {})
-    if not destinations:
-        raise UsageError(
-            "nothing says what goes where",
-            next_step="give NAME=URL …, or [[destination]] tables in the case file",
-        )
+    destinations = chosen_destinations(location, sorted_words.pairs, loaded)
     if dry_run:
         return _would_restore(session, location, destinations, create=create)
     options = RestoreOptions(merge, only or (), report_to, snowball, cluster.chosen(), create)

@@ -17,5 +17,6 @@ ENGINE = Engine(
     change_log="exporters.postgres.changes.log:open_change_log",
     change_writer="migrate.restore.postgres.changes.change_writer:open_change_writer",
     destination_doctor="migrate.doctor.postgres_destination:examine",
+    change_mark="migrate.restore.postgres.changes.follow_marks:applied_mark",
     remainder="migrate.restore.postgres.changes.remainder:carry_remainder",
 )

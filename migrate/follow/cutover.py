@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from exporters.engine import Engine, live_reader_of, load_part
+from exporters.engine import live_reader_of, load_part
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -98,9 +98,10 @@ class Cutover:
                     f"{self.followed.name} was written to while it was compared",
                     next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
                 )
-        tables = {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in here.items()}
         different = [*findings, *differences(here, there)]
-        return ProvenSource(self.followed.name, end, carried, different, tables, dict(self._seconds))
+        return ProvenSource(
+            self.followed.name, end, carried, different, _as_recorded(here), dict(self._seconds)
+        )
 
     def _drain(self) -> tuple[Mark, str]:
         """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
@@ -135,28 +136,15 @@ class Cutover:
 
     def _digests(self) -> tuple[Digests, Digests, list[Finding]]:
         """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
-        followed = self.followed
-        findings: list[Finding] = []
-
-        def read(side: str, engine: Engine, endpoint: Endpoint) -> Digests:
-            unread: dict[tuple[str, str], str] = {}
-            digests = live_reader_of(engine).live_tables(
-                endpoint.url,
-                secrets=endpoint.reveal(),
-                workers=self.workers,
-                advance=lambda _rows, _size: None,
-                unread=unread,
-            )
-            findings.extend(
-                Finding(_label(name), f"could not be read at the {side}: {reason}")
-                for name, reason in unread.items()
-            )
-            return digests
-
+        source, destination = self.followed.source, self.followed.destination
         with ThreadPoolExecutor(2) as pool:
-            reading = pool.submit(read, "source", followed.source_engine, followed.source)
-            there = read("destination", followed.destination_engine, followed.destination)
-            here = reading.result()
+            reading = [pool.submit(_live_digests, side, self.workers) for side in (source, destination)]
+            (here, unread_here), (there, unread_there) = (future.result() for future in reading)
+        findings = [
+            Finding(_label(name), f"could not be read at the {side}: {reason}")
+            for side, unread in (("source", unread_here), ("destination", unread_there))
+            for name, reason in unread.items()
+        ]
         return here, there, findings
 
     @contextmanager
@@ -194,17 +182,10 @@ def written_since(record: CutoverRecord, followed: FollowedSource, *, workers: i
     proven = next((source for source in record.sources if source.name == followed.name), None)
     if proven is None:
         return []
-    digests = live_reader_of(followed.destination_engine).live_tables(
-        followed.destination.url,
-        secrets=followed.destination.reveal(),
-        workers=workers,
-        advance=lambda _rows, _size: None,
-        unread={},
-    )
-    now = {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in digests.items()}
+    digests, _ = _live_digests(followed.destination, workers)
     return [
         Finding(name, "was written to since", str(proven.tables.get(name, [0])[0]), str(rows))
-        for name, (rows, digest) in sorted(now.items())
+        for name, (rows, digest) in sorted(_as_recorded(digests).items())
         if list(proven.tables.get(name, ())) != [rows, digest]
     ]
 
@@ -240,6 +221,25 @@ def read_record(store: Store) -> CutoverRecord | None:
 def remove_record(store: Store) -> None:
     """Remove the record: the switch was taken back."""
     store.delete(RECORD)
+
+
+def _live_digests(endpoint: Endpoint, workers: int) -> tuple[Digests, Mapping[tuple[str, str], str]]:
+    """Return the digests of a database's tables as of one moment, and why others could not be read."""
+    unread: dict[tuple[str, str], str] = {}
+    reader = live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
+    digests = reader.live_tables(
+        endpoint.url,
+        secrets=endpoint.reveal(),
+        workers=workers,
+        advance=lambda _rows, _size: None,
+        unread=unread,
+    )
+    return digests, unread
+
+
+def _as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
+    """Return rows and digest of each table as a record has them."""
+    return {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in digests.items()}
 
 
 def _label(name: tuple[str, str]) -> str:

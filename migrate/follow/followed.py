@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from exporters.changes import FOLLOW, ChangeLog
 from exporters.engine import Engine, load_part
-from migrate.bundle.reader import BundleReader
+from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
-from migrate.changes.apply import ChangeWriter
+from migrate.changes.apply import ChangeWriter, Mark
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
@@ -31,48 +31,82 @@ class FollowedSource:
     log: Mapping[str, Any]
     case: str
 
-    @property
-    def source_engine(self) -> Engine:
-        """The engine of the source."""
-        return registry.engine_for(self.source.url, self.source.shown)
+    def open_log(self) -> ChangeLog:
+        """Return the change log of the source. Raises ``UsageError`` where its engine has none."""
+        return open_change_log(self.source, self.case)
+
+    def open_writer(self) -> ChangeWriter:
+        """Return what writes changes to the destination. Raises ``UsageError``, ``BusyError``, ``SourceError``."""
+        open_writer = self._destination_part(self.destination_engine.change_writer)
+        return cast("ChangeWriter", open_writer(self.destination.url, self.destination.reveal(), self.name))
+
+    def applied_mark(self) -> Mark | None:
+        """Return how far the destination is, also while another process applies changes there; None where the source
+        was not restored to it. Raises ``UsageError``, ``SourceError``.
+        """
+        read_mark = self._destination_part(self.destination_engine.change_mark)
+        return cast("Mark | None", read_mark(self.destination.url, self.destination.reveal(), self.name))
 
     @property
     def destination_engine(self) -> Engine:
         """The engine of the destination."""
         return registry.engine_for(self.destination.url, self.destination.shown)
 
-    def open_log(self) -> ChangeLog:
-        """Return the change log of the source. Raises ``UsageError`` where its engine has none."""
-        return open_change_log(self.source, self.case)
-
-    def open_writer(self) -> ChangeWriter:
-        """Return what writes changes to the destination. Raises ``UsageError``, ``SourceError``."""
-        engine = self.destination_engine
-        reference = registry.require(engine, engine.change_writer, "followed")
-        open_writer = load_part(reference)
-        return cast("ChangeWriter", open_writer(self.destination.url, self.destination.reveal(), self.name))
+    def _destination_part(self, reference: str) -> Any:
+        return load_part(registry.require(self.destination_engine, reference, "followed"))
 
     def folder(self, store: Store) -> SegmentFolder:
         """Return where its changes lie."""
         return SegmentFolder(store, self.name, self.base)
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedBase:
+    """The base of one source, as a sealed bundle records it. ``url`` holds no secrets; ``position``, ``log`` and
+    ``case``: see ``FollowedSource``.
+    """
+
+    source: str
+    url: str
+    position: int
+    log: Mapping[str, Any]
+    case: str
+
+    def open_log(self, endpoint: Endpoint | None) -> ChangeLog:
+        """Return the change log; ``endpoint`` says how the source is reached, else the bundle's URL does."""
+        return open_change_log(endpoint or Endpoint(self.url), self.case)
+
+    def followed(self, source: Endpoint, destination: Endpoint) -> FollowedSource:
+        """Return the source with its destination."""
+        return FollowedSource(self.source, source, destination, self.position, self.log, self.case)
+
+
+def recorded_bases(store: Store) -> Iterator[RecordedBase]:
+    """Yield the bases of the followed sources of a sealed bundle; none where nothing is sealed. Raises errors of the
+    location.
+    """
+    if bundle_json.read_sealed(store) is None:
+        return
+    for entry in reconciliation.decode(store.read(layout.RECONCILIATION)):
+        positions = entry.summary.positions
+        if positions and (base := positions[-1].get(FOLLOW)):
+            yield RecordedBase(entry.name, entry.url, base["position"], base["log"], base["name"])
+
+
 def followed_sources(
-    reader: BundleReader, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
+    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
 ) -> list[FollowedSource]:
     """Return the sources of a bundle that were exported with ``--follow`` and have a destination. Raises ``UsageError``
     where there is none.
     """
-    followed = []
-    for name, source in sources.items():
-        base = reader.newest_position(name).get(FOLLOW)
-        if base is not None and name in destinations:
-            followed.append(
-                FollowedSource(name, source, destinations[name], base["position"], base["log"], base["name"])
-            )
+    followed = [
+        base.followed(sources[base.source], destinations[base.source])
+        for base in recorded_bases(store)
+        if base.source in sources and base.source in destinations
+    ]
     if not followed:
         raise UsageError(
-            f"no source of {reader.store.location} that has a destination is followed",
+            f"no source of {store.location} that has a destination is followed",
             next_step="moveout export --follow takes a base whose changes can be followed",
         )
     return followed

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
-from exporters.changes import FOLLOW, ChangeLog, LogState
-from migrate.bundle import bundle_json, layout, reconciliation
+from exporters.changes import ChangeLog, LogState
+from migrate.bundle import layout
 from migrate.case.model import Endpoint
-from migrate.changes.change_logs import open_change_log
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import SegmentFolder, folder
 from migrate.errors import MoveoutError
-from migrate.follow.followed import FollowedSource
+from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words
 from migrate.storage.api import Store
 
@@ -54,19 +52,6 @@ class FollowStatus:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedBase:
-    """The base of one source, as a sealed bundle records it. ``url`` holds no secrets."""
-
-    source: str
-    url: str
-    recorded: Mapping[str, Any]
-
-    def open_log(self, endpoint: Endpoint | None) -> ChangeLog:
-        """Return the change log; ``endpoint`` says how the source is reached, else the bundle's URL does."""
-        return open_change_log(endpoint or Endpoint(self.url), self.recorded["name"])
-
-
 def follow_status(
     store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
 ) -> list[FollowStatus]:
@@ -79,42 +64,26 @@ def follow_status(
     ]
 
 
-def recorded_bases(store: Store) -> Iterator[RecordedBase]:
-    """Yield the bases of the followed sources of a sealed bundle; none where nothing is sealed. Raises errors of the
-    location.
-    """
-    if bundle_json.read_sealed(store) is None:
-        return
-    for entry in reconciliation.decode(store.read(layout.RECONCILIATION)):
-        positions = entry.summary.positions
-        if positions and (recorded := positions[-1].get(FOLLOW)):
-            yield RecordedBase(entry.name, entry.url, recorded)
-
-
 def _status_of(
     store: Store, base: RecordedBase, source: Endpoint | None, destination: Endpoint | None
 ) -> FollowStatus:
     log = base.open_log(source)
-    position = base.recorded["position"]
-    kept = _kept(store, base.source, position)
+    kept = _kept(store, base.source, base.position)
     state: LogState | None = None
     applied, problem = "", ""
     if source is not None:
         try:
-            state = log.state(base.recorded["log"])
+            state = log.state(base.log)
             problem = state.lost or _near_limit(state, source)
         except MoveoutError as exc:
             problem = str(exc)
     if source is not None and destination is not None:
-        followed = FollowedSource(
-            base.source, source, destination, position, base.recorded["log"], base.recorded["name"]
-        )
-        applied = _applied(followed, log)
+        applied = _applied(base.followed(source, destination), log)
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = max(state.end - captured, 0) if state else None
     return FollowStatus(
         base.source,
-        log.show(position),
+        log.show(base.position),
         log.show(captured),
         kept.segments,
         kept.size_bytes,
@@ -156,8 +125,7 @@ def _age_seconds(written: str) -> float | None:
 def _applied(followed: FollowedSource, log: ChangeLog) -> str:
     """Return up to where a destination has the changes, "" where it does not say."""
     try:
-        with closing(followed.open_writer()) as writer:
-            mark = writer.mark()
+        mark = followed.applied_mark()
     except MoveoutError:
         return ""
     if mark is None:
@@ -188,15 +156,11 @@ def kept_things(
     things, marks = [], []
     for base in recorded_bases(store):
         source = sources.get(base.source, Endpoint(base.url))
-        log, objects = base.open_log(source), base.recorded["log"]
-        what = f"{base.source}: what keeps its changes at {base.url}, called after {base.recorded['name']}"
-        things.append(KeptThing(what, partial(log.drop, objects)))
+        what = f"{base.source}: what keeps its changes at {base.url}, called after {base.case}"
+        things.append(KeptThing(what, partial(base.open_log(source).drop, base.log)))
         if (destination := destinations.get(base.source)) is not None:
-            followed = FollowedSource(
-                base.source, source, destination, base.recorded["position"], objects, base.recorded["name"]
-            )
             what = f"{base.source}: how far its changes were applied, at {destination.shown}"
-            marks.append(KeptThing(what, partial(_forget_mark, followed)))
+            marks.append(KeptThing(what, partial(_forget_mark, base.followed(source, destination))))
     things += marks
     keys = [info.key for info in store.list(layout.CHANGES)]
     if keys:

@@ -96,3 +96,11 @@ def test_writers_are_followed_and_each_source_by_itself(make_followed, tmp_path)
     assert "key (id = '3')" in str(error)
     assert fetch(broken.destination.url, "SELECT money FROM accounts WHERE id = 2") == [(5,)]
     assert fetch(busy.destination.url, "SELECT sum(money) FROM accounts") == [(2000,)]
+
+
+def test_a_destination_says_how_far_it_is_while_changes_are_applied(make_followed):
+    followed = make_followed("CREATE TABLE t (id int PRIMARY KEY)")
+    with contextlib.closing(followed.open_writer()):
+        assert followed.applied_mark().base == followed.base
+    fresh = make_followed("CREATE TABLE t (id int PRIMARY KEY)", is_restored=False)
+    assert fresh.applied_mark() is None

@@ -139,6 +139,22 @@ def destinations_of(
     return expand_destinations(recorded_sources(location), endpoints, case).require_all()
 
 
+def chosen_destinations(
+    location: Endpoint, pairs: Mapping[str, Endpoint], case: Case | None
+) -> Mapping[str, Endpoint]:
+    """Return where the sources of the bundle at a location come up: the pairs of the command line, else what the case
+    says. Raises ``UsageError`` where neither says anything.
+    """
+    given = known_secrets(destinations_of(location, pairs, None), case)
+    destinations = given or (destinations_of(location, case.destinations, case) if case else {})
+    if not destinations:
+        raise UsageError(
+            "nothing says what goes where",
+            next_step="give NAME=URL …, or [[destination]] tables in the case file",
+        )
+    return destinations
+
+
 def destinations_in(case: Case, sources: Mapping[str, Endpoint]) -> Destinations:
     """Return where a case brings sources up that were expanded."""
     names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]

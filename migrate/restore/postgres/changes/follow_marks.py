@@ -5,11 +5,15 @@ A restore writes the mark in the transaction that ends it. From then on each tra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.changes.apply import Mark
 from migrate.changes.segments import Place
 
@@ -38,6 +42,16 @@ def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
     with psycopg.RawCursor(connection) as cursor:
         row = cursor.execute(query.encode(), (source,)).fetchone()
     return Mark(row[0], Place(row[1], row[2]), row[3]) if row else None
+
+
+def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
+    """See ``Engine.change_mark``. Raises ``SourceError``."""
+    address = parse_url(url, password=secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            return read_mark(connection, source)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
 
 
 def forget_mark(connection: psycopg.Connection[Any], source: str) -> None:
