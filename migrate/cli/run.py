@@ -308,7 +308,7 @@ class _Move:
         return run_verify(self._session, self._last, Level.FULL, {}, self._case, keys=self._signers)
 
     def _problem_of(self, sentence: str) -> str:
-        """Return a sentence with what the last step said."""
+        """Return a sentence with what the last step reported."""
         answer = self.finished[-1].answer
         return f"{sentence}: {answer.error}" if isinstance(answer, FailedStep) else f"{sentence}."
 

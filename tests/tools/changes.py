@@ -17,14 +17,6 @@ _ALL_TABLES = (
 )
 
 
-def _relations(decoded: pgoutput.Decoded) -> tuple[int, ...]:
-    if isinstance(decoded, pgoutput.Relation):
-        return (decoded.oid,)
-    if isinstance(decoded, pgoutput.Truncate):
-        return decoded.relations
-    return () if isinstance(decoded, pgoutput.Begin | pgoutput.Commit) else (decoded.relation,)
-
-
 @dataclass
 class SqlSlot:
     """A slot and a publication of all tables that there are when it is made."""
@@ -59,7 +51,7 @@ class SqlSlot:
             decoded = pgoutput.decode(payload)
             after = decoded.end_position if isinstance(decoded, pgoutput.Commit) else int(position)
             kind = _KINDS.get(payload[:1].decode(), MessageKind.CHANGE)
-            yield Message(kind, after, payload, _relations(decoded))
+            yield Message(kind, after, payload, pgoutput.relations_of(payload))
 
     def write_to(self, folder: SegmentFolder) -> None:
         """Write what was not read yet as one segment."""

@@ -140,9 +140,9 @@ def _check_shape(
     position: str,
 ) -> None:
     """Raise ``ChangeConflictError`` unless a relation has the columns of the destination's table."""
-    wanted = {column.name: column for column in relation.columns}
-    missing = [column for name, column in wanted.items() if name not in columns]
-    extra = [name for name in columns if name not in wanted]
+    sent = {column.name: column for column in relation.columns}
+    missing = [column for name, column in sent.items() if name not in columns]
+    extra = [name for name in columns if name not in sent]
     differences = [
         *(f"the column {quote_name(column.name)} is not at the destination" for column in missing),
         *(f"the column {quote_name(name)} is only at the destination" for name in extra),
@@ -151,7 +151,7 @@ def _check_shape(
     steps += [f"DROP COLUMN {quote_name(name)}" for name in extra]
     if len(missing) == len(extra) == 1 and _same_type(missing[0], columns[extra[0]]):
         steps = [f"RENAME COLUMN {quote_name(extra[0])} TO {quote_name(missing[0].name)}"]
-    for name, column in wanted.items():
+    for name, column in sent.items():
         if name in columns and not _same_type(column, columns[name]):
             declared = _type_name(connection, column)
             differences.append(

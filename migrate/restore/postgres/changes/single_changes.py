@@ -101,10 +101,10 @@ def _present(connection: psycopg.Connection[Any], table: DestinationTable, row: 
         return None
     statement = find_row(table, row)
     try:
-        found = connection.execute(statement.text.encode(), statement.parameters).fetchone()
+        current = connection.execute(statement.text.encode(), statement.parameters).fetchone()
     except psycopg.Error:
         return None
-    return tuple(None if value is None else str(value).encode() for value in found) if found else None
+    return tuple(None if value is None else str(value).encode() for value in current) if current else None
 
 
 def _verb(change: RowChange) -> str:

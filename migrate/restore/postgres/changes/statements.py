@@ -228,5 +228,5 @@ def _is_row(statement: ParameterizedStatement, table: DestinationTable, row: Row
             conditions.append(f"t.{column.quoted} OPERATOR(pg_catalog.=) {_cast(column, name)}")
         if column.type_oid not in _COMPARED_EXACTLY:
             conditions.append(_equal_texts(column, _cast(column, name)))
-    found = " AND ".join(conditions) or "true"
-    return f"t.ctid = (SELECT t.ctid FROM ONLY {table.label} AS t WHERE {found} LIMIT 1)"
+    condition = " AND ".join(conditions) or "true"
+    return f"t.ctid = (SELECT t.ctid FROM ONLY {table.label} AS t WHERE {condition} LIMIT 1)"
