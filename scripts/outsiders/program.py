@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from scripts.servers import Servers, environment_for
 MOVEOUT = Path(sys.executable).with_name("moveout")
 COMPLETE, INCOMPLETE = 0, 3
 HANGS_AFTER_SECONDS = 1800.0
+_TRIES_PER_KILL = 5
+"""A kill that misses its run so often is given up."""
 _LASTING = ("gaps", "reasons", "left_out", "findings", "losses")
 """What a report says of a source or a destination that a repetition must say again."""
 _PARTS = ("sources", "restored")
@@ -91,6 +93,28 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Killed:
+    """A command to kill. ``within_seconds`` is how long it takes undisturbed; ``begin_anew`` undoes what it did."""
+
+    words: Sequence[str]
+    within_seconds: float
+    begin_anew: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KilledOutcomes:
+    """How the runs ended that no kill met, the last one after all kills; and how many kills met a run."""
+
+    outcomes: Sequence[Outcome]
+    met: int
+
+    @property
+    def last(self) -> Outcome:
+        """Return how the last run ended."""
+        return self.outcomes[-1]
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """moveout, started in a directory with the variables that reach the servers."""
 
@@ -105,56 +129,50 @@ class Program:
 
     def run(self, *arguments: str) -> Outcome:
         """Run a command with --json to its end."""
-        started = time.monotonic()
-        try:
-            completed = subprocess.run(
-                self._argv(arguments),
-                cwd=self.directory,
-                env=self.environment,
-                capture_output=True,
-                text=True,
-                errors="backslashreplace",
-                check=False,
-                stdin=subprocess.DEVNULL,
-                timeout=HANGS_AFTER_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return Outcome(arguments, -1, "", "it hangs", time.monotonic() - started)
-        seconds = time.monotonic() - started
-        return Outcome(
-            arguments,
-            completed.returncode,
-            completed.stdout,
-            completed.stderr,
-            seconds,
-            _report(completed.stdout),
-        )
+        outcome = self._run_until(arguments, HANGS_AFTER_SECONDS)
+        return outcome or Outcome(arguments, -1, "", "it hangs", HANGS_AFTER_SECONDS)
 
-    def run_killed(
-        self, *arguments: str, kills: int, within: float, chance: random.Random
-    ) -> tuple[Outcome, int]:
-        """Run a command that is killed at random moments, up to ``kills`` times, each within so many seconds of its
-        start; then run it to its end. Return how it ended and how many kills met it alive.
+    def run_killed(self, command: Killed, *, kills: int, chance: random.Random) -> KilledOutcomes:
+        """Run a command that is killed at random moments, then run it to its end. A run that ends before its moment is
+        a missed kill: the work begins anew, and another run is killed instead.
         """
+        outcomes: list[Outcome] = []
         met = 0
-        for _ in range(kills):
-            child = subprocess.Popen(
-                self._argv(arguments),
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                child.wait(chance.uniform(0, within))
+        for _ in range(kills * _TRIES_PER_KILL):
+            if met == kills:
                 break
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            moment = chance.uniform(0, command.within_seconds)
+            outcome = self._run_until(command.words, moment)
+            if outcome is None:
                 met += 1
-        return self.run(*arguments), met
+            else:
+                outcomes.append(outcome)
+                command.begin_anew()
+        outcomes.append(self.run(*command.words))
+        return KilledOutcomes(outcomes, met)
+
+    def _run_until(self, arguments: Sequence[str], seconds: float) -> Outcome | None:
+        """Run a command with --json, and return how it ended; kill its processes after so many seconds."""
+        started = time.monotonic()
+        child = subprocess.Popen(
+            self._argv(arguments),
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            return None
+        ended = time.monotonic() - started
+        return Outcome(arguments, child.returncode, stdout, stderr, ended, _report(stdout))
 
     @staticmethod
     def _argv(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.program import Killed, Outcome, Program
 from scripts.outsiders.suite import Context, SuiteRow
 
 
@@ -32,13 +32,18 @@ def move_repeatedly(
     if not exported.finished:
         return [SuiteRow(f"{variant}: export", errors=[exported.failure])]
     restore = ["bundle", *(f"{case.name}={case.destination_url}" for case in cases), "--report-to", "account"]
-    _make_empty(cases)
-    first = program.run("restore", *restore)
+
+    def make_empty() -> None:
+        for case in cases:
+            case.make_empty()
 
     def killed() -> Outcome:
-        _make_empty(cases)
-        return program.run_killed("restore", *restore, kills=1, within=first.seconds, chance=chance)[0]
+        make_empty()
+        command = Killed(["restore", *restore], first.seconds, begin_anew=make_empty)
+        return program.run_killed(command, kills=1, chance=chance).last
 
+    make_empty()
+    first = program.run("restore", *restore)
     moves = [_Repeated(case, SuiteRow(f"{case.name}, {variant}"), exported, first) for case in cases]
     restores = [lambda: program.run("restore", *restore), *[killed] * kills]
     for move in moves:
@@ -50,11 +55,6 @@ def move_repeatedly(
             if number == len(restores):
                 move.judge(restored)
     return [move.row for move in moves]
-
-
-def _make_empty(cases: Sequence[Case]) -> None:
-    for case in cases:
-        case.make_empty()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ def test_entries_of_dumps_are_compared_by_name_wherever_they_stand():
             True,
         ),
         ("ROWS", '"s"."odd.name"', "gap: s.odd.name", True),
+        ("CHECK CONSTRAINT", "s.t t_a_check", "the check of existing rows of t_a_check", True),
+        ("CHECK CONSTRAINT", "s.t t_a_check", "the check of existing rows of t_a_check1", False),
+        ("TRIGGER", "s.t t_a", "the column t_a of s.u", False),
     ],
 )
 def test_a_difference_is_reported_where_a_line_has_its_name(kind, name, line, reported):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from scripts.outsiders.postgresql.compare import CONTROL_SCHEMA, Difference, compare_databases
 from scripts.outsiders.postgresql.source import create_database
-from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.program import Killed, Outcome, Program
 from scripts.outsiders.suite import Context, SuiteRow
 from scripts.postgresql import PostgresServer
 
@@ -63,29 +63,23 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
     with _Copy(context, order) as copy:
         exported = copy.program.run("export", *copy.export_words("bundle"))
         restored = copy.program.run("restore", *copy.restore_words("bundle"))
-        undisturbed = exported.essence, restored.essence
     with _Copy(context, order) as copy:
-        arguments = "export", *copy.export_words("bundle")
-        again_exported, met = copy.program.run_killed(
-            *arguments, kills=kills, within=exported.seconds, chance=chance
-        )
-        arguments = "restore", *copy.restore_words("bundle")
-        again_restored, further_kills = copy.program.run_killed(
-            *arguments, kills=kills, within=restored.seconds, chance=chance
-        )
-        row.variant = f"{order.variant} ({met} + {further_kills} kills)"
-        outcomes = [exported, restored, again_exported, again_restored]
-        row.errors += [outcome.failure for outcome in outcomes if not outcome.finished]
-        reported = copy.reported(again_exported, again_restored)
-        for verb, before, after in zip(
-            ("export", "restore"),
-            undisturbed,
-            (again_exported.essence, again_restored.essence),
-            strict=True,
-        ):
-            if before != after:
-                row.errors.append(f"the {verb} reports otherwise after kills: {before[:300]} / {after[:300]}")
-        judge(row, copy.copied, reported)
+        export = Killed(exported.words, exported.seconds, copy.remove_bundle)
+        restore = Killed(["restore", *copy.restore_words("bundle")], restored.seconds, copy.empty_database)
+        exports = copy.program.run_killed(export, kills=kills, chance=chance)
+        restores = copy.program.run_killed(restore, kills=kills, chance=chance)
+        row.variant = f"{order.variant} ({exports.met} + {restores.met} kills)"
+        for undisturbed, killed in ((exported, exports), (restored, restores)):
+            for outcome in (undisturbed, *killed.outcomes):
+                row.errors += [outcome.failure] if not outcome.finished else []
+                if outcome.essence != undisturbed.essence:
+                    row.errors.append(
+                        f"the {outcome.words[0]} reports otherwise after kills:"
+                        f" {undisturbed.essence[:300]} / {outcome.essence[:300]}"
+                    )
+            if killed.met < kills:
+                row.errors.append(f"{kills - killed.met} kills of the {undisturbed.words[0]} met no run")
+        judge(row, copy.copied, copy.reported(exports.last, restores.last))
     return row
 
 
@@ -116,6 +110,16 @@ class _Copy:
     def restore_words(self, bundle: str) -> list[str]:
         """Return the words of a restore as superuser."""
         return [bundle, f"{_SOURCE}={self.server.url_of(_COPY)}", "--report-to", "account"]
+
+    def remove_bundle(self) -> None:
+        """Remove the bundle, so that the next export begins anew."""
+        shutil.rmtree(self.program.directory / "bundle", ignore_errors=True)
+
+    def empty_database(self) -> None:
+        """Replace the copy by an empty database and remove its report, so that the next restore begins anew."""
+        shutil.rmtree(self.program.directory / "account", ignore_errors=True)
+        self.server.execute(f'DROP DATABASE "{_COPY}" WITH (FORCE)')
+        create_database(self.server, _COPY, encoding=self._order.encoding)
 
     def reported(self, exported: Outcome, restored: Outcome) -> list[str]:
         """Return all that moveout reported of the move."""
@@ -187,8 +191,10 @@ def _strings(report: Any) -> Iterator[str]:
 
 
 def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
-    """True where a line names the object that differs."""
+    """True where a line names the object that differs. Constraints have names of their own beside their table's."""
     names = {_bare_name(difference.name)}
+    if difference.kind.endswith("CONSTRAINT"):
+        names.add(_bare_name(difference.name).rpartition(" ")[2])
     if difference.kind == "EXTENSION MEMBER":
         names.add(difference.name.partition(":")[0])
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
