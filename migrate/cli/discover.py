@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -236,15 +235,15 @@ def run_discover(
     endpoints: Sequence[Endpoint],
     path: Path | None,
     case: Case | None = None,
-    deadline: datetime | None = None,
+    new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText] = new_case,
 ) -> Discovered:
-    """Ask the servers, and write or amend the case file at ``path``, unless none of them answered. A new one has the
-    ``deadline``.
+    """Ask the servers, and write or amend the case file at ``path``, unless none of them answered. ``new_text`` makes
+    the text of a new one.
     """
     answers = ask_servers(endpoints, session.progress)
     if path is None or not _discoveries(answers):
         return Discovered(answers, None, [], [])
-    written = _write(path, case, answers, deadline)
+    written = _write(path, case, answers, new_text)
     unfilled = [move.old for move in load(path).moves if move.new is None]
     return Discovered(answers, path, written.changes, unfilled)
 
@@ -258,13 +257,16 @@ def _endpoint(url: str, case: Case | None) -> Endpoint:
 
 
 def _write(
-    path: Path, case: Case | None, answers: Sequence[ServerAnswer], deadline: datetime | None
+    path: Path,
+    case: Case | None,
+    answers: Sequence[ServerAnswer],
+    new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText],
 ) -> CaseText:
     """Write or amend the case file: in one step, so a full disk costs nothing that stood there."""
     temporary = path.resolve().with_name(f".{path.name}.new")
     try:
         known = path.read_bytes().decode() if case else ""
-        written = updated_case(known, case, answers) if case else new_case(path, answers, deadline)
+        written = updated_case(known, case, answers) if case else new_text(path, answers)
         if case is None or written.changes:
             temporary.write_bytes(written.text.encode())
             if path.exists():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +14,13 @@ from rich.console import Console
 
 from migrate.case.model import Endpoint, parse_deadline
 from migrate.case.server_url import as_url
-from migrate.case.template import new_text
+from migrate.case.template import new_text as example_text
 from migrate.cli import app
 from migrate.cli.common.session import Session, verb
 from migrate.cli.discover import Discovered, run_discover
+from migrate.discover.case_file import CaseText, new_case
+from migrate.discover.servers import ServerAnswer
+from migrate.engines import registry
 from migrate.errors import OK, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
 
@@ -80,18 +85,36 @@ def init(
             f"{path} exists already",
             next_step=f"edit it, name another file, or: moveout discover -c {path}",
         )
-    deadline = None
+    new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText] = new_case
     if not urls and session.can_ask and not session.json:
         urls = session.ask(_QUESTION).split()
         if urls:
             deadline = parse_deadline(
                 session.ask("When does it shut down? A moment, or from now on", default="30h")
             )
+            new_text = partial(new_case, deadline=deadline, new_address=partial(_ask_address, session))
     if urls:
-        return run_discover(session, [Endpoint(as_url(url)) for url in urls], path, deadline=deadline)
+        return run_discover(session, [Endpoint(as_url(url)) for url in urls], path, new_text=new_text)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(new_text(datetime.now(UTC)))
+            file.write(example_text(datetime.now(UTC)))
     except OSError as exc:
         raise translate_os(exc, path) from exc
     return WrittenCase(path)
+
+
+def _ask_address(session: Session, old: str) -> str:
+    """Ask where the things of a server come up again, until the answer is an address of its kind, or none."""
+    engine = registry.find(old)
+    if engine is None:
+        return ""
+    example = {"bucket": f"{engine.schemes[0]}://?profile=new", "file": "/srv/new"}.get(
+        engine.url_names, f"{engine.schemes[0]}://me@new"
+    )
+    question = f"Where does {old} come up again? Such as {example}; Enter alone: to be filled in"
+    while answer := session.ask(question):
+        is_address = "://" in answer or (engine.url_names == "file" and answer.startswith("/"))
+        if is_address and registry.find(as_url(answer)) is engine:
+            return as_url(answer)
+        question = f"{answer} is no address like {example}. Where does {old} come up again?"
+    return ""

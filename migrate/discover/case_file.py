@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,6 +58,11 @@ _DESTINATION_COMMENT = (
 _LATER = "# Added by moveout discover on {day}.\n"
 
 
+def _no_address(_old: str) -> str:
+    """Leave the address of a new server to be filled in."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class CaseChange:
     """One change of the case file. ``what`` says of which section, ``name`` of what."""
@@ -75,8 +80,15 @@ class CaseText:
     changes: Sequence[CaseChange]
 
 
-def new_case(path: Path, answers: Sequence[ServerAnswer], deadline: datetime | None = None) -> CaseText:
-    """Return the text of a new case file for what servers hold."""
+def new_case(
+    path: Path,
+    answers: Sequence[ServerAnswer],
+    deadline: datetime | None = None,
+    new_address: Callable[[str], str] = _no_address,
+) -> CaseText:
+    """Return the text of a new case file for what servers hold. ``new_address``: where the things of a server come up
+    again, "" where that is to be filled in.
+    """
     moment = datetime.now(UTC)
     comment = _DEADLINE_GIVEN if deadline else _DEADLINE_TAKEN
     head = _HEAD.format(
@@ -86,7 +98,7 @@ def new_case(path: Path, answers: Sequence[ServerAnswer], deadline: datetime | N
         comment=comment,
         deadline=(deadline or moment + DEADLINE).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    tables, changes = _new_tables(answers, None)
+    tables, changes = _new_tables(answers, None, new_address)
     return CaseText(head + tables, changes)
 
 
@@ -112,7 +124,9 @@ def updated_case(
     return CaseText(marked, [*changes, *added])
 
 
-def _new_tables(answers: Sequence[ServerAnswer], case: Case | None) -> tuple[str, list[CaseChange]]:
+def _new_tables(
+    answers: Sequence[ServerAnswer], case: Case | None, new_address: Callable[[str], str] = _no_address
+) -> tuple[str, list[CaseChange]]:
     """Return the tables of everything that the case does not know yet."""
     blocks: list[str] = []
     changes: list[CaseChange] = []
@@ -134,7 +148,7 @@ def _new_tables(answers: Sequence[ServerAnswer], case: Case | None) -> tuple[str
     for entry in _new_not_taken(answers, case):
         add("not_taken", f"{entry.kind} {entry.name}", _table("not_taken", _not_taken_keys(entry)))
     for position, url in enumerate(_new_moves(answers, sources, case)):
-        block = _table("destination", {"from": url, "to": ""})
+        block = _table("destination", {"from": url, "to": new_address(url)})
         add("destination", url, block if position else _DESTINATION_COMMENT + block)
     return "\n".join(blocks), changes
 

@@ -178,9 +178,14 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
     terminal = Terminal("init", tmp_path / "b.toml")
     terminal.answer("Where is the old host?", str(files))
     terminal.answer("When does it shut down?", "2099-01-01 12:00 Europe/Berlin")
+    terminal.answer(f"Where does sqlite://{files} come up again?", "mysql://me@new")
+    terminal.answer("mysql://me@new is no address like /srv/new", f"{tmp_path}/new")
     assert terminal.end() == 0
     asked = load(tmp_path / "b.toml")
     assert (list(asked.sources), asked.deadline) == (["app"], datetime(2099, 1, 1, 11, tzinfo=UTC))
+    assert [move.new.url for move in asked.moves] == [f"sqlite://{tmp_path}/new"]
+    assert call("run", "-c", tmp_path / "b.toml").code == 0
+    assert (tmp_path / "new/app.db").exists()
     terminal = Terminal("init", tmp_path / "c.toml")
     terminal.answer("Where is the old host?", "")
     assert terminal.end() == 0
