@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.bundle.findings import Finding
+from migrate.bundle.lease import Lease
 from migrate.case.model import Case
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
@@ -40,6 +41,7 @@ from migrate.follow.cutover import (
     written_since,
 )
 from migrate.follow.followed import FollowedSource, followed_sources
+from migrate.follow.handover import cutover_lease, is_at_work, take_over
 from migrate.number_text import count_words, duration_words, things
 from migrate.storage.api import Store
 
@@ -196,6 +198,15 @@ class _Cutovers:
         with ThreadPoolExecutor(len(self.cutovers)) as pool:
             return list(pool.map(step, self.cutovers.values()))
 
+    def take_over(self) -> None:
+        """Wait until no follow is at work, and catch up."""
+
+        def step(cutover: Cutover) -> None:
+            take_over(cutover.followed, self.session.cancellation, cutover.report)
+            cutover.catch_up()
+
+        self.each(step)
+
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
@@ -230,8 +241,8 @@ def cutover_command(
 ) -> Switched | TakenBack | WouldDo:
     """Switch followed databases to their new place.
 
-    The old side is held, all it wrote arrives, both sides are compared table by table. Where all is equal a record is
-    written; else nothing is switched, and the old side is released.
+    A moveout follow that is at work ends by itself. The old side is held, all it wrote arrives, both sides are compared
+    table by table. Where all is equal a record is written; else nothing is switched, and the old side is released.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:
@@ -243,28 +254,42 @@ def cutover_command(
         return _undo(session, store, followed, options.file, signers)
     if (before := read_record(store)) is not None:
         return Switched(before, str(options.file) if options.file.exists() else "")
-    cutovers = _Cutovers(session, store, followed)
-    cutovers.each(Cutover.catch_up)
     if dry_run:
-        return _foreseen(store, followed, options)
-    if not options.hold:
-        cutovers.wait_until_quiet()
-        return _switch(cutovers, signers, None)
+        return _foreseen(_Cutovers(session, store, followed), options)
     with ExitStack() as stack:
-        holds = _open_holds(followed, stack)
-        known = undo_file.read(options.file) or undo_file.new(_REASON)
-        plan = source_hold.planned(holds, known)
-        for name, change in source_hold.pending(holds, plan):
-            session.err.print(Text(f"  {name}: {change.says}"))
-        if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
-            raise UsageError("nothing was changed")
+        hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
+        lease = stack.enter_context(cutover_lease(store, session.progress))
+        cutovers = _Cutovers(session, store, followed)
+        cutovers.take_over()
+        if hold is None:
+            cutovers.wait_until_quiet()
+            return _switch(cutovers, signers, None, lease)
         try:
-            return _switch(cutovers, signers, _Hold(options.file, holds, plan))
+            return _switch(cutovers, signers, hold, lease)
         except BaseException:
             session.err.print(
                 Text(f"Not switched; moveout hold undo {options.file} releases the old databases.")
             )
             raise
+
+
+def _confirmed_hold(
+    session: Session,
+    followed: Sequence[FollowedSource],
+    options: _HoldOptions,
+    stack: ExitStack,
+    *,
+    yes: bool,
+) -> _Hold:
+    """Say what the hold changes, and ask. Raises ``UsageError`` where that is not wanted."""
+    holds = _open_holds(followed, stack)
+    known = undo_file.read(options.file) or undo_file.new(_REASON)
+    plan = source_hold.planned(holds, known)
+    for name, change in source_hold.pending(holds, plan):
+        session.err.print(Text(f"  {name}: {change.says}"))
+    if not (yes or session.confirm("Hold the old databases by these changes, and switch?")):
+        raise UsageError("nothing was changed")
+    return _Hold(options.file, holds, plan)
 
 
 def _followed(session: Session, store: Store, case: Case) -> list[FollowedSource]:
@@ -306,7 +331,7 @@ class _Hold:
             source_hold.take_back(self.file, self.holds, known, force=False)
 
 
-def _switch(cutovers: _Cutovers, signers: Sequence[Signer], hold: _Hold | None) -> Switched:
+def _switch(cutovers: _Cutovers, signers: Sequence[Signer], hold: _Hold | None, lease: Lease) -> Switched:
     """Hold, prove, and write the record where all is equal; else release."""
     begun, held_at = time.monotonic(), datetime.now(UTC)
     if hold:
@@ -320,6 +345,7 @@ def _switch(cutovers: _Cutovers, signers: Sequence[Signer], hold: _Hold | None) 
     )
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
+        lease.check()
         write_record(cutovers.store, record)
         details = {
             "sources": [{"name": source.name, "end": source.end, "rows": source.rows} for source in proven]
@@ -361,13 +387,25 @@ def _undo(
     return TakenBack(record.switched_at if record else "", written, undone, [note] if note else [])
 
 
-def _foreseen(store: Store, followed: Sequence[FollowedSource], options: _HoldOptions) -> WouldDo:
-    """Return what the cutover would do."""
+def _catch_up_unless_followed(cutover: Cutover) -> bool:
+    """Catch up; True where a follow is at work, which does that."""
+    if is_at_work(cutover.followed):
+        return True
+    cutover.catch_up()
+    return False
+
+
+def _foreseen(cutovers: _Cutovers, options: _HoldOptions) -> WouldDo:
+    """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
     actions = []
+    followed = cutovers.followed
+    at_work = cutovers.each(_catch_up_unless_followed)
     with ExitStack() as stack:
         holds = _open_holds(followed, stack) if options.hold else {}
         for name, hold in holds.items():
             actions += [f"would hold {name}: {change.says}" for change in hold.changes()]
-    for source in followed:
+    for source, is_followed in zip(followed, at_work, strict=True):
+        if is_followed:
+            actions.append(f"would take {source.name} over from the moveout follow that is at work")
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
-    return WouldDo(store.location, actions)
+    return WouldDo(cutovers.store.location, actions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,13 +19,16 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, expanded, load_case
-from migrate.errors import OK, IncompleteError
+from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.followed import followed_sources
 from migrate.follow.follower import Follower, FollowState
+from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.number_text import bytes_words, count_words, duration_words, things
 
 _REPORT_SECONDS = 10.0
 _POLL_SECONDS = 0.2
+_WATCH_SECONDS = 2.0
+"""So often the location is asked whether a cutover has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Followed:
     location: str
     sources: Sequence[FollowState]
     seconds: float
+    handed_over: bool = False
+    """Whether it ended since a cutover has begun."""
 
     @property
     def exit_code(self) -> int:
@@ -45,6 +51,7 @@ class Followed:
         return {
             "location": self.location,
             "seconds": self.seconds,
+            "handed_over": self.handed_over,
             "sources": [_as_json(source) for source in self.sources],
             "summary": [_summary_line(source).as_json() for source in self.sources],
         }
@@ -53,6 +60,8 @@ class Followed:
         """Print a line a source, and the next step of those that stopped."""
         for source in self.sources:
             console.print(Text(state_line(source)))
+        if self.handed_over:
+            console.print("moveout cutover has begun, and goes on from here")
         if self.exit_code != OK:
             draw_summary(console, [_summary_line(source) for source in self.sources])
 
@@ -121,7 +130,8 @@ def follow_command(
 ) -> Followed:
     """Capture what followed databases write, and apply it.
 
-    It goes to their destinations, and runs until Ctrl-C. The same command again goes on where it was.
+    It goes to their destinations, and runs until Ctrl-C, or until moveout cutover begins. The same command again goes
+    on where it was.
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
@@ -135,15 +145,17 @@ def follow_command(
     others = sorted(destinations.keys() - {source.name for source in followed})
     if others:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
+    refuse_after_switch(store)
+    watch = CutoverWatch(store, session.progress)
     cancellation = session.cancellation.child()
     followers = [
         Follower(source, store, cancellation=cancellation, note=session.progress.note) for source in followed
     ]
-    started = time.monotonic()
+    started, handed_over = time.monotonic(), False
     for follower in followers:
         follower.start()
     try:
-        _report_until_end(session, followers, until_caught_up=until_caught_up)
+        handed_over = _report_until_end(session, followers, watch, until_caught_up=until_caught_up)
     except KeyboardInterrupt:  # the usual end
         pass
     finally:
@@ -151,7 +163,7 @@ def follow_command(
     for follower in followers:
         follower.join()
     states = [follower.state() for follower in followers]
-    return Followed(store.location, states, time.monotonic() - started)
+    return Followed(store.location, states, time.monotonic() - started, handed_over)
 
 
 def _sources(
@@ -163,12 +175,23 @@ def _sources(
     return {**recorded, **known}
 
 
-def _report_until_end(session: Session, followers: Sequence[Follower], *, until_caught_up: bool) -> None:
-    """Say how far each is from time to time, until all have ended, or are as far as was asked for."""
-    reported_at = time.monotonic()
+def _report_until_end(
+    session: Session, followers: Sequence[Follower], watch: CutoverWatch, *, until_caught_up: bool
+) -> bool:
+    """Say how far each is from time to time, until all have ended, or are as far as was asked for. Return True where a
+    cutover has begun before.
+    """
+    reported_at = watched_at = time.monotonic()
     while not all(follower.is_ended or (until_caught_up and follower.is_done) for follower in followers):
         session.cancellation.wait(_POLL_SECONDS)
-        if time.monotonic() - reported_at >= _REPORT_SECONDS:
-            reported_at = time.monotonic()
+        now = time.monotonic()
+        if now - watched_at >= _WATCH_SECONDS:
+            watched_at = now
+            with suppress(MoveoutError):  # capture and apply say what the location lacks
+                if watch.is_requested():
+                    return True
+        if now - reported_at >= _REPORT_SECONDS:
+            reported_at = now
             for follower in followers:
                 session.progress.note(state_line(follower.state()))
+    return False

@@ -1,5 +1,7 @@
 """A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
 
+import json
+import subprocess
 import threading
 import time
 
@@ -8,8 +10,9 @@ import pytest
 
 from migrate.custody.log import custody_log
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call
+from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.follow.test_follower import eventually
 
 BANK = """
 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
@@ -71,12 +74,20 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     exported = call("export", "-c", "moveout.toml", "--follow")
     assert exported.code == 0, exported
     assert call("restore", "-c", "moveout.toml").code == 0
-    foreseen = call("cutover", "-c", "moveout.toml", "--dry-run", "--hold")
-    assert foreseen.code == 0, foreseen
-    assert "ALTER DATABASE" in foreseen.out
-    before = application.acknowledged
-    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--key", "key", "--json")
+    (restored,) = fetch(new, "SELECT count(*) FROM log")
+    words = [MOVEOUT, "follow", "-c", "moveout.toml", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follow:
+        eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [restored])
+        foreseen = call("cutover", "-c", "moveout.toml", "--dry-run", "--hold")
+        assert foreseen.code == 0, foreseen
+        assert "ALTER DATABASE" in foreseen.out
+        assert "would take app over from the moveout follow that is at work" in foreseen.out
+        assert follow.poll() is None
+        before = application.acknowledged
+        switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--key", "key", "--json")
+        out, err = follow.communicate(timeout=60)
     assert switched.code == 0, switched
+    assert (follow.returncode, json.loads(out)["result"]["handed_over"]) == (0, True), err
     application.wait()
     assert application.acknowledged > before > 0
     assert fetch(new, "SELECT sum(balance) FROM accounts") == [(5000,)]
@@ -90,6 +101,8 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     assert [entry.what.event for entry in custody_log.read(open_location("bundle")).entries][-1] == "switched"
     again = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--json")
     assert again.json["result"]["switched_at"] == switched.json["result"]["switched_at"]
+    late = call("follow", "-c", "moveout.toml")
+    assert (late.code, "the switch was made" in late.err) == (2, True), late
 
     back = call("cutover", "-c", "moveout.toml", "--undo")
     assert back.code == 0, back

@@ -1,0 +1,89 @@
+"""How a cutover takes over from a follow that is at work, on the same machine or another one.
+
+The cutover holds the lease of the bundle's location. A follow looks there from time to time: it ends as soon as it sees
+the lease of a cutover, and so gives up the change log and the destination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from migrate.bundle import lease
+from migrate.bundle.lease import Lease, LeaseState
+from migrate.errors import BusyError, UsageError
+from migrate.follow.cutover import read_record
+from migrate.follow.followed import FollowedSource
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+
+_PURPOSE = "cutover"
+_HANDOVER_SECONDS = 60.0
+"""So long a follow may take to end: it writes its last segment, and applies its last batch."""
+_POLL_SECONDS = 0.5
+
+
+def cutover_lease(store: Store, progress: Progress) -> Lease:
+    """Return the lease under which a cutover works."""
+    return Lease(store, _PURPOSE, progress=progress)
+
+
+def refuse_after_switch(store: Store) -> None:
+    """Raise ``UsageError`` where the switch was made: what the old side is written then must not arrive."""
+    if (record := read_record(store)) is not None:
+        raise UsageError(
+            f"the switch was made at {record.switched_at}: changes are not followed any more",
+            next_step="moveout cutover --undo goes back to the old databases; then they can be followed again",
+        )
+
+
+class CutoverWatch:
+    """Tells a follow whether a cutover is at work. Raises ``BusyError`` where one was before the follow began."""
+
+    def __init__(self, store: Store, progress: Progress) -> None:
+        self._store = store
+        self._dead = ""
+        if (state := self._cutover()) is not None:
+            lease.refuse_live(store, progress=progress)
+            self._dead = state.id
+
+    def is_requested(self) -> bool:
+        """Tell whether a cutover has begun since."""
+        state = self._cutover()
+        return state is not None and state.id != self._dead
+
+    def _cutover(self) -> LeaseState | None:
+        lease_and_file = lease.look(self._store)
+        state = lease_and_file[0] if lease_and_file else None
+        return state if state is not None and state.purpose == _PURPOSE else None
+
+
+def is_at_work(followed: FollowedSource) -> bool:
+    """Tell whether a follow reads the log of a source, or applies its changes. Raises errors of both servers."""
+    if followed.open_log().state(followed.log).is_read:
+        return True
+    try:
+        with closing(followed.open_writer()):
+            return False
+    except BusyError:
+        return True
+
+
+def take_over(
+    followed: FollowedSource, cancellation: CancellationToken, note: Callable[[str], None] = lambda _: None
+) -> None:
+    """Return once no follow is at work on a source. Raises ``BusyError`` where it does not end."""
+    waited = 0.0
+    while is_at_work(followed):
+        if not waited:
+            note("waiting until moveout follow has ended")
+        if waited >= _HANDOVER_SECONDS:
+            raise BusyError(
+                f"{followed.name} is still followed by another moveout",
+                next_step="end moveout follow there, or the sessions of moveout at the servers; then give the command"
+                " again",
+            )
+        cancellation.wait(_POLL_SECONDS)
+        cancellation.check()
+        waited += _POLL_SECONDS
