@@ -130,12 +130,10 @@ class Applying:
             elif stored.message.kind is MessageKind.COMMIT:
                 self._is_inside = False
                 self._boundary = Mark(self._mark.base, stored.place, stored.message.position)
-                if self._changes >= self._batch:
+                if self._changes >= self._batch or stored.place >= self._reader.boundary:
                     self._commit()
                     if cancellation.is_cancelled:
                         return
-        if self._boundary.place > self._mark.place and not self._is_inside:
-            self._commit()
 
     def _start_over(self) -> None:
         """Go back to the mark."""

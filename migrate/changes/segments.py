@@ -213,11 +213,13 @@ class SegmentFolder:
 
 
 class SegmentReader:
-    """Reads the messages of a folder in order, from a place between two transactions, as they are written."""
+    """Reads the messages of a folder in order, from a place between two transactions, as they are written.
+    ``boundary``: the last message, as far as is known, that ends a transaction.
+    """
 
     def __init__(self, folder: SegmentFolder, after: Place = START) -> None:
         self._folder = folder
-        self._place = after
+        self._place = self.boundary = after
         self._records: list[SegmentRecord] = []
         self._loaded = max(after.segment - 1, 0)
 
@@ -230,6 +232,8 @@ class SegmentReader:
         self._loaded += len(fresh)
         self._records += fresh
         ends = _counted(self._records)
+        if fresh:
+            self.boundary = fresh[-1].boundary
         for record in fresh:
             if record.after < self._place and record.number > self._place.segment:
                 raise WithdrawnError(f"segment {record.number} repeats a transaction from {record.after} on")

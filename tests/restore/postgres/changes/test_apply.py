@@ -1,9 +1,15 @@
 """Changes of a source come to its destination, whatever they are; what does not fit is named."""
 
+import contextlib
+
 import pytest
 
-from migrate.changes.apply import ChangeConflictError
+from exporters.changes import MessageKind
+from migrate.changes.apply import Applying, ChangeConflictError
+from migrate.changes.segments import START, Place
 from migrate.errors import NotAllowedError
+from migrate.restore.postgres.changes.change_writer import open_change_writer
+from migrate.runtime.cancellation import CancellationToken
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 
 SCRIPT = """
@@ -254,3 +260,21 @@ def test_who_may_not_keep_triggers_from_firing_is_told_how(make_pair, other_post
     pair.apply(secrets)
     run_sql(other_postgres.url, "REVOKE SET ON PARAMETER session_replication_role FROM applier")
     assert fetch(pair.destination.replace("applier@", "postgres@"), "SELECT id FROM t") == [(2,)]
+
+
+def test_a_transaction_whose_end_is_not_there_yet_delays_none_before_it(make_pair):
+    pair = make_pair("CREATE TABLE t (id int PRIMARY KEY)")
+    run_sql(pair.source, "INSERT INTO t VALUES (1)")
+    run_sql(pair.source, "INSERT INTO t SELECT generate_series(2, 9)")
+    messages = list(pair.slot.messages())
+    commits = [number for number, message in enumerate(messages, 1) if message.kind is MessageKind.COMMIT]
+    cut = commits[0] + 5
+    first = pair.folder.write(messages[:cut], None, START, messages[commits[0] - 1].position)
+    with contextlib.closing(open_change_writer(pair.destination, {}, "app")) as writer:
+        applying = Applying(pair.folder, writer)
+        mark = applying.run(CancellationToken(), lambda _: True)
+        assert (mark.place, applying.is_settled) == (first.boundary, False)
+        assert fetch(pair.destination, "SELECT id FROM t") == [(1,)]
+        pair.folder.write(messages[cut:], first, Place(1, cut), messages[-1].position)
+    pair.apply()
+    pair.assert_equal()
