@@ -54,11 +54,27 @@ class NotFollowed:
     remedy: str = ""
 
 
+_NAMED = 5
+
+
+def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
+    """Name the tables that are not followed, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for table in tables:
+        by_reason.setdefault(table.reason, []).append(table.name)
+    for reason, names in by_reason.items():
+        note(
+            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}: {reason}"
+            " (moveout doctor prints what mends it; else the cutover reads the rows again)"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeBase:
     """Where the changes of one source begin. ``name`` is that under which the log was opened. ``position``: what was
-    committed before it is in the base. ``snapshot`` is the name under which sessions of the same server see the base;
-    it holds as long as the context of ``open_base``. ``log`` is what the engine needs to read on (names of its own
+    committed before it is in the base. ``snapshot`` is the name under which sessions of the same server see the base,
+    or, of servers that export no snapshots, the lock under which all sessions see it that begin one; it holds as long
+    as the context of ``open_base``. ``log`` is what the engine needs to read on (names of its own
     objects at the server): plain JSON, no secrets.
     """
 
@@ -78,7 +94,8 @@ class ChangeBase:
 class LogState:
     """What a server says of a change log. ``end`` is the position after everything that is committed; ``acknowledged``
     the one from which the server keeps what it sends; ``retained_bytes`` what it keeps on its disk for that.
-    ``lost``: why the log can no longer be read without a gap, "" where it can.
+    ``lost``: why the log can no longer be read without a gap, "" where it can. ``is_reserved``: the server keeps this
+    for us alone, and would be free of it without us; else its own settings say for how long.
     """
 
     end: int
@@ -86,6 +103,7 @@ class LogState:
     retained_bytes: int
     is_read: bool
     lost: str = ""
+    is_reserved: bool = True
 
 
 class ChangeStream(Protocol):
@@ -123,8 +141,12 @@ class ChangeLog(Protocol):
         """
         ...
 
-    def state(self, log: Mapping[str, Any]) -> LogState:
-        """Ask the server. Raises ``SourceError``."""
+    def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
+        """Ask the server. ``after``: up to where the log was read, as far as that is known. Raises ``SourceError``."""
+        ...
+
+    def distance_bytes(self, after: int, end: int) -> int:
+        """Return how many bytes of the log lie between two positions, as far as ``state`` has said."""
         ...
 
     def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:

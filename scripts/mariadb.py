@@ -87,8 +87,8 @@ class Store:
     home: Path
     user: str = ""
 
-    def command(self, port: int) -> Argv:
-        """Return the command that serves it."""
+    def command(self, port: int, settings: Sequence[str] = ()) -> Argv:
+        """Return the command that serves it. ``settings``: more of them, as ``name=value``."""
         return [
             *self.program,
             f"--datadir={self.home / 'data'}",
@@ -98,6 +98,7 @@ class Store:
             f"--init-file={self.home / 'accounts.sql'}",
             f"--port={port}",
             *_SETTINGS,
+            *(f"--{setting}" for setting in settings),
         ]
 
 

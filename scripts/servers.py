@@ -235,22 +235,26 @@ class Servers:
         self._write_access_files()
         shutil.rmtree(server.directory.parent, ignore_errors=True)
 
-    def mariadb(self, name: str) -> MariadbServer:
-        """Start a MariaDB. All of them have one password, since MYSQL_PWD is one. As root it runs as another user."""
-        return self._mariadb(name, make_store)
+    def mariadb(self, name: str, *, settings: Sequence[str] = ()) -> MariadbServer:
+        """Start a MariaDB. All of them have one password, since MYSQL_PWD is one. As root it runs as another user.
+        ``settings``: more of them, as ``name=value``.
+        """
+        return self._mariadb(name, make_store, settings)
 
-    def mysql(self, name: str) -> MariadbServer:
+    def mysql(self, name: str, *, settings: Sequence[str] = ()) -> MariadbServer:
         """Start a MySQL, which is reached as a MariaDB is, and has the same password."""
-        return self._mariadb(name, make_mysql_store)
+        return self._mariadb(name, make_mysql_store, settings)
 
-    def _mariadb(self, name: str, make: Callable[[str, str, Callable[[str], Path]], Store]) -> MariadbServer:
+    def _mariadb(
+        self, name: str, make: Callable[[str, str, Callable[[str], Path]], Store], settings: Sequence[str]
+    ) -> MariadbServer:
         password = self._secret("mariadb")
         (self.directory / name).mkdir(exist_ok=True)
         store = make(name, password, self._borrow)
 
         def attempt() -> MariadbServer:
             port = free_port()
-            child = self._launch(name, store.command(port), user=store.user)
+            child = self._launch(name, store.command(port, settings), user=store.user)
             server = MariadbServer(name, "127.0.0.1", port, password, store.home, child)
             child.wait_until(server.accepts, seconds=READY_SECONDS)
             return server

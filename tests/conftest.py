@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -162,13 +162,19 @@ def other_mariadb(servers: Servers) -> MariadbServer:
     return _mariadb(servers, "mariadb-new")
 
 
-def _mariadb(servers: Servers, name: str) -> MariadbServer:
+@pytest.fixture(scope="session")
+def followed_mariadb(servers: Servers) -> MariadbServer:
+    """A third MariaDB, whose changes can be followed."""
+    return _mariadb(servers, "mariadb-followed", ["binlog-format=ROW", "binlog-row-metadata=FULL"])
+
+
+def _mariadb(servers: Servers, name: str, settings: Sequence[str] = ()) -> MariadbServer:
     """Start one, or skip and say so in the summary where there is no MariaDB."""
     try:
         find_mariadb()
     except ServerError as error:
         pytest.skip(f"NOT TESTED: {error}")
-    return servers.mariadb(name)
+    return servers.mariadb(name, settings=settings)
 
 
 @pytest.fixture(scope="session")

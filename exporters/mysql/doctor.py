@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -23,19 +22,16 @@ from exporters.doctor import (
     count_words,
     gather,
 )
+from exporters.mysql.account_rights import AccountRights, read_rights
 from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.changes.log_requirements import kept_hours, obstacles, variable
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
-from exporters.mysql.consistent_snapshot import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.mysql.definitions.show_create import hidden_routines
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
 
-_GRANT = re.compile(
-    r"GRANT (?P<rights>.+?) ON (?:TABLE )?(?P<database>\*|`(?:[^`]|``)+`)\.(?P<item>\*|`(?:[^`]|``)+`) TO "
-)
-_COLUMNS = re.compile(r" ?\([^)]*\)")
-_ALL = "ALL PRIVILEGES"
 _DEFINITIONS = {
     "SHOW VIEW": ("views", "SELECT count(*) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema}"),
     "TRIGGER": ("triggers", ""),
@@ -43,7 +39,6 @@ _DEFINITIONS = {
 }
 """Rights, what they show, and how to count what is there; servers list no triggers and events without the right."""
 _MANY_TABLES = 2_000
-_BINARY_LOG_SETTINGS = ("log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata")
 _USED_COLLATIONS = """
 SELECT DISTINCT COLLATION_NAME FROM information_schema.COLUMNS
 WHERE TABLE_SCHEMA = {schema} AND COLLATION_NAME IS NOT NULL
@@ -60,63 +55,11 @@ SELECT (SELECT count(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 
 
 
 @dataclass(frozen=True, slots=True)
-class AccountGrants:
-    """What the current account may do, by SHOW GRANTS. ``account`` is as GRANT names it."""
-
-    account: str
-    rows: Sequence[tuple[frozenset[str], str, str]]
-    """Rights, database (a pattern, or ``*``) and item (or ``*``)."""
-
-    def on(self, database: str) -> frozenset[str]:
-        """Return the rights on all of a database; those on single tables do not count."""
-        rights = [r for r, pattern, item in self.rows if item == "*" and _covers(pattern, database)]
-        return frozenset().union(*rights)
-
-    def has(self, right: str, database: str) -> bool:
-        """Tell whether the account has a right on all of a database; ``*`` asks for all databases."""
-        return bool({right, _ALL} & self.on(database))
-
-
-def read_grants(connection: Connection) -> AccountGrants:
-    """Return the rights of the session's account, those of its roles included. Raises the driver's errors."""
-    user, _, host = str(connection.value("SELECT CURRENT_USER()")).rpartition("@")
-    account = f"{quote_literal(user)}@{quote_literal(host)}"
-    query = "SHOW GRANTS"
-    if not connection.is_mariadb:
-        roles = str(connection.value("SELECT CURRENT_ROLE()"))
-        query += "" if roles == "NONE" else f" FOR CURRENT_USER() USING {roles}"
-    rows = []
-    for (line,) in connection.rows(query):
-        if match := _GRANT.match(str(line)):
-            rights = frozenset(word.strip() for word in _COLUMNS.sub("", match["rights"]).split(","))
-            rows.append((rights, _unquoted(match["database"]), _unquoted(match["item"])))
-    return AccountGrants(account, rows)
-
-
-def _unquoted(name: str) -> str:
-    return name if name == "*" else name[1:-1].replace("``", "`")
-
-
-def _covers(pattern: str, database: str) -> bool:
-    """Tell whether the database of a grant, in which ``_`` and ``%`` are wild, covers a database."""
-    if pattern == "*":
-        return True
-    if database == "*":
-        return False
-    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    wild = {"%": ".*", "_": "."}
-    return (
-        re.fullmatch("".join(wild.get(p, re.escape(p.removeprefix("\\"))) for p in parts), database)
-        is not None
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class _ExaminedMysql:
     request: ExamineRequest
     address: MysqlAddress
     connection: Connection
-    grants: AccountGrants
+    rights: AccountRights
     tables: Sequence[MysqlTable]
 
     @property
@@ -128,14 +71,14 @@ class _ExaminedMysql:
         return quote_name(self.address.database)
 
     def grant(self, rights: str, on: str) -> Fix:
-        return Fix("sql", f"GRANT {rights} ON {on} TO {self.grants.account};", self.server)
+        return Fix("sql", f"GRANT {rights} ON {on} TO {self.rights.account};", self.server)
 
     @property
     def snapshot(self) -> str:
         """The strongest way to a snapshot that the account may go."""
-        if self.grants.has("RELOAD", "*"):
+        if self.rights.has("RELOAD", "*"):
             return GLOBAL_LOCK
-        return TABLE_LOCKS if self.grants.has("LOCK TABLES", self.address.database) else ONE_SESSION
+        return TABLE_LOCKS if self.rights.has("LOCK TABLES", self.address.database) else ONE_SESSION
 
 
 def examine(request: ExamineRequest) -> Examination:
@@ -145,7 +88,7 @@ def examine(request: ExamineRequest) -> Examination:
         try:
             skew = server_clock_skew(connection)
             source = _ExaminedMysql(
-                request, address, connection, read_grants(connection), read_tables(connection)
+                request, address, connection, read_rights(connection), read_tables(connection)
             )
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
@@ -165,13 +108,14 @@ def examine(request: ExamineRequest) -> Examination:
         ]
         findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
         needs = _needs(source)
+        hours = kept_hours(connection)
     missing = sum(1 for finding in findings if finding.check == "rights")
     words = {
         "server": server_words(connection),
         **tls_facts(certificate),
         "rights": count_words(missing, "missing"),
         "snapshot": {GLOBAL_LOCK: "exact"}.get(source.snapshot, source.snapshot),
-        "changes": "no" if any(finding.check == "changes" for finding in findings) else "possible",
+        "changes": _changes_words(findings, hours),
         "clock": clock_words(skew),
     }
     return Examination(words, findings, needs, sum(table.size_bytes for table in source.tables))
@@ -224,17 +168,17 @@ def tls_findings(
 def _database_rights(source: _ExaminedMysql) -> Iterator[Finding]:
     """Yield the rights that the account lacks on the whole database: what they would show is not even listed."""
     database = source.address.database
-    if not source.grants.has("SELECT", database):
+    if not source.rights.has("SELECT", database):
         yield Finding(
             "loses",
             "rights",
             f"database {source.database}",
-            f"{source.grants.account} has no SELECT on all of it",
+            f"{source.rights.account} has no SELECT on all of it",
             "Tables on which the account has no right are not even listed.",
             source.grant("SELECT", f"{source.database}.*"),
         )
     for right, (kinds, query) in _DEFINITIONS.items():
-        if source.grants.has(right, database):
+        if source.rights.has(right, database):
             continue
         if query and not source.connection.value(query.format(schema=quote_literal(database))):
             continue
@@ -242,14 +186,14 @@ def _database_rights(source: _ExaminedMysql) -> Iterator[Finding]:
             "loses",
             "rights",
             f"{kinds} of {source.database}",
-            f"{source.grants.account} has no {right}",
+            f"{source.rights.account} has no {right}",
             f"Definitions of {kinds} are not exported.",
             source.grant(right, f"{source.database}.*"),
         )
 
 
 def _tables(source: _ExaminedMysql) -> Iterator[Finding]:
-    if len(source.tables) > _MANY_TABLES and source.grants.has("SELECT", source.address.database):
+    if len(source.tables) > _MANY_TABLES and source.rights.has("SELECT", source.address.database):
         return  # a question for each of them takes too long
     unreadable = unreadable_tables(source.connection, source.tables)
     for table in source.tables:
@@ -276,12 +220,12 @@ def _routines(source: _ExaminedMysql) -> Iterator[Finding]:
 
 
 def _accounts(source: _ExaminedMysql) -> Iterator[Finding]:
-    if not source.grants.has("SELECT", "mysql"):
+    if not source.rights.has("SELECT", "mysql"):
         yield Finding(
             "info",
             "accounts",
             source.server,
-            f"{source.grants.account} may not read the accounts of the server",
+            f"{source.rights.account} may not read the accounts of the server",
             "The accounts of the database and their rights are not exported.",
             source.grant("SELECT", "`mysql`.*"),
         )
@@ -292,8 +236,8 @@ def _snapshot(source: _ExaminedMysql) -> Iterator[Finding]:
     if way == GLOBAL_LOCK:
         return
     account, lock = (
-        source.grants.account,
-        f"GRANT LOCK TABLES ON {source.database}.* TO {source.grants.account};\n",
+        source.rights.account,
+        f"GRANT LOCK TABLES ON {source.database}.* TO {source.rights.account};\n",
     )
     statements = f"{lock if way == ONE_SESSION else ''}GRANT RELOAD ON *.* TO {account};"
     problem = f"{account} has no RELOAD{' and no LOCK TABLES' if way == ONE_SESSION else ''}"
@@ -322,7 +266,7 @@ def _engines(source: _ExaminedMysql) -> Iterator[Finding]:
 
 
 def _connections(source: _ExaminedMysql) -> Iterator[Finding]:
-    most = int(_variable(source.connection, "max_connections") or 0)
+    most = int(variable(source.connection, "max_connections") or 0)
     used = int(source.connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
     needed = source.request.workers + 2
     if most - used < needed:
@@ -352,35 +296,22 @@ def _replica(source: _ExaminedMysql) -> Iterator[Finding]:
 
 
 def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
-    """Yield why changes cannot be followed by the binary log."""
-    values = {name: _variable(source.connection, name) for name in _BINARY_LOG_SETTINGS}
+    """Yield why changes cannot be followed by the binary log, and for how long that is kept."""
     consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
-    statements = []
-    if values["binlog_format"] != "ROW":
-        statements.append("SET GLOBAL binlog_format = 'ROW';")
-    if values["binlog_row_image"] != "FULL":
-        statements.append("SET GLOBAL binlog_row_image = 'FULL';")
-    if values["binlog_row_metadata"] not in {"FULL", None}:
-        statements.append("SET GLOBAL binlog_row_metadata = 'FULL';")
-    if values["log_bin"] not in {"ON", "1"}:
-        advice = Fix(
-            "advice", "Write log_bin = binlog into the server's configuration, and restart it.", source.server
-        )
-        yield Finding("info", "changes", source.server, "it writes no binary log", consequence, advice)
-    elif statements:
-        shown = ", ".join(f"{name} is {values[name]}" for name in _BINARY_LOG_SETTINGS[1:] if values[name])
-        fix = Fix("sql", "\n".join(statements), source.server)
-        yield Finding("info", "changes", source.server, shown, consequence, fix)
-    if not source.grants.has("REPLICATION SLAVE", "*"):
-        problem = f"{source.grants.account} has no REPLICATION SLAVE"
-        yield Finding(
-            "info", "changes", source.server, problem, consequence, source.grant("REPLICATION SLAVE", "*.*")
-        )
+    for obstacle in obstacles(source.connection, source.rights):
+        fix = Fix("sql" if obstacle.is_sql else "advice", obstacle.remedy, source.server)
+        yield Finding("info", "changes", source.server, obstacle.problem, consequence, fix)
+    if source.snapshot == ONE_SESSION:
+        problem = f"{source.rights.account} has neither RELOAD nor LOCK TABLES"
+        fix = source.grant("RELOAD", "*.*")
+        yield Finding("info", "changes", source.server, problem, consequence, fix)
 
 
-def _variable(connection: Connection, name: str) -> str | None:
-    rows = connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
-    return str(rows[0][1]) if rows else None
+def _changes_words(findings: Sequence[Finding], hours: float | None) -> str:
+    """Return whether changes can be followed, and for how long the server keeps its log."""
+    if any(finding.check == "changes" for finding in findings):
+        return "no"
+    return "possible" if hours is None else f"possible; binary log kept for {hours:.0f} h"
 
 
 def _needs(source: _ExaminedMysql) -> dict[str, Any]:
@@ -396,7 +327,7 @@ def _needs(source: _ExaminedMysql) -> dict[str, Any]:
             "engines": sorted({table.engine for table in source.tables if table.engine}),
             "tables": [table.name for table in source.tables],
             "code": int(connection.value(_CODE.format(schema=schema)) or 0),
-            "max_allowed_packet": int(_variable(connection, "max_allowed_packet") or 0),
+            "max_allowed_packet": int(variable(connection, "max_allowed_packet") or 0),
         }
     except DRIVER_ERRORS:
         return {}

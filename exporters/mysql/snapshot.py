@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import Range
-from exporters.mysql.consistent_snapshot import ONE_SESSION, MysqlSession
+from exporters.mysql.consistent_snapshot import MysqlSession
 from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
+from exporters.mysql.snapshot_locks import ONE_SESSION
 from exporters.mysql.source_summary import MysqlFinish, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of

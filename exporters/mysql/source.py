@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 from exporters.api import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.changes import ChangeLog
 from exporters.errors import SourceNotAllowedError
-from exporters.limits import Limits, limits_of
+from exporters.limits import Limits, Note, limits_of, note_of
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import make_plan
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
@@ -28,20 +29,26 @@ class MysqlExporter:
         address = parse_url(url, password=host.secret("password"))
         with closing(connect(address)) as connection:
             identity = f"mysql:{server_identity(connection)}/{address.database}"
-        return MysqlSource(name, address, limits_of(host), identity)
+        return MysqlSource(name, address, limits_of(host), identity, note_of(host))
 
 
 class MysqlSource:
     """See ``exporters.api.Source``."""
 
     def __init__(
-        self, name: str, address: MysqlAddress, limits: Limits | None = None, identity: str = ""
+        self,
+        name: str,
+        address: MysqlAddress,
+        limits: Limits | None = None,
+        identity: str = "",
+        note: Note = lambda _: None,
     ) -> None:
         self.name = name
         self.url = address.url
         self.identity = identity
         self._address = address
         self._limits = limits or Limits()
+        self._note = note
 
     def survey(self) -> Survey:
         """Return the server's estimates of every table."""
@@ -65,11 +72,18 @@ class MysqlSource:
         del survey
         return try_out(self, seconds=seconds, workers=workers)
 
-    @contextmanager
-    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
+    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
+        return self._snapshot(workspace, workers, None)
+
+    def base(self, workspace: Workspace, log: ChangeLog, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """See ``exporters.api.Followable``."""
+        return self._snapshot(workspace, workers, log)
+
+    @contextmanager
+    def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
         workers = self._limits.allowed(1, requested=workers)
-        with hold(self._address, workers=workers) as (session, tables):
+        with hold(self._address, workers=workers, log=log, note=self._note) as (session, tables):
             local_tables = [table for table in tables if not table.elsewhere]
             exported = [table for table in local_tables if table.name not in session.unreadable]
             if local_tables and not exported:

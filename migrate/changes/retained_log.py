@@ -24,7 +24,8 @@ def is_near(retained_bytes: int, limit_bytes: int) -> bool:
 
 class RetainedLogWatch:
     """Asks a server, in a thread of its own while the context lasts, how much it keeps. Warns near ``limit_bytes``; at
-    the limit the log is given up: the server is free of it, and ``error`` says what that costs. None: no limit.
+    the limit the log is given up: the server is free of it, and ``error`` says what that costs. None: no limit; nor
+    has a log any that the server would keep without us.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RetainedLogWatch:
         while self.error is None and not self._cancellation.is_cancelled:
             try:
                 state = self._log.state(self._objects)
-                if not state.lost:
+                if state.is_reserved and not state.lost:
                     self._judge(state, self._limit_bytes or 0)
             except MoveoutError:
                 pass  # a server that does not answer now is asked again

@@ -20,13 +20,12 @@ from exporters.doctor import (
     gather,
 )
 from exporters.errors import SourceError, SourceGoneError
+from exporters.mysql.account_rights import AccountRights, read_rights
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
 from exporters.mysql.doctor import (
-    AccountGrants,
     certificate_of,
-    read_grants,
     server_clock_skew,
     server_of,
     server_words,
@@ -60,7 +59,7 @@ class _Destination:
     needs: Mapping[str, Any]
     address: MysqlAddress
     connection: Connection
-    grants: AccountGrants
+    rights: AccountRights
 
     @property
     def server(self) -> str:
@@ -88,7 +87,7 @@ def examine(request: ExamineRequest) -> Examination:
     with closing(opened) as connection:
         try:
             skew = server_clock_skew(connection)
-            destination = _Destination(request.needs, address, connection, read_grants(connection))
+            destination = _Destination(request.needs, address, connection, read_rights(connection))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
@@ -130,7 +129,7 @@ def _missing(address: MysqlAddress, request: ExamineRequest, error: SourceError)
 
 
 def _rights(destination: _Destination) -> Iterator[Finding]:
-    grants, database = destination.grants, destination.address.database
+    grants, database = destination.rights, destination.address.database
     for rights, consequence in (
         (_NEEDED, _NOTHING),
         (_OF_CODE, "Views, routines, triggers or events are left out."),
@@ -202,7 +201,7 @@ def _code(destination: _Destination) -> Iterator[Finding]:
     """
     trusted = destination.variable("log_bin_trust_function_creators") in {"ON", "1"}
     logs = destination.variable("log_bin") in {"ON", "1"}
-    may = any(destination.grants.has(right, "*") for right in ("SUPER", "SET USER", "SYSTEM_VARIABLES_ADMIN"))
+    may = any(destination.rights.has(right, "*") for right in ("SUPER", "SET USER", "SYSTEM_VARIABLES_ADMIN"))
     if destination.needs.get("code") and logs and not trusted and not may:
         fix = destination.sql("SET GLOBAL log_bin_trust_function_creators = ON;")
         problem = "it writes a binary log, and the account has no SUPER"

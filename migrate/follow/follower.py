@@ -114,7 +114,7 @@ class Follower:
         """Return how far it is."""
         counts, show = self._counts, self._log.show
         ends = list(counts.ends)
-        lag_bytes = max(ends[-1][1] - counts.applied, 0) if ends else None
+        lag_bytes = self._log.distance_bytes(counts.applied, ends[-1][1]) if ends else None
         later = [moment for moment, end in ends if end > counts.applied]
         lag_seconds = (time.monotonic() - later[0] if later else 0.0) if ends else None
         return FollowState(
@@ -154,7 +154,7 @@ class Follower:
             counts = self._counts
             counts.samples.append((time.monotonic(), counts.changes))
             try:
-                asked_at, end = time.monotonic(), self._log.state(self.followed.log).end
+                asked_at, end = time.monotonic(), self._log.state(self.followed.log, counts.captured).end
                 counts.ends.append((asked_at, end))
                 counts.first_end = end if counts.first_end is None else counts.first_end
             except MoveoutError:

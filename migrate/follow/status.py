@@ -73,14 +73,14 @@ def _status_of(
     applied, problem = "", ""
     if source is not None:
         try:
-            state = log.state(base.log)
+            state = log.state(base.log, kept.position)
             problem = state.lost or _near_limit(state, source)
         except MoveoutError as exc:
             problem = str(exc)
     if source is not None and destination is not None:
         applied = _applied(base.followed(source, destination), log)
     captured = max(kept.position, state.acknowledged if state else 0)
-    behind = max(state.end - captured, 0) if state else None
+    behind = log.distance_bytes(captured, state.end) if state else None
     return FollowStatus(
         base.source,
         log.show(base.position),
@@ -99,7 +99,7 @@ def _status_of(
 
 def _near_limit(state: LogState, source: Endpoint) -> str:
     limit = source.retain_bytes
-    if limit is None or not is_near(state.retained_bytes, limit):
+    if limit is None or not state.is_reserved or not is_near(state.retained_bytes, limit):
         return ""
     return f"the server may keep {bytes_words(limit)}; a capture that finds more gives the changes up"
 

@@ -115,13 +115,18 @@ class PostgresChangeLog:
             with stream:
                 yield stream
 
-    def state(self, log: Mapping[str, Any]) -> LogState:
-        """See ``ChangeLog``."""
+    def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
+        """See ``ChangeLog``. The server itself knows up to where the log was read."""
+        del after
         with closing(connect(self._address)) as control:
             try:
                 return read_state(control, log["slot"])
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
+
+    def distance_bytes(self, after: int, end: int) -> int:
+        """See ``ChangeLog``."""
+        return max(end - after, 0)
 
     def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
         """See ``ChangeLog``."""

@@ -12,9 +12,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.changes import FOLLOW, ChangeBase, ChangeLog, NotFollowed
+from exporters.changes import FOLLOW, ChangeBase, ChangeLog, note_not_followed
 from exporters.errors import SourceError, SourceUnreachableError
-from exporters.limits import Note
 from exporters.postgres.catalog import PostgresTable, have_moved, read_tables
 from exporters.postgres.changes.publication import are_covered
 from exporters.postgres.definitions.collation import read_locale
@@ -35,7 +34,6 @@ _LOCKING = {
 view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
 """
 _TRIES = 5
-_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def hold(
             if beginning.base is not None:
                 followed = {FOLLOW: beginning.base.described}
                 session = replace(session, position={**session.position, **followed})
-                _note_not_followed(beginning.base.not_followed, session_limits.note)
+                note_not_followed(beginning.base.not_followed, session_limits.note)
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
         without = {table.oid: table.locked for table in tables if table.locked}
@@ -132,18 +130,6 @@ def _watch(address: PostgresAddress, session_limits: SessionLimits) -> WaitWatch
 def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
     error.__cause__ = cause
     return error
-
-
-def _note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
-    """Name the tables that are not followed, by reason."""
-    by_reason: dict[str, list[str]] = {}
-    for table in tables:
-        by_reason.setdefault(table.reason, []).append(table.name)
-    for reason, names in by_reason.items():
-        note(
-            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}: {reason}"
-            " (moveout doctor prints what mends it; else the cutover reads the rows again)"
-        )
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""What a MySQL or MariaDB source writes after its snapshot."""

@@ -1,0 +1,241 @@
+"""Events of the binary log, as far as they have to be read to be kept and applied.
+
+Layouts: MySQL source documentation, "Binlog Event" and ``libbinlogevents``; MariaDB Knowledge Base, "Replication
+Protocol". An event is kept as it came, without its checksum. The rows in it are for the destination's server to read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+HEADER = struct.Struct("<IBIIIH")
+"""Time, type, number of the server, size, position after the event, flags."""
+HEADER_BYTES = HEADER.size
+CHECKSUM_BYTES = 4
+_ALGORITHM_AT = -5
+"""Where a format description says which checksum the events have."""
+_CRC32 = 1
+_TABLE_BYTES = 6
+NO_TABLE = 2**24 - 1
+"""The number of no table, in events that only end a statement."""
+_STATUS_AT = 13
+
+
+class EventType(IntEnum):
+    """The types of events that matter here."""
+
+    QUERY = 2
+    ROTATE = 4
+    FORMAT = 15
+    XID = 16
+    TABLE_MAP = 19
+    INCIDENT = 26
+    HEARTBEAT = 27
+    GTID = 33
+    ANONYMOUS_GTID = 34
+    XA_PREPARE = 38
+    TRANSACTION_PAYLOAD = 40
+    HEARTBEAT_LONG = 41
+    GTID_TAGGED = 42
+    MARIADB_GTID = 162
+    QUERY_COMPRESSED = 165
+
+
+INSERTS = frozenset({23, 30, 166, 169})
+UPDATES = frozenset({24, 31, 39, 167, 170})
+DELETES = frozenset({25, 32, 168, 171})
+ROWS = INSERTS | UPDATES | DELETES
+COMPRESSED_ROWS = frozenset(range(166, 172))
+"""MariaDB's, where log_bin_compress is on."""
+PARTIAL_ROWS = 39
+"""MySQL's updates of JSON that hold only what has changed."""
+WITH_EXTRA = frozenset({30, 31, 32, 39, 169, 170, 171})
+"""Rows of the second version, which may have more in their header."""
+
+MARIADB_STANDALONE = 1
+"""In the flags of a MariaDB transaction: one statement that nothing ends."""
+
+
+def event_type(event: bytes) -> int:
+    """Return the type of an event."""
+    return event[4]
+
+
+def start_of_event(event: bytes) -> int:
+    """Return the offset of an event in its file, modulo 2**32."""
+    _, _, _, size, end, _ = HEADER.unpack_from(event)
+    return max(int(end) - int(size), 0)
+
+
+def has_checksums(format_event: bytes) -> bool:
+    """Tell whether the events after a format description end with a checksum."""
+    return format_event[_ALGORITHM_AT] == _CRC32
+
+
+def server_of(format_event: bytes) -> str:
+    """Return the version of the server that wrote the log."""
+    return format_event[HEADER_BYTES + 2 : HEADER_BYTES + 52].rstrip(b"\0").decode("latin-1")
+
+
+def table_number(event: bytes) -> int:
+    """Return the number of the table of a map or of rows."""
+    return int.from_bytes(event[HEADER_BYTES : HEADER_BYTES + _TABLE_BYTES], "little")
+
+
+def packed_integer(data: bytes, position: int) -> tuple[int, int]:
+    """Return a number of variable length, and where the next thing begins."""
+    first = data[position]
+    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}.get(first)
+    if width is None:
+        return first, position + 1
+    return int.from_bytes(data[position + 1 : position + 1 + width], "little"), position + 1 + width
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement in the log. ``database`` was the session's."""
+
+    database: str
+    text: str
+
+
+_DATABASE_AT = 8
+_STATUS_BYTES_AT = 11
+
+
+def read_query(event: bytes) -> Query:
+    """Read a statement, which may be compressed."""
+    body = event[HEADER_BYTES:]
+    database_bytes, status_bytes = (
+        body[_DATABASE_AT],
+        int.from_bytes(body[_STATUS_BYTES_AT:_STATUS_AT], "little"),
+    )
+    start = _STATUS_AT + status_bytes
+    database = body[start : start + database_bytes].decode(errors="replace")
+    text = body[start + database_bytes + 1 :]
+    if event_type(event) == EventType.QUERY_COMPRESSED:
+        text = decompressed(text)
+    return Query(database, text.decode(errors="replace"))
+
+
+def decompressed(data: bytes) -> bytes:
+    """Return what MariaDB has compressed: a byte that says how long the length is, the length, a stream of zlib."""
+    return zlib.decompress(data[1 + (data[0] & 7) :])
+
+
+@dataclass(frozen=True, slots=True)
+class TableMap:
+    """How the rows of a table are written. ``metadata`` by column: what its type does not say. ``details``: as far as
+    the server writes them (binlog_row_metadata), by the number of their kind.
+    """
+
+    number: int
+    database: str
+    name: str
+    types: bytes
+    metadata: tuple[bytes, ...]
+    details: dict[int, bytes]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, none where the server does not write them."""
+        return [name.decode(errors="replace") for name in _strings(self.details.get(_COLUMN_NAMES, b""))]
+
+    @property
+    def labels(self) -> list[list[bytes]]:
+        """The labels of the columns of type ENUM, then of those of type SET."""
+        return [
+            labels
+            for kind in (_ENUM_LABELS, _SET_LABELS)
+            for labels in _label_lists(self.details.get(kind, b""))
+        ]
+
+
+_COLUMN_NAMES, _SET_LABELS, _ENUM_LABELS = 4, 5, 6
+_TWO_BYTES = frozenset({15, 16, 246, 247, 248, 253, 254, 141})
+_ONE_BYTE = frozenset({4, 5, 17, 18, 19, 140, 242, 245, 249, 250, 251, 252, 255})
+_FLAGS_END = _TABLE_BYTES + 2
+
+
+def read_table_map(event: bytes) -> TableMap:
+    """Read a map."""
+    body = event[HEADER_BYTES:]
+    database, position = _name(body, _FLAGS_END)
+    name, position = _name(body, position)
+    count, position = packed_integer(body, position)
+    types = body[position : position + count]
+    _, position = packed_integer(body, position + count)
+    metadata = []
+    for column in types:
+        width = 2 if column in _TWO_BYTES else 1 if column in _ONE_BYTE else 0
+        metadata.append(body[position : position + width])
+        position += width
+    position += (count + 7) // 8
+    details = {}
+    while position < len(body):
+        kind = body[position]
+        size, position = packed_integer(body, position + 1)
+        details[kind] = body[position : position + size]
+        position += size
+    return TableMap(table_number(event), database, name, types, tuple(metadata), details)
+
+
+def _name(body: bytes, position: int) -> tuple[str, int]:
+    end = position + 1 + body[position]
+    return body[position + 1 : end].decode(errors="surrogateescape"), end + 1
+
+
+def _strings(data: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(data):
+        size, position = packed_integer(data, position)
+        yield data[position : position + size]
+        position += size
+
+
+def _label_lists(data: bytes) -> Iterator[list[bytes]]:
+    position = 0
+    while position < len(data):
+        count, position = packed_integer(data, position)
+        labels = []
+        for _ in range(count):
+            size, position = packed_integer(data, position)
+            labels.append(data[position : position + size])
+            position += size
+        yield labels
+
+
+def in_database(map_event: bytes, database: str) -> bytes:
+    """Return a map for the table of the same name in another database."""
+    start = HEADER_BYTES + _FLAGS_END
+    end = start + 1 + map_event[start]
+    name = database.encode(errors="surrogateescape")
+    return map_event[:start] + bytes([len(name)]) + name + map_event[end:]
+
+
+_PAYLOAD_SIZE, _PAYLOAD_END = 3, 0
+
+
+def unpacked_transaction(event: bytes) -> Iterator[bytes]:
+    """Yield the events of a transaction that MySQL has compressed (binlog_transaction_compression)."""
+    import pyarrow as pa  # noqa: PLC0415  a third of a second of a start, and few logs are compressed
+
+    body, position, size = event[HEADER_BYTES:], 0, 0
+    while True:
+        kind, position = packed_integer(body, position)
+        if kind == _PAYLOAD_END:
+            break
+        length, position = packed_integer(body, position)
+        if kind == _PAYLOAD_SIZE:
+            size, _ = packed_integer(body, position)
+        position += length
+    data: bytes = pa.Codec("zstd").decompress(body[position:], size, asbytes=True)
+    start = 0
+    while start < len(data):
+        _, _, _, length, _, _ = HEADER.unpack_from(data, start)
+        yield data[start : start + length]
+        start += length

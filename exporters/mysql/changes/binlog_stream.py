@@ -1,0 +1,313 @@
+"""The stream of a binary log: one session sends it, a thread takes its events, ``receive`` makes messages of them."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import pymysql
+from pymysql.constants import COMMAND
+
+from exporters.changes import Message, MessageKind
+from exporters.errors import SourceError, SourceGoneError
+from exporters.mysql.changes.binlog_events import (
+    CHECKSUM_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    MARIADB_STANDALONE,
+    ROWS,
+    EventType,
+    event_type,
+    has_checksums,
+    read_query,
+    read_table_map,
+    start_of_event,
+    table_number,
+    unpacked_transaction,
+)
+from exporters.mysql.changes.binlog_files import make_position, number_of, start_of
+from exporters.mysql.changes.logged_statements import plain_statement, read_statement
+from exporters.mysql.connection import Connection
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+
+FORMAT_TABLE = 0
+"""Stands for a table: its shape is the format of all events."""
+_DUMP = struct.Struct("<IHI")
+_HEARTBEAT_NANOSECONDS = 10**9
+_SILENCE_SECONDS = 60.0
+"""After so long without a heartbeat the server is gone."""
+_QUEUE_BYTES = 64 * 2**20
+"""So much waits to be received; then the server waits."""
+_BATCH_BYTES = 8 * 2**20
+_PREPARE = (
+    "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum,"
+    f" @master_heartbeat_period = {_HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {_HEARTBEAT_NANOSECONDS},"
+    " @mariadb_slave_capability = 4"
+)
+"""What a replica says before it asks for the log: that it knows checksums, and MariaDB's numbers of transactions."""
+_STANDALONE_AT = HEADER_BYTES + 12
+_ONE_PHASE_AT = HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class LogRequest:
+    """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
+    ``apart``. ``stem``: how the names of the log's files begin. ``replica`` is the number by which the server knows
+    this reader.
+    """
+
+    stem: str
+    database: str
+    apart: Collection[str]
+    replica: int
+    after: int
+
+
+class BinlogStream:
+    """See ``exporters.changes.ChangeStream``."""
+
+    def __init__(self, connection: Connection, request: LogRequest) -> None:
+        self.received = request.after
+        self._connection = connection
+        self._source = connection.address.url
+        self._database = request.database
+        self._apart = frozenset(request.apart)
+        self._file, self._offset = start_of(request.after)
+        self._checksum_bytes = 0
+        self._begin: Message | None = None
+        self._begun = False
+        self._is_inside = False
+        self._maps: dict[int, bytes | None] = {}
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._ready = threading.Condition()
+        self._failure: Exception | None = None
+        self._closed = False
+        connection.run(_PREPARE)
+        raw = connection.raw
+        raw._read_timeout = _SILENCE_SECONDS  # noqa: SLF001  there is no other way to set it later
+        name = f"{request.stem}.{self._file:06d}"
+        raw._execute_command(  # noqa: SLF001  the one way to send without reading
+            COMMAND.COM_BINLOG_DUMP, _DUMP.pack(self._offset, 0, request.replica) + name.encode()
+        )
+        self._thread = threading.Thread(target=self._read, name="moveout-binlog", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+        self._connection.close()
+        self._thread.join()
+
+    def receive(self, seconds: float) -> Sequence[Message]:
+        """See ``ChangeStream``."""
+        messages: list[Message] = []
+        for event in self._events(seconds):
+            messages += self._messages(event)
+        return messages
+
+    def acknowledge(self, position: int) -> None:
+        """Do nothing: the server keeps its log for as long as its settings say."""
+
+    def _read(self) -> None:
+        """Take events until the connection ends."""
+        raw: Any = self._connection.raw
+        try:
+            while not self._closed:
+                packet = raw._read_packet()  # noqa: SLF001
+                data = packet.get_all_data()
+                if packet.is_eof_packet():
+                    self._fail(EOFError("the server has ended the stream of its binary log"))
+                    return
+                with self._ready:
+                    while self._queued_bytes > _QUEUE_BYTES and not self._closed:
+                        self._ready.wait(1)
+                    self._queue.append(data[1:])
+                    self._queued_bytes += len(data)
+                    self._ready.notify_all()
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, error: Exception) -> None:
+        """Keep an error for who receives next."""
+        with self._ready:
+            self._failure = error
+            self._ready.notify_all()
+
+    def _events(self, seconds: float) -> Iterator[bytes]:
+        """Yield what has arrived; wait for at most so long. Raises ``SourceError``."""
+        deadline, size_bytes = time.monotonic() + seconds, 0
+        with self._ready:
+            while not self._queue and self._failure is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._ready.wait(left)
+        while size_bytes < _BATCH_BYTES:
+            with self._ready:
+                if not self._queue:
+                    break
+                event = self._queue.popleft()
+                self._queued_bytes -= len(event) + 1
+                self._ready.notify_all()
+            size_bytes += len(event)
+            yield event
+        if not size_bytes and self._failure is not None:
+            raise self._error(self._failure)
+
+    def _error(self, error: Exception) -> SourceError:
+        if not isinstance(error, DRIVER_ERRORS):  # such as an attribute of a connection that is closed
+            error = EOFError(str(error) or "the connection is closed")
+        if isinstance(error, pymysql.Error) and error.args[:1] == (1236,):
+            return SourceGoneError(
+                f"{self._source}: the server does not send its binary log on: {error.args[1]}",
+                next_step="Take the base again: moveout export --follow to a new location.",
+            )
+        return translate(error, self._source)
+
+    def _messages(self, event: bytes) -> Iterator[Message]:
+        """Yield what an event is to those who keep changes."""
+        kind = event_type(event)
+        if kind == EventType.FORMAT:
+            self._checksum_bytes = CHECKSUM_BYTES if has_checksums(event) else 0
+            yield Message(MessageKind.SHAPE, self._position, event, (FORMAT_TABLE,))
+            return
+        if self._checksum_bytes:
+            event = event[: -self._checksum_bytes]
+        if kind == EventType.ROTATE:
+            self._rotate(event)
+        elif kind in {EventType.HEARTBEAT, EventType.HEARTBEAT_LONG}:
+            self._advance(event)
+        else:
+            end = self._end_of(event)
+            if kind == EventType.TRANSACTION_PAYLOAD:
+                for inner in unpacked_transaction(event):
+                    yield from self._take(inner, end)
+            else:
+                yield from self._take(event, end)
+            self._offset = end
+        if not self._is_inside and self._begin is None:
+            self.received = max(self.received, self._position)
+
+    def _take(self, event: bytes, end: int) -> Iterator[Message]:
+        kind = event_type(event)
+        if kind in ROWS:
+            yield from self._rows(event)
+        elif kind == EventType.TABLE_MAP:
+            yield from self._table(event)
+        elif kind in {EventType.QUERY, EventType.QUERY_COMPRESSED}:
+            yield from self._query(event, end)
+        elif kind == EventType.XID:
+            yield from self._end(event, end)
+        elif kind in {EventType.GTID, EventType.ANONYMOUS_GTID, EventType.GTID_TAGGED}:
+            self._open(event)
+            self._is_inside = False  # BEGIN comes, or a statement by itself
+        elif kind == EventType.MARIADB_GTID:
+            self._open(event)
+            self._is_inside = not event[_STANDALONE_AT] & MARIADB_STANDALONE
+        elif kind == EventType.XA_PREPARE:
+            if not event[_ONE_PHASE_AT]:
+                yield from self._change(event)
+            yield from self._end(event, end)
+        elif kind == EventType.INCIDENT:
+            raise SourceGoneError(
+                f"{self._source}: the server has lost a part of its binary log at {self._shown(event)} (INCIDENT)",
+                next_step="Take the base again: moveout export --follow to a new location.",
+            )
+
+    def _rows(self, event: bytes) -> Iterator[Message]:
+        number = table_number(event)
+        if self._maps.get(number) is not None:
+            yield from self._change(event, (FORMAT_TABLE, number))
+
+    def _table(self, event: bytes) -> Iterator[Message]:
+        """Yield the shape of a table where it is another one than before."""
+        number, body = table_number(event), event[HEADER_BYTES:]
+        if number in self._maps and self._maps[number] == body:
+            return
+        table = read_table_map(event)
+        is_ours = table.database == self._database and table.name not in self._apart
+        self._maps[number] = body if is_ours else None
+        if is_ours:
+            yield Message(MessageKind.SHAPE, self._position, event, (number,))
+
+    def _query(self, event: bytes, end: int) -> Iterator[Message]:
+        query = read_query(event)
+        word = plain_statement(query.text).rstrip("; ").upper()
+        if word in {"BEGIN", "START TRANSACTION"} or word.startswith(("XA START ", "XA BEGIN ")):
+            if self._begin is None:
+                self._open(event)
+            self._is_inside = True
+        elif word == "COMMIT":
+            yield from self._end(event, end)
+        elif word == "ROLLBACK":
+            if self._begun:
+                yield from self._change(event)
+            yield from self._end(event, end)
+        else:
+            statement = read_statement(query, self._database)
+            is_alone = not self._is_inside
+            if statement is not None and not {*statement.tables} & self._apart:
+                if self._begin is None:
+                    self._open(event)
+                yield from self._change(event, (FORMAT_TABLE,))
+            if is_alone:
+                yield from self._end(event, end)
+
+    def _open(self, event: bytes) -> None:
+        self._begin, self._begun = Message(MessageKind.BEGIN, self._position, event), False
+
+    def _change(self, event: bytes, tables: tuple[int, ...] = ()) -> Iterator[Message]:
+        """Yield a change, and before the first of a transaction its beginning."""
+        if not self._begun and self._begin is not None:
+            yield self._begin
+            self._begun = True
+        yield Message(MessageKind.CHANGE, self._start_of(event), event, tables)
+
+    def _end(self, event: bytes, end: int) -> Iterator[Message]:
+        if self._begun:
+            yield Message(MessageKind.COMMIT, make_position(self._file, end), event)
+        self._begin, self._begun, self._is_inside = None, False, False
+
+    def _rotate(self, event: bytes) -> None:
+        offset = int.from_bytes(event[HEADER_BYTES : HEADER_BYTES + 8], "little")
+        name = event[HEADER_BYTES + 8 :].split(b"\0")[0].decode(errors="replace")
+        number = number_of(name)
+        if number > self._file:
+            self._file, self._offset = number, offset
+            self._maps.clear()
+
+    def _advance(self, event: bytes) -> None:
+        _, _, _, _, end, _ = HEADER.unpack_from(event)
+        if not self._is_inside and self._begin is None:
+            self._offset = max(self._offset, end)
+
+    def _end_of(self, event: bytes) -> int:
+        """Return where an event ends. The log says so modulo 2**32."""
+        _, _, _, _, end, _ = HEADER.unpack_from(event)
+        if end == 0:  # the server has made it for us
+            return self._offset
+        end = int(end) + (self._offset >> 32 << 32)
+        return end + 2**32 if end < self._offset - 2**31 else max(end, self._offset)
+
+    def _start_of(self, event: bytes) -> int:
+        return make_position(self._file, start_of_event(event) or self._offset)
+
+    @property
+    def _position(self) -> int:
+        return make_position(self._file, self._offset)
+
+    def _shown(self, event: bytes) -> str:
+        return f"{self._file:06d}:{start_of_event(event)}"

@@ -1,0 +1,193 @@
+"""The change log of a MySQL or MariaDB database: the binary log of its server. See ``exporters.changes.ChangeLog``.
+
+Nothing is made at the server. It keeps the log for as long as its settings say, whoever reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
+
+from exporters.changes import ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.limits import Note
+from exporters.mysql.account_rights import read_rights
+from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
+from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
+from exporters.mysql.changes.log_requirements import obstacles
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.discovery import server_identity
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.snapshot_locks import ONE_SESSION, snapshot_lock
+
+_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
+_LOCK_SECONDS = 15
+"""So long a server may take to see that the reader of a log is gone."""
+_REPLICA_NUMBERS = 2**31
+_SEQUENCES = """
+SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'SEQUENCE' ORDER BY 1
+"""
+
+
+def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
+    """Return the change log of a database. Raises ``SourceUsageError`` for the URL."""
+    return MysqlChangeLog(parse_url(url, password=secrets.get("password")), name)
+
+
+class MysqlChangeLog:
+    """See ``exporters.changes.ChangeLog``. One reader at a time has the server's lock of the log's name."""
+
+    def __init__(self, address: MysqlAddress, name: str) -> None:
+        self._address = address
+        self._name = name
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        self._lock = quote_literal(f"moveout follow {digest[:32]}")
+        self._replica = int(digest[:8], 16) % _REPLICA_NUMBERS + _REPLICA_NUMBERS
+        self._files = BinlogFiles("", 0, {})
+
+    @contextmanager
+    def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
+        """See ``ChangeLog``. As long as the context lasts no transaction that writes to the tables can end."""
+        del note
+        with ExitStack() as stack:
+            try:
+                base = self._locked_base(stack)
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+            yield base
+
+    @contextmanager
+    def stream(self, log: Mapping[str, Any], after: int) -> Iterator[ChangeStream]:
+        """See ``ChangeLog``."""
+        with closing(connect(self._address)) as connection:
+            try:
+                stream = self._open_stream(connection, log, after)
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+            try:
+                with stream:
+                    yield stream
+            finally:
+                self._end_reader()  # the server would see only at its next heartbeat that it is gone
+
+    def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
+        """See ``ChangeLog``. What the server keeps it would keep without us, too."""
+        with closing(connect(self._address)) as control:
+            try:
+                self._require_server(control, log)
+                self._files = files = read_files(control)
+                is_read = control.value(f"SELECT IS_USED_LOCK({self._lock})") is not None
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+        lost = files.missing(after) if after else ""
+        since = max(after, files.oldest())
+        return LogState(
+            end=files.end,
+            acknowledged=after or log["position"],
+            retained_bytes=distance_bytes(files.sizes, since, files.end),
+            is_read=is_read,
+            lost=lost and f"the changes after {files.show(after)} are gone: {lost}",
+            is_reserved=False,
+        )
+
+    def distance_bytes(self, after: int, end: int) -> int:
+        """See ``ChangeLog``."""
+        return distance_bytes(self._files.sizes, after, end)
+
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
+        """See ``ChangeLog``. There is nothing to remove; only who reads it is disconnected."""
+        del log
+        if even_if_read:
+            self._end_reader()
+
+    def show(self, position: int) -> str:
+        """See ``ChangeLog``."""
+        return self._files.show(position)
+
+    def _locked_base(self, stack: ExitStack) -> ChangeBase:
+        """Take the lock, and return where the log stands under it."""
+        control = stack.enter_context(closing(connect(self._address)))
+        self._require_log(control)
+        tables, sequences = read_tables(control), _sequences(control)
+        lock = stack.enter_context(snapshot_lock(self._address, tables))
+        if lock.name == ONE_SESSION:
+            raise SourceNotAllowedError(
+                f"{self._address.url}: a snapshot without a lock has no position: {'; '.join(lock.refusals)}",
+                next_step=f"GRANT RELOAD ON *.* TO {read_rights(control).account};",
+            )
+        self._files = read_files(control)
+        return self._base(control, tables, sequences, lock.name)
+
+    def _open_stream(self, connection: Connection, log: Mapping[str, Any], after: int) -> BinlogStream:
+        url = self._address.url
+        self._require_server(connection, log)
+        if connection.value(f"SELECT GET_LOCK({self._lock}, {_LOCK_SECONDS})") != 1:
+            raise SourceUnreachableError(
+                f"{url}: somebody else reads the changes",
+                next_step="Stop the other moveout that follows this source.",
+            )
+        self._files = read_files(connection)
+        if missing := self._files.missing(after):
+            raise SourceGoneError(
+                f"{url}: the changes after {self._files.show(after)} are gone: {missing}",
+                next_step=_BASE_AGAIN,
+            )
+        request = LogRequest(self._files.stem, log["database"], log["apart"], self._replica, after)
+        return BinlogStream(connection, request)
+
+    def _end_reader(self) -> None:
+        """Disconnect who reads the log, as far as the server still answers."""
+        with suppress(SourceError, *DRIVER_ERRORS), closing(connect(self._address)) as control:
+            reader = control.value(f"SELECT IS_USED_LOCK({self._lock})")
+            if reader is not None:
+                control.run(f"KILL {int(reader)}")
+
+    def _base(
+        self, control: Connection, tables: Sequence[MysqlTable], sequences: Sequence[str], lock: str
+    ) -> ChangeBase:
+        apart = [table for table in tables if not table.transactional and not table.elsewhere]
+        log = {
+            "server": server_identity(control),
+            "database": self._address.database,
+            "stem": self._files.stem,
+            "position": self._files.end,
+            "apart": [*(table.name for table in apart), *sequences],
+        }
+        not_followed = [
+            NotFollowed(
+                table.name,
+                f"{table.engine} has no transactions",
+                f"ALTER TABLE {quote_name(self._address.database)}.{table.label} ENGINE = InnoDB;",
+            )
+            for table in apart
+        ]
+        return ChangeBase(self._name, self._files.end, lock, log, not_followed)
+
+    def _require_log(self, control: Connection) -> None:
+        """Raise where server or account do not allow it; the error names the statement that does."""
+        if obstacle := next(obstacles(control, read_rights(control)), None):
+            raise SourceNotAllowedError(
+                f"{self._address.url}: changes cannot be followed: {obstacle.problem}",
+                next_step=" ".join(obstacle.remedy.splitlines()),
+            )
+
+    def _require_server(self, connection: Connection, log: Mapping[str, Any]) -> None:
+        identity = server_identity(connection)
+        if identity != log["server"]:
+            raise SourceGoneError(
+                f"{self._address.url} is another server ({identity}) than the one whose changes were kept"
+                f" ({log['server']})",
+                next_step=f"Check the URL. {_BASE_AGAIN}",
+            )
+
+
+def _sequences(connection: Connection) -> list[str]:
+    """Return the sequences of MariaDB: their numbers are no rows."""
+    if not connection.is_mariadb:
+        return []
+    query = _SEQUENCES.format(quote_literal(connection.address.database))
+    return [str(name) for (name,) in connection.rows(query)]

@@ -1,0 +1,57 @@
+"""What a server and an account need so that changes can be followed by the binary log, and the SQL that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exporters.mysql.account_rights import AccountRights
+from exporters.mysql.connection import Connection
+from exporters.mysql.identifiers import quote_literal
+
+_SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
+"""What they have to be, where a server has them. Both can be set while it runs; sessions that are open keep their
+format.
+"""
+_RETENTION = ("binlog_expire_logs_seconds", "expire_logs_days")
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why changes cannot be followed. ``remedy``: what mends it; ``is_sql``: it can be run as it is."""
+
+    problem: str
+    remedy: str
+    is_sql: bool = True
+
+
+def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacle]:
+    """Yield what is missing. Raises the driver's errors."""
+    if (variable(connection, "log_bin") or "OFF") not in {"ON", "1"}:
+        remedy = "Write log_bin = binlog into the server's configuration, and restart it."
+        yield Obstacle("the server writes no binary log", remedy, is_sql=False)
+    wrong = {
+        name: value
+        for name, needed in _SETTINGS.items()
+        if (value := variable(connection, name)) not in {needed, None}
+    }
+    if wrong:
+        problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+        yield Obstacle(problem, "\n".join(f"SET GLOBAL {name} = '{_SETTINGS[name]}';" for name in wrong))
+    monitor = ("BINLOG MONITOR", "REPLICATION CLIENT") if connection.is_mariadb else ("REPLICATION CLIENT",)
+    for names in (("REPLICATION SLAVE",), monitor):
+        if not any(rights.has(name, "*") for name in names):
+            problem = f"{rights.account} has no {names[0]}"
+            yield Obstacle(problem, f"GRANT {names[0]} ON *.* TO {rights.account};")
+
+
+def kept_hours(connection: Connection) -> float | None:
+    """Return for how long the server keeps its binary log; None where it is for ever. Raises the driver's errors."""
+    seconds, days = (float(variable(connection, name) or 0) for name in _RETENTION)
+    return (seconds / 3600 or days * 24) or None
+
+
+def variable(connection: Connection, name: str) -> str | None:
+    """Return a global setting, None where the server has none of that name. Raises the driver's errors."""
+    rows = connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
+    return str(rows[0][1]) if rows else None

@@ -1,0 +1,94 @@
+"""The lock under which all sessions of a snapshot begin at the same moment, by the strongest way that a server permits.
+
+``global read lock``   FLUSH TABLES WITH READ LOCK for as long as it takes to begin all transactions (milliseconds).
+``table locks``        LOCK TABLES … READ on all tables, for as long.
+``one session``        no lock at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pymysql
+
+from exporters.mysql.catalog import MysqlTable
+from exporters.mysql.connection import Connection, MysqlAddress, connect
+from exporters.mysql.errors import is_about_the_thing, message_of, number_of
+
+GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION = "global read lock", "table locks", "one session"
+LOCK_SECONDS = 30
+"""So long may a lock wait for running statements; others wait behind it meanwhile."""
+_NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
+"""A lock that was not granted in time, or not at all."""
+_DENIED = {1142, 1143, 1044}
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLock:
+    """Which lock is held, and why stronger ones are not. ``connection`` holds it."""
+
+    name: str
+    refusals: Sequence[str]
+    connection: Connection
+
+
+@contextmanager
+def snapshot_lock(address: MysqlAddress, tables: Sequence[MysqlTable]) -> Iterator[SnapshotLock]:
+    """Hold the strongest lock that one may have. No transaction that has written to the tables is unfinished then, and
+    none ends. Raises the driver's errors, ``SourceError``.
+    """
+    locker, refusals, name = connect(address), list[str](), ONE_SESSION
+    try:
+        locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")
+        for lock, statement in _locks(locker, tables):
+            refused = _try(locker, statement)
+            if not refused:
+                name = lock
+                break
+            refusals.append(f"{lock}: {refused}")
+        yield SnapshotLock(name, refusals, locker)
+    finally:
+        with contextlib.suppress(Exception):
+            locker.run("UNLOCK TABLES")
+        locker.close()
+
+
+def _locks(locker: Connection, tables: Sequence[MysqlTable]) -> Iterator[tuple[str, str]]:
+    """Yield the kinds of locks, the strongest first. One table that cannot be read would keep all from their locks."""
+    yield GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK"
+    unreadable = unreadable_tables(locker, tables)
+    lockable = [table for table in tables if not table.elsewhere and table.name not in unreadable]
+    if lockable:
+        yield TABLE_LOCKS, f"LOCK TABLES {', '.join(f'{table.label} READ' for table in lockable)}"
+
+
+def _try(connection: Connection, statement: str) -> str:
+    """Run a statement; return why not, if it may not be."""
+    try:
+        connection.run(statement)
+    except pymysql.Error as exc:
+        if number_of(exc) not in _NOT_NOW:
+            raise
+        return message_of(exc)
+    return ""
+
+
+def unreadable_tables(holder: Connection, tables: Sequence[MysqlTable]) -> dict[str, str]:
+    """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read,
+    and why.
+
+    information_schema hides columns that the account may not read: only ``SELECT *`` shows that there are some.
+    """
+    unreadable = {}
+    for table in tables:
+        try:
+            holder.rows(f"SELECT * FROM {table.label} LIMIT 0")
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            denied = number_of(exc) in _DENIED
+            unreadable[table.name] = "the account may not read it" if denied else message_of(exc)
+    return unreadable

@@ -1,0 +1,148 @@
+"""The change log of MariaDB: what is committed after the base arrives once, and what can no longer arrive is named."""
+
+import secrets
+import threading
+import time
+
+import pymysql
+import pytest
+
+from exporters.changes import MessageKind
+from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.mysql.changes.binlog_events import EventType, event_type
+from exporters.mysql.changes.log import open_change_log
+from exporters.mysql.connection import parse_url
+from tests.exporters.mysql.databases import fetch, open_database, run_sql
+
+SCRIPT = """
+CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT); CREATE TABLE plain (id INT) ENGINE=MyISAM;
+CREATE SEQUENCE numbers;
+"""
+CHANGE, COMMIT = MessageKind.CHANGE, MessageKind.COMMIT
+
+
+@pytest.fixture
+def url(followed_mariadb):
+    url = followed_mariadb.database()
+    run_sql(url, SCRIPT)
+    return url
+
+
+def received(log, base, after, *, until=None):
+    """What arrives from a position on until where the log ends now; and up to where."""
+    end, messages = until or log.state(base.log).end, []
+    with log.stream(base.log, after) as stream:
+        while stream.received < end:
+            messages += stream.receive(0.2)
+        return messages, stream.received
+
+
+def shown(messages):
+    return [message.kind.name for message in messages if message.kind is not MessageKind.SHAPE]
+
+
+def test_transactions_of_one_database_arrive_over_files_and_sessions(url, followed_mariadb):
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        assert base.snapshot == "global read lock"
+    assert [table.name for table in base.not_followed] == ["plain"]
+    other = followed_mariadb.database()
+    run_sql(other, "CREATE TABLE t (id INT); INSERT INTO t VALUES (1)")
+    run_sql(url, "INSERT INTO plain VALUES (1); SELECT NEXTVAL(numbers); ANALYZE TABLE t")
+    assert shown(received(log, base, base.position)[0]) == []
+    with open_database(url) as session, session.cursor() as cursor:
+        for statement in ("BEGIN", "INSERT INTO t VALUES (1, 'a')", "UPDATE t SET v = 'b'"):
+            cursor.execute(statement)
+        messages, place = received(log, base, base.position)
+        assert messages == [] or shown(messages) == []  # it is not committed
+        cursor.execute("COMMIT")
+    run_sql(url, "FLUSH BINARY LOGS; TRUNCATE t; INSERT INTO t (v) VALUES (REPEAT('x', 100000))")
+    messages, end = received(log, base, place)
+    one = ["BEGIN", "CHANGE", "COMMIT"]
+    assert shown(messages) == ["BEGIN", "CHANGE", "CHANGE", "COMMIT", *one, *one]
+    truncates = [event_type(message.payload) for message in messages if message.kind is CHANGE][2]
+    assert truncates == EventType.QUERY
+    commits = [message.position for message in messages if message.kind is COMMIT]
+    assert shown(received(log, base, commits[0])[0]) == [*one, *one]
+    assert shown(received(log, base, commits[-1])[0]) == []
+    time.sleep(0.2)  # the server ends the session of the reader
+    state = log.state(base.log, end)
+    assert (state.lost, state.is_read) == ("", False)
+    assert state.retained_bytes == log.distance_bytes(end, state.end)
+    assert log.distance_bytes(base.position, state.end) > 100_000
+    assert log.show(base.position).startswith("binlog.00000")
+
+
+def test_base_and_log_have_each_row_once_while_many_write(url):
+    """What the base's sessions see and what the log sends later are all rows, and none twice."""
+    stop = threading.Event()
+
+    def write():
+        with open_database(url) as session, session.cursor() as cursor:
+            while not stop.is_set():
+                cursor.execute("INSERT INTO t (v) VALUES ('x')")
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    try:
+        log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+        for _ in range(5):
+            with open_database(url) as session, session.cursor() as cursor:
+                with log.open_base() as base:
+                    cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+                cursor.execute("SELECT COUNT(*) FROM t")
+                ((before,),) = cursor.fetchall()
+            time.sleep(0.2)
+            with log.open_base() as later, open_database(url) as session, session.cursor() as cursor:
+                cursor.execute("SELECT COUNT(*) FROM t")
+                ((after,),) = cursor.fetchall()
+            messages, _ = received(log, base, base.position, until=later.position)
+            commits = [m for m in messages if m.kind is COMMIT and m.position <= later.position]
+            assert after - before == len(commits) > 0
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+
+def test_what_is_gone_or_not_allowed_is_named(url, followed_mariadb, monkeypatch):
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+    monkeypatch.setattr("exporters.mysql.changes.log._LOCK_SECONDS", 1)
+    second = log.stream(base.log, base.position)
+    with (
+        log.stream(base.log, base.position),
+        pytest.raises(SourceUnreachableError, match="somebody else reads"),
+        second,
+    ):
+        pass
+    with pytest.raises(SourceGoneError, match="another server"), log.stream({**base.log, "server": "x"}, 1):
+        pass
+    run_sql(url, "FLUSH BINARY LOGS; FLUSH BINARY LOGS")
+    newest = fetch(url, "SHOW BINARY LOGS")[-1][0]
+    run_sql(url, f"PURGE BINARY LOGS TO '{newest}'")
+    words = f"the changes after {log.show(base.position)} are gone: the server has purged .* {newest}:4"
+    with pytest.raises(SourceGoneError, match=words), log.stream(base.log, base.position):
+        pass
+    assert newest in log.state(base.log, base.position).lost
+    beyond = base.position + (1 << 50)
+    with pytest.raises(SourceGoneError, match="binary log ends at"), log.stream(base.log, beyond):
+        pass
+
+    user, name = f"u_{secrets.token_hex(4)}", parse_url(url).database
+    run_sql(url, f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{followed_mariadb.password}'")
+    poor = open_change_log(followed_mariadb.url_of(name, user), {}, "poor")
+    for right, on in (("SELECT", f"{name}.*"), ("REPLICATION SLAVE", "*.*"), ("BINLOG MONITOR", "*.*")):
+        run_sql(url, f"GRANT {right} ON {on} TO {user}@'127.0.0.1'")
+        with pytest.raises(SourceNotAllowedError) as refused, poor.open_base():
+            pass
+        assert "GRANT " in refused.value.next_step
+    run_sql(url, f"GRANT LOCK TABLES ON {name}.* TO {user}@'127.0.0.1'")
+    with poor.open_base() as base:
+        assert base.snapshot == "table locks"
+    run_sql(url, "INSERT INTO t VALUES (1, 'a')")
+    assert shown(received(poor, base, base.position)[0]) == ["BEGIN", "CHANGE", "COMMIT"]
+    with pytest.raises(pymysql.Error):
+        run_sql(followed_mariadb.url_of(name, user), "INSERT INTO t VALUES (2, 'a')")
