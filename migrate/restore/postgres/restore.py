@@ -9,7 +9,7 @@ crash goes on where it was: see ``destination``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -48,6 +48,7 @@ from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
+from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows import large_objects
 from migrate.restore.postgres.rows.generated_columns import computed_otherwise
@@ -304,7 +305,8 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
             (f"table {'.'.join(name)}" for name in names if sql_destination.has_table(connection, name)), ""
         )
     if not conflict:
-        return None
+        alone = whole and not run.tables
+        return _already(job, records) if alone and _holds_definitions(job, any if same else all) else None
     if same and not job.selection.rows:
         return _already(job, records)
     if job.selection.rows and run.tables:
@@ -331,6 +333,18 @@ def _all_there(job: PostgresRestore) -> bool:
     there = sql_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
     return objects - types <= there <= objects
+
+
+def _holds_definitions(job: PostgresRestore, enough: Callable[[Iterable[bool]], bool]) -> bool:
+    """Tell whether a database in which nothing is in the way holds enough of the bundle's definitions: such as schemas
+    and operators, which are in nobody's way.
+    """
+    connection, definitions = job.destination.connection, job.definitions()
+    scripts = [
+        definition_files.read_script(connection, definitions.section(name, portable=False))
+        for name in ("pre-data", "post-data")
+    ]
+    return holds_objects(connection, scripts, enough)
 
 
 def _followed(job: PostgresRestore, records: Sequence[FinishedRestore]) -> RestoreOutcome:

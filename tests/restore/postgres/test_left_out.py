@@ -158,3 +158,31 @@ def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bu
         '"public"."big"',
         '"public"."computed"',
     ]
+
+
+def test_a_repeated_restore_of_definitions_alone_finds_all_of_them(
+    postgres, other_postgres, request, tmp_path
+):
+    """Neither relations nor routines are among them, which tell elsewhere that something is in the way."""
+    source, fresh = postgres.database(), other_postgres.database()
+    run_sql(
+        source,
+        "CREATE SCHEMA s; CREATE TYPE s.pair AS (a int, b text); COMMENT ON SCHEMA s IS 'of types';"
+        " CREATE OPERATOR s.=== (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int);"
+        " CREATE COLLATION s.plain (LOCALE = 'C'); CREATE OPERATOR FAMILY s.many USING btree;"
+        " CREATE CONVERSION s.of_latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;"
+        " CREATE TEXT SEARCH CONFIGURATION s.words (COPY = simple); CREATE CAST (s.pair AS text) WITH INOUT;"
+        " CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there FOREIGN DATA WRAPPER far; CREATE PUBLICATION every",
+    )
+    assert export_database(source, tmp_path / "bundle").complete
+    for _ in range(2):
+        outcome = restore(tmp_path / "bundle", fresh, password=other_postgres.password)
+        assert names(outcome) == []
+    assert any("holds every object" in note for note in outcome.notes), outcome.notes
+    destination = request.getfixturevalue("destination")
+    as_renter = [restore(tmp_path / "bundle", destination) for _ in range(2)]
+    assert names(as_renter[0]) == names(as_renter[1]) != []
+    run_sql(fresh, "DROP TYPE s.pair CASCADE")
+    assert "SCHEMA s" in names(restore(tmp_path / "bundle", fresh)), (
+        "not all is there: what is in the way is named"
+    )

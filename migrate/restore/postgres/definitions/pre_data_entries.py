@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import psycopg
 
 from exporters.postgres.identifiers import quote_name
 from migrate.restore.postgres.definitions.column_order import Orders, describe_order, misordered, reordered
-from migrate.restore.postgres.definitions.definition_files import ddl_error
-from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name
+from migrate.restore.postgres.definitions.definition_files import ddl_error, under_settings
+from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script
 from migrate.restore.postgres.definitions.extensions import MEMBER
 from migrate.restore.postgres.definitions.optional_clauses import (
     GENERATED,
@@ -37,6 +38,8 @@ _ABSENT = (
     psycopg.errors.InvalidSchemaName,
 )
 """The server's errors where an entry needs a missing object."""
+_CREATES = re.compile(rb"^CREATE (?!EXTENSION |OR REPLACE )", re.MULTILINE)
+"""What is refused where the object is there already."""
 _OF_EXTENSION = """
 SELECT min(e.extname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS o
@@ -69,6 +72,32 @@ def is_superusers(entry: DumpEntry) -> bool:
     """Tell whether an entry changes what is the server's or an extension's, as few others than superusers may."""
     of_server = entry.schema in {"pg_catalog", "information_schema"} and entry.kind in _OF_SERVER
     return of_server or entry.number == MEMBER
+
+
+def holds_objects(
+    connection: psycopg.Connection[Any], scripts: Sequence[Script], enough: Callable[[Iterable[bool]], bool]
+) -> bool:
+    """Tell whether the database has all objects of the scripts, or any: ``enough``. The server says it: it is asked to
+    make each, and nothing of that is kept. False where the scripts make none.
+    """
+    entries = [entry for script in scripts for entry in script.entries if _CREATES.search(entry.sql)]
+    if not entries:
+        return False
+    with connection.transaction(force_rollback=True), under_settings(connection, scripts[0]):
+        return enough(_is_taken(connection, entry) for entry in entries)
+
+
+def _is_taken(connection: psycopg.Connection[Any], entry: DumpEntry) -> bool:
+    """Tell whether an object of the entry's name is there. Text search objects are told by their catalog's key."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(entry.sql)
+    except (*_TAKEN, psycopg.errors.UniqueViolation):
+        return True
+    except psycopg.Error as exc:
+        if not is_refusal(exc, connection) and not isinstance(exc, psycopg.errors.InsufficientPrivilege):
+            raise
+    return False
 
 
 class EntryMaker:
