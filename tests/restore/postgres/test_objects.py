@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.large_objects import PIECE_BYTES
 from exporters.postgres.live_digests import live_tables
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -200,3 +201,26 @@ def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert dump(destination) == dump(url)
     assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
+
+
+def test_holes_of_large_objects_stay_holes(exported, other_postgres):
+    """One with a hole of several pieces, one that ends with zeros, one with a page of zeros, and an empty one."""
+    _, reader = exported(
+        "SELECT lo_from_bytea(1, 'first'), lo_put(1, 1000000, 'last'), lo_from_bytea(2, 'head'),"
+        " lo_truncate64(lo_open(2, x'20000'::int), 300000), lo_create(4),"
+        " lo_from_bytea(3, decode(repeat('61', 2048) || repeat('00', 2048) || repeat('62', 100), 'hex'))"
+    )
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    sizes = "SELECT oid, length(lo_get(oid)), replace(encode(lo_get(oid), 'escape'), '\\000', '') FROM"
+    assert fetch(destination, f"{sizes} pg_largeobject_metadata WHERE oid < 10 ORDER BY 1") == [
+        (1, 1000004, "firstlast"),
+        (2, 300000, "head"),
+        (3, 4196, "a" * 2048 + "b" * 100),
+        (4, 0, ""),
+    ]
+    pages = dict(fetch(destination, "SELECT loid, count(*) FROM pg_largeobject GROUP BY 1"))
+    assert pages[3] == 2
+    assert pages[1] <= 2 + 1000004 // PIECE_BYTES
+    assert pages[2] <= 1 + 300000 // PIECE_BYTES + 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
 from typing import Any
 
 import psycopg
@@ -18,6 +19,9 @@ _THERE = """
 SELECT min(m.oid) FROM pg_catalog.pg_largeobject_metadata m
 WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '')
 """
+_PAGE_BYTES = 2048
+"""So much of an object is a row of pg_largeobject (LOBLKSIZE in src/include/storage/large_object.h)."""
+_ZEROS = bytes(_PAGE_BYTES)
 
 
 def numbers(run: TableRestore, damaged: Collection[Name] = ()) -> set[int]:
@@ -54,6 +58,29 @@ def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Ca
             )
             cursor.executemany(
                 "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
-                [(row["oid"], row["start"], row["data"]) for row in rows],
+                [
+                    (row["oid"], row["start"] + offset, data)
+                    for row in rows
+                    for offset, data in without_holes(row["data"])
+                ],
             )
         advance(len(rows))
+
+
+def without_holes(piece: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes of a piece that are to be written, each with its offset: all but pages of zeros, which the server
+    reads as such where it has none. The last page is written always, because the object's size depends on it.
+    """
+    if _ZEROS not in piece:
+        yield 0, piece
+        return
+    last = (len(piece) - 1) // _PAGE_BYTES * _PAGE_BYTES
+
+    def is_written(offset: int) -> bool:
+        return offset == last or piece[offset : offset + _PAGE_BYTES] != _ZEROS
+
+    for written, offsets in groupby(range(0, len(piece), _PAGE_BYTES), is_written):
+        if written:
+            first, *others = offsets
+            end = (others or [first])[-1] + _PAGE_BYTES
+            yield first, piece[first:end]
