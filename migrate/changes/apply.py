@@ -7,7 +7,7 @@ nothing and loses nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from exporters.changes import Message, MessageKind
@@ -23,12 +23,14 @@ _POLL_SECONDS = 0.2
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How far a destination is: the last message that it has, and the position after it in the source's log. ``base``
-    is the position of the snapshot that it was restored from.
+    is the position of the snapshot that it was restored from. ``skipped``: the tables (``schema.name``) which that
+    restore left out, so that their changes are left out, too.
     """
 
     base: int
     place: Place = START
     position: int = 0
+    skipped: tuple[str, ...] = ()
 
 
 class ChangeConflictError(IncompleteError):
@@ -50,6 +52,7 @@ class ChangeWriter(Protocol):
 
     def take(self, message: Message) -> None:
         """Apply one message in the open transaction; it may be applied later, with others, by ``commit`` at the latest.
+        Changes of the tables that the mark names as skipped are left out.
         Raises ``ChangeConflictError``.
         """
         ...
@@ -129,7 +132,7 @@ class Applying:
                 self._is_inside = True
             elif stored.message.kind is MessageKind.COMMIT:
                 self._is_inside = False
-                self._boundary = Mark(self._mark.base, stored.place, stored.message.position)
+                self._boundary = replace(self._mark, place=stored.place, position=stored.message.position)
                 if self._changes >= self._batch or stored.place >= self._reader.boundary:
                     self._commit()
                     if cancellation.is_cancelled:

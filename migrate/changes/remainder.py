@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class RemainderRequest:
-    """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed."""
+    """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed. ``skipped``: those
+    whose changes were left out (see ``Mark``).
+    """
 
     source_url: str
     source_secrets: Mapping[str, str]
@@ -17,6 +19,7 @@ class RemainderRequest:
     destination_secrets: Mapping[str, str]
     log: Mapping[str, Any]
     workers: int = 2
+    skipped: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,11 @@ class Switched:
 
     @property
     def exit_code(self) -> int:
-        """Return 6 where something differs."""
-        return OK if self.is_switched else DamageError.exit_code
+        """Return 6 where something differs, 3 where the new side lacks tables."""
+        if not self.is_switched:
+            return DamageError.exit_code
+        is_missing = any(source.missing for source in self.record.sources)
+        return IncompleteError.exit_code if is_missing else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the record."""
@@ -114,6 +117,8 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
     if carried:
         console.print(Text(f"  carried besides the log: {carried}", style="dim"))
     console.print(Text(f"  {stages}", style="dim"))
+    for name in source.missing:
+        console.print(Text(f"  ! {name} is MISSING at the new side: the restore left it out", style="yellow"))
     for note in source.carried.notes:
         console.print(Text(f"  ! {note}", style="yellow"))
     if source.differences:
@@ -407,5 +412,10 @@ def _foreseen(cutovers: _Cutovers, options: _HoldOptions) -> WouldDo:
     for source, is_followed in zip(followed, at_work, strict=True):
         if is_followed:
             actions.append(f"would take {source.name} over from the moveout follow that is at work")
+        if (mark := source.applied_mark()) is not None and mark.skipped:
+            names = ", ".join(mark.skipped)
+            actions.append(
+                f"would switch {source.name} without {names}, unless they are made at the new side before"
+            )
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
     return WouldDo(cutovers.store.location, actions)

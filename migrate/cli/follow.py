@@ -43,8 +43,9 @@ class Followed:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a source has stopped."""
-        return IncompleteError.exit_code if any(source.stopped for source in self.sources) else OK
+        """Return 3 where a source has stopped, or tables of it are not followed."""
+        is_incomplete = any(source.stopped or source.skipped for source in self.sources)
+        return IncompleteError.exit_code if is_incomplete else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return how far each source is."""
@@ -77,6 +78,7 @@ def _as_json(source: FollowState) -> dict[str, Any]:
         "changes": source.changes,
         "caught_up": source.is_caught_up,
         "stopped": errors,
+        "skipped": list(source.skipped),
     }
 
 
@@ -104,6 +106,13 @@ def _summary_line(source: FollowState) -> SummaryLine:
         error = source.stopped[0]
         next_step = error.next_step or "give the same command again"
         return SummaryLine(source.source, "stopped", str(error), next_step)
+    if source.skipped:
+        return SummaryLine(
+            source.source,
+            "in part",
+            f"the restore left out {', '.join(source.skipped)}, and so do the changes",
+            "make these tables at the destination: the cutover reads them again",
+        )
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
 
 

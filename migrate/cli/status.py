@@ -136,6 +136,8 @@ def _followed_words(followed: FollowStatus) -> str:
         words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
     if followed.applied:
         words.append(f"applied up to {followed.applied}")
+    if followed.skipped:
+        words.append(f"not followed, since the restore left them out: {', '.join(followed.skipped)}")
     return "; ".join(words)
 
 

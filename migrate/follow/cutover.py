@@ -36,7 +36,8 @@ Digests = Mapping[tuple[str, str], RowsDigest]
 class ProvenSource:
     """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
     ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
-    its name. ``seconds`` of each stage.
+    its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that
+    are still not at the destination.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ProvenSource:
     differences: Sequence[Finding]
     tables: Mapping[str, Sequence[Any]]
     seconds: Mapping[str, float]
+    missing: Sequence[str] = ()
 
     @property
     def rows(self) -> int:
@@ -89,7 +91,7 @@ class Cutover:
         with self._stage("drain"):
             mark, end = self._drain()
         with self._stage("carry over what the log lacks"):
-            carried = self._carry()
+            carried = self._carry(mark)
         with self._stage("compare"):
             here, there, findings = self._digests()
         with self._stage("drain"):
@@ -98,9 +100,16 @@ class Cutover:
                     f"{self.followed.name} was written to while it was compared",
                     next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
                 )
-        different = [*findings, *differences(here, there)]
+        missing = [name for name in here.keys() - there.keys() if _label(name) in mark.skipped]
+        here = {name: digest for name, digest in here.items() if name not in missing}
         return ProvenSource(
-            self.followed.name, end, carried, different, _as_recorded(here), dict(self._seconds)
+            self.followed.name,
+            end,
+            carried,
+            [*findings, *differences(here, there)],
+            _as_recorded(here),
+            dict(self._seconds),
+            sorted(map(_label, missing)),
         )
 
     def _drain(self) -> tuple[Mark, str]:
@@ -119,7 +128,7 @@ class Cutover:
         self.cancellation.check()
         return mark, log.show(end)
 
-    def _carry(self) -> Carried:
+    def _carry(self, mark: Mark) -> Carried:
         followed = self.followed
         engine = followed.destination_engine
         carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
@@ -131,6 +140,7 @@ class Cutover:
                 followed.destination.reveal(),
                 followed.log,
                 self.workers,
+                mark.skipped,
             )
         )
 
@@ -210,6 +220,7 @@ def read_record(store: Store) -> CutoverRecord | None:
                 [Finding(**finding) for finding in source["differences"]],
                 source["tables"],
                 source["seconds"],
+                source.get("missing", ()),
             )
             for source in value["sources"]
         ]

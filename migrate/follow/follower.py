@@ -34,7 +34,7 @@ class FollowState:
     """How far a source is. Positions are as its server writes them, "" where they are not known. ``lag_bytes``: how
     much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
     of late. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
-    was not restored yet.
+    was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
     """
 
     source: str
@@ -47,6 +47,7 @@ class FollowState:
     is_waiting: bool
     is_caught_up: bool
     stopped: tuple[MoveoutError, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class _Counts:
     changes: int = 0
     is_waiting: bool = True
     first_end: int | None = None
+    skipped: tuple[str, ...] = ()
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
 
@@ -128,6 +130,7 @@ class Follower:
             counts.is_waiting,
             counts.first_end is not None and counts.applied >= counts.first_end,
             tuple(self._errors),
+            counts.skipped,
         )
 
     def _note(self, message: str) -> None:
@@ -207,7 +210,7 @@ class Follower:
             writer.close()
             raise
         if mark is not None and mark.base == self.followed.base:
-            self._counts.is_waiting = False
+            self._heed(mark)
             return writer
         writer.close()
         if mark is None:
@@ -217,6 +220,13 @@ class Follower:
             f" changes come after one at {self._log.show(self.followed.base)}",
             next_step="drop the database, and give moveout restore again: it has the newer snapshot",
         )
+
+    def _heed(self, mark: Mark) -> None:
+        """Take down what a destination says when it is opened."""
+        counts = self._counts
+        if counts.is_waiting and mark.skipped:
+            self._note(f"not followed, since the restore left them out: {', '.join(mark.skipped)}")
+        counts.is_waiting, counts.skipped = False, mark.skipped
 
     def _apply_by(self, writer: ChangeWriter) -> None:
         counts = self._counts

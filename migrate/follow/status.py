@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from exporters.changes import ChangeLog, LogState
+from exporters.changes import LogState
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
+from migrate.changes.apply import Mark
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import SegmentFolder, folder
 from migrate.errors import MoveoutError
@@ -35,7 +36,7 @@ class FollowStatus:
     before it is at the location. ``lag_bytes`` and ``lag_seconds``: how much of the log is not, and for how long at
     most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
-    up to where the destination has them, "" where that is not known.
+    up to where the destination has them, "" where that is not known. ``skipped``: tables whose changes are left out.
     """
 
     source: str
@@ -50,6 +51,7 @@ class FollowStatus:
     applied: str = ""
     problem: str = ""
     lost: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def follow_status(
@@ -70,7 +72,8 @@ def _status_of(
     log = base.open_log(source)
     kept = _kept(store, base.source, base.position)
     state: LogState | None = None
-    applied, problem = "", ""
+    mark: Mark | None = None
+    problem = ""
     if source is not None:
         try:
             state = log.state(base.log, kept.position)
@@ -78,7 +81,8 @@ def _status_of(
         except MoveoutError as exc:
             problem = str(exc)
     if source is not None and destination is not None:
-        applied = _applied(base.followed(source, destination), log)
+        with suppress(MoveoutError):
+            mark = base.followed(source, destination).applied_mark()
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     return FollowStatus(
@@ -91,9 +95,10 @@ def _status_of(
         _age_seconds(kept.written) if behind else behind,
         state.retained_bytes if state else None,
         state.is_read if state else None,
-        applied,
+        log.show(max(mark.position, mark.base)) if mark else "",
         problem,
         lost=bool(state and state.lost),
+        skipped=mark.skipped if mark else (),
     )
 
 
@@ -120,17 +125,6 @@ def _age_seconds(written: str) -> float | None:
     if not written:
         return None
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds())
-
-
-def _applied(followed: FollowedSource, log: ChangeLog) -> str:
-    """Return up to where a destination has the changes, "" where it does not say."""
-    try:
-        mark = followed.applied_mark()
-    except MoveoutError:
-        return ""
-    if mark is None:
-        return ""
-    return log.show(max(mark.position, mark.base))
 
 
 def _forget_mark(followed: FollowedSource) -> None:

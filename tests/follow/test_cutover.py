@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from migrate.custody.log import custody_log
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
-from tests.exporters.postgres.databases import fetch, run_sql
+from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.follow.test_follower import eventually
 
 BANK = """
@@ -127,3 +128,48 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     without_hold = call("cutover", "-c", "moveout.toml")
     assert without_hold.code == 0, without_hold
     assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+
+
+OWN_TYPE = """
+CREATE TYPE own; CREATE FUNCTION own_in(cstring) RETURNS own LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+CREATE FUNCTION own_out(own) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';
+CREATE TYPE own (INPUT = own_in, OUTPUT = own_out, LIKE = int4);
+CREATE TABLE odd (id int PRIMARY KEY, v own); INSERT INTO odd VALUES (1, '1');
+CREATE TABLE other_odd (id int PRIMARY KEY, v own); INSERT INTO other_odd VALUES (1, '1');
+"""
+"""Only a superuser may make such a type."""
+
+
+def test_a_table_that_the_restore_left_out_stops_nothing_and_is_named(move, other_postgres, monkeypatch):
+    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    old, new = move
+    run_sql(old, OWN_TYPE)
+    login(other_postgres, "mover")
+    run_sql(
+        new, f"ALTER DATABASE {new.rpartition('/')[2]} OWNER TO mover; ALTER SCHEMA public OWNER TO mover"
+    )
+    run_sql(new, "GRANT SET ON PARAMETER session_replication_role TO mover")
+    monkeypatch.setenv("MOVER_PASSWORD", other_postgres.password)
+    case = Path("moveout.toml")
+    case.write_text(case.read_text().replace(new, as_role(new, "mover")) + 'password = "env:MOVER_PASSWORD"')
+    assert call("export", "-c", "moveout.toml", "--follow").code == 0
+    assert call("restore", "-c", "moveout.toml").code == 3
+    run_sql(
+        old, "INSERT INTO odd VALUES (2, '2'); TRUNCATE odd, other_odd; INSERT INTO other_odd VALUES (3, '3')"
+    )
+    run_sql(old, TRANSFER.format(1, 2))
+    followed = call("follow", "-c", "moveout.toml", "--until-caught-up")
+    assert (followed.code, "not followed" in followed.err) == (3, True), followed
+    assert "the restore left out public.odd, public.other_odd" in " ".join(followed.out.split())
+    assert fetch(new, "SELECT balance FROM accounts WHERE id = 1") == [(99,)]
+    assert "left them out: public.odd, public.other_odd" in " ".join(
+        call("status", "-c", "moveout.toml").out.split()
+    )
+    run_sql(new, f"{OWN_TYPE.partition('INSERT')[0]}; ALTER TABLE odd OWNER TO mover")  # by somebody who may
+    foreseen = call("cutover", "-c", "moveout.toml", "--dry-run")
+    assert "would switch app without public.odd, public.other_odd" in foreseen.out
+    switched = call("cutover", "-c", "moveout.toml")
+    assert switched.code == 3, switched
+    assert "public.other_odd is MISSING at the new side" in switched.out
+    assert "public.odd is MISSING" not in switched.out
+    assert fetch(new, "SELECT count(*) FROM odd") == [(0,)]

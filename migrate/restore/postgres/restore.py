@@ -190,7 +190,9 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing
     record = job.run.record(job.left_out, job.notes, job.losses)
     superseded = job.run.reader.info.continues if job.run.earlier else ()
     base = job.followed_from if selection.rows and not selection.tables else None
-    last = pre_data.Last(script, entries, settings, superseded, base)
+    names = [(table.schema, table.name) for table in job.tables]
+    missing = sql_destination.missing_tables(job.destination.connection, names) if base is not None else []
+    last = pre_data.Last(script, entries, settings, superseded, base, missing)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)

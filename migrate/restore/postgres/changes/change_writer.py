@@ -74,6 +74,8 @@ class PostgresChangeWriter:
         self._shown = shown
         self._relations: dict[int, Relation] = {}
         self._shapes: dict[int, bytes] = {}
+        self._skipped_names: frozenset[str] = frozenset()
+        self._skipped: set[int] = set()
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
@@ -82,7 +84,9 @@ class PostgresChangeWriter:
     def mark(self) -> Mark | None:
         """See ``ChangeWriter``."""
         with self._translated():
-            return read_mark(self._connection, self._source)
+            mark = read_mark(self._connection, self._source)
+        self._skipped_names = frozenset(mark.skipped if mark else ())
+        return mark
 
     def forget(self) -> None:
         """See ``ChangeWriter``."""
@@ -134,6 +138,8 @@ class PostgresChangeWriter:
             self._truncate(change, message.position)
             return
         assert not isinstance(change, Begin | Commit | Relation)
+        if change.relation in self._skipped:
+            return
         waiting = Waiting(message.position, change)
         changes = self._tables.get(change.relation) or self._table(change.relation, message.position)
         if not changes.add(waiting):
@@ -155,6 +161,8 @@ class PostgresChangeWriter:
                 self._write()
             self._shapes[relation.oid], self._relations[relation.oid] = payload, relation
             self._tables.pop(relation.oid, None)
+            if f"{relation.schema}.{relation.name}" in self._skipped_names:
+                self._skipped.add(relation.oid)
 
     def _table(self, number: int, position: int) -> TableChanges:
         """Return what waits for a table. At its first change it is looked up at the destination; what waits is written
@@ -206,7 +214,10 @@ class PostgresChangeWriter:
         self.single_changes += 1
 
     def _truncate(self, change: Truncate, position: int) -> None:
-        tables = [self._table(number, position).table for number in change.relations]
+        numbers = [number for number in change.relations if number not in self._skipped]
+        if not numbers:
+            return
+        tables = [self._table(number, position).table for number in numbers]
         labels = ", ".join(table.label for table in tables)
         restart = " RESTART IDENTITY" if change.restart_identity else ""
         connection = self._connection

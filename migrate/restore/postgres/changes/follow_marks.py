@@ -5,7 +5,7 @@ A restore writes the mark in the transaction that ends it. From then on each tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -20,16 +20,21 @@ from migrate.changes.segments import Place
 _TABLE = f"{PROGRESS_SCHEMA}.follow"
 
 
-def begin_mark(connection: psycopg.Connection[Any], source: str, base: int) -> None:
-    """Write that a source was restored as it was at ``base``, within the transaction that ends the restore."""
+def begin_mark(
+    connection: psycopg.Connection[Any], source: str, base: int, skipped: Sequence[str] = ()
+) -> None:
+    """Write that a source was restored as it was at ``base``, but for the tables ``skipped``, within the transaction
+    that ends the restore.
+    """
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_TABLE} (source text PRIMARY KEY, base bigint, segment bigint, message bigint,"
-        " position bigint, applied_at timestamptz)".encode()
+        " position bigint, applied_at timestamptz, skipped text[])".encode()
     )
     connection.execute(f"DELETE FROM {_TABLE} WHERE source = %s".encode(), (source,))
     connection.execute(
-        f"INSERT INTO {_TABLE} VALUES (%s, %s, 0, 0, %s, pg_catalog.now())".encode(), (source, base, base)
+        f"INSERT INTO {_TABLE} VALUES (%s, %s, 0, 0, %s, pg_catalog.now(), %s)".encode(),
+        (source, base, base, list(skipped)),
     )
 
 
@@ -38,10 +43,10 @@ def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
     exists = connection.execute(f"SELECT pg_catalog.to_regclass('{_TABLE}') IS NOT NULL".encode()).fetchone()
     if not (exists and exists[0]):
         return None
-    query = f"SELECT base, segment, message, position FROM {_TABLE} WHERE source = $1"
+    query = f"SELECT base, segment, message, position, skipped FROM {_TABLE} WHERE source = $1"
     with psycopg.RawCursor(connection) as cursor:
         row = cursor.execute(query.encode(), (source,)).fetchone()
-    return Mark(row[0], Place(row[1], row[2]), row[3]) if row else None
+    return Mark(row[0], Place(row[1], row[2]), row[3], tuple(row[4])) if row else None
 
 
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:

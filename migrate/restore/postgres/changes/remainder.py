@@ -78,7 +78,7 @@ class _Remainder:
         return Carried(counts, self._notes)
 
     def _tables(self) -> int:
-        """Read again the tables that are not followed."""
+        """Read again the tables that are not followed, or whose changes were left out."""
         published = {
             (schema, name)
             for schema, name in self._reader.execute(_PUBLISHED, (self._request.log["publication"],))
@@ -89,12 +89,14 @@ class _Remainder:
             if table.exported and not table.view and not table.extension
         }
         there = {(table.schema, table.name) for table in read_tables(self._writer)}
-        apart = tables.keys() - published
+        apart = {name for name in tables if name not in published or ".".join(name) in self._request.skipped}
         different = self._different(apart & there)
         for name in different:
             self._read_again(tables[name])
         self._notes += [
-            f"{schema}.{name} is not at the destination" for schema, name in sorted(apart - there)
+            f"{schema}.{name} is not at the destination"
+            for schema, name in sorted(apart - there)
+            if f"{schema}.{name}" not in self._request.skipped
         ]
         return len(different)
 

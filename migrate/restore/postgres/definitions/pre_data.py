@@ -203,7 +203,7 @@ class Last:
     """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
     triggers, which from then on may forbid anything). ``superseded``: bundles of whose restores nothing is recorded any
     more. ``base``: the position of the snapshot, where the source's changes are followed; None where they are not, or
-    only a part of its rows was restored.
+    only a part of its rows was restored. ``missing_tables``: those of the bundle that are not here, ``schema.name``.
     """
 
     script: Script
@@ -211,6 +211,7 @@ class Last:
     settings: Sequence[Mapping[str, Any]]
     superseded: Sequence[str] = ()
     base: int | None = None
+    missing_tables: Sequence[str] = ()
 
 
 def finish(
@@ -225,7 +226,7 @@ def finish(
             sql_left_out.forget_superseded(connection, state, last.superseded)
             sql_left_out.end(connection, keep=keep)
             if last.base is not None:
-                begin_mark(connection, state.source, last.base)
+                begin_mark(connection, state.source, last.base, last.missing_tables)
             left_out = set_for_database(connection, last.settings)
             with under_settings(connection, last.script):
                 left_out += [
