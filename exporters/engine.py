@@ -13,6 +13,7 @@ read are here; those that write are with their users:
 ``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
 ``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
 ``comparison``       ``migrate.verify.compare.Compare``
+``row_repair``       ``migrate.repair.contract.OpenRepair``
 ``change_writer``    ``migrate.changes.apply.ChangeWriter``
 ``remainder``        ``migrate.changes.remainder.CarryRemainder``
 ==================== ===========================================================
@@ -24,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
@@ -66,6 +67,8 @@ class Engine:
     """The class of a ``Restorer``: for ``restore``."""
     create: str = ""
     """A function that makes a destination that does not exist: for ``restore --create``."""
+    row_repair: str = ""
+    """A function that opens a destination whose rows are made equal to others: for ``verify --repair``."""
     row_writer: str = ""
     """The class of a ``RowDestination``: for ``restore`` by several machines."""
     hold: str = ""
@@ -109,6 +112,52 @@ class LiveRows(Protocol):
 
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """Hand all rows of a table over, some at a time, in any order."""
+        ...
+
+
+@runtime_checkable
+class HashedRows(Protocol):
+    """The rows of a live database whose server hashes them, so that only rows that may differ leave it. Methods raise
+    ``SourceError``.
+    """
+
+    def hash_name(self, schema: str, name: str) -> str:
+        """Return how the rows of a table are hashed: where two sides return the same name, equal rows have the same
+        hash. "" where the server cannot hash them.
+        """
+        ...
+
+    def bucket_sums(self, schema: str, name: str, buckets: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield bucket, rows, sum of hashes and bytes of each bucket with rows. ``buckets``: how many there are, a
+        power of two.
+        """
+        ...
+
+    def each_in_buckets(
+        self,
+        schema: str,
+        name: str,
+        take: Callable[[Texts, Texts], None],
+        buckets: int,
+        among: frozenset[int],
+    ) -> None:
+        """Hand over the texts of the rows in some buckets, and their places; see ``LocatedRows``."""
+        ...
+
+
+class LocatedRows(LiveRows, Protocol):
+    """The rows of a live database with what finds each of them there. The ``live_rows`` of an engine that has the part
+    ``row_repair`` are such.
+    """
+
+    def tables(self) -> Mapping[tuple[str, str], int]:
+        """Return about how many rows each table has, by schema and name."""
+        ...
+
+    def each_located(self, schema: str, name: str, take: Callable[[Texts, Texts], None]) -> None:
+        """Hand all rows of a table over, some at a time: their texts, and their places; none where a row's text is
+        enough to find it.
+        """
         ...
 
 

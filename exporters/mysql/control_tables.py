@@ -22,13 +22,14 @@ _COLUMNS = (
 _ABOUT = ["bundle varchar(200)", "source varchar(200)", "only_ longtext"]
 _DONE = ["name varchar(700)"]
 _LEFT_OUT = [*_ABOUT, "step varchar(700)", "entry longtext"]
+_TRIGGERS = ["trigger_name varchar(64)", "definition longtext"]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTables:
     """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done,
     ``left_out`` what was left out: that one stays after the restore. ``again`` and ``away`` are for tables that are
-    made a second time.
+    made a second time. ``triggers`` keeps those that a repair has dropped, until it makes them again.
     """
 
     about: str
@@ -36,12 +37,18 @@ class ControlTables:
     left_out: str
     again: str
     away: str
+    triggers: str
 
     @staticmethod
     def of(prefix: str) -> ControlTables:
         """Return those whose names begin with ``prefix``."""
         return ControlTables(
-            prefix, f"{prefix}_done", f"{prefix}_left_out", f"{prefix}_again", f"{prefix}_away"
+            prefix,
+            f"{prefix}_done",
+            f"{prefix}_left_out",
+            f"{prefix}_again",
+            f"{prefix}_away",
+            f"{prefix}_triggers",
         )
 
     @staticmethod
@@ -54,7 +61,7 @@ class ControlTables:
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return self.about, self.done, self.left_out, self.again, self.away
+        return self.about, self.done, self.left_out, self.again, self.away, self.triggers
 
 
 def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
@@ -66,10 +73,11 @@ def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozens
         columns.setdefault(str(name), []).append(str(column))
     control = set[str]()
     for name in columns:
-        tables = ControlTables.of(name.removesuffix("_done").removesuffix("_left_out"))
+        tables = ControlTables.of(re.sub("_(done|left_out|triggers)$", "", name))
         if re.fullmatch(rf"{_PREFIX}\d*", tables.about):
             control |= {tables.done} if columns.get(tables.done) == _DONE else set()
             control |= {tables.left_out} if columns.get(tables.left_out) == _LEFT_OUT else set()
+            control |= {tables.triggers} if columns.get(tables.triggers) == _TRIGGERS else set()
             control |= (
                 {tables.about, tables.again, tables.away} if columns.get(tables.about) == _ABOUT else set()
             )

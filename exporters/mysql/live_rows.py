@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from exporters.engine import Texts
@@ -15,11 +15,19 @@ from exporters.sql.row_blocks import LongRowText
 
 
 class MysqlRows:
-    """See ``exporters.engine.LiveRows``. Databases' own names are not compared: schemas are empty."""
+    """See ``exporters.engine.LocatedRows``. Databases' own names are not compared: schemas are empty."""
 
     def __init__(self, session: MysqlSession, tables: Sequence[MysqlTable]) -> None:
         self._session = session
         self._tables = {table.name: table for table in tables if not table.elsewhere}
+
+    def tables(self) -> Mapping[tuple[str, str], int]:
+        """See ``LocatedRows``."""
+        return {("", name): table.estimate for name, table in self._tables.items()}
+
+    def table(self, name: str) -> MysqlTable:
+        """Return what the catalog says of a table that is there."""
+        return self._tables[name]
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``."""
@@ -43,6 +51,10 @@ class MysqlRows:
                 take([b"".join(rows.pieces)] if isinstance(rows, LongRowText) else rows)
 
         self._session.feeds.use(read)
+
+    def each_located(self, schema: str, name: str, take: Callable[[Texts, Texts], None]) -> None:
+        """See ``LocatedRows``: a row's values find it."""
+        self.each(schema, name, lambda texts: take(texts, ()))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from exporters.engine import Texts
@@ -11,9 +11,17 @@ from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
+from exporters.postgres.rows.row_hashes import (
+    HASH_NAME,
+    HASH_VERSION,
+    bucket_sums,
+    located,
+    rows_in_buckets,
+    split_located,
+)
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, hold
-from exporters.sql.row_blocks import LongRowText, in_blocks
+from exporters.sql.row_blocks import LongRowText, RowBlocks, in_blocks
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i
@@ -28,8 +36,12 @@ ORDER BY i.indisprimary DESC, i.indexrelid, k.position
 """The primary key first, else a unique index over columns that are never NULL."""
 
 
+_ROW_BYTES = 200
+"""About so large is a row, where nobody has counted them (ANALYZE)."""
+
+
 class PostgresRows:
-    """See ``exporters.engine.LiveRows``."""
+    """See ``exporters.engine.LocatedRows`` and ``HashedRows``."""
 
     def __init__(self, session: PostgresSession, tables: Sequence[PostgresTable], feeds: Feeds) -> None:
         self._session = session
@@ -62,15 +74,66 @@ class PostgresRows:
             raise translate(exc, self._session.address.url) from exc
         return [column for index, column in rows if index == rows[0][0]]
 
+    def tables(self) -> Mapping[tuple[str, str], int]:
+        """See ``LocatedRows``."""
+        return {
+            name: max(table.estimate, table.heap_bytes // _ROW_BYTES)
+            for name, table in self._tables.items()
+            if table.exported and not table.view and not table.extension
+        }
+
+    def table(self, schema: str, name: str) -> PostgresTable | None:
+        """Return what the catalog says of a table, None where there is none."""
+        return self._tables.get((schema, name))
+
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
+        for lines in _lines(self._feeds.rows(self._tables[schema, name], (0, None))):
+            take(lines)
+
+    def each_located(self, schema: str, name: str, take: Callable[[Texts, Texts], None]) -> None:
+        """See ``LocatedRows``. A place is a row's ``ctid``: it holds as long as the snapshot does."""
         table = self._tables[schema, name]
-        with closing(self._feeds.rows(table, (0, None))) as source:
-            for block in in_blocks(source):
-                if isinstance(block, LongRowText):
-                    take([b"".join(block.pieces)])
-                elif isinstance(block, bytes):
-                    take(split_lines(block))
+        for lines in _lines(self._feeds.rows(located(table), (0, None))):
+            take(*split_located(lines, len(table.columns)))
+
+    def hash_name(self, schema: str, name: str) -> str:
+        """See ``HashedRows``."""
+        table = self._tables[schema, name]
+        if self._session.version < HASH_VERSION or not self._feeds.is_plannable(table):
+            return ""
+        return f"{HASH_NAME} {self._session.position['encoding']}"
+
+    def bucket_sums(self, schema: str, name: str, buckets: int) -> Iterator[tuple[int, int, int, int]]:
+        """See ``HashedRows``."""
+        query = bucket_sums(self._tables[schema, name], buckets)
+        for lines in _lines(self._feeds.copy(query)):
+            for line in lines:
+                bucket, rows, total, size_bytes = map(int, line.split(b","))
+                yield bucket, rows, total, size_bytes
+
+    def each_in_buckets(
+        self,
+        schema: str,
+        name: str,
+        take: Callable[[Texts, Texts], None],
+        buckets: int,
+        among: frozenset[int],
+    ) -> None:
+        """See ``HashedRows``."""
+        table = self._tables[schema, name]
+        for lines in _lines(self._feeds.copy(rows_in_buckets(table, buckets, among))):
+            take(*split_located(lines, len(table.columns)))
+
+
+def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
+    """Yield the lines of rows, some at a time."""
+    with closing(source):
+        for block in in_blocks(source):
+            if isinstance(block, LongRowText):
+                yield [b"".join(block.pieces)]
+            elif isinstance(block, bytes):
+                yield split_lines(block)
 
 
 @contextmanager

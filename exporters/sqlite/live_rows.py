@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from exporters.engine import Texts
 from exporters.sqlite.address import SqliteAddress
@@ -18,15 +18,27 @@ from exporters.sqlite.identifiers import SCHEMA, quote_name
 from exporters.sqlite.rows.long_rows import LongCells, text_pieces
 from exporters.sqlite.rows.parquet_parts import Layout
 from exporters.sqlite.rows.row_batches import read_batches
-from exporters.sqlite.rows.value_text import row_texts
+from exporters.sqlite.rows.value_text import row_texts, values_of_text
 
 
 class DirectoryRows:
-    """See ``exporters.engine.LiveRows``; schemas are files. One file is open at a time."""
+    """See ``exporters.engine.LocatedRows``; schemas are files. One file is open at a time."""
 
     def __init__(self, files: Mapping[str, tuple[Path, str]]) -> None:
         self._files = files
         self._open: tuple[str, Pool, SqliteRows] | None = None
+
+    def tables(self) -> Mapping[tuple[str, str], int]:
+        """See ``LocatedRows``."""
+        return {
+            (schema, name): rows
+            for schema in self._files
+            for name, rows in self._rows(schema).estimates().items()
+        }
+
+    def table(self, schema: str, name: str) -> SqliteTable:
+        """Return what the catalog says of a table that is there."""
+        return self._rows(schema).table(name)
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``."""
@@ -39,6 +51,10 @@ class DirectoryRows:
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
         self._rows(schema).each(schema, name, take)
+
+    def each_located(self, schema: str, name: str, take: Callable[[Texts, Texts], None]) -> None:
+        """See ``LocatedRows``: a row's values find it."""
+        self.each(schema, name, lambda texts: take(texts, ()))
 
     def _rows(self, schema: str) -> SqliteRows:
         if self._open is None or self._open[0] != schema:
@@ -64,6 +80,14 @@ class SqliteRows:
             tables = read_catalog(connection).tables
             self._sizes: dict[str, Size] = measure(connection, tables)
         self._tables: dict[str, SqliteTable] = {table.name: table for table in tables}
+
+    def estimates(self) -> Mapping[str, int]:
+        """Return how many rows each table has."""
+        return {name: self._sizes[name].rows for name in self._tables}
+
+    def table(self, name: str) -> SqliteTable:
+        """Return what the catalog says of a table that is there."""
+        return self._tables[name]
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``; the first one may be the hidden rowid."""
@@ -115,31 +139,14 @@ def live_rows(address: SqliteAddress) -> Iterator[DirectoryRows]:
 
 def literals(text: bytes) -> list[bytes | None]:
     """Return a row's values, taken from its canonical text, as SQL literals: a text is never taken for a number."""
-    values: list[bytes | None] = []
-    position = 0
-    while True:
-        tag = text[position : position + 1]
-        if tag and tag in b"tbx":
-            colon = text.index(b":", position)
-            end = colon + 1 + int(text[position + 1 : colon])
-            values.append(_literal(tag, text[colon + 1 : end]))
-        else:
-            end = text.find(b",", position)
-            end = len(text) if end < 0 else end
-            values.append(_number(text[position:end]))
-        if end >= len(text):
-            return values
-        position = end + 1
+    return [_literal(value) for value in values_of_text(text)]
 
 
-def _literal(tag: bytes, data: bytes) -> bytes:
-    if tag == b"t":
-        return b"'" + data.replace(b"'", b"''") + b"'"
-    return (b"x'%s'" if tag == b"b" else b"CAST(x'%s' AS TEXT)") % data.hex().encode()
-
-
-def _number(data: bytes) -> bytes | None:
-    if not data.startswith(b"r"):
-        return data or None
-    (value,) = struct.unpack("<d", struct.pack("<q", int(data[1:])))
+def _literal(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if type(value) is str:
+        return b"'" + value.encode().replace(b"'", b"''") + b"'"
+    if isinstance(value, bytes):
+        return (b"x'%s'" if type(value) is bytes else b"CAST(x'%s' AS TEXT)") % value.hex().encode()
     return repr(value).encode()

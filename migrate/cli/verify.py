@@ -21,6 +21,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.repairs import Repair, difference_words, draw_repairs, repair_options
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
@@ -39,11 +40,13 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.repair.repair import TableRepair
 from migrate.restore.restorer import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import compare_source
+from migrate.verify.row_repair import repair_from_bundle, repair_from_source
 
 _CHECKED = {
     Level.QUICK: "names and sizes",
@@ -72,6 +75,9 @@ class Compared:
     tables: Sequence[TableDigest] = ()
     left_out: Sequence[str] = ()
     """What the restore left out, as the destination still knows, and what the bundle lacks."""
+    repaired: Sequence[TableRepair] = ()
+    """What differed before, and was repaired; with ``--dry-run`` what would be."""
+    dry_run: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -100,10 +106,12 @@ class Compared:
             "findings": findings,
             "left_out": [*self.left_out],
             "tables": tables,
+            "repaired": [asdict(table) for table in self.repaired],
         }
 
     def draw(self, console: Console) -> None:
-        """Print what differs, and what is known to be missing."""
+        """Print what was repaired, what differs, and what is known to be missing."""
+        draw_repairs(console, self.source, self.repaired, dry_run=self.dry_run)
         if not all(finding.incomplete for finding in self.findings):
             console.print(f"{self.source} differs from {self.url}")
         elif self.left_out:
@@ -182,6 +190,12 @@ class Verified:
         details |= {"left_out": left_out} if left_out else {}
         failed = {failure.source: str(failure.error) for failure in self.failures}
         details |= {"failed": failed} if failed else {}
+        repaired = {
+            comparison.source: sum(table.rows for table in comparison.repaired)
+            for comparison in self.compared
+            if comparison.repaired and not comparison.dry_run
+        }
+        details |= {"repaired_rows": repaired} if repaired else {}
         against = {comparison.source: comparison.url for comparison in self.compared}
         return details | ({"against": against} if against else {})
 
@@ -239,13 +253,22 @@ def run_verify(
     signers: Path | None = None,
     keys: Sequence[Signer] = (),
     timestamp_ca: Path | None = None,
+    repair: Repair | None = None,
 ) -> Verified:
     """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.
     """
     with reported(session, "verify", location, case, against):
         return _run_verify(
-            session, location, level, against, case, signers=signers, keys=keys, timestamp_ca=timestamp_ca
+            session,
+            location,
+            level,
+            against,
+            case,
+            signers=signers,
+            keys=keys,
+            timestamp_ca=timestamp_ca,
+            repair=repair,
         )
 
 
@@ -259,6 +282,7 @@ def _run_verify(
     signers: Path | None,
     keys: Sequence[Signer],
     timestamp_ca: Path | None,
+    repair: Repair | None,
 ) -> Verified:
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
@@ -272,7 +296,9 @@ def _run_verify(
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     started = time.monotonic()
     outcome = verify(store, level, workers=workers, progress=session.progress)
-    compared, failures = _compare_all(session, store, level, against, workers) if against else ([], [])
+    compared, failures = (
+        _compare_all(session, store, level, against, workers=workers, repair=repair) if against else ([], [])
+    )
     deep = level is Level.FULL and not outcome.findings
     signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
     sealed = None if outcome.findings else bundle_json.read_sealed(store)
@@ -296,7 +322,13 @@ def _run_verify(
 
 
 def _compare_all(
-    session: Session, store: MultipartStore, level: Level, against: Mapping[str, Endpoint], workers: int
+    session: Session,
+    store: MultipartStore,
+    level: Level,
+    against: Mapping[str, Endpoint],
+    *,
+    workers: int,
+    repair: Repair | None,
 ) -> tuple[list[Compared], list[SourceFailure]]:
     """Compare sources with live ones. Return what was compared, and what could not be: it does not stop the others.
     Nothing is compared where the bundle's own lists are damaged.
@@ -311,7 +343,9 @@ def _compare_all(
     check_kinds(reader, against)
     for name, endpoint in against.items():
         try:
-            compared.append(_compare(session, reader, name, endpoint, level=level, workers=workers))
+            compared.append(
+                _compare(session, reader, name, endpoint, level=level, workers=workers, repair=repair)
+            )
         except MoveoutError as exc:
             session.progress.end()
             session.progress.note(f"{name} could not be compared: {exc}")
@@ -320,23 +354,70 @@ def _compare_all(
 
 
 def _compare(
-    session: Session, reader: BundleReader, name: str, endpoint: Endpoint, *, level: Level, workers: int
+    session: Session,
+    reader: BundleReader,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    level: Level,
+    workers: int,
+    repair: Repair | None,
 ) -> Compared:
+    if repair is not None and name in repair.sources:
+        return _compare_with_source(session, name, repair.sources[name], endpoint, dry_run=repair.dry_run)
     require_content(reader, name)
     digests: list[TableDigest] = []
     records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
-    findings = compare_source(
-        reader,
+
+    def compare() -> Sequence[Finding]:
+        digests.clear()
+        return compare_source(
+            reader,
+            name,
+            endpoint,
+            workers=workers,
+            progress=session.progress,
+            read_all=level is Level.FULL,
+            digests=digests,
+            accepted=[record.accepts for record in records],
+            cancellation=session.cancellation,
+        )
+
+    findings = compare()
+    repaired: Sequence[TableRepair] = ()
+    if repair is not None and (labels := {finding.key for finding in findings if not finding.incomplete}):
+        session.progress.note(f"{name}: repairing {things(len(labels), 'table')}")
+        repaired = repair_from_bundle(
+            reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=session.cancellation
+        )
+        findings = findings if repair.dry_run else compare()
+    left_out = missing_from(reader, name, records)
+    return Compared(
         name,
-        endpoint,
-        workers=workers,
-        progress=session.progress,
-        read_all=level is Level.FULL,
-        digests=digests,
-        accepted=[record.accepts for record in records],
-        cancellation=session.cancellation,
+        endpoint.shown,
+        findings,
+        digests,
+        left_out,
+        repaired,
+        dry_run=repair is not None and repair.dry_run,
     )
-    return Compared(name, endpoint.shown, findings, digests, missing_from(reader, name, records))
+
+
+def _compare_with_source(
+    session: Session, name: str, source: Endpoint, endpoint: Endpoint, *, dry_run: bool
+) -> Compared:
+    """Compare the rows of a live source with those of a destination; unless ``dry_run``, repair them and compare what
+    differed again.
+    """
+    session.progress.note(f"{name}: comparing the rows of {source.shown} with those of {endpoint.shown}")
+    cancellation = session.cancellation
+    repaired = repair_from_source(source, endpoint, dry_run=dry_run, cancellation=cancellation)
+    left = repaired
+    if repaired and not dry_run:
+        names = {table.table for table in repaired}
+        left = repair_from_source(source, endpoint, dry_run=True, cancellation=cancellation, labels=names)
+    findings = [Finding(table.table, difference_words(table)) for table in left]
+    return Compared(name, endpoint.shown, findings, repaired=repaired, dry_run=dry_run)
 
 
 @verb(
@@ -347,6 +428,7 @@ def _compare(
     examples=(
         "verify bundle",
         "verify bundle --level full --against app=postgresql://me@new/app",
+        "verify bundle --against app=postgresql://me@new/app --repair",
     ),
 )
 def verify_command(
@@ -364,6 +446,21 @@ def verify_command(
         list[str] | None,
         typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket; may be repeated."),
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make rows that differ equal to the bundle's, then compare again."),
+    ] = False,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="NAME=URL",
+            help="With --repair: take the rows of a live source, not the bundle's.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --repair: count what would be written, and write nothing.")
+    ] = False,
     signers: Signers = None,
     timestamp_ca: Annotated[
         Path | None,
@@ -375,6 +472,7 @@ def verify_command(
     """Check a bundle, or compare it with what lives.
 
     Alone it hashes every byte; with --against it compares rows and objects, after a quick check of the bundle.
+    With --repair it makes rows that differ equal. Objects of buckets are repaired by moveout sync.
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
@@ -386,7 +484,15 @@ def verify_command(
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
     verified = run_verify(
-        session, location, level, pairs, loaded, signers=signers, keys=keys, timestamp_ca=timestamp_ca
+        session,
+        location,
+        level,
+        pairs,
+        loaded,
+        signers=signers,
+        keys=keys,
+        timestamp_ca=timestamp_ca,
+        repair=repair_options(pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
     )
     if len(pairs) == len(verified.failures) == 1 and not verified.outcome.findings:
         raise verified.failures[0].error

@@ -12,6 +12,7 @@ ENGINE = Engine(
     live_reader="exporters.sqlite.live_reader:SqliteLiveReader",
     restorer="migrate.restore.sqlite.restore:SqliteRestorer",
     create="migrate.restore.sqlite.destination:create_directory",
+    row_repair="migrate.restore.sqlite.row_repair:open_repair",
     hold="migrate.custody.hold.sources.sqlite:open_hold",
     discovery="exporters.sqlite.discovery:discover",
     doctor="exporters.sqlite.doctor:examine",

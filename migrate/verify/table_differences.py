@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from exporters.engine import LiveReader, LiveRows, PartReader
-from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
+from migrate.repair.sides import BundleRows
 from migrate.verify.row_diff import DifferingRow, Narrowed, Take, narrow
 
 MOST_TABLES = 50
@@ -36,31 +35,6 @@ class LiveSide:
         """Read the table."""
         del parts
         self._rows.each(self._table.schema, self._table.name, take)
-
-
-class BundleSide:
-    """A table's Parquet parts."""
-
-    def __init__(self, part_reader: PartReader, reader: BundleReader, table: CatalogRow) -> None:
-        self.part = ""
-        self._part_reader = part_reader
-        self._reader = reader
-        self._keys = [layout.source_file(table.source, str(part["name"])) for part in table.details["parts"]]
-
-    @cached_property
-    def columns(self) -> Sequence[str]:
-        """The names of the columns in the order of the row's text."""
-        with self._reader.open(self._keys[0]) as file:
-            return self._part_reader.part_columns(file)
-
-    def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
-        """Read the parts, or some of them."""
-        for key in self._keys:
-            if parts is None or key in parts:
-                self.part = key
-                with self._reader.open(key) as file:
-                    for texts in self._part_reader.part_texts(file):
-                        take(texts)
 
 
 @dataclass
@@ -93,7 +67,7 @@ class Looker:
     def _look(self, table: CatalogRow, finding: Finding) -> Finding:
         if self._rows is None:
             self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
-        here = BundleSide(self.part_reader, self.reader, table)
+        here = BundleRows(self.part_reader, self.reader, table)
         columns = self._rows.columns(table.schema, table.name)
         if not columns or not here.columns:
             return finding

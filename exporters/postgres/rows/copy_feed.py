@@ -307,6 +307,13 @@ class Feeds:
             return self.copy(query, long=long)
         return converted(self.copy(query, long=long, encoding=self._encoding), self._codec)
 
+    def is_plannable(self, table: PostgresTable) -> bool:
+        """Tell whether the server can compute with the rows of a table, none of which is long."""
+        if table.oid == large_objects.OID or table.refusal or self._may_change:
+            return False
+        length_query = longest_query(table, (0, None))
+        return length_query is None or self.numbers(length_query)[0] <= LONG_BYTES
+
     def is_small(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether a chunk is for ``read_all``: it has few rows, none of them long, and nothing has to be asked
         before they are read.

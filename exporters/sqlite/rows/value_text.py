@@ -12,7 +12,7 @@ bits, read as a signed integer. TEXT: ``t``, the number of its bytes in UTF-8, `
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -163,6 +163,35 @@ def row_texts(columns: Sequence[SqliteColumn]) -> list[bytes]:
     for column in columns:
         pieces += [_COMMA, *column.pieces()] if pieces else column.pieces()
     return values_of(pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b""))
+
+
+def values_of_text(text: bytes) -> list[Any]:
+    """Return the values of a row, taken from its text."""
+    values: list[Any] = []
+    position = 0
+    while True:
+        tag = text[position : position + 1]
+        if tag and tag in b"tbx":
+            colon = text.index(b":", position)
+            end = colon + 1 + int(text[position + 1 : colon])
+            values.append(_MADE[tag](text[colon + 1 : end]))
+        else:
+            end = text.find(b",", position)
+            end = len(text) if end < 0 else end
+            values.append(_number(text[position:end]))
+        if end >= len(text):
+            return values
+        position = end + 1
+
+
+_MADE: dict[bytes, Callable[[bytes], Any]] = {b"t": bytes.decode, b"b": bytes, b"x": RawText}
+
+
+def _number(text: bytes) -> int | float | None:
+    if not text.startswith(b"r"):
+        return int(text) if text else None
+    (value,) = struct.unpack("<d", struct.pack("<q", int(text[1:])))
+    return float(value)
 
 
 def digest_columns(columns: Sequence[SqliteColumn], rows: int) -> RowsDigest:

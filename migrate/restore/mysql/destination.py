@@ -39,13 +39,13 @@ SELECT what FROM (
 
 
 class DestinationConnection(Connection):
-    """A session on the destination. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
+    """A session on the destination. ``control`` names the control tables, ``about`` to ``triggers`` as SQL."""
 
     def __init__(self, address: MysqlAddress, raw: Any, control: ControlTables) -> None:
         super().__init__(address, raw)
         self.control = control
         names = map(quote_name, control.names)
-        self.about, self.done, self.left_out, self.again, self.away = names
+        self.about, self.done, self.left_out, self.again, self.away, self.triggers = names
 
     def another(self) -> DestinationConnection:
         """Open a further session. Raises ``SourceError``."""

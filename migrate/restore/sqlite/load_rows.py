@@ -96,11 +96,11 @@ def _write(
             if isinstance(rows, PartLong):
                 write_long(connection, table, names, list(compress(rows.row.cells, is_stored)))
             else:
-                _insert_rows(connection, table, names, list(compress(rows.columns, is_stored)))
+                insert_rows(connection, table, names, list(compress(rows.columns, is_stored)))
             advance(rows.rows, part.size_bytes * rows.rows // max(part.rows, 1))
 
 
-def _insert_rows(
+def insert_rows(
     connection: sqlite3.Connection, table: SqliteTable, names: Names, columns: Sequence[SqliteColumn]
 ) -> None:
     """Insert rows, given by columns: by one statement for all, or, where text is not valid, by one each."""

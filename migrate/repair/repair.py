@@ -1,0 +1,165 @@
+"""Makes the rows of a destination's tables equal to those of a bundle, or of a live source.
+
+Nothing is kept about how far a repair came: what was written does not differ any more. So a repair that was killed is
+gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from exporters.engine import PartReader
+from migrate.repair.contract import RepairDestination, TableWriter
+from migrate.repair.row_differences import KeyOf, RowChanges, RowFile, RowSide, row_differences
+from migrate.runtime.cancellation import CancellationToken
+
+RETRIED_ROWS = 1000
+"""So many rows that were refused are tried at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TablePair:
+    """A table at both sides. ``columns``: of the source, in the order of its rows' texts. ``rows``: how many there are,
+    about. ``open_sides`` returns the source's and the destination's.
+    """
+
+    schema: str
+    name: str
+    label: str
+    columns: Sequence[str]
+    rows: int
+    open_sides: Callable[[], tuple[RowSide, RowSide]]
+
+
+@dataclass(slots=True)
+class TableRepair:
+    """What was repaired of a table, or differs. ``refused``: rows that the destination does not take, for ``reason``.
+    ``reason`` alone: why the table was not repaired.
+    """
+
+    table: str
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    refused: int = 0
+    reason: str = ""
+
+    @property
+    def rows(self) -> int:
+        """How many rows differ."""
+        return self.inserted + self.updated + self.deleted
+
+
+def repair_tables(
+    tables: Iterable[TablePair],
+    destination: RepairDestination,
+    part_reader: PartReader,
+    *,
+    dry_run: bool = False,
+    cancellation: CancellationToken | None = None,
+) -> list[TableRepair]:
+    """Make tables equal; return those that differed. ``dry_run``: only count. Raises errors of both sides."""
+    return list(_repaired(tables, destination, part_reader, dry_run=dry_run, cancellation=cancellation))
+
+
+def _repaired(
+    tables: Iterable[TablePair],
+    destination: RepairDestination,
+    part_reader: PartReader,
+    *,
+    dry_run: bool,
+    cancellation: CancellationToken | None,
+) -> Iterator[TableRepair]:
+    waiting: list[tuple[TablePair, TableRepair, RowFile]] = []
+    for table in tables:
+        if cancellation is not None:
+            cancellation.check()
+        result = TableRepair(table.label)
+        refused = RowFile()
+        changes = _changes_of(table, destination, part_reader, result)
+        with _writing(table, destination, dry_run=dry_run) as write:
+            for some in changes:
+                result.inserted += len(some.new) - some.changed
+                result.deleted += len(some.gone) - some.changed
+                result.updated += some.changed
+                if reason := write(some):
+                    result.reason, result.refused = reason, result.refused + len(some.new)
+                    refused.write(0, some.new)
+                if cancellation is not None:
+                    cancellation.check()
+        if result.refused:
+            waiting.append((table, result, refused))
+        else:
+            refused.close()
+        if result.rows or result.reason:
+            yield result
+    for table, result, refused in waiting:
+        # A row may have been refused for one that is removed by now.
+        with closing(refused), destination.writing(table.schema, table.name) as writer:
+            result.refused = 0
+            _write_again(writer, refused, result)
+            result.reason = result.reason if result.refused else ""
+
+
+@contextmanager
+def _writing(
+    table: TablePair, destination: RepairDestination, *, dry_run: bool
+) -> Iterator[Callable[[RowChanges], str]]:
+    """Open a table to be written when its first changes come: most tables have none."""
+    with ExitStack() as stack:
+        writer: TableWriter | None = None
+
+        def write(changes: RowChanges) -> str:
+            nonlocal writer
+            if dry_run:
+                return ""
+            if writer is None:
+                writer = stack.enter_context(destination.writing(table.schema, table.name))
+            return writer.write(changes)
+
+        yield write
+
+
+def _changes_of(
+    table: TablePair, destination: RepairDestination, part_reader: PartReader, result: TableRepair
+) -> Iterator[RowChanges]:
+    """Yield what makes a table equal; where that cannot be, the result has the reason."""
+    columns = destination.rows.columns(table.schema, table.name)
+    if columns is None:
+        result.reason = "it is not at the destination"
+    elif list(columns) != list(table.columns):
+        result.reason = (
+            f"it has other columns ({', '.join(columns)}) than the source ({', '.join(table.columns)})"
+        )
+    else:
+        result.reason = destination.obstacle(table.schema, table.name)
+    if result.reason:
+        return
+    key = destination.rows.key(table.schema, table.name)
+    key_of = key_reader(part_reader, table.columns, key) if key else None
+    yield from row_differences(*table.open_sides(), rows=table.rows, key_of=key_of)
+
+
+def key_reader(part_reader: PartReader, columns: Sequence[str], key: Sequence[str]) -> KeyOf:
+    """Return what takes the key out of a row's text."""
+    indexes = [list(columns).index(name) for name in key]
+
+    def key_of(text: bytes) -> tuple[bytes | None, ...]:
+        values = part_reader.split(text)
+        return tuple(values[index] for index in indexes)
+
+    return key_of
+
+
+def _write_again(writer: TableWriter, refused: RowFile, result: TableRepair) -> None:
+    """Add rows that were refused before, one by one where they are refused together."""
+    texts = (row.text for _, row in refused.rows())
+    while some := list(islice(texts, RETRIED_ROWS)):
+        if len(some) > 1 and not writer.write(RowChanges(new=some)):
+            continue
+        for text in some:
+            if reason := writer.write(RowChanges(new=[text])):
+                result.refused, result.reason = result.refused + 1, reason

@@ -1,0 +1,209 @@
+"""Repairs rows of a MySQL or MariaDB database: rows are removed by their keys, or by all of their values.
+
+No session keeps triggers from firing. Those of a table are kept in a control table, dropped while its rows are written,
+and made again; a repair that finds some there, of one that was killed, makes them first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pyarrow as pa
+import pymysql
+
+from exporters.mysql.catalog import MysqlColumn, MysqlTable
+from exporters.mysql.connection import MysqlAddress, parse_url
+from exporters.mysql.control_tables import find_control_tables
+from exporters.mysql.definitions.show_create import read_definition
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.live_rows import MysqlRows, live_rows
+from exporters.mysql.rows.long_rows import text_type
+from exporters.mysql.rows.protocol_rows import send
+from exporters.mysql.rows.row_columns import columns_of, parse_columns, value_at
+from exporters.sql.columns import Layout
+from migrate.repair.row_differences import RowChanges
+from migrate.restore.mysql.definitions import Definer
+from migrate.restore.mysql.destination import DestinationConnection, open_destination
+from migrate.restore.mysql.load_rows import STATEMENT_BYTES, statements
+from migrate.restore.mysql.values.insert_values import Values, literals_of
+
+_TRIGGERS = (
+    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    " AND EVENT_OBJECT_TABLE = {table} ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+)
+_DELETED_AT_ONCE = 500
+
+
+class MysqlRepair:
+    """See ``RepairDestination``."""
+
+    def __init__(self, address: MysqlAddress, connection: DestinationConnection) -> None:
+        self._address = address
+        self._connection = connection
+        self._snapshot = ExitStack()
+        self._rows: MysqlRows | None = None
+        connection.run("SET SESSION foreign_key_checks = 0")
+        self._make_triggers_again()
+
+    @property
+    def rows(self) -> MysqlRows:
+        """See ``RepairDestination``. A table with triggers lets go of them only when nobody reads it any more: so the
+        snapshot ends before such a table is written to, and another one is taken afterwards.
+        """
+        if self._rows is None:
+            self._rows = self._snapshot.enter_context(live_rows(self._address))
+        return self._rows
+
+    def obstacle(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        del schema
+        if self.rows.table(name).history:
+            return "it keeps the history of its rows (SYSTEM VERSIONING), which cannot be changed"
+        return ""
+
+    @contextmanager
+    def writing(self, schema: str, name: str) -> Iterator[MysqlTableWriter]:
+        """See ``RepairDestination``."""
+        del schema
+        writer = MysqlTableWriter(self._connection, self.rows.table(name))
+        try:
+            with self._without_triggers(name):
+                yield writer
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._address.url) from exc
+
+    def close(self) -> None:
+        """End the snapshot."""
+        self._rows = None
+        self._snapshot.close()
+
+    @contextmanager
+    def _without_triggers(self, table: str) -> Iterator[None]:
+        connection = self._connection
+        schema = quote_literal(self._address.database)
+        query = _TRIGGERS.format(schema=schema, table=quote_literal(table))
+        names = [str(name) for (name,) in connection.rows(query)]
+        if names:
+            self.close()
+            connection.run(
+                f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
+                " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+            )
+        for name in names:
+            definition = {**read_definition(connection, "trigger", name), "table": table}
+            values = ", ".join(map(quote_literal, (name, json.dumps(definition))))
+            connection.run(f"INSERT INTO {connection.triggers} VALUES ({values})")
+            connection.run(f"DROP TRIGGER {quote_name(name)}")
+        yield
+        self._make_triggers_again()
+
+    def _make_triggers_again(self) -> None:
+        connection = self._connection
+        control, _ = find_control_tables(connection)
+        if connection.control.triggers not in control:
+            return
+        definer = Definer(connection, [], [])
+        for name, text in connection.rows(f"SELECT trigger_name, definition FROM {connection.triggers}"):
+            definer.make(json.loads(text))
+            connection.run(
+                f"DELETE FROM {connection.triggers} WHERE trigger_name = {quote_literal(str(name))}"
+            )
+        connection.run(f"DROP TABLE {connection.triggers}")
+
+
+class MysqlTableWriter:
+    """See ``TableWriter``."""
+
+    def __init__(self, connection: DestinationConnection, table: MysqlTable) -> None:
+        self._connection = connection
+        self._table = table
+        self._layout = Layout.of(table.columns)
+        self._types = [text_type(column.kind) for column in table.columns]
+        self._generated = [column.name for column in table.columns if column.generated]
+        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
+        self._statement_bytes = min(STATEMENT_BYTES, allowed // 2)
+
+    def write(self, changes: RowChanges) -> str:
+        """See ``TableWriter``."""
+        connection = self._connection
+        connection.run("BEGIN")
+        self._remove([row.text for row in changes.gone])
+        connection.run("SAVEPOINT new_rows")
+        reason = ""
+        try:
+            self._add(changes.new)
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            connection.run("ROLLBACK TO new_rows")
+            reason = message_of(exc)
+        connection.run("COMMIT")
+        return reason
+
+    def _remove(self, texts: Sequence[bytes]) -> None:
+        head = f"DELETE FROM {self._table.label} WHERE ".encode()
+        key = self._table.key
+        if not key:
+            for text in texts:
+                self._connection.run(head + self._is_row(text) + b" LIMIT 1")
+            return
+        others = [column.name for column in self._table.columns if column.name not in key]
+        names = ", ".join(quote_name(c.name) for c in self._table.columns if c.name in key).encode()
+        for start in range(0, len(texts), _DELETED_AT_ONCE):
+            keys = self._literals(texts[start : start + _DELETED_AT_ONCE], others)
+            rows = b",".join(b"(%b)" % row for values in keys for row in values.rows)
+            self._connection.run(head + b"(%b) IN (%b)" % (names, rows))
+
+    def _add(self, texts: Sequence[bytes]) -> None:
+        names = [
+            quote_name(column.name) for column in self._table.columns if column.name not in self._generated
+        ]
+        head = f"INSERT INTO {self._table.label} ({', '.join(names)}) ".encode()
+        for statement in statements(head, self._literals(texts, self._generated), self._statement_bytes):
+            send(self._connection.raw, statement.pieces)
+
+    def _literals(self, texts: Sequence[bytes], without: Sequence[str]) -> Iterator[Values]:
+        """Yield rows as lists of SQL values, as a restore has them."""
+        if texts:
+            decimals = not self._connection.is_mariadb
+            for values in literals_of(self._batch(texts), without, decimals=decimals):
+                assert isinstance(values, Values)
+                yield values
+
+    def _batch(self, texts: Sequence[bytes]) -> pa.RecordBatch:
+        typed = parse_columns(columns_of(texts, self._types), self._layout, exactly=True)
+        return self._layout.batch(typed, frozenset(typed.sides))
+
+    def _is_row(self, text: bytes) -> bytes:
+        """Return the condition of rows that have this text."""
+        conditions: list[bytes] = []
+        position = 0
+        for column in self._table.columns:
+            value, position = value_at(text, position)
+            conditions.append(_has_value(column, value))
+        return b" AND ".join(conditions) or b"TRUE"
+
+
+def _has_value(column: MysqlColumn, value: bytes | None) -> bytes:
+    """Return the condition that a column's value leaves the server as these bytes."""
+    sent = column.value if column.kind.direct else f"CONVERT({column.value} USING utf8mb4)"
+    literal = b"NULL" if value is None else b"X'%s'" % value.hex().encode()
+    return f"CAST({sent} AS BINARY) <=> ".encode() + literal
+
+
+@contextmanager
+def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[MysqlRepair]:
+    """See ``migrate.repair.contract.OpenRepair``."""
+    address = parse_url(url, password=secrets.get("password"))
+    try:
+        with open_destination(address) as destination:
+            repair = MysqlRepair(address, destination.connection)
+            try:
+                yield repair
+            finally:
+                repair.close()
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc

@@ -1,0 +1,145 @@
+"""Repairs rows of a PostgreSQL database: rows are removed by their places, and added by COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.charset.server_conversion import database_encoding
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.live_rows import PostgresRows, live_rows
+from exporters.postgres.rows.copy_feed import copy_encoding
+from exporters.postgres.rows.csv_rows import csv_fields
+from exporters.postgres.sessions.connection import PostgresAddress, parse_url
+from migrate.errors import NotAllowedError
+from migrate.repair.row_differences import LocatedRow, RowChanges
+from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal, use_every_schema
+from migrate.restore.postgres.destination import (
+    open_destination,
+    table_with_triggers,
+    without_triggers,
+    without_user_triggers,
+)
+
+_DELETED_AT_ONCE = 10_000
+
+
+class PostgresRepair:
+    """See ``RepairDestination``. The session of ``rows`` keeps its snapshot, so that no place is used again."""
+
+    def __init__(
+        self, address: PostgresAddress, connection: psycopg.Connection[Any], rows: PostgresRows
+    ) -> None:
+        self._address = address
+        self._connection = connection
+        self._has_triggers_off = without_triggers(connection)
+        self.rows = rows
+
+    def obstacle(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        table = self._table(schema, name)
+        if table.oid == large_objects.OID:
+            return "large objects are not repaired; moveout restore brings them into an empty database"
+        if table.view:
+            return "it is a materialized view: REFRESH MATERIALIZED VIEW fills it anew"
+        if table.refusal:
+            return f"the server plans no query of it: {table.refusal}"
+        return ""
+
+    @contextmanager
+    def writing(self, schema: str, name: str) -> Iterator[PostgresTableWriter]:
+        """See ``RepairDestination``."""
+        table = self._table(schema, name)
+        names = [(schema, name), *table.ancestors]
+        if not self._has_triggers_off and (label := table_with_triggers(self._connection, names)):
+            raise NotAllowedError(
+                f"{self._address.url}: this role may not keep the triggers and foreign keys of {label} from firing",
+                next_step="as a superuser: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15"
+                " and later), or repair as a superuser",
+            )
+        yield PostgresTableWriter(self._address, self._connection, table)
+
+    def _table(self, schema: str, name: str) -> PostgresTable:
+        table = self.rows.table(schema, name)
+        assert table is not None, "the caller has asked for its columns"
+        return table
+
+
+class PostgresTableWriter:
+    """See ``TableWriter``. Rows of a partition are added by way of the whole table: where a row lies may depend on the
+    server.
+    """
+
+    def __init__(
+        self, address: PostgresAddress, connection: psycopg.Connection[Any], table: PostgresTable
+    ) -> None:
+        self._address = address
+        self._connection = connection
+        self._schema = table.schema
+        self._label = table.label
+        self._into = quote_qualified(*table.ancestors[-1]) if table.ancestors else table.label
+        self._columns = len(table.columns)
+        self._written = [i for i, column in enumerate(table.columns) if not column.generated]
+        names = ", ".join(quote_name(table.columns[index].name) for index in self._written)
+        encoding = copy_encoding(database_encoding(connection))
+        self._copy_statement = (
+            f"COPY {self._into} ({names}) FROM STDIN WITH (FORMAT csv, ENCODING '{encoding}')"
+        )
+
+    def write(self, changes: RowChanges) -> str:
+        """See ``TableWriter``."""
+        connection = self._connection
+        try:
+            with connection.transaction():
+                use_every_schema(connection, self._schema)
+                with without_user_triggers(connection, self._label):
+                    self._remove(changes.gone)
+                try:
+                    with connection.transaction(), without_user_triggers(connection, self._into):
+                        self._add(changes.new)
+                except psycopg.Error as exc:
+                    if not is_refusal(exc, connection):
+                        raise
+                    return first_line(exc)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._address.url) from exc
+        return ""
+
+    def _remove(self, rows: Sequence[LocatedRow]) -> None:
+        """Delete rows that are as they were in the snapshot; one that has been written to since has another place."""
+        for start in range(0, len(rows), _DELETED_AT_ONCE):
+            places = [row.place.decode() for row in rows[start : start + _DELETED_AT_ONCE]]
+            statement = f"DELETE FROM ONLY {self._label} WHERE ctid = ANY (%s::pg_catalog.tid[])"
+            self._connection.execute(statement.encode(), (places,))
+
+    def _add(self, texts: Sequence[bytes]) -> None:
+        if not texts:
+            return
+        if not self._written:
+            rows = f"pg_catalog.generate_series(1, {len(texts)})"
+            self._connection.execute(f"INSERT INTO {self._into} SELECT FROM {rows}".encode())
+            return
+        with self._connection.cursor() as cursor, cursor.copy(self._copy_statement.encode()) as copy:
+            for text in texts:
+                copy.write(self._line(text) + b"\n")
+
+    def _line(self, text: bytes) -> bytes:
+        """Return the line of a row without the columns that the server computes."""
+        if len(self._written) == self._columns:
+            return text
+        fields = csv_fields(text)
+        return b",".join(fields[index] for index in self._written)
+
+
+@contextmanager
+def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[PostgresRepair]:
+    """See ``migrate.repair.contract.OpenRepair``."""
+    address = parse_url(url, password=secrets.get("password"))
+    with open_destination(address) as destination, live_rows(address) as rows:
+        yield PostgresRepair(address, destination.connection, rows)

@@ -1,0 +1,106 @@
+"""Repairs rows of a SQLite database: all of a table in one transaction, its triggers dropped and made again in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from exporters.sqlite.address import SqliteAddress, parse_url
+from exporters.sqlite.catalog import SqliteTable
+from exporters.sqlite.identifiers import quote_name
+from exporters.sqlite.live_rows import DirectoryRows, live_rows
+from exporters.sqlite.rows.value_text import SqliteColumn, values_of_text
+from migrate.repair.row_differences import LocatedRow, RowChanges
+from migrate.restore.sqlite.application_functions import StandIns
+from migrate.restore.sqlite.destination import open_destination, translated
+from migrate.restore.sqlite.load_rows import insert_rows
+
+_TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
+
+
+class SqliteRepair:
+    """See ``RepairDestination``."""
+
+    def __init__(self, address: SqliteAddress, rows: DirectoryRows) -> None:
+        self._address = address
+        self.rows = rows
+
+    def obstacle(self, schema: str, name: str) -> str:
+        """See ``RepairDestination``."""
+        is_found = self.rows.table(schema, name).hidden_rowid or self.rows.key(schema, name)
+        return "" if is_found else "nothing tells its equal rows apart"
+
+    @contextmanager
+    def writing(self, schema: str, name: str) -> Iterator[SqliteTableWriter]:
+        """See ``RepairDestination``."""
+        address = self._address.below(schema) if self._address.path.is_dir() else self._address
+        table = self.rows.table(schema, name)
+        key = list(self.rows.key(schema, name))
+        with open_destination(address) as destination, translated(address):
+            connection = destination.connection
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute("PRAGMA foreign_keys = OFF")
+            StandIns(connection).lend_for_rows([table])
+            connection.execute("BEGIN IMMEDIATE")
+            triggers = connection.execute(_TRIGGERS, (name,)).fetchall()
+            for trigger, _ in triggers:
+                connection.execute(f"DROP TRIGGER {quote_name(trigger)}")
+            yield SqliteTableWriter(connection, table, key)
+            for _, sql in triggers:
+                connection.execute(sql)
+            connection.execute("COMMIT")
+
+
+class SqliteTableWriter:
+    """See ``TableWriter``."""
+
+    def __init__(self, connection: sqlite3.Connection, table: SqliteTable, key: Sequence[str]) -> None:
+        self._connection = connection
+        self._table = table
+        hidden: list[str | None] = [None] if table.hidden_rowid else []
+        self._names = [*hidden, *(column.name for column in table.columns)]
+        self._stored = [*(True for _ in hidden), *(not column.generated for column in table.columns)]
+        self._key = [0] if hidden else [self._names.index(name) for name in key]
+
+    def write(self, changes: RowChanges) -> str:
+        """See ``TableWriter``."""
+        self._remove(changes.gone)
+        self._connection.execute("SAVEPOINT new_rows")
+        try:
+            self._add(changes.new)
+        except sqlite3.IntegrityError as exc:
+            self._connection.execute("ROLLBACK TO new_rows")
+            return str(exc)
+        finally:
+            self._connection.execute("RELEASE new_rows")
+        return ""
+
+    def _remove(self, rows: Sequence[LocatedRow]) -> None:
+        """Delete rows by their rowid, or their key."""
+        names = [self._names[index] for index in self._key]
+        condition = " AND ".join(
+            f"{self._table.rowid if name is None else quote_name(name)} IS ?" for name in names
+        )
+        for row in rows:
+            values: list[Any] = values_of_text(row.text)
+            self._connection.execute(
+                f"DELETE FROM {quote_name(self._table.name)} WHERE {condition}",
+                [values[index] for index in self._key],
+            )
+
+    def _add(self, texts: Sequence[bytes]) -> None:
+        rows = [values_of_text(text) for text in texts]
+        indexes = [index for index, stored in enumerate(self._stored) if stored]
+        columns = [SqliteColumn.of_values([row[index] for row in rows]) for index in indexes]
+        insert_rows(self._connection, self._table, [self._names[index] for index in indexes], columns)
+
+
+@contextmanager
+def open_repair(url: str, secrets: Mapping[str, str]) -> Iterator[SqliteRepair]:
+    """See ``migrate.repair.contract.OpenRepair``."""
+    del secrets
+    address = parse_url(url)
+    with live_rows(address) as rows:
+        yield SqliteRepair(address, rows)
