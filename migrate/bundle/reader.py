@@ -112,14 +112,15 @@ class BundleReader:
         except GoneError as exc:
             raise _missing(key) from exc
 
+    def read(self, key: str) -> bytes:
+        """Return a whole (small) file as it is. Raises ``DamageError`` if it is not there."""
+        return _read(self.store, key)
+
     def read_checked(self, file: FileRecord) -> bytes:
         """Return a whole (small) payload file. Raises ``DamageError`` if its bytes are not those of the
         manifest.
         """
-        try:
-            data = self.store.read(file.key)
-        except GoneError as exc:
-            raise _missing(file.key) from exc
+        data = self.read(file.key)
         actual_digest = hashlib.sha256(data).hexdigest()
         if actual_digest != file.sha256:
             raise DamageError(file.key, expected=f"SHA-256 {file.sha256}", found=actual_digest)

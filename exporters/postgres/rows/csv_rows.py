@@ -19,6 +19,7 @@ from pyarrow import csv
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
 from exporters.row_digest import RowsDigest, digest_texts
+from exporters.sql.column_groups import compute_by_key
 from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, has, sides_of
 from exporters.sql.value_codec import (
     TEXT,
@@ -203,6 +204,31 @@ def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
     texts = [text for _, text in columns_of(batch, generated=generated)]
     if not texts:
         return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
+    return _lines(texts)
+
+
+def lines_together(batches: Sequence[pa.RecordBatch]) -> list[pa.Array]:
+    """Return what ``lines_of`` does, for several small batches that have columns, and no side columns."""
+    keys = [
+        (field.metadata[KIND].decode(), has(field, PLAIN), batch.num_columns == 1)
+        for batch in batches
+        for field in batch.schema
+    ]
+    values = [column for batch in batches for column in batch.columns]
+    texts = iter(compute_by_key(list(zip(keys, values, strict=True)), _text_together))
+    return [_lines([next(texts)[0] for _ in batch.columns]) for batch in batches]
+
+
+def _text_together(key: tuple[str, bool, bool], values: pa.Array) -> list[pa.Array]:
+    """Return the values as they stand in CSV lines. ``key``: their kind, whether it is plain, and whether each is the
+    only column of its table.
+    """
+    name, plain, alone = key
+    text = exact_text(codec_of(name), values, None)
+    return [text if plain else quotes_of(alone=alone).around(text)]
+
+
+def _lines(texts: Sequence[pa.Array]) -> pa.Array:
     line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
     return pc.binary_join_element_wise(line, b"", b"\n")
 

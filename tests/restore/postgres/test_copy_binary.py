@@ -11,7 +11,7 @@ from migrate.restore.postgres.destination import State, begin_state, open_destin
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import copy_binary
 from migrate.restore.postgres.rows.load_rows import RowWriter
-from migrate.restore.postgres.rows.prepared_parts import PreparedParts
+from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import fetch, run_sql
 
@@ -88,10 +88,16 @@ def rows_of_all_types() -> str:
 
 @pytest.fixture
 def sent(monkeypatch):
-    """How many parts were sent in binary."""
-    seen: list[int] = []
-    real = copy_binary.blocks_of
-    monkeypatch.setattr(copy_binary, "blocks_of", lambda *args: (seen.append(1), real(*args))[1])
+    """What encodes the rows of each part that is made binary."""
+    seen: list[copy_binary.Encoder] = []
+    real = copy_binary.encoder_of
+
+    def encoder_of(*args):
+        if encoder := real(*args):
+            seen.append(encoder)
+        return encoder
+
+    monkeypatch.setattr(copy_binary, "encoder_of", encoder_of)
     return seen
 
 
@@ -108,6 +114,36 @@ def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
         "SELECT float8send(j), numeric_send(e), float4send(s), array_send(aa) FROM every ORDER BY every::text"
     )
     assert fetch(destination, zeros) == fetch(url, zeros)
+
+
+def test_small_tables_are_encoded_together(exported, other_postgres):
+    tables = {f"t{number}": ((number - 1) % 3, number) for number in range(1, 13)}
+    columns = ("n int, a numeric(9,2), t text", "n int, i inet, t text", "t text")
+    values = (
+        "n, n - 0.5, 'a,\"b'",
+        "nullif(n, 2), '10.0.0.0'::inet + n, '\\.'",
+        "nullif(left('\\.x', n), '')",
+    )
+    statements = [
+        f"CREATE TABLE {name} ({columns[kind]});"
+        f"INSERT INTO {name} SELECT {values[kind]} FROM generate_series(1, {rows}) n;"
+        for name, (kind, rows) in tables.items()
+    ]
+    url, reader = exported("".join(statements))
+    destination = other_postgres.database()
+    parts = parts_of(TableRestore.of(reader, "app", workers=1, progress=Silent()).tables)
+    prepared = PreparedParts(reader)
+    prepared.prepare(parts)
+    options = [part.options for name in tables if (part := prepared.take(_part(parts, name))) is not None]
+    assert options == [(BINARY, CSV, BINARY)[kind] for kind, _ in tables.values()]
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    for name in tables:
+        query = f"SELECT t::text FROM {name} t ORDER BY 1"
+        assert fetch(destination, query) == fetch(url, query)
+
+
+def _part(parts, name):
+    return next(part for part in parts if part.table.name == name)
 
 
 def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):

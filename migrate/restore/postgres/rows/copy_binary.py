@@ -20,6 +20,7 @@ from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.codecs import apart
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
 from exporters.postgres.rows.text_codec.value_tokens import lists_of
+from exporters.sql.column_groups import Pieces, compute_by_key
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, columns_in
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
@@ -29,7 +30,6 @@ _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 """What stands before all rows, and behind them."""
 
-Pieces = list[pa.Array | pa.Scalar]
 Encode = Callable[[pa.Array], Pieces]
 """Makes what stands before values, and them."""
 
@@ -58,10 +58,13 @@ class Encoder:
 
     def rows(self, batch: pa.RecordBatch) -> pa.Array:
         """Return a binary value of each row."""
-        pieces: Pieces = [pa.scalar(self.head, pa.binary())]
-        for name, kind in self.columns:
-            pieces += kind.encode(batch.column(name))
-        return _joined(pieces)
+        return self.rows_of([kind.encode(batch.column(name)) for name, kind in self.columns])
+
+    def rows_of(self, columns: Sequence[Pieces]) -> pa.Array:
+        """Return the rows of columns that are encoded already."""
+        return _joined(
+            [pa.scalar(self.head, pa.binary()), *(piece for pieces in columns for piece in pieces)]
+        )
 
     def pieces(self, row: LongRow) -> Iterator[bytes]:
         """Yield a row with long values."""
@@ -73,6 +76,13 @@ class Encoder:
             else:
                 text = _joined(kind.encode(row.batch.column(name)))
                 yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
+
+
+def rows_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> list[pa.Array]:
+    """Return what ``Encoder.rows`` does, for several small batches."""
+    columns = [(kind, batch.column(name)) for encoder, batch in batches for name, kind in encoder.columns]
+    pieces = iter(compute_by_key(columns, lambda kind, values: kind.encode(values)))
+    return [encoder.rows_of([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
 
 
 def _joined(pieces: Pieces) -> pa.Array | pa.Scalar:
@@ -110,6 +120,7 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     return Encoder(columns)
 
 
+@lru_cache(1024)
 def _kind_of(name: str, stored: pa.DataType, declared: str) -> _Kind | None:
     """Return how values of a kind are written into a column of a type; None where they have to go as CSV."""
     shape, inner = apart(name)
@@ -135,6 +146,11 @@ def blocks_of(file: ParquetPart, encode: Encoder) -> Iterator[tuple[bytes, int]]
         else:
             yield joined(encode.rows(some)), some.num_rows
     yield _END, 0
+
+
+def whole(rows: Sequence[bytes]) -> bytes:
+    """Return what COPY takes, of all rows."""
+    return b"".join((_BEGIN, *rows, _END))
 
 
 def _fits(data_type: pa.DataType) -> bool:

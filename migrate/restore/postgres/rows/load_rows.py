@@ -74,7 +74,7 @@ class RowWriter:
         self._address = address
         self._workers = ConnectionWorkers(lambda: _connect(address), workers, cancellation)
         self._advance = advance
-        self._prepared = prepared
+        self._prepared = prepared or PreparedParts(reader)
         self._by_root: dict[str, str] = {}
         self._encoding = ""
         self._refused: list[PartFile] = []
@@ -120,8 +120,11 @@ class RowWriter:
         """Copy parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
         of its own.
         """
-        if len(parts) > 1 and self._copy_together(connection, parts):
-            return
+        if len(parts) > 1:
+            if self._copy_encoding(connection) == ENCODING:
+                self._prepared.prepare(parts)
+            if self._copy_together(connection, parts):
+                return
         for part in parts:
             self._write(connection, part)
 
@@ -245,10 +248,10 @@ class RowWriter:
         filtered: bool = False,
     ) -> None:
         own = types.get(label, {})
-        prepared = self._prepared.take(part) if self._prepared is not None and not filtered else None
+        prepared = None if filtered else self._prepared.take(part)
         if prepared is not None and prepared.fits(own, self._copy_encoding(connection)):
             statement = _statement(label, list(prepared.types), prepared.options)
-            self._send(connection, part, statement, iter(prepared.blocks), advance)
+            self._send(connection, part, statement, iter([(prepared.data, prepared.rows)]), advance)
             return
         try:
             file = open_part(self._reader.open(part.key))

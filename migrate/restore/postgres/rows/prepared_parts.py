@@ -11,15 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from exporters.postgres.large_objects import NUMBER
-from exporters.postgres.rows.parquet_read import blocks_of
-from exporters.sql.columns import TYPE
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, column_names, open_part
+from exporters.postgres.rows.csv_rows import lines_together
+from exporters.sql.columns import EXACT_OF, GENERATED, TYPE
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
+from exporters.sql.value_codec import joined
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError
-from migrate.restore.common.table_parts import PartFile
+from migrate.restore.common.table_parts import PartFile, batches_of
 from migrate.restore.postgres.rows import copy_binary
-from migrate.restore.postgres.rows.source_charset import encoding_of
 
 BINARY = "FORMAT binary"
 ENCODING = "UTF8"
@@ -27,17 +30,20 @@ CSV = f"FORMAT csv, ENCODING '{ENCODING}'"
 _SMALL_BYTES = 256 * 2**10
 _ALL_BYTES = 16 * 2**20
 """A part with no more text is prepared, and so much of all of them."""
+_TOGETHER = 64
+"""So many parts at most, with no more text than one part may have, are made together."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedPart:
-    """The rows of a part. ``types`` of its columns, by name, for which ``options`` of COPY hold; ``blocks``: what to
-    send, and the number of rows in it.
+    """The rows of a part. ``types`` of its columns, by name, for which ``options`` of COPY hold; ``data``: what to
+    send.
     """
 
     types: Mapping[str, str]
     options: str
-    blocks: Sequence[tuple[bytes, int]]
+    data: bytes
+    rows: int
 
     def fits(self, types: Mapping[str, str], encoding: str) -> bool:
         """Tell whether a table with columns of these types takes it, where text is copied in ``encoding``."""
@@ -57,13 +63,24 @@ class PreparedParts:
         """Return a part that is prepared, None for all others."""
         return self._parts.pop(part.name, None)
 
+    def prepare(self, parts: Sequence[PartFile]) -> None:
+        """Prepare those parts that are small and not prepared yet. What cannot be read is left to the writer, which
+        reads it again and reports the error.
+        """
+        opened = {
+            part.name: rows
+            for part in parts
+            if _is_small(part) and part.name not in self._parts and (rows := self._read(part)) is not None
+        }
+        with suppress(*READ_ERRORS):
+            self._parts.update(zip(opened, _encoded(list(opened.values())), strict=True))
+
     @contextmanager
     def filled(self, parts: Sequence[PartFile]) -> Iterator[None]:
         """Prepare small ones of these parts by a thread, the smallest first, as long as the caller does something
         else.
         """
-        small = [part for part in parts if part.size_bytes <= _SMALL_BYTES and part.table.number != NUMBER]
-        small.sort(key=lambda part: part.size_bytes)
+        small = sorted(filter(_is_small, parts), key=lambda part: part.size_bytes)
         thread = threading.Thread(target=self._fill, args=(small,), name="moveout-prepare")
         thread.start()
         try:
@@ -74,24 +91,59 @@ class PreparedParts:
 
     def _fill(self, parts: Sequence[PartFile]) -> None:
         size_bytes = 0
-        for part in parts:
-            size_bytes += part.size_bytes
+        for batch in batches_of(parts, size_bytes=_SMALL_BYTES, count=_TOGETHER):
+            size_bytes += sum(part.size_bytes for part in batch)
             if self._stop.is_set() or size_bytes > _ALL_BYTES:
                 return
-            with suppress(*READ_ERRORS, MoveoutError):  # the writer reads it again, and reports the error
-                prepared = _prepare(open_part(self._reader.open(part.key)))
-                if prepared is not None:
-                    self._parts[part.name] = prepared
+            self.prepare(batch)
 
-
-def _prepare(file: ParquetPart) -> PreparedPart | None:
-    """Return the rows of a file, None where more of the destination than its types must be known."""
-    schema = file.schema_arrow
-    names = column_names(file, generated=True)
-    if not names or names != column_names(file, generated=False) or encoding_of(schema):
+    def _read(self, part: PartFile) -> _Rows | None:
+        """Return the rows of a part, None where more of the destination than its types must be known, or the part
+        cannot be read.
+        """
+        with suppress(*READ_ERRORS, MoveoutError):
+            return _rows_of(open_part(pa.BufferReader(self._reader.read(part.key))))
         return None
-    types = {name: schema.field(name).metadata[TYPE].decode() for name in names}
-    encode = copy_binary.encoder_of(schema, types)
-    if encode is None:
-        return PreparedPart(types, CSV, list(blocks_of(file, generated=False)))
-    return PreparedPart(types, BINARY, list(copy_binary.blocks_of(file, encode)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a part with the types of its columns. ``encoder``: what makes them binary, None where they go as
+    CSV.
+    """
+
+    types: Mapping[str, str]
+    encoder: copy_binary.Encoder | None
+    batches: Sequence[pa.RecordBatch]
+
+
+def _rows_of(file: ParquetPart) -> _Rows | None:
+    schema = file.schema_arrow
+    metadata = [field.metadata for field in schema]
+    if not metadata or any(key in entries for entries in metadata for key in (EXACT_OF, GENERATED)):
+        return None
+    batches = list(rows_of(file))
+    if any(isinstance(batch, LongRow) for batch in batches):
+        return None
+    types = {field.name: entries[TYPE].decode() for field, entries in zip(schema, metadata, strict=True)}
+    return _Rows(types, copy_binary.encoder_of(schema, types), batches)
+
+
+def _encoded(parts: Sequence[_Rows]) -> list[PreparedPart]:
+    """Return the parts as COPY takes them, made together."""
+    binary = [(rows.encoder, batch) for rows in parts if rows.encoder for batch in rows.batches]
+    lines = [batch for rows in parts if rows.encoder is None for batch in rows.batches]
+    in_binary, in_lines = iter(copy_binary.rows_together(binary)), iter(lines_together(lines))
+    prepared = []
+    for rows in parts:
+        texts = [joined(next(in_binary if rows.encoder else in_lines)) for _ in rows.batches]
+        count = sum(batch.num_rows for batch in rows.batches)
+        if rows.encoder is None:
+            prepared.append(PreparedPart(rows.types, CSV, b"".join(texts), count))
+        else:
+            prepared.append(PreparedPart(rows.types, BINARY, copy_binary.whole(texts), count))
+    return prepared
+
+
+def _is_small(part: PartFile) -> bool:
+    return part.size_bytes <= _SMALL_BYTES and part.table.number != NUMBER
