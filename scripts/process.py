@@ -64,6 +64,8 @@ class Child:
     popen: subprocess.Popen[bytes]
     spawn: Callable[[], subprocess.Popen[bytes]]
     stop_signal: signal.Signals = signal.SIGTERM
+    kill_signal: signal.Signals = signal.SIGKILL
+    """What ends it at once, whatever becomes of its data."""
 
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Return once ``ready()`` holds. Raises ``ServerError`` if the program dies or time runs out."""
@@ -101,6 +103,11 @@ class Child:
         if self.popen.poll() is None:
             self.popen.send_signal(self.stop_signal)
 
+    def begin_kill(self) -> None:
+        """End the program at once, for when nobody needs its data any more; ``finish_stop`` waits for it."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(self.kill_signal)
+
     def finish_stop(self) -> None:
         """Wait for the end of a program that was asked, and end it by force if it takes too long."""
         try:
@@ -124,6 +131,7 @@ def start(
     env: Mapping[str, str] | None = None,
     user: str = "",
     stop_signal: signal.Signals = signal.SIGTERM,
+    kill_signal: signal.Signals = signal.SIGKILL,
 ) -> Child:
     """Start a program that is killed when the calling *thread* ends, so call it from the main thread.
 
@@ -143,7 +151,7 @@ def start(
                 start_new_session=True,
             )
 
-    return Child(name, log, spawn(), spawn, stop_signal)
+    return Child(name, log, spawn(), spawn, stop_signal, kill_signal)
 
 
 def unprivileged_user(server: str, *, own_user: str) -> str:

@@ -74,6 +74,8 @@ class Servers:
     directory: Path
     host: str = "127.0.0.1"
     """The address of S3 servers."""
+    keeps_data: bool = True
+    """Whether the servers end in order, so that others can start with their data. It takes seconds."""
     s3: list[S3Server] = field(default_factory=list)
     databases: list[PostgresServer] = field(default_factory=list)
     _children: list[Child] = field(default_factory=list)
@@ -95,7 +97,10 @@ class Servers:
     def stop(self) -> None:
         """End all servers at the same time, and drop directories that had to lie elsewhere."""
         for child in self._children:
-            child.begin_stop()
+            if self.keeps_data:
+                child.begin_stop()
+            else:
+                child.begin_kill()
         while self._children:
             self._children.pop().finish_stop()
         if self._borrowed:  # rm takes a third of shutil's time for the files of many databases
@@ -218,7 +223,9 @@ class Servers:
         def attempt() -> PostgresServer:
             port = free_port()
             command = cluster.command(port, settings)
-            child = self._launch(name, command, user=cluster.user, stop_signal=signal.SIGINT)
+            child = self._launch(
+                name, command, user=cluster.user, stop_signal=signal.SIGINT, kill_signal=signal.SIGQUIT
+            )  # on SIGQUIT its processes end, too, and it frees what it shares with them
             server = PostgresServer(name, "127.0.0.1", port, password, cluster.bin_dir, cluster.data, child)
             child.wait_until(server.accepts, seconds=READY_SECONDS)
             return server
@@ -282,9 +289,12 @@ class Servers:
         env: Mapping[str, str] | None = None,
         user: str = "",
         stop_signal: signal.Signals = signal.SIGTERM,
+        kill_signal: signal.Signals = signal.SIGKILL,
     ) -> Child:
         log = self.directory / name / "server.log"
-        child = start(name, argv, log=log, env=env, user=user, stop_signal=stop_signal)
+        child = start(
+            name, argv, log=log, env=env, user=user, stop_signal=stop_signal, kill_signal=kill_signal
+        )
         self._children.append(child)
         return child
 

@@ -89,7 +89,10 @@ def _own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The run's servers; ``os.environ`` holds the profiles and passwords that reach them."""
-    with pytest.MonkeyPatch.context() as patch, Servers(tmp_path_factory.mktemp("servers")) as running:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Servers(tmp_path_factory.mktemp("servers"), keeps_data=False) as running,
+    ):
         for name in [name for name in os.environ if name.startswith(FOREIGN)]:
             patch.delenv(name)
         for name, value in running.environment.items():
@@ -132,22 +135,16 @@ def rclone(servers: Servers) -> S3Server:
 
 @pytest.fixture(scope="session")
 def postgres(servers: Servers) -> PostgresServer:
-    """A PostgreSQL: the old host's; ``postgres.database()`` is the URL of a fresh database."""
-    return servers.postgres("postgres")
+    """A PostgreSQL whose changes can be followed: the old host's; ``postgres.database()`` is the URL of a fresh
+    database.
+    """
+    return servers.postgres("postgres", settings=["wal_level=logical", "max_prepared_transactions=10"])
 
 
 @pytest.fixture(scope="session")
 def other_postgres(servers: Servers) -> PostgresServer:
-    """Another PostgreSQL: the new host's."""
+    """Another PostgreSQL, with the settings of a fresh one: the new host's."""
     return servers.postgres("other-postgres")
-
-
-@pytest.fixture(scope="session")
-def followed_postgres(servers: Servers) -> PostgresServer:
-    """A third PostgreSQL, whose changes can be followed."""
-    return servers.postgres(
-        "followed-postgres", settings=["wal_level=logical", "max_prepared_transactions=10"]
-    )
 
 
 @pytest.fixture(scope="session")

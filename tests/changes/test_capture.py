@@ -100,8 +100,8 @@ class Captured:
 
 
 @pytest.fixture
-def captured(followed_postgres, tmp_path):
-    url = followed_postgres.database()
+def captured(postgres, tmp_path):
+    url = postgres.database()
     run_sql(url, TABLES)
     captured = Captured(url, tmp_path)
     yield captured

@@ -75,8 +75,8 @@ def drop_slots(url):
 
 
 @pytest.fixture
-def url(followed_postgres):
-    url = followed_postgres.database()
+def url(postgres):
+    url = postgres.database()
     run_sql(url, ACCOUNTS)
     yield url
     drop_slots(url)

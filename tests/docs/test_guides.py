@@ -130,9 +130,9 @@ def test_own_servers(shell, shop, media, new, other_postgres):
     assert "agree: all rows and objects" in printed
 
 
-def test_minute_of_downtime(shell, followed_postgres, other_postgres, tmp_path):
+def test_minute_of_downtime(shell, postgres, other_postgres, tmp_path):
     page = "docs/guides/minute-of-downtime.md"
-    old, new = followed_postgres.database(), other_postgres.database()
+    old, new = postgres.database(), other_postgres.database()
     run_sql(old, f"{SHOP}; ALTER TABLE social.logins ADD PRIMARY KEY (n)")
     addresses = {
         "postgresql://mover@db.old.example/shop": old,

@@ -55,8 +55,8 @@ def case_of(path, sources, destinations=(), bundle="./bundle", deadline=""):
     return path
 
 
-def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp_path):
-    url = login(postgres, "doctor_reader")
+def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(other_postgres, tmp_path):
+    url = login(other_postgres, "doctor_reader")
     run_sql(
         url,
         """
@@ -68,7 +68,7 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp
         """,
     )
     words = [f"app={as_role(url, 'doctor_reader')}", "--to", tmp_path / "bundle"]
-    env = {"PGPASSWORD": postgres.password, "PGPASSFILE": "/dev/null"}
+    env = {"PGPASSWORD": other_postgres.password, "PGPASSFILE": "/dev/null"}
     first = doctor(*words, "--fixes", tmp_path / "fixes", env=env)
     assert first.code == 3
     assert first.findings("app").keys() == {
@@ -79,10 +79,19 @@ def test_what_a_role_may_not_read_is_named_and_the_script_mends_it(postgres, tmp
         'sequence "hid.den"."s.1"',
         "large objects",
     }
-    script = tmp_path / "fixes" / f"{postgres.host}-{postgres.port}.sql"
+    script = tmp_path / "fixes" / f"{other_postgres.host}-{other_postgres.port}.sql"
     assert "-- ALTER SYSTEM SET wal_level = logical;" in script.read_text().splitlines()
     done = subprocess.run(
-        [postgres.bin_dir / "psql", "-v", "ON_ERROR_STOP=1", "-qX", "-d", postgres.url, "-f", script],
+        [
+            other_postgres.bin_dir / "psql",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-qX",
+            "-d",
+            other_postgres.url,
+            "-f",
+            script,
+        ],
         capture_output=True,
         text=True,
         check=False,

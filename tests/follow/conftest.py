@@ -15,12 +15,12 @@ from tests.exporters.postgres.databases import run_sql
 
 
 @pytest.fixture
-def make_followed(followed_postgres, other_postgres) -> Iterator[Callable[..., FollowedSource]]:
+def make_followed(postgres, other_postgres) -> Iterator[Callable[..., FollowedSource]]:
     """Make a source and a destination by a script, and the base between them."""
     with contextlib.ExitStack() as stack:
 
         def make(script: str, name: str = "app", *, is_restored: bool = True) -> FollowedSource:
-            source, destination = followed_postgres.database(), other_postgres.database()
+            source, destination = postgres.database(), other_postgres.database()
             for url in (source, destination):
                 run_sql(url, script)
             case = f"case-{secrets.token_hex(4)}"

@@ -55,9 +55,9 @@ class Application:
 
 
 @pytest.fixture
-def move(followed_postgres, other_postgres, tmp_path, monkeypatch):
+def move(postgres, other_postgres, tmp_path, monkeypatch):
     """The case file of a database that was exported with --follow, and restored; the old and the new URL."""
-    old, new = followed_postgres.database(), other_postgres.database()
+    old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "moveout.toml").write_text(

@@ -17,9 +17,9 @@ from tests.follow.test_follower import SCRIPT, eventually, transfer_money
 
 
 @pytest.fixture
-def move(followed_postgres, other_postgres, tmp_path):
+def move(postgres, other_postgres, tmp_path):
     """A source that was exported to be followed: its URL, the bundle, and a database to restore to."""
-    source, destination = followed_postgres.database(), other_postgres.database()
+    source, destination = postgres.database(), other_postgres.database()
     run_sql(source, SCRIPT)
     bundle = tmp_path / "bundle"
     run("export", f"app={source}", "--to", bundle, "--follow")

@@ -69,10 +69,8 @@ class Writers:
 
 
 @pytest.mark.parametrize("number", ROUNDS)
-def test_nothing_is_lost_or_doubled(
-    number, followed_postgres, other_postgres, moments, tmp_path, monkeypatch
-):
-    old, new = followed_postgres.database(), other_postgres.database()
+def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, tmp_path, monkeypatch):
+    old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "moveout.toml").write_text(

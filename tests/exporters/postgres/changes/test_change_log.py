@@ -55,9 +55,9 @@ def inserted(messages):
     return [first_value(message) for message in messages if message.payload.startswith(b"I")]
 
 
-def test_base_and_stream_have_each_transaction_once(followed_postgres):
+def test_base_and_stream_have_each_transaction_once(postgres):
     """Writers commit all the time, while the base is made and read."""
-    url = followed_postgres.database()
+    url = postgres.database()
     run_sql(url, "CREATE TABLE t (id text PRIMARY KEY, n int)")
     stop, written = threading.Event(), []
 
@@ -126,9 +126,9 @@ FOLLOWED = {"keyed", "by index", "full", "parent", "child", "part"}
 NOT_FOLLOWED = {"keyless", "late", "computed", "partial", "unlogged"}
 
 
-def test_what_is_not_followed_is_named_and_the_application_goes_on(followed_postgres):
+def test_what_is_not_followed_is_named_and_the_application_goes_on(postgres):
     """No table refuses UPDATE or DELETE because it is followed; all remedies together bring all tables in."""
-    url = followed_postgres.database()
+    url = postgres.database()
     run_sql(url, TABLES)
     with log_of(url) as (log, base):
         assert {row[0] for row in fetch(url, "SELECT tablename FROM pg_publication_tables")} == FOLLOWED
@@ -156,9 +156,9 @@ def test_what_is_not_followed_is_named_and_the_application_goes_on(followed_post
     assert not [finding for finding in examine(ExamineRequest(url)).findings if finding.check == "changes"]
 
 
-def test_a_gap_in_the_log_is_an_error(followed_postgres):
+def test_a_gap_in_the_log_is_an_error(postgres):
     """The server would go on behind the gap without a word."""
-    url = followed_postgres.database()
+    url = postgres.database()
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
     with log_of(url) as (log, base):
         run_sql(url, "INSERT INTO t VALUES (1)")
@@ -188,10 +188,10 @@ def test_a_gap_in_the_log_is_an_error(followed_postgres):
             pass
 
 
-def test_a_slow_location_does_not_end_the_stream(followed_postgres, monkeypatch):
-    url = followed_postgres.database()
+def test_a_slow_location_does_not_end_the_stream(postgres, monkeypatch):
+    url = postgres.database()
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY, v text)")
-    run_sql(followed_postgres.url, f"ALTER DATABASE {url.rpartition('/')[2]} SET wal_sender_timeout = '1s'")
+    run_sql(postgres.url, f"ALTER DATABASE {url.rpartition('/')[2]} SET wal_sender_timeout = '1s'")
     monkeypatch.setattr(replication, "_FEEDBACK_SECONDS", 0.4)
     with log_of(url) as (log, base):
         # more than fits into the buffers between: the server waits within a transaction
@@ -201,9 +201,9 @@ def test_a_slow_location_does_not_end_the_stream(followed_postgres, monkeypatch)
             assert len(inserted(drain(log, base, stream))) == 20_000
 
 
-def test_bytes_that_are_no_utf8_do_not_end_the_stream(followed_postgres):
-    followed_postgres.execute("CREATE DATABASE raw_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
-    url = followed_postgres.url_of("raw_bytes")
+def test_bytes_that_are_no_utf8_do_not_end_the_stream(postgres):
+    postgres.execute("CREATE DATABASE raw_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    url = postgres.url_of("raw_bytes")
     run_sql(url, "CREATE TABLE t (v text PRIMARY KEY)")
     with log_of(url) as (log, base), psycopg.connect(url, client_encoding="SQL_ASCII") as connection:
         connection.execute(b"INSERT INTO t VALUES ('gr\xfc\xdfe')")
@@ -213,8 +213,8 @@ def test_bytes_that_are_no_utf8_do_not_end_the_stream(followed_postgres):
     assert pgoutput.decode(change.payload).new == (b"gr\xfc\xdfe",)
 
 
-def test_an_open_transaction_is_waited_for_and_named(followed_postgres, monkeypatch):
-    url = followed_postgres.database()
+def test_an_open_transaction_is_waited_for_and_named(postgres, monkeypatch):
+    url = postgres.database()
     run_sql(url, "CREATE TABLE t (id int PRIMARY KEY)")
     notes, log = [], open_change_log(url, {}, "waits")
     with psycopg.connect(url, application_name="nightly-report") as other:
@@ -232,16 +232,16 @@ def test_an_open_transaction_is_waited_for_and_named(followed_postgres, monkeypa
     assert log.state(base.log).lost
 
 
-def test_the_least_privileges_are_enough(followed_postgres):
+def test_the_least_privileges_are_enough(postgres):
     """REPLICATION, owner of the tables, CREATE on the database; what lacks is an error with the statement."""
-    url = login(followed_postgres, "change_reader")
+    url = login(postgres, "change_reader")
     database = url.rpartition("/")[2]
     run_sql(
         url,
         "CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO change_reader;"
         "CREATE TABLE others (id int PRIMARY KEY); GRANT SELECT ON others TO change_reader",
     )
-    log = open_change_log(as_role(url, "change_reader"), {"password": followed_postgres.password}, "least")
+    log = open_change_log(as_role(url, "change_reader"), {"password": postgres.password}, "least")
     for statement in (
         'ALTER ROLE "change_reader" REPLICATION;',
         f'GRANT CREATE ON DATABASE "{database}" TO "change_reader";',
@@ -268,10 +268,12 @@ def test_names_differ_where_what_a_server_takes_of_them_is_the_same():
     assert own[0] == "moveout_app"
 
 
-def test_a_server_without_logical_decoding_says_what_it_needs(postgres):
-    log = open_change_log(postgres.url, {}, "none")
+def test_a_server_without_logical_decoding_says_what_it_needs(other_postgres):
+    log = open_change_log(other_postgres.url, {}, "none")
     with pytest.raises(SourceUsageError, match="wal_level is replica") as error, log.open_base():
         pass
     assert "ALTER SYSTEM SET wal_level = logical" in error.value.next_step
-    fixes = [finding.fix.text for finding in examine(ExamineRequest(postgres.url)).findings if finding.fix]
+    fixes = [
+        finding.fix.text for finding in examine(ExamineRequest(other_postgres.url)).findings if finding.fix
+    ]
     assert any("ALTER SYSTEM SET wal_level = logical;" in text for text in fixes)

@@ -29,9 +29,9 @@ CREATE TABLE "o""dd"."ü" (id int PRIMARY KEY REFERENCES t ON DELETE CASCADE);
 
 
 @pytest.fixture(scope="module")
-def payloads(followed_postgres):
+def payloads(postgres):
     """The messages of one transaction."""
-    url = followed_postgres.database()
+    url = postgres.database()
     run_sql(url, 'CREATE SCHEMA "o""dd"')
     run_sql(url, SCRIPT)
     with contextlib.closing(SqlSlot(url, "decoded")) as slot:

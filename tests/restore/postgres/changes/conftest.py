@@ -59,12 +59,12 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def make_pair(followed_postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
+def make_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
     """Make both databases by a script."""
     with contextlib.ExitStack() as stack:
 
         def make(script: str) -> Pair:
-            source, destination = followed_postgres.database(), other_postgres.database()
+            source, destination = postgres.database(), other_postgres.database()
             location = open_location(str(tmp_path_factory.mktemp("bundle")))
             for url in (source, destination):
                 run_sql(url, script)
