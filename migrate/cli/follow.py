@@ -20,10 +20,11 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, expanded, load_case
 from migrate.errors import OK, IncompleteError, MoveoutError
-from migrate.follow.followed import followed_sources
+from migrate.follow.followed import FollowedSource, followed_sources
 from migrate.follow.follower import Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.storage.api import Store
 
 _REPORT_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -54,8 +55,12 @@ class Followed:
             "seconds": self.seconds,
             "handed_over": self.handed_over,
             "sources": [_as_json(source) for source in self.sources],
-            "summary": [_summary_line(source).as_json() for source in self.sources],
+            "summary": [line.as_json() for line in self.summary()],
         }
+
+    def summary(self) -> list[SummaryLine]:
+        """Return a line for each source."""
+        return [_summary_line(source) for source in self.sources]
 
     def draw(self, console: Console) -> None:
         """Print a line a source, and the next step of those that stopped."""
@@ -64,7 +69,7 @@ class Followed:
         if self.handed_over:
             console.print("moveout cutover has begun, and goes on from here")
         if self.exit_code != OK:
-            draw_summary(console, [_summary_line(source) for source in self.sources])
+            draw_summary(console, self.summary())
 
 
 def _as_json(source: FollowState) -> dict[str, Any]:
@@ -154,6 +159,15 @@ def follow_command(
     others = sorted(destinations.keys() - {source.name for source in followed})
     if others:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
+    return run_follow(session, store, followed, until_caught_up=until_caught_up)
+
+
+def run_follow(
+    session: Session, store: Store, followed: Sequence[FollowedSource], *, until_caught_up: bool
+) -> Followed:
+    """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
+    written before. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work.
+    """
     refuse_after_switch(store)
     watch = CutoverWatch(store, session.progress)
     cancellation = session.cancellation.child()

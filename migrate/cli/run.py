@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -20,6 +22,7 @@ from migrate.bundle.findings import Finding
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
+from migrate.cli.common.followed_move import FollowedMove, NextCommands
 from migrate.cli.common.move_summary import COLUMNS, Moved
 from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Answer, Session, verb
@@ -28,6 +31,7 @@ from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, draw_rows, 
 from migrate.cli.common.sources import allowed_empty, destinations_in, expanded, load_case
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
+from migrate.cli.follow import Followed
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore
@@ -55,6 +59,7 @@ from migrate.plan.stage_work import STAGES, StageRecord
 from migrate.storage.registry import open_location
 from migrate.verify import Level
 
+_FOLLOW = "follow"
 _EXAMINATION, _FORECAST = "doctor", "plan"
 """What an examination finds, and a late forecast or none at all, stops nobody and decides no exit code."""
 
@@ -163,10 +168,17 @@ def run_command(
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
     status_page: StatusPage = None,
+    keep_following: Annotated[
+        bool,
+        typer.Option(
+            "--keep-following", help="Of followed databases: go on until Ctrl-C or moveout cutover."
+        ),
+    ] = False,
 ) -> Evacuated:
     """Do all of it in order, skipping what is done.
 
-    Examine, plan, export, transfer, verify, restore, and compare what was restored.
+    Examine, plan, export, transfer, verify, restore, and compare what was restored. Databases with follow = true are
+    followed until they have caught up; moveout cutover makes the switch.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None or not loaded.sources:
@@ -179,7 +191,12 @@ def run_command(
     whole_case, destinations = _with_whole_servers(session, loaded, bundle)
     if allow_empty:
         whole_case = replace(whole_case, sources=allowed_empty(whole_case.sources))
-    move = _Move(session, whole_case, destinations, bundle, options)
+    words = f"-c {shlex.quote(str(case))}"
+    commands = NextCommands(
+        f"moveout follow {words}", f"moveout cutover {words} --hold", f"moveout cutover {words} --undo"
+    )
+    followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keep_following)
+    move = _Move(session, whole_case, destinations, bundle, options=options, followed=followed)
     session.meter.open("run", move.stages())
     return announced(session, loaded, status_page, lambda: _evacuate(session, loaded, move))
 
@@ -187,16 +204,21 @@ def run_command(
 def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
     """Do all steps, and print each when it ends."""
     try:
-        for name, work in move.steps():
-            session.err.print(Rule(name, align="left"))
-            step = move.take(name, work)
-            if step.answer is None:
-                session.err.print("done before")
-            elif not session.json:
-                step.answer.draw(session.out)
+        with closing(move.steps()) as steps:
+            for name, work in steps:
+                _take(session, move, name, work)
     finally:
         add_run(move.records())
     return Evacuated(case.name, tuple(move.finished), move.summary())
+
+
+def _take(session: Session, move: _Move, name: str, work: Callable[[], Answer | None]) -> None:
+    session.err.print(Rule(name, align="left"))
+    step = move.take(name, work)
+    if step.answer is None:
+        session.err.print("done before")
+    elif not session.json:
+        step.answer.draw(session.out)
 
 
 def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
@@ -233,9 +255,16 @@ class _Move:
         case: Case,
         destinations: Destinations,
         bundle: Endpoint,
+        *,
         options: RestoreOptions,
+        followed: FollowedMove,
     ) -> None:
         self._session, self._case, self._bundle, self._options = session, case, bundle, options
+        self._followed = followed
+        self._ahead = followed.ahead()
+        switched = self._ahead if followed.record is not None else set()
+        self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
+        self._restored: Mapping[str, Endpoint] = {}
         self._unfilled = destinations.unfilled
         self._signers = load_keys(None, None, case)
         self._last = bundle
@@ -251,10 +280,11 @@ class _Move:
     def stages(self) -> list[str]:
         """Return the names of all steps that the move may take."""
         transfer = ["transfer"] if self._case.transfer_to else []
-        restore = ["restore", "compare"] if self._case.destinations else []
-        return [_EXAMINATION, _FORECAST, "export", *transfer, "verify", *restore]
+        restore = ["restore", "compare"] if self._to_restore else []
+        follow = [_FOLLOW] if self._followed.names else []
+        return [_EXAMINATION, _FORECAST, "export", *transfer, "verify", *restore, *follow]
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
+    def steps(self) -> Generator[tuple[str, Callable[[], Answer | None]]]:
         """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
         session, case, destination = self._session, self._case, self._case.transfer_to
         away = destination is not None and _sealed(destination) is SealState.COMPLETE
@@ -271,6 +301,18 @@ class _Move:
             yield "export", lambda: self._export(SealTime())
         if not away and _sealed(self._bundle) is SealState.NOT:
             return
+        with self._followed.captured():
+            yield from self._after_export(destination, away=away)
+        if self._followed.record is not None:
+            yield _FOLLOW, lambda: None
+        elif names := [name for name in self._followed.names if name in self._restored]:
+            yield _FOLLOW, lambda: self._followed.follow(names)
+
+    def _after_export(
+        self, destination: Endpoint | None, *, away: bool
+    ) -> Generator[tuple[str, Callable[[], Answer | None]]]:
+        """Yield the verbs from the transfer to the comparison."""
+        session, case, options = self._session, self._case, self._options
         if destination is not None:
             yield "transfer", lambda: None if away else self._transfer(destination)
             if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
@@ -285,18 +327,20 @@ class _Move:
             self._last = self._bundle
             yield "verify", self._verify
         last = self._last
-        if case.destinations:
-            options = self._options
+        if not self._to_restore:
+            return
+        yield (
+            "restore",
+            lambda: run_restore(session, last, self._to_restore, case, options, signers=self._signers),
+        )
+        self._restored = _without_failed(self._to_restore, self.finished[-1].answer)
+        self._ahead |= self._followed.ahead()  # a follow may be at work elsewhere
+        compared = {name: url for name, url in self._restored.items() if name not in self._ahead}
+        if compared:
             yield (
-                "restore",
-                lambda: run_restore(session, last, case.destinations, case, options, signers=self._signers),
+                "compare",
+                lambda: run_verify(session, last, Level.QUICK, compared, case, keys=self._signers),
             )
-            restored = _without_failed(case.destinations, self.finished[-1].answer)
-            if restored:
-                yield (
-                    "compare",
-                    lambda: run_verify(session, last, Level.QUICK, restored, case, keys=self._signers),
-                )
 
     def _plan_options(self) -> PlanOptions:
         """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
@@ -402,24 +446,17 @@ class _Move:
     def summary(self) -> Moved:
         """Return what the steps came to."""
         case = self._case
-        sources, restored = list(case.sources), list(case.destinations)
-        expected = {"exported": sources, "verified": sources, "restored": restored, "compared": restored}
-        answers = {step.name: step.answer for step in self.finished}
-        stages: dict[str, Mapping[str, SummaryLine]] = {
-            "exported": _exported_lines(sources, answers.get("export")),
+        sources, restored = list(case.sources), list(self._to_restore)
+        expected = {
+            "exported": sources,
+            "verified": sources,
+            "restored": restored,
+            "compared": [name for name in restored if name not in self._ahead],
+            "followed": self._followed.names,
         }
-        if isinstance(verified := answers.get("verify"), Verified):
-            stages["verified"] = _verified_lines(stages["exported"], verified)
-        elif isinstance(verified, FailedStep):
-            stages["verified"] = verified.lines(sources, "not verified")
-        if isinstance(up := answers.get("restore"), Restored):
-            stages["restored"] = {line.source: line for line in up.summary()}
-        elif isinstance(up, FailedStep):
-            stages["restored"] = up.lines(restored, "not restored")
-        if isinstance(compared := answers.get("compare"), Verified):
-            stages["compared"] = {line.source: line for line in compared.comparisons()}
-        elif isinstance(compared, FailedStep):
-            stages["compared"] = compared.lines(restored, "not compared")
+        answers = {step.name: step.answer for step in self.finished}
+        stages = self._stages(answers)
+        up, followed = answers.get("restore"), answers.get(_FOLLOW)
         there = "verify" in answers
         seal = _seal(self._last) if there else None
         for left_out in seal.left_out if seal else ():
@@ -436,12 +473,37 @@ class _Move:
             copy_problem=self._copy_problem,
             deadline=case.deadline,
             out_at=self._out_at(seal) if all_out and sent else None,
-            up_at=datetime.now(UTC) if _all_up(stages, restored) else None,
+            up_at=datetime.now(UTC) if _all_up(stages, expected) else None,
             was_up_before=isinstance(up, Restored) and up.changed_nothing,
             now=datetime.now(UTC),
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
+            follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
+
+    def _stages(self, answers: Mapping[str, Answer | None]) -> dict[str, Mapping[str, SummaryLine]]:
+        """Return what became of each source at each stage."""
+        sources, restored = list(self._case.sources), list(self._to_restore)
+        stages: dict[str, Mapping[str, SummaryLine]] = {
+            "exported": _exported_lines(sources, answers.get("export")),
+        }
+        if isinstance(verified := answers.get("verify"), Verified):
+            stages["verified"] = _verified_lines(stages["exported"], verified)
+        elif isinstance(verified, FailedStep):
+            stages["verified"] = verified.lines(sources, "not verified")
+        if isinstance(up := answers.get("restore"), Restored):
+            stages["restored"] = {line.source: line for line in up.summary()}
+        elif isinstance(up, FailedStep):
+            stages["restored"] = up.lines(restored, "not restored")
+        if isinstance(compared := answers.get("compare"), Verified):
+            stages["compared"] = {line.source: line for line in compared.comparisons()}
+        elif isinstance(compared, FailedStep):
+            stages["compared"] = compared.lines(restored, "not compared")
+        if isinstance(followed := answers.get(_FOLLOW), FailedStep):
+            stages["followed"] = followed.lines(self._followed.names, "not followed")
+        else:
+            stages["followed"] = self._followed.lines(followed if isinstance(followed, Followed) else None)
+        return stages
 
     def _out_at(self, seal: BundleInfo | None) -> datetime | None:
         """Return when everything lay where it was verified: when this run had sent it, or when the last file was
@@ -452,9 +514,11 @@ class _Move:
         return open_location(self._last.url, secrets=self._last.reveal()).stat(layout.TAG_MANIFEST).modified
 
 
-def _all_up(stages: Mapping[str, Mapping[str, SummaryLine]], wanted: Sequence[str]) -> bool:
+def _all_up(stages: Mapping[str, Mapping[str, SummaryLine]], expected: Mapping[str, Sequence[str]]) -> bool:
     """Tell whether all that should come up is up, and was compared without a difference."""
-    lines = [stages.get(stage, {}).get(source) for stage in ("restored", "compared") for source in wanted]
+    lines = [
+        stages.get(stage, {}).get(source) for stage in ("restored", "compared") for source in expected[stage]
+    ]
     return bool(lines) and all(line is not None and line.word in {"yes", LEFT_OUT} for line in lines)
 
 

@@ -61,8 +61,8 @@ def move(postgres, other_postgres, tmp_path, monkeypatch):
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank"\n[[source]]\nname = "app"\nurl = "{old}"\n[bundle]\nlocation = "bundle"\n'
-        f'[[destination]]\nsource = "app"\nurl = "{new}"\n'
+        f'[case]\nname = "bank"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
+        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
     )
     yield old, new
     call("hold", "undo", "moveout-cutover.json", "--yes")
@@ -72,7 +72,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     old, new = move
     assert call("keys", "init", "key").code == 0
     application = Application(old)
-    exported = call("export", "-c", "moveout.toml", "--follow")
+    exported = call("export", "-c", "moveout.toml")
     assert exported.code == 0, exported
     assert call("restore", "-c", "moveout.toml").code == 0
     (restored,) = fetch(new, "SELECT count(*) FROM log")
@@ -116,7 +116,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
 def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
     old, new = move
-    assert call("export", "-c", "moveout.toml", "--follow").code == 0
+    assert call("export", "-c", "moveout.toml").code == 0
     assert call("restore", "-c", "moveout.toml").code == 0
     run_sql(new, "INSERT INTO accounts VALUES (99, 1)")
     refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
@@ -128,6 +128,33 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     without_hold = call("cutover", "-c", "moveout.toml")
     assert without_hold.code == 0, without_hold
     assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+
+
+def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tmp_path):
+    old, new = move
+    application = Application(old)
+    words = [MOVEOUT, "run", "-c", "moveout.toml", "--keep-following", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        eventually((tmp_path / "bundle/tagmanifest-sha256.txt").exists)
+        first.kill()
+    done = call("run", "-c", "moveout.toml")
+    assert done.code == 0, done
+    assert "Compared row by row: app." in done.out
+    assert "Followed: app." in done.out
+    assert "moveout cutover -c moveout.toml --hold switches" in " ".join(done.out.split())
+    (arrived,) = fetch(new, "SELECT count(*) FROM log")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+        eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [arrived])
+        switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+        out, err = second.communicate(timeout=120)
+    assert switched.code == 0, switched
+    application.wait()
+    assert fetch(new, "SELECT count(*) FROM log") == [(application.acknowledged,)]
+    assert second.returncode == 0, err
+    assert "A cutover has begun, and goes on from here." in json.loads(out)["result"]["sentences"]
+    run_sql(new, TRANSFER.format(1, 2))
+    last = call("run", "-c", "moveout.toml")
+    assert (last.code, "The switch was made at" in last.out) == (0, True), last
 
 
 OWN_TYPE = """
@@ -152,7 +179,7 @@ def test_a_table_that_the_restore_left_out_stops_nothing_and_is_named(move, othe
     monkeypatch.setenv("MOVER_PASSWORD", other_postgres.password)
     case = Path("moveout.toml")
     case.write_text(case.read_text().replace(new, as_role(new, "mover")) + 'password = "env:MOVER_PASSWORD"')
-    assert call("export", "-c", "moveout.toml", "--follow").code == 0
+    assert call("export", "-c", "moveout.toml").code == 0
     assert call("restore", "-c", "moveout.toml").code == 3
     run_sql(
         old, "INSERT INTO odd VALUES (2, '2'); TRUNCATE odd, other_odd; INSERT INTO other_odd VALUES (3, '3')"

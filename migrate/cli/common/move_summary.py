@@ -11,7 +11,8 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.cli.common.source_summary import SummaryLine, left_behind_lines
 from migrate.number_text import duration_words, local_moment_words, things
 
-COLUMNS = ("exported", "verified", "restored", "compared")
+COLUMNS = ("exported", "verified", "restored", "compared", "followed")
+_ALWAYS_SHOWN = COLUMNS[:4]
 _NOT_EXPECTED = "-"
 """What stands for a stage that the case does not ask for."""
 _WORDS = {"no": "not"}
@@ -42,14 +43,20 @@ class Moved:
     left_behind: LeftBehind | None = None
     copy_problem: str = ""
     """Why the bundle is not where it is transferred to, or cannot be read there."""
+    follow_sentence: str = ""
+    """What became of the followed sources, and what to type next; "" where none is followed."""
+
+    @property
+    def _columns(self) -> Sequence[str]:
+        return COLUMNS if self.expected.get("followed") else _ALWAYS_SHOWN
 
     def rows(self) -> list[tuple[Sequence[str], str]]:
         """Return a row of cells for each source, the titles first, and its next step: that of the first stage that did
         not succeed.
         """
-        rows: list[tuple[Sequence[str], str]] = [(("source", *COLUMNS, ""), "")]
+        rows: list[tuple[Sequence[str], str]] = [(("source", *self._columns, ""), "")]
         for source in self.sources:
-            cells = [self._word(stage, source) for stage in COLUMNS]
+            cells = [self._word(stage, source) for stage in self._columns]
             problem = self._problem(source)
             rows.append(((source, *cells, problem.happened if problem else ""), self._next_step(source)))
         return rows
@@ -59,7 +66,7 @@ class Moved:
         return [
             {
                 "source": source,
-                **{stage: self._word(stage, source) for stage in COLUMNS},
+                **{stage: self._word(stage, source) for stage in self._columns},
                 "problem": problem.happened if (problem := self._problem(source)) else "",
                 "next_step": self._next_step(source),
             }
@@ -71,9 +78,7 @@ class Moved:
         yield self._of_stage("exported", "Out", "Nothing is out.")
         if self.location:
             yield self._of_stage("verified", "Verified", "Nothing is verified.")
-        if self.expected["restored"]:
-            yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
-            yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
+        yield from self._sentences_of_destinations()
         for server, names in self.unfilled.items():
             yield (
                 f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
@@ -97,6 +102,15 @@ class Moved:
             if self.up_at is not None:
                 yield self._up_sentence(self.deadline, self.up_at)
 
+    def _sentences_of_destinations(self) -> Iterator[str]:
+        if self.expected["restored"]:
+            yield self._of_stage("restored", "Up on the new host", "Nothing is up on the new host.")
+        if self.expected["compared"]:
+            yield self._of_stage("compared", "Compared row by row", "Nothing was compared.")
+        if self.follow_sentence:
+            yield self._of_stage("followed", "Followed", "Nothing is followed.")
+            yield self.follow_sentence
+
     def _word(self, stage: str, source: str) -> str:
         if source not in self.expected[stage]:
             return _NOT_EXPECTED
@@ -104,14 +118,14 @@ class Moved:
         return line.word if line else "no"
 
     def _problem(self, source: str) -> SummaryLine | None:
-        lines = (self.stages.get(stage, {}).get(source) for stage in COLUMNS)
+        lines = (self.stages.get(stage, {}).get(source) for stage in self._columns)
         return next((line for line in lines if line is not None and line.word != "yes"), None)
 
     def _next_step(self, source: str) -> str:
         problem = self._problem(source)
         if problem is not None:
             return problem.next_step
-        missing = any(self._word(stage, source) == "no" for stage in COLUMNS)
+        missing = any(self._word(stage, source) == "no" for stage in self._columns)
         return "run the same command again" if missing else ""
 
     def _of_stage(self, stage: str, done: str, nothing: str) -> str:

@@ -1,0 +1,134 @@
+"""The part of a whole move that follows databases: what they write is captured beside the other steps, then applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+from migrate.case.model import Case, Endpoint
+from migrate.changes.capture_thread import CaptureThread
+from migrate.changes.change_logs import followable
+from migrate.changes.segments import START
+from migrate.cli.common.session import Session
+from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.follow import Followed, run_follow
+from migrate.errors import MoveoutError
+from migrate.follow.cutover import CutoverRecord, read_record
+from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
+from migrate.storage.api import Store
+from migrate.storage.registry import open_location
+
+
+@dataclass(frozen=True, slots=True)
+class NextCommands:
+    """What to type after the move: what goes on following, and what switches."""
+
+    follow: str
+    cutover: str
+    undo: str
+
+
+class FollowedMove:
+    """The followed sources of one move. ``location`` is that to which their bundle is exported: the changes lie there,
+    also where the bundle is sent somewhere else. ``keeps_following``: until Ctrl-C, or until the cutover.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        location: Endpoint,
+        case: Case,
+        commands: NextCommands,
+        *,
+        keeps_following: bool,
+    ) -> None:
+        self._session = session
+        self._location = location
+        self._case = case
+        self._commands = commands
+        self._keeps_following = keeps_following
+        asked = {name: source for name, source in case.sources.items() if source.follow}
+        self.names: Sequence[str] = [name for name in followable(asked) if name in case.destinations]
+        """The sources that are to be followed."""
+        self.record: CutoverRecord | None = None
+        if self.names:
+            with suppress(MoveoutError):  # the step that needs the location says so
+                self.record = read_record(self._store())
+
+    def ahead(self) -> set[str]:
+        """Return the sources whose destinations have changes since the snapshot: the bundle is no measure for them."""
+        if self.record is not None:
+            return set(self.names)
+        ahead = set()
+        for source in self._followed(self.names):
+            with suppress(MoveoutError):  # the restore has said so
+                mark = source.applied_mark()
+                if mark is not None and mark.place != START:
+                    ahead.add(source.name)
+        return ahead
+
+    @contextmanager
+    def captured(self) -> Iterator[None]:
+        """Capture what the sources write while the context lasts, so that their servers keep little."""
+        with ExitStack() as stack:
+            if self.names and self.record is None:
+                with suppress(MoveoutError):  # nothing was exported yet, or the location is away
+                    self._begin_captures(stack)
+            yield
+
+    def _begin_captures(self, stack: ExitStack) -> None:
+        store, sources = self._store(), self._case.sources
+        for base in recorded_bases(store):
+            if base.source in self.names:
+                capture = CaptureThread(
+                    base.source,
+                    base.open_log(sources[base.source]),
+                    {"position": base.position, "log": base.log},
+                    store,
+                    cancellation=self._session.cancellation,
+                    note=self._session.progress.note,
+                    retain_bytes=sources[base.source].retain_bytes,
+                )
+                stack.callback(capture.stop)
+
+    def follow(self, names: Sequence[str]) -> Followed:
+        """Follow these sources. Raises ``UsageError`` where the bundle has no base of them."""
+        sources = {name: self._case.sources[name] for name in names}
+        followed = followed_sources(self._store(), sources, self._case.destinations)
+        return run_follow(self._session, self._store(), followed, until_caught_up=not self._keeps_following)
+
+    def lines(self, followed: Followed | None) -> Mapping[str, SummaryLine]:
+        """Return what became of each source, as far as that is known."""
+        if self.record is not None:
+            happened = f"the switch was made at {self.record.switched_at}"
+            return {name: SummaryLine(name, "yes", happened) for name in self.names}
+        return {line.source: line for line in followed.summary()} if followed else {}
+
+    def sentence(self, followed: Followed | None) -> str:
+        """Return what became of it, and what to type next; "" where nothing is to be followed."""
+        commands = self._commands
+        if not self.names:
+            return ""
+        if self.record is not None:
+            return f"The switch was made at {self.record.switched_at}. → {commands.undo} goes back."
+        if followed is not None and followed.handed_over:
+            return "A cutover has begun, and goes on from here."
+        if followed is None or any(source.stopped for source in followed.sources):
+            return f"→ once the reasons are gone: {commands.follow}"
+        return f"→ {commands.follow} keeps up; {commands.cutover} switches, and proves that nothing is lost."
+
+    def _store(self) -> Store:
+        return open_location(
+            self._location.url, secrets=self._location.reveal(), note=self._session.progress.note
+        )
+
+    def _followed(self, names: Sequence[str]) -> list[FollowedSource]:
+        sources, destinations = self._case.sources, self._case.destinations
+        with suppress(MoveoutError):  # there is no bundle yet, or not any more
+            return [
+                base.followed(sources[base.source], destinations[base.source])
+                for base in recorded_bases(self._store())
+                if base.source in names
+            ]
+        return []
