@@ -4,7 +4,7 @@
 
 ``row`` exports and restores a database of one table with one row. It lists the functions of moveout that are called
 between the query for the row and its Parquet file, while it is written into the destination, and while it is compared.
-Opening connections, asking for catalogs, and how files get to a location are not counted.
+Connections that open and close, catalogs, how files get to a location, and properties are not counted.
 
 ``object`` does the same with a bucket of small objects. It lists the functions that are called for each of them.
 """
@@ -12,6 +12,7 @@ Opening connections, asking for catalogs, and how files get to a location are no
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 import tempfile
@@ -84,6 +85,11 @@ ROW = Route(
         "/postgres/charset/",
         "/postgres/rows/source_charset.py",
         "PostgresSnapshot.foresee_finish",
+        "PostgresSnapshot._dump",
+        "load_rows.py/_connect",
+        "Feeds.close",
+        "AsyncpgFeed.close",
+        "ConnectionWorkers.close",
         "open_feed",
         "/postgres/server_counts.py",
         "/postgres/statistics.py",
@@ -168,6 +174,7 @@ class Walk:
             and stage
             and not getattr(self._threads, "ignored", 0)
             and self._counts(file, name)
+            and not _is_property(frame)
         ):
             call = (name, file.removeprefix("/"))
             self._calls[stage][call] = self._calls[stage].get(call, 0) + 1
@@ -180,6 +187,12 @@ class Walk:
         return (
             named and file.startswith(("/exporters", "/migrate")) and not file.startswith(self._route.outer)
         )
+
+
+def _is_property(frame: FrameType) -> bool:
+    """Tell whether a function is read as an attribute."""
+    owner = type(frame.f_locals.get("self"))
+    return isinstance(inspect.getattr_static(owner, frame.f_code.co_name, None), property)
 
 
 def _caller(frame: FrameType) -> str:
