@@ -101,12 +101,19 @@ class Content:
 def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
     """Return the work row of an object that is in the bundle."""
     summary, headers = fetched.summary, fetched.headers
-    checksums, s3_headers, metadata, other = _sorted_out(headers)
+    answered_version = headers.get(_VERSION)
+    groups: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
+    checksums, s3_headers, metadata, other = groups
+    texts = headers if all(map(str.isascii, headers.values())) else _as_utf_8(headers, other)
+    for column, value in zip(_columns_of(tuple(texts)), texts.values(), strict=True):
+        if column is not None:
+            kind, name = column
+            groups[kind].append((name, value))
     if any(part.number != number for number, part in enumerate(content.parts, 1)):
         other.append((PART_NUMBERS, ",".join(str(part.number) for part in content.parts)))
     row = _row(bucket, position, summary)
     row |= {
-        "version_id": summary.version_id or _version(headers),
+        "version_id": summary.version_id or (None if answered_version in {"", "null"} else answered_version),
         "sha256": content.sha256,
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
@@ -179,26 +186,7 @@ def _row(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
     }
 
 
-def _version(headers: Mapping[str, str]) -> str | None:
-    version = headers.get(_VERSION)
-    return None if version in {None, "", "null"} else version
-
-
 _Pairs = list[tuple[str, str]]
-
-
-def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs]:
-    """Return the headers that belong to the object: checksums, standard ones, user metadata, others."""
-    groups: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
-    if not all(map(str.isascii, headers.values())):
-        headers = _as_utf_8(headers, groups[_OTHER])
-    for column, value in zip(_columns_of(tuple(headers)), headers.values(), strict=True):
-        if column is not None:
-            kind, name = column
-            groups[kind].append((name, value))
-    return groups
-
-
 _CHECKSUMS, _STANDARD, _USER, _OTHER = range(4)
 
 

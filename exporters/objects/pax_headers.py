@@ -35,7 +35,17 @@ def member_name(key: str, older: str = "") -> str:
     if older:
         version = older if _VERSION.fullmatch(older) else hashlib.sha256(older.encode()).hexdigest()[:32]
         return f"{OLDER}{version}/{member_name(key)}"
-    return key if _is_safe(key) else GENERATED + hashlib.sha256(key.encode()).hexdigest()
+    raw = key.encode()
+    is_safe = (
+        0 < len(raw) <= _LONGEST_NAME
+        and not key.startswith((GENERATED, OLDER))
+        and key.isprintable()
+        and all(
+            segment not in {b"", b".", b".."} and len(segment) <= _LONGEST_SEGMENT
+            for segment in raw.split(b"/")
+        )
+    )
+    return key if is_safe else GENERATED + hashlib.sha256(raw).hexdigest()
 
 
 def header(
@@ -59,20 +69,6 @@ def header(
 def padding(size_bytes: int) -> bytes:
     """Return the zero bytes that fill the last block of a member."""
     return bytes(-size_bytes % BLOCK)
-
-
-def _is_safe(key: str) -> bool:
-    if (
-        not key
-        or len(key.encode()) > _LONGEST_NAME
-        or key.startswith((GENERATED, OLDER))
-        or not key.isprintable()
-    ):
-        return False
-    return all(
-        segment not in {"", ".", ".."} and len(segment.encode()) <= _LONGEST_SEGMENT
-        for segment in key.split("/")
-    )
 
 
 def _block(name: bytes, size_bytes: int, modified_seconds: int, kind: bytes) -> bytes:

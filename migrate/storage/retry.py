@@ -86,6 +86,11 @@ class RetryPolicy:
         self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self._sleep = self.cancellation.sleep if sleep is None else sleep
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a call is tried again by now."""
+        return self.total_seconds
+
     def run(self, call: Callable[[], T]) -> T:
         """Return what the call returns, at its first attempt or a later one. Raises what its last attempt raises."""
         started = time.monotonic()
@@ -130,7 +135,7 @@ class RetryPolicy:
 
     def _is_over(self, state: tenacity.RetryCallState, started: float) -> bool:
         passed = time.monotonic() - started + state.upcoming_sleep
-        limit = self.total_seconds
+        limit = self.patience_seconds
         if self._first_contact_seconds is not None and not self._answered:
             limit = min(limit, self._first_contact_seconds)
         return self.cancellation.is_cancelled or passed > limit or _is_hopeless(state)

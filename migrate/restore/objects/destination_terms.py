@@ -53,7 +53,7 @@ class Terms:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""
         keeps_class = row.storage_class != STANDARD and row.storage_class not in self.refused_classes
         locked = self.object_lock and self._is_locked(row)
-        acl = canned_acl(row)
+        acl = row.acl and canned(row.acl)
         return Description(
             key,
             row.headers,
@@ -81,12 +81,11 @@ class Terms:
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the destination {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)
-        if row.acl and not canned_acl(row):
+        acl = row.acl and canned(row.acl)
+        if row.acl and not acl:
             yield Loss(name, "ACL", "it names accounts of the old host")
-        elif canned_acl(row) in self.refused_acls:
-            yield Loss(
-                name, "ACL", f"{canned_acl(row)}: the destination {self.refused_acls[canned_acl(row)]}"
-            )
+        elif acl in self.refused_acls:
+            yield Loss(name, "ACL", f"{acl}: the destination {self.refused_acls[acl]}")
         if row.encryption and not self.encrypts:
             yield Loss(name, "encryption", f"{row.encryption}: the destination's own default holds")
         if self.snowball and row.checksums and fits(self.describe(key, row), row.size_bytes):
@@ -126,11 +125,6 @@ def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:
     if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
         kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
         yield Loss(name, "own checksum", f"{kinds}: the destination keeps a CRC64NVME of the whole instead")
-
-
-def canned_acl(row: ObjectRow) -> str:
-    """Return the canned ACL of a version, empty where it has none or another one."""
-    return canned(row.acl) if row.acl else ""
 
 
 def is_plain_tag(name: str, value: str) -> bool:

@@ -34,7 +34,7 @@ from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle
 from migrate.restore.objects.copy import Done
-from migrate.restore.objects.destination_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
+from migrate.restore.objects.destination_terms import STANDARD, Terms, has_odd_tags, is_of_concern
 from migrate.restore.objects.existing import Present, PresentObjects, PresentVersions
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat
@@ -45,6 +45,7 @@ from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
+from migrate.storage.s3.metadata.acl import canned
 
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
@@ -344,7 +345,7 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.oddities |= kinds.of(key, versions[-1].size_bytes)
         plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
         plan.concerns += sum(map(is_of_concern, versions))
-        plan.acls |= {acl for row in versions if (acl := canned_acl(row))}
+        plan.acls |= {acl for row in versions if row.acl and (acl := canned(row.acl))}
         plan.any_tags = plan.any_tags or any(row.tags for row in versions)
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.begun(key, versions) is None:

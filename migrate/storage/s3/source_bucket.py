@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -49,17 +48,15 @@ from migrate.storage.s3.errors import as_source_errors, source_error
 from migrate.storage.s3.http.client import HttpClient
 from migrate.storage.s3.http.concurrent_requests import Answer, Job, Requests
 from migrate.storage.s3.http.messages import Headers, Request, concerns_bucket, error_code, was_answered
-from migrate.storage.s3.http.range_reads import read_ranges
+from migrate.storage.s3.http.range_reads import read_range, read_ranges
 from migrate.storage.s3.http.read_responses import (
     acl_query,
     checked,
-    get_request,
-    head_request,
     of_length,
     parse_parts,
     parse_tags,
     parts_request,
-    pinned,
+    read_request,
     tags_request,
     which,
 )
@@ -171,7 +168,7 @@ class S3Bucket:
 
     def fetch(self, summaries: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
-        return self._read(summaries, get_request, window_bytes=window_bytes, body=True)
+        return self._read(summaries, window_bytes=window_bytes, body=True)
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
@@ -179,40 +176,25 @@ class S3Bucket:
 
     def heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
-        return self._read(summaries, head_request, window_bytes=0, body=False)
+        return self._read(summaries, window_bytes=0, body=False)
 
     def _read(
-        self,
-        summaries: Iterable[ObjectSummary],
-        request_of: Callable[[ObjectSummary], Request],
-        *,
-        window_bytes: int,
-        body: bool,
+        self, summaries: Iterable[ObjectSummary], *, window_bytes: int, body: bool
     ) -> Iterator[Fetched]:
         """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
-        key, sent_requests = self._customer_key, deque[Request]()
-
-        def jobs() -> Iterator[Job[ObjectSummary]]:
-            for summary in summaries:
-                request = request_of(summary)
-                if key is not None:
-                    request = key.likely(request)
-                    sent_requests.append(request)
-                yield Job(summary, request)
-
+        key = self._customer_key
+        requests = ((summary, read_request(summary, body=body)) for summary in summaries)
+        jobs = (Job(summary, key.likely(request) if key else request) for summary, request in requests)
         with as_source_errors(self.url):
-            for answer in self.requests.run(jobs(), window_bytes=window_bytes, follow_up=self._ask_tags):
-                last = answer if key is None else self._by_key(key, answer, sent_requests.popleft())
-                yield self._fetched(last, body=body)
+            for answer in self.requests.run(jobs, window_bytes=window_bytes, follow_up=self._ask_tags):
+                yield self._fetched(answer if key is None else self._by_key(key, answer), body=body)
 
-    def _by_key(
-        self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
-    ) -> Answer[ObjectSummary]:
+    def _by_key(self, key: CustomerKey, answer: Answer[ObjectSummary]) -> Answer[ObjectSummary]:
         """Return the answer to a request; that to the other one, with the key or without, where it was refused."""
         if answer.error is None:
-            key.learn(request)
+            key.learn(answer.request)
         elif is_about_key(answer.error):
-            other = key.other(request)
+            other = key.other(answer.request)
             second_answer = self.requests.again(Job(answer.item, other), self._ask_tags)
             if second_answer.error is None:
                 key.learn(other)
@@ -283,8 +265,8 @@ class S3Bucket:
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
-            request = self._keyed(summary, get_request(summary, start, length))
-            return of_length(self.requests.call(request).body, summary, length)
+            request = self._keyed(summary, read_request(summary, whole=False))
+            return of_length(read_range(self.requests, request, start, length), summary, length)
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
@@ -305,9 +287,7 @@ class S3Bucket:
         self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
     ) -> Iterator[bytes]:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
-        headers = pinned(summary)
-        del headers["x-amz-checksum-mode"]
-        request = self._keyed(summary, Request("GetObject", "GET", summary.key, which(summary), headers))
+        request = self._keyed(summary, read_request(summary, whole=False))
         bodies = read_ranges(self.requests, request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
             yield of_length(body, summary, length)
@@ -465,9 +445,7 @@ class S3Bucket:
                 error = MoveoutError(f"{error}; {GIVE_KEY}")
             return Fetched(summary, error=source_error(error))
         try:
-            if body:
-                of_length(response.body, summary, summary.size_bytes)
-            crc = checked(response, summary.key) if body else None
+            crc = checked(response, summary) if body else None
             tags = parse_tags(answer.follow_up, summary.key) if answer.follow_up is not None else {}
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))

@@ -103,13 +103,13 @@ class HttpClient:
             connection.close()  # the response will show it
         return PendingResponse(self, request, connection)
 
-    def send(self, connection: Connection, request: Request, body: Body | None = None) -> None:
-        """Send a request by a connection of this client's."""
+    def send(self, connection: Connection, request: Request, body: Body | None = None) -> int:
+        """Send a request by a connection of this client's. Return what ``Connection.send`` does."""
         path = self._root + quote(request.key, safe="/")
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
             head = head[:-2] + lines.encode("latin-1") + b"\r\n"
-        connection.send(head, request.body, answers_body=request.method != "HEAD", body=body)
+        return connection.send(head, request.body, answers_body=request.method != "HEAD", body=body)
 
     def connection(self) -> Connection:
         """Return a connection that was used a moment ago, else a new one. ``release`` gives it back."""

@@ -53,6 +53,7 @@ class Answer(Generic[Item]):
     """What became of a job: a response (and that of the follow-up request), or an error."""
 
     item: Item
+    request: Request
     response: Response | None
     follow_up: Response | None = None
     error: MoveoutError | None = None
@@ -123,10 +124,11 @@ class Requests:
         error = sent.error
         if error is None:
             try:
-                return Answer(sent.job.item, sent.response, None if pending is None else pending.wait())
+                job, second = sent.job, None if pending is None else pending.wait()
+                return Answer(job.item, job.request, sent.response, second)
             except MoveoutError as exc:
                 error = exc
-        return self.again(sent.job, follow_up) if error.retryable else self._failed(sent.job.item, error)
+        return self.again(sent.job, follow_up) if error.retryable else self._failed(sent.job, error)
 
     def again(self, job: Job[Item], follow_up: FollowUp[Item] | None) -> Answer[Item]:
         """Do one job, trying again. Raises like ``run``."""
@@ -134,17 +136,18 @@ class Requests:
         def attempt() -> Answer[Item]:
             response = self.http.call(job.request)
             second = None if follow_up is None else follow_up(job.item, response.headers)
-            return Answer(job.item, response, None if second is None else self.http.call(second))
+            answer = None if second is None else self.http.call(second)
+            return Answer(job.item, job.request, response, answer)
 
         try:
             return self.retry.run(attempt)
         except MoveoutError as exc:
-            return self._failed(job.item, exc)
+            return self._failed(job, exc)
 
-    def _failed(self, item: Item, error: MoveoutError) -> Answer[Item]:
+    def _failed(self, job: Job[Item], error: MoveoutError) -> Answer[Item]:
         if concerns_bucket(error):
             raise error
-        return Answer(item, None, error=error)
+        return Answer(job.item, job.request, None, error=error)
 
 
 class _BucketRetry(RetryPolicy):
@@ -152,24 +155,22 @@ class _BucketRetry(RetryPolicy):
 
     def __init__(self, cancellation: CancellationToken) -> None:
         super().__init__(total_seconds=PATIENCE_SECONDS, cancellation=cancellation)
-        self._usual_seconds = PATIENCE_SECONDS
+        self._in_vain_at = -1
+        """How many requests were answered when one was given up."""
+
+    @property
+    def patience_seconds(self) -> float:
+        return 1.0 if self.limiter.answered == self._in_vain_at else self.total_seconds
 
     def run(self, call: Callable[[], Value]) -> Value:
         before = self.limiter.answered
         try:
-            value = super().run(call)
+            return super().run(call)
         except UnreachableError:
-            if self.limiter.answered > before and self._usual_seconds > LEAST_PATIENCE_SECONDS:
-                self._usual_seconds /= 2
-            self.total_seconds = 1.0
+            if self.limiter.answered > before and self.total_seconds > LEAST_PATIENCE_SECONDS:
+                self.total_seconds /= 2
+            self._in_vain_at = self.limiter.answered
             raise
-        self.total_seconds = self._usual_seconds
-        return value
-
-    def succeeded(self) -> None:
-        """Note a success without ``run``."""
-        self.total_seconds = self._usual_seconds
-        self.limiter.succeeded()
 
 
 @dataclass(slots=True)
@@ -196,6 +197,7 @@ class _Run(Generic[Item]):
         self.sent: deque[_Sent[Item]] = deque()
         self.held_bytes = 0
         self._requests, self._http, self._limiter = requests, requests.http, requests.limiter
+        self._flow = requests.http.flow
         self._window_bytes = window_bytes
         self._jobs = jobs
         self._next: Job[Item] | None = None
@@ -204,7 +206,7 @@ class _Run(Generic[Item]):
         self._busy = self._sent_bytes = 0
 
     def send(self) -> None:
-        """Send as many requests as may be under way now."""
+        """Send as many requests as may be under way now. Raises ``Cancelled``."""
         most = self._limiter.of(CONNECTIONS)
         # A server that struggles gets nothing while an answer of its has not had its turn.
         ahead = most if self._limiter.share < 1.0 else 2 * most
@@ -216,9 +218,13 @@ class _Run(Generic[Item]):
             size_bytes = len(job.request.body)
             if self.sent and self._sent_bytes + size_bytes > self._window_bytes and size_bytes:
                 return
-            body = self._room_for(size_bytes) if size_bytes else None
-            if size_bytes and body is None:
-                return
+            body = None
+            if size_bytes:
+                # Where nothing is under way there is always room in the end.
+                take_room = self._flow.begin if self._busy else self._flow.begin_patiently
+                body = take_room(size_bytes, self._requests.cancellation)
+                if body is None:
+                    return
             self._next = None
             self._begin(_Sent(job, body), size_bytes)
 
@@ -240,16 +246,7 @@ class _Run(Generic[Item]):
             if sent.future is not None:
                 sent.future.cancel()
             if sent.body is not None:
-                self._http.flow.end(sent.body, arrived=False)
-
-    def _room_for(self, size_bytes: int) -> Body | None:
-        """Take room for a body; None where a job may not go out now. Where nothing is under way there is always some in
-        the end. Raises ``Cancelled``.
-        """
-        flow, cancellation = self._http.flow, self._requests.cancellation
-        if self._busy:
-            return flow.begin(size_bytes, cancellation)
-        return flow.begin_patiently(size_bytes, cancellation)
+                self._flow.end(sent.body, arrived=False)
 
     def _begin(self, sent: _Sent[Item], size_bytes: int) -> None:
         self.sent.append(sent)
@@ -258,13 +255,12 @@ class _Run(Generic[Item]):
         if size_bytes > LARGE_BYTES:
             sent.future = self._requests.send_large(sent.job.request, sent.body)
             return
-        connection = sent.connection = self._http.connection()
+        sent.connection = self._http.connection()
         try:
-            self._http.send(connection, sent.job.request)
+            sent.descriptor = self._http.send(sent.connection, sent.job.request)
         except (OSError, MoveoutError) as exc:
             self._end(sent, exc)
             return
-        sent.descriptor = connection.fileno()
         self._by_descriptor[sent.descriptor] = sent
         self._poll.register(sent.descriptor, select.POLLIN)
 
@@ -296,9 +292,9 @@ class _Run(Generic[Item]):
         self._sent_bytes -= len(request.body)
         self.held_bytes += sent.held_bytes
         if sent.body is not None:
-            self._http.flow.end(sent.body, arrived=response is not None)
+            self._flow.end(sent.body, arrived=response is not None)
         if response is not None and response.status < 429:
-            self._requests.retry.succeeded()
+            self._limiter.succeeded()
         elif isinstance(sent.error, UnreachableError):
             wait_seconds = sent.error.wait_seconds if isinstance(sent.error, SlowDownError) else None
             self._limiter.slow_down(wait_seconds)

@@ -103,10 +103,6 @@ class Connection:
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
-    def fileno(self) -> int:
-        """Return the descriptor on which the response comes; -1 where none will."""
-        return -1 if self._socket is None else self._socket.fileno()
-
     def is_stale(self) -> bool:
         """Tell whether the server has closed an idle connection, or said something that nobody asked for."""
         if self._socket is None:
@@ -117,9 +113,10 @@ class Connection:
 
     def send(
         self, head: bytes, data: bytes = b"", *, answers_body: bool = True, body: Body | None = None
-    ) -> None:
-        """Send a request. ``answers_body``: whether its response has one (not to HEAD). ``body`` notes how far it has
-        left. A fault is kept for ``receive``: the server may have answered before it took all.
+    ) -> int:
+        """Send a request; return the descriptor on which the response comes. ``answers_body``: whether its response has
+        one (not to HEAD). ``body`` notes how far it has left. A fault is kept for ``receive``: the server may have
+        answered before it took all.
         """
         self._answers_body, self._send_error = answers_body, None
         opened = self._socket
@@ -132,6 +129,7 @@ class Connection:
                 self._send_pieces(opened, head, data, body)
         except OSError as exc:
             self._send_error = exc
+        return opened.fileno()
 
     def receive(self) -> Response:
         """Return the response to what was sent."""

@@ -32,7 +32,7 @@ def read_ranges(
                     future, size_bytes = under_way.popleft()
                     ahead_bytes -= size_bytes
                     yield future.result()
-                under_way.append((executor.submit(_read, requests, request, start, length), length))
+                under_way.append((executor.submit(read_range, requests, request, start, length), length))
                 ahead_bytes += length
             while under_way:
                 yield under_way.popleft()[0].result()
@@ -41,7 +41,8 @@ def read_ranges(
                 future.cancel()
 
 
-def _read(requests: Requests, request: Request, start: int, length: int) -> bytes:
+def read_range(requests: Requests, request: Request, start: int, length: int) -> bytes:
+    """Return one range. Raises ``MoveoutError``."""
     if not length:  # no range means nothing
         return b""
     headers = {**request.headers, "Range": f"bytes={start}-{start + length - 1}"}

@@ -16,24 +16,16 @@ def acl_query(version: str) -> dict[str, str]:
     return {"acl": ""} | ({"versionId": version} if version else {})
 
 
-def pinned(summary: ObjectSummary) -> dict[str, str]:
-    """Return the headers by which a read is one of the version that was listed, with its checksum."""
-    headers = {"x-amz-checksum-mode": "ENABLED"}
-    return headers | {"If-Match": f'"{summary.etag}"'} if summary.etag else headers
-
-
-def get_request(summary: ObjectSummary, start: int = 0, length: int | None = None) -> Request:
-    """Return the request for an object, or a range of it."""
-    headers = pinned(summary)
-    if length is not None:
-        del headers["x-amz-checksum-mode"]
-        headers["Range"] = f"bytes={start}-{start + length - 1}"
-    return Request("GetObject", "GET", summary.key, which(summary), headers)
-
-
-def head_request(summary: ObjectSummary) -> Request:
-    """Return the request for an object's headers."""
-    return Request("HeadObject", "HEAD", summary.key, which(summary), pinned(summary))
+def read_request(summary: ObjectSummary, *, body: bool = True, whole: bool = True) -> Request:
+    """Return the request for the version of an object that was listed, with its checksum; without ``body`` for its
+    headers. Not ``whole``: for ranges of it, which the caller names.
+    """
+    headers = {"x-amz-checksum-mode": "ENABLED"} if whole else {}
+    if summary.etag:
+        headers["If-Match"] = f'"{summary.etag}"'
+    query = {"versionId": summary.version_id} if summary.version_id else {}
+    operation, method = ("GetObject", "GET") if body else ("HeadObject", "HEAD")
+    return Request(operation, method, summary.key, query, headers)
 
 
 def which(summary: ObjectSummary) -> dict[str, str]:
@@ -83,14 +75,17 @@ def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
     return body
 
 
-def checked(response: Response, key: str) -> int | None:
-    """Compare the body with the whole-object CRC64NVME that the server keeps. Return it; None where it keeps none."""
+def checked(response: Response, summary: ObjectSummary) -> int | None:
+    """Compare the body of an object with its size, and with the whole-object CRC64NVME that the server keeps. Return
+    this; None where it keeps none. Raises ``ChangedError``, ``DamageError``.
+    """
+    of_length(response.body, summary, summary.size_bytes)
     stored_crc = response.headers.get("x-amz-checksum-crc64nvme")
     if stored_crc is None:
         return None
     crc = crc64nvme(response.body)
     if from_header(stored_crc) != crc:
         raise DamageError(
-            key, expected=f"the CRC64NVME {stored_crc} that the server keeps", found=to_header(crc)
+            summary.key, expected=f"the CRC64NVME {stored_crc} that the server keeps", found=to_header(crc)
         )
     return crc

@@ -32,18 +32,18 @@ class Signer:
         """
         query = encoded_query(request.query) if request.query else ""
         target = f"{origin}{path}?{query}" if query else origin + path
-        if request.method in {"GET", "HEAD"}:
-            return self._read_head(request, path, query, target)
-        return self._write_head(request, path, query, target)
-
-    def _read_head(self, request: Request, path: str, query: str, target: str) -> bytes:
-        """Sign the ``x-amz-*`` headers only: they are the same for many reads, so most of the work is cached."""
+        for name, value in request.headers.items():
+            if not value.isprintable() and any(char in value for char in "\r\n\0"):
+                raise MoveoutError(f"{request.key}: the header {name} has a line break, so it cannot be sent")
+        if request.method not in {"GET", "HEAD"}:
+            return self._write_head(request, path, query, target)
+        # Only the x-amz-* headers are signed: they are the same for many reads, so most of the work is cached.
         amz, other_lines = [], ""
         for name, value in request.headers.items():
             if name.startswith(_AMZ):
                 amz.append((name, value))
             else:
-                other_lines += f"{name}: {_sendable(request, name, value)}\r\n"
+                other_lines += f"{name}: {value}\r\n"
         constant = self._constant(tuple(amz))
         canonical = f"{request.method}\n{path}\n{query}\n{constant.canonical}"
         return bytes_of(
@@ -58,7 +58,7 @@ class Signer:
             lower = name.lower()
             if value.isprintable() or lower.startswith(_AMZ):
                 signed[lower] = " ".join(value.split())
-            sent += f"{name}: {_sendable(request, name, value)}\r\n"
+            sent += f"{name}: {value}\r\n"
         names = sorted(signed)
         listed = ";".join(names)
         lines = "".join([f"{name}:{signed[name]}\n" for name in names])
@@ -105,13 +105,6 @@ class Signer:
             head=amz_lines + f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
             f"SignedHeaders={listed}, Signature=",
         )
-
-
-def _sendable(request: Request, name: str, value: str) -> str:
-    """Return a header's value. Raises ``MoveoutError`` for one that would end the line."""
-    if not value.isprintable() and any(char in value for char in "\r\n\0"):
-        raise MoveoutError(f"{request.key}: the header {name} has a line break, so it cannot be sent")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,10 @@ def put_request(described: Description, body: bytes) -> Request:
 
 def described_headers(described: Description) -> dict[str, str]:
     """Return the headers that describe an object, without its checksum."""
-    metadata = {_META + name: _metadata_value(value) for name, value in described.metadata.items()}
+    metadata = {
+        _META + name: value if value.isprintable() else _encoded_value(value)
+        for name, value in described.metadata.items()
+    }
     headers = {**sendable(described.headers), **metadata}
     if described.tags:
         headers["x-amz-tagging"] = _tagging(described.tags)
@@ -84,12 +87,10 @@ def described_headers(described: Description) -> dict[str, str]:
     return headers
 
 
-def _metadata_value(value: str) -> str:
-    """Return a value of user metadata as it is sent: encoded (RFC 2047, as S3 keeps it) where it has spaces of other
-    scripts or is not UTF-8: all of it is signed, and servers do not agree on how. No other header may be encoded.
+def _encoded_value(value: str) -> str:
+    """Return a value of user metadata as it is sent where it has spaces of other scripts or is not UTF-8: encoded (RFC
+    2047, as S3 keeps it). All of it is signed, and servers do not agree on how. No other header may be encoded.
     """
-    if value.isprintable():
-        return value
     text = latin_1_text(value)
     return Header(text, "utf-8" if text == value else "iso-8859-1", maxlinelen=10_000).encode()
 
