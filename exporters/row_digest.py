@@ -31,12 +31,9 @@ class RowsDigest:
 
 
 def digest_texts(texts: Sequence[bytes]) -> RowsDigest:
-    """Return the digest of rows, given as their texts."""
-    return RowsDigest(len(texts), _sum_of_digests(texts) % MODULUS)
+    """Return the digest of rows, given as their texts.
 
-
-def _sum_of_digests(texts: Sequence[bytes]) -> int:
-    """All digests are the digits of one number, each with room for 2**32 of them, and its halves are added until one
+    All digests are the digits of one number, each with room for 2**32 of them, and its halves are added until one
     digit is left. Half of what it costs to make an integer of each.
     """
     total, digits = int.from_bytes(_GAP.join(map(xxh3_128_digest, texts))), len(texts)
@@ -44,7 +41,7 @@ def _sum_of_digests(texts: Sequence[bytes]) -> int:
         digits -= digits // 2
         bits = digits * _DIGIT_BITS
         total = (total >> bits) + (total & ((1 << bits) - 1))
-    return total
+    return RowsDigest(len(texts), total % MODULUS)
 
 
 def digest_pieces(pieces: Iterable[bytes]) -> RowsDigest:

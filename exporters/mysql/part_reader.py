@@ -10,7 +10,8 @@ from exporters.mysql.identifiers import quote_name
 from exporters.mysql.rows.arrow_to_rows import readable_values
 from exporters.mysql.rows.parquet_read import digest_part, part_texts
 from exporters.row_digest import RowsDigest
-from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part
+from exporters.sql.columns import columns_in
+from exporters.sql.parquet_read import READ_ERRORS, open_part
 
 
 class MysqlPartReader:
@@ -25,7 +26,7 @@ class MysqlPartReader:
 
     def part_columns(self, file: Any) -> Sequence[str]:
         """Return the table's own columns."""
-        return column_names(open_part(file), generated=True)
+        return list(columns_in(open_part(file).schema_arrow))
 
     def part_texts(self, file: Any) -> Iterator[Texts]:
         """Render the part back to the server's text."""

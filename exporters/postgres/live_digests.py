@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -40,9 +40,8 @@ def live_tables(
     with hold(address) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
-            (_as_compared(table, orders or {}, generated=generated), pages)
-            for table in tables
-            if not table.foreign and not table.out_of_reach and _is_selected(table, names, also)
+            (table, pages)
+            for table in _compared(tables, names, also, orders or {}, generated=generated)
             for pages in cut(table)
         ]
         if session.large_objects and names is None:
@@ -68,24 +67,27 @@ def live_tables(
     return {name: digest for name, digest in table_digests.items() if name not in refused}
 
 
-def _is_selected(
-    table: PostgresTable, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
-) -> bool:
-    name = table.schema, table.name
-    return name in also if table.view or table.extension else names is None or name in names
-
-
-def _as_compared(
-    table: PostgresTable, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool
-) -> PostgresTable:
-    """Return a table with its columns ordered as ``names``, if it has these; without ``generated`` as if it had only
-    the columns into which one writes.
+def _compared(
+    tables: Sequence[PostgresTable],
+    names: Collection[tuple[str, str]] | None,
+    also: Collection[tuple[str, str]],
+    orders: Mapping[tuple[str, str], Sequence[str]],
+    *,
+    generated: bool,
+) -> Iterator[PostgresTable]:
+    """Yield the tables that are selected, with their columns in the order that ``orders`` has of them, if these are the
+    same; without ``generated`` as if they had only the columns into which one writes.
     """
-    columns = [column for column in table.columns if generated or not column.generated]
-    names = orders.get((table.schema, table.name), ())
-    if sorted(names) == sorted(column.name for column in table.columns):
-        columns.sort(key=lambda column: names.index(column.name))
-    return table if columns == list(table.columns) else replace(table, columns=tuple(columns))
+    for table in tables:
+        name = table.schema, table.name
+        is_selected = name in also if table.view or table.extension else names is None or name in names
+        if table.foreign or table.out_of_reach or not is_selected:
+            continue
+        columns = [column for column in table.columns if generated or not column.generated]
+        order = {column: position for position, column in enumerate(orders.get(name, ()))}
+        if order.keys() == {column.name for column in table.columns}:
+            columns.sort(key=lambda column: order[column.name])
+        yield table if columns == list(table.columns) else replace(table, columns=tuple(columns))
 
 
 def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
@@ -98,8 +100,8 @@ def _batches(feeds: Feeds, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
 def _digests(
     feeds: Feeds, chunks: Sequence[Chunk], advance: Advance | None, *, tolerant: bool
 ) -> list[tuple[PostgresTable, RowsDigest | str]]:
-    """Return the digest of each chunk, or why it cannot be read. Where they cannot be read by one request, each is read
-    by one of its own.
+    """Return the digest of each chunk, or, if ``tolerant``, why it cannot be read. Where they cannot be read by one
+    request, each is read by one of its own.
     """
     read = feeds.read_all(chunks) if len(chunks) > 1 else []
     if read:
@@ -107,15 +109,14 @@ def _digests(
             (table, digest_small(rows, advance, has_columns=bool(table.columns)))
             for (table, _), rows in zip(chunks, read, strict=True)
         ]
-    return [(table, _digest(feeds, (table, pages), advance, tolerant=tolerant)) for table, pages in chunks]
-
-
-def _digest(feeds: Feeds, chunk: Chunk, advance: Advance | None, *, tolerant: bool) -> RowsDigest | str:
-    """Return the digest of a chunk, or, where that is tolerated, why the table cannot be read."""
-    table, pages = chunk
-    try:
-        return digest_rows(feeds.rows(table, pages), advance, has_columns=bool(table.columns))
-    except SourceError as exc:
-        if not tolerant or type(exc) not in {SourceError, SourceNotAllowedError}:
-            raise
-        return str(exc)
+    digests: list[tuple[PostgresTable, RowsDigest | str]] = []
+    for table, pages in chunks:
+        try:
+            digest = digest_rows(feeds.rows(table, pages), advance, has_columns=bool(table.columns))
+        except SourceError as exc:
+            if not tolerant or type(exc) not in {SourceError, SourceNotAllowedError}:
+                raise
+            digests.append((table, str(exc)))
+        else:
+            digests.append((table, digest))
+    return digests

@@ -10,7 +10,8 @@ from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.rows.csv_rows import csv_values
 from exporters.postgres.rows.parquet_read import digest_part, texts_of
 from exporters.row_digest import RowsDigest
-from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part
+from exporters.sql.columns import columns_in
+from exporters.sql.parquet_read import READ_ERRORS, open_part
 
 
 class PostgresPartReader:
@@ -24,7 +25,7 @@ class PostgresPartReader:
 
     def part_columns(self, file: Any) -> Sequence[str]:
         """Return the table's own columns."""
-        return column_names(open_part(file), generated=True)
+        return list(columns_in(open_part(file).schema_arrow))
 
     def part_texts(self, file: Any) -> Iterator[Texts]:
         """Render the part back to the server's lines."""

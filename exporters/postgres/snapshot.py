@@ -14,7 +14,6 @@ from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Uni
 from exporters.errors import SourceError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.chunk_plan import Range
 from exporters.postgres.definitions.definition_files import Dump, Missing, dump, write_schema
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.rows.chunk_export import export_rows, export_typed
@@ -24,7 +23,6 @@ from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary
-from exporters.sql.chunk_export import ExportedChunk
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.columns import Layout
 
@@ -98,11 +96,19 @@ class PostgresSnapshot:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
         pages = unit.spec["range"]
+        name = stem(unit.spec)
         typed = self._read_ahead.pop(unit.id, None)
         if typed is not None:
-            chunk = export_typed(typed, planned.layout, sink, stem(unit.spec))
+            chunk = export_typed(typed, planned.layout, sink, name)
         else:
-            chunk = self._export_rows(planned, (pages[0], pages[1]), sink, stem(unit.spec))
+            rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
+            try:
+                chunk = export_rows(rows, planned.layout, sink, name)
+            except ArrowInvalid:
+                if self.position["encoding"] != "UTF8":
+                    raise
+                rows = self._feeds.rows(planned.table, (pages[0], pages[1]))
+                chunk = export_rows(rows, planned.lenient, sink, name)
         facts = {
             "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
@@ -111,16 +117,6 @@ class PostgresSnapshot:
             "octets": dict(chunk.octets),
         }
         return Outcome(chunk.rows, chunk.text_bytes, chunk.digest, facts=facts)
-
-    def _export_rows(self, planned: _Planned, pages: Range, sink: Sink, name: str) -> ExportedChunk:
-        rows = self._feeds.rows(planned.table, pages)
-        try:
-            return export_rows(rows, planned.layout, sink, name)
-        except ArrowInvalid:
-            if self.position["encoding"] != "UTF8":
-                raise
-        rows = self._feeds.rows(planned.table, pages)
-        return export_rows(rows, planned.lenient, sink, name)
 
     def read_ahead(self, units: Sequence[Unit]) -> None:
         """See ``exporters.api.ReadingAhead``."""

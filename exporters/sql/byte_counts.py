@@ -23,34 +23,26 @@ class Octets:
     """Adds up the bytes of every column that is kept as text or bytes."""
 
     def __init__(self, layout: Layout) -> None:
-        self._byte_columns = [i for i, field in enumerate(layout.fields) if _is_bytes(field.type)]
-        self._names = [layout.fields[i].name for i in self._byte_columns]
-        self._sides = [side.name for side in layout.sides]
-        self._sums = [0] * len(self._byte_columns)
+        self._columns = [
+            (position, field.name, side.name)
+            for position, (field, side) in enumerate(zip(layout.fields, layout.sides, strict=True))
+            if pa.types.is_string(field.type) or pa.types.is_binary(field.type)
+        ]
+        self.by_name = {name: 0 for _, name, _ in self._columns}
+        """Bytes by the name of the column."""
 
     def add(self, typed: Typed, long: Mapping[str, LongValue] | None = None) -> None:
         """Take a block of rows, or one with these ``long`` values, by name of field."""
-        for number, column in enumerate(self._byte_columns):
-            self._sums[number] += _sum(typed.columns[column]) + _sum(typed.sides.get(column))
-        for number, column in enumerate(self._byte_columns if long else ()):
-            for name in (self._names[number], self._sides[column]):
-                self._sums[number] += long[name].size_bytes if long and name in long else 0
-
-    def by_name(self) -> dict[str, int]:
-        """Return bytes by the name of the column."""
-        return dict(zip(self._names, self._sums, strict=True))
-
-
-def _is_bytes(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_binary(data_type))
-
-
-def _sum(values: pa.Array | None) -> int:
-    if values is None:
-        return 0
-    if values.null_count:  # bytes may stand where a value is NULL
-        return pc.sum(pc.binary_length(values)).as_py() or 0
-    return int(values.view(pa.binary()).total_values_length)
+        long = long or {}
+        for position, name, side in self._columns:
+            for values in (typed.columns[position], typed.sides.get(position)):
+                if values is None:
+                    continue
+                if values.null_count:  # bytes may stand where a value is NULL
+                    self.by_name[name] += pc.sum(pc.binary_length(values)).as_py() or 0
+                else:
+                    self.by_name[name] += int(values.view(pa.binary()).total_values_length)
+            self.by_name[name] += sum(long[field].size_bytes for field in (name, side) if field in long)
 
 
 def exported(done: Iterable[DoneUnit], names: Iterable[str]) -> dict[str, int] | None:

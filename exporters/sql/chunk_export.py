@@ -45,7 +45,7 @@ class ExportedChunk:
 
 
 class ChunkExport:
-    """Takes the rows of one chunk."""
+    """Takes the rows of one chunk. ``parts`` are open until ``finish``."""
 
     def __init__(self, layout: Layout, parts: PartWriter, row_format: RowFormat) -> None:
         self._layout = layout
@@ -56,41 +56,49 @@ class ChunkExport:
         self._digest = RowsDigest()
         self._octets = Octets(layout)
 
-    def will_prove(self, rows: int) -> bool:
-        """Tell whether ``proved`` will render every row of the next block, of so many rows: then there is no need to
-        compare its values one column after the other before.
+    @property
+    def rows_to_prove(self) -> int:
+        """So many rows of the next block are rendered by ``add``. Where these are all, there is no need to compare
+        values one column after the other before.
         """
-        return not self._proved and rows <= PROVED_ROWS
+        return 0 if self._proved else PROVED_ROWS
 
-    def proved(self, table: Typed, texts: Sequence[bytes], parse_exactly: Callable[[], Typed]) -> Typed:
-        """Return ``table`` if its first rows render to their texts again, else what the slow way makes of them.
-
-        Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
-        argument in ``column_types`` for the kinds that are not compared value by value; ``verify --level full``
-        renders everything. Raises ``SourceError`` where the slow way does not help.
+    def add(
+        self,
+        table: Typed,
+        texts: Sequence[bytes],
+        text_bytes: int,
+        parse_exactly: Callable[[], Typed] | None = None,
+    ) -> None:
+        """Take a block of rows, and their texts. ``parse_exactly`` types the block the slow way; without it the caller
+        has compared every value. Raises ``SourceError`` where the rows do not render to their texts again.
         """
         if table.rows != len(texts):
             raise SourceError(
                 f"{len(texts)} lines were parsed as {table.rows} rows",
                 next_step="Please report the table's definition.",
             )
-        if not self._proved and not self._renders(table, texts):
-            table = parse_exactly()
-            if not self._renders(table, texts):
-                raise _changed()
-        self._proved = True
-        return table
-
-    def _renders(self, table: Typed, texts: Sequence[bytes]) -> bool:
-        batch = self._layout.batch(table, frozenset(table.sides))[:PROVED_ROWS]
-        return list(self._format.render(batch)) == texts[:PROVED_ROWS]
-
-    def add(self, table: Typed, texts: Sequence[bytes], text_bytes: int) -> None:
-        """Take a block of rows, and their texts."""
+        if parse_exactly is not None and not self._proved:
+            table = self._prove(table, texts[:PROVED_ROWS], parse_exactly)
         self._text_bytes += text_bytes
         self._digest += digest_texts(texts)
         self._octets.add(table)
         self._parts.add(table, text_bytes)
+
+    def _prove(self, table: Typed, first_texts: Sequence[bytes], parse_exactly: Callable[[], Typed]) -> Typed:
+        """Return ``table`` if its first rows render to their texts again, else what the slow way makes of them.
+
+        Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
+        argument in ``column_types`` for the kinds that are not compared value by value; ``verify --level full``
+        renders everything. Raises ``SourceError`` where the slow way does not help.
+        """
+        for is_exact in (False, True):
+            parsed = parse_exactly() if is_exact else table
+            batch = self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]
+            if list(self._format.render(batch)) == first_texts:
+                self._proved = True
+                return parsed
+        raise _changed()
 
     def add_long(self, text: LongRowText) -> None:
         """Take a row with long values. Raises ``SourceError`` unless it renders to its text again."""
@@ -105,25 +113,26 @@ class ChunkExport:
             self._octets.add(row.typed, row.long)
             self._parts.add_long(row.typed, row.long)
 
-    def check_count(self, sent_rows: int) -> None:
-        """Raise ``SourceError`` unless as many rows came as the server says it sent. Rows without columns are only
-        counted here.
+    def finish(self, sent_rows: int | None = None) -> ExportedChunk:
+        """Write what is left. Return what it came to. Raises ``SourceError`` unless as many rows came as the server
+        says it sent, where it says so. Rows without columns are only counted here.
         """
-        if not self._layout.columns:
+        if sent_rows is not None and not self._layout.columns:
             self._parts.add_empty_rows(sent_rows)
             self._digest = digest_empty_rows(sent_rows)
-        if self._digest.rows != sent_rows:
+        if sent_rows is not None and self._digest.rows != sent_rows:
             raise SourceError(
                 f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
                 next_step="Give the same command again; if it stays so, please report it.",
             )
-
-    def result(self) -> ExportedChunk:
-        """Return what it came to, once all parts are written."""
-        digest, parts = self._digest, self._parts
-        octets = self._octets.by_name()
+        written = self._parts.finish()
         return ExportedChunk(
-            digest.rows, self._text_bytes, digest.digest, parts.parts(), parts.exact(), octets
+            self._digest.rows,
+            self._text_bytes,
+            self._digest.digest,
+            written,
+            self._parts.exact,
+            self._octets.by_name,
         )
 
 

@@ -57,21 +57,18 @@ OWN = b"\xff"
 """How the text of a value begins that stands in the database's own encoding: no UTF-8 has this byte."""
 
 
-def has(field: pa.Field, key: bytes) -> bool:
-    """Tell whether a field has an entry."""
-    return field.metadata is not None and key in field.metadata
-
-
 def sides_of(schema: pa.Schema) -> dict[str, str]:
     """Return the names of the side columns by those of their columns."""
-    return {field.metadata[EXACT_OF].decode(): field.name for field in schema if has(field, EXACT_OF)}
+    metadata = ((field.name, field.metadata or {}) for field in schema)
+    return {entries[EXACT_OF].decode(): name for name, entries in metadata if EXACT_OF in entries}
 
 
-def columns_in(schema: pa.Schema, *, generated: bool) -> Sequence[pa.Field]:
-    """Return the fields of the table's own columns, those that a server computes only with ``generated``."""
-    return [
-        field for field in schema if not has(field, EXACT_OF) and (generated or not has(field, GENERATED))
-    ]
+def columns_in(schema: pa.Schema, *, generated: bool = True) -> Mapping[str, pa.Field]:
+    """Return the fields of the table's own columns by name, in the order of the text; those that a server computes only
+    with ``generated``.
+    """
+    left_out = {EXACT_OF} if generated else {EXACT_OF, GENERATED}
+    return {field.name: field for field in schema if left_out.isdisjoint(field.metadata or ())}
 
 
 class Column(Protocol):

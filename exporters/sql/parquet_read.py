@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.sql.columns import columns_in
 from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
 from exporters.sql.large_values.parquet_splice import long_value
 
@@ -21,11 +20,6 @@ _BUFFERS_BYTES = 32 * 2**20
 """What is read ahead of each column, and of all of them."""
 _WHOLE_BYTES = 2**20
 """A file up to this size is read at once: a read of each column and of the footer takes longer than its values."""
-
-
-def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
-    """Return the table's own columns in the order of the text."""
-    return [field.name for field in columns_in(file.schema_arrow, generated=generated)]
 
 
 class ParquetPart(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
@@ -54,9 +48,11 @@ def rows_of(file: ParquetPart) -> Iterator[pa.RecordBatch | LongRow]:
     """
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
-        if group.num_rows == 1 and (row := _long_row(file, number)) is not None:
-            yield row
-            continue
+        if group.num_rows == 1 and group.total_byte_size > SHORT_BYTES:
+            row = _long_row(file, number)
+            if row is not None:
+                yield row
+                continue
         fit = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
         rows = max(1, min(_BATCH_ROWS, fit))
         yield from file.iter_batches(rows, row_groups=[number], use_threads=False)

@@ -331,41 +331,36 @@ class PartWriter:
             file.group_bytes = 0
 
     def _open(self, sides: Iterable[int]) -> _Open:
-        """Return a file that has these side columns."""
-        side_names = frozenset(sides)
-        if self._file is None or not side_names <= self._file.sides:
-            self._finish()
-            self._sides |= side_names
-            self._file = self._begin()
+        """Return a file that has these side columns: the open one, if it has them, else the next."""
+        needed = frozenset(sides)
+        if self._file is None or not needed <= self._file.sides:
+            self._close()
+            self._sides |= needed
+            number = len(self._done)
+            name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
+            schema, undo = self.layout.schema(self._sides), ExitStack()
+            writer = GroupedFile(undo.enter_context(self.sink.create(name)), schema)
+            self._file = _Open(name, self._sides, writer, undo)
         return self._file
 
     def add_empty_rows(self, rows: int) -> None:
         """Write nothing but the file: a table without columns has a count of rows only."""
-        self._file = self._begin()
-        self._file.rows = rows
+        self._open(()).rows = rows
 
-    def parts(self) -> tuple[WrittenPart, ...]:
-        """Return the files that were written."""
-        return tuple(self._done)
-
+    @property
     def exact(self) -> tuple[str, ...]:
-        """Return the columns that needed a side column."""
+        """The columns that needed a side column."""
         return tuple(self.layout.fields[i].name for i in sorted(self._sides))
 
-    def _begin(self) -> _Open:
-        number = len(self._done)
-        name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
-        schema = self.layout.schema(self._sides)
-        undo = ExitStack()
-        try:
-            stream = undo.enter_context(self.sink.create(name))
-            writer = GroupedFile(stream, schema)
-        except BaseException as exc:
-            undo.__exit__(type(exc), exc, exc.__traceback__)
-            raise
-        return _Open(name, self._sides, writer, undo)
+    def finish(self) -> tuple[WrittenPart, ...]:
+        """Write what is left; where no row came, an empty file. Return the files."""
+        self._write_piece()
+        if not self._done:
+            self._open(())
+        self._close()
+        return tuple(self._done)
 
-    def _finish(self) -> None:
+    def _close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
             with file.undo:
@@ -377,9 +372,6 @@ class PartWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is None:
-            self._write_piece()
-            if self._file is None and not self._done:
-                self._file = self._begin()
-            self._finish()
+            self.finish()
         elif self._file is not None:
             self._file.undo.__exit__(kind, error, None)

@@ -100,15 +100,12 @@ DATE = ValueCodec("date", cast_text, _date_text, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 JSON = ValueCodec("json", _as_json, same_text)
 
 
-def rendered(codec: ValueCodec, values: pa.Array) -> pa.Array:
-    """Return the text of typed values, as binary, without what a side column says."""
+def rendered(codec: ValueCodec, values: pa.Array, side: pa.Array | None = None) -> pa.Array:
+    """Return the server's text of every value, as binary, NULL for NULL: what the side column has, if there is one,
+    else the typed value.
+    """
     text = codec.render(values)
-    return text.view(pa.binary()) if pa.types.is_string(text.type) else text.cast(pa.binary())
-
-
-def exact_text(codec: ValueCodec, values: pa.Array, side: pa.Array | None) -> pa.Array:
-    """Return the server's text of every value, as binary, NULL for NULL."""
-    text = rendered(codec, values)
+    text = text.view(pa.binary()) if pa.types.is_string(text.type) else text.cast(pa.binary())
     return text if side is None else pc.coalesce(side.cast(pa.binary()), text)
 
 

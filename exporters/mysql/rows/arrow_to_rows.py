@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from exporters.mysql.rows.row_columns import NULL, WIDE, value_at
 from exporters.mysql.rows.text_codec import CODECS
 from exporters.sql.columns import EXACT_OF, KIND, sides_of
-from exporters.sql.value_codec import exact_text, is_utf8, values_of
+from exporters.sql.value_codec import is_utf8, rendered, values_of
 
 _DIRECT = b"hex"
 _SHORT = pa.array([bytes([size]) for size in range(NULL)], pa.binary())
@@ -44,7 +44,7 @@ def values_by_column(batch: pa.RecordBatch) -> Iterator[tuple[pa.Field, pa.Array
 
 def field_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
     """Return the text of every value of a part's column, as binary, NULL for NULL."""
-    return exact_text(CODECS[field.metadata[KIND].decode()], values, side)
+    return rendered(CODECS[field.metadata[KIND].decode()], values, side)
 
 
 def _lengths(text: pa.Array) -> pa.Array:

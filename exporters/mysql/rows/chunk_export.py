@@ -6,6 +6,7 @@ The text of a row is the payload of its packet, as it came: see ``arrow_to_rows`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,13 +41,9 @@ def export_rows(
             columns = columns_of(rows, types)
             _check_lengths(table, columns)
             parsed = parse_columns(columns, layout)
-            parsed = chunk.proved(
-                parsed,
-                rows,
-                lambda columns=columns: parse_columns(columns, layout, exactly=True),  # type: ignore[misc]
-            )
-            chunk.add(parsed, rows, sum(map(len, rows)))
-    return chunk.result()
+            parse_exactly = partial(parse_columns, columns, layout, exactly=True)
+            chunk.add(parsed, rows, sum(map(len, rows)), parse_exactly)
+        return chunk.finish()
 
 
 def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
-
-import pyarrow as pa
+from functools import partial
 
 from exporters.api import Sink
 from exporters.postgres.rows.csv_rows import (
@@ -22,26 +20,25 @@ from exporters.sql.chunk_export import ChunkExport, ExportedChunk, RowFormat
 from exporters.sql.columns import Layout
 from exporters.sql.parquet_write import PartWriter
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, digest_long, in_blocks
-from exporters.sql.value_codec import joined
 
 
 def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
     """Export rows into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block needs a side column that the file
     has not). Raises ``SourceError`` if the server's count of rows is another.
     """
+    sent_rows = 0
     with closing(source), PartWriter(layout, sink, stem) as parts:
         chunk = ChunkExport(layout, parts, _CSV)
         for block in in_blocks(source):
             if isinstance(block, SentRows):
-                chunk.check_count(block.count)
+                sent_rows = block.count
             elif isinstance(block, LongRowText):
                 chunk.add_long(block)
             elif layout.columns:
-                table = parse_block(block, layout, compare=not chunk.will_prove(block.count(b"\n")))
+                table = parse_block(block, layout, compare=block.count(b"\n") > chunk.rows_to_prove)
                 lines = split_lines(block, table.rows)
-                table = chunk.proved(table, lines, lambda block=block: parse_block_exactly(block, layout))  # type: ignore[misc]
-                chunk.add(table, lines, len(block))
-    return chunk.result()
+                chunk.add(table, lines, len(block), partial(parse_block_exactly, block, layout))
+        return chunk.finish(sent_rows)
 
 
 def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> ExportedChunk:
@@ -50,7 +47,7 @@ def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> Ex
         export = ChunkExport(layout, parts, _CSV)
         if chunk.lines:
             export.add(chunk.table, chunk.lines, chunk.text_bytes)
-    return export.result()
+        return export.finish()
 
 
 def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool) -> RowsDigest:
@@ -80,8 +77,4 @@ def digest_small(rows: SmallRows, advance: Advance | None, *, has_columns: bool)
     return digest if has_columns else digest_empty_rows(rows.sent_rows)
 
 
-def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:
-    return split_lines(joined(lines_of(batch)))
-
-
-_CSV = RowFormat(_lines, line_pieces, read_line)
+_CSV = RowFormat(lines_of, line_pieces, read_line)

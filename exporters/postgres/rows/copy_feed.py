@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small block wait for more to arrive: to be woken for every few rows costs more than the rows. Not after the
-first one: a small table has no other.
+first one: a small table has no other. The loop serves one connection, so nothing else waits.
 """
 
 
@@ -66,20 +67,14 @@ _SMALL_TABLE_BYTES = 128 * 2**10
 class Feed(Protocol):
     """A connection. One thread at a time, and one COPY."""
 
-    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
-        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding, and yield its rows. With ``long`` long rows come
-        in pieces, at some cost for all others.
-        """
+    def copy(self, query: str, encoding: str) -> RowBlocks:
+        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding, and yield its rows."""
         ...
 
-    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
-        """Do the same for several queries of few rows by one request; the count of each query's rows comes behind
-        them.
+    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
+        """Do the same for what stands behind COPY: queries in brackets, or tables, by one request; the count of each
+        one's rows comes behind them. Long rows come in pieces, at some cost for all others.
         """
-        ...
-
-    def copy_table(self, table: str, encoding: str) -> RowBlocks:
-        """Do the same for ``COPY table TO STDOUT``, which is not planned; ``table`` may have a list of columns."""
         ...
 
     def execute(self, statements: str) -> None:
@@ -115,28 +110,8 @@ class AsyncpgFeed:
             raise
         return connection
 
-    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
+    def copy(self, query: str, encoding: str) -> RowBlocks:
         """See ``Feed``."""
-        try:
-            yield from self._long_rows(_statement(query, encoding)) if long else self._rows(query, encoding)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
-        """See ``Feed``."""
-        try:
-            yield from self._long_rows("; ".join(_statement(query, encoding) for query in queries))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def copy_table(self, table: str, encoding: str) -> RowBlocks:
-        """See ``Feed``."""
-        try:
-            yield from self._long_rows(_statement_of(table, encoding))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def _rows(self, query: str, encoding: str) -> RowBlocks:
         arrived: list[bytes | bytearray] = []
 
         async def keep(block: bytes | bytearray) -> None:
@@ -154,19 +129,27 @@ class AsyncpgFeed:
 
         task = self._copying = self._loop.create_task(copy())
         first = True
-        while arrived or not task.done():
-            for block in arrived:
-                yield block
-                if not first:
-                    _pause(len(block))
-                first = False
-            arrived.clear()
-            if not task.done():
-                self._loop.run_forever()
-        yield SentRows(int(task.result().rpartition(" ")[2]))
+        try:
+            while arrived or not task.done():
+                for block in arrived:
+                    yield block
+                    if not first and len(block) < SMALL_BYTES:
+                        time.sleep(PAUSE_SECONDS)
+                    first = False
+                arrived.clear()
+                if not task.done():
+                    self._loop.run_forever()
+            yield SentRows(int(task.result().rpartition(" ")[2]))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
 
-    def _long_rows(self, statement: str) -> RowBlocks:
-        return copy_stream(self._connection, self._loop, statement)
+    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
+        """See ``Feed``."""
+        statements = "; ".join(_statement(source, encoding) for source in sources)
+        try:
+            yield from copy_stream(self._connection, self._loop, statements)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
 
     def execute(self, statements: str) -> None:
         """See ``Feed``."""
@@ -198,18 +181,14 @@ class PsycopgFeed:
         self._connection = connect(address, session_limits.application)
         self._connection.execute(session_limits.timeouts().encode())
 
-    def copy(self, query: str, encoding: str, *, long: bool = False) -> RowBlocks:
-        """See ``Feed``. libpq holds a whole row all the same."""
-        return self._copy(_statement(query, encoding), long=long)
-
-    def copy_all(self, queries: Sequence[str], encoding: str) -> RowBlocks:
-        """See ``Feed``. By a request each."""
-        for query in queries:
-            yield from self.copy(query, encoding)
-
-    def copy_table(self, table: str, encoding: str) -> RowBlocks:
+    def copy(self, query: str, encoding: str) -> RowBlocks:
         """See ``Feed``."""
-        return self._copy(_statement_of(table, encoding), long=True)
+        return self._copy(_statement(f"({query})", encoding), long=False)
+
+    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
+        """See ``Feed``. By a request each; libpq holds a whole row all the same."""
+        for source in sources:
+            yield from self._copy(_statement(source, encoding), long=True)
 
     def _copy(self, statement: str, *, long: bool) -> RowBlocks:
         try:
@@ -236,18 +215,8 @@ class PsycopgFeed:
         self._connection.close()
 
 
-def _pause(size_bytes: int) -> None:
-    """Let more arrive after a small block. The loop serves this one connection, so nothing else waits."""
-    if size_bytes < SMALL_BYTES:
-        time.sleep(PAUSE_SECONDS)
-
-
-def _statement(query: str, encoding: str) -> str:
-    return _statement_of(f"({query})", encoding)
-
-
-def _statement_of(table: str, encoding: str) -> str:
-    return f"COPY {table} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
+def _statement(source: str, encoding: str) -> str:
+    return f"COPY {source} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
 
 
 def _pieces(row: Buffer) -> Iterator[bytes]:
@@ -283,6 +252,7 @@ class Feeds:
     def __init__(self, session: PostgresSession, *, workers: int) -> None:
         self._session = session
         self._encoding = str(session.position["encoding"])
+        self._copied_as = copy_encoding(self._encoding)
         self._may_change = may_change(self._encoding)
         self._codec = Codec(self._encoding, self._conversions)
         self._room = threading.BoundedSemaphore(session.session_limits.workers(workers))
@@ -329,15 +299,17 @@ class Feeds:
         try:
             with self._lent() as (feed, transaction):
                 transaction.begin_for(len(queries))
-                return small_rows(feed.copy_all(queries, copy_encoding(self._encoding)))
+                sources = [f"({query})" for query in queries]
+                return small_rows(feed.copy_in_pieces(sources, self._copied_as))
         except SourceError:
             return []
 
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
-        encoding = self._encoding if self._may_change else copy_encoding(self._encoding)
-        rows = self._copied(lambda feed: feed.copy_table(copied(table), encoding))
-        return as_selected(table, converted(rows, self._codec) if self._may_change else rows)
+        if not self._may_change:
+            return as_selected(table, self.copy(copied(table), planned=False))
+        rows = self.copy(copied(table), planned=False, encoding=self._encoding)
+        return as_selected(table, converted(rows, self._codec))
 
     def _changes(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""
@@ -366,15 +338,25 @@ class Feeds:
             feed.execute("RELEASE SAVEPOINT moveout")
         return read_conversions(map(csv_values, split_lines(lines)))
 
-    def copy(self, query: str, *, long: bool = False, encoding: str | None = None) -> RowBlocks:
-        """Run one COPY on an idle feed, in UTF-8 unless another encoding is given."""
-        name = encoding or copy_encoding(self._encoding)
-        return self._copied(lambda feed: feed.copy(query, name, long=long))
-
-    def _copied(self, copy: Callable[[Feed], RowBlocks]) -> RowBlocks:
-        """Yield the rows of one COPY; a feed that failed, or whose rows were not all read, is not used again."""
+    def copy(self, source: str, *, planned: bool = True, long: bool = False, encoding: str = "") -> RowBlocks:
+        """Run one COPY of a query on an idle feed, or of a table by its name, which is not ``planned``. In UTF-8 unless
+        another encoding is given. A feed that failed, or whose rows were not all read, is not used again.
+        """
+        encoding = encoding or self._copied_as
         with self._lent() as (feed, transaction):
-            yield from transaction.rows(lambda: copy(feed))
+            if planned and not long:
+                copy = partial(feed.copy, source, encoding)
+            else:
+                copy = partial(feed.copy_in_pieces, [f"({source})" if planned else source], encoding)
+            transaction.begin_for(1)
+            try:
+                yield from copy()
+            except SourceError as exc:
+                if not transaction.begin_again_after(exc):
+                    raise
+            else:
+                return
+            yield from copy()
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Feed, Transaction]]:

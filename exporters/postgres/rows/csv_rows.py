@@ -20,13 +20,14 @@ from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
 from exporters.row_digest import RowsDigest, digest_texts
 from exporters.sql.column_groups import compute_by_key
-from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, has, sides_of
+from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, sides_of
 from exporters.sql.value_codec import (
     TEXT,
-    exact_text,
+    joined,
     merged_sides,
     parse_exactly,
     parse_leniently,
+    rendered,
     split_utf8,
 )
 
@@ -42,18 +43,15 @@ def digest_block(block: bytes) -> RowsDigest:
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
     """Split whole lines at the newlines that are not inside quotes. ``rows``, where it is known, saves the look."""
-    if rows is None and _has_quoted_newlines(block):
+    quoted = False
+    if rows is None and b'"' in block:
+        # Every second piece between quotes is inside. A large block may have too many pieces to look.
+        quoted = len(block) > _LARGE_BYTES or b"\n" in b"".join(block.split(b'"')[1::2])
+    if quoted:
         return _split_quoted(block)
     lines = block.split(b"\n")
     lines.pop()
     return lines if rows is None or len(lines) == rows else _split_quoted(block)
-
-
-def _has_quoted_newlines(block: bytes) -> bool:
-    """Every second piece between quotes is inside. A large block may have too many pieces: then yes, to be sure."""
-    if b'"' not in block:
-        return False
-    return len(block) > _LARGE_BYTES or b"\n" in b"".join(block.split(b'"')[1::2])
 
 
 def _split_quoted(block: bytes) -> list[bytes]:
@@ -187,36 +185,32 @@ def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
     ]
 
 
-_QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
-_QUOTES_ALONE = replace(_QUOTES, word=b"\\.")
-"""Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c), and if it is the only column."""
+QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
+"""Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c)."""
+QUOTES_ALONE = replace(QUOTES, word=b"\\.")
+"""The same for the only column of a table."""
 
 
-def quotes_of(*, alone: bool) -> Quotes:
-    """Return the rule for quotes. ``alone``: for the only column of a table."""
-    return _QUOTES_ALONE if alone else _QUOTES
-
-
-def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
-    """Return one binary value a row: its CSV line with the newline. Without ``generated``, the columns that a server
-    computes by itself are left out, as COPY FROM wants it.
+def block_of(batch: pa.RecordBatch, *, generated: bool = True) -> bytes:
+    """Return the CSV lines of rows, each ended by a newline. Without ``generated``, the columns that a server computes
+    by itself are left out, as COPY FROM wants it.
     """
     texts = [text for _, text in columns_of(batch, generated=generated)]
     if not texts:
-        return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
-    return _lines(texts)
+        return b"\n" * int(batch.num_rows)
+    return _block(texts)
 
 
-def lines_together(batches: Sequence[pa.RecordBatch]) -> list[pa.Array]:
-    """Return what ``lines_of`` does, for several small batches that have columns, and no side columns."""
+def blocks_together(batches: Sequence[pa.RecordBatch]) -> list[bytes]:
+    """Return what ``block_of`` does, for several small batches that have columns, and no side columns."""
     keys = [
-        (field.metadata[KIND].decode(), has(field, PLAIN), batch.num_columns == 1)
+        (field.metadata[KIND].decode(), PLAIN in field.metadata, batch.num_columns == 1)
         for batch in batches
         for field in batch.schema
     ]
     values = [column for batch in batches for column in batch.columns]
     texts = iter(compute_by_key(list(zip(keys, values, strict=True)), _text_together))
-    return [_lines([next(texts)[0] for _ in batch.columns]) for batch in batches]
+    return [_block([next(texts)[0] for _ in batch.columns]) for batch in batches]
 
 
 def _text_together(key: tuple[str, bool, bool], values: pa.Array) -> list[pa.Array]:
@@ -224,26 +218,31 @@ def _text_together(key: tuple[str, bool, bool], values: pa.Array) -> list[pa.Arr
     only column of its table.
     """
     name, plain, alone = key
-    text = exact_text(codec_of(name), values, None)
-    return [text if plain else quotes_of(alone=alone).around(text)]
+    text = rendered(codec_of(name), values)
+    return [text if plain else (QUOTES_ALONE if alone else QUOTES).around(text)]
 
 
-def _lines(texts: Sequence[pa.Array]) -> pa.Array:
+def _block(texts: Sequence[pa.Array]) -> bytes:
+    """Return the lines of columns whose values are as they stand there."""
     line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
-    return pc.binary_join_element_wise(line, b"", b"\n")
+    return joined(pc.binary_join_element_wise(line, b"", b"\n"))
+
+
+def lines_of(batch: pa.RecordBatch) -> list[bytes]:
+    """Return the CSV lines of rows, without their newlines."""
+    return split_lines(block_of(batch), batch.num_rows)
 
 
 def columns_of(batch: pa.RecordBatch, *, generated: bool) -> list[tuple[pa.Field, pa.Array]]:
     """Return the fields of the table's own columns, and their values as they stand in CSV lines."""
     sides = sides_of(batch.schema)
     fields = columns_in(batch.schema, generated=generated)
-    quotes = quotes_of(alone=len(fields) == 1)
+    quotes = QUOTES_ALONE if len(fields) == 1 else QUOTES
     texts = []
-    for field in fields:
-        side = sides.get(field.name)
-        codec = codec_of(field.metadata[KIND].decode())
-        text = exact_text(codec, batch.column(field.name), None if side is None else batch.column(side))
-        if side is not None or not has(field, PLAIN):
+    for name, field in fields.items():
+        side = batch.column(sides[name]) if name in sides else None
+        text = rendered(codec_of(field.metadata[KIND].decode()), batch.column(name), side)
+        if side is not None or PLAIN not in field.metadata:
             text = quotes.around(text)
         texts.append((field, text))
     return texts

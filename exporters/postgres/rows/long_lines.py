@@ -168,7 +168,7 @@ class _Value:
 
 
 def line_pieces(row: LongRow, *, generated: bool = True) -> Iterator[bytes]:
-    """Yield the text of a row, without the newline at its end; see ``csv_rows.lines_of``."""
+    """Yield the text of a row, without the newline at its end; see ``csv_rows.block_of``."""
     sides = sides_of(row.batch.schema)
     for number, (arrow_field, text) in enumerate(columns_of(row.batch, generated=generated)):
         if number:

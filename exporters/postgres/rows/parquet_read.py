@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exporters.postgres.rows.csv_rows import digest_block, lines_of, split_lines
+from exporters.postgres.rows.csv_rows import block_of, digest_block, lines_of
 from exporters.postgres.rows.long_lines import line_pieces
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
+from exporters.sql.columns import columns_in
 from exporters.sql.large_values.long_values import LongRow
-from exporters.sql.parquet_read import ParquetPart, column_names, open_part, rows_of
-from exporters.sql.value_codec import joined
+from exporters.sql.parquet_read import ParquetPart, open_part, rows_of
 
 
 def blocks_of(file: ParquetPart, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
@@ -22,7 +22,7 @@ def blocks_of(file: ParquetPart, *, generated: bool = True) -> Iterator[tuple[by
             yield from ((piece, 0) for piece in line_pieces(some, generated=generated))
             yield b"\n", 1
         else:
-            yield joined(lines_of(some, generated=generated)), some.num_rows
+            yield block_of(some, generated=generated), some.num_rows
 
 
 def texts_of(file: ParquetPart) -> Iterator[list[bytes]]:
@@ -31,7 +31,7 @@ def texts_of(file: ParquetPart) -> Iterator[list[bytes]]:
         if isinstance(some, LongRow):
             yield [b"".join(line_pieces(some))]
         else:
-            yield split_lines(joined(lines_of(some)), some.num_rows)
+            yield lines_of(some)
 
 
 def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
@@ -41,12 +41,12 @@ def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
     Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
     """
     part = open_part(file)
-    if not column_names(part, generated=generated):
+    if not columns_in(part.schema_arrow, generated=generated):
         return digest_empty_rows(rows)
     digest = RowsDigest()
     for some in rows_of(part):
         if isinstance(some, LongRow):
             digest += digest_pieces(line_pieces(some, generated=generated))
         else:
-            digest += digest_block(joined(lines_of(some, generated=generated)))
+            digest += digest_block(block_of(some, generated=generated))
     return digest

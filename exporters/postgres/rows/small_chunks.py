@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from exporters.postgres.rows.csv_rows import csv_fields, quotes_of, split_lines, unquoted
+from exporters.postgres.rows.csv_rows import QUOTES, QUOTES_ALONE, csv_fields, split_lines, unquoted
 from exporters.sql.columns import Kind, Layout, Typed
 from exporters.sql.row_blocks import SmallRows
 from exporters.sql.value_codec import rendered
@@ -79,7 +79,8 @@ def _typed(
     except pa.ArrowInvalid:
         return
     back = rendered(kind.codec, typed)
-    back = back if kind.plain else quotes_of(alone=alone).around(back)
+    if not kind.plain:
+        back = (QUOTES_ALONE if alone else QUOTES).around(back)
     back_fields = [field or b"" for field in back.to_pylist()]
     start = 0
     for place, column in texts:

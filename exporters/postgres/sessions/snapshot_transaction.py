@@ -4,7 +4,7 @@ is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA
@@ -41,23 +41,9 @@ class Transaction:
         try:
             return query()
         except Exception as exc:
-            if sqlstate(exc) not in NOT_FOUND:
+            if not self.begin_again_after(exc):
                 raise
-        self._search_every_schema()
         return query()
-
-    def rows(self, query: Callable[[], Iterator[Value]]) -> Iterator[Value]:
-        """Yield what ``query()`` yields within the snapshot; see ``run``."""
-        self.begin_for(1)
-        try:
-            yield from query()
-        except Exception as exc:
-            if sqlstate(exc) not in NOT_FOUND:
-                raise
-        else:
-            return
-        self._search_every_schema()
-        yield from query()
 
     def begin_for(self, queries: int) -> None:
         """Begin a transaction for so many queries, if there is none or it had enough of them."""
@@ -65,10 +51,15 @@ class Transaction:
             self._begin()
         self._queries += queries
 
-    def _search_every_schema(self) -> None:
-        """Begin a transaction for one query."""
+    def begin_again_after(self, error: Exception) -> bool:
+        """Begin a transaction for one query, with all schemas in sight, where ``error`` is of a name without a schema
+        that was not found; tell whether it is.
+        """
+        if sqlstate(error) not in NOT_FOUND:
+            return False
         self._begin(SEARCH_EVERY_SCHEMA)
         self._queries = QUERIES
+        return True
 
     def _begin(self, *settings: str) -> None:
         leave = ["ROLLBACK"] * self._begun

@@ -38,8 +38,9 @@ def export_rows(
                 _prove(batch, layout.kinds, stem)
             parts.add(layout.typed(batch), batch.size_bytes)
             digest += batch.digest()
+        written = parts.finish()
     sizes = octets.by_name([field.name for field in layout.fields])
-    return ExportedChunk(digest.rows, text_bytes, digest.digest, parts.parts(), parts.exact(), sizes)
+    return ExportedChunk(digest.rows, text_bytes, digest.digest, written, parts.exact, sizes)
 
 
 def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:

@@ -80,22 +80,25 @@ REPAIR = (
 
 
 class Shown:
-    """What one attempt to write a part has shown as progress, so that it can be taken back."""
+    """What one attempt to write parts has shown as progress, so that it can be taken back."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
-        self._rows = 0
+        self._rows: dict[str, int] = {}
         self._size_bytes = 0
 
-    def add(self, rows: int, size_bytes: int) -> None:
-        """Show more."""
-        self._rows += rows
+    def add(self, part: PartFile, rows: int) -> None:
+        """Show more rows of a part, and their share of its bytes, which are those of its text, however it is sent."""
+        before = self._rows.get(part.name, 0)
+        self._rows[part.name] = before + rows
+        whole = max(part.rows, 1)
+        size_bytes = part.size_bytes * (before + rows) // whole - part.size_bytes * before // whole
         self._size_bytes += size_bytes
         self._advance(rows, size_bytes)
 
     def take_back(self) -> None:
         """Show nothing of it any more."""
-        self._advance(-self._rows, -self._size_bytes)
+        self._advance(-sum(self._rows.values()), -self._size_bytes)
 
 
 def readable(

@@ -70,7 +70,7 @@ def _write_parts(
             # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
             if part.first and (is_own(part.table.name) or part.table.details.get("shadow_of")):
                 connection.execute(f"DELETE FROM {quote_name(part.table.name)}")
-            _write(reader, connection, tables[part.table.name], part, shown.add)
+            _write(reader, connection, tables[part.table.name], part, shown)
         except DamageError as exc:
             connection.execute("ROLLBACK TO part")
             shown.take_back()
@@ -87,7 +87,7 @@ def _write_parts(
 
 
 def _write(
-    reader: BundleReader, connection: sqlite3.Connection, table: SqliteTable, part: PartFile, advance: Advance
+    reader: BundleReader, connection: sqlite3.Connection, table: SqliteTable, part: PartFile, shown: Shown
 ) -> None:
     with reader.open(part.key) as file:
         for rows in readable(part, read_part(file), READ_ERRORS):
@@ -97,7 +97,7 @@ def _write(
                 write_long(connection, table, names, list(compress(rows.row.cells, is_stored)))
             else:
                 insert_rows(connection, table, names, list(compress(rows.columns, is_stored)))
-            advance(rows.rows, part.size_bytes * rows.rows // max(part.rows, 1))
+            shown.add(part, rows.rows)
 
 
 def insert_rows(

@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from exporters.postgres.catalog import read_columns
-from exporters.postgres.rows.csv_rows import lines_of, parse_block
+from exporters.postgres.rows.csv_rows import block_of, parse_block
 from exporters.sql.columns import Layout
-from exporters.sql.value_codec import joined
 
 
 def plain(strategy: st.SearchStrategy) -> st.SearchStrategy[str]:
@@ -224,4 +223,4 @@ def assert_comes_back(server, name: str, layout: Layout, types: list[str], rows:
     """By way of a Parquet file, rows come out as the server's lines."""
     block = server_lines(server, name, layout, types, rows)
     batches = through_parquet(block, layout).to_batches()
-    assert b"".join(joined(lines_of(batch)) for batch in batches) == block
+    assert b"".join(block_of(batch) for batch in batches) == block

@@ -28,7 +28,6 @@ from exporters.sql.columns import Kind, Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_read import leaves_of, open_part, rows_of
 from exporters.sql.parquet_write import PartWriter
-from exporters.sql.value_codec import joined
 from tests.exporters.mysql.test_protocol_rows import length_encoded
 
 SHORT, LONG = 20, 60
@@ -201,8 +200,9 @@ def part(tmp_path, monkeypatch):
             with read(read_line, LINES, cut(line, [2**15])) as row:
                 writer.add_long(row.typed, row.long)
         writer.add(block, len(SHORT_LINES))
-    assert sum(one.rows for one in writer.parts()) == 11
-    return [tmp_path / one.name for one in writer.parts()]
+        parts = writer.finish()
+    assert sum(one.rows for one in parts) == 11
+    return [tmp_path / one.name for one in parts]
 
 
 def test_what_was_written_is_read_in_pieces(part):
@@ -212,7 +212,7 @@ def test_what_was_written_is_read_in_pieces(part):
             if isinstance(some, LongRow):
                 texts.append(b"".join(line_pieces(some)))
             else:
-                texts += joined(lines_of(some)).splitlines()
+                texts += lines_of(some)
     wanted = SHORT_LINES.splitlines()
     assert texts == [
         *wanted,

@@ -13,12 +13,11 @@ from exporters.postgres.chunk_plan import BY_TID_SHARE, cut, make_plan
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.rows import csv_rows
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.csv_rows import digest_block, lines_of, parse_block, split_lines
+from exporters.postgres.rows.csv_rows import block_of, digest_block, parse_block, split_lines
 from exporters.postgres.sessions.connection import parse_url
 from exporters.row_digest import MODULUS, RowsDigest
 from exporters.sql.chunk_plan import Plan
 from exporters.sql.columns import Layout
-from exporters.sql.value_codec import joined
 from migrate.restore.postgres.definitions.dump_script import plain_sql
 from migrate.restore.postgres.definitions.roles import create_role
 
@@ -78,14 +77,14 @@ def test_a_byte_order_mark_at_the_start_of_a_block_is_a_value():
     block = "\ufeffx,1\n".encode()
     typed = parse_block(block, layout)
     assert typed.columns[0].to_pylist() == ["\ufeffx"]
-    assert joined(lines_of(layout.batch(typed, frozenset()))) == block
+    assert block_of(layout.batch(typed, frozenset())) == block
 
 
 def test_generated_columns_are_rendered_only_on_request():
     layout = Layout.of([column("a", "int4"), column("b", "int4", generated=True)])
     batch = layout.batch(parse_block(b"1,2\n", layout), frozenset())
-    assert joined(lines_of(batch)) == b"1,2\n"
-    assert joined(lines_of(batch, generated=False)) == b"1\n"
+    assert block_of(batch) == b"1,2\n"
+    assert block_of(batch, generated=False) == b"1\n"
 
 
 def test_side_columns_hold_only_what_the_type_cannot():
@@ -96,7 +95,7 @@ def test_side_columns_hold_only_what_the_type_cannot():
     assert batch.schema.names == ["d", "i", "d$exact"]
     assert batch.column(2).to_pylist() == [None, "infinity", None]
     assert batch.column(0).null_count == 2
-    assert joined(lines_of(batch)) == block
+    assert block_of(batch) == block
 
 
 def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
@@ -104,7 +103,7 @@ def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
     block = b'\n""\n"\\."\n\\\n'
     batch = layout.batch(parse_block(block, layout), frozenset())
     assert batch.column(0).to_pylist() == [None, "", "\\.", "\\"]
-    assert joined(lines_of(batch)) == block
+    assert block_of(batch) == block
 
 
 def test_ranges_cover_a_table_once_and_the_last_is_open():
@@ -183,4 +182,4 @@ def test_an_arrow_table_of_no_columns_still_has_lines():
             [pa.field("g", pa.int64(), metadata={b"moveout.kind": b"int", b"moveout.generated": b"1"})]
         ),
     )
-    assert joined(lines_of(batch, generated=False)) == b"\n\n"
+    assert block_of(batch, generated=False) == b"\n\n"

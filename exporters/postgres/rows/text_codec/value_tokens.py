@@ -38,7 +38,7 @@ class Quotes:
 
     def around(self, texts: pa.Array) -> pa.Array:
         """Return binary texts with quotes where they belong; NULL for NULL."""
-        texts, raw = _with_buffer(texts)
+        raw = joined(texts)
         needs = pc.equal(texts, b"")
         present = bytes(byte for byte in self.special if byte in raw)
         if len(present) > _FEW:
@@ -52,25 +52,16 @@ class Quotes:
         if not needs.true_count:
             return texts
         needs = pc.fill_null(needs, fill_value=False)
-        return pc.replace_with_mask(texts, needs, self._wrapped(texts.filter(needs), raw))
+        return pc.replace_with_mask(texts, needs, self.around_all(texts.filter(needs)))
 
     def around_all(self, texts: pa.Array) -> pa.Array:
         """Return binary texts all with quotes; NULL for NULL."""
-        return self._wrapped(*_with_buffer(texts))
-
-    def _wrapped(self, texts: pa.Array, raw: bytes) -> pa.Array:
+        raw = joined(texts)
         if self.backslash != b"\\" and b"\\" in raw:
             texts = pc.replace_substring(texts, pattern=b"\\", replacement=self.backslash)
         if b'"' in raw:
             texts = pc.replace_substring(texts, pattern=b'"', replacement=self.quote)
         return pc.binary_join_element_wise(b'"', texts, b'"', b"")
-
-
-def _with_buffer(texts: pa.Array) -> tuple[pa.Array, bytes]:
-    """Return the texts, and all their bytes and no others."""
-    texts = pa.concat_arrays([texts, pa.array([], texts.type)])
-    data = texts.buffers()[2]
-    return texts, data.to_pybytes() if data is not None else b""
 
 
 def _one_of(characters: bytes) -> str:

@@ -24,7 +24,7 @@ from exporters.sql.column_groups import Pieces, compute_by_key
 from exporters.sql.columns import EXACT_OF, KIND, TYPE, columns_in
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
-from exporters.sql.value_codec import joined
+from exporters.sql.value_codec import joined, same_text
 
 _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
@@ -47,28 +47,30 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Makes rows of batches. ``columns``: which of a batch's are written, and how."""
+    """Writes a part's rows. ``columns``: which of a batch's are written, and how."""
 
     columns: Sequence[tuple[str, _Kind]]
 
-    @property
-    def head(self) -> bytes:
-        """What stands before each row."""
-        return struct.pack(">h", len(self.columns))
+    def blocks(self, file: ParquetPart) -> Iterator[tuple[bytes, int]]:
+        """Yield what COPY takes, and the number of rows in it."""
+        yield _BEGIN, 0
+        for some in rows_of(file):
+            if isinstance(some, LongRow):
+                yield from ((piece, 0) for piece in self._long_row(some))
+                yield b"", 1
+            else:
+                columns = [kind.encode(some.column(name)) for name, kind in self.columns]
+                yield self.block(columns), some.num_rows
+        yield _END, 0
 
-    def rows(self, batch: pa.RecordBatch) -> pa.Array:
-        """Return a binary value of each row."""
-        return self.rows_of([kind.encode(batch.column(name)) for name, kind in self.columns])
-
-    def rows_of(self, columns: Sequence[Pieces]) -> pa.Array:
+    def block(self, columns: Sequence[Pieces]) -> bytes:
         """Return the rows of columns that are encoded already."""
-        return _joined(
-            [pa.scalar(self.head, pa.binary()), *(piece for pieces in columns for piece in pieces)]
-        )
+        head = pa.scalar(struct.pack(">h", len(self.columns)), pa.binary())
+        return joined(_joined([head, *(piece for pieces in columns for piece in pieces)]))
 
-    def pieces(self, row: LongRow) -> Iterator[bytes]:
+    def _long_row(self, row: LongRow) -> Iterator[bytes]:
         """Yield a row with long values."""
-        yield self.head
+        yield struct.pack(">h", len(self.columns))
         for name, kind in self.columns:
             if (value := row.long.get(name)) is not None:
                 yield struct.pack(">i", len(kind.prefix) + value.size_bytes) + kind.prefix
@@ -78,11 +80,16 @@ class Encoder:
                 yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
 
 
-def rows_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> list[pa.Array]:
-    """Return what ``Encoder.rows`` does, for several small batches."""
+def blocks_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> list[bytes]:
+    """Return the rows of several small batches, each batch by itself."""
     columns = [(kind, batch.column(name)) for encoder, batch in batches for name, kind in encoder.columns]
     pieces = iter(compute_by_key(columns, lambda kind, values: kind.encode(values)))
-    return [encoder.rows_of([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
+    return [encoder.block([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
+
+
+def whole(blocks: Sequence[bytes]) -> bytes:
+    """Return what COPY takes, of all rows."""
+    return b"".join((_BEGIN, *blocks, _END))
 
 
 def _joined(pieces: Pieces) -> pa.Array | pa.Scalar:
@@ -106,10 +113,8 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     """
     if any(EXACT_OF in (field.metadata or {}) for field in schema):
         return None
-    names = [field.name for field in columns_in(schema, generated=False)]
     columns: list[tuple[str, _Kind]] = []
-    for name in names:
-        field = schema.field(name)
+    for name, field in columns_in(schema, generated=False).items():
         declared = types.get(name, "")
         if declared != field.metadata[TYPE].decode():
             return None
@@ -123,38 +128,19 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
 @lru_cache(1024)
 def _kind_of(name: str, stored: pa.DataType, declared: str) -> _Kind | None:
     """Return how values of a kind are written into a column of a type; None where they have to go as CSV."""
-    shape, inner = apart(name)
-    if shape == "list" and declared.endswith("[]"):
-        element_type = declared.removesuffix("[]")
-        element = _kind_of(inner[0], stored.value_type, element_type)
-        oid = _OIDS.get(_MODIFIER.sub("", element_type))
-        if element is None or oid is None:
+    if name in _KINDS:
+        if pa.types.is_decimal(stored) and stored.precision > _MOST_DIGITS:
             return None
-        return _Kind(re.compile(re.escape(declared)), partial(_list, element, oid))
-    if not _fits(stored):
+        return next((kind for kind in _KINDS[name] if kind.declared.fullmatch(declared)), None)
+    shape, inner = apart(name)
+    if shape != "list" or not declared.endswith("[]"):
         return None
-    return next((kind for kind in _KINDS.get(name, ()) if kind.declared.fullmatch(declared)), None)
-
-
-def blocks_of(file: ParquetPart, encode: Encoder) -> Iterator[tuple[bytes, int]]:
-    """Yield what COPY takes, and the number of rows in it."""
-    yield _BEGIN, 0
-    for some in rows_of(file):
-        if isinstance(some, LongRow):
-            yield from ((piece, 0) for piece in encode.pieces(some))
-            yield b"", 1
-        else:
-            yield joined(encode.rows(some)), some.num_rows
-    yield _END, 0
-
-
-def whole(rows: Sequence[bytes]) -> bytes:
-    """Return what COPY takes, of all rows."""
-    return b"".join((_BEGIN, *rows, _END))
-
-
-def _fits(data_type: pa.DataType) -> bool:
-    return not pa.types.is_decimal(data_type) or data_type.precision <= _MOST_DIGITS
+    element_type = declared.removesuffix("[]")
+    element = _kind_of(inner[0], stored.value_type, element_type)
+    oid = _OIDS.get(_MODIFIER.sub("", element_type))
+    if element is None or oid is None:
+        return None
+    return _Kind(re.compile(re.escape(declared)), partial(_list, element, oid))
 
 
 def _before(head: bytes, values: pa.Array) -> pa.Array | pa.Scalar:
@@ -164,8 +150,9 @@ def _before(head: bytes, values: pa.Array) -> pa.Array | pa.Scalar:
     return pc.if_else(pc.is_valid(values), pa.scalar(head, pa.binary()), pa.scalar(_NULL, pa.binary()))
 
 
-def _swapped(values: pa.Array, width: int) -> pa.Array:
-    """Return numbers of so many bytes as bytes, the most significant first."""
+def _swapped(values: pa.Array) -> pa.Array:
+    """Return numbers as bytes, the most significant first."""
+    width = values.type.bit_width // 8
     numbers = array(_CODES[width])
     start = values.offset * width
     numbers.frombytes(memoryview(values.buffers()[1])[start : start + len(values) * width])
@@ -184,20 +171,16 @@ def _offsets(width: int, rows: int) -> pa.Array:
     return pa.array(range(0, (rows + 1) * width, width), pa.int32())
 
 
-def _fixed(values: pa.Array, width: int) -> Pieces:
-    return [_before(struct.pack(">i", width), values), _swapped(values, width)]
-
-
-def _int(values: pa.Array) -> Pieces:
-    return _fixed(values, values.type.bit_width // 8)
+def _number(values: pa.Array) -> Pieces:
+    return [_before(struct.pack(">i", values.type.bit_width // 8), values), _swapped(values)]
 
 
 def _date(values: pa.Array) -> Pieces:
-    return _fixed(pc.subtract(values.cast(pa.int32()), pa.scalar(_EPOCH_DAYS, pa.int32())), 4)
+    return _number(pc.subtract(values.cast(pa.int32()), pa.scalar(_EPOCH_DAYS, pa.int32())))
 
 
 def _moment(values: pa.Array) -> Pieces:
-    return _fixed(pc.subtract(values.cast(pa.int64()), _EPOCH_MICROS), 8)
+    return _number(pc.subtract(values.cast(pa.int64()), _EPOCH_MICROS))
 
 
 def _bool(values: pa.Array) -> Pieces:
@@ -205,34 +188,27 @@ def _bool(values: pa.Array) -> Pieces:
 
 
 def _bytes(values: pa.Array) -> Pieces:
-    return _sized(_storage(values).cast(pa.binary()))
-
-
-def _sized(values: pa.Array) -> Pieces:
-    """Return the lengths of binary values, and them."""
-    return [_swapped(pc.fill_null(pc.binary_length(values), -1), 4), values]
+    """Return the lengths of values, and them."""
+    data = same_text(values).cast(pa.binary())
+    return [_swapped(pc.fill_null(pc.binary_length(data), -1)), data]
 
 
 def _jsonb(values: pa.Array) -> Pieces:
     """Text with the number of the format before it (``jsonb_recv``, jsonb.c)."""
-    return _sized(pc.binary_join_element_wise(_JSONB, _storage(values).cast(pa.binary()), b""))
+    return _bytes(pc.binary_join_element_wise(_JSONB, same_text(values).cast(pa.binary()), b""))
 
 
 def _uuid(values: pa.Array) -> Pieces:
-    return [_before(struct.pack(">i", 16), values), _storage(values).cast(pa.binary())]
-
-
-def _storage(values: pa.Array) -> pa.Array:
-    return values.storage if isinstance(values, pa.ExtensionArray) else values
+    return [_before(struct.pack(">i", 16), values), same_text(values).cast(pa.binary())]
 
 
 def _interval(values: pa.Array) -> Pieces:
     months, days, micros = (pc.struct_field(values, name) for name in INTERVAL.names)
     return [
         _before(struct.pack(">i", 16), values),
-        _swapped(micros, 8),
-        _swapped(days, 4),
-        _swapped(months, 4),
+        _swapped(micros),
+        _swapped(days),
+        _swapped(months),
     ]
 
 
@@ -248,7 +224,7 @@ def _list(element: _Kind, oid: int, values: pa.Array) -> Pieces:
     ]
     words = lists_of(lengths, _joined(element.encode(elements(values))))
     head = pa.array(heads, pa.binary()).take(coded.indices)
-    return _sized(pc.binary_join_element_wise(head, pc.binary_join(words, b""), b""))
+    return _bytes(pc.binary_join_element_wise(head, pc.binary_join(words, b""), b""))
 
 
 def _decimal(values: pa.Array) -> Pieces:
@@ -263,25 +239,22 @@ def _decimal(values: pa.Array) -> Pieces:
     negative = (ends["min"] or 0) < 0
     fill = 10 ** (-scale % 4)
     size = pc.multiply(pc.abs(unscaled) if negative else unscaled, fill)
-    digits, words = _digits(size, max(abs(end or 0) for end in ends.values()) * fill)
+    largest = max(abs(end or 0) for end in ends.values()) * fill
+    if largest < 10**4:
+        digits, words = 1, [size.cast(pa.int16())]
+    elif largest < 10**8:
+        digits, words = 2, [_two(size).cast(pa.int32())]
+    elif largest < 10**16:
+        digits, words = 4, [_four(size)]
+    else:
+        top = pc.divide(size, 10**16)
+        digits, words = 8, [top, _four(pc.subtract(size, pc.multiply(top, 10**16)))]
     head = struct.pack(">ihh", 8 + 2 * digits, digits, digits - -(-scale // 4) - 1)
     signs = [struct.pack(">Hh", sign, scale) for sign in (0, 0x4000)]
     if not negative:
-        return [_before(head + signs[0], values), *words]
+        return [_before(head + signs[0], values), *map(_swapped, words)]
     which = pc.less(unscaled, 0).cast(pa.int8())
-    return [_before(head, values), pa.array(signs, pa.binary()).take(which), *words]
-
-
-def _digits(size: pa.Array, largest: int) -> tuple[int, Pieces]:
-    """Return how many digits of 10,000 are needed, and these."""
-    if largest < 10**4:
-        return 1, [_swapped(size.cast(pa.int16()), 2)]
-    if largest < 10**8:
-        return 2, [_swapped(_two(size).cast(pa.int32()), 4)]
-    if largest < 10**16:
-        return 4, [_swapped(_four(size), 8)]
-    top = pc.divide(size, 10**16)
-    return 8, [_swapped(top, 8), _swapped(_four(pc.subtract(size, pc.multiply(top, 10**16))), 8)]
+    return [_before(head, values), pa.array(signs, pa.binary()).take(which), *map(_swapped, words)]
 
 
 def _two(size: pa.Array) -> pa.Array:
@@ -299,13 +272,13 @@ _JSONB = b"\1"
 _MODIFIER = re.compile(r"\(\d+(,\d+)?\)")
 _KINDS: Mapping[str, Sequence[_Kind]] = {
     "bool": [_Kind(re.compile("boolean"), _bool)],
-    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _int)],
+    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _number)],
     "decimal": [_Kind(re.compile(r"numeric\(\d+,\d+\)"), _decimal)],
-    "float8": [_Kind(re.compile("double precision"), lambda values: _fixed(values, 8))],
-    "float4": [_Kind(re.compile("real"), lambda values: _fixed(values, 4))],
-    "single": [_Kind(re.compile("real"), lambda values: _fixed(values, 4))],
+    "float8": [_Kind(re.compile("double precision"), _number)],
+    "float4": [_Kind(re.compile("real"), _number)],
+    "single": [_Kind(re.compile("real"), _number)],
     "date": [_Kind(re.compile("date"), _date)],
-    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), lambda values: _fixed(values, 8))],
+    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), _number)],
     "timestamp": [_Kind(re.compile(r"timestamp(\(\d\))? without time zone"), _moment)],
     "timestamptz": [_Kind(re.compile(r"timestamp(\(\d\))? with time zone"), _moment)],
     "interval": [_Kind(re.compile("interval.*"), _interval)],

@@ -4,8 +4,9 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -18,7 +19,8 @@ from exporters.postgres.rows.copy_feed import copy_encoding
 from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.row_digest import Advance
-from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, column_names, open_part
+from exporters.sql.columns import columns_in
+from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
@@ -123,26 +125,21 @@ class RowWriter:
         if len(parts) > 1:
             if self._copy_encoding(connection) == ENCODING:
                 self._prepared.prepare(parts)
-            if self._copy_together(connection, parts):
+            shown = Shown(self._advance)
+            try:
+                with connection.transaction():
+                    mark_done(connection, *(part.name for part in parts))
+                    types = column_types(connection, {_label(part) for part in parts})
+                    for part in parts:
+                        self._copy(connection, part, _label(part), shown, types)
+            except (psycopg.Error, DamageError):
+                shown.take_back()
+                if connection.closed:
+                    raise
+            else:
                 return
         for part in parts:
             self._write(connection, part)
-
-    def _copy_together(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> bool:
-        """Copy parts in one transaction; tell whether that succeeded. If not, nothing of it is there."""
-        written = Shown(self._advance)
-        try:
-            with connection.transaction():
-                mark_done(connection, *(part.name for part in parts))
-                types = column_types(connection, {_label(part) for part in parts})
-                for part in parts:
-                    self._copy(connection, part, _label(part), written.add, types)
-        except (psycopg.Error, DamageError):
-            written.take_back()
-            if connection.closed:
-                raise
-            return False
-        return True
 
     def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
         label = _label(part)
@@ -212,7 +209,13 @@ class RowWriter:
         are compressed, and these checks wait; those that do not hold any more are recorded as left out. ``filtered``:
         see ``_refusal``.
         """
-        written = Shown(self._advance)
+        own = _label(part)
+        notes = (
+            [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
+            if label != own
+            else []
+        )
+        shown = Shown(self._advance)
         try:
             with connection.transaction():
                 if loose is not None:
@@ -224,14 +227,14 @@ class RowWriter:
                         stack.enter_context(with_compression(connection, label))
                     untrue = stack.enter_context(without_checks(connection, loose or ()))
                     types = column_types(connection, {label})
-                    self._copy(connection, part, label, written.add, types, filtered=filtered)
+                    self._copy(connection, part, label, shown, types, filtered=filtered)
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
-                sql_left_out.add(connection, part.name, names, _divided(part, label))
+                sql_left_out.add(connection, part.name, names, notes)
         except DamageError:
-            written.take_back()
+            shown.take_back()
             raise
         except psycopg.Error as exc:
-            written.take_back()
+            shown.take_back()
             if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:
                 raise
             # A worker that was taken for dead, or whose lead is, has done it meanwhile.
@@ -242,42 +245,42 @@ class RowWriter:
         connection: psycopg.Connection[Any],
         part: PartFile,
         label: str,
-        advance: Advance,
+        shown: Shown,
         types: Mapping[str, Mapping[str, str]],
         *,
         filtered: bool = False,
     ) -> None:
         own = types.get(label, {})
-        prepared = None if filtered else self._prepared.take(part)
-        if prepared is not None and prepared.fits(own, self._copy_encoding(connection)):
-            statement = _statement(label, list(prepared.types), prepared.options)
-            self._send(connection, part, statement, iter([(prepared.data, prepared.rows)]), advance)
-            return
+        if not filtered:
+            prepared = self._prepared.take(part, own, self._copy_encoding(connection))
+            if prepared is not None:
+                statement = _statement(label, list(prepared.types), prepared.options)
+                self._send(connection, part, statement, iter([(prepared.data, prepared.rows)]), shown)
+                return
         try:
             file = open_part(self._reader.open(part.key))
-            names = column_names(file, generated=False)
-            every = column_names(file, generated=True)
+            names = list(columns_in(file.schema_arrow, generated=False))
+            every = list(columns_in(file.schema_arrow))
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
         generated = len(every) > len(names) and not has_generated(connection, label)
         names = every if generated else names
         if part.table.number == NUMBER:
-            share = _Share(part)
-            large_objects.write(connection, file, lambda rows: advance(rows, share.of(rows)))
+            large_objects.write(connection, file, partial(shown.add, part))
             return
         if not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
             connection.execute(
                 f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
             )
-            advance(rows, 0)
+            shown.add(part, rows)
             return
         with ExitStack() as stack:
             if filtered:
                 options, blocks = CSV, self._filtered(file, part, names, stack)
             else:
                 options, blocks = self._blocks(connection, file, own, stack, generated=generated)
-            self._send(connection, part, _statement(label, names, options), blocks, advance)
+            self._send(connection, part, _statement(label, names, options), blocks, shown)
 
     def _send(
         self,
@@ -285,19 +288,25 @@ class RowWriter:
         part: PartFile,
         statement: str,
         blocks: Iterator[tuple[bytes, int]],
-        advance: Advance,
+        shown: Shown,
     ) -> None:
-        """Copy the blocks of a part, each with its number of rows."""
-        share = _Share(part)
-
-        def taken() -> Iterator[bytes]:
-            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.check):
-                yield block
-                advance(rows, share.of(rows))
-
+        """Copy the blocks of a part, each with its number of rows, in pieces: small blocks together, because each piece
+        has the driver wait for the server.
+        """
+        pending: list[bytes] = []
+        pending_bytes = 0
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for piece in _pieces(taken()):
-                copy.write(piece)
+            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.check):
+                pending.append(block)
+                pending_bytes += len(block)
+                if pending_bytes >= _PIECE_BYTES:
+                    view = memoryview(b"".join(pending))
+                    for start in range(0, len(view), _PIECE_BYTES):
+                        copy.write(view[start : start + _PIECE_BYTES])
+                    pending, pending_bytes = [], 0
+                shown.add(part, rows)
+            if pending:
+                copy.write(b"".join(pending))
 
     def _filtered(
         self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
@@ -308,7 +317,7 @@ class RowWriter:
         use_every_schema(connection, part.table.schema)
         label = quote_qualified(part.table.schema, part.table.name)
         values = ValueFilter(connection, label, names)
-        generated = len(names) == len(column_names(file, generated=True))
+        generated = len(names) == len(columns_in(file.schema_arrow))
         for lines in lines_of_part(file, generated=generated):
             yield b"".join(line + b"\n" for line in values.filtered(lines)), len(lines)
 
@@ -328,47 +337,16 @@ class RowWriter:
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
         encoding = self._copy_encoding(connection)
-        encode = (
-            copy_binary.encoder_of(file.schema_arrow, types)
-            if encoding == ENCODING and not generated
-            else None
-        )
-        if encode is not None:
-            return BINARY, copy_binary.blocks_of(file, encode)
+        if encoding == ENCODING and not generated:
+            encoder = copy_binary.encoder_of(file.schema_arrow, types)
+            if encoder is not None:
+                return BINARY, encoder.blocks(file)
         return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
 
     def _copy_encoding(self, connection: psycopg.Connection[Any]) -> str:
         if not self._encoding:
             self._encoding = copy_encoding(database_encoding(connection))
         return self._encoding
-
-
-class _Share:
-    """What some rows are of a part's bytes, which are those of its text, however it is sent."""
-
-    def __init__(self, part: PartFile) -> None:
-        self._part = part
-        self._rows = 0
-
-    def of(self, rows: int) -> int:
-        before, self._rows = self._rows, self._rows + rows
-        size, whole = self._part.size_bytes, max(self._part.rows, 1)
-        return size * self._rows // whole - size * before // whole
-
-
-def _pieces(blocks: Iterable[bytes]) -> Iterator[memoryview]:
-    """Yield the blocks in pieces: small ones together, because each piece has the driver wait for the server."""
-    pending: list[bytes] = []
-    pending_bytes = 0
-    for block in blocks:
-        pending.append(block)
-        pending_bytes += len(block)
-        if pending_bytes >= _PIECE_BYTES:
-            view = memoryview(b"".join(pending))
-            yield from (view[start : start + _PIECE_BYTES] for start in range(0, len(view), _PIECE_BYTES))
-            pending, pending_bytes = [], 0
-    if pending:
-        yield memoryview(b"".join(pending))
 
 
 def _statement(label: str, names: Sequence[str], options: str) -> str:
@@ -378,14 +356,6 @@ def _statement(label: str, names: Sequence[str], options: str) -> str:
 
 def _label(part: PartFile) -> str:
     return quote_qualified(part.table.schema, part.table.name)
-
-
-def _divided(part: PartFile, label: str) -> list[str]:
-    """Return what to note where the rows of a partition go into the table above it."""
-    own = _label(part)
-    if label == own:
-        return []
-    return [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
 
 
 def _connect(address: PostgresAddress) -> psycopg.Connection[Any]:

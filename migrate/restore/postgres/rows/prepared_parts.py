@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from exporters.postgres.large_objects import NUMBER
-from exporters.postgres.rows.csv_rows import lines_together
+from exporters.postgres.rows.csv_rows import blocks_together
 from exporters.sql.columns import EXACT_OF, GENERATED, TYPE
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part, rows_of
-from exporters.sql.value_codec import joined
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError
 from migrate.restore.common.table_parts import PartFile, batches_of
@@ -45,11 +44,6 @@ class PreparedPart:
     data: bytes
     rows: int
 
-    def fits(self, types: Mapping[str, str], encoding: str) -> bool:
-        """Tell whether a table with columns of these types takes it, where text is copied in ``encoding``."""
-        same = all(types.get(name) == declared for name, declared in self.types.items())
-        return encoding == ENCODING and (self.options == CSV or same)
-
 
 class PreparedParts:
     """Parts that wait to be written, by name. Each is handed out once."""
@@ -59,9 +53,15 @@ class PreparedParts:
         self._parts: dict[str, PreparedPart] = {}
         self._stop = threading.Event()
 
-    def take(self, part: PartFile) -> PreparedPart | None:
-        """Return a part that is prepared, None for all others."""
-        return self._parts.pop(part.name, None)
+    def take(self, part: PartFile, types: Mapping[str, str], encoding: str) -> PreparedPart | None:
+        """Return a part that is prepared for a table with columns of these types, where text is copied in
+        ``encoding``; None for all others.
+        """
+        prepared = self._parts.pop(part.name, None)
+        if prepared is None or encoding != ENCODING:
+            return None
+        same = all(types.get(name) == declared for name, declared in prepared.types.items())
+        return prepared if same or prepared.options == CSV else None
 
     def prepare(self, parts: Sequence[PartFile]) -> None:
         """Prepare those parts that are small and not prepared yet. What cannot be read is left to the writer, which
@@ -133,10 +133,10 @@ def _encoded(parts: Sequence[_Rows]) -> list[PreparedPart]:
     """Return the parts as COPY takes them, made together."""
     binary = [(rows.encoder, batch) for rows in parts if rows.encoder for batch in rows.batches]
     lines = [batch for rows in parts if rows.encoder is None for batch in rows.batches]
-    in_binary, in_lines = iter(copy_binary.rows_together(binary)), iter(lines_together(lines))
+    in_binary, in_lines = iter(copy_binary.blocks_together(binary)), iter(blocks_together(lines))
     prepared = []
     for rows in parts:
-        texts = [joined(next(in_binary if rows.encoder else in_lines)) for _ in rows.batches]
+        texts = [next(in_binary if rows.encoder else in_lines) for _ in rows.batches]
         count = sum(batch.num_rows for batch in rows.batches)
         if rows.encoder is None:
             prepared.append(PreparedPart(rows.types, CSV, b"".join(texts), count))
