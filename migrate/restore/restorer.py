@@ -15,6 +15,7 @@ from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.selection import Selection
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
@@ -123,15 +124,16 @@ def _restore_missing(
     if not reader.info.continues or request.only or request.merge or not engine.live_reader:
         raise refusal
     own = restorer.finished(reader, source, request.url, secrets=request.secrets)
-    earlier = [
-        record
+    by_predecessor = [
+        (predecessor, record)
         for predecessor in reader.predecessors()
         for record in restorer.finished(predecessor, source, request.url, secrets=request.secrets)
     ]
-    interrupted = next((record.only for record in own if record.only and not record.finished), "")
-    if interrupted:
-        restorer.restore(replace(request, only=interrupted.split(", "), earlier=earlier))
-        return _restored(restorer, engine, request)
+    earlier = [record for _, record in by_predecessor]
+    for of_reader, record in [*((reader, record) for record in own), *by_predecessor]:
+        if not record.finished:
+            outcome = restorer.restore(_interrupted(request, of_reader, record, earlier))
+            return outcome if outcome.findings else _restored(restorer, engine, request)
     lacking = _lacking_tables(engine, request, [*own, *earlier])
     if lacking is None:
         raise refusal
@@ -156,6 +158,22 @@ def _restore_missing(
         notes=tuple(unique([note], *(outcome.notes for outcome in outcomes))),
         left_out=tuple(unique(*(outcome.left_out for outcome in outcomes), left_out)),
         tables=tuple(table for outcome in outcomes for table in outcome.tables),
+    )
+
+
+def _interrupted(
+    request: RestoreRequest, reader: BundleReader, record: FinishedRestore, earlier: Sequence[FinishedRestore]
+) -> RestoreRequest:
+    """Return the request that goes on with an interrupted restore of this bundle or of one that it continues. Only
+    where it makes definitions, those that ``earlier`` restores left out are among them.
+    """
+    selection = Selection.parse(Selection.split_words(record.only))
+    continues = reader is request.reader and selection.definitions
+    return replace(
+        request,
+        reader=reader,
+        only=Selection.split_words(record.only),
+        earlier=earlier if continues else (),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from exporters.api import Loss
@@ -34,6 +34,11 @@ class FinishedRestore:
     def accepts(self, name: Name, digest: RowsDigest | None) -> bool:
         """Tell whether a table that differs from the bundle is still as the restore left it."""
         return name in self.tables and self.tables[name] == digest
+
+    def for_successor(self) -> FinishedRestore:
+        """Return what it means for a bundle that continues its own: tables that could not be made are tried again."""
+        tables = {name: digest for name, digest in self.tables.items() if digest is not None}
+        return replace(self, tables=tables)
 
     def encode(self) -> str:
         """Return it as JSON of ASCII characters only: a destination may be of any encoding."""

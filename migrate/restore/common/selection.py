@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,12 @@ class Selection:
         if self.is_everything:
             return ""
         kinds = [word for word, selected in ((SCHEMA, self.definitions), (DATA, self.rows)) if selected]
-        return ", ".join([*(kinds if len(kinds) == 1 else []), *self.tables])
+        return ", ".join(map(_quoted, [*(kinds if len(kinds) == 1 else []), *self.tables]))
+
+    @staticmethod
+    def split_words(text: str) -> list[str]:
+        """Return the words of ``--only`` that ``words`` has made one text of."""
+        return next(csv.reader([text], skipinitialspace=True), [])
 
     def choose(self, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
         """Return the selected rows of the catalog; a partitioned table stands for its partitions, a virtual one for
@@ -55,6 +62,11 @@ class Selection:
     def names(self, tables: Sequence[CatalogRow]) -> set[tuple[str, str]]:
         """Return (schema, name) of the selected tables, the partitioned ones above them included."""
         return {name for row in self.choose(tables) for name in ((row.schema, row.name), *ancestors(row))}
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a field of CSV, in quotes where it would be taken apart without them."""
+    return '"{}"'.format(word.replace('"', '""')) if re.search(r'[",\r\n]|^\s', word) else word
 
 
 def ancestors(row: CatalogRow) -> list[tuple[str, str]]:

@@ -311,6 +311,10 @@ def _already(
         there = exc
     records = mysql_left_out.read_finished(connection, run.reader.info.id, run.source, connection.control)
     same = any(record.only == run.selection.words() for record in records)
+    if not any(not record.only for record in records):
+        for bundle in reversed(run.reader.info.continues):
+            earlier = mysql_left_out.read_finished(connection, bundle, run.source, connection.control)
+            records += [record.for_successor() for record in earlier]
     if there is None:
         return None
     findings = None

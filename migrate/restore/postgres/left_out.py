@@ -119,8 +119,7 @@ def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
     if keep:
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {_FINISHED} (bundle text, source text, only_ text,"
-            " finished_at timestamptz DEFAULT pg_catalog.now(), entry text,"
-            " PRIMARY KEY (bundle, source, only_))".encode()
+            " finished_at timestamptz DEFAULT pg_catalog.now(), entry text)".encode()
         )
     if keep or _exists(connection, "finished") or _exists(connection, "follow"):
         tables = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in ("about", "done", "left_out"))
