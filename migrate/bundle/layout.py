@@ -34,6 +34,7 @@ BESIDE = (WORK, SIGNATURES, CHANGES)
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
 SEAL_STATE = "_work/seal.json"
+RESERVE = "_work/reserve.bin"
 TRANSFER_STATE = "_work/transfer.json"
 PROGRESS = "_work/progress-"
 

@@ -3,8 +3,8 @@
 One source after the other; the units of one by all workers at once. What is done is what has a commit record
 at the location, so a run can die at any moment and the same command goes on. Decisions about failures:
 
-- the location fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
-  stays;
+- the location fails (denied, unreachable after the store's retries): the run stops; all that is committed stays;
+- the location is full: nothing more is read, a reserve is released, and what is committed is sealed as incomplete;
 - one unit fails: the others go on, the unit is a gap;
 - the source cannot be reached: the unit is tried again a few times, then the source is left;
 - the source denies or is gone: it is left after a few units in a row;
@@ -39,8 +39,9 @@ from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
-from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
+from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError, UsageError
 from migrate.export.followed_changes import FollowedChanges
+from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
@@ -69,6 +70,7 @@ class ExportRun:
     options: ExportOptions
     cancellation: CancellationToken
     followed: FollowedChanges
+    room: LocationRoom
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
@@ -121,7 +123,17 @@ def export(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )
         run = ExportRun(
-            store, state, ledger, lease, executor, workers, progress, options, cancellation, followed
+            store,
+            state,
+            ledger,
+            lease,
+            executor,
+            workers,
+            progress,
+            options,
+            cancellation,
+            followed,
+            LocationRoom(store),
         )
         try:
             return _export(run, sources)
@@ -167,6 +179,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     left_out = dict(broken)
     if all(source.name in left_out and not source.totals.items for source in reconciliations):
         raise no_source_error(broken)
+    run.room.release()
     run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(
         run.store,
@@ -214,6 +227,8 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     units: UnitRun | None = None
     try:
         run.options.seal_time.check(source.name)
+        run.room.check(source.name)
+        run.room.keep(sum(run.ledger.totals(other.name).units for other in run.state.sources))
         with run.followed.snapshot(source, workspace, run.workers) as snapshot:
             workspace.on_listed = None  # what is listed from now on is the second count
             run.progress.begin(
@@ -223,13 +238,16 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
                 run.ledger.forget(source.name)
                 run.store.delete(layout.final_record(source.name))
             work = _work(run, source, snapshot)
-            units = UnitRun(work, run.ledger, *_pool(run, source, work), run.options.seal_time)
+            pool, most_together = _pool(run, source, work)
+            units = UnitRun(
+                work, run.ledger, pool, most_together, room=run.room, seal_time=run.options.seal_time
+            )
             error = units.run()
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
-    except SourceError as exc:
-        error = error or exc
+    except (SourceError, NoSpaceError) as exc:
+        error = error or run.room.as_source_error(source.name, exc)
     run.progress.end()
     failures = list(units.failed) if units else []
     if error is not None:
@@ -310,12 +328,13 @@ def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Cal
 
 
 def _do_until_stopped(run: ExportRun, work: UnitWork, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-    """Do units; raise ``SealTimeError`` where this source alone was cancelled, because its time is over."""
+    """Do units; raise why this source alone was cancelled: its time is over, or the location is full."""
     try:
         return work.do_all(units)
     except Cancelled:
         if run.cancellation.is_cancelled:
             raise
+        run.room.check(work.source)
         raise run.options.seal_time.error(work.source) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from exporters.api import Foresighted, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
@@ -15,6 +16,8 @@ from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord, record_ids
 from migrate.bundle.export_state import now
 from migrate.bundle.progress_database import ProgressDatabase
+from migrate.errors import NoSpaceError
+from migrate.export.location_room import LocationRoom
 from migrate.export.plan_totals import Summary, write_summary
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_planner import Planner
@@ -47,7 +50,9 @@ class UnitRun:
         ledger: ProgressDatabase,
         pool: UnitPool,
         most_together: Callable[[int], int],
-        seal_time: SealTime | None = None,
+        *,
+        room: LocationRoom,
+        seal_time: SealTime,
     ) -> None:
         self.failed: list[str] = []
         self._work = work
@@ -55,7 +60,8 @@ class UnitRun:
         self._pool = pool
         self._most_together = most_together
         self._source = work.source
-        self._seal_time = seal_time or SealTime()
+        self._room = room
+        self._seal_time = seal_time
         self._recorded_ids: set[str] = set()
         self._denied_in_a_row = 0
         self._error: SourceError | None = None
@@ -67,20 +73,20 @@ class UnitRun:
         self._reported = time.monotonic()
 
     def run(self) -> SourceError | None:
-        """Do all units; return the error for which the source was left, if it was. Raises the location's
-        errors.
+        """Do all units; return the error for which the source was left, if it was. Raises the location's errors, but
+        that it is full, for which the source is left.
         """
         self._recorded_ids = set(record_ids(self._work.store, self._source))
         self._plan.start()
         try:
             with self._pool:
-                while not self._ended():
-                    self._stop_in_time()
-                    self._pool.fill(self._next_group)
-                    self._foresee()
-                    self._settle()
-                    self._work.lease.check()
-                    self._report()
+                while True:
+                    try:
+                        if self._ended():
+                            break
+                        self._step()
+                    except NoSpaceError as exc:
+                        self._stop(self._room.as_source_error(self._source, exc))
         finally:
             self._plan.close()
         if isinstance(self._error, SealTimeError) and self._has_all_units():
@@ -89,8 +95,19 @@ class UnitRun:
             self._error = self._last_denial
         if self._error is None:
             self._forget_unplanned()
-        self._report(at_once=True)
+        with suppress(NoSpaceError):
+            self._report(at_once=True)
         return self._error
+
+    def _step(self) -> None:
+        """Hand out units, and take in what became of others."""
+        if self._seal_time.is_over:
+            self._stop(self._seal_time.error(self._source))
+        self._pool.fill(self._next_group)
+        self._foresee()
+        self._settle()
+        self._work.lease.check()
+        self._report()
 
     def _ended(self) -> bool:
         if not self._pool.idle:
@@ -103,10 +120,10 @@ class UnitRun:
             self._error = exc
             return True
 
-    def _stop_in_time(self) -> None:
-        """Begin no more units, and end those that are under way, once it is time to seal."""
-        if self._seal_time.is_over and self._error is None:
-            self._error = self._seal_time.error(self._source)
+    def _stop(self, error: SourceError) -> None:
+        """Begin no more units, and end those that are under way: it is time to seal, or the location is full."""
+        if self._error is None:
+            self._error = error
             self._work.cancellation.cancel()
 
     def _has_all_units(self) -> bool:
@@ -158,10 +175,12 @@ class UnitRun:
         if isinstance(result, CommitRecord):
             self._work.progress.count_gaps(failed_items(result.outcome))
             self._denied_in_a_row = 0
+        elif isinstance(result, NoSpaceError):
+            self._stop(self._room.as_source_error(self._source, result))
         elif is_of_location(result):
             raise result
         elif isinstance(result, SourceUnreachableError | SealTimeError):
-            self._error = result
+            self._error = self._error or result
         else:
             self._fail(unit, result)
 
@@ -187,6 +206,7 @@ class UnitRun:
             self._reported = time.monotonic()
             self._plan_reported = self._plan.has_all
             exported = self._ledger.totals(self._source)
+            self._room.keep(exported.units)
             write_summary(
                 self._work.store,
                 self._source,

@@ -1,0 +1,71 @@
+"""Room at the location of a bundle: a reserve, so that what was exported can be sealed where the location is full."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from exporters.errors import SourceError
+from migrate.bundle import layout
+from migrate.errors import MoveoutError, NoSpaceError
+from migrate.storage.api import MultipartStore
+
+RESERVE_BYTES = 16 * 2**20
+_BYTES_A_UNIT = 1024
+"""A unit has a file or more, and a file a line in each of two lists."""
+_SHARE = 16
+"""The reserve takes at most such a part of what is free."""
+
+
+class LocationFullError(SourceError, NoSpaceError):
+    """A source was not read to its end, because the bundle's location is full."""
+
+    exit_code = NoSpaceError.exit_code
+    code = "location-full"
+
+
+class LocationRoom:
+    """The reserve of one export, and whether the location is full. No reserve is kept where the location does not say
+    how much is free.
+    """
+
+    def __init__(self, store: MultipartStore) -> None:
+        self._store = store
+        self._reserved_bytes = 0
+        self._full: NoSpaceError | None = None
+
+    def keep(self, units: int) -> None:
+        """Keep a reserve for the seal of so many units; a larger one once it is less than that by half."""
+        needed = RESERVE_BYTES + units * _BYTES_A_UNIT
+        if self._full is not None or needed < 2 * self._reserved_bytes:
+            return
+        self._reserved_bytes = needed
+        with suppress(MoveoutError):
+            self.release()
+            free = self._store.free_bytes()
+            if free is not None:  # random bytes: a file system may keep others in less room
+                self._store.put(layout.RESERVE, os.urandom(min(needed, free // _SHARE)))
+
+    def release(self) -> None:
+        """Give the reserve back: what belongs to the seal is written from now on."""
+        if self._store.free_bytes() is not None:
+            self._store.delete(layout.RESERVE)
+
+    def as_source_error(self, source: str, error: SourceError | NoSpaceError) -> SourceError:
+        """Return why a source is not read any more. Where the location is full, release the reserve."""
+        if isinstance(error, SourceError):
+            return error
+        self._full = self._full or error
+        self.release()
+        return self._error(source, self._full)
+
+    def check(self, source: str) -> None:
+        """Raise ``LocationFullError`` where the location is full: ``source`` need not be begun."""
+        if self._full is not None:
+            raise self._error(source, self._full)
+
+    @staticmethod
+    def _error(source: str, error: NoSpaceError) -> LocationFullError:
+        return LocationFullError(
+            f"the location is full, so {source} was not read to its end: {error}", next_step=error.next_step
+        )

@@ -1,0 +1,45 @@
+"""Where the location is full, what was exported is sealed, the rest is named, and the next run goes on."""
+
+import sqlite3
+from contextlib import closing
+
+from tests.cli.conftest import call
+from tests.tools.disks import grow, tiny_disk
+
+__all__ = ["tiny_disk"]
+
+
+def make_random_file(path, rows):
+    """Make a SQLite file of so many rows of 100 kB, which no compression makes smaller."""
+    with closing(sqlite3.connect(path)) as connection:
+        numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+        connection.execute(f"CREATE TABLE t AS {numbers} SELECT i, randomblob(100000) AS x FROM n")
+
+
+def test_finished_sources_are_sealed_and_the_same_command_goes_on(tiny_disk, tmp_path):
+    sizes = {"first": 1, "large": 80, "last": 1}
+    for name, rows in sizes.items():
+        make_random_file(tmp_path / f"{name}.db", rows)
+    sources = [f"{name}=sqlite://{tmp_path}/{name}.db" for name in sizes]
+    export = ("export", *sources, "--to", tiny_disk / "bundle", "--json")
+    ended = call(*export)
+    assert ended.code == 3, ended.err
+    lines = {line["source"]: line for line in ended.json["result"]["summary"]}
+    assert [line["word"] for line in lines.values()] == ["yes", "no", "no"], lines
+    assert "the location is full" in lines["large"]["happened"]
+    assert "make room there" in lines["last"]["next_step"]
+    checked = call("verify", tiny_disk / "bundle", "--level", "full")
+    assert (checked.code, "INCOMPLETE" in checked.out) == (3, True), checked
+    restored = call("restore", tiny_disk / "bundle", f"first=sqlite://{tmp_path}/new.db")
+    assert (restored.code, "first: 1 restored" in restored.out) == (0, True), restored
+    assert call(*export).code == 3, "still full"
+    grow(tiny_disk)
+    again = call(*export)
+    assert again.code == 0, again.err
+    assert not (tiny_disk / "bundle/_work").exists()
+
+
+def test_nothing_is_sealed_where_nothing_had_room(tiny_disk, tmp_path):
+    make_random_file(tmp_path / "large.db", 80)
+    ended = call("export", f"large=sqlite://{tmp_path}/large.db", "--to", tiny_disk / "bundle")
+    assert (ended.code, "make room there" in " ".join(ended.err.split())) == (8, True), ended
