@@ -19,6 +19,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Case
 from migrate.cli import app
+from migrate.cli.common.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes
@@ -34,6 +35,7 @@ from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.follow.cutover import (
     Cutover,
     CutoverRecord,
+    ProvenBucket,
     ProvenSource,
     read_record,
     remove_record,
@@ -42,14 +44,14 @@ from migrate.follow.cutover import (
 )
 from migrate.follow.followed import FollowedSource, followed_sources
 from migrate.follow.handover import cutover_lease, is_at_work, take_over
-from migrate.number_text import count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.api import Store
 
 _QUIET_SECONDS = 10.0
 """Without a hold: so long nothing may arrive before the source counts as stopped."""
 _POLL_SECONDS = 1.0
 _REASON = "cutover"
-_NO_KEYS = SigningOptions()
+_NO_KEYS, _AS_SYNCED = SigningOptions(), BucketOptions()
 Result = TypeVar("Result")
 
 
@@ -66,7 +68,8 @@ class Switched:
     @property
     def is_switched(self) -> bool:
         """Whether both sides of every source are equal."""
-        return not any(source.differences for source in self.record.sources)
+        are_equal = not any(source.differences for source in self.record.sources)
+        return are_equal and not any(bucket.problem for bucket in self.record.buckets)
 
     @property
     def exit_code(self) -> int:
@@ -86,6 +89,8 @@ class Switched:
         """Print what was compared, how long nothing could be written, and where the seconds went."""
         for source in self.record.sources:
             _draw_source(console, source)
+        for bucket in self.record.buckets:
+            _draw_bucket(console, bucket)
         for note in self.notes:
             console.print(Text(f"! {note}", style="yellow"))
         if not self.is_switched:
@@ -123,6 +128,16 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
         console.print(Text(f"  ! {note}", style="yellow"))
     if source.differences:
         draw_findings(console, source.differences)
+
+
+def _draw_bucket(console: Console, bucket: ProvenBucket) -> None:
+    if bucket.problem:
+        console.print(Text.assemble((bucket.name, "bold"), "  ", (f"! {bucket.problem}", "yellow")))
+        return
+    size = bytes_words(bucket.size_bytes)
+    words = f"  {things(bucket.objects, 'object')}, {size}, equal on both sides"
+    console.print(Text.assemble((bucket.name, "bold"), words))
+    console.print(Text(f"  sync and compare {duration_words(bucket.seconds)}", style="dim"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,7 @@ def cutover_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Catch up, say what would be done, hold nothing.")
     ] = False,
+    bucket_options: BucketOptions = _AS_SYNCED,
     signing: SigningOptions = _NO_KEYS,
     case: CaseFile = None,
     yes: Yes = False,
@@ -248,6 +264,7 @@ def cutover_command(
 
     A moveout follow that is at work ends by itself. The old side is held, all it wrote arrives, both sides are compared
     table by table. Where all is equal a record is written; else nothing is switched, and the old side is released.
+    The buckets of the case join: they are synced and compared in the same window.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:
@@ -259,18 +276,20 @@ def cutover_command(
         return _undo(session, store, followed, options.file, signers)
     if (before := read_record(store)) is not None:
         return Switched(before, str(options.file) if options.file.exists() else "")
+    buckets = cutover_buckets(session, loaded, bucket_options, signers)
     if dry_run:
-        return _foreseen(_Cutovers(session, store, followed), options)
+        return _foreseen(_Cutovers(session, store, followed), buckets, options)
     with ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = _Cutovers(session, store, followed)
         cutovers.take_over()
+        buckets.catch_up()
         if hold is None:
             cutovers.wait_until_quiet()
-            return _switch(cutovers, signers, None, lease)
+            return _switch(cutovers, buckets, None, lease)
         try:
-            return _switch(cutovers, signers, hold, lease)
+            return _switch(cutovers, buckets, hold, lease)
         except BaseException:
             session.err.print(
                 Text(f"Not switched; moveout hold undo {options.file} releases the old databases.")
@@ -336,27 +355,32 @@ class _Hold:
             source_hold.take_back(self.file, self.holds, known, force=False)
 
 
-def _switch(cutovers: _Cutovers, signers: Sequence[Signer], hold: _Hold | None, lease: Lease) -> Switched:
+def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, lease: Lease) -> Switched:
     """Hold, prove, and write the record where all is equal; else release."""
     begun, held_at = time.monotonic(), datetime.now(UTC)
     if hold:
         hold.place()
-    proven = cutovers.each(Cutover.prove)
+    with ThreadPoolExecutor(1) as pool:
+        proving = pool.submit(cutovers.each, Cutover.prove)
+        proven_buckets = buckets.prove()
+        proven = proving.result()
     record = CutoverRecord(
         held_at.isoformat(timespec="milliseconds"),
         datetime.now(UTC).isoformat(timespec="milliseconds"),
         time.monotonic() - begun,
         proven,
+        proven_buckets,
     )
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
         lease.check()
         write_record(cutovers.store, record)
         details = {
-            "sources": [{"name": source.name, "end": source.end, "rows": source.rows} for source in proven]
+            "sources": [{"name": source.name, "end": source.end, "rows": source.rows} for source in proven],
+            "buckets": [{"name": bucket.name, "objects": bucket.objects} for bucket in proven_buckets],
         }
         note = record_if_allowed(
-            cutovers.store, signers, "switched", details | {"downtime": record.downtime_seconds}
+            cutovers.store, buckets.signers, "switched", details | {"downtime": record.downtime_seconds}
         )
         return replace(switched, notes=[note] if note else [])
     if hold:
@@ -389,7 +413,11 @@ def _undo(
         "written": {name: [str(finding) for finding in findings] for name, findings in written.items()}
     }
     note = record_if_allowed(store, signers, "switched back", details)
-    return TakenBack(record.switched_at if record else "", written, undone, [note] if note else [])
+    notes = [note] if note else []
+    if record and record.buckets:
+        names = ", ".join(bucket.name for bucket in record.buckets)
+        notes.append(f"what the new side of {names} has since: moveout sync --dry-run names it")
+    return TakenBack(record.switched_at if record else "", written, undone, notes)
 
 
 def _catch_up_unless_followed(cutover: Cutover) -> bool:
@@ -400,7 +428,7 @@ def _catch_up_unless_followed(cutover: Cutover) -> bool:
     return False
 
 
-def _foreseen(cutovers: _Cutovers, options: _HoldOptions) -> WouldDo:
+def _foreseen(cutovers: _Cutovers, buckets: CutoverBuckets, options: _HoldOptions) -> WouldDo:
     """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
     actions = []
     followed = cutovers.followed
@@ -418,4 +446,4 @@ def _foreseen(cutovers: _Cutovers, options: _HoldOptions) -> WouldDo:
                 f"would switch {source.name} without {names}, unless they are made at the new side before"
             )
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
-    return WouldDo(cutovers.store.location, actions)
+    return WouldDo(cutovers.store.location, [*actions, *buckets.foreseen()])

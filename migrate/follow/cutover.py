@@ -56,6 +56,19 @@ class ProvenSource:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvenBucket:
+    """One bucket at the cutover. ``objects`` with ``size_bytes`` are equal on both sides. ``problem``: why they are
+    not, or were not proved to be; "" where they are. ``seconds``: of the sync and the comparison.
+    """
+
+    name: str
+    objects: int
+    size_bytes: int
+    problem: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CutoverRecord:
     """What says that the switch was made. Times in UTC, ISO 8601, by the clock of the machine with the command;
     ``downtime_seconds`` lie between them.
@@ -65,6 +78,7 @@ class CutoverRecord:
     switched_at: str
     downtime_seconds: float
     sources: Sequence[ProvenSource]
+    buckets: Sequence[ProvenBucket] = ()
 
 
 @dataclass(slots=True)
@@ -224,7 +238,10 @@ def read_record(store: Store) -> CutoverRecord | None:
             )
             for source in value["sources"]
         ]
-        return CutoverRecord(value["held_at"], value["switched_at"], value["downtime_seconds"], sources)
+        buckets = [ProvenBucket(**bucket) for bucket in value.get("buckets", ())]
+        return CutoverRecord(
+            value["held_at"], value["switched_at"], value["downtime_seconds"], sources, buckets
+        )
     except (KeyError, TypeError) as exc:
         raise DamageError(RECORD, expected="a record of a cutover", found=f"something else ({exc})") from exc
 

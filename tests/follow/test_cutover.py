@@ -14,6 +14,7 @@ from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.follow.test_follower import eventually
+from tests.tools.clients import boto_client
 
 BANK = """
 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
@@ -155,6 +156,42 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     run_sql(new, TRANSFER.format(1, 2))
     last = call("run", "-c", "moveout.toml")
     assert (last.code, "The switch was made at" in last.out) == (0, True), last
+
+
+def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_minio, make_bucket, tmp_path):
+    old, _new = move
+    source, destination = make_bucket(minio), make_bucket(other_minio)
+    here, there = boto_client(minio.profile), boto_client(other_minio.profile)
+    for key in ("kept", "changed", "deleted"):
+        here.put_object(Bucket=source, Key=key, Body=b"first")
+    with (tmp_path / "moveout.toml").open("a") as case:
+        case.write(
+            f'[[source]]\nname = "media"\nurl = "s3://{source}?profile={minio.profile}"\n[[destination]]\n'
+            f'source = "media"\nurl = "s3://{destination}?profile={other_minio.profile}"\n'
+        )
+    assert call("run", "-c", "moveout.toml").code == 0
+    here.put_object(Bucket=source, Key="changed", Body=b"second")
+    here.put_object(Bucket=source, Key="new", Body=b"first")
+    here.delete_object(Bucket=source, Key="deleted")
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes"]
+    refused = call(*words)
+    assert (refused.code, "bucket media: " in refused.err) == (3, True), refused
+    run_sql(old, TRANSFER.format(1, 2))  # it was not held
+    differs = call(*words, "--overwrite")
+    assert (differs.code, "NOT SWITCHED" in differs.out) == (6, True), differs
+    run_sql(old, TRANSFER.format(1, 2))  # it was released
+    assert f"would sync media to s3://{destination}" in call(*words[:-1], "--dry-run").out
+    switched = call(*words, "--overwrite", "--delete")
+    assert switched.code == 0, switched
+    assert "media  3 objects" in switched.out
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        run_sql(old, TRANSFER.format(1, 2))
+    assert there.get_object(Bucket=destination, Key="changed")["Body"].read() == b"second"
+    (bucket,) = json.loads((tmp_path / "bundle/changes/cutover.json").read_text())["buckets"]
+    assert (bucket["name"], bucket["objects"], bucket["problem"]) == ("media", 3, "")
+    assert "what the new side of media has since" in " ".join(
+        call("cutover", "-c", "moveout.toml", "--undo").out.split()
+    )
 
 
 OWN_TYPE = """
