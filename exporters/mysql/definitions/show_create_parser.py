@@ -51,6 +51,11 @@ _NO_TEXT = re.compile(r"[\x00-\x7f\udc80-\udcff]+")
 _COUNTER = re.compile(
     r"^  `(?:[^`]|``)*` ([\w() ]+?) AUTO_INCREMENT(?=,?$| COMMENT | INVISIBLE)", re.MULTILINE
 )
+_LEAD_BYTES = {
+    **dict.fromkeys(("sjis", "cp932"), "[\udc81-\udc9f\udce0-\udcfc]"),
+    **dict.fromkeys(("gbk", "big5"), "[\udc81-\udcfe]"),
+}
+"""By the client's charset: what begins a character of two bytes, as ``surrogateescape`` has it."""
 _EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
 _EVENT_HEADER = re.compile(
     r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
@@ -73,13 +78,34 @@ def with_bytes(connection: Connection, definition: dict[str, Any]) -> str:
         return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, definition, sql, codec)
     if raw.isascii() or codec == "utf-8":
         return raw or sql
-    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(definition["kind"], _routine_cuts)(raw)
+    find_cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(definition["kind"], _routine_cuts)
+    cuts = find_cuts(_without_pairs(raw, definition["client"]))
     if not cuts:
         return sql
+    own = _parts_of_client(definition["kind"], raw[cuts[0] :], is_mariadb=connection.is_mariadb)
     header = (
-        _converted(connection, raw[begin:end], definition["client"]) for begin, end in pairwise([0, *cuts])
+        (_of_client if number in own else _converted)(connection, raw[begin:end], definition["client"])
+        for number, (begin, end) in enumerate(pairwise([0, *cuts]))
     )
     return "".join(header) + _decoded(raw[cuts[-1] :], codec)
+
+
+def _parts_of_client(kind: str, rest: str, *, is_mariadb: bool) -> set[int]:
+    """Return which parts of a header are printed in the client's charset: the parameters of a routine, by MariaDB its
+    name, too, and all of a trigger. ``rest``: what follows the first part. Bytes of that charset may look like UTF-8:
+    those of a client that sends UTF-8 and calls it ``latin1``.
+    """
+    first = {0} if is_mariadb and kind != "event" else set[int]()
+    parameters = {1} if kind in {"function", "procedure"} and rest.startswith("(") else set[int]()
+    return first | parameters
+
+
+def _without_pairs(raw: str, charset: str) -> str:
+    """Return a definition of the same length without characters of two bytes, the second of which may look like a
+    backslash.
+    """
+    lead = _LEAD_BYTES.get(charset)
+    return raw if lead is None else re.sub(f"{lead}.", "xx", raw, flags=re.DOTALL)
 
 
 def _decoded(raw: str, codec: str) -> str:
@@ -139,6 +165,18 @@ def _converted(connection: Connection, raw: str, charset: str) -> str:
     digits = raw.encode(errors="surrogateescape").hex()
     converted = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
     return raw if converted is None else str(converted)
+
+
+def _of_client(connection: Connection, raw: str, charset: str) -> str:
+    """Return a part of a header, which is in the client's charset."""
+    if raw.isascii():
+        return raw
+    codec = codec_of(charset)
+    if codec != "ascii" or charset == codec:
+        return _decoded(raw, codec)
+    digits = raw.encode(errors="surrogateescape").hex()
+    converted = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
+    return _decoded(raw, codec) if converted is None else str(converted)
 
 
 def for_people(connection: Connection, definition: dict[str, Any]) -> str:
