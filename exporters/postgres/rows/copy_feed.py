@@ -31,6 +31,7 @@ from exporters.postgres.charset.server_conversion import (
 )
 from exporters.postgres.chunk_plan import Range, canonical_select, changing, longest_query
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.copy_stream import copy_stream
 from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
@@ -215,6 +216,18 @@ class PsycopgFeed:
         self._connection.close()
 
 
+def _source_of(table: PostgresTable, pages: Range) -> str:
+    """Return what stands behind COPY to read a chunk: the table's name where its lines are those of the canonical
+    query, because to plan a query of a small table takes the server as long as to read it. COPY reads neither
+    materialized views nor generated columns by name.
+    """
+    names = [quote_name(column.name) for column in table.columns if not column.generated]
+    is_plain = bool(names) and names == [column.expression for column in table.columns]
+    if is_plain and pages == (0, None) and not (table.view or table.condition):
+        return copied(table)
+    return f"({canonical_select(table, pages)})"
+
+
 def _statement(source: str, encoding: str) -> str:
     return f"COPY {source} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
 
@@ -295,11 +308,10 @@ class Feeds:
         """Return the rows of small chunks, read by one request; nothing where one of them cannot be read: each is for
         ``rows`` then.
         """
-        queries = [canonical_select(table, pages) for table, pages in chunks]
+        sources = [_source_of(table, pages) for table, pages in chunks]
         try:
             with self._lent() as (feed, transaction):
-                transaction.begin_for(len(queries))
-                sources = [f"({query})" for query in queries]
+                transaction.begin_for(len(sources))
                 return small_rows(feed.copy_in_pieces(sources, self._copied_as))
         except SourceError:
             return []
