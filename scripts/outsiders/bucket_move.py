@@ -81,6 +81,8 @@ def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, .
         )
     except S3Error as error:
         return ("unreadable", error.code)
+    except ValueError:  # the client asks for no key of blanks
+        return ("only listed", listed_version.size, listed_version.etag)
     finally:
         if response is not None:
             response.close()
