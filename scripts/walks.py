@@ -2,8 +2,8 @@
 
     python -m scripts.walks {row,object} [--list]
 
-``row`` exports and restores a database of one table with one row. It lists the functions of moveout that are called
-between the query for the row and its Parquet file, while it is written into the destination, and while it is compared.
+``row`` exports and restores a database of one table. It lists the functions of moveout that are called between the
+query for its rows and their Parquet file, while they are written into the destination, and while they are compared.
 Connections that open and close, catalogs, how files get to a location, and properties are not counted.
 
 ``object`` does the same with a bucket of small objects. It lists the functions that are called for each of them.
@@ -42,8 +42,9 @@ from scripts.servers import Servers
 
 _TABLE = (
     "CREATE TABLE orders (id bigint PRIMARY KEY, name text, price numeric(10,2), made timestamptz);"
-    """INSERT INTO orders VALUES (1, 'a "quoted" name', 1.5, now())"""
+    """INSERT INTO orders SELECT n, 'a "quoted" name', n / 2.0, now() FROM generate_series(1, 10000) n"""
 )
+"""More than a small table, of which rows are read, and made ready for a destination, together with those of others."""
 _OBJECTS = 50
 _ROOT = Path(__file__).parent.parent
 
@@ -70,7 +71,6 @@ ROW = Route(
         "live_tables": "comparison",
         "differences": "comparison",
     },
-    own_stages={"_prepare": "restore"},
     ignored=(
         "/sessions/",
         "/exporters/limits.py",

@@ -71,19 +71,17 @@ def encoded(
 def with_few_values(table: pa.Table) -> list[str]:
     """Return the columns of few distinct values, judged by the first rows; a dictionary is good for them."""
     head = table[:_SAMPLE_ROWS]
-    return [
-        field.name
-        for field, values in zip(head.schema, head.columns, strict=True)
-        if not pa.types.is_nested(field.type) and _has_few_values(values)
-    ]
-
-
-def _has_few_values(values: pa.ChunkedArray) -> bool:
-    """Tell it by the first rows of the sample where most of these differ, as they do in a key."""
-    most = _FEW * len(values)
-    chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in values.chunks]
-    sample = pa.chunked_array(chunks)
-    return all(pc.count_distinct(head).as_py() <= most for head in (sample[: 2 * int(most) + 1], sample))
+    most = _FEW * head.num_rows
+    names = []
+    for name, values in zip(head.column_names, head.columns, strict=True):
+        if pa.types.is_nested(values.type):
+            continue
+        chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in values.chunks]
+        sample = pa.chunked_array(chunks)
+        # A key is known by the first rows of the sample: most of these differ.
+        if all(pc.count_distinct(rows).as_py() <= most for rows in (sample[: 2 * int(most) + 1], sample)):
+            names.append(name)
+    return names
 
 
 def small_type(kind: pa.DataType) -> pa.DataType:
