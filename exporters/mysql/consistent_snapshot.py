@@ -1,4 +1,4 @@
-"""The sessions of one snapshot, which begin under a lock (``snapshot_locks``); which one it was is in the position.
+"""The sessions of one snapshot, which begin under a lock (``sessions.snapshot_locks``); which one it was is in the position.
 
 Without a lock one session reads everything, one unit after the other. Either way every InnoDB table is seen as of one
 moment; other engines only as of the moment of reading.
@@ -22,7 +22,7 @@ from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.row_feed import Feeds
-from exporters.mysql.snapshot_locks import ONE_SESSION, snapshot_lock, unreadable_tables
+from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock, unreadable_tables
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"

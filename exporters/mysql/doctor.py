@@ -22,14 +22,14 @@ from exporters.doctor import (
     count_words,
     gather,
 )
-from exporters.mysql.account_rights import AccountRights, read_rights
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.log_requirements import kept_hours, obstacles, variable
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import hidden_routines
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
+from exporters.mysql.sessions.account_rights import AccountRights, read_rights
+from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
 
 _DEFINITIONS = {

@@ -14,7 +14,7 @@ from exporters.mysql.discovery import is_empty
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows, export_rows
 from exporters.mysql.server_counts import Counting
-from exporters.mysql.snapshot_locks import ONE_SESSION
+from exporters.mysql.sessions.snapshot_locks import ONE_SESSION
 from exporters.mysql.source_summary import MysqlFinish, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of

@@ -9,7 +9,7 @@ from typing import Any
 from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.definitions.show_create import Missing
-from exporters.mysql.snapshot_locks import GLOBAL_LOCK
+from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK
 from exporters.sql.source_summary import (
     Counted,
     Exported,

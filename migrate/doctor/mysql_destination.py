@@ -20,7 +20,6 @@ from exporters.doctor import (
     gather,
 )
 from exporters.errors import SourceError, SourceGoneError
-from exporters.mysql.account_rights import AccountRights, read_rights
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.definitions.show_create import create_database_statement, defaults_of
@@ -33,6 +32,7 @@ from exporters.mysql.doctor import (
 )
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.tls import tls_facts
 from migrate.restore.mysql.destination import find_content
 from migrate.restore.mysql.dialect import known_collations

@@ -13,7 +13,6 @@ from typing import Any
 from exporters.changes import ChangeBase, ChangeStream, LogState, NotFollowed
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.limits import Note
-from exporters.mysql.account_rights import read_rights
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
@@ -22,7 +21,8 @@ from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.snapshot_locks import ONE_SESSION, snapshot_lock
+from exporters.mysql.sessions.account_rights import read_rights
+from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 
 _BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _LOCK_SECONDS = 15

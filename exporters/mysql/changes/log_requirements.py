@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporters.mysql.account_rights import AccountRights
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
+from exporters.mysql.sessions.account_rights import AccountRights
 
 _SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
 """What they have to be, where a server has them. Both can be set while it runs; sessions that are open keep their
