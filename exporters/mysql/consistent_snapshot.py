@@ -1,4 +1,4 @@
-"""The sessions of one snapshot, which begin under a lock (``sessions.snapshot_locks``); which one it was is in the position.
+"""The sessions of one snapshot. They begin under a lock (``sessions.snapshot_locks``); the position says under which.
 
 Without a lock one session reads everything, one unit after the other. Either way every InnoDB table is seen as of one
 moment; other engines only as of the moment of reading.

@@ -23,13 +23,15 @@ _ABOUT = ["bundle varchar(200)", "source varchar(200)", "only_ longtext"]
 _DONE = ["name varchar(700)"]
 _LEFT_OUT = [*_ABOUT, "step varchar(700)", "entry longtext"]
 _TRIGGERS = ["trigger_name varchar(64)", "definition longtext"]
+_FOLLOW_NAMES = ("source", "base", "segment", "message", "position", "details")
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTables:
     """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done,
     ``left_out`` what was left out: that one stays after the restore. ``again`` and ``away`` are for tables that are
-    made a second time. ``triggers`` keeps those that a repair has dropped, until it makes them again.
+    made a second time. ``triggers`` keeps those that a repair has dropped, until it makes them again. ``follow`` says
+    up to where changes of the source were applied since.
     """
 
     about: str
@@ -38,6 +40,7 @@ class ControlTables:
     again: str
     away: str
     triggers: str
+    follow: str
 
     @staticmethod
     def of(prefix: str) -> ControlTables:
@@ -49,6 +52,7 @@ class ControlTables:
             f"{prefix}_again",
             f"{prefix}_away",
             f"{prefix}_triggers",
+            f"{prefix}_follow",
         )
 
     @staticmethod
@@ -61,7 +65,7 @@ class ControlTables:
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return self.about, self.done, self.left_out, self.again, self.away, self.triggers
+        return self.about, self.done, self.left_out, self.again, self.away, self.triggers, self.follow
 
 
 def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
@@ -73,11 +77,13 @@ def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozens
         columns.setdefault(str(name), []).append(str(column))
     control = set[str]()
     for name in columns:
-        tables = ControlTables.of(re.sub("_(done|left_out|triggers)$", "", name))
+        tables = ControlTables.of(re.sub("_(done|left_out|triggers|follow)$", "", name))
         if re.fullmatch(rf"{_PREFIX}\d*", tables.about):
             control |= {tables.done} if columns.get(tables.done) == _DONE else set()
             control |= {tables.left_out} if columns.get(tables.left_out) == _LEFT_OUT else set()
             control |= {tables.triggers} if columns.get(tables.triggers) == _TRIGGERS else set()
+            follow = [column.split()[0] for column in columns.get(tables.follow, ())]
+            control |= {tables.follow} if follow == [*_FOLLOW_NAMES] else set()
             control |= (
                 {tables.about, tables.again, tables.away} if columns.get(tables.about) == _ABOUT else set()
             )

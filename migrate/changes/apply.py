@@ -57,6 +57,12 @@ class ChangeWriter(Protocol):
         """
         ...
 
+    def commits_before(self, message: Message) -> bool:
+        """Tell whether what was taken before must be committed before this message is taken: it is done by a statement
+        that the server commits by itself.
+        """
+        ...
+
     def commit(self, mark: Mark) -> None:
         """Commit what was taken, and the mark with it. Raises ``ChangeConflictError``."""
         ...
@@ -126,6 +132,8 @@ class Applying:
 
     def _take_all(self, cancellation: CancellationToken) -> None:
         for stored in self._reader.read():
+            if self._boundary.place > self._mark.place and self._writer.commits_before(stored.message):
+                self._commit()
             self._writer.take(stored.message)
             self._changes += stored.message.kind is MessageKind.CHANGE
             if stored.message.kind is MessageKind.BEGIN:

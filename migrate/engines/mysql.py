@@ -14,5 +14,8 @@ ENGINE = Engine(
     hold="migrate.custody.hold.sources.mysql:open_hold",
     discovery="exporters.mysql.discovery:discover",
     doctor="exporters.mysql.doctor:examine",
+    change_log="exporters.mysql.changes.log:open_change_log",
+    change_writer="migrate.restore.mysql.changes.change_writer:open_change_writer",
+    change_mark="migrate.restore.mysql.changes.follow_marks:applied_mark",
     destination_doctor="migrate.doctor.mysql_destination:examine",
 )

@@ -14,7 +14,10 @@ from exporters.mysql.changes.binlog_events import Query
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$\u0080-\uffff]+)"
 _TABLE = rf"(?:(?P<{{0}}>{_NAME})\s*\.\s*)?(?P<{{1}}>{_NAME})"
 _ONE_TABLE = re.compile(_TABLE.format("database", "table"))
-_LEADING = re.compile(r"(?:\s+|/\*[^!].*?\*/|--[ \t][^\n]*\n|#[^\n]*\n|/\*M?!\d*)*", re.DOTALL)
+_QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`"""
+_COMMENT = r"/\*(?!M?!).*?\*/|--(?:[ \t][^\n]*)?(?:\n|$)|\#[^\n]*|/\*M?!\d*|\*/"
+"""Of comments that servers execute only the marks."""
+_TOKENS = re.compile(rf"(?P<quoted>{_QUOTED})|{_COMMENT}", re.DOTALL)
 _IF = r"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
 _WAIT = r"(?:\s+(?:NOWAIT|WAIT\s+\d+))?"
 _TRUNCATE = re.compile(r"TRUNCATE\s+(?:TABLE\s+)?", re.IGNORECASE)
@@ -28,7 +31,6 @@ _ON_MANY = re.compile(rf"(?:DROP\s+TABLES?\s+{_IF}|RENAME\s+TABLES?\s+{_IF})", r
 _SEPARATOR = re.compile(rf"{_WAIT}\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _SAVEPOINT = re.compile(r"(?:SAVEPOINT\s|ROLLBACK\s+(?:WORK\s+)?TO\s)", re.IGNORECASE)
 _WRITES = re.compile(r"(?:INSERT|UPDATE|DELETE|REPLACE|LOAD|WITH|CALL|DO)\b", re.IGNORECASE)
-_ENDS = {"COMMIT": "COMMIT", "ROLLBACK": "ROLLBACK"}
 
 
 class StatementKind(Enum):
@@ -40,7 +42,6 @@ class StatementKind(Enum):
     SAVEPOINT = "savepoint"
     WRITE = "write"
     """Rows, by statement: the log does not say which."""
-    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,14 @@ def read_statement(query: Query, database: str) -> LoggedStatement | None:
 
 
 def plain_statement(text: str) -> str:
-    """Return a statement without comments and spaces before it."""
-    match = _LEADING.match(text)
-    return text[match.end() :] if match else text
+    """Return a statement without comments, and spaces before and after it."""
+    return _TOKENS.sub(lambda match: match["quoted"] or " ", text).strip()
 
 
 def _about(
     kind: StatementKind, text: str, start: int, query: Query, database: str, *, many: bool = False
 ) -> LoggedStatement | None:
-    tables = []
+    tables, begin = [], start
     while match := _ONE_TABLE.match(text, start):
         named = _unquoted(match["database"]) if match["database"] else query.database
         if named == database:
@@ -86,6 +86,8 @@ def _about(
         if separator is None:
             break
         start = separator.end()
+    if start == begin and not _ONE_TABLE.match(text, start):  # it cannot be read, so it may concern any table
+        return LoggedStatement(StatementKind.WRITE, (), text)
     return LoggedStatement(kind, tuple(tables), text) if tables else None
 
 

@@ -86,7 +86,7 @@ class Missing:
 def write_schema(connection: Connection, tables: Sequence[MysqlTable], sink: Sink) -> Missing:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
     control, _ = find_control_tables(connection)
-    finished = all(name.endswith("_left_out") for name in control)
+    finished = all(name.endswith(("_left_out", "_follow")) for name in control)
     missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
     missing.losses.extend(unrepresented_losses(connection))
     definitions = read_definitions(connection, tables, missing)

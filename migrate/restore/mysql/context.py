@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from exporters.api import Loss
+from exporters.changes import FOLLOW
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import TableRestore
 from migrate.restore.mysql.destination import MysqlDestination
@@ -34,6 +35,13 @@ class MysqlRestore:
     """By table, the rows that could not be read."""
     recorded: set[str | Loss] = field(default_factory=set)
     """What of ``notes``, ``left_out`` and ``losses`` stands in the destination."""
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether changes of the source come after this restore of all its rows."""
+        selection = self.run.selection
+        is_whole = selection.rows and not selection.tables
+        return is_whole and FOLLOW in self.run.reader.newest_position(self.run.source)
 
     @property
     def reduced(self) -> list[CatalogRow]:

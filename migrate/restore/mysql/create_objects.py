@@ -142,6 +142,21 @@ def _leave_out(job: MysqlRestore, definition: Definition, error: BaseException) 
     job.refusals.append(f"{label_of(definition)}: {message_of(error)}")
 
 
+def running_events(definitions: Sequence[Definition]) -> list[str]:
+    """Return the names of the events that run at the source."""
+    return [item["name"] for item in definitions if item["kind"] == "event" and _ENABLED.search(item["sql"])]
+
+
+def without_running_events(definitions: Sequence[Definition]) -> list[Definition]:
+    """Return definitions whose events do not run yet: what they do at the source comes with its changes."""
+    return [
+        item | {"sql": _ENABLED.sub(lambda match: match[0].replace(" ENABLE ", " DISABLE "), item["sql"])}
+        if item["kind"] == "event"
+        else item
+        for item in definitions
+    ]
+
+
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Name the events whose time was over: the server drops or disables them when they are made."""
     schema = quote_literal(job.destination.address.database)

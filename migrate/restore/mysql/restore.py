@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from exporters.api import Loss
+from exporters.changes import FOLLOW
 from exporters.mysql.connection import parse_url
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -23,7 +24,8 @@ from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
-from migrate.errors import NotEmptyError
+from migrate.changes.segments import START
+from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.existing_tables import in_the_way, not_empty
 from migrate.restore.common.finished_record import FinishedRestore, unique
@@ -34,8 +36,15 @@ from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark, read_mark
 from migrate.restore.mysql.context import MysqlRestore
-from migrate.restore.mysql.create_objects import make_all, note_expired, refuse_twins
+from migrate.restore.mysql.create_objects import (
+    make_all,
+    note_expired,
+    refuse_twins,
+    running_events,
+    without_running_events,
+)
 from migrate.restore.mysql.deferred_keys import add_keys, set_aside
 from migrate.restore.mysql.definitions import (
     AFTER_ROWS,
@@ -125,6 +134,8 @@ class MysqlRestorer:
 def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
     run, destination = job.run, job.destination
     definitions = _definitions(job)
+    if job.is_followed:
+        definitions = without_running_events(definitions)
     state = mysql_destination.read_state(destination)
     if state is None:
         if (outcome := _already(job, definitions, into_existing=into_existing)) is not None:
@@ -236,6 +247,7 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
     superseded = job.run.reader.info.continues if job.run.earlier else ()
     mysql_left_out.finish(job.destination.connection, job.run.state, record, superseded)
     mysql_destination.drop_state(job.destination)
+    _begin_following(job)
     if job.left_out:
         job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))
 
@@ -304,6 +316,8 @@ def _already(
     come, ``UsageError`` for a table that has to be there.
     """
     run, connection = job.run, job.destination.connection
+    if (outcome := _followed(job)) is not None:
+        return outcome
     there: NotEmptyError | None
     try:
         there = _in_the_way(job, definitions, into_existing=into_existing)
@@ -325,8 +339,47 @@ def _already(
     if findings is None or (findings and not same):
         raise there
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
+    if not findings:
+        _begin_following(job)
     notes = [mysql_left_out.how_to_forget(connection)] if records else []
     return run.already("database", records, findings, left_out=job.left_out, notes=notes)
+
+
+def _begin_following(job: MysqlRestore) -> None:
+    """Write that the destination is as the source was at the base of its changes, unless that is written already."""
+    connection = job.destination.connection
+    if not job.is_followed:
+        return
+    base = job.run.reader.newest_position(job.run.source)[FOLLOW]
+    found = read_mark(connection, job.run.source)
+    if found is None or found[0].base != base["position"]:
+        details = FollowDetails(
+            base["log"]["database"], base["log"]["stem"], running_events(_definitions(job))
+        )
+        begin_mark(connection, connection.control.follow, job.run.source, base["position"], details)
+
+
+def _followed(job: MysqlRestore) -> RestoreOutcome | None:
+    """Return that nothing is to be done where changes were applied since. Raises ``UsageError`` where only a part of
+    the snapshot is wanted: it would lack these changes.
+    """
+    connection = job.destination.connection
+    found = read_mark(connection, job.run.source)
+    base = job.run.reader.newest_position(job.run.source).get(FOLLOW)
+    if found is None or base is None or found[0].base != base["position"] or found[0].place == START:
+        return None
+    if not job.run.selection.is_everything:
+        raise UsageError(
+            f"{job.destination.address.url} has changes that {job.run.source} made after its snapshot; rows of the"
+            " snapshot would be older than the others",
+            next_step="leave --only out, or restore into another database",
+        )
+    records = mysql_left_out.read_finished(
+        connection, job.run.reader.info.id, job.run.source, connection.control
+    )
+    note = "the database was restored, and has changes of the source since; moveout cutover compares both"
+    left_out = unique(*(record.left_out for record in records), job.left_out)
+    return job.run.outcome(WrittenRows(job.run.items, 0), [], [note], left_out)
 
 
 def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:

@@ -103,6 +103,11 @@ class PostgresChangeWriter:
         elif message.kind is MessageKind.SHAPE:
             self._take_shape(message.payload)
 
+    def commits_before(self, message: Message) -> bool:
+        """See ``ChangeWriter``: every change is part of a transaction."""
+        del message
+        return False
+
     def commit(self, mark: Mark) -> None:
         """See ``ChangeWriter``."""
         with self._translated():

@@ -1,0 +1,418 @@
+"""Writes the changes of a MySQL or MariaDB source to a destination of the same flavour.
+
+The statement ``BINLOG`` hands events of the log to the server, which reads the rows itself, as a replica does. So all
+types of values arrive as they were, triggers do not fire, and foreign keys act as they did at the source. Only the name
+of the database is changed on the way. Where the server refuses rows, the transaction is rolled back; the same changes
+come again and are written row by row, so that the one which does not fit is named.
+"""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pymysql
+
+from exporters.changes import Message, MessageKind
+from exporters.mysql.changes.binlog_events import (
+    CHECKSUM_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    ROWS,
+    EventType,
+    TableMap,
+    event_type,
+    has_checksums,
+    in_database,
+    read_query,
+    read_table_map,
+    server_of,
+    table_number,
+)
+from exporters.mysql.changes.binlog_files import BinlogFiles
+from exporters.mysql.changes.logged_statements import LoggedStatement, StatementKind, read_statement
+from exporters.mysql.changes.row_events import (
+    STATEMENT_END,
+    LoggedRow,
+    flags_of,
+    single_rows,
+    uncompressed,
+    with_flags,
+)
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.account_rights import read_rights
+from migrate.changes.apply import ChangeConflictError, Mark
+from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
+from migrate.restore.mysql.changes import destination_events
+from migrate.restore.mysql.changes.conflicting_rows import conflict
+from migrate.restore.mysql.changes.destination_table import DestinationTable, read_table, require_same_shape
+from migrate.restore.mysql.changes.follow_marks import (
+    FollowDetails,
+    forget_mark,
+    mark_table,
+    move_mark,
+    read_mark,
+)
+
+_LOCK_SECONDS = 20
+_STATEMENT_BYTES = 4 * 2**20
+"""About so much of events is one statement, where the server takes as much."""
+_SINGLE_EVENTS = 20_000
+"""After a refusal so many events are written row by row."""
+_CREATED = slice(HEADER_BYTES + 52, HEADER_BYTES + 56)
+"""When the log's file was begun: two formats that differ in nothing else are the same."""
+_APPLIES = {
+    True: ("BINLOG REPLAY", "SUPER"),
+    False: ("BINLOG_ADMIN", "REPLICATION_APPLIER", "SUPER"),
+}
+"""The rights by which an account may use BINLOG: at MariaDB, and at MySQL. The first one is proposed."""
+_SHOWN_CHARACTERS = 200
+_BASE_AGAIN = "take the base again: moveout export --follow to a new location"
+
+
+@dataclass(slots=True)
+class _Table:
+    """A table of the log. ``event``: its map for the destination. ``destination`` is None until the first rows come."""
+
+    event: bytes
+    logged: TableMap
+    destination: DestinationTable | None = None
+
+
+class MysqlChangeWriter:
+    """See ``ChangeWriter``. ``single_changes``: how many rows were written one by one."""
+
+    def __init__(self, connection: Connection, source: str) -> None:
+        self._connection = connection
+        self._source = source
+        self._shown = connection.address.url
+        found = read_mark(connection, source)
+        self._details = found[1] if found else FollowDetails("", "")
+        self._files = BinlogFiles(self._details.stem, 0, {})
+        self._mark_table = mark_table(connection)
+        self._format = self._loaded = b""
+        self._tables: dict[int, _Table] = {}
+        self._definitions: dict[str, list[str]] = {}
+        self._waiting: list[tuple[_Table, bytes]] = []
+        self._waiting_bytes = 0
+        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
+        self._most_bytes = min(_STATEMENT_BYTES, allowed // 2)
+        self._is_open = False
+        self._single_events = 0
+        self.single_changes = 0
+
+    def mark(self) -> Mark | None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            found = read_mark(self._connection, self._source)
+        return found[0] if found else None
+
+    def forget(self) -> None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            forget_mark(self._connection, self._source)
+
+    def commits_before(self, message: Message) -> bool:
+        """See ``ChangeWriter``: TRUNCATE is no part of a transaction, and neither is a new format of events."""
+        if message.kind is MessageKind.SHAPE and event_type(message.payload) == EventType.FORMAT:
+            return self._is_open and not _is_same_format(message.payload, self._loaded)
+        statement = self._statement(message)
+        return statement is not None and statement.kind is StatementKind.TRUNCATE
+
+    def take(self, message: Message) -> None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            if message.kind is MessageKind.SHAPE:
+                self._take_shape(message.payload)
+            elif message.kind is MessageKind.CHANGE:
+                self._take_change(message)
+
+    def commit(self, mark: Mark) -> None:
+        """See ``ChangeWriter``."""
+        with self._translated():
+            self._begin()
+            self._write()
+            if not (self._mark_table and move_mark(self._connection, self._mark_table, self._source, mark)):
+                raise ChangeConflictError(
+                    f"{self._shown} has lost the mark which says how far the changes of {self._source} were applied",
+                    next_step="restore the database anew",
+                )
+            self._connection.run("COMMIT")
+            self._is_open = False
+
+    def rollback(self) -> None:
+        """See ``ChangeWriter``."""
+        self._waiting, self._waiting_bytes = [], 0
+        if self._is_open:
+            with self._translated():
+                self._connection.run("ROLLBACK")
+        self._is_open = False
+
+    def close(self) -> None:
+        """See ``ChangeWriter``."""
+        self._connection.close()
+
+    def _take_shape(self, event: bytes) -> None:
+        if event_type(event) == EventType.FORMAT:
+            self._format = event
+            is_mariadb = "mariadb" in server_of(event).lower()
+            if is_mariadb != self._connection.is_mariadb:
+                names = "MySQL", "MariaDB"
+                raise IncompleteError(
+                    f"{self._shown}: changes of {names[is_mariadb]} cannot be applied to {names[not is_mariadb]}",
+                    next_step=f"restore to a server of {names[is_mariadb]}, or move without --follow",
+                )
+            return
+        logged = read_table_map(event)
+        known = self._tables.get(logged.number)
+        event = in_database(event, self._connection.address.database)
+        if known is None or known.event[HEADER_BYTES:] != event[HEADER_BYTES:]:
+            self._write()
+            self._tables[logged.number] = _Table(event, logged)
+
+    def _take_change(self, message: Message) -> None:
+        kind = event_type(message.payload)
+        if kind in ROWS:
+            self._take_rows(message)
+        elif kind == EventType.XA_PREPARE:
+            where = self._files.show(message.position)
+            raise ChangeConflictError(
+                f"the transaction at {where} was prepared by XA PREPARE: transactions in two phases cannot be followed",
+                next_step=_BASE_AGAIN,
+            )
+        elif (statement := self._statement(message)) is not None:
+            self._take_statement(statement, message)
+
+    def _take_rows(self, message: Message) -> None:
+        table = self._tables[table_number(message.payload)]
+        if table.destination is None:
+            table.destination = self._destination_table(table.logged, message)
+        if table.destination.is_sequence:
+            return
+        self._begin()
+        if self._single_events:
+            self._single_events -= 1
+            self._write_single(table, message)
+            return
+        rows = uncompressed(message.payload)
+        self._waiting.append((table, rows))
+        self._waiting_bytes += len(rows)
+        if self._waiting_bytes >= self._most_bytes // 2:
+            self._write()
+
+    def _destination_table(self, logged: TableMap, message: Message) -> DestinationTable:
+        table = read_table(self._connection, logged.name)
+        where = self._files.show(message.position)
+        require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
+        assert table is not None
+        return table
+
+    def _statement(self, message: Message) -> LoggedStatement | None:
+        if message.kind is not MessageKind.CHANGE:
+            return None
+        if event_type(message.payload) not in {EventType.QUERY, EventType.QUERY_COMPRESSED}:
+            return None
+        return read_statement(read_query(message.payload), self._details.database)
+
+    def _take_statement(self, statement: LoggedStatement, message: Message) -> None:
+        where = self._files.show(message.position)
+        if statement.kind is StatementKind.SAVEPOINT:
+            self._begin()
+            self._write()
+            self._connection.run(statement.text)
+        elif statement.kind is StatementKind.TRUNCATE:
+            self._truncate(statement, where)
+        elif statement.kind is StatementKind.DEFINITION:
+            self._define(statement, where)
+        else:
+            raise ChangeConflictError(
+                f"what was written at {where} was logged as a statement, so the log does not say which rows it changed:"
+                f" {statement.text[:_SHOWN_CHARACTERS]}",
+                next_step="at the source: SET GLOBAL binlog_format = 'ROW', and let applications connect again; then "
+                + _BASE_AGAIN,
+            )
+
+    def _truncate(self, statement: LoggedStatement, where: str) -> None:
+        """Empty a table. The server commits by itself: ``commits_before`` has seen to what was taken before."""
+        (name,) = statement.tables
+        if read_table(self._connection, name) is None:
+            raise ChangeConflictError(
+                f"{quote_name(name)} was emptied at {where}, and is not at the destination",
+                next_step=f"make {quote_name(name)} at the destination, then give the same command again",
+            )
+        if self._is_open:
+            self._connection.run("ROLLBACK")
+            self._is_open = False
+        self._connection.run("SET SESSION foreign_key_checks = 0")
+        self._connection.run(f"TRUNCATE TABLE {quote_name(name)}")
+
+    def _define(self, statement: LoggedStatement, where: str) -> None:
+        """Remember a definition: the next rows show whether the destination has it. Dropped and renamed tables have no
+        next rows, so the destination is looked at.
+        """
+        for name in statement.tables:
+            self._definitions.setdefault(name, []).append(statement.text)
+        words = statement.text.upper().split(None, 2)[:2]
+        if words[0] == "RENAME":
+            before, after = statement.tables[::2], statement.tables[1::2]
+            is_done = all(self._has(name) for name in after) and not any(
+                self._has(name) for name in before if name not in after
+            )
+        else:
+            is_done = (
+                words[:1] != ["DROP"] or "TABLE" not in words[1] or not any(map(self._has, statement.tables))
+            )
+        if not is_done:
+            raise ChangeConflictError(
+                f"{', '.join(map(quote_name, statement.tables))} was changed at {where}",
+                next_step=f"run at the destination: {statement.text}; then give the same command again",
+            )
+        self._write()
+        self._tables = {
+            number: table
+            for number, table in self._tables.items()
+            if table.logged.name not in statement.tables
+        }
+
+    def _has(self, name: str) -> bool:
+        return read_table(self._connection, name) is not None
+
+    def _begin(self) -> None:
+        """Begin a transaction. Before the first one, and where it has changed, the server hears the events' format."""
+        if self._is_open:
+            return
+        if self._format and not _is_same_format(self._format, self._loaded):
+            self._connection.run(_binlog([self._format]))
+            if not self._connection.is_mariadb:  # now it waits to be told the number of the transaction
+                self._connection.run("SET SESSION gtid_next = 'AUTOMATIC'")
+            self._loaded = self._format
+        self._connection.run("BEGIN")
+        self._is_open = True
+
+    def _write(self) -> None:
+        """Write what waits. Raises ``ChangeConflictError`` where the server refuses it: the transaction is over."""
+        if not self._waiting:
+            return
+        events = list(self._events())
+        self._waiting, self._waiting_bytes = [], 0
+        try:
+            self._connection.run(_binlog(events))
+        except pymysql.Error as exc:
+            if not is_about_the_thing(exc):
+                raise
+            self._single_events = _SINGLE_EVENTS
+            raise ChangeConflictError(f"the destination refuses changes: {message_of(exc)}") from exc
+
+    def _events(self) -> Iterator[bytes]:
+        """Yield what waits, as the server takes it: rows of one table after its map, the last ones marked as such."""
+        for index, (table, rows) in enumerate(self._waiting):
+            flags = flags_of(rows) & ~STATEMENT_END
+            before = self._waiting[index - 1] if index else None
+            after = self._waiting[index + 1] if index + 1 < len(self._waiting) else None
+            if before is None or not _is_one_statement(before, (table, rows)):
+                yield self._checked(table.event)
+            is_last = after is None or not _is_one_statement((table, rows), after)
+            yield self._checked(with_flags(rows, flags | (STATEMENT_END if is_last else 0)))
+
+    def _checked(self, event: bytes) -> bytes:
+        """Return an event with its length and checksum, as the format says."""
+        time, kind, server, _, end, flags = HEADER.unpack_from(event)
+        extra = CHECKSUM_BYTES if has_checksums(self._format) else 0
+        event = HEADER.pack(time, kind, server, len(event) + extra, end, flags) + event[HEADER_BYTES:]
+        return event + zlib.crc32(event).to_bytes(CHECKSUM_BYTES, "little") if extra else event
+
+    def _write_single(self, table: _Table, message: Message) -> None:
+        """Write each row of an event by itself, so that the one which does not fit is named."""
+        destination = table.destination
+        assert destination is not None
+        try:
+            rows = list(single_rows(message.payload, table.logged))
+        except (ValueError, IndexError):
+            rows = [LoggedRow(message.payload, None, None)]
+        for row in rows:
+            rows_event = with_flags(row.event, flags_of(row.event) | STATEMENT_END)
+            events = [self._checked(table.event), self._checked(rows_event)]
+            try:
+                self._connection.run(_binlog(events))
+            except pymysql.Error as exc:
+                if not is_about_the_thing(exc):
+                    raise
+                self._connection.run("ROLLBACK")
+                self._is_open = False
+                problem = f"{self._files.show(message.position)}: {message_of(exc)}"
+                raise conflict(self._connection, destination, table.logged, row, problem) from exc
+            self.single_changes += 1
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._shown) from exc
+
+
+def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> MysqlChangeWriter:
+    """Open what writes the changes of a source. Raises ``NotAllowedError`` where the account may not, ``BusyError``,
+    ``UsageError``, errors of ``exporters.errors``.
+    """
+    address = parse_url(url, password=secrets.get("password"))
+    connection = connect(address)
+    try:
+        _require_rights(connection, address)
+        _lock(connection, source)
+        writer = MysqlChangeWriter(connection, source)
+        destination_events.stop(connection, source)
+    except DRIVER_ERRORS as exc:
+        connection.close()
+        raise translate(exc, address.url) from exc
+    except BaseException:
+        connection.close()
+        raise
+    return writer
+
+
+def _require_rights(connection: Connection, address: MysqlAddress) -> None:
+    rights, names = read_rights(connection), _APPLIES[connection.is_mariadb]
+    if not any(rights.has(name, "*") for name in names):
+        raise NotAllowedError(
+            f"{address.url}: {rights.account} may not apply changes: it has no {names[0]}",
+            next_step=f"GRANT {names[0]} ON *.* TO {rights.account};",
+        )
+    rows = connection.rows("SHOW GLOBAL VARIABLES LIKE 'slave_run_triggers_for_rbr'")
+    if rows and rows[0][1] != "NO":
+        raise UsageError(
+            f"{address.url}: triggers would act a second time: slave_run_triggers_for_rbr is {rows[0][1]}",
+            next_step="SET GLOBAL slave_run_triggers_for_rbr = 'NO';",
+        )
+
+
+def _lock(connection: Connection, source: str) -> None:
+    """Keep other runs away: one session at a time applies the changes of a source."""
+    name = f"moveout apply {zlib.crc32(f'{connection.address.database} {source}'.encode()):08x}"
+    if connection.value(f"SELECT GET_LOCK({quote_literal(name)}, {_LOCK_SECONDS})") != 1:
+        raise BusyError(
+            f"another moveout applies the changes of {source} to {connection.address.url}",
+            next_step="wait for it, or end its session (SHOW PROCESSLIST)",
+        )
+
+
+def _binlog(events: list[bytes]) -> bytes:
+    return b"BINLOG '" + b64encode(b"".join(events)) + b"'"
+
+
+def _is_same_format(event: bytes, other: bytes) -> bool:
+    return _comparable(event) == _comparable(other)
+
+
+def _comparable(event: bytes) -> bytes:
+    return event[HEADER_BYTES : _CREATED.start] + event[_CREATED.stop : -CHECKSUM_BYTES]
+
+
+def _is_one_statement(rows: tuple[_Table, bytes], other: tuple[_Table, bytes]) -> bool:
+    """Tell whether rows may come after one map: of the same table, with the same checks."""
+    return rows[0] is other[0] and flags_of(rows[1]) | STATEMENT_END == flags_of(other[1]) | STATEMENT_END

@@ -1,0 +1,142 @@
+"""A table as a destination has it, compared with how the log writes its rows.
+
+A server would take rows of another shape without a word, as long as the types of their first columns fit (MySQL manual,
+"Replication with Differing Table Definitions on Source and Replica").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporters.mysql.changes.binlog_events import TableMap
+from exporters.mysql.connection import Connection
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.changes.apply import ChangeConflictError
+
+_SEQUENCE = "SEQUENCE"
+_IMPLICIT = ("row_start", "row_end")
+"""The columns of a system-versioned table that names none itself; no catalog lists them."""
+_TYPE = "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}"
+_COLUMNS = """
+SELECT COLUMN_NAME, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, '') FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION
+"""
+_KEY = """
+SELECT COLUMN_NAME FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX
+"""
+_LABEL = re.compile(r"'((?:[^']|'')*)'")
+_PLAIN, _WIDE = (
+    frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"}),
+    frozenset({"ucs2", "utf16", "utf16le", "utf32"}),
+)
+"""Charsets in which labels have the bytes of UTF-8, and those in which not even ASCII has."""
+_NEXT = "then give the same command again: it goes on with this change"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationTable:
+    """A table. ``types`` are the columns' as declared; ``key`` the indexes of those of the primary key."""
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    charsets: tuple[str, ...]
+    key: tuple[int, ...]
+    is_sequence: bool
+
+    @property
+    def label(self) -> str:
+        """The quoted name."""
+        return quote_name(self.name)
+
+    @property
+    def labels(self) -> list[list[str] | None]:
+        """The labels of the columns of type ENUM, then of those of type SET; None where they cannot be compared."""
+        return [
+            _labels_of(sql_type)
+            if charset in _PLAIN or (charset not in _WIDE and sql_type.isascii())
+            else None
+            for word in ("enum(", "set(")
+            for sql_type, charset in zip(self.types, self.charsets, strict=True)
+            if sql_type.lower().startswith(word)
+        ]
+
+
+def read_table(connection: Connection, name: str) -> DestinationTable | None:
+    """Return a table of the session's database, None where there is none. Raises the driver's errors."""
+    where = quote_literal(connection.address.database), quote_literal(name)
+    kind = connection.value(_TYPE.format(*where))
+    if kind is None:
+        return None
+    columns = [tuple(map(_text, row)) for row in connection.rows(_COLUMNS.format(*where))]
+    names = [column[0] for column in columns]
+    key = tuple(names.index(_text(row[0])) for row in connection.rows(_KEY.format(*where)) if row[0] in names)
+    is_versioned_silently = kind == "SYSTEM VERSIONED" and not {*_IMPLICIT} & {*names}
+    extra = _IMPLICIT if is_versioned_silently and _has_implicit_times(connection, name) else ()
+    return DestinationTable(
+        name,
+        (*names, *extra),
+        (*(column[1] for column in columns), *("timestamp(6)" for _ in extra)),
+        (*(column[2] for column in columns), *("" for _ in extra)),
+        key,
+        kind == _SEQUENCE,
+    )
+
+
+def require_same_shape(
+    table: DestinationTable | None, logged: TableMap, where: str, seen: Sequence[str]
+) -> None:
+    """Raise ``ChangeConflictError`` where a table has not the shape of the rows in the log at ``where``. ``seen`` are
+    the definitions of that table that came before in the log.
+    """
+    label = quote_name(logged.name)
+    if table is None:
+        problem = "the destination has no such table: it was made after the snapshot"
+    elif logged.columns and (difference := _difference(table, logged)):
+        problem = difference
+    elif len(table.columns) != len(logged.types):
+        problem = f"rows have {len(logged.types)} columns, and the destination's table {len(table.columns)}"
+    else:
+        return
+    statements = "; ".join(seen)
+    step = (
+        f"run at the destination: {statements}; {_NEXT}"
+        if statements
+        else f"make {label} at the destination as SHOW CREATE TABLE {label} prints it at the source; {_NEXT}"
+    )
+    raise ChangeConflictError(f"{label} has changed at {where}: {problem}", next_step=step)
+
+
+def _difference(table: DestinationTable, logged: TableMap) -> str:
+    names = [name.lower() for name in table.columns]
+    logged_names = [name.lower() for name in logged.columns]
+    if missing := [name for name in logged.columns if name.lower() not in names]:
+        return f"the destination lacks the column {', '.join(map(quote_name, missing))}"
+    if surplus := [name for name in table.columns if name.lower() not in logged_names]:
+        return f"rows no longer have the column {', '.join(map(quote_name, surplus))}"
+    if names != logged_names:
+        return f"the columns are in another order: {', '.join(map(quote_name, logged.columns))}"
+    if not logged.labels:
+        return ""
+    for ours, theirs in zip(table.labels, logged.labels, strict=False):
+        if ours is not None and [label.encode() for label in ours] != theirs:
+            shown = ", ".join(quote_literal(label.decode(errors="replace")) for label in theirs)
+            return f"a column of type ENUM or SET has the labels {shown}"
+    return ""
+
+
+def _has_implicit_times(connection: Connection, name: str) -> bool:
+    """Tell whether a system-versioned table names its times not itself."""
+    definition = str(connection.rows(f"SHOW CREATE TABLE {quote_name(name)}")[0][1])
+    return " GENERATED ALWAYS AS ROW START" not in definition.upper()
+
+
+def _labels_of(sql_type: str) -> list[str]:
+    return [label.replace("''", "'") for label in _LABEL.findall(sql_type)]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

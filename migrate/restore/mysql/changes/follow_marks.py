@@ -1,0 +1,102 @@
+"""How far changes were applied, kept in a control table of the destination.
+
+A restore writes the mark when all else is done. From then on each transaction of changes moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.changes.apply import Mark
+from migrate.changes.segments import Place
+
+
+@dataclass(frozen=True, slots=True)
+class FollowDetails:
+    """What one must know of a source to apply its changes: the name of its ``database``, how the names of its log's
+    files begin (``stem``), and the ``events`` that run once the destination is in use.
+    """
+
+    database: str
+    stem: str
+    events: Sequence[str] = field(default=())
+
+
+def begin_mark(connection: Connection, table: str, source: str, base: int, details: FollowDetails) -> None:
+    """Write that a source was restored as it was at ``base``. ``table`` is the name of the control table."""
+    connection.run(
+        f"CREATE TABLE IF NOT EXISTS {quote_name(table)} (source VARCHAR(200) PRIMARY KEY, base BIGINT,"
+        " segment BIGINT, message BIGINT, position BIGINT, details LONGTEXT)"
+        " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    )
+    text = json.dumps(
+        {"database": details.database, "stem": details.stem, "events": [*details.events]}, ensure_ascii=False
+    )
+    values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(text)}"
+    connection.run(f"REPLACE INTO {quote_name(table)} VALUES ({values})")
+
+
+def read_mark(connection: Connection, source: str) -> tuple[Mark, FollowDetails] | None:
+    """Return how far the changes of a source were applied; None where it was not restored to this database. Raises the
+    driver's errors.
+    """
+    table = mark_table(connection)
+    if table is None:
+        return None
+    rows = connection.rows(
+        f"SELECT base, segment, message, position, details FROM {quote_name(table)}"
+        f" WHERE source = {quote_literal(source)}"
+    )
+    if not rows:
+        return None
+    base, segment, message, position, details = rows[0]
+    words: dict[str, Any] = json.loads(details)
+    return (
+        Mark(int(base), Place(int(segment), int(message)), int(position)),
+        FollowDetails(words["database"], words["stem"], words["events"]),
+    )
+
+
+def mark_table(connection: Connection) -> str | None:
+    """Return the name of the table of marks, None where there is none. Raises the driver's errors."""
+    control, others = find_control_tables(connection)
+    name = ControlTables.apart_from(others).follow
+    return name if name in control else None
+
+
+def move_mark(connection: Connection, table: str, source: str, mark: Mark) -> bool:
+    """Move a mark within the open transaction; False where there is none."""
+    count = connection.run(
+        f"UPDATE {quote_name(table)} SET segment = {mark.place.segment}, message = {mark.place.message},"
+        f" position = {mark.position} WHERE source = {quote_literal(source)}"
+    )
+    return count == 1
+
+
+def forget_mark(connection: Connection, source: str) -> None:
+    """Remove the mark of a source, and the table of marks where it is empty then."""
+    table = mark_table(connection)
+    if table is None:
+        return
+    connection.run(f"DELETE FROM {quote_name(table)} WHERE source = {quote_literal(source)}")
+    if connection.value(f"SELECT 1 FROM {quote_name(table)} LIMIT 1") is None:
+        connection.run(f"DROP TABLE {quote_name(table)}")
+
+
+def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:
+    """See ``Engine.change_mark``. Raises ``SourceError``."""
+    address = parse_url(url, password=secrets.get("password"))
+    with closing(connect(address)) as connection:
+        try:
+            found = read_mark(connection, source)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+    return found[0] if found else None
