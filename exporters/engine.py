@@ -91,6 +91,10 @@ class Engine:
     """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
+    activation: str = ""
+    """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied:
+    for ``cutover``.
+    """
 
 
 def load_part(reference: str) -> Any:

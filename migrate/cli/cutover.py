@@ -182,6 +182,13 @@ class _HoldOptions:
             "--hold", help="Make the old databases read-only; else what writes there must have stopped."
         ),
     ] = False
+    whole_server: Annotated[
+        bool,
+        typer.Option(
+            "--whole-server",
+            help="With --hold: all databases of a MariaDB server become read-only, if it has no such mode for one.",
+        ),
+    ] = False
     file: Annotated[
         Path,
         typer.Option("--undo-file", metavar="FILE", help="Where it is written how the old databases were."),
@@ -306,7 +313,7 @@ def _confirmed_hold(
     yes: bool,
 ) -> _Hold:
     """Say what the hold changes, and ask. Raises ``UsageError`` where that is not wanted."""
-    holds = _open_holds(followed, stack)
+    holds = _open_holds(followed, stack, whole_server=options.whole_server)
     known = undo_file.read(options.file) or undo_file.new(_REASON)
     plan = source_hold.planned(holds, known)
     for name, change in source_hold.pending(holds, plan):
@@ -323,10 +330,12 @@ def _followed(session: Session, store: Store, case: Case) -> list[FollowedSource
     return followed_sources(store, sources, destinations)
 
 
-def _open_holds(followed: Sequence[FollowedSource], stack: ExitStack) -> dict[str, SourceHold]:
-    holds = {}
+def _open_holds(
+    followed: Sequence[FollowedSource], stack: ExitStack, *, whole_server: bool = False
+) -> dict[str, SourceHold]:
+    holds, request = {}, HoldRequest(whole_server=whole_server)
     for source in followed:
-        holds[source.name] = source_hold.open_hold(source.source, HoldRequest())
+        holds[source.name] = source_hold.open_hold(source.source, request)
         stack.callback(holds[source.name].close)
     return holds
 
@@ -373,6 +382,7 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     )
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
+        cutovers.each(Cutover.activate)
         lease.check()
         write_record(cutovers.store, record)
         details = {
@@ -434,7 +444,7 @@ def _foreseen(cutovers: _Cutovers, buckets: CutoverBuckets, options: _HoldOption
     followed = cutovers.followed
     at_work = cutovers.each(_catch_up_unless_followed)
     with ExitStack() as stack:
-        holds = _open_holds(followed, stack) if options.hold else {}
+        holds = _open_holds(followed, stack, whole_server=options.whole_server) if options.hold else {}
         for name, hold in holds.items():
             actions += [f"would hold {name}: {change.says}" for change in hold.changes()]
     for source, is_followed in zip(followed, at_work, strict=True):

@@ -126,6 +126,10 @@ class Cutover:
             sorted(map(_label, missing)),
         )
 
+    def activate(self) -> None:
+        """Let the destination act by itself: no changes are applied any more."""
+        self.followed.activate()
+
     def _drain(self) -> tuple[Mark, str]:
         """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
         followed = self.followed

@@ -47,6 +47,11 @@ class FollowedSource:
         read_mark = self._destination_part(self.destination_engine.change_mark)
         return cast("Mark | None", read_mark(self.destination.url, self.destination.reveal(), self.name))
 
+    def activate(self) -> None:
+        """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""
+        if reference := self.destination_engine.activation:
+            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+
     @property
     def destination_engine(self) -> Engine:
         """The engine of the destination."""

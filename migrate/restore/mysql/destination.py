@@ -45,7 +45,7 @@ class DestinationConnection(Connection):
         super().__init__(address, raw)
         self.control = control
         names = map(quote_name, control.names)
-        self.about, self.done, self.left_out, self.again, self.away, self.triggers = names
+        self.about, self.done, self.left_out, self.again, self.away, self.triggers, _ = names
 
     def another(self) -> DestinationConnection:
         """Open a further session. Raises ``SourceError``."""

@@ -59,7 +59,7 @@ from migrate.restore.mysql.changes.follow_marks import (
     read_mark,
 )
 
-_LOCK_SECONDS = 20
+_LOCK_SECONDS = 3
 _STATEMENT_BYTES = 4 * 2**20
 """About so much of events is one statement, where the server takes as much."""
 _SINGLE_EVENTS = 20_000

@@ -1,0 +1,179 @@
+"""What no binary log carries, brought to the destination while the source is held: tables without transactions,
+sequences, and where AUTO_INCREMENT goes on.
+
+Everything is compared first and written only where it differs. So the same again, after a kill, writes the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+
+import pymysql
+
+from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.definitions.show_create import Missing, read_definition, read_definitions, set_sequence
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.live_digests import live_tables
+from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.restore.mysql.changes.table_copy import copy_rows
+from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
+
+_COUNTERS = """
+SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
+WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
+"""
+_TRIGGERS = """
+SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}
+ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER
+"""
+_VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )|\s+")
+"""What two definitions of the same thing may differ in."""
+
+
+def carry_remainder(request: RemainderRequest) -> Carried:
+    """See ``migrate.changes.remainder.CarryRemainder``."""
+    source = parse_url(request.source_url, password=request.source_secrets.get("password"))
+    destination = parse_url(request.destination_url, password=request.destination_secrets.get("password"))
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(connect(source)))
+        writer = stack.enter_context(closing(connect(destination)))
+        try:
+            return _Remainder(source, destination, reader, writer, request).carry()
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, f"{source.url} or {destination.url}") from exc
+
+
+class _Remainder:
+    """Both sides of one database."""
+
+    def __init__(
+        self,
+        source: MysqlAddress,
+        destination: MysqlAddress,
+        reader: Connection,
+        writer: Connection,
+        request: RemainderRequest,
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._reader = reader
+        self._writer = writer
+        self._request = request
+        self._notes: list[str] = []
+
+    def carry(self) -> Carried:
+        """Carry all of it."""
+        here, there = (_definitions(connection) for connection in (self._reader, self._writer))
+        counts = {
+            "tables": self._tables(),
+            "sequences": self._sequences(here, there),
+            "AUTO_INCREMENT counters": self._counters(),
+        }
+        self._notes += _differences(here, there, same_server=self._reader.version == self._writer.version)
+        return Carried(counts, self._notes)
+
+    def _tables(self) -> int:
+        """Read again the tables that are not followed."""
+        apart = {*self._request.log["apart"]}
+        tables = {table.name: table for table in read_tables(self._reader) if table.name in apart}
+        there = {table.name for table in read_tables(self._writer)}
+        self._notes += [
+            f"{quote_name(name)} is not at the destination" for name in sorted(tables.keys() - there)
+        ]
+        common = tables.keys() & there
+        if not common:
+            return 0
+        before, after = (
+            live_tables(address, workers=self._request.workers, names=common)
+            for address in (self._source, self._destination)
+        )
+        different = sorted(name for name in common if before.get(("", name)) != after.get(("", name)))
+        for name in different:
+            self._read_again(tables[name])
+        for name in sorted(common):
+            self._make_triggers(name)
+        return len(different)
+
+    def _read_again(self, table: MysqlTable) -> None:
+        """Replace the rows of a table by the source's. Its triggers would fire, so they are made again afterwards."""
+        for name in self._triggers(self._writer, table.name):
+            self._writer.run(f"DROP TRIGGER {quote_name(name)}")
+        copy_rows(table, self._reader, self._writer)
+
+    def _make_triggers(self, table: str) -> None:
+        """Make the triggers of a table that the destination lacks."""
+        missing = [
+            name
+            for name in self._triggers(self._reader, table)
+            if name not in self._triggers(self._writer, table)
+        ]
+        for name in missing:
+            definition = read_definition(self._reader, "trigger", name) | {"table": table}
+            try:
+                Definer(self._writer, self._notes, self._notes).make(definition)
+            except pymysql.Error as exc:
+                if not is_about_the_thing(exc):
+                    raise
+                self._notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
+
+    def _triggers(self, connection: Connection, table: str) -> list[str]:
+        schema = quote_literal(connection.address.database)
+        return [str(name) for (name,) in connection.rows(_TRIGGERS.format(schema, quote_literal(table)))]
+
+    def _sequences(self, here: Mapping[str, Definition], there: Mapping[str, Definition]) -> int:
+        """Set the sequences that stand elsewhere."""
+        count = 0
+        for label, definition in here.items():
+            if definition["kind"] == "sequence" and label in there:
+                other = there[label]
+                if (definition["next"], definition["rounds"]) != (other["next"], other["rounds"]):
+                    self._writer.rows(set_sequence(definition))
+                    count += 1
+        return count
+
+    def _counters(self) -> int:
+        """Let AUTO_INCREMENT go on where it does at the source."""
+        here, there = (
+            {
+                str(name): int(value)
+                for name, value in connection.rows(
+                    _COUNTERS.format(quote_literal(connection.address.database))
+                )
+            }
+            for connection in (self._reader, self._writer)
+        )
+        different = [name for name, value in here.items() if name in there and there[name] != value]
+        for name in different:
+            self._writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {here[name]}")
+        return len(different)
+
+
+def _definitions(connection: Connection) -> dict[str, Definition]:
+    """Return what is defined in a database, by kind and name."""
+    definitions = read_definitions(connection, read_tables(connection), Missing())
+    return {
+        label_of(definition): definition for definition in definitions if definition["kind"] != "database"
+    }
+
+
+def _differences(
+    here: Mapping[str, Definition], there: Mapping[str, Definition], *, same_server: bool
+) -> Sequence[str]:
+    """Return what is defined otherwise. Servers of other versions print the same thing otherwise, too."""
+    notes = [f"{label} is not at the destination" for label in here if label not in there]
+    notes += [f"{label} is no longer at the source" for label in there if label not in here]
+    if same_server:
+        notes += [
+            f"{label} is defined otherwise than at the source"
+            for label, definition in here.items()
+            if label in there and _comparable(definition) != _comparable(there[label])
+        ]
+    return notes
+
+
+def _comparable(definition: Definition) -> str:
+    return _VARYING.sub(" ", without_definer(definition["sql"]))
