@@ -6,10 +6,13 @@ import secrets
 import signal
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from exporters.engine import ENTRY_POINTS
 from scripts.mariadb import MariadbServer, find_mariadb
@@ -22,20 +25,28 @@ from tests.tools.clients import boto_client
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "tests/docs/test_tour.py",
-    "tests/sync/test_history.py",
+    "tests/cluster/",
+    "tests/discover/test_",
     "tests/docs/test_guides.py",
-    "tests/exporters/postgres/test_resume.py",
-    "tests/transfer/test_transfer.py",
-    "tests/restore/objects/test_restore.py",
-    "tests/custody/test_grant.py",
-    "tests/custody/test_hold.py",
+    "tests/sync/test_history.py",
     "tests/exporters/test_contract.py",
-    "tests/transfer/test_interruptions.py",
-    "tests/cluster/test_kills.py",
+    "tests/restore/objects/test_restore.py",
+    "tests/custody/test_hold.py",
+    "tests/exporters/postgres/test_resume.py",
+    "tests/discover/aws/",
+    "tests/cli/test_move.py",
     "tests/sync/test_large.py",
-    "tests/discover/test_guide.py",
+    "tests/transfer/test_transfer.py",
+    "tests/custody/test_grant.py",
+    "tests/custody/test_forbidden.py",
+    "tests/transfer/test_interruptions.py",
+    "tests/cli/test_incomplete.py",
+    "tests/cli/test_announcements.py",
+    "tests/cli/test_secrets.py",
 )
-"""The files that take longer than twenty seconds."""
+"""How the files begin that take longer than fifteen seconds, the longest first."""
+TOGETHER = ("tests/cluster/", "tests/discover/test_")
+"""How the files begin that share what takes long to start: a cluster, an old host."""
 
 
 def pytest_configure() -> None:
@@ -52,15 +63,35 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes share the tests: one more than there are processors, since a test waits for servers
+    """Return how many processes share the tests: two more than there are processors, since a test waits for servers
     and disks a third of its time.
     """
-    return (os.cpu_count() or 1) + 1
+    return (os.cpu_count() or 1) + 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Return what gives files to processes, where a file is to stay in one."""
+    return _FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class _FileScheduling(LoadFileScheduling):
+    """Gives each file to one process, and all files that share what takes long to start to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((files for files in TOGETHER if nodeid.startswith(files)), super()._split_scope(nodeid))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process ends long after the others."""
-    items.sort(key=lambda item: item.path.relative_to(ROOT).as_posix() not in LONGEST)
+    items.sort(key=lambda item: _place(item.path.relative_to(ROOT).as_posix()))
+
+
+@cache
+def _place(path: str) -> int:
+    """Return the place of a file among the longest ones; all others come after them."""
+    places = (place for place, files in enumerate(LONGEST) if path.startswith(files))
+    return next(places, len(LONGEST))
 
 
 def pytest_collection_finish() -> None:

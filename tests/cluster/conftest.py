@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from distributed import LocalCluster
 
 from migrate.bundle.commit_records import record_ids
 from migrate.storage.registry import open_location
@@ -68,7 +68,7 @@ def pair(two_workers: DaskCluster) -> Pair:
 class Within:
     """A scheduler within this process."""
 
-    cluster: LocalCluster
+    cluster: Any
 
     @property
     def address(self) -> str:
@@ -78,6 +78,8 @@ class Within:
 @pytest.fixture
 def within() -> Iterator[Callable[..., Within]]:
     """Make a scheduler with so many workers, for what they need no processes of their own."""
+    from distributed import LocalCluster  # a second, which each process that collects the tests would spend
+
     with ExitStack() as open_ones:
 
         def make(workers: int = 0, threads: int = 1) -> Within:

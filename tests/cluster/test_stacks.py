@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import pytest
-from distributed import Client
 
 from tests.cli.conftest import call
 from tests.cluster.conftest import fill
@@ -14,6 +13,8 @@ from tests.cluster.test_transfer import by
 
 @pytest.mark.skipif(sys.version_info >= (3, 11, 9), reason="this Python may look")
 def test_a_worker_takes_no_samples_of_its_threads_once_it_has_work(within, minio, bucket, location):
+    from distributed import Client  # a second, which each process that collects the tests would spend
+
     cluster = within(workers=1, threads=2)
     fill(minio, bucket, small=10)
     with Client(cluster.address) as client:
