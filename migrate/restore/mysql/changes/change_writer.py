@@ -11,8 +11,9 @@ from __future__ import annotations
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 
 import pymysql
 
@@ -93,6 +94,7 @@ class MysqlChangeWriter:
         self._shown = connection.address.url
         found = read_mark(connection, source)
         self._details = found[1] if found else FollowDetails("", "")
+        self._skipped = {name.removeprefix(".") for name in self._details.skipped}
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
         self._format = self._loaded = b""
@@ -190,6 +192,8 @@ class MysqlChangeWriter:
 
     def _take_rows(self, message: Message) -> None:
         table = self._tables[table_number(message.payload)]
+        if table.logged.name in self._skipped:
+            return
         if table.destination is None:
             table.destination = self._destination_table(table.logged, message)
         if table.destination.is_sequence:
@@ -240,6 +244,8 @@ class MysqlChangeWriter:
     def _truncate(self, statement: LoggedStatement, where: str) -> None:
         """Empty a table. The server commits by itself: ``commits_before`` has seen to what was taken before."""
         (name,) = statement.tables
+        if name in self._skipped:
+            return
         if read_table(self._connection, name) is None:
             raise ChangeConflictError(
                 f"{quote_name(name)} was emptied at {where}, and is not at the destination",
@@ -309,15 +315,18 @@ class MysqlChangeWriter:
             raise ChangeConflictError(f"the destination refuses changes: {message_of(exc)}") from exc
 
     def _events(self) -> Iterator[bytes]:
-        """Yield what waits, as the server takes it: rows of one table after its map, the last ones marked as such."""
-        for index, (table, rows) in enumerate(self._waiting):
-            flags = flags_of(rows) & ~STATEMENT_END
-            before = self._waiting[index - 1] if index else None
-            after = self._waiting[index + 1] if index + 1 < len(self._waiting) else None
-            if before is None or not _is_one_statement(before, (table, rows)):
-                yield self._checked(table.event)
-            is_last = after is None or not _is_one_statement((table, rows), after)
-            yield self._checked(with_flags(rows, flags | (STATEMENT_END if is_last else 0)))
+        """Yield what waits, as few statements of a replica: the maps of some tables, then rows of these in their order,
+        of which the last are marked as such. So each table is opened once.
+        """
+        for _, group in groupby(self._waiting, key=lambda rows: flags_of(rows[1]) | STATEMENT_END):
+            statement = list(group)
+            for number in dict.fromkeys(table.logged.number for table, _ in statement):
+                yield self._checked(self._tables[number].event)
+            for index, (_, rows) in enumerate(statement, 1):
+                flags = flags_of(rows) & ~STATEMENT_END
+                yield self._checked(
+                    with_flags(rows, flags | (STATEMENT_END if index == len(statement) else 0))
+                )
 
     def _checked(self, event: bytes) -> bytes:
         """Return an event with its length and checksum, as the format says."""
@@ -365,6 +374,7 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
     try:
         _require_rights(connection, address)
         _lock(connection, source)
+        _log_no_statements(connection)
         writer = MysqlChangeWriter(connection, source)
         destination_events.stop(connection, source)
     except DRIVER_ERRORS as exc:
@@ -401,6 +411,13 @@ def _lock(connection: Connection, source: str) -> None:
         )
 
 
+def _log_no_statements(connection: Connection) -> None:
+    """Let the destination's own log not repeat the whole text of BINLOG for each statement of a replica in it."""
+    with suppress(pymysql.Error):  # where the account may not
+        setting = "binlog_annotate_row_events" if connection.is_mariadb else "binlog_rows_query_log_events"
+        connection.run(f"SET SESSION {setting} = OFF")
+
+
 def _binlog(events: list[bytes]) -> bytes:
     return b"BINLOG '" + b64encode(b"".join(events)) + b"'"
 
@@ -411,8 +428,3 @@ def _is_same_format(event: bytes, other: bytes) -> bool:
 
 def _comparable(event: bytes) -> bytes:
     return event[HEADER_BYTES : _CREATED.start] + event[_CREATED.stop : -CHECKSUM_BYTES]
-
-
-def _is_one_statement(rows: tuple[_Table, bytes], other: tuple[_Table, bytes]) -> bool:
-    """Tell whether rows may come after one map: of the same table, with the same checks."""
-    return rows[0] is other[0] and flags_of(rows[1]) | STATEMENT_END == flags_of(other[1]) | STATEMENT_END

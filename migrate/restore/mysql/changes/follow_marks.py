@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exporters.mysql.connection import Connection, connect, parse_url
@@ -22,12 +22,14 @@ from migrate.changes.segments import Place
 @dataclass(frozen=True, slots=True)
 class FollowDetails:
     """What one must know of a source to apply its changes: the name of its ``database``, how the names of its log's
-    files begin (``stem``), and the ``events`` that run once the destination is in use.
+    files begin (``stem``), the ``events`` that run once the destination is in use, and the tables that are ``skipped``
+    (see ``Mark``).
     """
 
     database: str
     stem: str
     events: Sequence[str] = field(default=())
+    skipped: Sequence[str] = field(default=())
 
 
 def begin_mark(connection: Connection, table: str, source: str, base: int, details: FollowDetails) -> None:
@@ -37,9 +39,7 @@ def begin_mark(connection: Connection, table: str, source: str, base: int, detai
         " segment BIGINT, message BIGINT, position BIGINT, details LONGTEXT)"
         " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
-    text = json.dumps(
-        {"database": details.database, "stem": details.stem, "events": [*details.events]}, ensure_ascii=False
-    )
+    text = json.dumps(asdict(details), ensure_ascii=False)
     values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(text)}"
     connection.run(f"REPLACE INTO {quote_name(table)} VALUES ({values})")
 
@@ -59,10 +59,8 @@ def read_mark(connection: Connection, source: str) -> tuple[Mark, FollowDetails]
         return None
     base, segment, message, position, details = rows[0]
     words: dict[str, Any] = json.loads(details)
-    return (
-        Mark(int(base), Place(int(segment), int(message)), int(position)),
-        FollowDetails(words["database"], words["stem"], words["events"]),
-    )
+    skipped = tuple(words["skipped"])
+    return Mark(int(base), Place(int(segment), int(message)), int(position), skipped), FollowDetails(**words)
 
 
 def mark_table(connection: Connection) -> str | None:

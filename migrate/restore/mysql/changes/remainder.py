@@ -73,16 +73,20 @@ class _Remainder:
             "sequences": self._sequences(here, there),
             "AUTO_INCREMENT counters": self._counters(),
         }
+        for name in self._request.skipped:
+            here.pop(f"table {quote_name(name.removeprefix('.'))}", None)
         self._notes += _differences(here, there, same_server=self._reader.version == self._writer.version)
         return Carried(counts, self._notes)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed."""
-        apart = {*self._request.log["apart"]}
+        skipped = {name.removeprefix(".") for name in self._request.skipped}
+        apart = {*self._request.log["apart"], *skipped}
         tables = {table.name: table for table in read_tables(self._reader) if table.name in apart}
         there = {table.name for table in read_tables(self._writer)}
         self._notes += [
-            f"{quote_name(name)} is not at the destination" for name in sorted(tables.keys() - there)
+            f"{quote_name(name)} is not at the destination"
+            for name in sorted(tables.keys() - there - skipped)
         ]
         common = tables.keys() & there
         if not common:
