@@ -8,7 +8,6 @@ from typing import Any
 
 from exporters.api import CatalogEntry, DoneUnit, Enumeration, Gap, ItemKind, Loss
 from exporters.row_digest import MODULUS, to_hex
-from exporters.sql import byte_counts as octets
 from exporters.sql.columns import Column
 
 
@@ -88,7 +87,7 @@ def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[li
 
 def _octet_gaps(table: Exported, done: Sequence[DoneUnit]) -> list[Gap]:
     """Return a gap for each column whose bytes are not as many as the server says."""
-    byte_counts = octets.exported(done, table.octets)
+    byte_counts = _exported_bytes(done, table.octets)
     return [
         Gap(
             f"{table.label}.{name}",
@@ -100,9 +99,23 @@ def _octet_gaps(table: Exported, done: Sequence[DoneUnit]) -> list[Gap]:
     ]
 
 
+def _exported_bytes(done: Iterable[DoneUnit], names: Iterable[str]) -> dict[str, int] | None:
+    """Return the bytes of these columns in the finished units; None where a unit was done by a version that did not
+    measure.
+    """
+    sums = dict.fromkeys(names, 0)
+    for unit in done:
+        measured: Mapping[str, Any] | None = unit.outcome.facts.get("octets")
+        if measured is None or not sums.keys() <= measured.keys():
+            return None
+        for name in sums:
+            sums[name] += int(measured[name])
+    return sums
+
+
 def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
     chunks = sorted(done, key=lambda unit: unit.unit.id)
-    measured = octets.exported(chunks, table.octets)
+    measured = _exported_bytes(chunks, table.octets)
     return CatalogEntry(
         kind=table.kind,
         number=table.number,

@@ -101,7 +101,11 @@ class Requests:
                     run.receive()
                 run.send()
                 while arrived and (arrived[0][1] is None or len(arrived) > FOLLOW_UPS_AHEAD or not run.sent):
-                    yield self._answer(*arrived.popleft(), follow_up)
+                    first, pending = arrived.popleft()
+                    if first.error is None and pending is None:
+                        yield Answer(first.job.item, first.job.request, first.response)
+                    else:
+                        yield self._answer(first, pending, follow_up)
         finally:
             run.close()
             for _, pending in arrived:
@@ -121,14 +125,15 @@ class Requests:
     def _answer(
         self, sent: _Sent[Item], pending: PendingResponse | None, follow_up: FollowUp[Item] | None
     ) -> Answer[Item]:
-        error = sent.error
-        if error is None:
+        """Return the answer to a job that has failed, or has a second request."""
+        job, error = sent.job, sent.error
+        if pending is not None:
             try:
-                job, second = sent.job, None if pending is None else pending.wait()
-                return Answer(job.item, job.request, sent.response, second)
+                return Answer(job.item, job.request, sent.response, pending.wait())
             except MoveoutError as exc:
                 error = exc
-        return self.again(sent.job, follow_up) if error.retryable else self._failed(sent.job, error)
+        assert error is not None
+        return self.again(job, follow_up) if error.retryable else self._failed(job, error)
 
     def again(self, job: Job[Item], follow_up: FollowUp[Item] | None) -> Answer[Item]:
         """Do one job, trying again. Raises like ``run``."""
