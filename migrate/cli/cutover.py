@@ -19,13 +19,13 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Case
 from migrate.cli import app
-from migrate.cli.common.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.options import CaseFile, Yes
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
+from migrate.cli.moves.cutover_buckets import BucketOptions, CutoverBuckets, cutover_buckets
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
 from migrate.custody.hold.sources.undo_file import UndoFile

@@ -22,8 +22,6 @@ from migrate.bundle.findings import Finding
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
-from migrate.cli.common.followed_move import FollowedMove, NextCommands
-from migrate.cli.common.move_summary import COLUMNS, Moved
 from migrate.cli.common.options import AllowEmpty, Create
 from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import load_keys
@@ -32,6 +30,8 @@ from migrate.cli.common.sources import allowed_empty, destinations_in, expanded,
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.follow import Followed
+from migrate.cli.moves.followed_move import FollowedMove, NextCommands
+from migrate.cli.moves.move_summary import COLUMNS, Moved
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.restore import Restored, RestoreOptions, run_restore

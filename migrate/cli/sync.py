@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.rule import Rule
-from rich.text import Text
 
-from exporters.selection import EVERYTHING, Selection
+from exporters.selection import Selection
 from migrate.case.model import Case
 from migrate.case.selection import from_words
 from migrate.cli import app
@@ -22,87 +20,13 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
-from migrate.custody.signing.bundle_signatures import sign_file
-from migrate.custody.signing.keys import Signer
+from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.errors import OK, DamageError, MoveoutError, UsageError
-from migrate.number_text import bytes_words, count_words, duration_words, things
-from migrate.storage.registry import location_below, open_location
-from migrate.sync import SyncOptions, SyncOutcome, sync
+from migrate.number_text import count_words, things
+from migrate.storage.registry import location_below
+from migrate.sync import SyncOptions
 from migrate.sync.bucket_pairs import BucketPair, pairs_in, pairs_of
-from migrate.sync.bucket_settings import REMOVED, WRITTEN, Wish
-from migrate.sync.open_buckets import (
-    clear_versions,
-    make_destination,
-    open_sides,
-    record_url,
-)
-from migrate.sync.report import PROOF
-
-_WORKERS = 4
-_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """What a sync came to, and how long it took."""
-
-    outcome: SyncOutcome
-    seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        """6 where something did not arrive as it was, 3 where something is missing or unproven."""
-        return self.outcome.exit_code
-
-    def as_json(self) -> dict[str, Any]:
-        """Return counts, bytes, gaps, what was removed, and the proof."""
-        return self.outcome.as_json() | {"seconds": self.seconds}
-
-    def draw(self, console: Console) -> None:
-        """Print what was copied, what was not, and what is proven."""
-        outcome = self.outcome
-        if outcome.planned is not None:
-            _draw_plan(console, outcome)
-            return
-        console.print(
-            f"{things(outcome.copied, outcome.noun)} copied ({bytes_words(outcome.copied_bytes)}"
-            f" in {duration_words(self.seconds)}); {count_words(outcome.same + outcome.adopted)} were there already",
-        )
-        if outcome.amended:
-            console.print(
-                f"{count_words(outcome.amended)} were there with other tags, locks or ACL, which were changed"
-            )
-        if outcome.excluded:
-            console.print(f"{count_words(outcome.excluded)} were not wanted, or deleted meanwhile")
-        for gap in outcome.gaps[:_SHOWN]:
-            console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}", style="yellow"))
-        if len(outcome.gaps) > _SHOWN:
-            console.print(f"  and {len(outcome.gaps) - _SHOWN:,} more (gaps.parquet has all)")
-        for line in [*outcome.damaged[:_SHOWN], *outcome.reasons]:
-            console.print(Text(f"  ! {line}", style="bold red"))
-        _draw_settings(console, outcome)
-        _draw_removed(console, outcome)
-        console.print(Text(f"The report and the record: {outcome.record}", style="dim"))
-        _draw_verdict(console, outcome)
-
-    def summary(self, name: str) -> SummaryLine:
-        """Return its line among those of several syncs."""
-        outcome = self.outcome
-        if outcome.planned is not None:
-            count = outcome.planned["copy"]["count"]
-            return SummaryLine(name, "yes", f"{things(count, outcome.noun)} would be copied")
-        there = outcome.same + outcome.adopted
-        happened = f"{things(outcome.copied, outcome.noun)} copied, {count_words(there)} were there already"
-        if outcome.proof is not None:
-            happened += f"; equal at {outcome.proof.moment}"
-        if outcome.complete:
-            return SummaryLine(name, "yes", happened)
-        gaps = [f"{gap.item}: {gap.reason}" for gap in outcome.gaps if gap.disposition == "failed"]
-        problem = [*outcome.damaged, *gaps, *outcome.reasons, outcome.unproven][0]
-        word = "differs" if outcome.damaged else "in part"
-        failed = f"; {count_words(outcome.failed)} failed" if outcome.failed else ""
-        next_step = f"the report at {outcome.record} says all; then run the same command again"
-        return SummaryLine(name, word, f"{happened}{failed}; {problem}", next_step)
+from migrate.sync.bucket_settings import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,66 +84,6 @@ class SyncedBuckets:
             for answer in self.answers.values()
         )
         return "looked at; nothing was touched" if planned else "synced"
-
-
-def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
-    headings = {
-        "stuck": "cannot come to their location at the destination",
-        "copy": "would be copied",
-        "look": "are at the destination already and would be looked at",
-        "extra": "are only at the destination",
-        "excluded": "are not wanted",
-        "settings": "settings of the bucket would be written or removed",
-    }
-    console.print(
-        f"{things(outcome.listed, outcome.noun)} at the source, {count_words(outcome.same)} the same already"
-    )
-    for kind, heading in headings.items():
-        planned_group = (outcome.planned or {})[kind]
-        if planned_group["count"]:
-            console.print(f"{count_words(planned_group['count'])} {heading}:")
-            for key in planned_group["first"]:
-                console.print(Text(f"  {key}"))
-    console.print("Nothing was touched.")
-
-
-def _draw_settings(console: Console, outcome: SyncOutcome) -> None:
-    for change in (WRITTEN, REMOVED):
-        if names := sorted(name for name, result in outcome.settings.items() if result == change):
-            console.print(f"Settings of the bucket {change}: {', '.join(names)}")
-    for name, result in sorted(outcome.settings.items()):
-        if result not in {WRITTEN, REMOVED}:
-            console.print(Text(f"  the bucket's {name}: {result}", style="yellow"))
-
-
-def _draw_removed(console: Console, outcome: SyncOutcome) -> None:
-    for removed_object in outcome.removed[:_SHOWN]:
-        console.print(
-            Text(
-                f"  removed at the destination: {removed_object.key} ({bytes_words(removed_object.size_bytes)})"
-            )
-        )
-    if outcome.deleted > _SHOWN:
-        console.print(f"  and {outcome.deleted - _SHOWN:,} more (deleted/ has all)")
-    left = outcome.extra - outcome.deleted
-    if left > 0:
-        console.print(f"Only at the destination, and stay there: {things(left, outcome.noun)}")
-        for key in outcome.extras[:5]:
-            console.print(Text(f"  {key}", style="dim"))
-
-
-def _draw_verdict(console: Console, outcome: SyncOutcome) -> None:
-    if outcome.proof is not None:
-        console.print(
-            f"Equal at {outcome.proof.moment}: {things(outcome.proof.objects, outcome.noun)},"
-            f" {bytes_words(outcome.proof.size_bytes)}, on both sides"
-        )
-    elif outcome.unproven:
-        console.print(Text(f"NOT PROVEN: {outcome.unproven}", style="bold red"))
-    elif not outcome.complete:
-        console.print(
-            "→ once the reasons above are gone, run the same command again; what is done stays done"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,53 +203,6 @@ def sync_command(
             session.progress.note(f"{pair.name} could not be synced: {exc}")
             failures.append(SourceFailure(pair.name, pair.source.shown, exc))
     return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))
-
-
-def run_sync(
-    session: Session,
-    pair: BucketPair,
-    options: SyncOptions,
-    *,
-    record: str | None = None,
-    case: Case | None = None,
-    create: bool = False,
-    signers: Sequence[Signer] = (),
-) -> Synced | WouldDo:
-    """Open both buckets and the record, and copy; a proof is signed by every key. A selection of the case's source
-    holds where none is given. ``create``: make the destination's bucket where it is missing.
-    """
-    if pair.error is not None:
-        raise pair.error
-    source, destination = pair.source, pair.destination
-    assert destination is not None
-    started = time.monotonic()
-    if create or destination.create:
-        made = make_destination(source, destination, dry_run=options.dry_run)
-        if made and options.dry_run:
-            return WouldDo(destination.shown, [made])
-        if made:
-            session.progress.note(f"{pair.name}: {made}")
-    selection = source.selection if options.selection == EVERYTHING else options.selection
-    cancellation = session.cancellation.child()
-    sides = open_sides(pair.name, source, destination, selection, cancellation)
-    secrets = None if record else destination.reveal()
-    store = open_location(
-        record_url(sides, record), secrets=secrets, note=session.progress.note, cancellation=cancellation
-    )
-    outcome = sync(
-        sides,
-        store,
-        replace(options, selection=selection, apart=record is not None, may_be_empty=source.may_be_empty),
-        workers=session.workers(default=_WORKERS, case=case.workers if case else None),
-        progress=session.progress,
-        throttle=session.throttle(case.bwlimit if case else None),
-    )
-    if outcome.proof is not None:
-        for signer in signers:
-            sign_file(store, PROOF, signer)
-    if record is None and (failure := clear_versions(sides)):
-        session.progress.note(failure)
-    return Synced(outcome, time.monotonic() - started)
 
 
 def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[BucketPair]:

@@ -12,7 +12,7 @@ import typer
 from exporters.selection import EVERYTHING
 from migrate.case.model import Case
 from migrate.cli.common.session import Session
-from migrate.cli.sync import Synced, run_sync
+from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import IncompleteError
