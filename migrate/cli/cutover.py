@@ -173,7 +173,7 @@ class TakenBack:
 
 
 @dataclass(frozen=True, slots=True)
-class _HoldOptions:
+class HoldOptions:
     """The options about the hold."""
 
     hold: Annotated[
@@ -254,7 +254,7 @@ class _Cutovers:
 def cutover_command(
     session: Session,
     *,
-    options: _HoldOptions = _HoldOptions(),
+    options: HoldOptions = HoldOptions(),
     undo: Annotated[
         bool,
         typer.Option("--undo", help="Go back: release the old databases, say what the new ones have since."),
@@ -276,16 +276,29 @@ def cutover_command(
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:
         raise UsageError("no case file is named", next_step="give -c moveout.toml, with a [bundle] location")
-    store = session.store(loaded.bundle)
-    followed = _followed(session, store, loaded)
     signers = signing.load(loaded)
     if undo:
-        return _undo(session, store, followed, options.file, signers)
-    if (before := read_record(store)) is not None:
-        return Switched(before, str(options.file) if options.file.exists() else "")
+        return _undo(session, loaded, options.file, signers)
+    if (before := switched_before(session, loaded, options)) is not None:
+        return before
     buckets = cutover_buckets(session, loaded, bucket_options, signers)
     if dry_run:
-        return _foreseen(_Cutovers(session, store, followed), buckets, options)
+        return _foreseen(session, loaded, buckets, options)
+    return run_cutover(session, loaded, buckets, options, yes=yes)
+
+
+def switched_before(session: Session, case: Case, options: HoldOptions) -> Switched | None:
+    """Return the switch that an earlier cutover has made, if any."""
+    assert case.bundle is not None
+    record = read_record(session.store(case.bundle))
+    return Switched(record, str(options.file) if options.file.exists() else "") if record else None
+
+
+def run_cutover(
+    session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions, *, yes: bool
+) -> Switched:
+    """Switch the followed databases and the buckets of a case."""
+    store, followed = _followed(session, case)
     with ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
         lease = stack.enter_context(cutover_lease(store, session.progress))
@@ -307,7 +320,7 @@ def cutover_command(
 def _confirmed_hold(
     session: Session,
     followed: Sequence[FollowedSource],
-    options: _HoldOptions,
+    options: HoldOptions,
     stack: ExitStack,
     *,
     yes: bool,
@@ -323,11 +336,13 @@ def _confirmed_hold(
     return _Hold(options.file, holds, plan)
 
 
-def _followed(session: Session, store: Store, case: Case) -> list[FollowedSource]:
+def _followed(session: Session, case: Case) -> tuple[Store, list[FollowedSource]]:
+    """Return where the changes of a case lie, and its followed sources."""
     assert case.bundle is not None
+    store = session.store(case.bundle)
     sources = expanded(session, case.sources, case, case.bundle, ask=False)
     destinations = destinations_of(case.bundle, case.destinations, case)
-    return followed_sources(store, sources, destinations)
+    return store, followed_sources(store, sources, destinations)
 
 
 def _open_holds(
@@ -398,10 +413,9 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     return replace(switched, file="")
 
 
-def _undo(
-    session: Session, store: Store, followed: Sequence[FollowedSource], file: Path, signers: Sequence[Signer]
-) -> TakenBack:
+def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -> TakenBack:
     """Say what the new side has since, and release the old one."""
+    store, followed = _followed(session, case)
     record = read_record(store)
     if record is None and not file.exists():
         raise UsageError(
@@ -438,11 +452,11 @@ def _catch_up_unless_followed(cutover: Cutover) -> bool:
     return False
 
 
-def _foreseen(cutovers: _Cutovers, buckets: CutoverBuckets, options: _HoldOptions) -> WouldDo:
+def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions) -> WouldDo:
     """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
+    store, followed = _followed(session, case)
+    at_work = _Cutovers(session, store, followed).each(_catch_up_unless_followed)
     actions = []
-    followed = cutovers.followed
-    at_work = cutovers.each(_catch_up_unless_followed)
     with ExitStack() as stack:
         holds = _open_holds(followed, stack, whole_server=options.whole_server) if options.hold else {}
         for name, hold in holds.items():
@@ -456,4 +470,4 @@ def _foreseen(cutovers: _Cutovers, buckets: CutoverBuckets, options: _HoldOption
                 f"would switch {source.name} without {names}, unless they are made at the new side before"
             )
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
-    return WouldDo(cutovers.store.location, [*actions, *buckets.foreseen()])
+    return WouldDo(store.location, [*actions, *buckets.foreseen()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from migrate.cli.common.sources import allowed_empty, destinations_in, expanded,
 from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
 from migrate.cli.export import Exported, run_export
 from migrate.cli.follow import Followed
-from migrate.cli.moves.followed_move import FollowedMove, NextCommands
+from migrate.cli.moves.followed_move import FollowedMove, NextCommands, commands_of
 from migrate.cli.moves.move_summary import COLUMNS, Moved
 from migrate.cli.plan import Planned, PlanOptions, run_plan
 from migrate.cli.progress.announcements import StatusPage, announced
@@ -185,20 +184,31 @@ def run_command(
         raise UsageError(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
-    bundle = loaded.bundle
-    cluster = which_scheduler(executor, scheduler)
-    options = RestoreOptions(scheduler=cluster, create=create)
-    whole_case, destinations = _with_whole_servers(session, loaded, bundle)
     if allow_empty:
-        whole_case = replace(whole_case, sources=allowed_empty(whole_case.sources))
-    words = f"-c {shlex.quote(str(case))}"
-    commands = NextCommands(
-        f"moveout follow {words}", f"moveout cutover {words} --hold", f"moveout cutover {words} --undo"
+        loaded = replace(loaded, sources=allowed_empty(loaded.sources))
+    options = RestoreOptions(scheduler=which_scheduler(executor, scheduler), create=create)
+    return run_case(
+        session, loaded, commands_of(case), options, status_page=status_page, keeps_following=keep_following
     )
-    followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keep_following)
+
+
+def run_case(
+    session: Session,
+    case: Case,
+    commands: NextCommands,
+    options: RestoreOptions,
+    *,
+    status_page: StatusPage = None,
+    keeps_following: bool = False,
+) -> Evacuated:
+    """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed."""
+    bundle = case.bundle
+    assert bundle is not None
+    whole_case, destinations = _with_whole_servers(session, case, bundle)
+    followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keeps_following)
     move = _Move(session, whole_case, destinations, bundle, options=options, followed=followed)
     session.meter.open("run", move.stages())
-    return announced(session, loaded, status_page, lambda: _evacuate(session, loaded, move))
+    return announced(session, case, status_page, lambda: _evacuate(session, case, move))
 
 
 def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:

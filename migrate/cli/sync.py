@@ -1,9 +1,10 @@
-"""``moveout sync``: buckets are copied to other ones, one object to one object, and kept in step."""
+"""``moveout sync``: buckets and databases are copied to other ones, and kept in step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,12 +16,15 @@ from migrate.case.model import Case
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
-from migrate.cli.common.options import CaseFile, Create, SelectionOptions
+from migrate.cli.common.options import CaseFile, Create, SelectionOptions, Yes
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.cutover import HoldOptions
 from migrate.cli.moves.bucket_sync import Synced, run_sync
+from migrate.cli.moves.database_sync import DatabaseSync, SyncedDatabase, sync_database
+from migrate.engines import registry
 from migrate.errors import OK, DamageError, MoveoutError, UsageError
 from migrate.number_text import count_words, things
 from migrate.storage.registry import location_below
@@ -136,7 +140,27 @@ class _HowToSync:
         )
 
 
+_NO_HOLD = HoldOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class _DatabaseOptions:
+    """The options of databases."""
+
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            metavar="DIR",
+            help="Of a database: where its base and its changes lie meanwhile; about as much room as an export.",
+        ),
+    ] = None
+    hold: HoldOptions = _NO_HOLD
+    yes: Yes = False
+
+
 _AS_USUAL, _ALL, _NO_KEYS = _HowToSync(), SelectionOptions(), SigningOptions()
+_NO_DATABASES = _DatabaseOptions()
 
 
 @verb(
@@ -150,6 +174,7 @@ _AS_USUAL, _ALL, _NO_KEYS = _HowToSync(), SelectionOptions(), SigningOptions()
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --history --cutover',
         'sync "s3://*?profile=old" "s3://*?profile=new"',
         "sync -c moveout.toml --cutover",
+        "sync app=postgresql://me@old/app app=postgresql://me@new/app --cutover --hold",
     ),
 )
 def sync_command(
@@ -158,8 +183,8 @@ def sync_command(
         list[str] | None,
         typer.Argument(
             metavar="NAME=URL NAME=URL",
-            help="From which bucket to which: old=s3://media?profile=old new=s3://media?profile=new. All of an account:"
-            " 's3://*?profile=old' 's3://*?profile=new'.",
+            help="From which bucket or database to which: old=s3://media?profile=old new=s3://media?profile=new. All of"
+            " an account: 's3://*?profile=old' 's3://*?profile=new'.",
         ),
     ] = None,
     *,
@@ -176,13 +201,26 @@ def sync_command(
     how: _HowToSync = _AS_USUAL,
     selection: SelectionOptions = _ALL,
     signing: SigningOptions = _NO_KEYS,
-) -> Synced | SyncedBuckets | WouldDo:
-    """Copy a bucket to a bucket; again: only what has changed.
+    databases: _DatabaseOptions = _NO_DATABASES,
+) -> Synced | SyncedBuckets | SyncedDatabase | WouldDo:
+    """Copy a bucket or a database; again: only what has changed.
 
     One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed unless
-    told. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own.
+    told. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own. A database goes through
+    a working folder, until nothing is behind; --cutover makes the switch.
     """
     loaded = load_case(case)
+    if (asked := _database_pair(pairs or [], loaded, how, databases, create=create)) is not None:
+        if how.dry_run:
+            return WouldDo(
+                asked.destination.shown,
+                [
+                    f"would bring {asked.source.shown} to {asked.destination.shown}, through {asked.folder}",
+                    "would follow its changes until nothing is behind"
+                    + (", then switch" if how.cutover else ""),
+                ],
+            )
+        return sync_database(session, asked, databases.hold, signing.load(loaded), yes=databases.yes)
     options = how.options(from_words(selection.words()))
     signers = signing.load(loaded)
     chosen = _chosen(session, pairs or [], loaded)
@@ -203,6 +241,32 @@ def sync_command(
             session.progress.note(f"{pair.name} could not be synced: {exc}")
             failures.append(SourceFailure(pair.name, pair.source.shown, exc))
     return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))
+
+
+def _database_pair(
+    words: Sequence[str], case: Case | None, how: _HowToSync, options: _DatabaseOptions, *, create: bool
+) -> DatabaseSync | None:
+    """Return the sync that is asked for where it is one of a database; None where it is one of buckets. Raises
+    ``UsageError`` where both sides are not of one kind, and for an option that databases do not have.
+    """
+    ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
+    engines = [registry.find(endpoint.url) for _, endpoint in ends]
+    if len(ends) != 2 or not any(engine is not None and engine.url_names == "database" for engine in engines):
+        if options != _NO_DATABASES:
+            raise UsageError(
+                "--work, --hold, --undo-file and --yes are for databases", next_step="leave them out"
+            )
+        return None
+    (name, source), (_, destination) = ends
+    if engines[0] != engines[1]:
+        raise UsageError(
+            f"{source.shown} and {destination.shown} are not of one kind", next_step="give two of one kind"
+        )
+    if replace(how, cutover=False, dry_run=False) != _AS_USUAL:
+        raise UsageError(
+            "of a database sync knows --cutover and --dry-run only", next_step="leave the others out"
+        )
+    return DatabaseSync(name, source, destination, options.work, create=create, cutover=how.cutover)
 
 
 def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[BucketPair]:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.plan.stage_work import RunRecord, StageRecord
+from migrate.runtime.state_folder import state_folder
 
 MOST_RUNS = 50
 VERSION = 1
 
 
 def history_path() -> Path:
-    """Return where the history lies: below ``XDG_STATE_HOME``, or ``~/.local/state`` where that is not set."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local/state") / "moveout/moves.json"
+    """Return where the history lies."""
+    return state_folder() / "moves.json"
 
 
 def read_history(path: Path | None = None) -> list[RunRecord]:

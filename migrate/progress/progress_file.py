@@ -8,14 +8,12 @@ left alone; then the file lies in a directory of the user's own on this machine.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -23,6 +21,7 @@ from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.progress.state import ProgressState, from_json
 from migrate.runtime.process_identity import ProcessName, is_alive, is_dead, this_process
+from migrate.runtime.state_folder import state_folder
 from migrate.storage.api import FileInfo, Store
 from migrate.storage.registry import open_location
 
@@ -175,6 +174,5 @@ def _read(store: Store, info: FileInfo) -> ProgressReport:
 
 def local_store(url: str) -> Store:
     """Return the directory on this machine for the progress of a location that takes none."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return open_location(str(Path(base) / "moveout" / "progress" / name))
+    return open_location(str(state_folder() / "progress" / name))

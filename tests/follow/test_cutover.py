@@ -237,3 +237,36 @@ def test_a_table_that_the_restore_left_out_stops_nothing_and_is_named(move, othe
     assert "public.other_odd is MISSING at the new side" in switched.out
     assert "public.odd is MISSING" not in switched.out
     assert fetch(new, "SELECT count(*) FROM odd") == [(0,)]
+
+
+def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgres, other_postgres, tmp_path):
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, BANK)
+    pair, work = [f"app={old}", f"app={new}"], tmp_path / "work"
+    words = ["sync", *pair, "--work", work]
+    assert "through " in call(*words, "--dry-run").out
+    assert not work.exists()
+    first = call(*words)
+    assert first.code == 0, first
+    assert f"moveout cutover -c {work}/moveout.toml --hold switches" in " ".join(first.out.split())
+    assert f"The working folder {work} takes" in " ".join(first.out.split())
+    for _ in range(2):
+        run_sql(old, TRANSFER.format(1, 2))
+        again = call(*words)
+        assert again.code == 0, again
+        assert fetch(new, "SELECT count(*) FROM log") == fetch(old, "SELECT count(*) FROM log")
+    run_sql(old, TRANSFER.format(1, 2))
+    undo = tmp_path / "undo.json"
+    switched = call(*words, "--cutover", "--hold", "--yes", "--undo-file", undo, "--json")
+    assert switched.code == 0, switched
+    assert switched.json["result"]["cutover"]["switched"]
+    assert fetch(new, "SELECT count(*) FROM log") == [(3,)]
+    assert call(*words, "--cutover").code == 0  # it is done
+    case = ["-c", work / "moveout.toml"]
+    assert call("cutover", *case, "--undo", "--undo-file", undo).code == 0
+    assert call("clean", *case, "--changes", "--yes").code == 0
+    other = other_postgres.database()
+    assert "is of another move" in call("sync", f"app={old}", f"app={other}", "--work", work).err
+    assert "--cutover and --dry-run only" in call(*words, "--delete").err
+    assert "not of one kind" in call("sync", pair[0], "app=s3://bucket").err
+    assert "are for databases" in call("sync", "a=s3://one", "b=s3://two", "--hold").err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from migrate.case.model import Case, Endpoint
 from migrate.changes.capture_thread import CaptureThread
@@ -27,6 +29,14 @@ class NextCommands:
     follow: str
     cutover: str
     undo: str
+
+
+def commands_of(case: Path) -> NextCommands:
+    """Return what to type next for a case file."""
+    words = f"-c {shlex.quote(str(case))}"
+    return NextCommands(
+        f"moveout follow {words}", f"moveout cutover {words} --hold", f"moveout cutover {words} --undo"
+    )
 
 
 class FollowedMove:

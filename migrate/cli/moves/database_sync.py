@@ -1,0 +1,139 @@
+"""A database brought to where another one is, without a bundle of the user's: a case of its own in a working folder.
+
+The base goes through a temporary bundle in that folder, and so do the changes. So the folder takes about as much room
+as an export. After the switch it is of no use any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case.model import Case, Endpoint
+from migrate.case.model import load as load_case
+from migrate.cli.common.session import Session
+from migrate.cli.cutover import HoldOptions, Switched, run_cutover, switched_before
+from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
+from migrate.cli.moves.followed_move import commands_of
+from migrate.cli.restore import RestoreOptions
+from migrate.cli.run import Evacuated, run_case
+from migrate.custody.signing.keys import Signer
+from migrate.errors import OK, UsageError
+from migrate.number_text import bytes_words
+from migrate.runtime.state_folder import state_folder
+
+_CASE = "moveout.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSync:
+    """What is asked for. ``work``: the working folder, None for one of moveout's own. ``cutover``: switch at the
+    end.
+    """
+
+    name: str
+    source: Endpoint
+    destination: Endpoint
+    work: Path | None = None
+    create: bool = False
+    cutover: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this sync lies."""
+        if self.work is not None:
+            return self.work
+        both = f"{self.source.url}\n{self.destination.url}"
+        return state_folder() / "sync" / f"{self.name}-{hashlib.sha256(both.encode()).hexdigest()[:8]}"
+
+    def case(self) -> Case:
+        """Return the case of this sync; its file is written where it is missing, so that the other commands can be
+        given, too. Secrets are not in it. Raises ``UsageError`` where the folder is that of another sync.
+        """
+        path = self.folder / _CASE
+        text = _case_text(self)
+        if not path.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            raise UsageError(f"{path} is of another move", next_step="give --work with another folder")
+        case = load_case(path)
+        source = replace(self.source, follow=True)
+        return replace(case, sources={self.name: source}, destinations={self.name: self.destination})
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedDatabase:
+    """What a sync of a database came to. ``switched``: what the cutover did; None where none was asked for, or where
+    something was missing before. ``size_bytes``: of the working folder.
+    """
+
+    moved: Evacuated
+    switched: Switched | None
+    folder: Path
+    size_bytes: int
+    cutover: bool
+
+    @property
+    def exit_code(self) -> int:
+        """That of the cutover, else of the steps before it."""
+        return self.switched.exit_code if self.switched else self.moved.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result of the steps, and of the cutover."""
+        switched = self.switched.as_json() if self.switched else None
+        folder = {"folder": str(self.folder), "size_bytes": self.size_bytes}
+        return {"move": self.moved.as_json(), "cutover": switched, "work": folder}
+
+    def draw(self, console: Console) -> None:
+        """Print both, and where the working folder lies."""
+        if self.switched is None:
+            self.moved.draw(console)
+        else:
+            self.switched.draw(console)
+        if self.cutover and self.switched is None:
+            console.print(Text("NOT SWITCHED: something is missing, see above", style="bold red"))
+        case = self.folder / _CASE
+        console.print(
+            Text(f"The working folder {self.folder} takes {bytes_words(self.size_bytes)}.", style="dim")
+        )
+        if self.switched is not None and self.switched.is_switched:
+            console.print(
+                Text(f"→ moveout clean -c {case} --changes --yes ends it for good; then remove the folder")
+            )
+
+
+def sync_database(
+    session: Session, asked: DatabaseSync, hold: HoldOptions, signers: Sequence[Signer], *, yes: bool
+) -> SyncedDatabase:
+    """Bring the base and the changes over, until nothing is behind; then switch, where that is asked for."""
+    case = asked.case()
+    session.progress.note(
+        f"the base and its changes go through {asked.folder}, which takes about as much room as an export"
+    )
+    moved = run_case(
+        session, case, commands_of(asked.folder / _CASE), RestoreOptions(scheduler=None, create=asked.create)
+    )
+    switched = None
+    if asked.cutover and moved.exit_code == OK:
+        buckets = cutover_buckets(session, case, BucketOptions(), signers)
+        switched = switched_before(session, case, hold) or run_cutover(session, case, buckets, hold, yes=yes)
+    size_bytes = sum(path.stat().st_size for path in asked.folder.rglob("*") if path.is_file())
+    return SyncedDatabase(moved, switched, asked.folder, size_bytes, asked.cutover)
+
+
+def _case_text(asked: DatabaseSync) -> str:
+    """Return the case file of a sync."""
+    name = json.dumps(asked.name)
+    return (
+        f"[case]\nname = {name}\nfollow = true\n\n[[source]]\nname = {name}\nurl = {json.dumps(asked.source.url)}\n\n"
+        f'[bundle]\nlocation = "bundle"\n\n[[destination]]\nsource = {name}\n'
+        f"url = {json.dumps(asked.destination.url)}\n"
+    )
