@@ -93,6 +93,9 @@ def layout(shop: Shop, key: str) -> tuple[str, list[tuple[int, int]]]:
     return found["ETag"], [(one["PartNumber"], one["Size"]) for one in parts]
 
 
+@pytest.mark.parametrize(
+    "server", ["minio", pytest.param("versitygw", marks=pytest.mark.torture)], indirect=True
+)
 def test_parts_keep_their_sizes_and_numbers(
     server: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def wait_for(store: MultipartStore, bytes_done: int) -> None:
     raise AssertionError("the transfer never got there")
 
 
+@pytest.mark.torture
 def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, destination_url, destination):
     root, files = sealed
     moments = random.Random(4)

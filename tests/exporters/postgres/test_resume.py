@@ -120,8 +120,8 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
     "change",
     [
         "UPDATE big SET touched = 1 WHERE id = 1",
-        "DELETE FROM big WHERE id = 2",
-        "INSERT INTO big VALUES (0, 'new', 0)",
+        pytest.param("DELETE FROM big WHERE id = 2", marks=pytest.mark.torture),
+        pytest.param("INSERT INTO big VALUES (0, 'new', 0)", marks=pytest.mark.torture),
         "DO $$ BEGIN BEGIN UPDATE big SET touched = 2 WHERE id = 3; EXCEPTION WHEN others THEN NULL; END; END $$",
     ],
 )
@@ -139,7 +139,11 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
 
 
 @pytest.mark.parametrize(
-    "change", ["UPDATE big SET touched = 1 WHERE id = 1", "INSERT INTO big VALUES (0, 'new', 0)"]
+    "change",
+    [
+        "UPDATE big SET touched = 1 WHERE id = 1",
+        pytest.param("INSERT INTO big VALUES (0, 'new', 0)", marks=pytest.mark.torture),
+    ],
 )
 def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
     big, tmp_path, small_chunks, redone, change, monkeypatch
@@ -188,7 +192,14 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
 
 @pytest.mark.parametrize(
     "change",
-    ["VACUUM FULL big", "ALTER TABLE big ADD more int DEFAULT 5", "TRUNCATE big", "CREATE TABLE a (x int)"],
+    [
+        "VACUUM FULL big",
+        "ALTER TABLE big ADD more int DEFAULT 5",
+        *(
+            pytest.param(change, marks=pytest.mark.torture)
+            for change in ("TRUNCATE big", "CREATE TABLE a (x int)")
+        ),
+    ],
 )
 def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunks, change):
     location = tmp_path / "bundle"

@@ -138,7 +138,7 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
     ("server", "asked"),
     [
         ("versitygw", {}),
-        ("minio", {"ChecksumAlgorithm": "CRC32"}),
+        pytest.param("minio", {"ChecksumAlgorithm": "CRC32"}, marks=pytest.mark.torture),
         ("minio", {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}),
     ],
     ids=["none", "crc32", "crc64nvme"],
