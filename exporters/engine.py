@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkabl
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
     from exporters.discovery import Discover
+    from exporters.limits import Note
     from exporters.row_digest import Advance, RowsDigest
 
 ENTRY_POINTS = "moveout.engines"
@@ -149,6 +150,17 @@ class HashedRows(Protocol):
         ...
 
 
+@runtime_checkable
+class VersionedRows(Protocol):
+    """The rows of a live database whose server tells cheaply which tables were written to."""
+
+    def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
+        """Return whether rows of a table may have changed since it was in a state, and its state now. ``state``: what
+        an earlier call has returned, "" for none. Raises ``SourceError``.
+        """
+        ...
+
+
 class LocatedRows(LiveRows, Protocol):
     """The rows of a live database with what finds each of them there. The ``live_rows`` of an engine that has the part
     ``row_repair`` are such.
@@ -161,6 +173,20 @@ class LocatedRows(LiveRows, Protocol):
     def each_located(self, schema: str, name: str, take: Callable[[Texts, Texts], None]) -> None:
         """Hand all rows of a table over, some at a time: their texts, and their places; none where a row's text is
         enough to find it.
+        """
+        ...
+
+
+@runtime_checkable
+class RereadableLog(Protocol):
+    """A change log (``exporters.changes``) of which a table can be taken up again at a later snapshot."""
+
+    def reread(
+        self, log: Mapping[str, Any], schema: str, name: str, note: Note = ...
+    ) -> AbstractContextManager[tuple[int, LocatedRows]]:
+        """See to it that the changes of a table are in the log, and take a snapshot at an exact position of it; return
+        that position, and the rows. What was committed before it is in these. Raises ``SourceUsageError`` where the
+        table cannot be followed, ``SourceError``.
         """
         ...
 

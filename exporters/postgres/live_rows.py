@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from exporters.engine import Texts
-from exporters.postgres import large_objects
+from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
+from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
@@ -75,11 +76,11 @@ class PostgresRows:
         return [column for index, column in rows if index == rows[0][0]]
 
     def tables(self) -> Mapping[tuple[str, str], int]:
-        """See ``LocatedRows``."""
+        """See ``LocatedRows``. Large objects are no table."""
         return {
             name: max(table.estimate, table.heap_bytes // _ROW_BYTES)
             for name, table in self._tables.items()
-            if table.exported and not table.view and not table.extension
+            if table.exported and not table.view and not table.extension and table.oid != large_objects.OID
         }
 
     def table(self, schema: str, name: str) -> PostgresTable | None:
@@ -125,6 +126,20 @@ class PostgresRows:
         for lines in _lines(self._feeds.copy(rows_in_buckets(table, buckets, among))):
             take(*split_located(lines, len(table.columns)))
 
+    def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
+        """See ``VersionedRows``. A state is the snapshot, the rows and the file of a table."""
+        table = self._tables[schema, name]
+        snapshot, rows, filenode = state.split() if state else ("", "", "")
+        now = self._session.position["snapshot"]
+        query = changed_chunks.query(table, (0, None), snapshot, now)
+        if table.refusal or table.oid == large_objects.OID:
+            return True, ""
+        if query is None or filenode != str(table.filenode):
+            (count,) = self._feeds.numbers(f"SELECT count(*) {rows_of(table)}")
+            return True, f"{now} {count} {table.filenode}"
+        count, unseen = self._feeds.numbers(query)
+        return bool(unseen) or str(count) != rows, f"{now} {count} {table.filenode}"
+
 
 def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
     """Yield the lines of rows, some at a time."""
@@ -137,9 +152,9 @@ def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
 
 
 @contextmanager
-def live_rows(address: PostgresAddress) -> Iterator[PostgresRows]:
-    """Open the database under one snapshot. Raises ``SourceError``."""
-    with hold(address) as (session, tables):
+def live_rows(address: PostgresAddress, snapshot: str = "") -> Iterator[PostgresRows]:
+    """Open the database under one snapshot, or that of another session. Raises ``SourceError``."""
+    with hold(address, snapshot=snapshot) as (session, tables):
         feeds = Feeds(session, workers=1)
         try:
             yield PostgresRows(session, tables, feeds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
@@ -73,6 +73,21 @@ class ChangeWriter(Protocol):
 
     def close(self) -> None:
         """Release the connection; what was not committed is gone."""
+        ...
+
+
+@runtime_checkable
+class RereadingWriter(Protocol):
+    """A ``ChangeWriter`` whose tables can be read again while nothing is applied. Tables are ``schema.name``."""
+
+    def begin_again(self, table: str) -> None:
+        """Write down that a table is read again. Until that has ended its changes are left out."""
+        ...
+
+    def end_again(self, table: str, position: int) -> None:
+        """Write down that a table has all that was committed before a position of the log; only what comes later is
+        applied to it.
+        """
         ...
 
 

@@ -15,11 +15,12 @@ from migrate.engines import registry
 
 @dataclass(frozen=True, slots=True)
 class FollowRequest:
-    """How a source is followed: ``open`` opens its change log under a name; its server may keep ``retain_bytes`` of the
-    log for us, any number where that is None.
+    """How a source is followed: ``open`` opens its change log under a name; None where its engine has none, so that
+    delta passes find what it writes. Its server may keep ``retain_bytes`` of the log for us, any number where that is
+    None.
     """
 
-    open: Callable[[str], ChangeLog]
+    open: Callable[[str], ChangeLog] | None
     retain_bytes: int | None = None
 
 
@@ -31,9 +32,11 @@ def open_change_log(endpoint: Endpoint, name: str) -> ChangeLog:
 
 
 def followable(endpoints: Mapping[str, Endpoint]) -> Mapping[str, FollowRequest]:
-    """Return how those sources are followed that have a change log."""
+    """Return how those sources are followed that have a change log, or rows that can be compared."""
     return {
-        name: FollowRequest(partial(open_change_log, endpoint), endpoint.retain_bytes)
+        name: FollowRequest(
+            partial(open_change_log, endpoint) if engine.change_log else None, endpoint.retain_bytes
+        )
         for name, endpoint in endpoints.items()
-        if (engine := registry.find(endpoint.url)) is not None and engine.change_log
+        if (engine := registry.find(endpoint.url)) is not None and (engine.change_log or engine.row_repair)
     }

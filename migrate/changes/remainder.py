@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class RemainderRequest:
-    """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed. ``skipped``: those
-    whose changes were left out (see ``Mark``).
+    """From where to where. ``log`` is that of the ``ChangeBase``: it says which tables are followed; None where delta
+    passes have compared all. ``skipped``: those whose changes were left out (see ``Mark``).
     """
 
     source_url: str
     source_secrets: Mapping[str, str]
     destination_url: str
     destination_secrets: Mapping[str, str]
-    log: Mapping[str, Any]
+    log: Mapping[str, Any] | None
     workers: int = 2
     skipped: Sequence[str] = ()
 

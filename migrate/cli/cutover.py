@@ -42,8 +42,9 @@ from migrate.follow.cutover import (
     write_record,
     written_since,
 )
-from migrate.follow.followed import FollowedSource, followed_sources
-from migrate.follow.handover import cutover_lease, is_at_work, take_over
+from migrate.follow.delta import DeltaCutover, DeltaSource, sources_to_follow
+from migrate.follow.followed import FollowedSource
+from migrate.follow.handover import cutover_lease, take_over
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.storage.api import Store
 
@@ -53,6 +54,8 @@ _POLL_SECONDS = 1.0
 _REASON = "cutover"
 _NO_KEYS, _AS_SYNCED = SigningOptions(), BucketOptions()
 Result = TypeVar("Result")
+SwitchedSource = FollowedSource | DeltaSource
+SourceCutover = Cutover | DeltaCutover
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,26 +204,23 @@ class _Cutovers:
 
     session: Session
     store: Store
-    followed: Sequence[FollowedSource]
-    cutovers: Mapping[str, Cutover] = field(init=False)
+    followed: Sequence[SwitchedSource]
+    cutovers: Mapping[str, SourceCutover] = field(init=False)
 
     def __post_init__(self) -> None:
         workers = self.session.workers(default=export_workers())
-        self.cutovers = {
-            source.name: Cutover(
-                source,
-                self.store,
-                self.session.cancellation,
-                workers,
-                self._reporter(source.name),
-            )
-            for source in self.followed
-        }
+        self.cutovers = {source.name: self._cutover(source, workers) for source in self.followed}
+
+    def _cutover(self, source: SwitchedSource, workers: int) -> SourceCutover:
+        cancellation, report = self.session.cancellation, self._reporter(source.name)
+        if isinstance(source, DeltaSource):
+            return DeltaCutover(source, cancellation, workers, report)
+        return Cutover(source, self.store, cancellation, workers, report)
 
     def _reporter(self, name: str) -> Callable[[str], None]:
         return lambda stage: self.session.progress.note(f"{name}: {stage}")
 
-    def each(self, step: Callable[[Cutover], Result]) -> list[Result]:
+    def each(self, step: Callable[[SourceCutover], Result]) -> list[Result]:
         """Do a step for all sources at once; the first error ends it."""
         with ThreadPoolExecutor(len(self.cutovers)) as pool:
             return list(pool.map(step, self.cutovers.values()))
@@ -228,7 +228,7 @@ class _Cutovers:
     def take_over(self) -> None:
         """Wait until no follow is at work, and catch up."""
 
-        def step(cutover: Cutover) -> None:
+        def step(cutover: SourceCutover) -> None:
             take_over(cutover.followed, self.session.cancellation, cutover.report)
             cutover.catch_up()
 
@@ -237,11 +237,11 @@ class _Cutovers:
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
-        before, since = self.each(Cutover.catch_up), time.monotonic()
+        before, since = self.each(_catch_up), time.monotonic()
         while time.monotonic() - since < _QUIET_SECONDS:
             self.session.cancellation.wait(_POLL_SECONDS)
             self.session.cancellation.check()
-            if (now := self.each(Cutover.catch_up)) != before:
+            if (now := self.each(_catch_up)) != before:
                 before, since = now, time.monotonic()
 
 
@@ -319,7 +319,7 @@ def run_cutover(
 
 def _confirmed_hold(
     session: Session,
-    followed: Sequence[FollowedSource],
+    followed: Sequence[SwitchedSource],
     options: HoldOptions,
     stack: ExitStack,
     *,
@@ -336,17 +336,17 @@ def _confirmed_hold(
     return _Hold(options.file, holds, plan)
 
 
-def _followed(session: Session, case: Case) -> tuple[Store, list[FollowedSource]]:
+def _followed(session: Session, case: Case) -> tuple[Store, list[SwitchedSource]]:
     """Return where the changes of a case lie, and its followed sources."""
     assert case.bundle is not None
     store = session.store(case.bundle)
     sources = expanded(session, case.sources, case, case.bundle, ask=False)
     destinations = destinations_of(case.bundle, case.destinations, case)
-    return store, followed_sources(store, sources, destinations)
+    return store, sources_to_follow(store, sources, destinations)
 
 
 def _open_holds(
-    followed: Sequence[FollowedSource], stack: ExitStack, *, whole_server: bool = False
+    followed: Sequence[SwitchedSource], stack: ExitStack, *, whole_server: bool = False
 ) -> dict[str, SourceHold]:
     holds, request = {}, HoldRequest(whole_server=whole_server)
     for source in followed:
@@ -385,7 +385,7 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     if hold:
         hold.place()
     with ThreadPoolExecutor(1) as pool:
-        proving = pool.submit(cutovers.each, Cutover.prove)
+        proving = pool.submit(cutovers.each, lambda cutover: cutover.prove())
         proven_buckets = buckets.prove()
         proven = proving.result()
     record = CutoverRecord(
@@ -397,7 +397,7 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     )
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
-        cutovers.each(Cutover.activate)
+        cutovers.each(lambda cutover: cutover.activate())
         lease.check()
         write_record(cutovers.store, record)
         details = {
@@ -423,7 +423,12 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
         )
     workers = session.workers(default=export_workers())
     written = (
-        {source.name: written_since(record, source, workers=workers) for source in followed} if record else {}
+        {
+            source.name: written_since(record, source.name, source.destination, workers=workers)
+            for source in followed
+        }
+        if record
+        else {}
     )
     undone: list[str] = []
     known = undo_file.read(file)
@@ -444,9 +449,14 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
     return TakenBack(record.switched_at if record else "", written, undone, notes)
 
 
-def _catch_up_unless_followed(cutover: Cutover) -> bool:
+def _catch_up(cutover: SourceCutover) -> object:
+    """Catch up; return something that is equal as long as nothing is written."""
+    return cutover.catch_up()
+
+
+def _catch_up_unless_followed(cutover: SourceCutover) -> bool:
     """Catch up; True where a follow is at work, which does that."""
-    if is_at_work(cutover.followed):
+    if cutover.followed.is_at_work():
         return True
     cutover.catch_up()
     return False
@@ -464,7 +474,8 @@ def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: Ho
     for source, is_followed in zip(followed, at_work, strict=True):
         if is_followed:
             actions.append(f"would take {source.name} over from the moveout follow that is at work")
-        if (mark := source.applied_mark()) is not None and mark.skipped:
+        mark = source.applied_mark() if isinstance(source, FollowedSource) else None
+        if mark is not None and mark.skipped:
             names = ", ".join(mark.skipped)
             actions.append(
                 f"would switch {source.name} without {names}, unless they are made at the new side before"

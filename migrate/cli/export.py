@@ -22,6 +22,7 @@ from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
+from migrate.changes.delta_record import recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -85,6 +86,8 @@ class Exported:
     """Whether it tells the counts of each source, or only what is missing."""
     followed: Sequence[str] = ()
     """The sources whose later changes are kept."""
+    compared: Sequence[str] = ()
+    """Sources whose log cannot be followed, so that delta passes find what they write."""
 
     @property
     def exit_code(self) -> int:
@@ -111,6 +114,7 @@ class Exported:
             "left_out": [asdict(source) for source in summary.left_out],
             "signatures": [signed_file.key for signed_file in self.signed],
             "followed": list(self.followed),
+            "delta": list(self.compared),
         }
 
     def draw(self, console: Console) -> None:
@@ -142,6 +146,11 @@ class Exported:
                 "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
         draw_left_behind(console, self.left_behind)
+        if self.compared:
+            names = ", ".join(self.compared)
+            console.print(
+                Text(f"→ moveout follow finds what is written to {names} by comparing the tables again")
+            )
         if self.followed:
             names = ", ".join(self.followed)
             console.print(
@@ -328,8 +337,15 @@ def _exported(
     left_behind = sealed.left_behind if sealed else None
     detailed = session.is_detailed(len(outcome.sources))
     followed_names = [base.source for base in recorded_bases(store)] if follows else []
+    compared_names = [record.source for record in recorded_deltas(store)] if follows else []
     return Exported(
-        outcome, time.monotonic() - started, signed, left_behind, detailed, followed=followed_names
+        outcome,
+        time.monotonic() - started,
+        signed,
+        left_behind,
+        detailed,
+        followed=followed_names,
+        compared=compared_names,
     )
 
 
@@ -349,7 +365,8 @@ def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, 
 
 def _require_bases(store: Store, names: Collection[str]) -> None:
     """Raise ``UsageError`` where a bundle was sealed, and one of these sources exported without a base."""
-    without_base = sorted(set(names) - {base.source for base in recorded_bases(store)}) if names else []
+    known = {entry.source for recorded in (recorded_bases, recorded_deltas) for entry in recorded(store)}
+    without_base = sorted(set(names) - known) if names else []
     if without_base:
         raise UsageError(
             f"{without_base[0]} was exported to {store.location} without --follow, so its later changes are not"

@@ -1,11 +1,13 @@
-"""``moveout follow``: what followed databases write is captured, and applied at their destinations."""
+"""``moveout follow``: what followed databases write is captured, and applied at their destinations; and
+``moveout resync``: tables of them are read again.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -18,12 +20,15 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
-from migrate.cli.common.sources import check_kinds, chosen_destinations, expanded, load_case
-from migrate.errors import OK, IncompleteError, MoveoutError
+from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
+from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
+from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
 from migrate.follow.followed import FollowedSource, followed_sources
 from migrate.follow.follower import Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
+from migrate.follow.reread import reread_table
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
 
 _REPORT_SECONDS = 10.0
@@ -37,7 +42,7 @@ class Followed:
     """How far each source was when the command ended."""
 
     location: str
-    sources: Sequence[FollowState]
+    sources: Sequence[FollowState | DeltaState]
     seconds: float
     handed_over: bool = False
     """Whether it ended since a cutover has begun."""
@@ -72,8 +77,12 @@ class Followed:
             draw_summary(console, self.summary())
 
 
-def _as_json(source: FollowState) -> dict[str, Any]:
+def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
     errors = [{"code": e.code, "message": str(e), "next": e.next_step} for e in source.stopped]
+    if isinstance(source, DeltaState):
+        last = source.last and {key: value for key, value in asdict(source.last).items() if key != "states"}
+        document = {"source": source.source, "delta": last, "rows": source.rows, "passes": source.passes}
+        return document | {"caught_up": source.passes > 0, "stopped": errors}
     return {
         "source": source.source,
         "captured": source.captured,
@@ -87,8 +96,10 @@ def _as_json(source: FollowState) -> dict[str, Any]:
     }
 
 
-def state_line(source: FollowState) -> str:
+def state_line(source: FollowState | DeltaState) -> str:
     """Return how far a source is, in one line."""
+    if isinstance(source, DeltaState):
+        return _delta_line(source)
     words = [f"{source.source}: captured up to {source.captured or 'its snapshot'}"]
     if source.is_waiting:
         words.append("waiting for moveout restore")
@@ -106,11 +117,32 @@ def state_line(source: FollowState) -> str:
     return "; ".join(words)
 
 
-def _summary_line(source: FollowState) -> SummaryLine:
+def _delta_line(source: DeltaState) -> str:
+    last = source.last
+    if last is None:
+        words = [f"{source.source}: no delta pass is done"]
+    else:
+        words = [
+            f"{source.source}: delta pass {last.passes} made it equal to the source at {last.at}",
+            f"{things(last.rows, 'row')} of {things(last.tables_read, 'table')} in {duration_words(last.seconds)}",
+        ]
+    if source.stopped:
+        words.append("STOPPED")
+    return "; ".join(words)
+
+
+def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
     if source.stopped:
         error = source.stopped[0]
         next_step = error.next_step or "give the same command again"
         return SummaryLine(source.source, "stopped", str(error), next_step)
+    if isinstance(source, DeltaState):
+        if source.skipped:
+            first = source.skipped[0]
+            return SummaryLine(
+                source.source, "in part", f"not made equal: {first}", "moveout verify --against"
+            )
+        return SummaryLine(source.source, "yes", _delta_line(source))
     if source.skipped:
         return SummaryLine(
             source.source,
@@ -127,6 +159,7 @@ def _summary_line(source: FollowState) -> SummaryLine:
     examples=(
         "follow -c moveout.toml",
         "follow bundle app=postgresql://me@new/app --until-caught-up",
+        "follow bundle app=mysql://me@new/app --delta",
     ),
 )
 def follow_command(
@@ -141,11 +174,18 @@ def follow_command(
         bool,
         typer.Option("--until-caught-up", help="End once all is applied that was written before it began."),
     ] = False,
+    delta: Annotated[
+        bool,
+        typer.Option(
+            "--delta",
+            help="Compare the tables of sources that were exported without --follow, again and again.",
+        ),
+    ] = False,
 ) -> Followed:
     """Capture what followed databases write, and apply it.
 
     It goes to their destinations, and runs until Ctrl-C, or until moveout cutover begins. The same command again goes
-    on where it was.
+    on where it was. Where a log cannot be followed, tables are compared in delta passes instead.
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
@@ -155,7 +195,7 @@ def follow_command(
     destinations = chosen_destinations(location, sorted_words.pairs, loaded)
     check_kinds(reader, destinations)
     sources = _sources(session, reader, loaded, location)
-    followed = followed_sources(store, sources, destinations)
+    followed = sources_to_follow(store, sources, destinations, every=delta)
     others = sorted(destinations.keys() - {source.name for source in followed})
     if others:
         session.progress.note(f"not followed, since exported without --follow: {', '.join(others)}")
@@ -163,7 +203,11 @@ def follow_command(
 
 
 def run_follow(
-    session: Session, store: Store, followed: Sequence[FollowedSource], *, until_caught_up: bool
+    session: Session,
+    store: Store,
+    followed: Sequence[FollowedSource | DeltaSource],
+    *,
+    until_caught_up: bool,
 ) -> Followed:
     """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
     written before. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work.
@@ -171,8 +215,12 @@ def run_follow(
     refuse_after_switch(store)
     watch = CutoverWatch(store, session.progress)
     cancellation = session.cancellation.child()
+    note = session.progress.note
     followers = [
-        Follower(source, store, cancellation=cancellation, note=session.progress.note) for source in followed
+        DeltaFollower(source, cancellation=cancellation, note=note)
+        if isinstance(source, DeltaSource)
+        else Follower(source, store, cancellation=cancellation, note=note)
+        for source in followed
     ]
     started, handed_over = time.monotonic(), False
     for follower in followers:
@@ -199,7 +247,11 @@ def _sources(
 
 
 def _report_until_end(
-    session: Session, followers: Sequence[Follower], watch: CutoverWatch, *, until_caught_up: bool
+    session: Session,
+    followers: Sequence[Follower | DeltaFollower],
+    watch: CutoverWatch,
+    *,
+    until_caught_up: bool,
 ) -> bool:
     """Say how far each is from time to time, until all have ended, or are as far as was asked for. Return True where a
     cutover has begun before.
@@ -218,3 +270,84 @@ def _report_until_end(
             for follower in followers:
                 session.progress.note(state_line(follower.state()))
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncedTable:
+    """A table that was read again. ``position``: from there on its changes are applied."""
+
+    source: str
+    repaired: TableRepair
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resynced:
+    """All tables that were read again."""
+
+    tables: Sequence[ResyncedTable]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what differed of each table."""
+        return {"tables": [asdict(table) for table in self.tables]}
+
+    def draw(self, console: Console) -> None:
+        """Print a line a table."""
+        for table in self.tables:
+            words = table.repaired.words if table.repaired.rows else "nothing differed"
+            console.print(
+                Text(
+                    f"{table.source}: {table.repaired.table} is as the source had it at {table.position} ({words})"
+                )
+            )
+        console.print("→ moveout follow applies what was written since")
+
+
+@verb(app, "resync", examples=("resync -c moveout.toml app:public.orders",))
+def resync_command(
+    session: Session,
+    tables: Annotated[
+        list[str], typer.Argument(metavar="NAME:SCHEMA.TABLE …", help="The source, and which table of it.")
+    ],
+    *,
+    case: CaseFile = None,
+) -> Resynced:
+    """Read tables of followed databases again, while the source is written to.
+
+    Rows that differ are written, and changes are applied from there on. End moveout follow before. For a table that has
+    got a replica identity, was made or rewritten since the base, or was written to at the destination.
+    """
+    loaded = load_case(case)
+    if loaded is None or loaded.bundle is None:
+        raise UsageError("no case file is named", next_step="give -c moveout.toml, with a [bundle] location")
+    wanted = [_parsed(word) for word in tables]
+    store = session.store(loaded.bundle)
+    refuse_after_switch(store)
+    sources = expanded(session, loaded.sources, loaded, loaded.bundle, ask=False)
+    destinations = destinations_of(loaded.bundle, loaded.destinations, loaded)
+    followed = {source.name: source for source in followed_sources(store, sources, destinations)}
+    return Resynced([_reread(session, followed, *words) for words in wanted])
+
+
+def _parsed(word: str) -> tuple[str, str, str]:
+    """Return source, schema and table. Raises ``UsageError``."""
+    source, colon, table = word.partition(":")
+    schema, dot, name = table.partition(".")
+    if not (source and colon and schema and dot and name):
+        raise UsageError(f"{word!r} is not NAME:SCHEMA.TABLE", next_step="for example: app:public.orders")
+    return source, schema, name
+
+
+def _reread(
+    session: Session, followed: dict[str, FollowedSource], source: str, schema: str, name: str
+) -> ResyncedTable:
+    if source not in followed:
+        raise UsageError(
+            f"{source} is not followed", next_step=f"the followed sources are {', '.join(followed)}"
+        )
+    session.progress.note(f"{source}: reading {schema}.{name} again")
+    repaired, position = reread_table(
+        followed[source], schema, name, cancellation=session.cancellation, note=session.progress.note
+    )
+    return ResyncedTable(source, repaired, position)

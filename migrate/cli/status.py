@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
+from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
@@ -54,7 +55,8 @@ _STATES = {
 @dataclass(frozen=True, slots=True)
 class LocationStatus:
     """A location and what is going on there: a transfer to it, or an export; or why that cannot be told. ``reports``:
-    what commands at work there say of themselves. ``followed``: how far the changes of its sources are.
+    what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
+    ``deltas``: how far delta passes are.
     """
 
     location: str
@@ -63,6 +65,7 @@ class LocationStatus:
     export: ExportStatus | None = None
     error: str = ""
     followed: Sequence[FollowStatus] = ()
+    deltas: Sequence[DeltaRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,11 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a bundle is sealed as incomplete, or changes of a source are lost."""
+        """Return 3 where a bundle is sealed as incomplete, or changes of a source are lost, or not written."""
         incomplete = any(
             (location.export is not None and location.export.state == "incomplete")
             or any(followed.lost for followed in location.followed)
+            or any(record.unequal for record in location.deltas)
             for location in self.locations
         )
         return IncompleteError.exit_code if incomplete else OK
@@ -91,7 +95,9 @@ class Status:
         """Return everything that is known."""
         until = self.deadline.isoformat() if self.deadline else None
         locations = [
-            asdict(location) | {"reports": [report.as_json() for report in location.reports]}
+            asdict(location)
+            | {"reports": [report.as_json() for report in location.reports]}
+            | {"deltas": [asdict(record) | {"states": len(record.states)} for record in location.deltas]}
             for location in self.locations
         ]
         return {"deadline": until, "locations": locations}
@@ -112,6 +118,21 @@ class Status:
                 _draw_export(console, location.export, with_holder=not location.reports)
             for followed in location.followed:
                 _draw_followed(console, followed)
+            for record in location.deltas:
+                console.print(Text(f"  {_delta_words(record)}"))
+                for table in record.unequal:
+                    console.print(Text(f"    ! {table}", style="yellow"))
+
+
+def _delta_words(record: DeltaRecord) -> str:
+    """Return how far delta passes of a source are, in one line."""
+    if not record.passes:
+        return f"{record.source} waits for moveout follow: no delta pass is done"
+    return (
+        f"{record.source} is kept up by delta passes: pass {record.passes} at {record.at} wrote"
+        f" {things(record.rows, 'row')} in {duration_words(record.seconds)}, having compared"
+        f" {things(record.tables_read, 'table')}"
+    )
 
 
 def _draw_followed(console: Console, followed: FollowStatus) -> None:
@@ -296,7 +317,10 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         if transfer:
             return LocationStatus(store.location, reports, transfer)
         followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
-        return LocationStatus(store.location, reports, export=export_status(store), followed=followed)
+        deltas = list(recorded_deltas(store))
+        return LocationStatus(
+            store.location, reports, export=export_status(store), followed=followed, deltas=deltas
+        )
     except MoveoutError as exc:
         if alone and not quick:
             raise
@@ -388,3 +412,5 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
         )
     for followed in location.followed:
         yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)
+    for record in location.deltas:
+        yield ShownRun("", _delta_words(record), good=not record.unequal, detail="; ".join(record.unequal))

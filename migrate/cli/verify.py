@@ -21,7 +21,6 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
-from migrate.cli.common.repairs import Repair, difference_words, draw_repairs, repair_options
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
@@ -38,15 +37,16 @@ from migrate.cli.common.terminal import plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
-from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
+from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.repair.live_repair import repair_from_source
 from migrate.repair.repair import TableRepair
 from migrate.restore.restorer import finished_restores, missing_from, require_content
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from migrate.verify.compare import compare_source
-from migrate.verify.row_repair import repair_from_bundle, repair_from_source
+from migrate.verify.row_repair import repair_from_bundle
 
 _CHECKED = {
     Level.QUICK: "names and sizes",
@@ -63,6 +63,16 @@ REPAIR_STEP = (
     "moveout transfer --recheck from a whole copy replaces damaged files; where there is none, export again to another"
     " location"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What ``--repair`` is to do. ``sources``: the live sources whose rows are taken, by name; of others the bundle's
+    are.
+    """
+
+    sources: Mapping[str, Endpoint]
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class Compared:
 
     def draw(self, console: Console) -> None:
         """Print what was repaired, what differs, and what is known to be missing."""
-        draw_repairs(console, self.source, self.repaired, dry_run=self.dry_run)
+        _draw_repairs(console, self.source, self.repaired, dry_run=self.dry_run)
         if not all(finding.incomplete for finding in self.findings):
             console.print(f"{self.source} differs from {self.url}")
         elif self.left_out:
@@ -241,6 +251,20 @@ class Verified:
             if failure.error.next_step:
                 console.print(f"  → {failure.error.next_step}")
         console.print(f"Checked in {duration_words(self.seconds)}")
+
+
+def _draw_repairs(console: Console, source: str, tables: Sequence[TableRepair], *, dry_run: bool) -> None:
+    """Print what was repaired of each table, or would be."""
+    if not tables:
+        return
+    rows = sum(table.rows for table in tables)
+    done = "would be repaired" if dry_run else "were repaired"
+    console.print(f"{source}: {things(rows, 'row')} in {things(len(tables), 'table')} {done}")
+    for table in tables[:SHOWN]:
+        style = "yellow" if table.reason else ""
+        console.print(Text(f"  {plain(table.table)}: {table.words}", style=style))
+    if len(tables) > SHOWN:
+        console.print(f"  and {count_words(len(tables) - SHOWN)} more (all with --json)")
 
 
 def run_verify(
@@ -411,13 +435,41 @@ def _compare_with_source(
     """
     session.progress.note(f"{name}: comparing the rows of {source.shown} with those of {endpoint.shown}")
     cancellation = session.cancellation
-    repaired = repair_from_source(source, endpoint, dry_run=dry_run, cancellation=cancellation)
+    repaired = repair_from_source(source, endpoint, dry_run=dry_run, cancellation=cancellation).tables
     left = repaired
     if repaired and not dry_run:
         names = {table.table for table in repaired}
-        left = repair_from_source(source, endpoint, dry_run=True, cancellation=cancellation, labels=names)
-    findings = [Finding(table.table, difference_words(table)) for table in left]
+        left = repair_from_source(
+            source, endpoint, dry_run=True, cancellation=cancellation, chosen=names.__contains__
+        ).tables
+    findings = [Finding(table.table, table.words) for table in left]
     return Compared(name, endpoint.shown, findings, repaired=repaired, dry_run=dry_run)
+
+
+def _repair_options(
+    against: Mapping[str, Endpoint],
+    from_words: Sequence[str],
+    case: Case | None,
+    *,
+    repair: bool,
+    dry_run: bool,
+) -> Repair | None:
+    """Return what is to be repaired, None for nothing. Raises ``UsageError`` for options that do not go together."""
+    if not repair:
+        if from_words or dry_run:
+            raise UsageError(
+                "--from and --dry-run go with --repair", next_step="add --repair, or leave them out"
+            )
+        return None
+    if not against:
+        raise UsageError("--repair needs to know what to repair", next_step="add --against NAME=URL")
+    sources = known_secrets(parse_pairs(from_words), case)
+    if others := sources.keys() - against.keys():
+        name = min(others)
+        raise UsageError(
+            f"--from names {name}, which --against does not", next_step=f"add --against {name}=URL"
+        )
+    return Repair(sources, dry_run)
 
 
 @verb(
@@ -492,7 +544,7 @@ def verify_command(
         signers=signers,
         keys=keys,
         timestamp_ca=timestamp_ca,
-        repair=repair_options(pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
+        repair=_repair_options(pairs, from_ or [], loaded, repair=repair, dry_run=dry_run),
     )
     if len(pairs) == len(verified.failures) == 1 and not verified.outcome.findings:
         raise verified.failures[0].error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from exporters.api import Followable, Json, Snapshot, Source, Workspace
 from exporters.changes import FOLLOW, ChangeLog
+from exporters.errors import SourceNotAllowedError, SourceUsageError
 from exporters.limits import Note
 from migrate.changes.capture_thread import CaptureThread
 from migrate.changes.change_logs import FollowRequest
+from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.changes.segments import SegmentFolder
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
@@ -48,18 +50,22 @@ class FollowedChanges:
             capture.stop()
 
     def lacks_base(self, source: str, positions: Sequence[Json]) -> bool:
-        """Tell whether a source is to be followed, and was finished by a run that took no base."""
-        return source in self._requests and FOLLOW not in (positions[-1] if positions else {})
+        """Tell whether a source is to be followed, and was finished by a run that took no base, nor found that there
+        can be none.
+        """
+        if source not in self._requests or FOLLOW in (positions[-1] if positions else {}):
+            return False
+        return read_delta(self._store, source) is None
 
     @contextmanager
     def snapshot(self, source: Source, workspace: Workspace, workers: int) -> Iterator[Snapshot]:
         """Take the snapshot of a source; where it is followed, a base, which takes the place of earlier ones."""
-        if source.name not in self._requests or not isinstance(source, Followable):
-            with source.snapshot(workspace, workers=workers) as snapshot:
-                yield snapshot
-            return
-        log = self._open_log(source.name)
-        with source.base(workspace, log, workers=workers) as snapshot:
+        with ExitStack() as stack:
+            log = self._log_of(source)
+            snapshot = self._base(source, log, workspace, workers, stack) if log is not None else None
+            if log is None or snapshot is None:
+                yield stack.enter_context(source.snapshot(workspace, workers=workers))
+                return
             base = snapshot.position[FOLLOW]
             SegmentFolder(self._store, source.name, base["position"]).remove_others()
             capture = self._capture(source.name, log, base)
@@ -69,13 +75,43 @@ class FollowedChanges:
                 capture.stop()  # nobody may read the log when it is given up
                 raise
 
+    def _base(
+        self, source: Source, log: ChangeLog, workspace: Workspace, workers: int, stack: ExitStack
+    ) -> Snapshot | None:
+        """Take a base; None where settings or rights at the source do not allow that."""
+        if not isinstance(source, Followable):
+            return None
+        try:
+            return stack.enter_context(source.base(workspace, log, workers=workers))
+        except (SourceUsageError, SourceNotAllowedError) as exc:
+            self._note_delta(source.name, f"{exc} ({exc.next_step})" if exc.next_step else str(exc))
+            return None
+
+    def _log_of(self, source: Source) -> ChangeLog | None:
+        """Return the change log of a source, None where it is not followed, or has none."""
+        if source.name not in self._requests:
+            return None
+        if self._requests[source.name].open is None:
+            self._note_delta(source.name, "its engine has no log of changes that moveout follows")
+            return None
+        return self._open_log(source.name)
+
+    def _note_delta(self, source: str, reason: str) -> None:
+        """Record that delta passes find what a source writes, since its log cannot be followed."""
+        write_delta(self._store, DeltaRecord(source, reason))
+        self._note(
+            f"! {source}: its log cannot be followed, so moveout follow compares its tables in delta passes: {reason}"
+        )
+
     def go_on(self, source: str, positions: Sequence[Json]) -> None:
         """Capture the changes of a source that an earlier run has finished."""
         if source in self._requests and positions and (base := positions[-1].get(FOLLOW)):
             self._capture(source, self._open_log(source), base)
 
     def _open_log(self, source: str) -> ChangeLog:
-        return self._requests[source].open(f"{self._name}_{source}")
+        open_log = self._requests[source].open
+        assert open_log is not None, "a source without a log has no base"
+        return open_log(f"{self._name}_{source}")
 
     def _capture(self, source: str, log: ChangeLog, base: Mapping[str, Any]) -> CaptureThread:
         capture = CaptureThread(

@@ -90,7 +90,6 @@ class Cutover:
     cancellation: CancellationToken
     workers: int = 2
     report: Callable[[str], None] = lambda _: None
-    _seconds: dict[str, float] = field(default_factory=dict)
 
     def catch_up(self) -> Mark:
         """Capture and apply what the source has written until now; return what the destination has then. Raises errors
@@ -102,18 +101,18 @@ class Cutover:
         """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
         to meanwhile, and errors of both servers and of the location.
         """
-        with self._stage("drain"):
+        stages = Stages(self.report)
+        with stages.timed("drain"):
             mark, end = self._drain()
-        with self._stage("carry over what the log lacks"):
+        with stages.timed("carry over what the log lacks"):
             carried = self._carry(mark)
-        with self._stage("compare"):
-            here, there, findings = self._digests()
-        with self._stage("drain"):
+        with stages.timed("compare"):
+            here, there, findings = read_digests(
+                self.followed.source, self.followed.destination, workers=self.workers
+            )
+        with stages.timed("drain"):
             if self._drain()[0].place != mark.place:
-                raise IncompleteError(
-                    f"{self.followed.name} was written to while it was compared",
-                    next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
-                )
+                raise written_meanwhile(self.followed.name)
         missing = [name for name in here.keys() - there.keys() if _label(name) in mark.skipped]
         here = {name: digest for name, digest in here.items() if name not in missing}
         return ProvenSource(
@@ -121,8 +120,8 @@ class Cutover:
             end,
             carried,
             [*findings, *differences(here, there)],
-            _as_recorded(here),
-            dict(self._seconds),
+            as_recorded(here),
+            stages.seconds,
             sorted(map(_label, missing)),
         )
 
@@ -162,28 +161,46 @@ class Cutover:
             )
         )
 
-    def _digests(self) -> tuple[Digests, Digests, list[Finding]]:
-        """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
-        source, destination = self.followed.source, self.followed.destination
-        with ThreadPoolExecutor(2) as pool:
-            reading = [pool.submit(_live_digests, side, self.workers) for side in (source, destination)]
-            (here, unread_here), (there, unread_there) = (future.result() for future in reading)
-        findings = [
-            Finding(_label(name), f"could not be read at the {side}: {reason}")
-            for side, unread in (("source", unread_here), ("destination", unread_there))
-            for name, reason in unread.items()
-        ]
-        return here, there, findings
+
+@dataclass(slots=True)
+class Stages:
+    """How many seconds each stage of a cutover took. ``report`` hears which one begins."""
+
+    report: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Iterator[None]:
         """Report a stage, and add its time to what was measured of it."""
         self.report(name)
         begun = time.monotonic()
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+
+
+def read_digests(
+    source: Endpoint, destination: Endpoint, *, workers: int
+) -> tuple[Digests, Digests, list[Finding]]:
+    """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(_live_digests, side, workers) for side in (source, destination)]
+        (here, unread_here), (there, unread_there) = (future.result() for future in reading)
+    findings = [
+        Finding(_label(name), f"could not be read at the {side}: {reason}")
+        for side, unread in (("source", unread_here), ("destination", unread_there))
+        for name, reason in unread.items()
+    ]
+    return here, there, findings
+
+
+def written_meanwhile(source: str) -> IncompleteError:
+    """Return the error for a source that does not keep still."""
+    return IncompleteError(
+        f"{source} was written to while it was compared",
+        next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
+    )
 
 
 def differences(here: Digests, there: Digests) -> list[Finding]:
@@ -205,16 +222,16 @@ def differences(here: Digests, there: Digests) -> list[Finding]:
     return findings
 
 
-def written_since(record: CutoverRecord, followed: FollowedSource, *, workers: int) -> list[Finding]:
+def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, workers: int) -> list[Finding]:
     """Return the tables of the destination that are no longer as at the cutover."""
-    proven = next((source for source in record.sources if source.name == followed.name), None)
+    proven = next((source for source in record.sources if source.name == name), None)
     if proven is None:
         return []
-    digests, _ = _live_digests(followed.destination, workers)
+    digests, _ = _live_digests(destination, workers)
     return [
-        Finding(name, "was written to since", str(proven.tables.get(name, [0])[0]), str(rows))
-        for name, (rows, digest) in sorted(_as_recorded(digests).items())
-        if list(proven.tables.get(name, ())) != [rows, digest]
+        Finding(table, "was written to since", str(proven.tables.get(table, [0])[0]), str(rows))
+        for table, (rows, digest) in sorted(as_recorded(digests).items())
+        if list(proven.tables.get(table, ())) != [rows, digest]
     ]
 
 
@@ -269,7 +286,7 @@ def _live_digests(endpoint: Endpoint, workers: int) -> tuple[Digests, Mapping[tu
     return digests, unread
 
 
-def _as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
+def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
     """Return rows and digest of each table as a record has them."""
     return {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in digests.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from migrate.changes.apply import ChangeWriter, Mark
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
-from migrate.errors import UsageError
+from migrate.errors import BusyError, UsageError
 from migrate.storage.api import Store
 
 
@@ -60,6 +61,16 @@ class FollowedSource:
     def _destination_part(self, reference: str) -> Any:
         return load_part(registry.require(self.destination_engine, reference, "followed"))
 
+    def is_at_work(self) -> bool:
+        """Tell whether a follow reads the log of the source, or applies its changes. Raises errors of both servers."""
+        if self.open_log().state(self.log).is_read:
+            return True
+        try:
+            with closing(self.open_writer()):
+                return False
+        except BusyError:
+            return True
+
     def folder(self, store: Store) -> SegmentFolder:
         """Return where its changes lie."""
         return SegmentFolder(store, self.name, self.base)
@@ -99,19 +110,24 @@ def recorded_bases(store: Store) -> Iterator[RecordedBase]:
 
 
 def followed_sources(
-    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
+    store: Store,
+    sources: Mapping[str, Endpoint],
+    destinations: Mapping[str, Endpoint],
+    *,
+    may_be_none: bool = False,
 ) -> list[FollowedSource]:
     """Return the sources of a bundle that were exported with ``--follow`` and have a destination. Raises ``UsageError``
-    where there is none.
+    where there is none, unless ``may_be_none``.
     """
     followed = [
         base.followed(sources[base.source], destinations[base.source])
         for base in recorded_bases(store)
         if base.source in sources and base.source in destinations
     ]
-    if not followed:
+    if not followed and not may_be_none:
         raise UsageError(
             f"no source of {store.location} that has a destination is followed",
-            next_step="moveout export --follow takes a base whose changes can be followed",
+            next_step="moveout export --follow takes a base whose changes can be followed; moveout follow --delta"
+            " compares the tables instead",
         )
     return followed

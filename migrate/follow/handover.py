@@ -7,12 +7,12 @@ the lease of a cutover, and so gives up the change log and the destination.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 
 from migrate.bundle import lease
 from migrate.bundle.lease import Lease, LeaseState
 from migrate.errors import BusyError, UsageError
 from migrate.follow.cutover import read_record
+from migrate.follow.delta import DeltaSource
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
@@ -59,23 +59,14 @@ class CutoverWatch:
         return state if state is not None and state.purpose == _PURPOSE else None
 
 
-def is_at_work(followed: FollowedSource) -> bool:
-    """Tell whether a follow reads the log of a source, or applies its changes. Raises errors of both servers."""
-    if followed.open_log().state(followed.log).is_read:
-        return True
-    try:
-        with closing(followed.open_writer()):
-            return False
-    except BusyError:
-        return True
-
-
 def take_over(
-    followed: FollowedSource, cancellation: CancellationToken, note: Callable[[str], None] = lambda _: None
+    followed: FollowedSource | DeltaSource,
+    cancellation: CancellationToken,
+    note: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Return once no follow is at work on a source. Raises ``BusyError`` where it does not end."""
     waited = 0.0
-    while is_at_work(followed):
+    while followed.is_at_work():
         if not waited:
             note("waiting until moveout follow has ended")
         if waited >= _HANDOVER_SECONDS:

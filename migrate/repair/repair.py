@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from exporters.engine import PartReader
+from migrate.number_text import count_words, things
 from migrate.repair.contract import RepairDestination, TableWriter
 from migrate.repair.row_differences import KeyOf, RowChanges, RowFile, RowSide, row_differences
 from migrate.runtime.cancellation import CancellationToken
@@ -51,6 +52,15 @@ class TableRepair:
     def rows(self) -> int:
         """How many rows differ."""
         return self.inserted + self.updated + self.deleted
+
+    @property
+    def words(self) -> str:
+        """How the table differs, or why that is not known."""
+        counts = {"missing": self.inserted, "changed": self.updated, "extra": self.deleted}
+        words = ", ".join(f"{count_words(count)} {word}" for word, count in counts.items() if count)
+        if self.refused:
+            return f"{words} rows; the destination refuses {things(self.refused, 'row')}: {self.reason}"
+        return f"not repaired: {self.reason}" if self.reason else f"{words} rows"
 
 
 def repair_tables(

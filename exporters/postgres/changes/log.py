@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from secrets import token_hex
 from typing import Any
 
 import psycopg
@@ -22,7 +23,12 @@ from exporters.errors import (
 )
 from exporters.limits import Note
 from exporters.postgres.catalog import read_tables
-from exporters.postgres.changes.publication import FollowedTables, followed_tables, make_publication
+from exporters.postgres.changes.publication import (
+    FollowedTables,
+    followed_tables,
+    make_publication,
+    publish_table,
+)
 from exporters.postgres.changes.replication import ReplicationStream
 from exporters.postgres.changes.slot import (
     OBJECT_IN_USE,
@@ -35,6 +41,7 @@ from exporters.postgres.changes.slot import (
 )
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
+from exporters.postgres.live_rows import PostgresRows, live_rows
 from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.lock_timeouts import held
@@ -43,6 +50,8 @@ from exporters.postgres.sessions.session_limits import SessionLimits
 
 _BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _FAILOVER_VERSION = 170000
+_SNAPSHOT_OPTION_VERSION = 150000
+_LONGEST_NAME = 50
 _SETTINGS = """
 SELECT current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS standby, current_database() AS database,
   current_user::text AS role, has_database_privilege(current_database(), 'CREATE') AS creates,
@@ -114,6 +123,35 @@ class PostgresChangeLog:
             self._require_continuity(self.state(log), after)
             with stream:
                 yield stream
+
+    @contextmanager
+    def reread(
+        self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
+    ) -> Iterator[tuple[int, PostgresRows]]:
+        """See ``exporters.engine.RereadableLog``. A slot for a moment exports the snapshot; it waits for the end of all
+        transactions that are open. What these wrote to a table that is only now published is in the snapshot.
+        """
+        limits = SessionLimits()
+        with ExitStack() as stack:
+            try:
+                with closing(connect(self._address)) as control:
+                    table = next(
+                        (t for t in read_tables(control) if (t.schema, t.name) == (schema, name)), None
+                    )
+                    if table is None:
+                        raise SourceUsageError(f"{self._address.url} has no table {schema}.{name}")
+                    if obstacle := publish_table(control, log["publication"], table):
+                        raise SourceUsageError(f"{table.label} cannot be followed: {obstacle}")
+                replication = stack.enter_context(closing(self._replication(limits.application)))
+                moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
+                statement = f'CREATE_REPLICATION_SLOT "{moment}" TEMPORARY LOGICAL pgoutput'
+                with WaitWatch(self._address, limits.application, note):
+                    _, position, snapshot, _ = _first(
+                        replication, f"{statement} {_snapshot_option(replication)}"
+                    )
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+            yield parse_lsn(position), stack.enter_context(live_rows(self._address, snapshot))
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. The server itself knows up to where the log was read."""
@@ -215,6 +253,11 @@ def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
             raise SourceNotAllowedError(
                 f"{url}: changes cannot be followed: the role {role} has no {lacks}", next_step=statement
             )
+
+
+def _snapshot_option(replication: psycopg.Connection[Any]) -> str:
+    newer = replication.info.server_version >= _SNAPSHOT_OPTION_VERSION
+    return "(SNAPSHOT 'export')" if newer else "EXPORT_SNAPSHOT"
 
 
 def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:

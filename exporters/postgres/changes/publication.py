@@ -120,6 +120,20 @@ def are_covered(
     return published >= {table.oid for table in followed.tables}
 
 
+def publish_table(connection: psycopg.Connection[Any], publication: str, table: PostgresTable) -> str:
+    """Add a table to a publication, unless it is in it. Return why it cannot be published, with the remedy, else ""."""
+    followed = followed_tables(connection, [table])
+    if not followed.tables:
+        return "; ".join(
+            f"{item.reason} ({item.remedy})" if item.remedy else item.reason for item in followed.not_followed
+        )
+    if not are_covered(connection, publication, [table]):
+        connection.execute(
+            f"ALTER PUBLICATION {quote_name(publication)} ADD TABLE ONLY {table.label}".encode()
+        )
+    return ""
+
+
 def make_publication(connection: psycopg.Connection[Any], name: str, followed: FollowedTables) -> None:
     """Make a publication of these tables. It locks each of them for a moment, against changes of its definition."""
     options = "publish = 'insert, update, delete, truncate'"

@@ -69,10 +69,12 @@ def hold(
     *,
     tolerant: bool = False,
     log: ChangeLog | None = None,
+    snapshot: str = "",
 ) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
     that others keep locked for longer than one waits. With a ``log`` the snapshot is that of a new base of it, which is
-    given up where the context ends by an error. Raises ``SourceError``.
+    given up where the context ends by an error. ``snapshot``: the name of one that another session has exported.
+    Raises ``SourceError``.
     """
     session_limits = session_limits or SessionLimits()
     with ExitStack() as stack:
@@ -82,7 +84,7 @@ def hold(
             holder.execute(
                 session_limits.timeouts().encode()
             )  # to ask for a table's size is to wait for its lock
-            beginning = _Beginning(holder, log, session_limits)
+            beginning = _Beginning(holder, log, session_limits, snapshot)
             stack.push(beginning.give_up)
             if tolerant:
                 read = partial(_consistent, beginning)
@@ -139,11 +141,12 @@ class _Beginning:
     holder: psycopg.Connection[Any]
     log: ChangeLog | None
     session_limits: SessionLimits
+    snapshot: str = ""
     base: ChangeBase | None = None
 
     def begin(self) -> None:
         if self.log is None:
-            self.holder.execute(begin_statement("").encode())
+            self.holder.execute(begin_statement(self.snapshot).encode())
             return
         with self.log.open_base(self.session_limits.note) as base:
             self.holder.execute(begin_statement(base.snapshot).encode())

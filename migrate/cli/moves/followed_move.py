@@ -11,13 +11,15 @@ from pathlib import Path
 from migrate.case.model import Case, Endpoint
 from migrate.changes.capture_thread import CaptureThread
 from migrate.changes.change_logs import followable
+from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.segments import START
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import SummaryLine
 from migrate.cli.follow import Followed, run_follow
 from migrate.errors import MoveoutError
 from migrate.follow.cutover import CutoverRecord, read_record
-from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
+from migrate.follow.delta import sources_to_follow
+from migrate.follow.followed import FollowedSource, recorded_bases
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 
@@ -70,7 +72,9 @@ class FollowedMove:
         """Return the sources whose destinations have changes since the snapshot: the bundle is no measure for them."""
         if self.record is not None:
             return set(self.names)
-        ahead = set()
+        ahead = set[str]()
+        with suppress(MoveoutError):  # there is no location yet
+            ahead |= {record.source for record in recorded_deltas(self._store()) if record.passes}
         for source in self._followed(self.names):
             with suppress(MoveoutError):  # the restore has said so
                 mark = source.applied_mark()
@@ -105,7 +109,7 @@ class FollowedMove:
     def follow(self, names: Sequence[str]) -> Followed:
         """Follow these sources. Raises ``UsageError`` where the bundle has no base of them."""
         sources = {name: self._case.sources[name] for name in names}
-        followed = followed_sources(self._store(), sources, self._case.destinations)
+        followed = sources_to_follow(self._store(), sources, self._case.destinations)
         return run_follow(self._session, self._store(), followed, until_caught_up=not self._keeps_following)
 
     def lines(self, followed: Followed | None) -> Mapping[str, SummaryLine]:

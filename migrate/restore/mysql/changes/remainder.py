@@ -80,6 +80,8 @@ class _Remainder:
 
     def _tables(self) -> int:
         """Read again the tables that are not followed."""
+        if self._request.log is None:
+            return 0
         skipped = {name.removeprefix(".") for name in self._request.skipped}
         apart = {*self._request.log["apart"], *skipped}
         tables = {table.name: table for table in read_tables(self._reader) if table.name in apart}

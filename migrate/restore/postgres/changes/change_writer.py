@@ -29,7 +29,14 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, NotAllowedError
 from migrate.restore.postgres.changes.destination_table import DestinationTable, read_table
-from migrate.restore.postgres.changes.follow_marks import MOVE_MARK, forget_mark, read_mark
+from migrate.restore.postgres.changes.follow_marks import (
+    MOVE_MARK,
+    begin_again,
+    end_again,
+    forget_mark,
+    read_again,
+    read_mark,
+)
 from migrate.restore.postgres.changes.single_changes import is_about_data, run, write_change
 from migrate.restore.postgres.changes.statements import (
     copy_statement,
@@ -76,6 +83,9 @@ class PostgresChangeWriter:
         self._shapes: dict[int, bytes] = {}
         self._skipped_names: frozenset[str] = frozenset()
         self._skipped: set[int] = set()
+        self._read_again: Mapping[str, int] = {}
+        self._applied_from: dict[int, int] = {}
+        self._commit_position = 0
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
@@ -85,6 +95,7 @@ class PostgresChangeWriter:
         """See ``ChangeWriter``."""
         with self._translated():
             mark = read_mark(self._connection, self._source)
+            self._read_again = read_again(self._connection, self._source) if mark else {}
         self._skipped_names = frozenset(mark.skipped if mark else ())
         return mark
 
@@ -102,6 +113,10 @@ class PostgresChangeWriter:
                 raise destination_error(exc, self._shown) from exc
         elif message.kind is MessageKind.SHAPE:
             self._take_shape(message.payload)
+        elif message.kind is MessageKind.BEGIN:
+            begin = decode(message.payload)
+            assert isinstance(begin, Begin)
+            self._commit_position = begin.final_position
 
     def commits_before(self, message: Message) -> bool:
         """See ``ChangeWriter``: every change is part of a transaction."""
@@ -130,6 +145,16 @@ class PostgresChangeWriter:
                 self._connection.execute(b"ROLLBACK")
         self._is_open = False
 
+    def begin_again(self, table: str) -> None:
+        """See ``RereadingWriter``."""
+        with self._translated():
+            begin_again(self._connection, self._source, table)
+
+    def end_again(self, table: str, position: int) -> None:
+        """See ``RereadingWriter``."""
+        with self._translated():
+            end_again(self._connection, self._source, table, position)
+
     def close(self) -> None:
         """See ``ChangeWriter``."""
         self._connection.close()
@@ -143,7 +168,7 @@ class PostgresChangeWriter:
             self._truncate(change, message.position)
             return
         assert not isinstance(change, Begin | Commit | Relation)
-        if change.relation in self._skipped:
+        if self._is_skipped(change.relation):
             return
         waiting = Waiting(message.position, change)
         changes = self._tables.get(change.relation) or self._table(change.relation, message.position)
@@ -166,8 +191,16 @@ class PostgresChangeWriter:
                 self._write()
             self._shapes[relation.oid], self._relations[relation.oid] = payload, relation
             self._tables.pop(relation.oid, None)
-            if f"{relation.schema}.{relation.name}" in self._skipped_names:
+            name = f"{relation.schema}.{relation.name}"
+            if name in self._skipped_names:
                 self._skipped.add(relation.oid)
+            self._applied_from[relation.oid] = self._read_again.get(name, 0)
+
+    def _is_skipped(self, number: int) -> bool:
+        """Tell whether the open transaction's changes of a table are left out: all of that table are, or its rows were
+        read again later, and have them.
+        """
+        return number in self._skipped or self._commit_position < self._applied_from.get(number, 0)
 
     def _table(self, number: int, position: int) -> TableChanges:
         """Return what waits for a table. At its first change it is looked up at the destination; what waits is written
@@ -219,7 +252,7 @@ class PostgresChangeWriter:
         self.single_changes += 1
 
     def _truncate(self, change: Truncate, position: int) -> None:
-        numbers = [number for number in change.relations if number not in self._skipped]
+        numbers = [number for number in change.relations if not self._is_skipped(number)]
         if not numbers:
             return
         tables = [self._table(number, position).table for number in numbers]

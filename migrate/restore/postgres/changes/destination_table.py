@@ -102,7 +102,7 @@ def read_table(connection: psycopg.Connection[Any], relation: Relation, position
     if not exists:
         raise ChangeConflictError(
             f"{label} changes at {position}, and is not at the destination",
-            next_step="make it there as it is at the source, or restore the database anew",
+            next_step="make it there as it is at the source; then moveout resync fills it",
         )
     _check_shape(connection, relation, label, columns, position)
     chosen = tuple(columns[column.name] for column in relation.columns)
@@ -162,7 +162,8 @@ def _check_shape(
         raise ChangeConflictError(
             f"from {position} on the source has another definition of {label}: {'; '.join(differences)}",
             next_step="give the source's ALTER TABLE at the destination, too, such as"
-            f" ALTER TABLE {label} {', '.join(steps)}; then give the same command again",
+            f" ALTER TABLE {label} {', '.join(steps)}; then give the same command again, or first moveout"
+            " resync, if the source's ALTER TABLE has rewritten its rows",
         )
 
 

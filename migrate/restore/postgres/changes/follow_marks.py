@@ -29,7 +29,7 @@ def begin_mark(
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_TABLE} (source text PRIMARY KEY, base bigint, segment bigint, message bigint,"
-        " position bigint, applied_at timestamptz, skipped text[])".encode()
+        " position bigint, applied_at timestamptz, skipped text[], reread jsonb DEFAULT '{}')".encode()
     )
     connection.execute(f"DELETE FROM {_TABLE} WHERE source = %s".encode(), (source,))
     connection.execute(
@@ -47,6 +47,35 @@ def read_mark(connection: psycopg.Connection[Any], source: str) -> Mark | None:
     with psycopg.RawCursor(connection) as cursor:
         row = cursor.execute(query.encode(), (source,)).fetchone()
     return Mark(row[0], Place(row[1], row[2]), row[3], tuple(row[4])) if row else None
+
+
+def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str, int]:
+    """Return the tables (``schema.name``) that were read again, and up to which position of the log their rows have all
+    changes.
+    """
+    with psycopg.RawCursor(connection) as cursor:
+        row = cursor.execute(f"SELECT reread FROM {_TABLE} WHERE source = $1".encode(), (source,)).fetchone()
+    return dict(row[0]) if row else {}
+
+
+def begin_again(connection: psycopg.Connection[Any], source: str, table: str) -> None:
+    """Write that a table is being read again: until that has ended its changes are left out."""
+    with psycopg.RawCursor(connection) as cursor:
+        cursor.execute(
+            f"UPDATE {_TABLE} SET skipped = pg_catalog.array_append(pg_catalog.array_remove(skipped, $2), $2)"
+            " WHERE source = $1".encode(),
+            (source, table),
+        )
+
+
+def end_again(connection: psycopg.Connection[Any], source: str, table: str, position: int) -> None:
+    """Write that a table has all that was committed before a position: only later changes of it are applied."""
+    with psycopg.RawCursor(connection) as cursor:
+        cursor.execute(
+            f"UPDATE {_TABLE} SET skipped = pg_catalog.array_remove(skipped, $2),"
+            " reread = reread || pg_catalog.jsonb_build_object($2, $3::bigint) WHERE source = $1".encode(),
+            (source, table, position),
+        )
 
 
 def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | None:

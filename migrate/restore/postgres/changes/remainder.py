@@ -79,6 +79,8 @@ class _Remainder:
 
     def _tables(self) -> int:
         """Read again the tables that are not followed, or whose changes were left out."""
+        if self._request.log is None:
+            return 0
         published = {
             (schema, name)
             for schema, name in self._reader.execute(_PUBLISHED, (self._request.log["publication"],))

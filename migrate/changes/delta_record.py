@@ -1,0 +1,61 @@
+"""What is kept of delta passes beside the bundle, one file a source: ``changes/<source>/delta.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from migrate.bundle import canonical_json, layout
+from migrate.changes.segments import folder
+from migrate.errors import DamageError, GoneError
+from migrate.storage.api import Store
+
+_NAME = "delta.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRecord:
+    """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
+    ``passes``: how many are done; of the last one ``at`` is when it began (UTC, ISO 8601), ``rows`` how many it wrote,
+    ``tables_read`` how many tables it compared, ``unequal`` which tables it could not make equal, with the reasons.
+    ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``).
+    """
+
+    source: str
+    reason: str = ""
+    passes: int = 0
+    at: str = ""
+    seconds: float = 0.0
+    rows: int = 0
+    tables_read: int = 0
+    unequal: Sequence[str] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_delta(store: Store, source: str) -> DeltaRecord | None:
+    """Return the record of a source, None where it has no delta passes. Raises ``DamageError``."""
+    key = f"{folder(source)}{_NAME}"
+    try:
+        value = canonical_json.decode(store.read(key), key, version=VERSION)
+    except GoneError:
+        return None
+    try:
+        del value["version"]
+        return DeltaRecord(**value)
+    except TypeError as exc:
+        raise DamageError(key, expected="a record of delta passes", found=f"something else ({exc})") from exc
+
+
+def write_delta(store: Store, record: DeltaRecord) -> None:
+    """Write the record of a source."""
+    content = {"version": VERSION, **asdict(record)}
+    store.put(f"{folder(record.source)}{_NAME}", canonical_json.encode_pretty(content))
+
+
+def recorded_deltas(store: Store) -> Iterator[DeltaRecord]:
+    """Yield the records of all sources."""
+    for info in store.list(layout.CHANGES):
+        source, _, name = info.key.removeprefix(layout.CHANGES).partition("/")
+        if name == _NAME and (record := read_delta(store, source)) is not None:
+            yield record

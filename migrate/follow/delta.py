@@ -1,0 +1,243 @@
+"""Delta passes: what a source has written since the last one is found by comparing tables, and written by repair.
+
+For sources whose log cannot be followed. A pass reads the tables that may have changed, at both sides; the destination
+is equal to one snapshot of the source afterwards. Between two passes the source has as long a rest as a pass took.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import cast
+
+from exporters.engine import Engine, load_part
+from migrate.case.model import Endpoint
+from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
+from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
+from migrate.engines import registry
+from migrate.errors import BusyError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.follow.cutover import (
+    ProvenSource,
+    Stages,
+    as_recorded,
+    differences,
+    read_digests,
+    written_meanwhile,
+)
+from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
+from migrate.repair.live_repair import open_repair, repair_from_source
+from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.retry_pauses import RetryPauses
+from migrate.storage.api import Store
+
+_SHORTEST_REST_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaSource:
+    """A source that is kept up by delta passes."""
+
+    name: str
+    source: Endpoint
+    destination: Endpoint
+    store: Store
+
+    @property
+    def destination_engine(self) -> Engine:
+        """The engine of the destination."""
+        return registry.engine_for(self.destination.url, self.destination.shown)
+
+    def is_at_work(self) -> bool:
+        """Tell whether another moveout writes to the destination. Raises errors of its server."""
+        try:
+            with open_repair(self.destination_engine, self.destination):
+                return False
+        except BusyError:
+            return True
+
+    def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
+        """Make the destination equal to the source as it is now, and record that. Raises errors of both servers and of
+        the location.
+        """
+        before = read_delta(self.store, self.name) or DeltaRecord(self.name)
+        at, begun = datetime.now(UTC), time.monotonic()
+        repaired = repair_from_source(
+            self.source, self.destination, cancellation=cancellation, states=before.states
+        )
+        record = replace(
+            before,
+            passes=before.passes + 1,
+            at=at.isoformat(timespec="milliseconds"),
+            seconds=round(time.monotonic() - begun, 3),
+            rows=repaired.rows,
+            tables_read=repaired.read,
+            unequal=[f"{table.table}: {table.reason}" for table in repaired.tables if table.reason],
+            states=repaired.states,
+        )
+        write_delta(self.store, record)
+        return record
+
+
+def sources_to_follow(
+    store: Store,
+    sources: Mapping[str, Endpoint],
+    destinations: Mapping[str, Endpoint],
+    *,
+    every: bool = False,
+) -> list[FollowedSource | DeltaSource]:
+    """Return the sources of a bundle that have a destination, and either a base, or delta passes since their log cannot
+    be followed. ``every``: others get delta passes, too, but buckets, which have none. Raises ``UsageError`` where
+    there is no such source.
+    """
+    bases = {base.source for base in recorded_bases(store)}
+    recorded = {record.source for record in recorded_deltas(store)}
+    deltas = []
+    for name in sorted((sources.keys() & destinations.keys()) - bases):
+        source = DeltaSource(name, sources[name], destinations[name], store)
+        if (every or name in recorded) and source.destination_engine.row_repair:
+            deltas.append(source)
+            if name not in recorded:
+                write_delta(store, DeltaRecord(name))
+    followed = followed_sources(store, sources, destinations, may_be_none=bool(deltas))
+    return [*followed, *deltas]
+
+
+@dataclass(slots=True)
+class DeltaState:
+    """How far delta passes of a source are. ``rows`` of all passes of this run. ``stopped``: why there are no more."""
+
+    source: str
+    last: DeltaRecord | None = None
+    passes: int = 0
+    rows: int = 0
+    stopped: Sequence[MoveoutError] = ()
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """The tables that the last pass could not make equal, with the reasons."""
+        return self.last.unequal if self.last else ()
+
+
+class DeltaFollower:
+    """Takes passes of one source in a thread of its own. ``note`` hears what fails for a while."""
+
+    def __init__(
+        self, source: DeltaSource, *, cancellation: CancellationToken, note: Callable[[str], None]
+    ) -> None:
+        self.source = source
+        self._cancellation = cancellation
+        self._tell = note
+        self._state = DeltaState(source.name)
+        self._thread = threading.Thread(
+            target=self._guarded, name=f"moveout-delta-{source.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, which it does once the run is cancelled."""
+        self._thread.join()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether there are no more passes."""
+        return not self._thread.is_alive()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a whole pass was taken, or none will be."""
+        return self._state.passes > 0 or self.is_ended
+
+    def state(self) -> DeltaState:
+        """Return how far it is."""
+        return self._state
+
+    def _note(self, message: str) -> None:
+        self._tell(f"{self.source.name}: {message}")
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Cancelled:
+            return
+        except MoveoutError as exc:
+            self._state.stopped = (exc,)
+            self._note(f"stopped: {exc}" + (f" → {exc.next_step}" if exc.next_step else ""))
+
+    def _run(self) -> None:
+        pauses = RetryPauses(
+            "no delta pass for now", self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS
+        )
+        while not self._cancellation.is_cancelled:
+            try:
+                record = self.source.take_pass(self._cancellation)
+            except (UnreachableError, NoSpaceError) as exc:
+                pauses.failed(exc)
+                continue
+            pauses.succeeded()
+            state = self._state
+            state.last = record
+            state.passes, state.rows = state.passes + 1, state.rows + record.rows
+            self._cancellation.wait(max(record.seconds, _SHORTEST_REST_SECONDS))
+
+
+@dataclass(slots=True)
+class DeltaCutover:
+    """The cutover of one source that is kept up by delta passes; see ``Cutover``."""
+
+    followed: DeltaSource
+    cancellation: CancellationToken
+    workers: int = 2
+    report: Callable[[str], None] = lambda _: None
+    _found: int = 0
+
+    def catch_up(self) -> int:
+        """Take a pass; return another number than before where the source was written to since the last one."""
+        record = self.followed.take_pass(self.cancellation)
+        self._found += record.rows > 0
+        return self._found
+
+    def prove(self) -> ProvenSource:
+        """Take the last pass, bring over what tables do not hold, and compare. Raises ``IncompleteError`` where the
+        source was written to meanwhile, and errors of both servers and of the location.
+        """
+        source, stages = self.followed, Stages(self.report)
+        with stages.timed("last delta pass"):
+            record = source.take_pass(self.cancellation)
+        with stages.timed("carry over what tables do not hold"):
+            carried = self._carry()
+        with stages.timed("compare"):
+            here, there, findings = read_digests(source.source, source.destination, workers=self.workers)
+        with stages.timed("last delta pass"):
+            if source.take_pass(self.cancellation).rows:
+                raise written_meanwhile(source.name)
+        different = [*findings, *differences(here, there)]
+        end = f"delta pass {record.passes}"
+        return ProvenSource(source.name, end, carried, different, as_recorded(here), stages.seconds)
+
+    def activate(self) -> None:
+        """Do nothing: a restore without a base has held nothing back."""
+
+    def _carry(self) -> Carried:
+        source = self.followed
+        if not source.destination_engine.remainder:
+            return Carried(
+                notes=["only rows were carried since the snapshot: no other objects, no definitions"]
+            )
+        carry = cast("CarryRemainder", load_part(source.destination_engine.remainder))
+        return carry(
+            RemainderRequest(
+                source.source.url,
+                source.source.reveal(),
+                source.destination.url,
+                source.destination.reveal(),
+                None,
+                self.workers,
+            )
+        )

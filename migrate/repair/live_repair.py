@@ -1,0 +1,141 @@
+"""Repairs of a destination from a live source of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+from exporters.engine import (
+    Engine,
+    LocatedRows,
+    PartReader,
+    VersionedRows,
+    live_reader_of,
+    load_part,
+    part_reader_of,
+)
+from migrate.case.model import Endpoint
+from migrate.engines import registry
+from migrate.errors import UsageError
+from migrate.repair.contract import OpenRepair, RepairDestination
+from migrate.repair.repair import TablePair, TableRepair, repair_tables
+from migrate.repair.row_differences import RowSide
+from migrate.repair.sides import live_sides
+from migrate.runtime.cancellation import CancellationToken
+
+
+def repair_table(
+    rows: LocatedRows, destination: Endpoint, schema: str, name: str, *, cancellation: CancellationToken
+) -> TableRepair:
+    """Make one table of a destination equal to that of an open source. Raises errors of ``exporters.errors``."""
+    engine = registry.engine_for(destination.url, destination.shown)
+    part_reader = part_reader_of(engine)
+    with open_repair(engine, destination) as opened:
+        pair = _pair(rows, opened, part_reader, (schema, name), rows.tables().get((schema, name), 0))
+        repaired = repair_tables([pair], opened, part_reader, cancellation=cancellation)
+    return repaired[0] if repaired else TableRepair(pair.label)
+
+
+@dataclass(slots=True)
+class LiveRepair:
+    """What a repair from a live source did. ``tables``: those that differed. ``read``: how many tables were compared;
+    others had not been written to. ``states`` of the source's tables by label, see ``VersionedRows``.
+    """
+
+    tables: list[TableRepair]
+    read: int = 0
+    states: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows differed."""
+        return sum(table.rows for table in self.tables)
+
+
+def repair_from_source(
+    source: Endpoint,
+    destination: Endpoint,
+    *,
+    dry_run: bool = False,
+    cancellation: CancellationToken | None = None,
+    chosen: Callable[[str], bool] = lambda _: True,
+    states: Mapping[str, str] | None = None,
+) -> LiveRepair:
+    """Make the tables of a database, of which ``chosen`` says by label whether they are meant, equal to those of a live
+    source. ``states``: what an earlier repair returned; tables that were not written to since are equal. Raises
+    ``UsageError`` for endpoints of different kinds, and errors of ``exporters.errors``.
+    """
+    engine = registry.engine_for(destination.url, destination.shown)
+    if registry.engine_for(source.url, source.shown) != engine:
+        raise UsageError(
+            f"{source.shown} and {destination.shown} are of different kinds",
+            next_step=f"give a source of {engine.schemes[0]}://",
+        )
+    part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
+    with (
+        live_reader.live_rows(source.url, secrets=source.reveal()) as live_rows,
+        open_repair(engine, destination) as opened,
+    ):
+        rows = cast("LocatedRows", live_rows)
+        result = LiveRepair([])
+        pairs = _pairs(rows, opened, part_reader, result, chosen=chosen, states=states)
+        result.tables = repair_tables(pairs, opened, part_reader, dry_run=dry_run, cancellation=cancellation)
+        extra = sorted(opened.rows.tables().keys() - rows.tables().keys())
+        labels = [label for name in extra if chosen(label := part_reader.label(*name))]
+        result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
+    for table in result.tables:
+        if table.reason:
+            result.states.pop(table.table, None)
+    return result
+
+
+def _pairs(
+    rows: LocatedRows,
+    destination: RepairDestination,
+    part_reader: PartReader,
+    result: LiveRepair,
+    *,
+    chosen: Callable[[str], bool],
+    states: Mapping[str, str] | None,
+) -> Iterator[TablePair]:
+    """Yield the tables that may differ."""
+    for (schema, name), count in sorted(rows.tables().items()):
+        label = part_reader.label(schema, name)
+        if not chosen(label):
+            continue
+        if states is not None and isinstance(rows, VersionedRows):
+            is_changed, result.states[label] = rows.changed_since(schema, name, states.get(label, ""))
+            if not is_changed:
+                continue
+        result.read += 1
+        yield _pair(rows, destination, part_reader, (schema, name), count)
+
+
+def _pair(
+    rows: LocatedRows,
+    destination: RepairDestination,
+    part_reader: PartReader,
+    table: tuple[str, str],
+    count: int,
+) -> TablePair:
+    columns = rows.columns(*table) or ()
+    open_sides = partial(_live_sides, rows, destination, *table)
+    return TablePair(*table, part_reader.label(*table), columns, count, open_sides)
+
+
+def _live_sides(
+    rows: LocatedRows, destination: RepairDestination, schema: str, name: str
+) -> tuple[RowSide, RowSide]:
+    return live_sides(rows, destination.rows, schema, name)
+
+
+@contextmanager
+def open_repair(engine: Engine, endpoint: Endpoint) -> Iterator[RepairDestination]:
+    """Open a destination to be repaired. Raises ``UsageError`` where its engine cannot, and what ``OpenRepair`` may."""
+    reference = registry.require(engine, engine.row_repair, "repaired")
+    opening = cast("OpenRepair", load_part(reference))
+    with opening(endpoint.url, endpoint.reveal()) as destination:
+        yield destination

@@ -1,0 +1,96 @@
+"""Where no log can be followed, delta passes find what a source writes; the cutover takes the last one."""
+
+import secrets
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
+from tests.exporters.sqlite import databases as sqlite
+
+MAKE = (
+    "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
+    "INSERT INTO accounts VALUES (1, 10), (2, 20), (3, 30)",
+    "CREATE TABLE log (entry varchar(20))",
+    "CREATE TABLE quiet (id int PRIMARY KEY)",
+    "INSERT INTO log VALUES ('begin'), ('begin')",
+)
+CHANGE = (
+    "UPDATE accounts SET balance = balance - 5 WHERE id = 1",
+    "DELETE FROM accounts WHERE id = 3",
+    "INSERT INTO accounts VALUES (4, 40)",
+    "INSERT INTO log VALUES ('begin')",
+)
+ROWS = {"accounts": [(1, 5), (2, 20), (4, 40)], "log": [("begin",)] * 3}
+
+
+class Files:
+    """SQLite files by URL, as the other engines' modules have databases."""
+
+    def run_sql(self, url, statement):
+        with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+    def fetch(self, url, query):
+        with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as connection:
+            return connection.execute(query).fetchall()
+
+
+@pytest.fixture(params=["postgres", "mariadb", "sqlite"])
+def sides(request, tmp_path, monkeypatch):
+    """The engine's ``run_sql`` and ``fetch``, and the URLs of source and destination."""
+    if request.param == "sqlite":
+        (tmp_path / "new").mkdir()
+        return Files(), sqlite.url_of(tmp_path / "old.db"), sqlite.url_of(tmp_path / "new" / "new.db")
+    server = request.getfixturevalue(request.param)
+    module = {"postgres": postgres, "mariadb": mysql}[request.param]
+    old, new = server.database(), server.database()
+    if module is postgres:  # a role that may do all but follow the log
+        name = f"mover_{secrets.token_hex(4)}"
+        old = postgres.login(server, name)
+        monkeypatch.setenv("PGPASSWORD", server.password)
+        postgres.run_sql(old, f"GRANT postgres TO {name}")
+        old = postgres.as_role(old, name)
+    return module, old, new
+
+
+def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path, monkeypatch):
+    engine, old, new = sides
+    for statement in MAKE:
+        engine.run_sql(old, statement)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moveout.toml").write_text(
+        f'[case]\nname = "bank"\n[[source]]\nname = "app"\nurl = "{old}"\n[bundle]\nlocation = "bundle"\n'
+        f'[[destination]]\nsource = "app"\nurl = "{new}"\n'
+    )
+    case = ("-c", "moveout.toml")
+    exported = call("export", *case, "--follow", "--json")
+    assert exported.code == 0, exported
+    assert exported.json["result"]["delta"] == ["app"]
+    assert call("restore", *case).code == 0
+    for statement in CHANGE:
+        engine.run_sql(old, statement)
+    followed = call("follow", *case, "--until-caught-up", "--json")
+    assert followed.code == 0, followed
+    (source,) = followed.json["result"]["sources"]
+    assert (source["rows"], source["passes"]) == (4, 1)
+    for table, rows in ROWS.items():
+        assert sorted(engine.fetch(new, f"SELECT * FROM {table}")) == rows
+    status = call("status", *case, "--json").json["result"]["locations"][0]["deltas"][0]
+    assert (status["passes"], status["rows"], status["unequal"]) == (1, 4, [])
+    again = call("follow", *case, "--until-caught-up", "--json").json["result"]["sources"][0]["delta"]
+    assert (again["passes"], again["rows"]) == (2, 0)
+    assert again["tables_read"] == (0 if engine is postgres else 3)
+    engine.run_sql(old, "INSERT INTO quiet VALUES (7)")
+    switched = call("cutover", *case, "--hold", "--yes", "--json")
+    assert switched.code == 0, switched
+    assert switched.json["result"]["switched"]
+    assert engine.fetch(new, "SELECT * FROM quiet") == [(7,)]
+    undone = call("cutover", *case, "--undo", "--json")
+    assert undone.code == 0, undone
+    assert undone.json["result"]["written_since"] == {"app": []}
+    engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
