@@ -31,7 +31,6 @@ from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
-from migrate.doctor.run import MoveEndpoints, examine_all
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
@@ -360,6 +359,8 @@ def _would_restore(
     session: Session, location: Endpoint, destinations: Mapping[str, Endpoint], *, create: bool
 ) -> WouldDo:
     """Look at the bundle and at the destinations, and write nothing."""
+    from migrate.doctor.run import MoveEndpoints, examine_all  # noqa: PLC0415  it imports a forecast, and only this asks
+
     store = session.store(location)
     reader = BundleReader(store)
     check_kinds(reader, destinations)

@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 import pytest
 
 from exporters.sql import parquet_write
-from exporters.sqlite import SqliteExporter, chunk_plan
+from exporters.sqlite import chunk_plan
+from exporters.sqlite.source import SqliteExporter
 from exporters.testing import StandaloneHost
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export

@@ -7,10 +7,10 @@ from pathlib import Path
 import pymysql
 from pymysql.constants import CLIENT
 
-from exporters.mysql import MysqlExporter
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.show_create import Missing, read_definitions
+from exporters.mysql.source import MysqlExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.runtime.progress import Silent

@@ -20,11 +20,11 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.mysql import MysqlExporter
 from exporters.mysql import chunk_plan as plans
 from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
+from exporters.mysql.source import MysqlExporter
 from migrate.bundle import layout
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent

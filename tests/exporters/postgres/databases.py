@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.bucket_api import Bucket
-from exporters.postgres import PostgresExporter
 from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.source import PostgresExporter
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader

@@ -14,8 +14,8 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.postgres import PostgresExporter
 from exporters.postgres.definitions.pg_dump import Tools, dump_definitions, find_tools
+from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from exporters.postgres import PostgresExporter
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import hold, join
+from exporters.postgres.source import PostgresExporter
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database

@@ -16,13 +16,13 @@ import pytest
 from exporters.doctor import ExamineRequest
 from exporters.errors import SourceUnreachableError
 from exporters.limits import Limits
-from exporters.postgres import PostgresExporter
 from exporters.postgres.doctor import examine
 from exporters.postgres.rows import copy_feed
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.source import PostgresExporter
 from exporters.sql.row_blocks import text_of
 from migrate.case.model import parse_limits
 from migrate.errors import UsageError

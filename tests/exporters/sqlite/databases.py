@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from exporters.bucket_api import Bucket
-from exporters.sqlite import SqliteExporter
+from exporters.sqlite.source import SqliteExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.restore.common.outcome import RestoreOutcome

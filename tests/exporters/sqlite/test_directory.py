@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from exporters.errors import SourceUsageError
-from exporters.sqlite import SqliteExporter
+from exporters.sqlite.source import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.errors import DamageError, NotEmptyError
 from migrate.restore.sqlite.file_set import read_files

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError, SourceUsageError
-from exporters.sqlite import SqliteExporter
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.files import backup
+from exporters.sqlite.source import SqliteExporter
 from migrate.bundle import layout
 from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, UsageError
 from migrate.restore.sqlite import restore as sqlite_database

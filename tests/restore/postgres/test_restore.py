@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from exporters.postgres import PostgresExporter
 from exporters.postgres.live_digests import live_tables
+from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.common.selection import Selection

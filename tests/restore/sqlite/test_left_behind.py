@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from exporters.sqlite import SqliteExporter
+from exporters.sqlite.source import SqliteExporter
 from tests.exporters.sqlite.databases import (
     NoBuckets,
     everything,
