@@ -40,7 +40,10 @@ def move_repeatedly(
     def killed() -> Outcome:
         make_empty()
         command = Killed(["restore", *restore], first.seconds, begin_anew=make_empty)
-        return program.run_killed(command, kills=1, chance=chance).last
+        outcomes = program.run_killed(command, kills=1, chance=chance)
+        for move in moves if not outcomes.met else ():
+            move.row.errors.append("no kill of the restore met a run")
+        return outcomes.last
 
     make_empty()
     first = program.run("restore", *restore)
