@@ -250,7 +250,7 @@ class BinlogStream:
             if self._begin is None:
                 self._open(event)
             self._is_inside = True
-        elif word == "COMMIT":
+        elif word == "COMMIT" or word.startswith(("XA COMMIT ", "XA ROLLBACK ")):
             yield from self._end(event, end)
         elif word == "ROLLBACK":
             if self._begun:

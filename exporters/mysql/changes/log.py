@@ -152,7 +152,7 @@ class MysqlChangeLog:
         apart = [table for table in tables if not table.transactional and not table.elsewhere]
         log = {
             "server": server_identity(control),
-            "database": self._address.database,
+            "database": str(control.value("SELECT DATABASE()")),
             "stem": self._files.stem,
             "position": self._files.end,
             "apart": [*(table.name for table in apart), *sequences],

@@ -30,6 +30,7 @@ _ON_ONE = re.compile(
 _ON_MANY = re.compile(rf"(?:DROP\s+TABLES?\s+{_IF}|RENAME\s+TABLES?\s+{_IF})", re.IGNORECASE)
 _SEPARATOR = re.compile(rf"{_WAIT}\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _SAVEPOINT = re.compile(r"(?:SAVEPOINT\s|ROLLBACK\s+(?:WORK\s+)?TO\s)", re.IGNORECASE)
+_ROLLBACK = re.compile(r"ROLLBACK(?:\s+WORK)?\s*;?$", re.IGNORECASE)
 _WRITES = re.compile(r"(?:INSERT|UPDATE|DELETE|REPLACE|LOAD|WITH|CALL|DO)\b", re.IGNORECASE)
 
 
@@ -41,7 +42,7 @@ class StatementKind(Enum):
     """Of tables."""
     SAVEPOINT = "savepoint"
     WRITE = "write"
-    """Rows, by statement: the log does not say which."""
+    """Rows, by statement: the log does not say which. Or rows that were logged are taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def read_statement(query: Query, database: str) -> LoggedStatement | None:
         return _about(StatementKind.DEFINITION, text, match.end(), query, database)
     if match := _ON_MANY.match(text):
         return _about(StatementKind.DEFINITION, text, match.end(), query, database, many=True)
+    if _ROLLBACK.match(text):
+        return LoggedStatement(StatementKind.WRITE, (), text)
     if _WRITES.match(text) and (query.database == database or database in text):
         return LoggedStatement(StatementKind.WRITE, (), text)
     return None

@@ -7,20 +7,29 @@ Everything is compared first and written only where it differs. So the same agai
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import pymysql
 
 from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import Missing, read_definition, read_definitions, set_sequence
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
+from exporters.mysql.rows.long_rows import read_payload, text_type
+from exporters.mysql.rows.protocol_rows import send
+from exporters.mysql.rows.row_columns import columns_of, parse_columns
+from exporters.mysql.rows.row_feed import Feed
+from exporters.sql.columns import Layout
+from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
-from migrate.restore.mysql.changes.table_copy import copy_rows
 from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
+from migrate.restore.mysql.load_rows import STATEMENT_BYTES, statements
+from migrate.restore.mysql.values.insert_values import LongValues, Values, generated_of, literals_of
+from migrate.restore.mysql.values.insert_values import columns_of as written_columns
 
 _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
@@ -108,7 +117,7 @@ class _Remainder:
         """Replace the rows of a table by the source's. Its triggers would fire, so they are made again afterwards."""
         for name in self._triggers(self._writer, table.name):
             self._writer.run(f"DROP TRIGGER {quote_name(name)}")
-        copy_rows(table, self._reader, self._writer)
+        _copy_rows(table, self._reader, self._writer)
 
     def _make_triggers(self, table: str) -> None:
         """Make the triggers of a table that the destination lacks."""
@@ -183,3 +192,32 @@ def _differences(
 
 def _comparable(definition: Definition) -> str:
     return _VARYING.sub(" ", without_definer(definition["sql"]))
+
+
+def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> None:
+    """Replace the rows of a table at the destination by the source's. Raises the driver's errors."""
+    layout = Layout.of(table.columns)
+    writer.run(f"TRUNCATE TABLE {table.label}")
+    allowed = int(writer.value("SELECT @@SESSION.max_allowed_packet"))
+    without = generated_of(layout.schema(frozenset()))
+    names = written_columns(layout.schema(frozenset()), without)
+    head = f"INSERT INTO {table.label} ({', '.join(map(quote_name, names))}) ".encode()
+    literals = _literals(table, layout, Feed(reader), without, decimals=not writer.is_mariadb)
+    for statement in statements(head, literals, min(STATEMENT_BYTES, allowed // 2)):
+        send(writer.raw, statement.pieces)
+
+
+def _literals(
+    table: MysqlTable, layout: Layout, feed: Feed, without: list[str], *, decimals: bool
+) -> Iterator[Values | LongValues]:
+    """Yield the rows as lists of literals."""
+    types = [text_type(column.kind) for column in table.columns]
+    for rows in feed.rows(row_select(table)):
+        if isinstance(rows, list):
+            typed = parse_columns(columns_of(rows, types), layout, exactly=True)
+            yield from literals_of(layout.batch(typed, frozenset(typed.sides)), without, decimals=decimals)
+            continue
+        with Spool() as spool:
+            row = read_payload(rows.pieces, layout, spool)
+            batch = layout.batch(row.typed, frozenset(row.typed.sides))
+            yield from literals_of(LongRow(batch, row.long), without, decimals=decimals)

@@ -30,6 +30,7 @@ TRUNCATE, DEFINITION, WRITE = StatementKind.TRUNCATE, StatementKind.DEFINITION, 
         ("ANALYZE TABLE t", None, ()),
         ("SAVEPOINT `a`", StatementKind.SAVEPOINT, ()),
         ("ROLLBACK TO `a`", StatementKind.SAVEPOINT, ()),
+        ("ROLLBACK", WRITE, ()),
     ],
 )
 def test_what_a_statement_concerns(text, kind, tables):
