@@ -61,6 +61,8 @@ def reasons_incomplete(
     reasons = list(failures[:INLINE_FAILURES])
     if len(failures) > INLINE_FAILURES:
         reasons.append(f"{len(failures) - INLINE_FAILURES} more units failed")
+    if failures and not summary.enumerations:  # it was never finished, so there is nothing to compare
+        return reasons
     reasons += _disagreements(summary.enumerations)
     listed = sum(entry.items for entry in summary.entries)
     if listed != totals.items:

@@ -87,12 +87,13 @@ def report_command(
     ] = None,
     result: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What verify or restore wrote with --json; may be repeated."),
+        typer.Option(metavar="FILE", help="What run, verify or restore wrote with --json; may be repeated."),
     ] = None,
 ) -> Reported:
     """Write the page about a bundle, with what is known now.
 
-    A sealed bundle has such a page in it; this one says besides what was verified and restored since.
+    A sealed bundle has such a page in it, which never changes; this one says besides when the bundle arrived, who did
+    what to it, and what was verified and restored since.
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
@@ -154,13 +155,25 @@ def _results(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     for file in files:
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
-            results.append((str(value["command"]), dict(value["result"])))
+            results += _results_of(str(value["command"]), dict(value["result"]))
         except OSError as exc:
             raise UsageError(f"{file} cannot be read: {exc.strerror}", next_step="check its path") from exc
         except (ValueError, KeyError, TypeError) as exc:
-            step = "give what verify or restore wrote with --json"
+            step = "give what run, verify or restore wrote with --json"
             raise UsageError(f"{file} holds no result of a command", next_step=step) from exc
     return results
+
+
+def _results_of(command: str, result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return a command's result; of a run those of its steps that check or restore and did not fail."""
+    if command != "run":
+        return [(command, result)]
+    commands = {"verify": "verify", "restore": "restore", "compare": "verify"}
+    return [
+        (commands[step["step"]], step["result"])
+        for step in result["steps"]
+        if step["step"] in commands and "bundle" in (step["result"] or {})
+    ]
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.errors import UsageError
 from migrate.report.facts import Checked, Later
 
-_STEP = "give files that verify or restore wrote with --json, for this bundle"
+_STEP = "give files that run, verify or restore wrote with --json, for this bundle"
 
 
 def add_result(later: Later, command: str, result: Mapping[str, Any], bundle: str) -> Later:

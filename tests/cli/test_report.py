@@ -1,13 +1,14 @@
 """``moveout report`` writes what is known now, outside of the bundle."""
 
 import hashlib
+import re
 
 import psycopg
 
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.cli.conftest import call
+from tests.cli.conftest import call, make_file
 from tests.export.sources import Numbers
 from tests.tools.pages import assert_harmless, parse
 
@@ -18,6 +19,7 @@ def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, o
     sealed = parse((bundle / "REPORT.html").read_bytes())
     assert_harmless(sealed)
     assert sealed.text.count("not read yet") == 4
+    assert "it does not know of later transfers, checks and restores" in sealed.text
     new = other_postgres.database()
     results = []
     for words in (
@@ -42,6 +44,25 @@ def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, o
     told = parse(file.read_bytes())
     assert "1 finding after the seal" in told.text
     assert told.text.count("identical") == 3
+
+
+def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path):
+    make_file(tmp_path / "a.db")
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[case]\ndeadline = "2099-01-01T00:00:00Z"\n[bundle]\nlocation = "bundle"\n'
+        f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n'
+        f'[[destination]]\nsource = "a"\nurl = "sqlite://{tmp_path}/new.db"\n'
+    )
+    ended = call("run", "-c", case, "--json")
+    assert ended.code == 0, ended.err
+    (tmp_path / "run.json").write_text(ended.out)
+    page = tmp_path / "page.html"
+    assert call("report", "-c", case, "--result", tmp_path / "run.json", "--out", page).code == 0
+    told = parse(page.read_bytes())
+    assert told.text.count("all well") == 4
+    assert "identical" in told.text
+    assert re.search(r"up and compared [\d,]+ h \d+ min before it", told.text), told.text
 
 
 def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_results(tmp_path):

@@ -47,7 +47,7 @@ def test_the_first_line_says_what_is_wrong(location, incomplete):
 
     assert '"about": "Receipt for the bundle' in first(receipt.write(location, GOOD))
     assert "RECEIPT FOR AN INCOMPLETE BUNDLE" in first(receipt.write(incomplete, GOOD))
-    assert "2 items are missing" in first(receipt.write(incomplete, GOOD))
+    assert "2 items missing" in first(receipt.write(incomplete, GOOD))
     damaged = receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")])
     assert "RECEIPT FOR A DAMAGED BUNDLE" in first(receipt.write(location, damaged))
 

@@ -15,6 +15,7 @@ from migrate.custody.log.events import new_event
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import UsageError
+from migrate.number_text import things
 from migrate.storage.api import Store
 
 _SHOWN = 100
@@ -100,7 +101,8 @@ def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
     if checked.findings:
         return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({counts})"
     if not complete:
-        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {gaps} items are missing by its own account ({counts})"
+        missing = things(gaps, "item")
+        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {missing} missing by its own account ({counts})"
     return f"Receipt for the bundle {bundle}, complete and whole ({counts})"
 
 
