@@ -143,7 +143,7 @@ def _case_of(value: Mapping[str, Any] | None) -> CaseInfo | None:
 
 def read_sealed(store: Store) -> BundleInfo | None:
     """Return the identity of the sealed bundle at a location, None where nothing is sealed. Raises like
-    ``decode``.
+    ``decode``; damage is named with the location.
     """
     try:
         store.stat(layout.TAG_MANIFEST)
@@ -153,6 +153,13 @@ def read_sealed(store: Store) -> BundleInfo | None:
         return decode(store.read(layout.BUNDLE_META))
     except GoneError as exc:
         raise DamageError(layout.BUNDLE_META, expected="a file", found="none") from exc
+    except DamageError as exc:
+        raise DamageError(
+            f"{store.location}/{exc.key}",
+            expected=exc.expected,
+            found=exc.found,
+            next_step="give the command again that transferred the bundle to here, or use another copy",
+        ) from exc
 
 
 def pace_of(times: Sequence[tuple[str, int]]) -> Pace | None:

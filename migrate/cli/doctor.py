@@ -29,6 +29,8 @@ from migrate.number_text import things
 _STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan"}
 _WIDE, _NARROW = 74, (0, 2, 3)
 """From this width on the table has all columns; else these."""
+_NAME_WIDTH = 20
+"""A longer name takes several lines, so that the words beside it stay whole."""
 _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -98,8 +100,9 @@ def _count(examined: Iterable[Examined]) -> list[tuple[str, int]]:
 def _table(examined: Sequence[Examined], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     shown = range(5) if wide else _NARROW
-    for number in range(len(shown) + 2):
-        table.add_column(overflow="fold", no_wrap=number < 2)
+    table.add_column(overflow="fold", max_width=_NAME_WIDTH)
+    for number in range(1, len(shown) + 2):
+        table.add_column(overflow="fold", no_wrap=number == 1)
     tabulated = [entry for entry in examined if entry.kind in _COLUMNS]
     for number, (kind, group) in enumerate(groupby(tabulated, key=lambda entry: entry.kind)):
         if number:

@@ -330,6 +330,7 @@ def draw_forecast(console: Console, shown: Forecast, *, detailed: bool = True) -
     if ends != leaves:
         table.add_row(Text("all is done", "bold"), "", duration_words(ends.p50), duration_words(ends.p90), "")
     console.print(table)
+    console.print("P50: as likely sooner as later; P90: sooner nine times out of ten", style="dim")
     p50, p90 = (moment_words(shown.moment(seconds)) for seconds in (leaves.p50, leaves.p90))
     moments = f"{p50} (P50), {p90} (P90)"
     console.print(f"All has left {'at the earliest ' if shown.at_least else ''}by {moments}")

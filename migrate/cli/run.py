@@ -242,10 +242,12 @@ def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple
 
 
 def _seal(location: Endpoint) -> BundleInfo | None:
-    """Return the sealed bundle at a location; an error of the location is found by the step that needs it."""
+    """Return the sealed bundle at a location; an error of the location, or damage, is found by the step that needs
+    it.
+    """
     try:
         return bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
-    except (UnreachableError, NotAllowedError, GoneError):
+    except (UnreachableError, NotAllowedError, GoneError, DamageError):
         return None
 
 

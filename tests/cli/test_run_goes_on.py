@@ -99,6 +99,11 @@ def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_pat
 
     (tmp_path / "blocked").unlink()
     assert call("run", "-c", case).code == 0
+    (tmp_path / "blocked/copy/meta/bundle.json").write_text('{"x"')
+    damaged = call("status", tmp_path / "blocked/copy")
+    assert (damaged.code, f"{tmp_path}/blocked/copy/meta/bundle.json" in damaged.err) == (6, True), damaged
+    assert call("run", "-c", case).code == 0, "what cannot be read of the copy is sent again"
+    assert call("status", tmp_path / "blocked/copy").code == 0
 
 
 def test_a_deadline_that_is_past_is_said_to_be_missed(case, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 from dataclasses import dataclass
@@ -331,6 +332,9 @@ def test_a_location_without_room_is_named_and_left_as_it_was(tiny_disk, tmp_path
         connection.execute("CREATE TABLE t (v blob)")
         connection.execute("INSERT INTO t VALUES (zeroblob(6000000))")
     connection.close()
+    long_name = f"{'long_name_' * 5}=sqlite://{database}"
+    shown = call("doctor", long_name, "--to", tiny_disk / "bundle", env={"COLUMNS": "80"})
+    assert re.match(r"source +server +TLS +rights +snapshot +changes +worst", shown.out), shown.out
     found = doctor(f"file=sqlite://{database}", "--to", tiny_disk / "bundle")
     assert found.code == 3
     [room] = found.findings("bundle", kind="location").values()
