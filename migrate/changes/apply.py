@@ -23,8 +23,8 @@ _POLL_SECONDS = 0.2
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How far a destination is: the last message that it has, and the position after it in the source's log. ``base``
-    is the position of the snapshot that it was restored from. ``skipped``: the tables (``schema.name``) which that
-    restore left out, so that their changes are left out, too.
+    is the position of the snapshot that it was restored from. ``skipped``: the tables which that restore left out, so
+    that their changes are left out, too; ``schema.name``, or only a name where there are no schemas.
     """
 
     base: int

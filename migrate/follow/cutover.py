@@ -292,4 +292,5 @@ def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
 
 
 def _label(name: tuple[str, str]) -> str:
-    return ".".join(name)
+    """Return the name of a table; engines without schemas have "" for that."""
+    return ".".join(filter(None, name))

@@ -353,7 +353,7 @@ def _begin_following(job: MysqlRestore) -> None:
     base = job.run.reader.newest_position(job.run.source)[FOLLOW]
     found = read_mark(connection, job.run.source)
     if found is None or found[0].base != base["position"]:
-        skipped = [f".{name}" for name in sorted(job.absent)]
+        skipped = sorted(job.absent)
         events = running_events(_definitions(job))
         details = FollowDetails(base["log"]["database"], base["log"]["stem"], events, skipped)
         begin_mark(connection, connection.control.follow, job.run.source, base["position"], details)

@@ -94,7 +94,7 @@ class MysqlChangeWriter:
         self._shown = connection.address.url
         found = read_mark(connection, source)
         self._details = found[1] if found else FollowDetails("", "")
-        self._skipped = {name.removeprefix(".") for name in self._details.skipped}
+        self._skipped = set(self._details.skipped)
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
         self._format = self._loaded = b""

@@ -83,7 +83,7 @@ class _Remainder:
             "AUTO_INCREMENT counters": self._counters(),
         }
         for name in self._request.skipped:
-            here.pop(f"table {quote_name(name.removeprefix('.'))}", None)
+            here.pop(f"table {quote_name(name)}", None)
         self._notes += _differences(here, there, same_server=self._reader.version == self._writer.version)
         return Carried(counts, self._notes)
 
@@ -91,7 +91,7 @@ class _Remainder:
         """Read again the tables that are not followed."""
         if self._request.log is None:
             return 0
-        skipped = {name.removeprefix(".") for name in self._request.skipped}
+        skipped = {*self._request.skipped}
         apart = {*self._request.log["apart"], *skipped}
         tables = {table.name: table for table in read_tables(self._reader) if table.name in apart}
         there = {table.name for table in read_tables(self._writer)}
