@@ -120,6 +120,8 @@ def parse_server_url(url: str, *, password: str | None = None) -> MysqlAddress:
         raise SourceUsageError("the database URL cannot be read", next_step=_URL_STEP)
     options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
     shown = _shown(parts, options)
+    if "#" in url:
+        raise SourceUsageError(f"{shown}: a database URL takes no #", next_step="In a name write it as %23.")
     if parts.password is not None or "password" in options:
         raise SourceUsageError(
             f"the URL of {shown} contains a password, which would end up in process lists and logs",

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pymysql
@@ -210,9 +211,10 @@ class _Batch:
         for database in databases:
             make_empty(destination, database)
         pairs = [f"{_name(number)}={{}}" for number, _ in enumerate(databases)]
-        sources = [pair.format(source.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
+        names = [quote(database, safe="") for database in databases]
+        sources = [pair.format(source.url_of(name)) for pair, name in zip(pairs, names, strict=True)]
         destinations = [
-            pair.format(destination.url_of(name)) for pair, name in zip(pairs, databases, strict=True)
+            pair.format(destination.url_of(name)) for pair, name in zip(pairs, names, strict=True)
         ]
         exported = program.run("export", *sources, "--to", "bundle")
         restored = (

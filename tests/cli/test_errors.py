@@ -86,6 +86,13 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
     check(call("plan", f"app={url}"), 2)
 
 
+def test_what_follows_a_number_sign_in_a_url_is_not_dropped(tmp_path):
+    for url in ("mysql://me@127.0.0.1:1/shop#2", "s3://bucket/pre#fix"):
+        check(call("export", f"app={url}", "--to", tmp_path / "b"), 2, "%23")
+    check(call("export", f"app=sqlite://{tmp_path}/a", "--to", f"file://{tmp_path}/b#2"), 2, "%23")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "words",
     [

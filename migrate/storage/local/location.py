@@ -21,6 +21,8 @@ def _store(url: str) -> LocalStore:
         return LocalStore(Path(url).expanduser())
     if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
         raise UsageError(f"{url!r} names no directory of this machine", next_step="write file:///DIRECTORY")
+    if "#" in url:
+        raise UsageError(f"{url!r}: a file:// URL takes no #", next_step="in a name write it as %23")
     return LocalStore(unquote(parts.path))
 
 

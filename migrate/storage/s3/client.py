@@ -110,6 +110,8 @@ def _parse(url: str, secrets: Mapping[str, str] | None) -> S3Location:
             "an s3:// URL takes no credentials",
             next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
         )
+    if "#" in url:
+        raise UsageError(f"{url!r}: an s3:// URL takes no #", next_step="in a prefix write it as %23")
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
     if unknown:
