@@ -23,10 +23,9 @@ from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
-from migrate.follow.followed import FollowedSource, followed_sources
+from migrate.follow.followed import FollowedSource, followed_sources, reread_table
 from migrate.follow.follower import Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
-from migrate.follow.reread import reread_table
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store

@@ -1,21 +1,24 @@
-"""Which sources of a bundle are followed, and what opens their two sides."""
+"""Which sources of a bundle are followed, what opens their two sides, and how a table of one is read again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
 from exporters.changes import FOLLOW, ChangeLog
-from exporters.engine import Engine, load_part
+from exporters.engine import Engine, RereadableLog, load_part
 from migrate.bundle import bundle_json, layout, reconciliation
 from migrate.case.model import Endpoint
-from migrate.changes.apply import ChangeWriter, Mark
+from migrate.changes.apply import ChangeWriter, Mark, RereadingWriter
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
-from migrate.errors import BusyError, UsageError
+from migrate.errors import BusyError, IncompleteError, UsageError
+from migrate.repair.live_repair import repair_table
+from migrate.repair.repair import TableRepair
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
 
@@ -131,3 +134,46 @@ def followed_sources(
             " compares the tables instead",
         )
     return followed
+
+
+def reread_table(
+    followed: FollowedSource,
+    schema: str,
+    name: str,
+    *,
+    cancellation: CancellationToken,
+    note: Callable[[str], None],
+) -> tuple[TableRepair, str]:
+    """Read a table again while the source is written to; return what differed, and the position from which on its
+    changes are applied. They are left out from the beginning on, and that is written at the destination: of a run that
+    dies the cutover reads the table again. The snapshot has an exact position in the log, so nothing comes twice.
+
+    Raises ``UsageError`` where the table cannot be followed; ``BusyError`` while changes are applied;
+    ``IncompleteError`` where rows are refused; errors of both servers.
+    """
+    log = followed.open_log()
+    table = f"{schema}.{name}"
+    with closing(followed.open_writer()) as writer:
+        if not isinstance(log, RereadableLog) or not isinstance(writer, RereadingWriter):
+            raise UsageError(
+                f"tables of {followed.name} cannot be read again while they are followed",
+                next_step=f"moveout verify --against {followed.name}=… --repair --from {followed.name}=… while nothing"
+                " is written",
+            )
+        mark = writer.mark()
+        if mark is None or mark.base != followed.base:
+            raise IncompleteError(
+                f"{followed.destination.shown} was not restored from this bundle yet",
+                next_step="moveout restore brings it up; then give the same command again",
+            )
+        with log.reread(followed.log, schema, name, note) as (position, rows):
+            writer.begin_again(table)
+            repaired = repair_table(rows, followed.destination, schema, name, cancellation=cancellation)
+        if repaired.reason:
+            raise IncompleteError(
+                f"{table} could not be made equal: {repaired.reason}",
+                next_step="make the table at the destination as it is at the source, then give the same command again;"
+                " until then its changes are left out",
+            )
+        writer.end_again(table, position)
+    return repaired, log.show(position)
