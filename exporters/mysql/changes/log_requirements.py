@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pymysql
+
+from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.account_rights import AccountRights
@@ -38,11 +41,43 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
     if wrong:
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         yield Obstacle(problem, "\n".join(f"SET GLOBAL {name} = '{_SETTINGS[name]}';" for name in wrong))
+    if _is_left_out(connection):
+        remedy = "Take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it."
+        yield Obstacle(
+            "the server's settings leave this database out of its binary log", remedy, is_sql=False
+        )
+    if _forgets_replicated(connection):
+        remedy = "Give the URL of the primary, or write log_slave_updates = ON into the configuration, and restart it."
+        yield Obstacle("the server is a replica that does not log what it replicates", remedy, is_sql=False)
     monitor = ("BINLOG MONITOR", "REPLICATION CLIENT") if connection.is_mariadb else ("REPLICATION CLIENT",)
     for names in (("REPLICATION SLAVE",), monitor):
         if not any(rights.has(name, "*") for name in names):
             problem = f"{rights.account} has no {names[0]}"
             yield Obstacle(problem, f"GRANT {names[0]} ON *.* TO {rights.account};")
+
+
+def _is_left_out(connection: Connection) -> bool:
+    """Tell whether the server does not log what is written to the session's database. Raises the driver's errors."""
+    status = read_status(connection) or {}
+    only, without = (_names(status.get(name)) for name in ("binlog_do_db", "binlog_ignore_db"))
+    database = connection.address.database.lower()
+    return (bool(only) and database not in only) or database in without
+
+
+def _names(listed: object) -> set[str]:
+    return {name.strip().lower() for name in str(listed or "").split(",")} - {""}
+
+
+def _forgets_replicated(connection: Connection) -> bool:
+    """Tell whether a server is a replica whose log lacks what it replicates, as far as the account may ask."""
+    setting = variable(connection, "log_replica_updates") or variable(connection, "log_slave_updates")
+    if setting in {"ON", "1"}:
+        return False
+    statement = "SHOW ALL SLAVES STATUS" if connection.is_mariadb else "SHOW REPLICA STATUS"
+    try:
+        return bool(connection.named(statement))
+    except pymysql.Error:
+        return False
 
 
 def kept_hours(connection: Connection) -> float | None:

@@ -131,6 +131,13 @@ def test_what_is_gone_or_not_allowed_is_named(url, followed_mariadb, monkeypatch
     with pytest.raises(SourceGoneError, match="binary log ends at"), log.stream(base.log, beyond):
         pass
 
+    run_sql(url, "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1")
+    try:
+        with pytest.raises(SourceNotAllowedError, match="replica that does not log"), log.open_base():
+            pass
+    finally:
+        run_sql(url, "RESET SLAVE ALL")
+
     user, name = f"u_{secrets.token_hex(4)}", parse_url(url).database
     run_sql(url, f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY '{followed_mariadb.password}'")
     poor = open_change_log(followed_mariadb.url_of(name, user), {}, "poor")
