@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from exporters.engine import ENTRY_POINTS
@@ -58,6 +59,8 @@ def pytest_configure() -> None:
             "the installed moveout is older than pyproject.toml; run:"
             " .venv/bin/python -m pip install --no-deps --no-build-isolation -e ."
         )
+    settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("loaded")  # how fast a value is made says nothing on a machine that others use, too
     _prepare_process()
 
 
