@@ -44,11 +44,14 @@ def keep_capturing(
 
     with RetainedLogWatch(log, base["log"], retain_bytes, cancellation, note) as retained:
         while not cancellation.is_cancelled:
+            after = 0
             try:
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after) as stream:
                     Capture(folder, heard).run(stream, cancellation, until)
             except (SourceGoneError, DamageError) as exc:
+                if retained.error is None and 0 < after < resume_position(folder, base["position"]):
+                    continue  # another capture was faster: what is gone from the log lies in its segments
                 raise retained.error or exc from exc
             except MoveoutError as exc:
                 pauses.failed(exc)

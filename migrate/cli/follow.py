@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.errors import SourceGoneError
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
@@ -21,7 +22,7 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
-from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
+from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
 from migrate.follow.followed import FollowedSource, followed_sources, reread_table
 from migrate.follow.follower import Follower, FollowState
@@ -48,8 +49,14 @@ class Followed:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a source has stopped, or tables of it are not followed."""
-        is_incomplete = any(source.stopped or source.skipped for source in self.sources)
+        """Return 3 where a source has stopped, or tables of it are not followed. What has stopped since the cutover has
+        its log or its destination goes on there.
+        """
+        taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
+        is_incomplete = any(
+            source.skipped or [error for error in source.stopped if not isinstance(error, taken_over)]
+            for source in self.sources
+        )
         return IncompleteError.exit_code if is_incomplete else OK
 
     def as_json(self) -> dict[str, Any]:

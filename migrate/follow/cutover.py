@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from exporters.engine import live_reader_of, load_part
+from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
@@ -22,11 +23,12 @@ from migrate.changes.apply import Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.engines import registry
-from migrate.errors import DamageError, GoneError, IncompleteError
+from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, IncompleteError
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
+_CONTENTION_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
 Digests = Mapping[tuple[str, str], RowsDigest]
@@ -130,7 +132,21 @@ class Cutover:
         self.followed.activate()
 
     def _drain(self) -> tuple[Mark, str]:
-        """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
+        """Capture and apply up to where the source's log ends now; return the mark, and that position as text. A follow
+        that has just begun may be in the way for a moment.
+        """
+        waited = 0.0
+        while True:
+            try:
+                return self._drain_once()
+            except (BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError):
+                if waited >= _CONTENTION_SECONDS:
+                    raise
+            self.cancellation.wait(_AGAIN_SECONDS)
+            self.cancellation.check()
+            waited += _AGAIN_SECONDS
+
+    def _drain_once(self) -> tuple[Mark, str]:
         followed = self.followed
         folder = followed.folder(self.store)
         log = followed.open_log()

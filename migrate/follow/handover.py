@@ -49,9 +49,10 @@ class CutoverWatch:
             self._dead = state.id
 
     def is_requested(self) -> bool:
-        """Tell whether a cutover has begun since."""
+        """Tell whether a cutover has begun since, or has even made the switch."""
         state = self._cutover()
-        return state is not None and state.id != self._dead
+        is_at_work = state is not None and state.id != self._dead
+        return is_at_work or read_record(self._store) is not None
 
     def _cutover(self) -> LeaseState | None:
         lease_and_file = lease.look(self._store)

@@ -1,15 +1,17 @@
 """Writers transfer money and append to a log while the move is killed at random moments: nothing is lost or doubled."""
 
+import contextlib
 import os
 import random
 import secrets
+import subprocess
 import threading
 
 import psycopg
 import pytest
 
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.torture.command import moveout, must
+from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
 
@@ -68,27 +70,42 @@ class Writers:
             thread.join(60)
 
 
+@contextlib.contextmanager
+def following():
+    """Let ``moveout follow`` run meanwhile; the cutover takes over from it."""
+    words = [str(MOVEOUT), "follow", "-c", "moveout.toml", "--quiet"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", ROUNDS)
 def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, tmp_path, monkeypatch):
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank-{secrets.token_hex(4)}"\n[[source]]\nname = "app"\nurl = "{old}"\n'
+        f'[case]\nname = "bank-{secrets.token_hex(4)}"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
         f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
     )
     writers = Writers(old)
     try:
-        moveout("export", "-c", "moveout.toml", "--follow", kill_after=moments(f"export {number}", 6, 1)[0])
-        must("export", "-c", "moveout.toml", "--follow")
-        moveout("restore", "-c", "moveout.toml", kill_after=moments(f"restore {number}", 6, 1)[0])
-        must("restore", "-c", "moveout.toml")
+        steps = ["run"] if number % 2 else ["export", "restore"]
+        for step in steps:
+            for moment in moments(f"{step} {number}", 18 // len(steps), KILLS // len(steps)):
+                moveout(step, "-c", "moveout.toml", kill_after=moment)
+            must(step, "-c", "moveout.toml")
         for moment in moments(f"follow {number}", 8, KILLS):
             moveout("follow", "-c", "moveout.toml", kill_after=2 + moment)
         words = ("cutover", "-c", "moveout.toml", "--hold", "--yes")
         for moment in moments(f"cutover {number}", 8, KILLS):
-            moveout(*words, kill_after=1 + moment)
-        must(*words)
+            with following():
+                moveout(*words, kill_after=1 + moment)
+        with following() as follow:
+            must(*words)
+            assert follow.wait(60) in {0, 2, 5}  # it hands over, or has begun after the cutover or the switch
     finally:
         writers.end()
     assert fetch(new, "SELECT sum(balance) FROM accounts") == fetch(old, "SELECT sum(balance) FROM accounts")
