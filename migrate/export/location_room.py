@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from exporters.errors import SourceError
@@ -13,8 +12,6 @@ from migrate.storage.api import MultipartStore
 RESERVE_BYTES = 16 * 2**20
 _BYTES_A_UNIT = 1024
 """A unit has a file or more, and a file a line in each of two lists."""
-_SHARE = 16
-"""The reserve takes at most such a part of what is free."""
 
 
 class LocationFullError(SourceError, NoSpaceError):
@@ -42,9 +39,7 @@ class LocationRoom:
         self._reserved_bytes = needed
         with suppress(MoveoutError):
             self.release()
-            free = self._store.free_bytes()
-            if free is not None:  # random bytes: a file system may keep others in less room
-                self._store.put(layout.RESERVE, os.urandom(min(needed, free // _SHARE)))
+            self._store.keep_room(layout.RESERVE, needed)
 
     def release(self) -> None:
         """Give the reserve back: what belongs to the seal is written from now on."""

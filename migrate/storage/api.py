@@ -196,6 +196,12 @@ class MultipartStore(Store, Protocol):
         """Return the free bytes; None where the location does not report them."""
         ...
 
+    def keep_room(self, key: str, size_bytes: int) -> None:
+        """Write a file of random bytes that holds room, where the location reports what is free: of that it takes a
+        sixteenth at most. It carries nothing, so no rate limit counts it. Raises like ``Store.put``.
+        """
+        ...
+
     def free_files(self) -> int | None:
         """Return how many more files a file system takes (inodes); None where there is no such limit."""
         ...
@@ -254,6 +260,9 @@ class BaseStore(ABC):
     def free_bytes(self) -> int | None:
         """See ``MultipartStore.free_bytes``."""
         return None
+
+    def keep_room(self, key: str, size_bytes: int) -> None:  # noqa: B027  what is free is not reported
+        """See ``MultipartStore.keep_room``."""
 
     def free_files(self) -> int | None:
         """See ``MultipartStore.free_files``."""
@@ -346,6 +355,10 @@ class StoreWrapper:
     def free_bytes(self) -> int | None:
         """See ``MultipartStore.free_bytes``."""
         return self._store.free_bytes()
+
+    def keep_room(self, key: str, size_bytes: int) -> None:
+        """See ``MultipartStore.keep_room``."""
+        self._store.keep_room(key, size_bytes)
 
     def free_files(self) -> int | None:
         """See ``MultipartStore.free_files``."""

@@ -99,7 +99,7 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
     text += f'[[source]]\nname = "gone"\nurl = "sqlite:///{tmp_path}/gone.db"\n'
     case.write_text(text, encoding="utf-8")
     page = tmp_path / "page.html"
-    ended = run("export", "-c", case, "--status-page", page)
+    ended = call("export", "-c", case, "--status-page", page)
     assert ended.code == 3, ended.err
     assert [event["event"] for event in listener.events] == ["gaps", "ended"]
     assert [event["gaps"] for event in listener.events] == [1, 1]
@@ -121,7 +121,7 @@ def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):
         tmp_path, '{ command = "/bin/sh -c \'echo no room >&2; exit 7\'", url = "http://127.0.0.1:9/" }'
     )
     (tmp_path / "pages").mkdir()
-    ended = run("export", "-c", case, "--status-page", tmp_path / "pages")
+    ended = call("export", "-c", case, "--status-page", tmp_path / "pages")
     assert ended.code == 0
     assert "failed: exit code 7: no room" in ended.err
     assert "failed: Connection refused" in ended.err.replace("[Errno 111] ", "")

@@ -36,6 +36,17 @@ def moveout(folder, *words, code=0):
     assert ended.code == code, ended.out + ended.err
 
 
+def drop_accounts(server):
+    """Drop the accounts that other tests left: an export brings all of a server's."""
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT user, host FROM mysql.user"
+            " WHERE is_role = 'N' AND user NOT IN ('', 'root', 'moveout', 'mariadb.sys')"
+        )
+        for user, host in cursor.fetchall():
+            cursor.execute(f"DROP USER `{user}`@`{host}`")
+
+
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory, postgres, mariadb, minio, other_minio, make_bucket):
     """The folders that the page's sections speak of, by the sections' names."""
@@ -46,6 +57,7 @@ def roots(tmp_path_factory, postgres, mariadb, minio, other_minio, make_bucket):
         make_bucket(minio),
         make_bucket(other_minio),
     )
+    drop_accounts(mariadb)
     postgres_databases.run_sql(app, SQL)
     mysql.run_sql(
         shop,

@@ -139,16 +139,14 @@ def test_minute_of_downtime(shell, postgres, other_postgres, tmp_path):
         "postgresql://owner@db.new.example/shop": new,
     }
     (tmp_path / "moveout.toml").write_text(replace(blocks(page, "toml")[0], addresses))
-    base, follow, foresee, switch, back, clean = (
-        f"unset PGPASSWORD\n{block}" for block in blocks(page, "sh")
-    )
-    shell(base)
+    base, follow, foresee, switch, back, clean = blocks(page, "sh")
+    shell(base, PGPASSWORD=None)
     run_sql(old, "UPDATE social.logins SET name = 'new' WHERE n < 9")
-    assert "nothing is behind" in shell(follow)
-    assert "ALTER DATABASE" in shell(foresee)
-    assert "Switched at" in shell(switch)
-    assert "nothing was written at the new side" in shell(back)
-    shell(clean)
+    assert "nothing is behind" in shell(follow, PGPASSWORD=None)
+    assert "ALTER DATABASE" in shell(foresee, PGPASSWORD=None)
+    assert "Switched at" in shell(switch, PGPASSWORD=None)
+    assert "nothing was written at the new side" in shell(back, PGPASSWORD=None)
+    shell(clean, PGPASSWORD=None)
     assert fetch(old, "SELECT FROM pg_replication_slots WHERE database = current_database()") == []
     assert fetch(new, "SELECT FROM pg_namespace WHERE nspname LIKE 'moveout%'") == []
 

@@ -10,7 +10,8 @@ import pytest
 from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_rate, parse_size
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.rate_limit import RateLimiter
+from migrate.storage.local.store import LocalStore
+from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.registry import open_location
 
 
@@ -121,6 +122,13 @@ def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
     throttle.take(0)
     assert now <= 11.1
     assert throttle.bytes_per_second == 1024
+
+
+def test_a_file_that_only_holds_room_waits_for_no_limit(tmp_path):
+    waits: list[float] = []
+    store = RateLimited(LocalStore(tmp_path), RateLimiter(1024, sleep=waits.append))
+    store.keep_room("room", 2**20)
+    assert (waits, store.stat("room").size_bytes) == ([], 2**20)
 
 
 def test_an_interruption_cuts_waiting_short():

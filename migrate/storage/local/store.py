@@ -34,6 +34,8 @@ T = TypeVar("T")
 _TRIES = 20
 _TOGETHER = 32
 """How many files are made durable together: each by itself waits for the disk four times, and for its directory."""
+_ROOM_SHARE = 16
+"""A file that holds room takes at most such a part of what is free."""
 
 
 class LocalStore(BaseStore):
@@ -195,6 +197,10 @@ class LocalStore(BaseStore):
     def free_bytes(self) -> int:
         """See ``MultipartStore.free_bytes``. The directory need not exist yet."""
         return shutil.disk_usage(self._nearest_existing()).free
+
+    def keep_room(self, key: str, size_bytes: int) -> None:
+        """See ``MultipartStore.keep_room``. The bytes are random: a file system may keep others in less room."""
+        self.put(key, os.urandom(min(size_bytes, self.free_bytes() // _ROOM_SHARE)))
 
     def free_files(self) -> int | None:
         """See ``MultipartStore.free_files``. Some file systems make inodes as they need them."""

@@ -26,7 +26,11 @@ from tests.exporters.postgres.values import (
     through_parquet,
 )
 
-quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 UTC = dt.UTC
 
 
