@@ -6,6 +6,7 @@ import pytest
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call, make_file
+from tests.exporters.mysql.databases import run_sql as run_mysql
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
@@ -220,6 +221,32 @@ def test_a_view_of_mariadb_comes_with_the_table_that_it_needs(mariadb, other_mar
     assert (added.code, "this adds b, c" in added.out) == (0, True), added.out
     assert call("verify", tmp_path / "bundle", "--against", f"app={new}").code == 0
     assert run(other_mariadb, new.rpartition("/")[2], "SELECT v.x, c.x FROM v, c") == ((2, 3),)
+
+
+def test_a_table_on_which_the_account_has_no_right_is_named_where_a_foreign_key_needs_it(
+    mariadb, other_mariadb, tmp_path
+):
+    """The server does not list it. With the right, the same commands bring it."""
+    old, new = mariadb.database(), other_mariadb.database()
+    name = old.rpartition("/")[2]
+    run_mysql(
+        old,
+        "CREATE TABLE parent AS SELECT 1 AS x; ALTER TABLE parent ADD PRIMARY KEY (x);"
+        "CREATE TABLE child (x INT, CONSTRAINT of_parent FOREIGN KEY (x) REFERENCES parent (x));"
+        "INSERT INTO child VALUES (1); CREATE USER childs_reader IDENTIFIED BY 'child';"
+        f"GRANT SELECT, SHOW VIEW ON {name}.child TO childs_reader",
+    )
+    export = ("export", f"app={old.replace('moveout@', 'childs_reader@')}", "--to", tmp_path / "bundle")
+    first = call(*export, env={"MYSQL_PWD": "child"})
+    assert (first.code, f"GRANT SELECT ON `{name}`.`parent`" in first.out) == (3, True), first
+    restored = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (restored.code, "`parent`: " in restored.out) == (3, True), restored
+    run_mysql(old, f"GRANT SELECT ON {name}.parent TO childs_reader")
+    again = call(*export, env={"MYSQL_PWD": "child"})
+    assert again.code == 0, again
+    added = call("restore", tmp_path / "bundle", f"app={new}")
+    assert (added.code, "this adds parent" in added.out) == (0, True), added
+    run_mysql(new, "INSERT INTO child VALUES (1)")
 
 
 def test_a_table_that_came_up_empty_for_a_gap_is_the_gap_and_no_difference(

@@ -27,7 +27,7 @@ from tests.torture.command import MOVEOUT, Ended, moveout
 from tests.torture.whole_host import Contents, Host
 
 __all__ = ["tiny_disk"]
-pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(1800)]
 
 CONTENTS = Contents(
     postgres=("app", "wiki"),

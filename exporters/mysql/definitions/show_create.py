@@ -69,6 +69,18 @@ _SEQUENCES = (
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
 _SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
+_SEES_TABLES = (
+    "SELECT EXISTS (SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT') OR EXISTS"
+    " (SELECT 1 FROM information_schema.SCHEMA_PRIVILEGES WHERE {schema} LIKE TABLE_SCHEMA)"
+)
+_TABLES_OF_OTHERS = (
+    "tables on which the account has no right are hidden, if there are any: GRANT SELECT ON {}.* names all"
+)
+_REFERENCED = re.compile(
+    r"^  CONSTRAINT (?P<key>`(?:[^`]|``)*`) FOREIGN KEY \(.*\) REFERENCES `(?P<table>(?:[^`]|``)*)` \(",
+    re.MULTILINE,
+)
+"""A foreign key to a table of the same database: the name of another one stands before the table's."""
 _READ_ONLY = 1792
 _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 
@@ -115,6 +127,7 @@ def read_definitions(
     for table in tables:
         definitions += _define(connection, "table", table.name, missing)
     missing.losses.extend(hidden_routines(connection))
+    _note_hidden_tables(connection, definitions, missing)
     if connection.value(_HAS_LIBRARIES):
         for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
             definitions += _define(connection, "library", str(name), missing)
@@ -160,6 +173,29 @@ def hidden_routines(connection: Connection) -> list[Loss]:
     if any(_SEES_ROUTINES.match(str(row[0])) for row in connection.rows("SHOW GRANTS")):
         return []
     return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
+
+
+def _note_hidden_tables(connection: Connection, definitions: Sequence[Definition], missing: Missing) -> None:
+    """Note that servers list only tables on which the account has a right; one that a foreign key names is a gap."""
+    schema = connection.address.database
+    if connection.value(_SEES_TABLES.format(schema=quote_literal(schema))):
+        return
+    missing.losses.append(Loss("tables", "rows", _TABLES_OF_OTHERS.format(quote_name(schema))))
+    tables = {
+        definition["name"]: definition["sql"] for definition in definitions if definition["kind"] == "table"
+    }
+    reasons: dict[str, str] = {}
+    for table, sql in tables.items():
+        for found in _REFERENCED.finditer(sql):
+            name = found["table"].replace("``", "`")
+            if name not in tables:
+                grant = f"GRANT SELECT ON {quote_name(schema)}.{quote_name(name)}"
+                reasons.setdefault(
+                    name,
+                    f"the foreign key {found['key']} of {quote_name(table)} needs it, and this account has no right on"
+                    f" it: {grant}",
+                )
+    missing.gaps.extend(Gap(quote_name(name), "failed", reason) for name, reason in sorted(reasons.items()))
 
 
 def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
