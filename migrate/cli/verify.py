@@ -37,6 +37,7 @@ from migrate.cli.common.terminal import plain
 from migrate.cli.progress.progress_reports import reported
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
+from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.live_repair import repair_from_source
@@ -409,7 +410,10 @@ def _compare(
 
     findings = compare()
     repaired: Sequence[TableRepair] = ()
-    if repair is not None and (labels := {finding.key for finding in findings if not finding.incomplete}):
+    labels = {finding.key for finding in findings if not finding.incomplete} if repair is not None else set()
+    if labels and not registry.engine_for(endpoint.url, endpoint.shown).row_repair:
+        session.progress.note(f"! {name} is not repaired: moveout sync copies objects that differ")
+    elif repair is not None and labels:
         session.progress.note(f"{name}: repairing {things(len(labels), 'table')}")
         repaired = repair_from_bundle(
             reader, name, endpoint, labels, dry_run=repair.dry_run, cancellation=session.cancellation

@@ -269,3 +269,17 @@ def test_rows_that_differ_are_repaired_and_nothing_else_happens(database):
     assert compared["findings"] == []
     assert [database.fetch(query) for query in (database.triggers, "SELECT * FROM noted")] == before
     assert repair(database, code=0)["repaired"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dry-run"], "go with --repair"),
+        (["--from", "app=sqlite:///x"], "go with --repair"),
+        (["--repair"], "--against NAME=URL"),
+        (["--repair", "--against", "app=sqlite:///x", "--from", "b=sqlite:///x"], "--against b=URL"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(tmp_path, words, said):
+    ended = call("verify", tmp_path, *words)
+    assert (ended.code, said in ended.err) == (2, True), ended
