@@ -251,7 +251,7 @@ def _database_pair(
     """
     ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
     engines = [registry.find(endpoint.url) for _, endpoint in ends]
-    if len(ends) != 2 or not any(engine is not None and engine.url_names == "database" for engine in engines):
+    if len(ends) != 2 or not any(engine is not None and engine.url_names != "bucket" for engine in engines):
         if options != _NO_DATABASES:
             raise UsageError(
                 "--work, --hold, --undo-file and --yes are for databases", next_step="leave them out"

@@ -1,9 +1,11 @@
 """A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
 
 import json
+import sqlite3
 import subprocess
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -270,3 +272,23 @@ def test_a_database_is_synced_to_another_one_without_a_bundle_of_ones_own(postgr
     assert "--cutover and --dry-run only" in call(*words, "--delete").err
     assert "not of one kind" in call("sync", pair[0], "app=s3://bucket").err
     assert "are for databases" in call("sync", "a=s3://one", "b=s3://two", "--hold").err
+
+
+def test_a_file_is_synced_to_another_one_by_delta_passes(tmp_path):
+    words = [
+        "sync",
+        f"app=sqlite://{tmp_path}/old.db",
+        f"app=sqlite://{tmp_path}/new.db",
+        "--work",
+        tmp_path / "work",
+    ]
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+        for number in range(2):
+            old.execute("INSERT INTO t VALUES (?, 'x')", (number,))
+            old.commit()
+            done = call(*words)
+            assert done.code == 0, done
+            assert "The only bundle" not in done.out
+    with closing(sqlite3.connect(tmp_path / "new.db")) as new:
+        assert new.execute("SELECT id FROM t").fetchall() == [(0,), (1,)]

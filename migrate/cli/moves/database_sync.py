@@ -121,6 +121,7 @@ def sync_database(
     moved = run_case(
         session, case, commands_of(asked.folder / _CASE), RestoreOptions(scheduler=None, create=asked.create)
     )
+    moved = replace(moved, moved=replace(moved.moved, only_copy=False))  # nobody keeps this bundle
     switched = None
     if asked.cutover and moved.exit_code == OK:
         buckets = cutover_buckets(session, case, BucketOptions(), signers)
