@@ -1,6 +1,6 @@
 """What a delta pass costs the source, beside a full export of it.
 
-    python -m scripts.bench.delta --old postgresql://… --new postgresql://… [--rows 1000000] [--runs 3]
+    python -m scripts.bench.replication.delta_passes --old postgresql://… --new postgresql://… [--rows N] [--runs 3]
 
 Makes a table at two PostgreSQL servers. Then these take turns, each with the seconds of the clock, of moveout's
 processor and of the source's: an export; a pass that compares everything; one after nothing was written; one after ten
