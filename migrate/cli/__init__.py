@@ -37,7 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "transfer": ("transfer", "Move a sealed bundle to another location."),
         "restore": ("restore", "Bring databases and buckets up from a bundle."),
         "follow": ("follow", "Capture what followed databases write, and apply it."),
-        "resync": ("follow", "Read tables of followed databases again, while the source is written to."),
+        "resync": ("follow", "Read followed tables again, while the source is written to."),
         "sync": ("sync", "Copy a bucket or a database; again: only what has changed."),
         "cutover": ("cutover", "Switch followed databases to their new place."),
         "clean": ("clean", "Clear a dead run's leavings, after asking."),

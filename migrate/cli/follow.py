@@ -319,7 +319,7 @@ def resync_command(
     *,
     case: CaseFile = None,
 ) -> Resynced:
-    """Read tables of followed databases again, while the source is written to.
+    """Read followed tables again, while the source is written to.
 
     Rows that differ are written, and changes are applied from there on. End moveout follow before. For a table that has
     got a replica identity, was made or rewritten since the base, or was written to at the destination.

@@ -511,7 +511,7 @@ def verify_command(
         typer.Option(
             "--from",
             metavar="NAME=URL",
-            help="With --repair: take the rows of a live source, not the bundle's.",
+            help="With --repair: take the rows of a live source; may be repeated.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -235,7 +235,8 @@ def standby(postgres) -> Iterator[str]:
         environment.pop("PGPASSFILE", None)
         child = start("pg_basebackup", copy, log=directory / "copy.log", user=user, env=environment)
         assert child.popen.wait() == 0, child.log_end()
-        server = start("standby", cluster.command(port), log=directory / "standby.log", user=user)
+        command = cluster.command(port, ["max_prepared_transactions=10"])  # no fewer than its primary has
+        server = start("standby", command, log=directory / "standby.log", user=user)
         url = f"postgresql://postgres@127.0.0.1:{port}"
         server.wait_until(lambda: _answers(url, postgres.password), seconds=30)
         yield url
