@@ -90,11 +90,16 @@ class Engine:
     """A function ``(url, secrets, source)`` that returns how far changes were applied at a destination, or None: for
     ``status``.
     """
+    definition_gaps: str = ""
+    """A function ``(source_url, source_secrets, destination_url, destination_secrets, skipped)`` that returns the
+    objects which only the source defines, such as ``index public.by_day``, but for the tables ``skipped``: for
+    ``follow``, ``status`` and ``cutover``.
+    """
     remainder: str = ""
     """A function that brings over what the change log does not carry: for ``cutover``."""
     activation: str = ""
-    """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied:
-    for ``cutover``.
+    """A function ``(url, secrets, source)`` that starts at a destination what must not run while changes are applied,
+    and waits until all of it is durable: for ``cutover``.
     """
 
 

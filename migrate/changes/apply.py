@@ -129,7 +129,12 @@ class Applying:
     @property
     def is_settled(self) -> bool:
         """Whether all that was read is committed."""
-        return not self._is_inside and self._boundary == self._mark
+        return not self._is_inside and self.is_committed
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether all transactions that were read to their end are committed."""
+        return self._boundary == self._mark
 
     def _advance(self, cancellation: CancellationToken) -> None:
         """Apply what lies there. After a conflict each transaction is applied by itself, so that what comes before the

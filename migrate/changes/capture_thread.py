@@ -46,9 +46,10 @@ def keep_capturing(
         while not cancellation.is_cancelled:
             after = 0
             try:
+                folder.require_begun()
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after) as stream:
-                    Capture(folder, heard).run(stream, cancellation, until)
+                    Capture(folder, heard).run(stream, retained.cancellation, until)
             except (SourceGoneError, DamageError) as exc:
                 if retained.error is None and 0 < after < resume_position(folder, base["position"]):
                     continue  # another capture was faster: what is gone from the log lies in its segments
@@ -56,6 +57,8 @@ def keep_capturing(
             except MoveoutError as exc:
                 pauses.failed(exc)
             else:
+                if retained.error is not None:
+                    raise retained.error
                 return
 
 

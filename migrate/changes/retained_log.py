@@ -1,4 +1,4 @@
-"""How much of its log a server keeps for a capture: the end of it comes before the server's disk is full."""
+"""Whether a server still keeps its log for a capture, and how much: the end comes before the server's disk is full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from migrate.number_text import bytes_words
 from migrate.runtime.cancellation import CancellationToken
 
 _POLL_SECONDS = 5.0
+_END_SECONDS = 2.0
+"""So long the end waits for a server's answer, which the network may have swallowed."""
 _WARN_SHARE = 0.8
+_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 
 
 def is_near(retained_bytes: int, limit_bytes: int) -> bool:
@@ -23,9 +26,10 @@ def is_near(retained_bytes: int, limit_bytes: int) -> bool:
 
 
 class RetainedLogWatch:
-    """Asks a server, in a thread of its own while the context lasts, how much it keeps. Warns near ``limit_bytes``; at
-    the limit the log is given up: the server is free of it, and ``error`` says what that costs. None: no limit; nor
-    has a log any that the server would keep without us.
+    """Asks a server, in a thread of its own while the context lasts, whether its log is lost, and how much it keeps.
+    Warns near ``limit_bytes``; at the limit the log is given up, so the server is free of it. None: no limit; nor has a
+    log any that the server would keep without us. Then ``error`` says what that costs, and ``cancellation``, under
+    which changes are captured, is cancelled.
     """
 
     def __init__(
@@ -39,44 +43,52 @@ class RetainedLogWatch:
         self._log = log
         self._objects = objects
         self._limit_bytes = limit_bytes
-        self._cancellation = cancellation.child()
+        self.cancellation = cancellation.child()
         self._note = note
         self._warned = False
         self._thread = threading.Thread(target=self._run, name="moveout-retained", daemon=True)
         self.error: SourceGoneError | None = None
 
     def __enter__(self) -> Self:
-        if self._limit_bytes is not None:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._cancellation.cancel()
-        if self._limit_bytes is not None:
-            self._thread.join()
+        self.cancellation.cancel()
+        self._thread.join(_END_SECONDS)
 
     def _run(self) -> None:
-        while self.error is None and not self._cancellation.is_cancelled:
+        while not self.cancellation.is_cancelled:
             try:
                 state = self._log.state(self._objects)
-                if state.is_reserved and not state.lost:
-                    self._judge(state, self._limit_bytes or 0)
+                if not self.cancellation.is_cancelled:
+                    self._judge(state)
             except MoveoutError:
                 pass  # a server that does not answer now is asked again
-            self._cancellation.wait(_POLL_SECONDS)
+            self.cancellation.wait(_POLL_SECONDS)
 
-    def _judge(self, state: LogState, limit_bytes: int) -> None:
+    def _judge(self, state: LogState) -> None:
+        if state.lost:
+            self._end(SourceGoneError(state.lost, next_step=_BASE_AGAIN))
+        elif state.is_reserved and self._limit_bytes is not None:
+            self._judge_size(state, self._limit_bytes)
+
+    def _end(self, error: SourceGoneError) -> None:
+        self.error = error
+        self.cancellation.cancel()
+
+    def _judge_size(self, state: LogState, limit_bytes: int) -> None:
         kept = f"the server keeps {bytes_words(state.retained_bytes)} of its log for changes that are not captured"
         if state.retained_bytes >= limit_bytes:
             error = SourceGoneError(
                 f"{kept}, and {bytes_words(limit_bytes)} are allowed: it was told to keep them no longer, so changes"
                 f" after {self._log.show(state.acknowledged)} are not known",
-                next_step="take the base again: moveout export --follow to a new location",
+                next_step=_BASE_AGAIN,
             )
             self._log.drop(self._objects, even_if_read=True)
-            self.error = error
+            self._end(error)
         elif is_near(state.retained_bytes, limit_bytes):
             if not self._warned:
                 self._note(f"! {kept}; at {bytes_words(limit_bytes)} following ends")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from exporters.changes import Message, MessageKind
 from migrate.bundle import canonical_json, layout
-from migrate.errors import DamageError, GoneError, MoveoutError
+from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError
 from migrate.storage.api import Store
 
 VERSION = 1
@@ -84,6 +84,23 @@ class SegmentFolder:
         self._source = source
         self._prefix = f"{folder(source)}{base:016x}/"
 
+    def begin(self) -> None:
+        """Make the folder. Raises errors of the location."""
+        self._put_idle_position(0)
+
+    def require_begun(self) -> None:
+        """Raise ``UnreachableError`` where the folder is not at the location, as where a disk is not mounted: what was
+        written there would be lost when the disk is back.
+        """
+        try:
+            self._store.stat(self._prefix + _IDLE)
+        except GoneError as exc:
+            if next(iter(self._store.list(self._prefix)), None) is None:
+                raise UnreachableError(
+                    f"{self._store.location} has no folder {self._prefix}",
+                    next_step="mount it, or name the location to which the export went",
+                ) from exc
+
     def records(self, after: int = 0) -> Iterator[SegmentRecord]:
         """Yield the records of the segments after the number ``after``, in order. Raises ``DamageError`` for one that
         is not the successor of the one before.
@@ -112,7 +129,11 @@ class SegmentFolder:
     def read(self, record: SegmentRecord) -> Iterator[Message]:
         """Yield the messages of a segment. Raises ``DamageError``, ``GoneError``."""
         key = self._segment_key(record.number, record.sha256)
-        data = self._store.read(key)
+        try:
+            data = self._store.read(key)
+        except GoneError:
+            self.require_begun()
+            raise
         if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
             raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
         raw = _codec().decompress(data, record.raw_bytes, asbytes=True)
@@ -127,8 +148,11 @@ class SegmentFolder:
         self, messages: Sequence[Message], last: SegmentRecord | None, after: Place, position: int
     ) -> SegmentRecord:
         """Write the segment that follows ``last``; durable when this returns. ``after`` and ``position`` are those of
-        the record. Raises ``AlreadyExistsError`` where another writer was faster.
+        the record. Raises ``AlreadyExistsError`` where another writer was faster, ``UnreachableError`` where the folder
+        is away.
         """
+        if last is None:
+            self.require_begun()
         number = last.number + 1 if last else 1
         raw = b"".join(
             _FRAME.pack(message.kind, message.position, len(message.payload)) + message.payload
@@ -166,7 +190,13 @@ class SegmentFolder:
         return int(value["position"])
 
     def write_idle_position(self, position: int) -> None:
-        """Write that nothing came after the newest segment up to ``position``."""
+        """Write that nothing came after the newest segment up to ``position``. Raises ``UnreachableError`` where the
+        folder is away.
+        """
+        self.require_begun()
+        self._put_idle_position(position)
+
+    def _put_idle_position(self, position: int) -> None:
         self._store.put(
             self._prefix + _IDLE, canonical_json.encode({"version": VERSION, "position": position})
         )
@@ -189,6 +219,7 @@ class SegmentFolder:
     def _needed(self, number: int) -> bytes:
         data = self._record_bytes(number)
         if data is None:
+            self.require_begun()
             raise DamageError(self._record_key(number), expected="the record of a segment", found="nothing")
         return data
 

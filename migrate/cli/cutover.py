@@ -480,5 +480,10 @@ def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: Ho
             actions.append(
                 f"would switch {source.name} without {names}, unless they are made at the new side before"
             )
+        if isinstance(source, FollowedSource) and mark is not None:
+            actions += [
+                f"would switch {source.name} without {thing}, unless it is made at the new side before"
+                for thing in source.definition_gaps(mark.skipped)
+            ]
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
     return WouldDo(store.location, [*actions, *buckets.foreseen()])

@@ -25,7 +25,7 @@ from migrate.cli.common.sources import check_kinds, chosen_destinations, destina
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
 from migrate.follow.followed import FollowedSource, followed_sources, reread_table
-from migrate.follow.follower import Follower, FollowState
+from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.repair import TableRepair
@@ -49,12 +49,14 @@ class Followed:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a source has stopped, or tables of it are not followed. What has stopped since the cutover has
-        its log or its destination goes on there.
+        """Return 3 where a source has stopped, tables of it are not followed, or its destination lacks what it defines.
+        What has stopped since the cutover has its log or its destination goes on there.
         """
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
         is_incomplete = any(
-            source.skipped or [error for error in source.stopped if not isinstance(error, taken_over)]
+            source.skipped
+            or (isinstance(source, FollowState) and source.undefined)
+            or [error for error in source.stopped if not isinstance(error, taken_over)]
             for source in self.sources
         )
         return IncompleteError.exit_code if is_incomplete else OK
@@ -99,6 +101,7 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
         "caught_up": source.is_caught_up,
         "stopped": errors,
         "skipped": list(source.skipped),
+        "undefined": list(source.undefined),
     }
 
 
@@ -156,6 +159,9 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
             f"the restore left out {', '.join(source.skipped)}, and so do the changes",
             "make these tables at the destination: the cutover reads them again",
         )
+    if source.undefined:
+        happened = f"not at the destination: {', '.join(source.undefined)}"
+        return SummaryLine(source.source, "in part", happened, DEFINE_STEP)
     return SummaryLine(source.source, "yes", f"applied up to {source.applied or 'its snapshot'}")
 
 
@@ -216,9 +222,13 @@ def run_follow(
     until_caught_up: bool,
 ) -> Followed:
     """Capture and apply what the sources write, until Ctrl-C, until a cutover begins, or until all is applied that was
-    written before. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work.
+    written before. Raises ``UsageError`` where the switch was made, ``BusyError`` where a cutover is at work,
+    ``UnreachableError`` where the changes are not at the location.
     """
     refuse_after_switch(store)
+    for source in followed:
+        if isinstance(source, FollowedSource):
+            source.folder(store).require_begun()
     watch = CutoverWatch(store, session.progress)
     cancellation = session.cancellation.child()
     note = session.progress.note

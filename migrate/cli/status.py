@@ -159,6 +159,8 @@ def _followed_words(followed: FollowStatus) -> str:
         words.append(f"applied up to {followed.applied}")
     if followed.skipped:
         words.append(f"not followed, since the restore left them out: {', '.join(followed.skipped)}")
+    if followed.undefined:
+        words.append(f"NOT at the destination: {', '.join(followed.undefined)}")
     return "; ".join(words)
 
 

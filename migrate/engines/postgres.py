@@ -19,5 +19,7 @@ ENGINE = Engine(
     change_writer="migrate.restore.postgres.changes.change_writer:open_change_writer",
     destination_doctor="migrate.doctor.postgres_destination:examine",
     change_mark="migrate.restore.postgres.changes.follow_marks:applied_mark",
+    definition_gaps="migrate.restore.postgres.changes.definition_gaps:definition_gaps",
     remainder="migrate.restore.postgres.changes.remainder:carry_remainder",
+    activation="migrate.restore.postgres.destination:make_durable",
 )

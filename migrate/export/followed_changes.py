@@ -67,7 +67,9 @@ class FollowedChanges:
                 yield stack.enter_context(source.snapshot(workspace, workers=workers))
                 return
             base = snapshot.position[FOLLOW]
-            SegmentFolder(self._store, source.name, base["position"]).remove_others()
+            folder = SegmentFolder(self._store, source.name, base["position"])
+            folder.begin()
+            folder.remove_others()
             capture = self._capture(source.name, log, base)
             try:
                 yield snapshot

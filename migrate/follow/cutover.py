@@ -149,6 +149,7 @@ class Cutover:
     def _drain_once(self) -> tuple[Mark, str]:
         followed = self.followed
         folder = followed.folder(self.store)
+        folder.require_begun()
         log = followed.open_log()
         end = log.state(followed.log).end
         with log.stream(followed.log, resume_position(folder, followed.base)) as stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -50,6 +50,17 @@ class FollowedSource:
         """
         read_mark = self._destination_part(self.destination_engine.change_mark)
         return cast("Mark | None", read_mark(self.destination.url, self.destination.reveal(), self.name))
+
+    def definition_gaps(self, skipped: Sequence[str]) -> tuple[str, ...]:
+        """Return the objects that the source defines and the destination lacks, but for the tables ``skipped``; none
+        where engines do not say so. Raises ``SourceError``.
+        """
+        reference = self.destination_engine.definition_gaps
+        if not reference:
+            return ()
+        read_gaps = load_part(reference)
+        source, destination = self.source, self.destination
+        return tuple(read_gaps(source.url, source.reveal(), destination.url, destination.reveal(), skipped))
 
     def activate(self) -> None:
         """Start at the destination what must not run while changes are applied. Raises ``SourceError``."""

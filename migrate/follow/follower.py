@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from migrate.changes.apply import Applying, ChangeWriter, Mark
 from migrate.changes.capture_thread import keep_capturing
-from migrate.errors import GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.retry_pauses import RetryPauses
@@ -27,6 +27,14 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _RESTORE_SECONDS = 2.0
 """So often a destination is asked whether it was restored meanwhile."""
 _RATE_SAMPLES = 30
+DEFINE_STEP = (
+    "Give the source's statements at the destination, too; moveout resync then fills a new table, else moveout cutover"
+    " does."
+)
+_DEFINITIONS_SECONDS = 30.0
+"""So often the definitions of both sides are compared."""
+_STALE_SECONDS = 15.0
+"""A source that has not said for so long where its log ends does not say how far behind we are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class FollowState:
     much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
     of late. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
+    ``undefined``: what only the source defines.
     """
 
     source: str
@@ -48,6 +57,7 @@ class FollowState:
     is_caught_up: bool
     stopped: tuple[MoveoutError, ...]
     skipped: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,6 +70,8 @@ class _Counts:
     is_waiting: bool = True
     first_end: int | None = None
     skipped: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
+    is_compared: bool = False
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
 
@@ -82,6 +94,7 @@ class Follower:
         self._log = followed.open_log()
         self._counts = _Counts()
         self._errors: list[MoveoutError] = []
+        self._capture_failed = False
         loops = {"capture": self._capture, "apply": self._apply, "watch": self._watch}
         self._threads = {
             name: threading.Thread(
@@ -96,9 +109,12 @@ class Follower:
             thread.start()
 
     def join(self) -> None:
-        """Wait until the threads have ended, which they do once the run is cancelled."""
-        for thread in self._threads.values():
-            thread.join()
+        """Wait until capture and apply have ended, which they do once the run is cancelled."""
+        for name in ("capture", "apply"):
+            self._threads[name].join()
+        self._threads["watch"].join(
+            _WATCH_SECONDS
+        )  # it may wait for an answer that the network has swallowed
 
     @property
     def is_ended(self) -> bool:
@@ -107,18 +123,21 @@ class Follower:
 
     @property
     def is_done(self) -> bool:
-        """Whether all is applied that the source had committed when it was asked first, or never will be."""
-        first_end = self._counts.first_end
-        is_reached = first_end is not None and self._counts.applied >= first_end
-        return is_reached or not self._threads["apply"].is_alive()
+        """Whether all is applied that the source had committed when it was asked first, and definitions were compared,
+        as far as that can be; or whether that will never be.
+        """
+        counts = self._counts
+        is_reached = counts.first_end is not None and counts.applied >= counts.first_end
+        return (is_reached and counts.is_compared) or not self._threads["apply"].is_alive()
 
     def state(self) -> FollowState:
         """Return how far it is."""
         counts, show = self._counts, self._log.show
         ends = list(counts.ends)
-        lag_bytes = self._log.distance_bytes(counts.applied, ends[-1][1]) if ends else None
+        is_known = bool(ends) and time.monotonic() - ends[-1][0] < _STALE_SECONDS
+        lag_bytes = self._log.distance_bytes(counts.applied, ends[-1][1]) if is_known else None
         later = [moment for moment, end in ends if end > counts.applied]
-        lag_seconds = (time.monotonic() - later[0] if later else 0.0) if ends else None
+        lag_seconds = (time.monotonic() - later[0] if later else 0.0) if is_known else None
         return FollowState(
             self.followed.name,
             show(counts.captured) if counts.captured else "",
@@ -131,6 +150,7 @@ class Follower:
             counts.first_end is not None and counts.applied >= counts.first_end,
             tuple(self._errors),
             counts.skipped,
+            counts.undefined,
         )
 
     def _note(self, message: str) -> None:
@@ -148,11 +168,17 @@ class Follower:
         except Cancelled:
             return
         except MoveoutError as exc:
-            self._errors.append(exc)
-            self._note(f"stopped: {exc}" + (f" → {exc.next_step}" if exc.next_step else ""))
+            self._stop(exc)
+        except Exception as exc:
+            self._stop(MoveoutError(f"an error that was not foreseen: {type(exc).__name__}: {exc}"))
+
+    def _stop(self, error: MoveoutError) -> None:
+        self._errors.append(error)
+        self._note(f"stopped: {error}" + (f" → {error.next_step}" if error.next_step else ""))
 
     def _watch(self) -> None:
-        """Ask where the log ends."""
+        """Ask where the log ends, and now and then what the source has defined since."""
+        compared_at = -_DEFINITIONS_SECONDS
         while not self._cancellation.is_cancelled and not self.is_ended:
             counts = self._counts
             counts.samples.append((time.monotonic(), counts.changes))
@@ -160,9 +186,19 @@ class Follower:
                 asked_at, end = time.monotonic(), self._log.state(self.followed.log, counts.captured).end
                 counts.ends.append((asked_at, end))
                 counts.first_end = end if counts.first_end is None else counts.first_end
+                if not counts.is_waiting and asked_at - compared_at >= _DEFINITIONS_SECONDS:
+                    compared_at, counts.is_compared = asked_at, True
+                    self._compare_definitions()
             except MoveoutError:
-                pass  # the capture says so
+                pass  # capture and apply say so
             self._cancellation.wait(_WATCH_SECONDS)
+
+    def _compare_definitions(self) -> None:
+        """Note what the source defines and the destination lacks, each once."""
+        undefined = self.followed.definition_gaps(self._counts.skipped)
+        if fresh := [thing for thing in undefined if thing not in self._counts.undefined]:
+            self._note(f"not at the destination: {', '.join(fresh)}. {DEFINE_STEP}")
+        self._counts.undefined = undefined
 
     def _capture(self) -> None:
         def until(position: int) -> bool:
@@ -170,18 +206,25 @@ class Follower:
             return False
 
         base = {"position": self.followed.base, "log": self.followed.log}
-        keep_capturing(
-            self._log,
-            base,
-            self._folder,
-            self._cancellation,
-            note=self._note,
-            retain_bytes=self.followed.source.retain_bytes,
-            until=until,
-        )
+        try:
+            keep_capturing(
+                self._log,
+                base,
+                self._folder,
+                self._cancellation,
+                note=self._note,
+                retain_bytes=self.followed.source.retain_bytes,
+                until=until,
+            )
+        except BaseException:
+            self._capture_failed = True
+            raise
 
     def _apply(self) -> None:
-        """Apply until the run is cancelled. What passes is noted once, and tried again."""
+        """Apply until the run is cancelled, or until all is applied that a capture which has stopped has left. What
+        passes is noted once, and tried again: also a destination that is busy with our own last session, whose end the
+        server has not noticed yet.
+        """
         problem = "changes are not applied for now"
         pauses = RetryPauses(problem, self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while not self._cancellation.is_cancelled:
@@ -191,10 +234,15 @@ class Follower:
                     self._cancellation.wait(_RESTORE_SECONDS)
                     continue
                 with closing(writer):
-                    self._apply_by(writer)
-                pauses.succeeded()
+                    self._apply_by(writer, pauses)
             except (UnreachableError, NoSpaceError) as exc:
                 pauses.failed(exc)
+            except BusyError as exc:
+                if self._counts.is_waiting:
+                    raise
+                pauses.failed(exc)
+            else:
+                return
 
     def _open_writer(self) -> ChangeWriter | None:
         """Return what writes to the destination; None where that was not restored yet. Raises ``IncompleteError`` where
@@ -228,22 +276,25 @@ class Follower:
             self._note(f"not followed, since the restore left them out: {', '.join(mark.skipped)}")
         counts.is_waiting, counts.skipped = False, mark.skipped
 
-    def _apply_by(self, writer: ChangeWriter) -> None:
+    def _apply_by(self, writer: ChangeWriter, pauses: RetryPauses) -> None:
         counts = self._counts
 
         def report(mark: Mark, changes: int) -> None:
+            pauses.succeeded()
             counts.applied = max(counts.applied, mark.position)
             counts.changes += changes
 
         applying = Applying(self._folder, writer, report)
-        captured = 0
+        captured, is_last_round = 0, False
 
         def reached(mark: Mark) -> bool:
             # All that was captured before this round began is applied now.
-            nonlocal captured
+            nonlocal captured, is_last_round
             if applying.is_settled:
                 counts.applied = max(counts.applied, mark.position, captured)
-            captured = counts.captured
+            if is_last_round and applying.is_committed:
+                return True
+            captured, is_last_round = counts.captured, self._capture_failed
             return False
 
         applying.run(self._cancellation, reached)

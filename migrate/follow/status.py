@@ -37,6 +37,7 @@ class FollowStatus:
     most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
     up to where the destination has them, "" where that is not known. ``skipped``: tables whose changes are left out.
+    ``undefined``: what only the source defines.
     """
 
     source: str
@@ -52,6 +53,7 @@ class FollowStatus:
     problem: str = ""
     lost: bool = False
     skipped: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
 
 
 def follow_status(
@@ -74,6 +76,7 @@ def _status_of(
     state: LogState | None = None
     mark: Mark | None = None
     problem = ""
+    undefined: tuple[str, ...] = ()
     if source is not None:
         try:
             state = log.state(base.log, kept.position)
@@ -82,7 +85,9 @@ def _status_of(
             problem = str(exc)
     if source is not None and destination is not None:
         with suppress(MoveoutError):
-            mark = base.followed(source, destination).applied_mark()
+            followed = base.followed(source, destination)
+            mark = followed.applied_mark()
+            undefined = followed.definition_gaps(mark.skipped) if mark is not None else ()
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     return FollowStatus(
@@ -99,6 +104,7 @@ def _status_of(
         problem,
         lost=bool(state and state.lost),
         skipped=mark.skipped if mark else (),
+        undefined=undefined,
     )
 
 

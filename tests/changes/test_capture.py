@@ -55,6 +55,7 @@ class Captured:
         with self.log.open_base() as base:
             self.base = base
         self.folder = SegmentFolder(open_location(str(location)), "app", base.position)
+        self.folder.begin()
 
     @contextmanager
     def process(self):
@@ -163,9 +164,9 @@ def test_an_idle_source_is_acknowledged_and_gone_on_with(captured, monkeypatch):
 
 
 def test_a_server_is_freed_when_it_keeps_too_much(captured, monkeypatch, tmp_path):
-    """The location takes nothing. There is a warning first, then the slot is gone, and what that costs is said."""
+    """The location is away. There is a warning first, then the slot is gone, and what that costs is said."""
     monkeypatch.setattr(retained_log, "_POLL_SECONDS", 0.2)
-    (tmp_path / "changes").write_text("in the way")
+    (tmp_path / "changes").rename(tmp_path / "elsewhere")
     notes, log, base = [], captured.log, {"position": captured.base.position, "log": captured.base.log}
     with ThreadPoolExecutor(1) as pool:
         limit = log.state(captured.base.log).retained_bytes + 20 * 2**20

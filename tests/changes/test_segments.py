@@ -12,7 +12,9 @@ BEGIN, CHANGE, COMMIT, SHAPE = (MessageKind[name] for name in ("BEGIN", "CHANGE"
 
 @pytest.fixture
 def folder(tmp_path):
-    return SegmentFolder(open_location(str(tmp_path)), "app", 0x1234)
+    folder = SegmentFolder(open_location(str(tmp_path)), "app", 0x1234)
+    folder.begin()
+    return folder
 
 
 def transaction(position, *payloads):

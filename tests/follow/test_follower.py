@@ -26,7 +26,8 @@ def following(store, *sources):
     """Followers of some sources, and the notes that they make."""
     token, notes = CancellationToken(), []
     followers = [Follower(source, store, cancellation=token, note=notes.append) for source in sources]
-    for follower in followers:
+    for source, follower in zip(sources, followers, strict=True):
+        source.folder(store).begin()
         follower.start()
     try:
         yield followers, notes

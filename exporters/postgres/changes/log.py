@@ -52,6 +52,14 @@ _BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _FAILOVER_VERSION = 170000
 _SNAPSHOT_OPTION_VERSION = 150000
 _LONGEST_NAME = 50
+_SHORT_QUESTION = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+"""A question about the log ends half a minute after the network has begun to drop packets (libpq, "Database Connection
+Control Functions")."""
 _SETTINGS = """
 SELECT current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS standby, current_database() AS database,
   current_user::text AS role, has_database_privilege(current_database(), 'CREATE') AS creates,
@@ -119,7 +127,7 @@ class PostgresChangeLog:
                     replication, self._address.url, log["slot"], log["publication"], after
                 )
             except SourceError as exc:
-                raise self._explained(exc, log) from exc
+                raise self._explained(exc, log, after) from exc
             self._require_continuity(self.state(log), after)
             with stream:
                 yield stream
@@ -156,9 +164,9 @@ class PostgresChangeLog:
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. The server itself knows up to where the log was read."""
         del after
-        with closing(connect(self._address)) as control:
+        with closing(connect(self._address, **_SHORT_QUESTION)) as control:
             try:
-                return read_state(control, log["slot"])
+                return read_state(control, log["slot"], log["publication"])
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
 
@@ -201,7 +209,7 @@ class PostgresChangeLog:
         with suppress(*DRIVER_ERRORS, SourceError), closing(connect(self._address)) as control:
             self._drop(control)
 
-    def _explained(self, error: SourceError, log: Mapping[str, Any]) -> SourceError:
+    def _explained(self, error: SourceError, log: Mapping[str, Any], after: int) -> SourceError:
         """Return why a stream could not be opened, as far as the state of the slot says it."""
         if sqlstate(error) == OBJECT_IN_USE:
             return SourceUnreachableError(
@@ -209,14 +217,18 @@ class PostgresChangeLog:
                 next_step="Stop the other moveout that follows this source.",
             )
         state = self.state(log)
-        return (
-            SourceGoneError(f"{self._address.url}: {state.lost}", next_step=_BASE_AGAIN)
-            if state.lost
-            else error
+        return self._gone(state.lost, after) if state.lost else error
+
+    def _gone(self, reason: str, after: int) -> SourceGoneError:
+        return SourceGoneError(
+            f"{self._address.url}: {reason}: what was committed after {lsn_text(after)} cannot be read",
+            next_step=_BASE_AGAIN,
         )
 
     def _require_continuity(self, state: LogState, after: int) -> None:
         """Raise where the server would leave out transactions after ``after``: it does so without a word."""
+        if state.lost:
+            raise self._gone(state.lost, after)
         if state.acknowledged > after:
             raise SourceGoneError(
                 f"{self._address.url}: the changes from {lsn_text(after)} to {lsn_text(state.acknowledged)} are gone:"

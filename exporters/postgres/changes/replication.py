@@ -25,6 +25,10 @@ from exporters.postgres.errors import translate
 
 _FEEDBACK_SECONDS = 2.0
 """So often the server hears of us at least: it ends a connection that is silent for ``wal_sender_timeout``."""
+_PING_SECONDS, _SILENCE_SECONDS = 10.0, 120.0
+"""A server that has sent nothing for so long is asked for an answer; one that gives none is cut off from us. A network
+that drops packets without a word ends no connection. A server may be silent while it decodes what nobody publishes.
+"""
 _BATCH_BYTES = 4 * 2**20
 """``receive`` returns about so many bytes at most."""
 
@@ -55,7 +59,7 @@ class ReplicationStream:
         self._connection = connection.pgconn
         self._source = source
         self._lock = threading.Lock()
-        self._answered = time.monotonic()
+        self._answered = self._heard = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="moveout-feedback", daemon=True)
         self._begin: Message | None = None
@@ -98,6 +102,12 @@ class ReplicationStream:
                 self._wait(left)
         except psycopg.Error as exc:
             raise self._error(exc) from exc
+        silence = time.monotonic() - self._heard
+        if silence > _SILENCE_SECONDS:
+            raise SourceUnreachableError(
+                f"{self._source}: the server has sent nothing for {silence:.0f} s, not even an answer",
+                next_step="Check the network between here and there.",
+            )
         return messages
 
     def acknowledge(self, position: int) -> None:
@@ -122,6 +132,7 @@ class ReplicationStream:
                     error = self._why_it_ended()
                     raise self._error(error) from error
                 size += length
+                self._heard = time.monotonic()
                 self._take(bytes(data), messages)
         return True
 
@@ -167,9 +178,10 @@ class ReplicationStream:
         """Send the status; the lock must be held."""
         position = self._acknowledged
         now = round((time.time() - _EPOCH_SECONDS) * 1_000_000)
-        self._connection.put_copy_data(_FEEDBACK.pack(b"r", position, position, position, now, False))
-        self._connection.flush()
         self._answered = time.monotonic()
+        asks = self._answered - self._heard > _PING_SECONDS
+        self._connection.put_copy_data(_FEEDBACK.pack(b"r", position, position, position, now, asks))
+        self._connection.flush()
 
     def _wait(self, seconds: float) -> None:
         select.select([self._connection.socket], [], [], max(seconds, 0))

@@ -30,6 +30,7 @@ _HEADERS = (24, 40)
 _STATE = """
 SELECT pg_current_wal_insert_lsn()::text AS "end", s.confirmed_flush_lsn::text AS acknowledged, s.active,
   coalesce(s.active_pid, 0) AS pid, s.slot_name IS NOT NULL AS exists,
+  EXISTS (SELECT FROM pg_publication WHERE pubname = %(publication)s) AS is_published,
   coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0)::int8 AS retained,
   coalesce(to_jsonb(s) ->> 'wal_status', '') AS wal_status,
   coalesce(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation
@@ -61,15 +62,19 @@ def lsn_text(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
-def read_state(connection: psycopg.Connection[Any], slot: str) -> LogState:
-    """Ask for the state of a slot."""
-    row = fetch(connection, _STATE, {"slot": slot})[0]
+def read_state(connection: psycopg.Connection[Any], slot: str, publication: str) -> LogState:
+    """Ask for the state of a slot, and of the publication without which it sends nothing: up to PostgreSQL 17 its
+    reader gets an error, later servers leave out the changes.
+    """
+    row = fetch(connection, _STATE, {"slot": slot, "publication": publication})[0]
     lost = ""
     if not row["exists"]:
         lost = f"the replication slot {slot} does not exist any more"
     elif row["wal_status"] == "lost" or row["invalidation"]:
         reason = f" ({row['invalidation']})" if row["invalidation"] else ""
         lost = f"the server has given up the replication slot {slot}{reason}"
+    elif not row["is_published"]:
+        lost = f"the publication {publication} does not exist any more, so its tables' changes are not in the log"
     return LogState(
         end=_end(parse_lsn(row["end"])),
         acknowledged=parse_lsn(row["acknowledged"] or "0/0"),

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
-from exporters.postgres.sessions.connection import PostgresAddress, connect
+from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.errors import BusyError, UsageError
 from migrate.restore.common.missing_destination import naming_create
 from migrate.restore.postgres.definitions.refused_objects import is_refusal
@@ -25,6 +26,12 @@ _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
 _LOCK_SECONDS = 20
 
+_WRITER_SETTINGS = """
+SELECT set_config(s.name, w.value, false) FROM (VALUES ('synchronous_commit', 'off'),
+  ('default_transaction_read_only', 'off'), ('client_connection_check_interval', '2s'), ('tcp_keepalives_idle', '30'),
+  ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3')) AS w(name, value)
+JOIN pg_settings s ON s.name = w.name
+"""
 _ONLY_FINISHED = f"""
 SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NULL AND (to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL
   OR to_regclass('{PROGRESS_SCHEMA}.follow') IS NOT NULL)
@@ -91,11 +98,11 @@ def connect_writer(address: PostgresAddress) -> psycopg.Connection[Any]:
     """
     with naming_create():
         connection = connect(address)
-    connection.execute(
-        "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '2s' ELSE 'off' END, false)"
-        " FROM pg_settings WHERE name IN ('synchronous_commit', 'client_connection_check_interval',"
-        " 'default_transaction_read_only')"
-    )
+    try:
+        connection.execute(_WRITER_SETTINGS)
+    except psycopg.Error as exc:
+        connection.close()
+        raise translate(exc, address.url) from exc
     return connection
 
 
@@ -313,3 +320,20 @@ def table_with_triggers(connection: psycopg.Connection[Any], names: Collection[t
 def _value(connection: psycopg.Connection[Any], query: str) -> Any:
     row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
+
+
+def make_durable(url: str, secrets: Mapping[str, str], source: str) -> None:
+    """Wait until all that was committed at a destination is on its disk, what the sessions of ``connect_writer`` have
+    committed, too: the engine's part ``activation``. A commit waits for all earlier ones (PostgreSQL documentation,
+    "Asynchronous Commit"). Raises ``SourceError``.
+    """
+    del source
+    address = parse_url(url, password=secrets.get("password"))
+    with contextlib.closing(connect(address)) as connection:
+        try:
+            connection.execute("SET synchronous_commit = on")
+            connection.execute(
+                "SELECT pg_catalog.txid_current()"
+            )  # without a number nothing would be written
+        except psycopg.Error as exc:
+            raise translate(exc, address.url) from exc

@@ -283,7 +283,7 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Pos
     """
     address = parse_url(url, password=secrets.get("password"))
     connection = connect_writer(address)
-    with _closed_on_error(connection):
+    with _closed_on_error(connection, address.url):
         if not without_triggers(connection):
             raise NotAllowedError(
                 f"{address.url}: this role may not keep triggers and foreign keys from firing, so changes would have"
@@ -308,9 +308,12 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Pos
 
 
 @contextlib.contextmanager
-def _closed_on_error(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def _closed_on_error(connection: psycopg.Connection[Any], shown: str) -> Iterator[None]:
     try:
         yield
+    except psycopg.Error as exc:
+        connection.close()
+        raise destination_error(exc, shown) from exc
     except BaseException:
         connection.close()
         raise

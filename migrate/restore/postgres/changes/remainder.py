@@ -20,6 +20,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.restore.postgres.changes.definition_gaps import missing_definitions
 from migrate.restore.postgres.destination import connect_writer
 
 Name = tuple[str, str]
@@ -75,6 +76,10 @@ class _Remainder:
             "materialized views": self._views(),
             "sequences": self._sequences(),
         }
+        self._notes += [
+            f"{thing} is not at the destination"
+            for thing in missing_definitions(self._reader, self._writer, skipped=self._request.skipped)
+        ]
         return Carried(counts, self._notes)
 
     def _tables(self) -> int:
@@ -95,11 +100,6 @@ class _Remainder:
         different = self._different(apart & there)
         for name in different:
             self._read_again(tables[name])
-        self._notes += [
-            f"{schema}.{name} is not at the destination"
-            for schema, name in sorted(apart - there)
-            if f"{schema}.{name}" not in self._request.skipped
-        ]
         return len(different)
 
     def _different(self, names: set[Name], *, views: bool = False) -> list[Name]:
@@ -181,9 +181,6 @@ class _Remainder:
         """Set the sequences that stand elsewhere."""
         here = self._values(self._reader, self._names(self._reader))
         there = self._values(self._writer, [name for name in self._names(self._writer) if name in here])
-        self._notes += [
-            f"sequence {'.'.join(name)} is not at the destination" for name in here.keys() - there.keys()
-        ]
         different = [name for name in there if there[name] != here[name]]
         for name in different:
             value, called = here[name]

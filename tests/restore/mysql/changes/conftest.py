@@ -84,6 +84,8 @@ def make_pair(followed_mariadb, other_mariadb, tmp_path_factory) -> Callable[...
         with log.open_base() as base:
             pass
         mark_base(destination, "app", base, events)
-        return Pair(source, destination, log, base, SegmentFolder(location, "app", base.position))
+        folder = SegmentFolder(location, "app", base.position)
+        folder.begin()
+        return Pair(source, destination, log, base, folder)
 
     return make

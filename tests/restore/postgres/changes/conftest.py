@@ -72,6 +72,8 @@ def make_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[
             stack.callback(slot.close)
             with psycopg.connect(destination) as connection:
                 begin_mark(connection, "app", slot.position)
-            return Pair(source, destination, slot, SegmentFolder(location, "app", slot.position))
+            folder = SegmentFolder(location, "app", slot.position)
+            folder.begin()
+            return Pair(source, destination, slot, folder)
 
         yield make

@@ -1,0 +1,100 @@
+"""What a source defines and its destination lacks: no change log carries definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.sessions.connection import connect, parse_url
+
+_OBJECTS = """
+WITH schemas AS (
+  SELECT oid, nspname FROM pg_catalog.pg_namespace
+  WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{own}')),
+relations AS (
+  SELECT c.oid, c.relkind, c.relname, n.nspname, format('%I.%I', n.nspname, c.relname) AS label
+  FROM pg_catalog.pg_class c JOIN schemas n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'),
+types AS (
+  SELECT t.oid, t.typtype, format('%I.%I', n.nspname, t.typname) AS label
+  FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace
+  WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_class c
+    WHERE c.oid = t.typrelid AND c.relkind = 'c')),
+objects(kind, label, part_of, class, oid) AS (
+  SELECT 'schema', quote_ident(nspname), '', 'pg_catalog.pg_namespace'::regclass, oid FROM schemas
+  UNION ALL SELECT 'extension', quote_ident(extname), '', 'pg_catalog.pg_extension'::regclass, oid
+  FROM pg_catalog.pg_extension
+  UNION ALL SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+    WHEN 'f' THEN 'foreign table' ELSE 'table' END, label, '', 'pg_catalog.pg_class'::regclass, oid
+  FROM relations WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+  UNION ALL SELECT 'column', format('%s.%I (%s)', r.label, a.attname, format_type(a.atttypid, a.atttypmod)), r.label,
+    'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_attribute a JOIN relations r ON r.oid = a.attrelid
+  WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p')
+  UNION ALL SELECT 'index', format('%I.%I', r.nspname, i.relname), r.label, 'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = x.indexrelid)
+  UNION ALL SELECT 'constraint', format('%I of %s', k.conname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_constraint k JOIN relations r ON r.oid = k.conrelid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
+  UNION ALL SELECT 'trigger', format('%I of %s', g.tgname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_trigger g JOIN relations r ON r.oid = g.tgrelid WHERE NOT g.tgisinternal
+  UNION ALL SELECT 'policy', format('%I of %s', p.polname, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_policy p JOIN relations r ON r.oid = p.polrelid
+  UNION ALL SELECT 'rule', format('%I of %s', w.rulename, r.label), r.label, 'pg_catalog.pg_class'::regclass, r.oid
+  FROM pg_catalog.pg_rewrite w JOIN relations r ON r.oid = w.ev_class WHERE w.rulename <> '_RETURN'
+  UNION ALL SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), '',
+    'pg_catalog.pg_proc'::regclass, p.oid
+  FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
+  UNION ALL SELECT 'type', label, '', 'pg_catalog.pg_type'::regclass, oid FROM types
+  UNION ALL SELECT 'label', format('%L of %s', e.enumlabel, t.label), t.label, 'pg_catalog.pg_type'::regclass, t.oid
+  FROM pg_catalog.pg_enum e JOIN types t ON t.oid = e.enumtypid)
+SELECT kind, label, part_of FROM objects o
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+  WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+""".replace("{own}", PROGRESS_SCHEMA)
+"""Objects by their kinds and names, and of what each is a part; those of extensions come with these. The texts of
+definitions are left out, since another version of the server writes them otherwise.
+"""
+
+
+def definition_gaps(
+    source_url: str,
+    source_secrets: Mapping[str, str],
+    destination_url: str,
+    destination_secrets: Mapping[str, str],
+    skipped: Collection[str],
+) -> list[str]:
+    """See ``exporters.engine.Engine.definition_gaps``. Raises ``SourceError``."""
+    source = parse_url(source_url, password=source_secrets.get("password"))
+    destination = parse_url(destination_url, password=destination_secrets.get("password"))
+    with closing(connect(source)) as reader, closing(connect(destination)) as writer:
+        try:
+            return missing_definitions(reader, writer, skipped=skipped)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, f"{source.url} or {destination.url}") from exc
+
+
+def missing_definitions(
+    source: psycopg.Connection[Any], destination: psycopg.Connection[Any], *, skipped: Collection[str]
+) -> list[str]:
+    """Return the objects (``index public.by_day``) that only the source has. Of one that is missing, or of a table
+    ``skipped`` (``schema.name``), no parts are named.
+    """
+    here, there = _objects(source), _objects(destination)
+    missing = sorted(here.keys() - there.keys())
+    whole = {label for kind, label in missing if not here[kind, label]} | {*skipped}
+    return [
+        f"{kind} {label}"
+        for kind, label in missing
+        if here[kind, label] not in whole and label not in skipped
+    ]
+
+
+def _objects(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
+    """Return of what each object is a part, by kind and name."""
+    rows = connection.execute(_OBJECTS.encode()).fetchall()
+    return {(kind, label): part_of for kind, label, part_of in rows}

@@ -1,0 +1,81 @@
+"""What the source defines after the base is named by follow, status and cutover before it costs anything."""
+
+import pytest
+
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import fetch, run_sql
+
+BASE = """
+CREATE TABLE notes (id int PRIMARY KEY, note varchar(10), size int); CREATE TABLE old_name (a int);
+CREATE TYPE mood AS ENUM ('good'); CREATE TABLE moods (id int PRIMARY KEY, v mood);
+"""
+LATER = {
+    "schema later": "CREATE SCHEMA later",
+    "table later.made": "CREATE TABLE later.made (id int PRIMARY KEY)",
+    "table public.keyless": "CREATE TABLE keyless (a int)",
+    "table public.new_name": "ALTER TABLE old_name RENAME TO new_name",
+    "column public.notes.extra (text)": "ALTER TABLE notes ADD COLUMN extra text",
+    "column public.notes.size (bigint)": "ALTER TABLE notes ALTER size TYPE bigint",
+    "index public.by_note": "CREATE INDEX by_note ON notes (note)",
+    "constraint small of public.notes": "ALTER TABLE notes ADD CONSTRAINT small CHECK (size < 100)",
+    "label 'bad' of public.mood": "ALTER TYPE mood ADD VALUE 'bad'",
+    "type public.positive": "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
+    "sequence public.counter": "CREATE SEQUENCE counter",
+    "view public.seen": "CREATE VIEW seen AS SELECT 1 AS a",
+    "function public.f(a integer)": "CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'",
+    "rule quiet of public.moods": "CREATE RULE quiet AS ON DELETE TO moods DO ALSO NOTIFY moods",
+    "policy mine of public.notes": "CREATE POLICY mine ON notes USING (true)",
+}
+ROWS = """
+INSERT INTO later.made VALUES (1); INSERT INTO keyless VALUES (1); INSERT INTO moods VALUES (1, 'bad');
+INSERT INTO notes VALUES (1, 'a', 3, 'x'); INSERT INTO new_name VALUES (1); SELECT nextval('counter');
+"""
+
+
+@pytest.fixture
+def move(postgres, other_postgres, tmp_path, monkeypatch):
+    """The old and the new database, the base between them."""
+    monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, BASE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moveout.toml").write_text(
+        f'[case]\nname = "defined"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
+        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
+    )
+    for step in ("export", "restore"):
+        assert call(step, "-c", "moveout.toml").code == 0
+    yield old, new
+    call("clean", "--changes", "-c", "moveout.toml", "--yes")
+
+
+def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
+    old, new = move
+    calm = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+    assert (calm.code, calm.json["result"]["sources"][0]["undefined"]) == (0, []), calm
+    for statement in LATER.values():
+        run_sql(old, statement)
+    followed = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json")
+    assert followed.code == 3, followed
+    assert sorted(followed.json["result"]["sources"][0]["undefined"]) == sorted(LATER)
+    status = " ".join(call("status", "-c", "moveout.toml").out.split())
+    foreseen = " ".join(call("cutover", "-c", "moveout.toml", "--dry-run").out.split())
+    for thing in LATER:
+        assert thing in status
+        assert f"would switch app without {thing}" in foreseen
+    run_sql(old, ROWS)
+    stopped = call("follow", "-c", "moveout.toml", "--until-caught-up")
+    assert (stopped.code, "STOPPED" in stopped.out) == (3, True), stopped
+    refused = call("cutover", "-c", "moveout.toml")
+    assert refused.code == 3, refused
+    for statement in LATER.values():
+        run_sql(new, statement)
+    resynced = call("resync", "-c", "moveout.toml", "app:later.made")
+    assert resynced.code == 0, resynced
+    again = call("follow", "-c", "moveout.toml", "--until-caught-up")
+    assert again.code == 0, again
+    switched = call("cutover", "-c", "moveout.toml")
+    assert switched.code == 0, switched
+    run_sql(new, "SELECT nextval('counter')")
+    for table in ("later.made", "keyless", "moods", "notes", "new_name"):
+        assert fetch(new, f"SELECT * FROM {table}") == fetch(old, f"SELECT * FROM {table}")
