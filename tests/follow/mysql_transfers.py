@@ -1,5 +1,6 @@
 """Writers at a MySQL or MariaDB server that transfer money and note each transfer, until the database refuses it."""
 
+import contextlib
 import secrets
 import threading
 
@@ -18,9 +19,12 @@ CREATE TABLE keyless (writer INT, number INT);
 
 
 class Application:
-    """Transfers money until the database refuses it. ``acknowledged``: the last number of each writer."""
+    """Transfers money until the database refuses it. ``acknowledged``: the last number of each writer. ``comes_back``:
+    where the server goes away, a writer waits, and goes on after what was committed.
+    """
 
-    def __init__(self, server, url):
+    def __init__(self, server, url, *, comes_back=False):
+        self._comes_back = comes_back
         self.acknowledged = dict.fromkeys(range(1, WRITERS + 1), 0)
         self._server, self._database = server, parse_url(url).database
         self._user = f"app_{secrets.token_hex(4)}"
@@ -35,10 +39,21 @@ class Application:
             thread.start()
 
     def _write(self, writer):
+        while not self._stop.wait(0.2):
+            with contextlib.suppress(pymysql.Error):
+                self._write_until_refused(writer)
+            if not self._comes_back:
+                return
+
+    def _write_until_refused(self, writer):
         with pymysql.connect(
             host=self._server.host, port=self._server.port, user=self._user, password=self._server.password,
             database=self._database, ssl_disabled=True,
         ) as connection, connection.cursor() as cursor:  # fmt: skip
+            cursor.execute(f"SELECT COALESCE(MAX(number), 0) FROM log WHERE writer = {writer}")
+            committed = cursor.fetchone()[0]
+            assert 0 <= committed - self.acknowledged[writer] <= 1, "the old server has lost a commit"
+            self.acknowledged[writer] = committed
             while not self._stop.wait(0.1):
                 number = self.acknowledged[writer] + 1
                 accounts = sorted({writer, (writer * 7 + number) % ACCOUNTS + 1})
@@ -55,8 +70,12 @@ class Application:
                     if exc.args[0] == 1213:  # a deadlock
                         connection.rollback()
                         continue
-                    return  # the hold refuses it
+                    return  # the hold refuses it, or the server has gone
                 self.acknowledged[writer] = number
+
+    def end_coming_back(self):
+        """From now on a writer ends where the database refuses it."""
+        self._comes_back = False
 
     def end(self):
         self._stop.set()

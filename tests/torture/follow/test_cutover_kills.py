@@ -29,9 +29,12 @@ INSERT INTO log SELECT 0, g, g FROM generate_series(1, 20000) g;
 
 
 class Writers:
-    """Transfers until the database refuses them. ``acknowledged``: the last number of each writer."""
+    """Transfers until the database refuses them. ``acknowledged``: the last number of each writer. ``comes_back``:
+    where the server goes away, a writer waits, and goes on after what was committed.
+    """
 
-    def __init__(self, url):
+    def __init__(self, url, *, comes_back=False):
+        self._comes_back = comes_back
         self.acknowledged = dict.fromkeys(range(1, WRITERS + 1), 0)
         self._url = url
         self._stop = threading.Event()
@@ -41,8 +44,18 @@ class Writers:
 
     def _write(self, writer):
         chosen = random.Random(writer)
+        while not self._stop.wait(0.2):
+            self._write_until_refused(writer, chosen)
+            if not self._comes_back:
+                return
+
+    def _write_until_refused(self, writer, chosen):
         try:
             with psycopg.connect(self._url, autocommit=True) as connection:
+                query = "SELECT coalesce(max(number), 0) FROM log WHERE writer = %s"
+                ((committed,),) = connection.execute(query, (writer,)).fetchall()
+                assert 0 <= committed - self.acknowledged[writer] <= 1, "the old server has lost a commit"
+                self.acknowledged[writer] = committed
                 while not self._stop.wait(0.02):
                     number = self.acknowledged[writer] + 1
                     one, other = chosen.sample(range(1, ACCOUNTS + 1), 2)
@@ -62,7 +75,11 @@ class Writers:
                             )
                     self.acknowledged[writer] = number
         except psycopg.Error:
-            return  # the hold ends the session, or refuses the transaction
+            return  # the hold ends the session, or refuses the transaction, or the server has gone
+
+    def end_coming_back(self):
+        """From now on a writer ends where the database refuses it."""
+        self._comes_back = False
 
     def end(self):
         self._stop.set()
@@ -108,6 +125,11 @@ def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, t
             assert follow.wait(60) in {0, 2, 5}  # it hands over, or has begun after the cutover or the switch
     finally:
         writers.end()
+    check_transfers(old, new, writers)
+
+
+def check_transfers(old, new, writers):
+    """All that was acknowledged is at the new database, once, and no money came or went."""
     assert fetch(new, "SELECT sum(balance) FROM accounts") == fetch(old, "SELECT sum(balance) FROM accounts")
     assert fetch(new, "SELECT sum(balance) FROM accounts")[0][0] == 1000 * ACCOUNTS
     for table in ("log", "keyless"):

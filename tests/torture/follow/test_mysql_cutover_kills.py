@@ -1,13 +1,15 @@
-"""MySQL and MariaDB: writers transfer money while the move, and once the old server, is killed at random moments."""
+"""MySQL and MariaDB: writers transfer money while the move and both servers are killed at random moments."""
 
 import os
 import secrets
+import subprocess
+import time
 
 import pytest
 
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
-from tests.torture.command import moveout, must
+from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
 
@@ -15,12 +17,34 @@ ROUNDS = range(int(os.environ.get("MOVEOUT_CUTOVERS", "4")))
 KILLS = 3
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
-def servers_of_flavour(request):
-    """The old and the new server, and how the old one is held."""
+_SETTINGS = ["binlog-format=ROW", "binlog-row-metadata=FULL", "innodb-flush-log-at-trx-commit=1"]
+"""What a server has acknowledged is there after a kill."""
+
+
+@pytest.fixture(scope="module", params=["mariadb", "mysql"])
+def servers_of_flavour(request, servers):
+    """The old and the new server, which are killed, and how the old one is held."""
     is_mariadb = request.param == "mariadb"
-    names = ("followed_mariadb", "other_mariadb") if is_mariadb else ("mysql", "other_mysql")
-    return *map(request.getfixturevalue, names), ["--whole-server"] if is_mariadb else []
+    start = getattr(servers, request.param)
+    pair = [start(f"{request.param}-follow-{name}", settings=_SETTINGS) for name in ("old", "new")]
+    yield *pair, ["--whole-server"] if is_mariadb else []
+    for server in pair:
+        server.child.stop()
+
+
+def kill_servers(old_server, new_server, moments):
+    """Kill each server while ``moveout follow`` is at work, which waits for it."""
+    with subprocess.Popen(
+        [MOVEOUT, "follow", "-c", "moveout.toml"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as follow:
+        for server, moment in zip((old_server, new_server, old_server), moments, strict=True):
+            time.sleep(2 + moment)
+            server.child.start_again(server.accepts)
+        time.sleep(5)
+        is_following = follow.poll() is None
+        follow.kill()
+        said, _ = follow.communicate()
+    assert is_following, said
 
 
 @pytest.mark.timeout(1200)
@@ -28,13 +52,13 @@ def servers_of_flavour(request):
 def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_path, monkeypatch):
     old_server, new_server, words = servers_of_flavour
     old, new = old_server.database(), new_server.database()
-    run_sql(old, f"SET GLOBAL binlog_row_metadata = 'FULL'; {BANK}")
+    run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "moveout.toml").write_text(
         f'[case]\nname = "bank-{secrets.token_hex(4)}"\n[[source]]\nname = "app"\nurl = "{old}"\n'
         f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
     )
-    application = Application(old_server, old)
+    application = Application(old_server, old, comes_back=True)
     try:
         moveout("export", "-c", "moveout.toml", "--follow", kill_after=moments(f"export {number}", 6, 1)[0])
         must("export", "-c", "moveout.toml", "--follow")
@@ -42,6 +66,8 @@ def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_pat
         must("restore", "-c", "moveout.toml")
         for moment in moments(f"follow {number}", 8, KILLS):
             moveout("follow", "-c", "moveout.toml", kill_after=2 + moment)
+        kill_servers(old_server, new_server, moments(f"servers {number}", 5, 3))
+        application.end_coming_back()
         cutover = ("cutover", "-c", "moveout.toml", "--hold", *words, "--yes")
         for moment in moments(f"cutover {number}", 8, KILLS):
             moveout(*cutover, kill_after=1 + moment)
