@@ -71,10 +71,10 @@ class Writers:
                         )
                         if number % 7 == 0:
                             connection.execute(
-                                "DELETE FROM events WHERE id % 5 = %s AND writer = %s", (number % 5, writer)
+                                "DELETE FROM events WHERE id %% 5 = %s AND writer = %s", (number % 5, writer)
                             )
                     self.acknowledged[writer] = number
-        except psycopg.Error:
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
             return  # the hold ends the session, or refuses the transaction, or the server has gone
 
     def end_coming_back(self):

@@ -137,10 +137,12 @@ def test_nothing_is_lost_or_doubled(number, pair, toxiproxy, tiny_disk, tmp_path
             for _ in range(FAULTS_A_ROUND):
                 time.sleep(chosen.uniform(0.5, 3))
                 fault, name = chosen.choice(faults)
-                log.write(f"--- {fault.__name__} {name}\n")
+                log.write(f"--- {fault.__name__} {name} {sum(writers.acknowledged.values())}\n")
                 log.flush()
+                before = sum(writers.acknowledged.values())
                 fault(name, chosen)
                 scene.assert_following()
+                eventually(lambda before=before: sum(writers.acknowledged.values()) > before)
             behind = "SELECT count(*) FROM log"
             (reached,) = fetch(old, behind)
             eventually(lambda: fetch(new, behind) >= [reached])
