@@ -55,6 +55,8 @@ def keep_capturing(
                     continue  # another capture was faster: what is gone from the log lies in its segments
                 raise retained.error or exc from exc
             except MoveoutError as exc:
+                if retained.error is not None:
+                    raise retained.error from exc
                 pauses.failed(exc)
             else:
                 if retained.error is not None:
