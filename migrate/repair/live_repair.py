@@ -22,7 +22,7 @@ from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.repair.contract import OpenRepair, RepairDestination
 from migrate.repair.repair import TablePair, TableRepair, repair_tables
-from migrate.repair.row_differences import RowSide
+from migrate.repair.row_buckets import RowSide
 from migrate.repair.sides import live_sides
 from migrate.runtime.cancellation import CancellationToken
 

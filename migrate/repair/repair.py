@@ -14,7 +14,9 @@ from itertools import islice
 from exporters.engine import PartReader
 from migrate.number_text import count_words, things
 from migrate.repair.contract import RepairDestination, TableWriter
-from migrate.repair.row_differences import KeyOf, RowChanges, RowFile, RowSide, row_differences
+from migrate.repair.row_buckets import RowSide
+from migrate.repair.row_differences import RowChanges, RowFile, row_differences
+from migrate.repair.row_keys import key_reader
 from migrate.runtime.cancellation import CancellationToken
 
 RETRIED_ROWS = 1000
@@ -151,17 +153,6 @@ def _changes_of(
     key = destination.rows.key(table.schema, table.name)
     key_of = key_reader(part_reader, table.columns, key) if key else None
     yield from row_differences(*table.open_sides(), rows=table.rows, key_of=key_of)
-
-
-def key_reader(part_reader: PartReader, columns: Sequence[str], key: Sequence[str]) -> KeyOf:
-    """Return what takes the key out of a row's text."""
-    indexes = [list(columns).index(name) for name in key]
-
-    def key_of(text: bytes) -> tuple[bytes | None, ...]:
-        values = part_reader.split(text)
-        return tuple(values[index] for index in indexes)
-
-    return key_of
 
 
 def _write_again(writer: TableWriter, refused: RowFile, result: TableRepair) -> None:

@@ -1,9 +1,7 @@
 """Which rows differ between a table's source and its destination, and what makes the destination equal.
 
-Rows fall into buckets by their hash, on both sides into the same. First each bucket's count and sum of hashes is
-compared; buckets that agree hold the same rows. Then only the rows of the others are read. They are laid on disk in
-partitions, by key where the table has one, so memory holds one partition at a time. No order is needed, and no key:
-rows without a key are compared as a multiset.
+Only rows in buckets that differ are read (``row_buckets``). They are laid on disk in partitions, by key where the table
+has one, so memory holds one partition at a time. Rows without a key are compared as a multiset.
 """
 
 from __future__ import annotations
@@ -11,27 +9,21 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple
 
-from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+from xxhash import xxh3_64_intdigest
 
 from exporters.engine import Texts
+from migrate.repair.row_buckets import BucketSums, RowSide, count_buckets
+from migrate.repair.row_keys import KeyOf
 
-MOST_BUCKETS = 1 << 16
-FEWEST_BUCKETS = 1 << 8
-_ROWS_A_BUCKET = 8
 PARTITION_BYTES = 32 * 2**20
 """About so many bytes of rows that may differ are held at once."""
 MOST_PARTITIONS = 256
 _HEAD = struct.Struct("<BQI")
-
-Key = tuple[bytes | None, ...]
-KeyOf = Callable[[bytes], Key]
-TakeRows = Callable[[Texts, Texts], None]
-"""Takes the texts of some rows, and where each of them is; no places where the side has none."""
 
 
 class LocatedRow(NamedTuple):
@@ -39,84 +31,6 @@ class LocatedRow(NamedTuple):
 
     text: bytes
     place: bytes = b""
-
-
-@dataclass(slots=True)
-class BucketSums:
-    """Rows, sum of hashes and bytes of rows by bucket. There are as many buckets as numbers, a power of two."""
-
-    rows: list[int]
-    sums: list[int]
-    size_bytes: int = 0
-
-    @staticmethod
-    def of(buckets: int) -> BucketSums:
-        """Return those of no rows."""
-        return BucketSums([0] * buckets, [0] * buckets)
-
-    def differing(self, other: BucketSums) -> frozenset[int]:
-        """Return the buckets that do not hold the same rows."""
-        return frozenset(
-            bucket
-            for bucket, (mine, yours) in enumerate(
-                zip(
-                    zip(self.rows, self.sums, strict=True),
-                    zip(other.rows, other.sums, strict=True),
-                    strict=True,
-                )
-            )
-            if mine != yours
-        )
-
-
-class RowSide(Protocol):
-    """The rows of one table at one side, as of one moment. Both sides put equal rows into the same bucket. Methods
-    raise errors of ``exporters.errors`` and, for a bundle, of ``migrate.errors``.
-    """
-
-    def sums(self, buckets: int) -> BucketSums:
-        """Return the sums of all rows."""
-        ...
-
-    def each(self, take: TakeRows, buckets: int, among: frozenset[int]) -> None:
-        """Hand over the rows that fall into some of the buckets, some at a time, in any order."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class HashedSide:
-    """A side whose rows are hashed here. ``read`` hands over all rows."""
-
-    read: Callable[[TakeRows], None]
-
-    def sums(self, buckets: int) -> BucketSums:
-        """See ``RowSide``."""
-        result = BucketSums.of(buckets)
-        rows, sums, mask = result.rows, result.sums, buckets - 1
-
-        def take(texts: Texts, places: Texts) -> None:
-            del places
-            for number in map(xxh3_128_intdigest, texts):
-                bucket = number & mask
-                sums[bucket] += number
-                rows[bucket] += 1
-            result.size_bytes += sum(map(len, texts))
-
-        self.read(take)
-        return result
-
-    def each(self, take: TakeRows, buckets: int, among: frozenset[int]) -> None:
-        """See ``RowSide``."""
-        mask = buckets - 1
-
-        def choose(texts: Texts, places: Texts) -> None:
-            chosen = [
-                index for index, number in enumerate(map(xxh3_128_intdigest, texts)) if number & mask in among
-            ]
-            if chosen:
-                take([texts[i] for i in chosen], [places[i] for i in chosen] if places else ())
-
-        self.read(choose)
 
 
 @dataclass(slots=True)
@@ -130,11 +44,6 @@ class RowChanges:
     changed: int = 0
 
 
-def count_buckets(rows: int) -> int:
-    """Return into how many buckets about so many rows are put."""
-    return min(MOST_BUCKETS, max(FEWEST_BUCKETS, 1 << (rows // _ROWS_A_BUCKET).bit_length()))
-
-
 def row_differences(
     source: RowSide, destination: RowSide, *, rows: int, key_of: KeyOf | None
 ) -> Iterator[RowChanges]:
@@ -142,12 +51,11 @@ def row_differences(
     are, about. ``key_of`` takes the key out of a row's text: the old and the new row of a key are in the same changes.
     """
     buckets = count_buckets(rows)
-    there, here = destination.sums(buckets), source.sums(buckets)
-    among = here.differing(there)
+    destination_sums, source_sums = destination.sums(buckets), source.sums(buckets)
+    among = frozenset(source_sums.differing(destination_sums))
     if not among:
         return
-    share = _share(here, among), _share(there, among)
-    size_bytes = here.size_bytes * share[0] + there.size_bytes * share[1]
+    size_bytes = sum(sums.size_bytes * _share(sums, among) for sums in (source_sums, destination_sums))
     partitions = min(MOST_PARTITIONS, max(1, -(-int(size_bytes) // PARTITION_BYTES)))
     with closing(_Partitions(partitions, key_of)) as files:
         source.each(files.add_source, buckets, among)
@@ -163,10 +71,12 @@ def _share(sums: BucketSums, among: frozenset[int]) -> float:
     return sum(sums.rows[bucket] for bucket in among) / max(1, sum(sums.rows))
 
 
-def _changes(here: Sequence[bytes], there: Sequence[LocatedRow], key_of: KeyOf | None) -> RowChanges:
-    unmatched = Counter(here)
+def _changes(
+    source_texts: Sequence[bytes], destination_rows: Sequence[LocatedRow], key_of: KeyOf | None
+) -> RowChanges:
+    unmatched = Counter(source_texts)
     changes = RowChanges()
-    for row in there:
+    for row in destination_rows:
         if unmatched[row.text] > 0:
             unmatched[row.text] -= 1
         else:
@@ -241,11 +151,11 @@ class _Partitions:
 
     def read(self, number: int) -> tuple[list[bytes], list[LocatedRow]]:
         """Return the rows of one partition at the source and at the destination."""
-        here: list[bytes] = []
-        there: list[LocatedRow] = []
+        source_texts: list[bytes] = []
+        destination_rows: list[LocatedRow] = []
         for side, row in self._files[number].rows():
             if side == _SOURCE:
-                here.append(row.text)
+                source_texts.append(row.text)
             else:
-                there.append(row)
-        return here, there
+                destination_rows.append(row)
+        return source_texts, destination_rows

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
-from exporters.engine import HashedRows, LiveRows, LocatedRows, PartReader, Texts
+from exporters.engine import HashedRows, LiveRows, LocatedRows, PartReader
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.repair.row_differences import BucketSums, HashedSide, RowSide, TakeRows
+from migrate.repair.row_buckets import BucketSums, HashedSide, RowSide, TakeRows, TakeTexts
 
 
 class BundleRows:
@@ -30,7 +30,7 @@ class BundleRows:
         with self._reader.open(self._keys[0]) as file:
             return self._part_reader.part_columns(file)
 
-    def each(self, take: Callable[[Texts], None], parts: frozenset[str] | None = None) -> None:
+    def each(self, take: TakeTexts, parts: frozenset[str] | None = None) -> None:
         """Read the parts, or some of them."""
         for key in self._keys:
             if parts is None or key in parts:
@@ -61,11 +61,6 @@ class ServerSide:
         self.rows.each_in_buckets(self.schema, self.name, take, buckets, among)
 
 
-def bundle_side(rows: BundleRows) -> RowSide:
-    """Return the rows of a bundle as a side."""
-    return HashedSide(lambda take: rows.each(lambda texts: take(texts, ())))
-
-
 def located_side(rows: LocatedRows, schema: str, name: str) -> RowSide:
     """Return a table of a destination as a side."""
     return HashedSide(lambda take: rows.each_located(schema, name, take))
@@ -77,5 +72,4 @@ def live_sides(source: LiveRows, destination: LocatedRows, schema: str, name: st
         hash_name = source.hash_name(schema, name)
         if hash_name and hash_name == destination.hash_name(schema, name):
             return ServerSide(source, schema, name), ServerSide(destination, schema, name)
-    here = HashedSide(lambda take: source.each(schema, name, lambda texts: take(texts, ())))
-    return here, located_side(destination, schema, name)
+    return HashedSide.of_texts(partial(source.each, schema, name)), located_side(destination, schema, name)

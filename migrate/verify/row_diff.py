@@ -1,23 +1,24 @@
 """Which rows differ: between two sets of rows that are given as texts, in any order, of any size.
 
-Rows fall into buckets by their hash, on both sides into the same. First pass: every bucket's count and sum of hashes;
-buckets that agree hold the same rows. Second pass: only the rows of the others are remembered, as hashes; what is left
-over on one side differs. So memory is bounded, no order and no key is needed, and a table without a key is no harder.
+Only rows in buckets that differ are remembered (``migrate.repair.row_buckets``), as hashes; what is left over on one
+side differs. A comparison shows some differences: it keeps few texts, needs no disk, and names the part of each row. A
+repair needs all differences, and lays the rows on disk (``migrate.repair.row_differences``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from xxhash import xxh3_128_intdigest
 
 from exporters.engine import Texts
+from migrate.repair.row_buckets import BucketSums, HashedSide, TakeTexts, count_buckets
+from migrate.repair.row_keys import Key, KeyOf
 
-MOST_BUCKETS = 1 << 16
-FEWEST_BUCKETS = 1 << 8
 MOST_ROWS = 100_000
 """At most so many rows of both sides are remembered; buckets beyond that are left out, and the result records it."""
 KEPT_ROWS = 1000
@@ -26,17 +27,13 @@ KEPT_BYTES = 32 * 2**20
 FEW_ROWS = 100
 """So many rows of each side are examined where there are more than can be kept."""
 
-Take = Callable[[Texts], None]
-Key = tuple[bytes | None, ...]
-KeyOf = Callable[[bytes], Key]
-
 
 class Side(Protocol):
     """One of the two sets. ``part`` is the part of the rows that are handed over at the moment, "" for none."""
 
     part: str
 
-    def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
+    def each(self, take: TakeTexts, parts: frozenset[str] | None = None) -> None:
         """Hand all rows over, some at a time; or those of some parts."""
         ...
 
@@ -61,38 +58,16 @@ class Narrowed:
     whole: bool
 
 
-class _Sums:
-    """Count and sum of hashes by bucket."""
-
-    def __init__(self, buckets: int) -> None:
-        self.mask = buckets - 1
-        self.sums = [0] * buckets
-        self.counts = [0] * buckets
-
-    def take(self, texts: Texts) -> None:
-        sums, counts, mask = self.sums, self.counts, self.mask
-        for number in map(xxh3_128_intdigest, texts):
-            bucket = number & mask
-            sums[bucket] += number
-            counts[bucket] += 1
-
-
 def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narrowed:
     """Find the rows of ``left`` that ``right`` has not, and the other way round. ``rows``: how many there are, about.
     ``key_of`` takes the key out of a row's text; without it no row counts as changed.
     """
-    buckets = min(MOST_BUCKETS, max(FEWEST_BUCKETS, 1 << (rows // 8).bit_length()))
-    left_sums, right_sums = _Sums(buckets), _Sums(buckets)
-    left.each(left_sums.take)
-    right.each(right_sums.take)
-    differing = [
-        bucket
-        for bucket in range(buckets)
-        if left_sums.counts[bucket] != right_sums.counts[bucket]
-        or left_sums.sums[bucket] != right_sums.sums[bucket]
-    ]
+    buckets = count_buckets(rows)
+    left_sums = HashedSide.of_texts(left.each).sums(buckets)
+    right_sums = HashedSide.of_texts(right.each).sums(buckets)
+    differing = left_sums.differing(right_sums)
     chosen = _that_fit(differing, left_sums, right_sums)
-    leftovers = _Leftovers(left, right, frozenset(chosen), buckets - 1)
+    leftovers = _Leftovers(left, right, _Among(frozenset(chosen), buckets))
     leftovers.look()
     whole = len(chosen) == len(differing) and leftovers.left.whole and leftovers.right.whole
     if whole:
@@ -100,14 +75,14 @@ def narrow(left: Side, right: Side, *, rows: int, key_of: KeyOf | None) -> Narro
     few = leftovers.left.rows[:FEW_ROWS], leftovers.right.rows[:FEW_ROWS]
     if key_of is None:
         return Narrowed((), *few, whole=False)
-    return _with_partners(left, right, few, key_of, _Among(frozenset(differing), buckets - 1))
+    return _with_partners(left, right, few, key_of, _Among(frozenset(differing), buckets))
 
 
-def _that_fit(differing: Sequence[int], left: _Sums, right: _Sums) -> list[int]:
+def _that_fit(differing: Sequence[int], left: BucketSums, right: BucketSums) -> list[int]:
     chosen: list[int] = []
     rows = 0
     for bucket in differing:
-        rows += left.counts[bucket] + right.counts[bucket]
+        rows += left.rows[bucket] + right.rows[bucket]
         if chosen and rows > MOST_ROWS:
             break
         chosen.append(bucket)
@@ -132,55 +107,60 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Among:
-    """Tells the rows of some buckets."""
+    """Some of the buckets."""
 
-    buckets: frozenset[int]
-    mask: int
+    chosen: frozenset[int]
+    buckets: int
 
-    def of(self, texts: Texts) -> Iterator[tuple[int, bytes]]:
-        buckets, mask = self.buckets, self.mask
-        for text, number in zip(texts, map(xxh3_128_intdigest, texts), strict=True):
-            if number & mask in buckets:
-                yield number, text
+    def each(self, side: Side, take: Callable[[bytes], None], parts: frozenset[str] | None = None) -> None:
+        """Hand over the rows of a side in these buckets, or those of some parts."""
+
+        def take_texts(texts: Texts, _: Texts) -> None:
+            for text in texts:
+                take(text)
+
+        hashed = HashedSide.of_texts(partial(side.each, parts=parts))
+        hashed.each(take_texts, self.buckets, self.chosen)
 
 
 class _Leftovers:
     """Rows of the chosen buckets that are on one side only."""
 
-    def __init__(self, left: Side, right: Side, chosen: frozenset[int], mask: int) -> None:
+    def __init__(self, left: Side, right: Side, among: _Among) -> None:
         self._left_side, self._right_side = left, right
-        self._among = _Among(chosen, mask)
+        self._among = among
         self._hashes: Counter[int] = Counter()
         self._parts: dict[int, str] = {}
         self.left, self.right = _Kept(), _Kept()
 
     def look(self) -> None:
         """Remember the left rows, strike out the right ones, and read the texts of what is left over."""
-        if not self._among.buckets:
+        among = self._among
+        if not among.chosen:
             return
-        self._left_side.each(self._remember)
-        self._right_side.each(self._strike_out)
+        among.each(self._left_side, self._remember)
+        among.each(self._right_side, self._strike_out)
         if self._hashes:
-            self._left_side.each(self._collect, frozenset(self._parts[number] for number in self._hashes))
+            parts = frozenset(self._parts[number] for number in self._hashes)
+            among.each(self._left_side, self._collect, parts)
 
-    def _remember(self, texts: Texts) -> None:
-        for number, _ in self._among.of(texts):
-            self._hashes[number] += 1
-            self._parts.setdefault(number, self._left_side.part)
+    def _remember(self, text: bytes) -> None:
+        number = xxh3_128_intdigest(text)
+        self._hashes[number] += 1
+        self._parts.setdefault(number, self._left_side.part)
 
-    def _strike_out(self, texts: Texts) -> None:
-        for number, text in self._among.of(texts):
-            if (count := self._hashes.get(number, 0)) > 1:
-                self._hashes[number] = count - 1
-            elif count:
-                del self._hashes[number]
-            else:
-                self.right.add(DifferingRow(text))
+    def _strike_out(self, text: bytes) -> None:
+        number = xxh3_128_intdigest(text)
+        if (count := self._hashes.get(number, 0)) > 1:
+            self._hashes[number] = count - 1
+        elif count:
+            del self._hashes[number]
+        else:
+            self.right.add(DifferingRow(text))
 
-    def _collect(self, texts: Texts) -> None:
-        for number, text in self._among.of(texts):
-            if copies := self._hashes.pop(number, 0):
-                self.left.add(DifferingRow(text, self._left_side.part), copies)
+    def _collect(self, text: bytes) -> None:
+        if copies := self._hashes.pop(xxh3_128_intdigest(text), 0):
+            self.left.add(DifferingRow(text, self._left_side.part), copies)
 
 
 def _paired(left: Sequence[DifferingRow], right: Sequence[DifferingRow], key_of: KeyOf | None) -> Narrowed:
@@ -222,11 +202,10 @@ def _by_key(
     """Return the rows of a side that have one of the keys, among those of differing buckets."""
     rows: dict[Key, DifferingRow] = {}
 
-    def take(texts: Texts) -> None:
-        for _, text in among.of(texts):
-            if (key := key_of(text)) in keys:
-                rows[key] = DifferingRow(text, side.part)
+    def take(text: bytes) -> None:
+        if (key := key_of(text)) in keys:
+            rows[key] = DifferingRow(text, side.part)
 
     if keys:
-        side.each(take)
+        among.each(side, take)
     return rows

@@ -16,8 +16,8 @@ from migrate.errors import UsageError
 from migrate.repair.contract import RepairDestination
 from migrate.repair.live_repair import open_repair
 from migrate.repair.repair import TablePair, TableRepair, repair_tables
-from migrate.repair.row_differences import RowSide
-from migrate.repair.sides import BundleRows, bundle_side, located_side
+from migrate.repair.row_buckets import HashedSide, RowSide
+from migrate.repair.sides import BundleRows, located_side
 from migrate.runtime.cancellation import CancellationToken
 
 
@@ -53,7 +53,7 @@ def _bundle_pair(
     schema, name = table.schema, table.name
 
     def open_sides() -> tuple[RowSide, RowSide]:
-        return bundle_side(rows), located_side(destination.rows, schema, name)
+        return HashedSide.of_texts(rows.each), located_side(destination.rows, schema, name)
 
     label = part_reader.label(schema, name)
     columns = rows.columns or destination.rows.columns(schema, name) or ()

@@ -12,8 +12,10 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
+from migrate.repair.row_buckets import TakeTexts
+from migrate.repair.row_keys import KeyOf, key_reader
 from migrate.repair.sides import BundleRows
-from migrate.verify.row_diff import DifferingRow, Narrowed, Take, narrow
+from migrate.verify.row_diff import DifferingRow, Narrowed, narrow
 
 MOST_TABLES = 50
 """The rows of at most so many differing tables are searched."""
@@ -31,7 +33,7 @@ class LiveSide:
         self._rows = rows
         self._table = table
 
-    def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
+    def each(self, take: TakeTexts, parts: frozenset[str] | None = None) -> None:
         """Read the table."""
         del parts
         self._rows.each(self._table.schema, self._table.name, take)
@@ -67,17 +69,18 @@ class Looker:
     def _look(self, table: CatalogRow, finding: Finding) -> Finding:
         if self._rows is None:
             self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
-        here = BundleRows(self.part_reader, self.reader, table)
+        bundle_rows = BundleRows(self.part_reader, self.reader, table)
         columns = self._rows.columns(table.schema, table.name)
-        if not columns or not here.columns:
+        if not columns or not bundle_rows.columns:
             return finding
-        if list(columns) != list(here.columns):
-            names = (", ".join(here.columns), ", ".join(columns))
+        if list(columns) != list(bundle_rows.columns):
+            names = (", ".join(bundle_rows.columns), ", ".join(columns))
             return replace(finding, what="has other columns", expected=names[0], found=names[1])
         key = list(self._rows.key(table.schema, table.name))
-        show = _Show(self.part_reader, columns, key)
-        there = LiveSide(self._rows, table)
-        narrowed = narrow(here, there, rows=table.items, key_of=show.key_of if key else None)
+        key_of = key_reader(self.part_reader, columns, key)
+        live_side = LiveSide(self._rows, table)
+        narrowed = narrow(bundle_rows, live_side, rows=table.items, key_of=key_of if key else None)
+        show = _Show(self.part_reader, columns, key, key_of)
         what = f"{finding.what}: {_words(narrowed, key=bool(key))}"
         return replace(finding, what=what, rows=tuple(show.rows(narrowed)[:SHOWN_ROWS]))
 
@@ -103,10 +106,7 @@ class _Show:
     part_reader: PartReader
     columns: Sequence[str]
     key: Sequence[str]
-
-    def key_of(self, text: bytes) -> tuple[bytes | None, ...]:
-        values = self.part_reader.split(text)
-        return tuple(values[self.columns.index(name)] for name in self.key)
+    key_of: KeyOf
 
     def rows(self, narrowed: Narrowed) -> list[RowDifference]:
         changed = [
