@@ -83,9 +83,9 @@ class PostgresRows:
             if table.exported and not table.view and not table.extension and table.oid != large_objects.OID
         }
 
-    def table(self, schema: str, name: str) -> PostgresTable | None:
-        """Return what the catalog says of a table, None where there is none."""
-        return self._tables.get((schema, name))
+    def table(self, schema: str, name: str) -> PostgresTable:
+        """Return what the catalog says of a table that is there."""
+        return self._tables[schema, name]
 
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
@@ -129,11 +129,11 @@ class PostgresRows:
     def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
         """See ``VersionedRows``. A state is the snapshot, the rows and the file of a table."""
         table = self._tables[schema, name]
+        if table.refusal or table.oid == large_objects.OID:
+            return True, ""
         snapshot, rows, filenode = state.split() if state else ("", "", "")
         now = self._session.position["snapshot"]
         query = changed_chunks.query(table, (0, None), snapshot, now)
-        if table.refusal or table.oid == large_objects.OID:
-            return True, ""
         if query is None or filenode != str(table.filenode):
             (count,) = self._feeds.numbers(f"SELECT count(*) {rows_of(table)}")
             return True, f"{now} {count} {table.filenode}"

@@ -1,1 +1,1 @@
-"""Repair: the rows of a table that differ between a source, or a bundle, and a destination are found and written."""
+"""Repair: find the rows of a table that differ between a source, or a bundle, and a destination; write them."""

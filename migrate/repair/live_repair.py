@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 from exporters.engine import (
@@ -80,10 +79,11 @@ def repair_from_source(
         open_repair(engine, destination) as opened,
     ):
         rows = cast("LocatedRows", live_rows)
+        tables = {name: count for name, count in rows.tables().items() if chosen(part_reader.label(*name))}
         result = LiveRepair([])
-        pairs = _pairs(rows, opened, part_reader, result, chosen=chosen, states=states)
+        pairs = _pairs(rows, tables, opened, part_reader, result, states=states)
         result.tables = repair_tables(pairs, opened, part_reader, dry_run=dry_run, cancellation=cancellation)
-        extra = sorted(opened.rows.tables().keys() - rows.tables().keys())
+        extra = sorted(opened.rows.tables().keys() - tables.keys())
         labels = [label for name in extra if chosen(label := part_reader.label(*name))]
         result.tables += [TableRepair(label, reason="it is only at the destination") for label in labels]
     for table in result.tables:
@@ -94,18 +94,16 @@ def repair_from_source(
 
 def _pairs(
     rows: LocatedRows,
+    tables: Mapping[tuple[str, str], int],
     destination: RepairDestination,
     part_reader: PartReader,
     result: LiveRepair,
     *,
-    chosen: Callable[[str], bool],
     states: Mapping[str, str] | None,
 ) -> Iterator[TablePair]:
-    """Yield the tables that may differ."""
-    for (schema, name), count in sorted(rows.tables().items()):
+    """Yield the tables that may differ, of ``tables``."""
+    for (schema, name), count in sorted(tables.items()):
         label = part_reader.label(schema, name)
-        if not chosen(label):
-            continue
         if states is not None and isinstance(rows, VersionedRows):
             is_changed, result.states[label] = rows.changed_since(schema, name, states.get(label, ""))
             if not is_changed:
@@ -122,14 +120,11 @@ def _pair(
     count: int,
 ) -> TablePair:
     columns = rows.columns(*table) or ()
-    open_sides = partial(_live_sides, rows, destination, *table)
+
+    def open_sides() -> tuple[RowSide, RowSide]:
+        return live_sides(rows, destination.rows, *table)
+
     return TablePair(*table, part_reader.label(*table), columns, count, open_sides)
-
-
-def _live_sides(
-    rows: LocatedRows, destination: RepairDestination, schema: str, name: str
-) -> tuple[RowSide, RowSide]:
-    return live_sides(rows, destination.rows, schema, name)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Makes the rows of a destination's tables equal to those of a bundle, or of a live source.
 
-Nothing is kept about how far a repair came: what was written does not differ any more. So a repair that was killed is
-gone on with by the same command.
+Nothing is kept about how far a repair came: what was written does not differ any more. So the same command goes on
+with a repair that was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exporters.engine import PartReader
 from migrate.number_text import count_words, things
 from migrate.repair.contract import RepairDestination, TableWriter
 from migrate.repair.row_buckets import RowSide
-from migrate.repair.row_differences import RowChanges, RowFile, row_differences
+from migrate.repair.row_differences import SOURCE, RowChanges, RowFile, row_differences
 from migrate.repair.row_keys import key_reader
 from migrate.runtime.cancellation import CancellationToken
 
@@ -55,6 +55,12 @@ class TableRepair:
         """How many rows differ."""
         return self.inserted + self.updated + self.deleted
 
+    def count(self, changes: RowChanges) -> None:
+        """Add the rows of some changes."""
+        self.inserted += len(changes.new) - changes.changed
+        self.deleted += len(changes.gone) - changes.changed
+        self.updated += changes.changed
+
     @property
     def words(self) -> str:
         """How the table differs, or why that is not known."""
@@ -74,46 +80,44 @@ def repair_tables(
     cancellation: CancellationToken | None = None,
 ) -> list[TableRepair]:
     """Make tables equal; return those that differed. ``dry_run``: only count. Raises errors of both sides."""
-    return list(_repaired(tables, destination, part_reader, dry_run=dry_run, cancellation=cancellation))
-
-
-def _repaired(
-    tables: Iterable[TablePair],
-    destination: RepairDestination,
-    part_reader: PartReader,
-    *,
-    dry_run: bool,
-    cancellation: CancellationToken | None,
-) -> Iterator[TableRepair]:
+    cancellation = cancellation or CancellationToken()
+    results: list[TableRepair] = []
     waiting: list[tuple[TablePair, TableRepair, RowFile]] = []
-    for table in tables:
-        if cancellation is not None:
+    with ExitStack() as files:
+        for table in tables:
             cancellation.check()
-        result = TableRepair(table.label)
-        refused = RowFile()
-        changes = _changes_of(table, destination, part_reader, result)
-        with _writing(table, destination, dry_run=dry_run) as write:
-            for some in changes:
-                result.inserted += len(some.new) - some.changed
-                result.deleted += len(some.gone) - some.changed
-                result.updated += some.changed
-                if reason := write(some):
-                    result.reason, result.refused = reason, result.refused + len(some.new)
-                    refused.write(0, some.new)
-                if cancellation is not None:
-                    cancellation.check()
-        if result.refused:
-            waiting.append((table, result, refused))
-        else:
-            refused.close()
-        if result.rows or result.reason:
-            yield result
-    for table, result, refused in waiting:
-        # A row may have been refused for one that is removed by now.
-        with closing(refused), destination.writing(table.schema, table.name) as writer:
-            result.refused = 0
-            _write_again(writer, refused, result)
-            result.reason = result.reason if result.refused else ""
+            result = TableRepair(table.label)
+            changes = _changes_of(table, destination, part_reader, result)
+            with _writing(table, destination, dry_run=dry_run) as write:
+                refused = _repair_table(changes, write, result, files, cancellation)
+            if refused is not None:
+                waiting.append((table, result, refused))
+            if result.rows or result.reason:
+                results.append(result)
+        for table, result, refused in waiting:
+            # A row may have been refused for one that is removed by now.
+            with destination.writing(table.schema, table.name) as writer:
+                _write_again(writer, refused, result)
+    return results
+
+
+def _repair_table(
+    table_changes: Iterator[RowChanges],
+    write: Callable[[RowChanges], str],
+    result: TableRepair,
+    files: ExitStack,
+    cancellation: CancellationToken,
+) -> RowFile | None:
+    """Write the changes of a table; return the rows that were refused, in a file that ``files`` closes."""
+    refused: RowFile | None = None
+    for changes in table_changes:
+        result.count(changes)
+        if reason := write(changes):
+            result.reason, result.refused = reason, result.refused + len(changes.new)
+            refused = refused or files.enter_context(closing(RowFile()))
+            refused.write(SOURCE, changes.new)
+        cancellation.check()
+    return refused
 
 
 @contextmanager
@@ -157,10 +161,11 @@ def _changes_of(
 
 def _write_again(writer: TableWriter, refused: RowFile, result: TableRepair) -> None:
     """Add rows that were refused before, one by one where they are refused together."""
-    texts = (row.text for _, row in refused.rows())
-    while some := list(islice(texts, RETRIED_ROWS)):
-        if len(some) > 1 and not writer.write(RowChanges(new=some)):
+    result.reason, result.refused = "", 0
+    rows = (row.text for _, row in refused.rows())
+    while texts := list(islice(rows, RETRIED_ROWS)):
+        if len(texts) > 1 and not writer.write(RowChanges(new=texts)):
             continue
-        for text in some:
+        for text in texts:
             if reason := writer.write(RowChanges(new=[text])):
                 result.refused, result.reason = result.refused + 1, reason

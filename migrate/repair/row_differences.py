@@ -88,6 +88,9 @@ def _changes(
     return changes
 
 
+SOURCE, DESTINATION = 0, 1
+
+
 class RowFile:
     """Rows on disk, to be read once in the order in which they came."""
 
@@ -114,9 +117,6 @@ class RowFile:
         self._file.close()
 
 
-_SOURCE, _DESTINATION = 0, 1
-
-
 class _Partitions:
     """Rows of both sides on disk, those with the same key, or without a key the same text, in the same file."""
 
@@ -131,11 +131,11 @@ class _Partitions:
 
     def add_source(self, texts: Texts, places: Texts) -> None:
         """Take rows of the source."""
-        self._add(_SOURCE, texts, places)
+        self._add(SOURCE, texts, places)
 
     def add_destination(self, texts: Texts, places: Texts) -> None:
         """Take rows of the destination."""
-        self._add(_DESTINATION, texts, places)
+        self._add(DESTINATION, texts, places)
 
     def _add(self, side: int, texts: Texts, places: Texts) -> None:
         if len(self._files) == 1:
@@ -154,7 +154,7 @@ class _Partitions:
         source_texts: list[bytes] = []
         destination_rows: list[LocatedRow] = []
         for side, row in self._files[number].rows():
-            if side == _SOURCE:
+            if side == SOURCE:
                 source_texts.append(row.text)
             else:
                 destination_rows.append(row)

@@ -43,7 +43,7 @@ class PostgresRepair:
 
     def obstacle(self, schema: str, name: str) -> str:
         """See ``RepairDestination``."""
-        table = self._table(schema, name)
+        table = self.rows.table(schema, name)
         if table.oid == large_objects.OID:
             return "large objects are not repaired; moveout restore brings them into an empty database"
         if table.view:
@@ -55,7 +55,7 @@ class PostgresRepair:
     @contextmanager
     def writing(self, schema: str, name: str) -> Iterator[PostgresTableWriter]:
         """See ``RepairDestination``."""
-        table = self._table(schema, name)
+        table = self.rows.table(schema, name)
         names = [(schema, name), *table.ancestors]
         if not self._has_triggers_off and (label := table_with_triggers(self._connection, names)):
             raise NotAllowedError(
@@ -64,11 +64,6 @@ class PostgresRepair:
                 " and later), or repair as a superuser",
             )
         yield PostgresTableWriter(self._address, self._connection, table)
-
-    def _table(self, schema: str, name: str) -> PostgresTable:
-        table = self.rows.table(schema, name)
-        assert table is not None, "the caller has asked for its columns"
-        return table
 
 
 class PostgresTableWriter:
