@@ -112,6 +112,20 @@ class TableRestore:
         """Whether all definitions are restored, not those of some tables: into a database or file of its own."""
         return self.selection.definitions and not self.selection.tables
 
+    def finished_records(
+        self, read: Callable[[str], list[FinishedRestore]]
+    ) -> tuple[list[FinishedRestore], bool]:
+        """Return the records of finished restores of this source, and whether one is of this very selection. ``read``
+        returns those from one bundle, by its id. Where this bundle was never restored as a whole, those from bundles
+        that it continues are among them.
+        """
+        records = read(self.reader.info.id)
+        same = any(record.only == self.selection.words() for record in records)
+        if all(record.only for record in records):
+            for bundle in reversed(self.reader.info.continues):
+                records += [record.for_successor() for record in read(bundle)]
+        return records, same
+
     def said(self, name: str) -> Any:
         """Return the value in the last recorded position of the source that has one, None where none has."""
         return self.reader.last_position_value(self.source, name)

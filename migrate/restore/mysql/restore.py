@@ -323,12 +323,9 @@ def _already(
         there = _in_the_way(job, definitions, into_existing=into_existing)
     except NotEmptyError as exc:
         there = exc
-    records = mysql_left_out.read_finished(connection, run.reader.info.id, run.source, connection.control)
-    same = any(record.only == run.selection.words() for record in records)
-    if not any(not record.only for record in records):
-        for bundle in reversed(run.reader.info.continues):
-            earlier = mysql_left_out.read_finished(connection, bundle, run.source, connection.control)
-            records += [record.for_successor() for record in earlier]
+    records, same = run.finished_records(
+        lambda bundle: mysql_left_out.read_finished(connection, bundle, run.source, connection.control)
+    )
     if there is None:
         return None
     findings = None

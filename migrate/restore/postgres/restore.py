@@ -296,7 +296,9 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
         conflict = sql_destination.table_with_rows(connection, names)
     if into_existing or not whole:
         conflict = conflict or large_objects.in_the_way(connection, run, filled=not whole)
-    records, same = _finished_records(job)
+    records, same = run.finished_records(
+        lambda bundle: sql_left_out.read_finished(connection, bundle, run.source)
+    )
     mark = read_mark(connection, run.source)
     is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
     if is_followed and (conflict or not job.selection.is_everything):
@@ -325,20 +327,6 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
         if whole
         else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
     )
-
-
-def _finished_records(job: PostgresRestore) -> tuple[list[FinishedRestore], bool]:
-    """Return the records of finished restores of this source, also from bundles that this one continues, and whether
-    one is of this very selection.
-    """
-    run, connection = job.run, job.destination.connection
-    records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
-    same = any(record.only == job.selection.words() for record in records)
-    if not any(not record.only for record in records):
-        for bundle in reversed(run.reader.info.continues):
-            earlier = sql_left_out.read_finished(connection, bundle, run.source)
-            records += [record.for_successor() for record in earlier]
-    return records, same
 
 
 def _all_there(job: PostgresRestore) -> bool:
