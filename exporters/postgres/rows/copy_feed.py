@@ -283,8 +283,7 @@ class Feeds:
             return self.copy(f"{large_objects.SELECT} {table.condition}")
         if table.refusal:
             return self._unplanned_rows(table)
-        length_query = longest_query(table, pages)
-        long = length_query is not None and self.numbers(length_query)[0] > LONG_BYTES
+        long = self._has_long_rows(table, pages)
         query = canonical_select(table, pages)
         if not self._may_change or not self._changes(table, pages):
             return self.copy(query, long=long)
@@ -292,17 +291,14 @@ class Feeds:
 
     def is_plannable(self, table: PostgresTable) -> bool:
         """Tell whether the server can compute with the rows of a table, none of which is long."""
-        if table.oid == large_objects.OID or table.refusal or self._may_change:
-            return False
-        length_query = longest_query(table, (0, None))
-        return length_query is None or self.numbers(length_query)[0] <= LONG_BYTES
+        return self._is_ordinary(table) and not self._has_long_rows(table, (0, None))
 
     def is_small(self, table: PostgresTable, pages: Range) -> bool:
         """Tell whether a chunk is for ``read_all``: it has few rows, none of them long, and nothing has to be asked
         before they are read.
         """
-        special = table.oid == large_objects.OID or table.refusal or self._may_change
-        return not special and table.size_bytes <= _SMALL_TABLE_BYTES and longest_query(table, pages) is None
+        is_small = table.size_bytes <= _SMALL_TABLE_BYTES
+        return self._is_ordinary(table) and is_small and longest_query(table, pages) is None
 
     def read_all(self, chunks: Sequence[Chunk]) -> list[SmallRows]:
         """Return the rows of small chunks, read by one request; nothing where one of them cannot be read: each is for
@@ -315,6 +311,15 @@ class Feeds:
                 return small_rows(feed.copy_in_pieces(sources, self._copied_as))
         except SourceError:
             return []
+
+    def _is_ordinary(self, table: PostgresTable) -> bool:
+        """Tell whether queries read a table, and all of its text comes through UTF-8 as it is."""
+        return not (table.oid == large_objects.OID or table.refusal or self._may_change)
+
+    def _has_long_rows(self, table: PostgresTable, pages: Range) -> bool:
+        """Tell whether some rows of a chunk may be long; the server is asked where it may have any."""
+        query = longest_query(table, pages)
+        return query is not None and self.numbers(query)[0] > LONG_BYTES
 
     def _unplanned_rows(self, table: PostgresTable) -> RowBlocks:
         """Read a table by its name. Nothing can be asked of its rows before."""
