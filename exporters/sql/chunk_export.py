@@ -146,14 +146,15 @@ class ChunkExport:
         """Write what is left. Return what it came to. Raises ``SourceError`` unless as many rows came as the server
         says it sent, where it says so. Rows without columns are only counted here.
         """
-        if sent_rows is not None and not self._layout.columns:
-            self._parts.add_empty_rows(sent_rows)
-            self._digest = digest_empty_rows(sent_rows)
-        if sent_rows is not None and self._digest.rows != sent_rows:
-            raise SourceError(
-                f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
-                next_step="Give the same command again; if it stays so, please report it.",
-            )
+        if sent_rows is not None:
+            if not self._layout.columns:
+                self._parts.add_empty_rows(sent_rows)
+                self._digest = digest_empty_rows(sent_rows)
+            if self._digest.rows != sent_rows:
+                raise SourceError(
+                    f"{self._parts.stem}: the server sent {sent_rows} rows, {self._digest.rows} arrived",
+                    next_step="Give the same command again; if it stays so, please report it.",
+                )
         written = self._parts.finish()
         return ExportedChunk(
             self._digest.rows,

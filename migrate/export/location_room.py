@@ -32,7 +32,7 @@ class LocationRoom:
         self._full: NoSpaceError | None = None
 
     def keep(self, units: int) -> None:
-        """Keep a reserve for the seal of so many units; a larger one once it is less than that by half."""
+        """Keep a reserve for the seal of so many units; make a larger one only where twice as much is needed."""
         needed = RESERVE_BYTES + units * _BYTES_A_UNIT
         if self._full is not None or needed < 2 * self._reserved_bytes:
             return
@@ -47,7 +47,7 @@ class LocationRoom:
             self._store.delete(layout.RESERVE)
 
     def as_source_error(self, source: str, error: SourceError | NoSpaceError) -> SourceError:
-        """Return why a source is not read any more. Where the location is full, release the reserve."""
+        """Return why a source is not read any more. Where the location is full, note that, and release the reserve."""
         if isinstance(error, SourceError):
             return error
         self._full = self._full or error

@@ -88,7 +88,9 @@ def holds_objects(
 
 
 def _is_taken(connection: psycopg.Connection[Any], entry: DumpEntry) -> bool:
-    """Tell whether an object of the entry's name is there. Text search objects are told by their catalog's key."""
+    """Tell whether an object of the entry's name is there. For text search objects the server names their catalog's
+    unique key.
+    """
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(entry.sql)

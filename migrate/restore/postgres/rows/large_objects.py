@@ -81,6 +81,5 @@ def without_holes(piece: bytes) -> Iterator[tuple[int, bytes]]:
 
     for written, offsets in groupby(range(0, len(piece), _PAGE_BYTES), is_written):
         if written:
-            first, *others = offsets
-            end = (others or [first])[-1] + _PAGE_BYTES
-            yield first, piece[first:end]
+            pages = list(offsets)
+            yield pages[0], piece[pages[0] : pages[-1] + _PAGE_BYTES]

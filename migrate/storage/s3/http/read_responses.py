@@ -23,9 +23,8 @@ def read_request(summary: ObjectSummary, *, body: bool = True, whole: bool = Tru
     headers = {"x-amz-checksum-mode": "ENABLED"} if whole else {}
     if summary.etag:
         headers["If-Match"] = f'"{summary.etag}"'
-    query = {"versionId": summary.version_id} if summary.version_id else {}
     operation, method = ("GetObject", "GET") if body else ("HeadObject", "HEAD")
-    return Request(operation, method, summary.key, query, headers)
+    return Request(operation, method, summary.key, which(summary), headers)
 
 
 def which(summary: ObjectSummary) -> dict[str, str]:
