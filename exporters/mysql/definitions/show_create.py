@@ -52,6 +52,10 @@ _TRIGGERS = (
     "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
     " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
 )
+_TRIGGERS_OF = (
+    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    " AND EVENT_OBJECT_TABLE = {table} ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+)
 _LIBRARIES = (
     "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema} ORDER BY 1"
 )
@@ -236,6 +240,18 @@ def _read(connection: Connection, kind: str, name: str) -> Definition:
             raise
     with closing(connect(connection.address)) as other:
         return read_definition(other, kind, name)
+
+
+def trigger_names(connection: Connection, table: str) -> list[str]:
+    """Return the names of the triggers of a table in the order in which they act. Raises the driver's errors."""
+    schema = quote_literal(connection.address.database)
+    rows = connection.rows(_TRIGGERS_OF.format(schema=schema, table=quote_literal(table)))
+    return [str(name) for (name,) in rows]
+
+
+def read_trigger(connection: Connection, name: str, table: str) -> Definition:
+    """Return the definition of a trigger of a table. Raises the driver's errors."""
+    return read_definition(connection, "trigger", name) | {"table": table}
 
 
 def read_definition(connection: Connection, kind: str, name: str) -> Definition:

@@ -16,7 +16,7 @@ import pymysql
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.connection import MysqlAddress, parse_url
 from exporters.mysql.control_tables import find_control_tables
-from exporters.mysql.definitions.show_create import read_definition
+from exporters.mysql.definitions.show_create import read_trigger, trigger_names
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_rows import MysqlRows, live_rows
@@ -30,10 +30,6 @@ from migrate.restore.mysql.destination import DestinationConnection, open_destin
 from migrate.restore.mysql.load_rows import STATEMENT_BYTES, statements
 from migrate.restore.mysql.values.insert_values import Values, literals_of
 
-_TRIGGERS = (
-    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
-    " AND EVENT_OBJECT_TABLE = {table} ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
-)
 _DELETED_AT_ONCE = 500
 
 
@@ -83,9 +79,7 @@ class MysqlRepair:
     @contextmanager
     def _without_triggers(self, table: str) -> Iterator[None]:
         connection = self._connection
-        schema = quote_literal(self._address.database)
-        query = _TRIGGERS.format(schema=schema, table=quote_literal(table))
-        names = [str(name) for (name,) in connection.rows(query)]
+        names = trigger_names(connection, table)
         if names:
             self.close()
             connection.run(
@@ -93,8 +87,8 @@ class MysqlRepair:
                 " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
             )
         for name in names:
-            definition = {**read_definition(connection, "trigger", name), "table": table}
-            values = ", ".join(map(quote_literal, (name, json.dumps(definition))))
+            definition = json.dumps(read_trigger(connection, name, table))
+            values = f"{quote_literal(name)}, {quote_literal(definition)}"
             connection.run(f"INSERT INTO {connection.triggers} VALUES ({values})")
             connection.run(f"DROP TRIGGER {quote_name(name)}")
         yield

@@ -15,7 +15,13 @@ import pymysql
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
-from exporters.mysql.definitions.show_create import Missing, read_definition, read_definitions, set_sequence
+from exporters.mysql.definitions.show_create import (
+    Missing,
+    read_definitions,
+    read_trigger,
+    set_sequence,
+    trigger_names,
+)
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
@@ -34,10 +40,6 @@ from migrate.restore.mysql.values.insert_values import columns_of as written_col
 _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
 WHERE TABLE_SCHEMA = {} AND AUTO_INCREMENT IS NOT NULL
-"""
-_TRIGGERS = """
-SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}
-ORDER BY ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER
 """
 _VARYING = re.compile(r" AUTO_INCREMENT=\d+| (?:ENABLE|DISABLE(?: ON (?:SLAVE|REPLICA))?)(?= )|\s+")
 """What two definitions of the same thing may differ in."""
@@ -115,29 +117,23 @@ class _Remainder:
 
     def _read_again(self, table: MysqlTable) -> None:
         """Replace the rows of a table by the source's. Its triggers would fire, so they are made again afterwards."""
-        for name in self._triggers(self._writer, table.name):
+        for name in trigger_names(self._writer, table.name):
             self._writer.run(f"DROP TRIGGER {quote_name(name)}")
         _copy_rows(table, self._reader, self._writer)
 
     def _make_triggers(self, table: str) -> None:
         """Make the triggers of a table that the destination lacks."""
-        missing = [
-            name
-            for name in self._triggers(self._reader, table)
-            if name not in self._triggers(self._writer, table)
-        ]
-        for name in missing:
-            definition = read_definition(self._reader, "trigger", name) | {"table": table}
+        present = {*trigger_names(self._writer, table)}
+        for name in trigger_names(self._reader, table):
+            if name in present:
+                continue
+            definition = read_trigger(self._reader, name, table)
             try:
                 Definer(self._writer, self._notes, self._notes).make(definition)
             except pymysql.Error as exc:
                 if not is_about_the_thing(exc):
                     raise
                 self._notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
-
-    def _triggers(self, connection: Connection, table: str) -> list[str]:
-        schema = quote_literal(connection.address.database)
-        return [str(name) for (name,) in connection.rows(_TRIGGERS.format(schema, quote_literal(table)))]
 
     def _sequences(self, here: Mapping[str, Definition], there: Mapping[str, Definition]) -> int:
         """Set the sequences that stand elsewhere."""
