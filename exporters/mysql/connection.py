@@ -21,6 +21,7 @@ from exporters.discovery import no_database_error
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
+from exporters.mysql.identifiers import quote_literal
 
 _log = logging.getLogger(__name__)
 
@@ -209,6 +210,11 @@ class Connection:
         """Return the first column of the first row, or None."""
         rows = self.rows(query)
         return rows[0][0] if rows else None
+
+    def variable(self, name: str) -> str | None:
+        """Return a global variable's text, None where the server has none of that name."""
+        rows = self.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
+        return str(rows[0][1]) if rows else None
 
     def run(self, statement: str | bytes) -> int:
         """Run a statement, return the number of affected rows."""

@@ -23,7 +23,7 @@ from exporters.doctor import (
     gather,
 )
 from exporters.mysql.catalog import MysqlTable, read_tables
-from exporters.mysql.changes.log_requirements import kept_hours, obstacles, variable
+from exporters.mysql.changes.log_requirements import kept_hours, obstacles
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.definitions.show_create import hidden_routines
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -266,7 +266,7 @@ def _engines(source: _ExaminedMysql) -> Iterator[Finding]:
 
 
 def _connections(source: _ExaminedMysql) -> Iterator[Finding]:
-    most = int(variable(source.connection, "max_connections") or 0)
+    most = int(source.connection.variable("max_connections") or 0)
     used = int(source.connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
     needed = source.request.workers + 2
     if most - used < needed:
@@ -327,7 +327,7 @@ def _needs(source: _ExaminedMysql) -> dict[str, Any]:
             "engines": sorted({table.engine for table in source.tables if table.engine}),
             "tables": [table.name for table in source.tables],
             "code": int(connection.value(_CODE.format(schema=schema)) or 0),
-            "max_allowed_packet": int(variable(connection, "max_allowed_packet") or 0),
+            "max_allowed_packet": int(connection.variable("max_allowed_packet") or 0),
         }
     except DRIVER_ERRORS:
         return {}

@@ -31,7 +31,7 @@ from exporters.mysql.doctor import (
     tls_findings,
 )
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.tls import tls_facts
 from migrate.restore.mysql.destination import find_content
@@ -73,8 +73,7 @@ class _Destination:
         return Fix("sql", text, self.server)
 
     def variable(self, name: str) -> str:
-        rows = self.connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
-        return str(rows[0][1]) if rows else ""
+        return self.connection.variable(name) or ""
 
 
 def examine(request: ExamineRequest) -> Examination:

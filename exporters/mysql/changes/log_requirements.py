@@ -9,7 +9,6 @@ import pymysql
 
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
-from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.account_rights import AccountRights
 
 _SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
@@ -30,13 +29,13 @@ class Obstacle:
 
 def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacle]:
     """Yield what is missing. Raises the driver's errors."""
-    if (variable(connection, "log_bin") or "OFF") not in {"ON", "1"}:
+    if (connection.variable("log_bin") or "OFF") not in {"ON", "1"}:
         remedy = "Write log_bin = binlog into the server's configuration, and restart it."
         yield Obstacle("the server writes no binary log", remedy, is_sql=False)
     wrong = {
         name: value
         for name, needed in _SETTINGS.items()
-        if (value := variable(connection, name)) not in {needed, None}
+        if (value := connection.variable(name)) not in {needed, None}
     }
     if wrong:
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
@@ -70,7 +69,7 @@ def _names(listed: object) -> set[str]:
 
 def _forgets_replicated(connection: Connection) -> bool:
     """Tell whether a server is a replica whose log lacks what it replicates, as far as the account may ask."""
-    setting = variable(connection, "log_replica_updates") or variable(connection, "log_slave_updates")
+    setting = connection.variable("log_replica_updates") or connection.variable("log_slave_updates")
     if setting in {"ON", "1"}:
         return False
     statement = "SHOW ALL SLAVES STATUS" if connection.is_mariadb else "SHOW REPLICA STATUS"
@@ -82,11 +81,5 @@ def _forgets_replicated(connection: Connection) -> bool:
 
 def kept_hours(connection: Connection) -> float | None:
     """Return for how long the server keeps its binary log; None where it is for ever. Raises the driver's errors."""
-    seconds, days = (float(variable(connection, name) or 0) for name in _RETENTION)
+    seconds, days = (float(connection.variable(name) or 0) for name in _RETENTION)
     return (seconds / 3600 or days * 24) or None
-
-
-def variable(connection: Connection, name: str) -> str | None:
-    """Return a global setting, None where the server has none of that name. Raises the driver's errors."""
-    rows = connection.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
-    return str(rows[0][1]) if rows else None

@@ -38,8 +38,8 @@ class Server:
 
     def variable(self, name: str) -> str | None:
         """Return a global variable's text, None where the server has none of that name."""
-        rows = self.rows(f"SHOW GLOBAL VARIABLES LIKE '{name}'")
-        return str(rows[0][1]) if rows else None
+        with self._translated():
+            return self._connection.variable(name)
 
     def neighbours(self) -> list[str]:
         """Return the other databases of the server, without its own."""

@@ -43,7 +43,7 @@ from exporters.mysql.changes.row_events import (
     uncompressed,
     with_flags,
 )
-from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
@@ -372,7 +372,7 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
     address = parse_url(url, password=secrets.get("password"))
     connection = connect(address)
     try:
-        _require_rights(connection, address)
+        _require_rights(connection)
         _lock(connection, source)
         _log_no_statements(connection)
         writer = MysqlChangeWriter(connection, source)
@@ -386,17 +386,17 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
     return writer
 
 
-def _require_rights(connection: Connection, address: MysqlAddress) -> None:
+def _require_rights(connection: Connection) -> None:
     rights, names = read_rights(connection), _APPLIES[connection.is_mariadb]
     if not any(rights.has(name, "*") for name in names):
         raise NotAllowedError(
-            f"{address.url}: {rights.account} may not apply changes: it has no {names[0]}",
+            f"{connection.address.url}: {rights.account} may not apply changes: it has no {names[0]}",
             next_step=f"GRANT {names[0]} ON *.* TO {rights.account};",
         )
-    rows = connection.rows("SHOW GLOBAL VARIABLES LIKE 'slave_run_triggers_for_rbr'")
-    if rows and rows[0][1] != "NO":
+    setting = connection.variable("slave_run_triggers_for_rbr")
+    if setting not in {"NO", None}:
         raise UsageError(
-            f"{address.url}: triggers would act a second time: slave_run_triggers_for_rbr is {rows[0][1]}",
+            f"{connection.address.url}: triggers would act a second time: slave_run_triggers_for_rbr is {setting}",
             next_step="SET GLOBAL slave_run_triggers_for_rbr = 'NO';",
         )
 
