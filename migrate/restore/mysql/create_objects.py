@@ -10,6 +10,7 @@ import pymysql
 
 from exporters.api import Loss
 from exporters.mysql.catalog import ELSEWHERE
+from exporters.mysql.definitions.event_status import DISABLED, read_events
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.definitions.spatial_reference_systems import reference_systems
 from exporters.mysql.errors import message_of
@@ -36,7 +37,6 @@ UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIG
 UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
 """
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
-_EVENTS = "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _LATE = frozenset({"view", "trigger", "event"})
@@ -159,11 +159,8 @@ def without_running_events(definitions: Sequence[Definition]) -> list[Definition
 
 def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
     """Name the events whose time was over: the server drops or disables them when they are made."""
-    schema = quote_literal(job.destination.address.database)
-    states = {
-        str(name): str(state)
-        for name, state in job.destination.connection.rows(_EVENTS.format(schema=schema))
-    }
+    events = read_events(job.destination.connection.rows, job.destination.address.database)
+    states = {event.name: event.status for event in events}
     done = read_done(job.destination.connection)
     for definition in definitions:
         if definition["kind"] != "event" or step_of(definition) not in done:
@@ -171,7 +168,7 @@ def note_expired(job: MysqlRestore, definitions: Sequence[Definition]) -> None:
         item, state = f"event {quote_name(definition['name'])}", states.get(definition["name"], "")
         if not state:
             loss = Loss(item, "definition", "its time is over: the server drops it at once")
-        elif state == "DISABLED" and _ENABLED.search(definition["sql"]):
+        elif state == DISABLED and _ENABLED.search(definition["sql"]):
             loss = Loss(item, "state", "it is disabled: its time is over")
         else:
             continue

@@ -49,8 +49,8 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
-from migrate.restore.mysql.changes import destination_events
 from migrate.restore.mysql.changes.conflicting_rows import conflict
+from migrate.restore.mysql.changes.destination_events import stop_events
 from migrate.restore.mysql.changes.destination_table import DestinationTable, read_table, require_same_shape
 from migrate.restore.mysql.changes.follow_marks import (
     FollowDetails,
@@ -86,14 +86,17 @@ class _Table:
 
 
 class MysqlChangeWriter:
-    """See ``ChangeWriter``. ``single_changes``: how many rows were written one by one."""
+    """See ``ChangeWriter``. ``single_changes``: how many rows were written one by one. ``events``: the names of those
+    that wait until the destination is in use.
+    """
 
     def __init__(self, connection: Connection, source: str) -> None:
         self._connection = connection
         self._source = source
         self._shown = connection.address.url
-        found = read_mark(connection, source)
-        self._details = found[1] if found else FollowDetails("", "")
+        marked = read_mark(connection, source)
+        self._details = marked[1] if marked else FollowDetails("", "")
+        self.events = self._details.events
         self._skipped = set(self._details.skipped)
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
@@ -111,8 +114,8 @@ class MysqlChangeWriter:
     def mark(self) -> Mark | None:
         """See ``ChangeWriter``."""
         with self._translated():
-            found = read_mark(self._connection, self._source)
-        return found[0] if found else None
+            marked = read_mark(self._connection, self._source)
+        return marked[0] if marked else None
 
     def forget(self) -> None:
         """See ``ChangeWriter``."""
@@ -376,7 +379,7 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
         _lock(connection, source)
         _log_no_statements(connection)
         writer = MysqlChangeWriter(connection, source)
-        destination_events.stop(connection, source)
+        stop_events(connection, writer.events)
     except DRIVER_ERRORS as exc:
         connection.close()
         raise translate(exc, address.url) from exc
