@@ -33,6 +33,8 @@ class MysqlRestore:
     """Definitions that the destination refuses: not marked as done, so a later run tries them again."""
     damaged: dict[str, list[str]] = field(default_factory=dict)
     """By table, the rows that could not be read."""
+    paused_events: list[str] = field(default_factory=list)
+    """The events that run at the source, and here only once the destination is in use."""
     recorded: set[str | Loss] = field(default_factory=set)
     """What of ``notes``, ``left_out`` and ``losses`` stands in the destination."""
 

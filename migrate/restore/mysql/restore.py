@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import Any
 
 from exporters.api import Loss
 from exporters.changes import FOLLOW
@@ -24,6 +25,7 @@ from exporters.row_digest import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
+from migrate.changes.apply import Mark
 from migrate.changes.segments import START
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
@@ -135,6 +137,7 @@ def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
     run, destination = job.run, job.destination
     definitions = _definitions(job)
     if job.is_followed:
+        job.paused_events.extend(running_events(definitions))
         definitions = without_running_events(definitions)
     state = mysql_destination.read_state(destination)
     if state is None:
@@ -348,12 +351,16 @@ def _begin_following(job: MysqlRestore) -> None:
     if not job.is_followed:
         return
     base = job.run.reader.newest_position(job.run.source)[FOLLOW]
-    found = read_mark(connection, job.run.source)
-    if found is None or found[0].base != base["position"]:
-        skipped = sorted(job.absent)
-        events = running_events(_definitions(job))
-        details = FollowDetails(base["log"]["database"], base["log"]["stem"], events, skipped)
+    if _mark_of(job, base) is None:
+        log, skipped = base["log"], sorted(job.absent)
+        details = FollowDetails(log["database"], log["stem"], job.paused_events, skipped)
         begin_mark(connection, connection.control.follow, job.run.source, base["position"], details)
+
+
+def _mark_of(job: MysqlRestore, base: Mapping[str, Any]) -> Mark | None:
+    """Return how far the changes after a base were applied; None where the destination is not marked with it."""
+    marked = read_mark(job.destination.connection, job.run.source)
+    return marked[0] if marked and marked[0].base == base["position"] else None
 
 
 def _followed(job: MysqlRestore) -> RestoreOutcome | None:
@@ -361,9 +368,9 @@ def _followed(job: MysqlRestore) -> RestoreOutcome | None:
     the snapshot is wanted: it would lack these changes.
     """
     connection = job.destination.connection
-    found = read_mark(connection, job.run.source)
     base = job.run.reader.newest_position(job.run.source).get(FOLLOW)
-    if found is None or base is None or found[0].base != base["position"] or found[0].place == START:
+    mark = _mark_of(job, base) if base else None
+    if mark is None or mark.place == START:
         return None
     if not job.run.selection.is_everything:
         raise UsageError(
