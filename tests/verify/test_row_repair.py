@@ -238,14 +238,14 @@ def test_few_rows_leave_two_servers_that_differ_in_few(postgres):
     for url in urls:
         run_sql(url, f"{make}(1, 100000) n; ANALYZE")
     run_sql(urls[1], "UPDATE t SET name = NULL WHERE id % 10000 = 0")
-    with live_rows(parse_url(urls[0])) as here, live_rows(parse_url(urls[1])) as there:
+    with live_rows(parse_url(urls[0])) as source, live_rows(parse_url(urls[1])) as destination:
         read = []
 
         class Counted(ServerSide):
             def each(self, take, buckets, among):
                 super().each(lambda texts, places: (read.extend(texts), take(texts, places)), buckets, among)
 
-        sides = [Counted(rows, "public", "t") for rows in (here, there)]
+        sides = [Counted(rows, "public", "t") for rows in (source, destination)]
         (changes,) = row_differences(*sides, rows=100_000, key_of=lambda text: (text.split(b",")[0],))
     assert (len(changes.new), len(changes.gone), changes.changed) == (10, 10, 10)
     assert 20 <= len(read) < 1000
@@ -271,8 +271,27 @@ def test_rows_that_differ_are_repaired_and_nothing_else_happens(database):
     assert repair(database, code=0)["repaired"] == []
 
 
+def test_refused_rows_wait_for_those_removed_later_and_the_rest_is_named(database, monkeypatch, tmp_path):
+    monkeypatch.setattr("migrate.repair.row_differences.PARTITION_BYTES", 100)
+    (tmp_path / "source").mkdir()
+    source = type(database)(database.server, tmp_path / "source")
+    source.run("INSERT INTO children VALUES (21, 1), (22, 2)")
+    database.run(
+        "UPDATE swapped SET place = 51 - place + 100",
+        "UPDATE swapped SET place = place - 100",
+        "CREATE UNIQUE INDEX only_child ON children (parent)",
+    )
+    compared = repair(database, "--from", f"app={source.url}", code=6)
+    assert counts(compared) == {"swapped": (0, 50, 0, 0), "children": (2, 0, 0, 2)}
+    assert database.fetch("SELECT * FROM swapped ORDER BY 1") == source.fetch(
+        "SELECT * FROM swapped ORDER BY 1"
+    )
+    (finding,) = compared["findings"]
+    assert "2 missing rows" in finding["what"]
+
+
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reported"),
     [
         (["--dry-run"], "go with --repair"),
         (["--from", "app=sqlite:///x"], "go with --repair"),
@@ -280,6 +299,6 @@ def test_rows_that_differ_are_repaired_and_nothing_else_happens(database):
         (["--repair", "--against", "app=sqlite:///x", "--from", "b=sqlite:///x"], "--against b=URL"),
     ],
 )
-def test_options_that_do_not_go_together_are_named(tmp_path, words, said):
+def test_options_that_do_not_go_together_are_named(tmp_path, words, reported):
     ended = call("verify", tmp_path, *words)
-    assert (ended.code, said in ended.err) == (2, True), ended
+    assert (ended.code, reported in ended.err) == (2, True), ended
