@@ -80,12 +80,14 @@ class MysqlRepair:
     def _without_triggers(self, table: str) -> Iterator[None]:
         connection = self._connection
         names = trigger_names(connection, table)
-        if names:
-            self.close()
-            connection.run(
-                f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
-                " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-            )
+        if not names:
+            yield
+            return
+        self.close()
+        connection.run(
+            f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
+            " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        )
         for name in names:
             definition = json.dumps(read_trigger(connection, name, table))
             values = f"{quote_literal(name)}, {quote_literal(definition)}"
