@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -28,8 +28,9 @@ from migrate.follow.cutover import (
     written_meanwhile,
 )
 from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
+from migrate.follow.follower import run_guarded
 from migrate.repair.live_repair import open_repair, repair_from_source
-from migrate.runtime.cancellation import CancellationToken, Cancelled
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
 
@@ -114,7 +115,7 @@ class DeltaState:
     last: DeltaRecord | None = None
     passes: int = 0
     rows: int = 0
-    stopped: Sequence[MoveoutError] = ()
+    stopped: list[MoveoutError] = field(default_factory=list)
 
     @property
     def skipped(self) -> Sequence[str]:
@@ -130,10 +131,13 @@ class DeltaFollower:
     ) -> None:
         self.source = source
         self._cancellation = cancellation
-        self._tell = note
+        self._note: Callable[[str], None] = lambda message: note(f"{source.name}: {message}")
         self._state = DeltaState(source.name)
         self._thread = threading.Thread(
-            target=self._guarded, name=f"moveout-delta-{source.name}", daemon=True
+            target=run_guarded,
+            args=(self._run, self._state.stopped, self._note),
+            name=f"moveout-delta-{source.name}",
+            daemon=True,
         )
 
     def start(self) -> None:
@@ -157,18 +161,6 @@ class DeltaFollower:
     def state(self) -> DeltaState:
         """Return how far it is."""
         return self._state
-
-    def _note(self, message: str) -> None:
-        self._tell(f"{self.source.name}: {message}")
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except Cancelled:
-            return
-        except MoveoutError as exc:
-            self._state.stopped = (exc,)
-            self._note(f"stopped: {exc}" + (f" → {exc.next_step}" if exc.next_step else ""))
 
     def _run(self) -> None:
         pauses = RetryPauses(
@@ -195,13 +187,13 @@ class DeltaCutover:
     cancellation: CancellationToken
     workers: int = 2
     report: Callable[[str], None] = lambda _: None
-    _found: int = 0
+    _passes_with_rows: int = 0
 
     def catch_up(self) -> int:
         """Take a pass; return another number than before where the source was written to since the last one."""
         record = self.followed.take_pass(self.cancellation)
-        self._found += record.rows > 0
-        return self._found
+        self._passes_with_rows += record.rows > 0
+        return self._passes_with_rows
 
     def prove(self) -> ProvenSource:
         """Take the last pass, bring over what tables do not hold, and compare. Raises ``IncompleteError`` where the
@@ -213,13 +205,15 @@ class DeltaCutover:
         with stages.timed("carry over what tables do not hold"):
             carried = self._carry()
         with stages.timed("compare"):
-            here, there, findings = read_digests(source.source, source.destination, workers=self.workers)
+            source_digests, destination_digests, findings = read_digests(
+                source.source, source.destination, workers=self.workers
+            )
         with stages.timed("last delta pass"):
             if source.take_pass(self.cancellation).rows:
                 raise written_meanwhile(source.name)
-        different = [*findings, *differences(here, there)]
+        different = [*findings, *differences(source_digests, destination_digests)]
         end = f"delta pass {record.passes}"
-        return ProvenSource(source.name, end, carried, different, as_recorded(here), stages.seconds)
+        return ProvenSource(source.name, end, carried, different, as_recorded(source_digests), stages.seconds)
 
     def activate(self) -> None:
         """Do nothing: a restore without a base has held nothing back."""

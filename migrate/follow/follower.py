@@ -76,6 +76,24 @@ class _Counts:
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
 
 
+def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Callable[[str], None]) -> None:
+    """Run the loop of a thread until it ends, or the run is cancelled. ``errors`` takes what stops it, ``note`` hears
+    of that.
+    """
+    try:
+        loop()
+    except Cancelled:
+        return
+    except MoveoutError as exc:
+        error = exc
+    except Exception as exc:
+        error = MoveoutError(f"an error that was not foreseen: {type(exc).__name__}: {exc}")
+    else:
+        return
+    errors.append(error)
+    note(f"stopped: {error}" + (f" → {error.next_step}" if error.next_step else ""))
+
+
 class Follower:
     """Captures and applies one source's changes in threads of its own. ``note`` hears what fails for a while."""
 
@@ -98,7 +116,10 @@ class Follower:
         loops = {"capture": self._capture, "apply": self._apply, "watch": self._watch}
         self._threads = {
             name: threading.Thread(
-                target=self._guarded, args=(loop,), name=f"moveout-{name}-{followed.name}", daemon=True
+                target=run_guarded,
+                args=(loop, self._errors, self._note),
+                name=f"moveout-{name}-{followed.name}",
+                daemon=True,
             )
             for name, loop in loops.items()
         }
@@ -161,20 +182,6 @@ class Follower:
         if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
             return 0.0
         return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
-
-    def _guarded(self, loop: Callable[[], None]) -> None:
-        try:
-            loop()
-        except Cancelled:
-            return
-        except MoveoutError as exc:
-            self._stop(exc)
-        except Exception as exc:
-            self._stop(MoveoutError(f"an error that was not foreseen: {type(exc).__name__}: {exc}"))
-
-    def _stop(self, error: MoveoutError) -> None:
-        self._errors.append(error)
-        self._note(f"stopped: {error}" + (f" → {error.next_step}" if error.next_step else ""))
 
     def _watch(self) -> None:
         """Ask where the log ends, and now and then what the source has defined since."""

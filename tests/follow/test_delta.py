@@ -6,6 +6,9 @@ from contextlib import closing
 
 import pytest
 
+from migrate.case.model import Endpoint
+from migrate.follow.delta import DeltaFollower, DeltaSource
+from migrate.runtime.cancellation import CancellationToken
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
@@ -96,3 +99,18 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert undone.code == 0, undone
     assert undone.json["result"]["written_since"] == {"app": []}
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
+
+
+def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message():
+    class BrokenSource(DeltaSource):
+        def take_pass(self, cancellation):
+            raise ZeroDivisionError("a defect")
+
+    notes = []
+    source = BrokenSource("app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), None)
+    follower = DeltaFollower(source, cancellation=CancellationToken(), note=notes.append)
+    follower.start()
+    follower.join()
+    assert "ZeroDivisionError: a defect" in str(follower.state().stopped[0])
+    assert len(notes) == 1
+    assert notes[0].startswith("app: stopped: ")
