@@ -130,6 +130,16 @@ class MysqlTable:
         return f"{self.label} FOR SYSTEM_TIME ALL" if self.history else self.label
 
     @property
+    def generated(self) -> list[str]:
+        """The columns that the server computes."""
+        return [column.name for column in self.columns if column.generated]
+
+    @property
+    def written(self) -> list[str]:
+        """The columns that statements can set."""
+        return [column.name for column in self.columns if not column.generated]
+
+    @property
     def elsewhere(self) -> bool:
         """Whether its rows are not its own."""
         return self.engine.upper() in ELSEWHERE

@@ -216,6 +216,10 @@ class Connection:
         rows = self.rows(f"SHOW GLOBAL VARIABLES LIKE {quote_literal(name)}")
         return str(rows[0][1]) if rows else None
 
+    def longest_statement_bytes(self) -> int:
+        """Return how long a statement may be at most."""
+        return int(self.value("SELECT @@SESSION.max_allowed_packet"))
+
     def run(self, statement: str | bytes) -> int:
         """Run a statement, return the number of affected rows."""
         with self.raw.cursor() as cursor:

@@ -47,7 +47,7 @@ from migrate.restore.mysql.values.insert_values import (
 Select = Callable[[pa.RecordBatch], pa.RecordBatch]
 """Chooses rows."""
 
-STATEMENT_BYTES = 2**20
+_STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
 _TRIES = 5
 _FEW = 256
@@ -185,7 +185,7 @@ class RowWriter:
         if history := history_of(part.table):
             select = partial(lasting if connection.takes_history else holding_still, history=history)
             without = without if connection.takes_history else [*history, *without]
-        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
+        allowed = connection.longest_statement_bytes()
         return _Opened(part, file, select, without, allowed, decimals=not connection.is_mariadb)
 
     def _write_singly(self, connection: DestinationConnection, part: PartFile) -> None:
@@ -288,8 +288,7 @@ class _Opened:
     def statements(self, batches: Iterable[Values | LongValues]) -> Iterator[Statement]:
         """Return the INSERTs."""
         names = columns_of(self.file.schema_arrow, self.without)
-        head = f"INSERT INTO {quote_name(self.part.table.name)} ({', '.join(map(quote_name, names))}) "
-        inserts = statements(head.encode(), batches, min(STATEMENT_BYTES, self.allowed_bytes // 2))
+        inserts = insert_statements(self.part.table.name, names, batches, self.allowed_bytes)
         return (_fitting(statement, self.part, self.allowed_bytes) for statement in inserts)
 
     def key(self, connection: Connection) -> list[str]:
@@ -411,10 +410,14 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
     )
 
 
-def statements(head: bytes, batches: Iterable[Values | LongValues], size_bytes: int) -> Iterator[Statement]:
-    """Join rows to statements of about ``size_bytes``, which begin with ``head``; those with long values are statements
+def insert_statements(
+    table: str, columns: Iterable[str], batches: Iterable[Values | LongValues], allowed_bytes: int
+) -> Iterator[Statement]:
+    """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are; those with long values are statements
     of their own, and so are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
     """
+    head = f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) ".encode()
+    size_bytes = min(_STATEMENT_BYTES, allowed_bytes // 2)
     pending: list[bytes] = []
     size = 0
     for batch in batches:

@@ -27,7 +27,7 @@ from exporters.sql.columns import Layout
 from migrate.repair.row_differences import RowChanges
 from migrate.restore.mysql.definitions import Definer
 from migrate.restore.mysql.destination import DestinationConnection, open_destination
-from migrate.restore.mysql.load_rows import STATEMENT_BYTES, statements
+from migrate.restore.mysql.load_rows import insert_statements
 from migrate.restore.mysql.values.insert_values import Values, literals_of
 
 _DELETED_AT_ONCE = 500
@@ -118,9 +118,7 @@ class MysqlTableWriter:
         self._table = table
         self._layout = Layout.of(table.columns)
         self._types = [text_type(column.kind) for column in table.columns]
-        self._generated = [column.name for column in table.columns if column.generated]
-        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        self._statement_bytes = min(STATEMENT_BYTES, allowed // 2)
+        self._allowed_bytes = connection.longest_statement_bytes()
 
     def write(self, changes: RowChanges) -> str:
         """See ``TableWriter``."""
@@ -154,11 +152,9 @@ class MysqlTableWriter:
             self._connection.run(head + b"(%b) IN (%b)" % (names, rows))
 
     def _add(self, texts: Sequence[bytes]) -> None:
-        names = [
-            quote_name(column.name) for column in self._table.columns if column.name not in self._generated
-        ]
-        head = f"INSERT INTO {self._table.label} ({', '.join(names)}) ".encode()
-        for statement in statements(head, self._literals(texts, self._generated), self._statement_bytes):
+        table = self._table
+        literals = self._literals(texts, table.generated)
+        for statement in insert_statements(table.name, table.written, literals, self._allowed_bytes):
             send(self._connection.raw, statement.pieces)
 
     def _literals(self, texts: Sequence[bytes], without: Sequence[str]) -> Iterator[Values]:

@@ -105,8 +105,7 @@ class MysqlChangeWriter:
         self._definitions: dict[str, list[str]] = {}
         self._waiting: list[tuple[_Table, bytes]] = []
         self._waiting_bytes = 0
-        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        self._most_bytes = min(_STATEMENT_BYTES, allowed // 2)
+        self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
         self._is_open = False
         self._single_events = 0
         self.single_changes = 0

@@ -33,9 +33,8 @@ from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
-from migrate.restore.mysql.load_rows import STATEMENT_BYTES, statements
-from migrate.restore.mysql.values.insert_values import LongValues, Values, generated_of, literals_of
-from migrate.restore.mysql.values.insert_values import columns_of as written_columns
+from migrate.restore.mysql.load_rows import insert_statements
+from migrate.restore.mysql.values.insert_values import LongValues, Values, literals_of
 
 _COUNTERS = """
 SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES
@@ -194,26 +193,23 @@ def _copy_rows(table: MysqlTable, reader: Connection, writer: Connection) -> Non
     """Replace the rows of a table at the destination by the source's. Raises the driver's errors."""
     layout = Layout.of(table.columns)
     writer.run(f"TRUNCATE TABLE {table.label}")
-    allowed = int(writer.value("SELECT @@SESSION.max_allowed_packet"))
-    without = generated_of(layout.schema(frozenset()))
-    names = written_columns(layout.schema(frozenset()), without)
-    head = f"INSERT INTO {table.label} ({', '.join(map(quote_name, names))}) ".encode()
-    literals = _literals(table, layout, Feed(reader), without, decimals=not writer.is_mariadb)
-    for statement in statements(head, literals, min(STATEMENT_BYTES, allowed // 2)):
+    literals = _literals(table, layout, Feed(reader), decimals=not writer.is_mariadb)
+    for statement in insert_statements(table.name, table.written, literals, writer.longest_statement_bytes()):
         send(writer.raw, statement.pieces)
 
 
 def _literals(
-    table: MysqlTable, layout: Layout, feed: Feed, without: list[str], *, decimals: bool
+    table: MysqlTable, layout: Layout, feed: Feed, *, decimals: bool
 ) -> Iterator[Values | LongValues]:
     """Yield the rows as lists of literals."""
     types = [text_type(column.kind) for column in table.columns]
     for rows in feed.rows(row_select(table)):
         if isinstance(rows, list):
             typed = parse_columns(columns_of(rows, types), layout, exactly=True)
-            yield from literals_of(layout.batch(typed, frozenset(typed.sides)), without, decimals=decimals)
+            batch = layout.batch(typed, frozenset(typed.sides))
+            yield from literals_of(batch, table.generated, decimals=decimals)
             continue
         with Spool() as spool:
             row = read_payload(rows.pieces, layout, spool)
             batch = layout.batch(row.typed, frozenset(row.typed.sides))
-            yield from literals_of(LongRow(batch, row.long), without, decimals=decimals)
+            yield from literals_of(LongRow(batch, row.long), table.generated, decimals=decimals)
