@@ -21,6 +21,9 @@ from exporters.limits import Note
 FOLLOW = "follow"
 """The key under which the position of a followed source's snapshot has what ``ChangeBase.described`` returns."""
 
+BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
+"""The next step where changes after a base can no longer arrive."""
+
 
 class MessageKind(IntEnum):
     """What a message is to those who only store it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from exporters.changes import ChangeLog, LogState
+from exporters.changes import BASE_AGAIN, ChangeLog, LogState
 from exporters.errors import SourceGoneError
 from migrate.errors import MoveoutError
 from migrate.number_text import bytes_words
@@ -17,7 +17,6 @@ _POLL_SECONDS = 5.0
 _END_SECONDS = 2.0
 """So long the end waits for a server's answer, which the network may have swallowed."""
 _WARN_SHARE = 0.8
-_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 
 
 def is_near(retained_bytes: int, limit_bytes: int) -> bool:
@@ -71,7 +70,7 @@ class RetainedLogWatch:
 
     def _judge(self, state: LogState) -> None:
         if state.lost:
-            self._end(SourceGoneError(state.lost, next_step=_BASE_AGAIN))
+            self._end(SourceGoneError(state.lost, next_step=BASE_AGAIN))
         elif state.is_reserved and self._limit_bytes is not None:
             self._judge_size(state, self._limit_bytes)
 
@@ -85,7 +84,7 @@ class RetainedLogWatch:
             error = SourceGoneError(
                 f"{kept}, and {bytes_words(limit_bytes)} are allowed: it was told to keep them no longer, so changes"
                 f" after {self._log.show(state.acknowledged)} are not known",
-                next_step=_BASE_AGAIN,
+                next_step=BASE_AGAIN,
             )
             self._log.drop(self._objects, even_if_read=True)
             self._end(error)

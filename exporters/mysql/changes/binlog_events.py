@@ -71,6 +71,18 @@ def start_of_event(event: bytes) -> int:
     return max(int(end) - int(size), 0)
 
 
+def end_of_event(event: bytes) -> int:
+    """Return the offset after an event in its file, modulo 2**32; 0 for one that is in no file."""
+    _, _, _, _, end, _ = HEADER.unpack_from(event)
+    return int(end)
+
+
+def with_length(event: bytes, extra_bytes: int = 0) -> bytes:
+    """Return an event whose header has its length, and that of what will follow it."""
+    time, kind, server, _, end, flags = HEADER.unpack_from(event)
+    return HEADER.pack(time, kind, server, len(event) + extra_bytes, end, flags) + event[HEADER_BYTES:]
+
+
 def has_checksums(format_event: bytes) -> bool:
     """Tell whether the events after a format description end with a checksum."""
     return format_event[_ALGORITHM_AT] == _CRC32
@@ -93,6 +105,12 @@ def packed_integer(data: bytes, position: int) -> tuple[int, int]:
     if width is None:
         return first, position + 1
     return int.from_bytes(data[position + 1 : position + 1 + width], "little"), position + 1 + width
+
+
+def _packed_string(data: bytes, position: int) -> tuple[bytes, int]:
+    """Return a string after its length, and where the next thing begins."""
+    size, position = packed_integer(data, position)
+    return data[position : position + size], position + size
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +196,7 @@ def read_table_map(event: bytes) -> TableMap:
     details = {}
     while position < len(body):
         kind = body[position]
-        size, position = packed_integer(body, position + 1)
-        details[kind] = body[position : position + size]
-        position += size
+        details[kind], position = _packed_string(body, position + 1)
     return TableMap(table_number(event), database, name, types, tuple(metadata), details)
 
 
@@ -192,9 +208,8 @@ def _name(body: bytes, position: int) -> tuple[str, int]:
 def _strings(data: bytes) -> Iterator[bytes]:
     position = 0
     while position < len(data):
-        size, position = packed_integer(data, position)
-        yield data[position : position + size]
-        position += size
+        string, position = _packed_string(data, position)
+        yield string
 
 
 def _label_lists(data: bytes) -> Iterator[list[bytes]]:
@@ -203,9 +218,8 @@ def _label_lists(data: bytes) -> Iterator[list[bytes]]:
         count, position = packed_integer(data, position)
         labels = []
         for _ in range(count):
-            size, position = packed_integer(data, position)
-            labels.append(data[position : position + size])
-            position += size
+            label, position = _packed_string(data, position)
+            labels.append(label)
         yield labels
 
 

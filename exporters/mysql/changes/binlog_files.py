@@ -64,7 +64,7 @@ class BinlogFiles:
 
     def oldest(self) -> int:
         """Return the first position that the server still has."""
-        return (min(self.sizes, default=0) << _OFFSET_BITS) + FIRST_OFFSET
+        return make_position(min(self.sizes, default=0), FIRST_OFFSET)
 
     def missing(self, after: int) -> str:
         """Return why what comes after a position can no longer be read, "" where it can."""

@@ -14,15 +14,15 @@ from typing import Any, Self
 import pymysql
 from pymysql.constants import COMMAND
 
-from exporters.changes import Message, MessageKind
+from exporters.changes import BASE_AGAIN, Message, MessageKind
 from exporters.errors import SourceError, SourceGoneError
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
-    HEADER,
     HEADER_BYTES,
     MARIADB_STANDALONE,
     ROWS,
     EventType,
+    end_of_event,
     event_type,
     has_checksums,
     read_query,
@@ -31,7 +31,7 @@ from exporters.mysql.changes.binlog_events import (
     table_number,
     unpacked_transaction,
 )
-from exporters.mysql.changes.binlog_files import make_position, number_of, start_of
+from exporters.mysql.changes.binlog_files import BinlogFiles, make_position, number_of, start_of
 from exporters.mysql.changes.logged_statements import plain_statement, read_statement
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -58,11 +58,10 @@ _ONE_PHASE_AT = HEADER_BYTES
 @dataclass(frozen=True, slots=True)
 class LogRequest:
     """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
-    ``apart``. ``stem``: how the names of the log's files begin. ``replica`` is the number by which the server knows
-    this reader.
+    ``apart``. ``files``: those of the log. ``replica`` is the number by which the server knows this reader.
     """
 
-    stem: str
+    files: BinlogFiles
     database: str
     apart: Collection[str]
     replica: int
@@ -76,6 +75,7 @@ class BinlogStream:
         self.received = request.after
         self._connection = connection
         self._source = connection.address.url
+        self._files = request.files
         self._database = request.database
         self._apart = frozenset(request.apart)
         self._file, self._offset = start_of(request.after)
@@ -92,7 +92,7 @@ class BinlogStream:
         connection.run(_PREPARE)
         raw = connection.raw
         raw._read_timeout = _SILENCE_SECONDS  # noqa: SLF001  there is no other way to set it later
-        name = f"{request.stem}.{self._file:06d}"
+        name = self._files.name(self._file)
         raw._execute_command(  # noqa: SLF001  the one way to send without reading
             COMMAND.COM_BINLOG_DUMP, _DUMP.pack(self._offset, 0, request.replica) + name.encode()
         )
@@ -173,7 +173,7 @@ class BinlogStream:
         if isinstance(error, pymysql.Error) and error.args[:1] == (1236,):
             return SourceGoneError(
                 f"{self._source}: the server does not send its binary log on: {error.args[1]}",
-                next_step="Take the base again: moveout export --follow to a new location.",
+                next_step=BASE_AGAIN,
             )
         return translate(error, self._source)
 
@@ -222,9 +222,10 @@ class BinlogStream:
                 yield from self._change(event)
             yield from self._end(event, end)
         elif kind == EventType.INCIDENT:
+            place = self._files.show(self._start_of(event))
             raise SourceGoneError(
-                f"{self._source}: the server has lost a part of its binary log at {self._shown(event)} (INCIDENT)",
-                next_step="Take the base again: moveout export --follow to a new location.",
+                f"{self._source}: the server has lost a part of its binary log at {place} (INCIDENT)",
+                next_step=BASE_AGAIN,
             )
 
     def _rows(self, event: bytes) -> Iterator[Message]:
@@ -290,16 +291,15 @@ class BinlogStream:
             self._maps.clear()
 
     def _advance(self, event: bytes) -> None:
-        _, _, _, _, end, _ = HEADER.unpack_from(event)
         if not self._is_inside and self._begin is None:
-            self._offset = max(self._offset, end)
+            self._offset = max(self._offset, end_of_event(event))
 
     def _end_of(self, event: bytes) -> int:
         """Return where an event ends. The log says so modulo 2**32."""
-        _, _, _, _, end, _ = HEADER.unpack_from(event)
+        end = end_of_event(event)
         if end == 0:  # the server has made it for us
             return self._offset
-        end = int(end) + (self._offset >> 32 << 32)
+        end += self._offset >> 32 << 32
         return end + 2**32 if end < self._offset - 2**31 else max(end, self._offset)
 
     def _start_of(self, event: bytes) -> int:
@@ -308,6 +308,3 @@ class BinlogStream:
     @property
     def _position(self) -> int:
         return make_position(self._file, self._offset)
-
-    def _shown(self, event: bytes) -> str:
-        return f"{self._file:06d}:{start_of_event(event)}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
-from exporters.changes import ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.changes import BASE_AGAIN, ChangeBase, ChangeStream, LogState, NotFollowed
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_tables
@@ -24,7 +24,6 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 
-_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
@@ -134,9 +133,9 @@ class MysqlChangeLog:
         if missing := self._files.missing(after):
             raise SourceGoneError(
                 f"{url}: the changes after {self._files.show(after)} are gone: {missing}",
-                next_step=_BASE_AGAIN,
+                next_step=BASE_AGAIN,
             )
-        request = LogRequest(self._files.stem, log["database"], log["apart"], self._replica, after)
+        request = LogRequest(self._files, log["database"], log["apart"], self._replica, after)
         return BinlogStream(connection, request)
 
     def _end_reader(self) -> None:
@@ -181,7 +180,7 @@ class MysqlChangeLog:
             raise SourceGoneError(
                 f"{self._address.url} is another server ({identity}) than the one whose changes were kept"
                 f" ({log['server']})",
-                next_step=f"Check the URL. {_BASE_AGAIN}",
+                next_step=f"Check the URL. {BASE_AGAIN}",
             )
 
 

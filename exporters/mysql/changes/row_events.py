@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from exporters.mysql.changes.binlog_events import (
     COMPRESSED_ROWS,
     DELETES,
-    HEADER,
     HEADER_BYTES,
     INSERTS,
     PARTIAL_ROWS,
@@ -22,6 +21,7 @@ from exporters.mysql.changes.binlog_events import (
     decompressed,
     event_type,
     packed_integer,
+    with_length,
 )
 
 Value = bytes | None
@@ -86,7 +86,7 @@ def single_rows(event: bytes, table: TableMap) -> Iterator[LoggedRow]:
             images.append(image)
         old = None if kind in INSERTS else images[0]
         new = None if kind in DELETES else images[-1]
-        yield LoggedRow(_sized(head + rows[begin:end]), old, new)
+        yield LoggedRow(with_length(head + rows[begin:end]), old, new)
         begin = end
 
 
@@ -97,7 +97,7 @@ def uncompressed(event: bytes) -> bytes:
         return event
     _, start = _present_columns(event)
     head = event[:4] + bytes([_UNCOMPRESSED[kind]]) + event[5:start]
-    return _sized(head + decompressed(event[start:]))
+    return with_length(head + decompressed(event[start:]))
 
 
 def _present_columns(event: bytes) -> tuple[list[bytes], int]:
@@ -112,11 +112,6 @@ def _present_columns(event: bytes) -> tuple[list[bytes], int]:
         present.append(event[position : position + width])
         position += width
     return present, position
-
-
-def _sized(event: bytes) -> bytes:
-    time, kind, server, _, end, flags = HEADER.unpack_from(event)
-    return HEADER.pack(time, kind, server, len(event), end, flags) + event[HEADER_BYTES:]
 
 
 def _image(rows: bytes, position: int, table: TableMap, present: bytes) -> tuple[Image, int]:

@@ -20,7 +20,6 @@ import pymysql
 from exporters.changes import Message, MessageKind
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
-    HEADER,
     HEADER_BYTES,
     ROWS,
     EventType,
@@ -32,6 +31,7 @@ from exporters.mysql.changes.binlog_events import (
     read_table_map,
     server_of,
     table_number,
+    with_length,
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles
 from exporters.mysql.changes.logged_statements import LoggedStatement, StatementKind, read_statement
@@ -332,10 +332,10 @@ class MysqlChangeWriter:
 
     def _checked(self, event: bytes) -> bytes:
         """Return an event with its length and checksum, as the format says."""
-        time, kind, server, _, end, flags = HEADER.unpack_from(event)
-        extra = CHECKSUM_BYTES if has_checksums(self._format) else 0
-        event = HEADER.pack(time, kind, server, len(event) + extra, end, flags) + event[HEADER_BYTES:]
-        return event + zlib.crc32(event).to_bytes(CHECKSUM_BYTES, "little") if extra else event
+        if not has_checksums(self._format):
+            return with_length(event)
+        event = with_length(event, CHECKSUM_BYTES)
+        return event + zlib.crc32(event).to_bytes(CHECKSUM_BYTES, "little")
 
     def _write_single(self, table: _Table, message: Message) -> None:
         """Write each row of an event by itself, so that the one which does not fit is named."""
