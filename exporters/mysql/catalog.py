@@ -34,6 +34,9 @@ SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name, DATA_TYPE AS type, COLUMN_
   COLLATION_NAME AS collation, EXTRA AS extra, GENERATION_EXPRESSION AS expression
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
+_SEQUENCES = """
+SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE' ORDER BY 1
+"""
 _KEYS = """
 SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX
@@ -174,6 +177,14 @@ def read_tables(connection: Connection) -> list[MysqlTable]:
         if row["name"] not in control
     ]
     return sorted(tables, key=lambda table: table.name)
+
+
+def read_sequences(connection: Connection) -> list[str]:
+    """Return the names of MariaDB's sequences in the session's database. Raises the driver's errors."""
+    if not connection.is_mariadb:
+        return []
+    query = _SEQUENCES.format(schema=quote_literal(connection.address.database))
+    return [str(name) for (name,) in connection.rows(query)]
 
 
 def _list(connection: Connection, schema: str) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def examine(request: ExamineRequest) -> Examination:
     address = parse_url(request.url, password=request.secrets.get("password"))
     with closing(connect(address)) as connection:
         try:
-            skew = server_clock_skew(connection)
+            skew, hours = server_clock_skew(connection), kept_hours(connection)
             source = _ExaminedMysql(
                 request, address, connection, read_rights(connection), read_tables(connection)
             )
@@ -108,7 +108,6 @@ def examine(request: ExamineRequest) -> Examination:
         ]
         findings = gather(checks, name=address.url, errors=DRIVER_ERRORS)
         needs = _needs(source)
-        hours = kept_hours(connection)
     missing = sum(1 for finding in findings if finding.check == "rights")
     words = {
         "server": server_words(connection),
@@ -296,7 +295,7 @@ def _replica(source: _ExaminedMysql) -> Iterator[Finding]:
 
 
 def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
-    """Yield why changes cannot be followed by the binary log, and for how long that is kept."""
+    """Yield why changes cannot be followed by the binary log."""
     consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
     for obstacle in obstacles(source.connection, source.rights):
         fix = Fix("sql" if obstacle.is_sql else "advice", obstacle.remedy, source.server)

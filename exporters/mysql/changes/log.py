@@ -13,7 +13,7 @@ from typing import Any
 from exporters.changes import BASE_AGAIN, ChangeBase, ChangeStream, LogState, NotFollowed
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.limits import Note
-from exporters.mysql.catalog import MysqlTable, read_tables
+from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
 from exporters.mysql.changes.log_requirements import obstacles
@@ -27,9 +27,6 @@ from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
-_SEQUENCES = """
-SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'SEQUENCE' ORDER BY 1
-"""
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -111,7 +108,7 @@ class MysqlChangeLog:
         """Take the lock, and return where the log stands under it."""
         control = stack.enter_context(closing(connect(self._address)))
         self._require_log(control)
-        tables, sequences = read_tables(control), _sequences(control)
+        tables, sequences = read_tables(control), read_sequences(control)
         lock = stack.enter_context(snapshot_lock(self._address, tables))
         if lock.name == ONE_SESSION:
             raise SourceNotAllowedError(
@@ -182,11 +179,3 @@ class MysqlChangeLog:
                 f" ({log['server']})",
                 next_step=f"Check the URL. {BASE_AGAIN}",
             )
-
-
-def _sequences(connection: Connection) -> list[str]:
-    """Return the sequences of MariaDB: their numbers are no rows."""
-    if not connection.is_mariadb:
-        return []
-    query = _SEQUENCES.format(quote_literal(connection.address.database))
-    return [str(name) for (name,) in connection.rows(query)]

@@ -17,7 +17,7 @@ from typing import Any
 import pymysql
 
 from exporters.api import Gap, Loss, Sink
-from exporters.mysql.catalog import MysqlTable
+from exporters.mysql.catalog import MysqlTable, read_sequences
 from exporters.mysql.connection import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.definitions.account_grants import read_grants
@@ -66,10 +66,6 @@ _HAS_LIBRARIES = (
 _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 """What may end a statement for the client that reads the script: what is not in it."""
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
-_SEQUENCES = (
-    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
-    " ORDER BY 1"
-)
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
 _SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
@@ -126,8 +122,8 @@ def read_definitions(
     schema = quote_literal(connection.address.database)
     definitions: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
     definitions += [] if connection.is_mariadb else reference_systems(connection)
-    for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
-        definitions += _define(connection, "sequence", str(name), missing)
+    for name in read_sequences(connection):
+        definitions += _define(connection, "sequence", name, missing)
     for table in tables:
         definitions += _define(connection, "table", table.name, missing)
     missing.losses.extend(hidden_routines(connection))
