@@ -37,6 +37,7 @@ from exporters.mysql.definitions.table_expressions import with_expressions
 from exporters.mysql.definitions.unrepresented import unrepresented_losses
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.sessions.account_rights import read_rights
 from exporters.sql.source_summary import of_a_restore
 
 DEFINITIONS = "schema/definitions.json"
@@ -68,11 +69,6 @@ _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
-_SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
-_SEES_TABLES = (
-    "SELECT EXISTS (SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT') OR EXISTS"
-    " (SELECT 1 FROM information_schema.SCHEMA_PRIVILEGES WHERE {schema} LIKE TABLE_SCHEMA)"
-)
 _TABLES_OF_OTHERS = (
     "tables on which the account has no right are hidden, if there are any: GRANT SELECT ON {}.* names all"
 )
@@ -170,7 +166,8 @@ def hidden_routines(connection: Connection) -> list[Loss]:
         except pymysql.Error:
             return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SELECT on mysql.proc"))]
         return []
-    if any(_SEES_ROUTINES.match(str(row[0])) for row in connection.rows("SHOW GRANTS")):
+    rights = read_rights(connection)
+    if any(rights.has(name, "*") for name in ("SELECT", "SHOW_ROUTINE")):
         return []
     return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
 
@@ -178,7 +175,7 @@ def hidden_routines(connection: Connection) -> list[Loss]:
 def _note_hidden_tables(connection: Connection, definitions: Sequence[Definition], missing: Missing) -> None:
     """Note that servers list only tables on which the account has a right; one that a foreign key names is a gap."""
     schema = connection.address.database
-    if connection.value(_SEES_TABLES.format(schema=quote_literal(schema))):
+    if read_rights(connection).lists_tables_of(schema):
         return
     missing.losses.append(Loss("tables", "rows", _TABLES_OF_OTHERS.format(quote_name(schema))))
     tables = {
@@ -186,14 +183,14 @@ def _note_hidden_tables(connection: Connection, definitions: Sequence[Definition
     }
     reasons: dict[str, str] = {}
     for table, sql in tables.items():
-        for found in _REFERENCED.finditer(sql):
-            name = found["table"].replace("``", "`")
+        for reference in _REFERENCED.finditer(sql):
+            name = reference["table"].replace("``", "`")
             if name not in tables:
                 grant = f"GRANT SELECT ON {quote_name(schema)}.{quote_name(name)}"
                 reasons.setdefault(
                     name,
-                    f"the foreign key {found['key']} of {quote_name(table)} needs it, and this account has no right on"
-                    f" it: {grant}",
+                    f"the foreign key {reference['key']} of {quote_name(table)} needs it, and this account has no"
+                    f" right on it: {grant}",
                 )
     missing.gaps.extend(Gap(quote_name(name), "failed", reason) for name, reason in sorted(reasons.items()))
 

@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pymysql
+
 from exporters.mysql.connection import Connection
+from exporters.mysql.errors import number_of
 from exporters.mysql.identifiers import quote_literal
 
 _GRANT = re.compile(
@@ -14,6 +17,7 @@ _GRANT = re.compile(
 )
 _COLUMNS = re.compile(r" ?\([^)]*\)")
 _ALL = "ALL PRIVILEGES"
+_NO_FUNCTION = 1305
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +37,37 @@ class AccountRights:
         """Tell whether the account has a right on all of a database; ``*`` asks for all databases."""
         return bool({right, _ALL} & self.on(database))
 
+    def lists_tables_of(self, database: str) -> bool:
+        """Tell whether the server lists all tables of a database: to who has any right on all of it, or SELECT on all
+        databases.
+        """
+        return self.has("SELECT", "*") or bool(self.on(database) - self.on("*"))
+
 
 def read_rights(connection: Connection) -> AccountRights:
     """Return the rights of the session's account, those of its roles included. Raises the driver's errors."""
     user, _, host = str(connection.value("SELECT CURRENT_USER()")).rpartition("@")
     account = f"{quote_literal(user)}@{quote_literal(host)}"
     query = "SHOW GRANTS"
-    if not connection.is_mariadb:
-        roles = str(connection.value("SELECT CURRENT_ROLE()"))
-        query += "" if roles == "NONE" else f" FOR CURRENT_USER() USING {roles}"
+    if not connection.is_mariadb and (roles := _active_roles(connection)):
+        query += f" FOR CURRENT_USER() USING {roles}"
     rows = []
     for (line,) in connection.rows(query):
         if match := _GRANT.match(str(line)):
             rights = frozenset(word.strip() for word in _COLUMNS.sub("", match["rights"]).split(","))
             rows.append((rights, _unquoted(match["database"]), _unquoted(match["item"])))
     return AccountRights(account, rows)
+
+
+def _active_roles(connection: Connection) -> str:
+    """Return the active roles as SHOW GRANTS takes them; "" without any, also at a MySQL before 8.0, which has none."""
+    try:
+        roles = str(connection.value("SELECT CURRENT_ROLE()"))
+    except pymysql.Error as exc:
+        if number_of(exc) != _NO_FUNCTION:
+            raise
+        return ""
+    return "" if roles == "NONE" else roles
 
 
 def _unquoted(name: str) -> str:

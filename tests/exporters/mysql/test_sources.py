@@ -78,6 +78,28 @@ def test_routines_that_may_be_hidden_stand_in_the_ledger(mariadb, tmp_path):
     assert ("routines", "definition") in {(loss.item, loss.property) for _, loss in reader.losses()}
 
 
+def test_tables_that_may_be_hidden_stand_in_the_ledger_also_where_the_rights_of_others_can_be_read(
+    mariadb, tmp_path
+):
+    url = mariadb.database()
+    database = url.rpartition("/")[2]
+    run_sql(url, "CREATE TABLE seen (id INT PRIMARY KEY); CREATE TABLE hidden (id INT PRIMARY KEY)")
+    run_sql(url, f"CREATE USER plain IDENTIFIED BY '{mariadb.password}'; GRANT SELECT ON mysql.* TO plain")
+    try:
+        run_sql(url, f"GRANT SELECT ON {database}.seen TO plain")
+        assert export_database(mariadb.url_of(database, "plain"), tmp_path / "single").complete
+        run_sql(url, f"GRANT LOCK TABLES ON {database}.* TO plain")
+        export_database(mariadb.url_of(database, "plain"), tmp_path / "all")
+    finally:
+        run_sql(url, "DROP USER plain")
+    lost = {
+        name: {(loss.item, loss.property) for _, loss in read_bundle(tmp_path / name).losses()}
+        for name in ("single", "all")
+    }
+    assert ("tables", "rows") in lost["single"]
+    assert ("tables", "rows") not in lost["all"]
+
+
 @pytest.fixture
 def accounts(mariadb, other_mariadb):
     """Accounts of one server, gone from both at the end."""
