@@ -147,7 +147,7 @@ def check_status_and_end(url, directory, base, segments):
     [followed] = result("status", "-c", case)["locations"][0]["followed"]
     assert (followed["is_read"], followed["lost"], followed["problem"]) == (False, False, "")
     assert followed["segments"] == segments
-    assert followed["lag_bytes"] < followed["retained_bytes"]
+    assert 0 <= followed["lag_bytes"] <= followed["retained_bytes"] > 0
     assert (call("clean", "--changes", "-c", case, "--dry-run").code, base.exists()) == (0, True)
     done = call("clean", "--changes", "-c", case, "--yes")
     assert (done.code, list(base.glob("*"))) == (0, []), done.err

@@ -57,7 +57,10 @@ class Terminal:
 
     def shares(self, seconds):
         """The per cents that it showed in the last seconds, oldest first."""
-        since = time.monotonic() - seconds
+        return self.shares_since(time.monotonic() - seconds)
+
+    def shares_since(self, since):
+        """The per cents that it showed since a moment of the monotonic clock, after the last one before it."""
         before = [share for at, share in self._shares if at <= since]
         return before[-1:] + [share for at, share in self._shares if at > since]
 
