@@ -17,6 +17,7 @@ from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
 from tests.follow.test_follower import eventually
 from tests.tools.clients import boto_client
+from tests.tools.processes import killed_at_end
 
 BANK = """
 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
@@ -32,12 +33,12 @@ INSERT INTO log (note) VALUES ('from {0} to {1}'); INSERT INTO keyless VALUES ('
 
 
 class Application:
-    """Transfers money until the database refuses it; counts what was acknowledged."""
+    """Transfers money until the database refuses it, or a test fails; counts what was acknowledged."""
 
     def __init__(self, url):
         self.acknowledged = 0
         self._url = url
-        self._thread = threading.Thread(target=self._write)
+        self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def _write(self):
@@ -80,7 +81,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     assert call("restore", "-c", "moveout.toml").code == 0
     (restored,) = fetch(new, "SELECT count(*) FROM log")
     words = [MOVEOUT, "follow", "-c", "moveout.toml", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follow:
+    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follow:
         eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [restored])
         foreseen = call("cutover", "-c", "moveout.toml", "--dry-run", "--hold")
         assert foreseen.code == 0, foreseen
@@ -137,16 +138,15 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     old, new = move
     application = Application(old)
     words = [MOVEOUT, "run", "-c", "moveout.toml", "--keep-following", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+    with killed_at_end(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         eventually((tmp_path / "bundle/tagmanifest-sha256.txt").exists)
-        first.kill()
     done = call("run", "-c", "moveout.toml")
     assert done.code == 0, done
     assert "Compared row by row: app." in done.out
     assert "Followed: app." in done.out
     assert "moveout cutover -c moveout.toml --hold switches" in " ".join(done.out.split())
     (arrived,) = fetch(new, "SELECT count(*) FROM log")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
         eventually(lambda: fetch(new, "SELECT count(*) FROM log") > [arrived])
         switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
         out, err = second.communicate(timeout=120)

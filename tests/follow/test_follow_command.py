@@ -4,7 +4,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import threading
 
 import psycopg
 import pytest
@@ -13,7 +12,8 @@ from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
 from tests.cli.conftest import MOVEOUT, call, run
 from tests.exporters.postgres.databases import fetch, read_bundle, run_sql
-from tests.follow.test_follower import SCRIPT, eventually, transfer_money
+from tests.follow.test_follower import SCRIPT, eventually, transferring
+from tests.tools.processes import killed_at_end
 
 
 @pytest.fixture
@@ -31,23 +31,15 @@ def move(postgres, other_postgres, tmp_path):
 def test_a_followed_database_comes_up_with_what_was_written_since(move):
     source, bundle, destination = move
     words = [MOVEOUT, "follow", bundle, f"app={destination}"]
-    stop = threading.Event()
-    writer = threading.Thread(target=transfer_money, args=(source, stop))
-    writer.start()
-    try:
-        with subprocess.Popen([*words, "--quiet"], stdout=subprocess.PIPE) as early:
+    with transferring(source):
+        with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
             run("restore", bundle, f"app={destination}")
             eventually(lambda: applied(destination) > 0)
-            early.kill()
         for _ in range(2):
             before = applied(destination)
-            with subprocess.Popen([*words, "--quiet"], stdout=subprocess.PIPE) as follow:
+            with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
                 eventually(lambda before=before: applied(destination) > before)
-                follow.send_signal(signal.SIGKILL)
         assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [(2000, 20)]
-    finally:
-        stop.set()
-        writer.join()
     done = run("follow", bundle, f"app={destination}", "--until-caught-up", "--json")
     assert done.code == 0, done.err
     (state,) = json.loads(done.out)["result"]["sources"]
@@ -81,10 +73,9 @@ def test_mistakes_are_named(move, postgres, tmp_path):
     assert (refused.code, "export --follow" in refused.err) == (2, True)
     assert call("follow", bundle).code == 2
     slot = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()"
-    with subprocess.Popen(
-        [MOVEOUT, "follow", bundle, f"app={destination}"], stderr=subprocess.PIPE, text=True
-    ) as waiting:
+    words = [MOVEOUT, "follow", bundle, f"app={destination}"]
+    with killed_at_end(words, stderr=subprocess.PIPE, text=True) as waiting:
         eventually(lambda: fetch(source, slot) == [(1,)])
         waiting.send_signal(signal.SIGINT)
-        _, errors = waiting.communicate()
+        _, errors = waiting.communicate(timeout=60)
     assert (waiting.returncode, "Traceback" in errors) == (0, False), errors

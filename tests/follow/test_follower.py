@@ -59,34 +59,43 @@ def transfer_money(url, stop):
                 connection.execute("INSERT INTO entries (account, amount) VALUES (%s, 1)", (other,))
 
 
+@contextlib.contextmanager
+def transferring(url, count=1):
+    """Writers that move money meanwhile."""
+    stop = threading.Event()
+    writers = [threading.Thread(target=transfer_money, args=(url, stop)) for _ in range(count)]
+    for writer in writers:
+        writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+
 def test_writers_are_followed_and_each_source_by_itself(make_followed, tmp_path):
     """One source's destination is restored late; another one's has a conflict."""
     busy = make_followed(SCRIPT, "busy", is_restored=False)
     broken = make_followed(SCRIPT, "broken")
     run_sql(broken.destination.url, "DELETE FROM accounts WHERE id = 3")
-    stop = threading.Event()
-    writers = [threading.Thread(target=transfer_money, args=(busy.source.url, stop)) for _ in range(2)]
     with following(open_location(str(tmp_path)), busy, broken) as (followers, notes):
-        for writer in writers:
-            writer.start()
-        run_sql(broken.source.url, "UPDATE accounts SET money = 5 WHERE id = 2")
-        run_sql(broken.source.url, "UPDATE accounts SET money = 7 WHERE id = 3")
-        eventually(lambda: followers[1].state().stopped)
-        assert followers[0].state().is_waiting
-        restored(busy)
-        eventually(lambda: followers[0].state().changes > 50)
-        for _ in range(2):
-            (pid,) = fetch(
-                busy.destination.url,
-                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
-                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            )[0]
-            fetch(busy.destination.url, f"SELECT pg_terminate_backend({pid})")
-            before = followers[0].state().changes
-            eventually(lambda before=before: followers[0].state().changes > before + 50)
-        stop.set()
-        for writer in writers:
-            writer.join()
+        with transferring(busy.source.url, 2):
+            run_sql(broken.source.url, "UPDATE accounts SET money = 5 WHERE id = 2")
+            run_sql(broken.source.url, "UPDATE accounts SET money = 7 WHERE id = 3")
+            eventually(lambda: followers[1].state().stopped)
+            assert followers[0].state().is_waiting
+            restored(busy)
+            eventually(lambda: followers[0].state().changes > 50)
+            for _ in range(2):
+                (pid,) = fetch(
+                    busy.destination.url,
+                    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                )[0]
+                fetch(busy.destination.url, f"SELECT pg_terminate_backend({pid})")
+                before = followers[0].state().changes
+                eventually(lambda before=before: followers[0].state().changes > before + 50)
         eventually(lambda: live_tables(busy.destination.url) == live_tables(busy.source.url))
         eventually(lambda: followers[0].state().lag_bytes == 0)
         state = followers[0].state()

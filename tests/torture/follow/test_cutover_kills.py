@@ -1,6 +1,5 @@
 """Writers transfer money and append to a log while the move is killed at random moments: nothing is lost or doubled."""
 
-import contextlib
 import os
 import random
 import secrets
@@ -11,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.processes import killed_at_end
 from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
@@ -87,15 +87,10 @@ class Writers:
             thread.join(60)
 
 
-@contextlib.contextmanager
 def following():
     """Let ``moveout follow`` run meanwhile; the cutover takes over from it."""
-    words = [str(MOVEOUT), "follow", "-c", "moveout.toml", "--quiet"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    words = [MOVEOUT, "follow", "-c", "moveout.toml", "--quiet"]
+    return killed_at_end(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("number", ROUNDS)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
+from tests.tools.processes import killed_at_end
 from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
@@ -34,9 +35,8 @@ def servers_of_flavour(request, servers):
 
 def kill_servers(old_server, new_server, moments):
     """Kill each server while ``moveout follow`` is at work, which waits for it."""
-    with subprocess.Popen(
-        [MOVEOUT, "follow", "-c", "moveout.toml"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as follow:
+    words = [MOVEOUT, "follow", "-c", "moveout.toml"]
+    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as follow:
         for server, moment in zip((old_server, new_server, old_server), moments, strict=True):
             time.sleep(2 + moment)
             server.child.start_again(server.accepts)
