@@ -84,6 +84,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, metavar="N", help="end each suite after N rows that were not skipped"
     )
+    parser.add_argument(
+        "--skip",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out the first N tests, files or buckets of each suite: with --seed, go on where a run ended",
+    )
     parser.add_argument("--seconds", type=float, metavar="BUDGET", help="begin nothing new after that time")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run's choices (default: random)")
     options = parser.parse_args(argv)
@@ -96,6 +103,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--slice {options.slice}: expected N/M with N from 1 to M, such as 2/8")
     if options.rows is not None and options.rows < 1:
         parser.error(f"--rows {options.rows}: expected at least 1")
+    if options.skip < 0:
+        parser.error(f"--skip {options.skip}: expected 0 or more")
     options.slice_index, options.slice_count = int(part[1]) - 1, int(part[2])
     if options.seed is None:
         options.seed = secrets.randbelow(10**6)
@@ -124,6 +133,7 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
                 seed=options.seed,
                 slice_index=options.slice_index,
                 slice_count=options.slice_count,
+                skip=options.skip,
                 ends_at=ends_at,
             )
             for row in suite.run(context):
@@ -149,7 +159,7 @@ def print_row(row: SuiteRow) -> None:
         print(f"{row.variant:44} SKIPPED: {row.skipped}", flush=True)
         return
     print(f"{row.variant:44}" + "".join(f"{figure:12}" for figure in _figures(row)))
-    for label, lines in (("UNREPORTED", row.unreported), ("ERROR", row.errors)):
+    for label, lines in (("reported", row.losses), ("UNREPORTED", row.unreported), ("ERROR", row.errors)):
         for line in lines[:_SHOWN]:
             print(f"  {label}: {line}")
         if len(lines) > _SHOWN:

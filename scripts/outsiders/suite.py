@@ -59,6 +59,8 @@ class Context:
     seed: int
     slice_index: int = 0
     slice_count: int = 1
+    skip: int = 0
+    """So many items of the slice were run before; they are left out."""
     ends_at: float | None = None
     """A ``time.monotonic`` value after which a suite begins nothing new."""
 
@@ -73,10 +75,10 @@ class Context:
         return self.seconds_left == 0.0
 
     def choose(self, items: Sequence[_Item]) -> list[_Item]:
-        """Return the items of this run's slice in an order that the seed decides."""
+        """Return the items of this run's slice in an order that the seed decides, without those to skip."""
         shuffled = list(items)
         self.random("order").shuffle(shuffled)
-        return shuffled[self.slice_index :: self.slice_count]
+        return shuffled[self.slice_index :: self.slice_count][self.skip :]
 
     def random(self, purpose: str) -> random.Random:
         """Return a generator that depends on the seed and the purpose only."""
