@@ -28,8 +28,11 @@ CHECKPOINT = "sig/checkpoint"
 CUSTODY_LOG = "sig/custody.jsonl"
 CUSTODY_HEAD = "sig/custody-head.json"
 CHANGES = "changes/"
+RESTORED = "restored/"
 WORK = "_work/"
-BESIDE = (WORK, SIGNATURES, CHANGES)
+LOCAL = (WORK, CHANGES, RESTORED)
+"""What lies beside a bundle and belongs to its location: a transfer leaves it there."""
+BESIDE = (SIGNATURES, *LOCAL)
 """What lies beside a bundle, and is in no manifest."""
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
@@ -108,7 +111,7 @@ def is_tag_name(name: str) -> bool:
     """Tell whether ``name`` may be a file outside ``data/``: like a payload name, capitals allowed
     (``REPORT.html``).
     """
-    return is_payload_name(name.lower()) and name.isascii() and not name.startswith((DATA, WORK))
+    return is_payload_name(name.lower()) and name.isascii() and not name.startswith((DATA, *LOCAL))
 
 
 def is_custody(name: str) -> bool:

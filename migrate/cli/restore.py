@@ -28,13 +28,14 @@ from migrate.cli.common.sources import (
     without_left_out,
 )
 from migrate.cli.progress.announcements import StatusPage, announced
-from migrate.cli.progress.progress_reports import reported
+from migrate.cli.progress.progress_reports import reported, restore_records
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.restore_records import RestoreRecord
 from migrate.restore.restorer import RestoreRequest, restore_source
 from migrate.storage.registry import open_location
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
 
 _SHOWN = 20
+_NOT_RESTORED = "not restored"
 REPORTS = "moveout-restored"
 """The directory of reports, one for each bundle, unless told otherwise."""
 
@@ -95,7 +97,7 @@ class Restored:
 
     def summary(self) -> Sequence[SummaryLine]:
         """Return what became of each source."""
-        failed = [failure.summary("not restored") for failure in self.failures]
+        failed = [failure.summary(_NOT_RESTORED) for failure in self.failures]
         return [*map(_summary_line, self.outcomes), *failed]
 
     def draw(self, console: Console) -> None:
@@ -227,6 +229,7 @@ def _run_restore(
         cancellation=session.cancellation,
     )
     outcomes, failures = [], []
+    records = restore_records(session, location)
     for name, endpoint in destinations.items():
         open_pool = (
             _open_pool(session, cluster_machines, location, name, endpoint) if cluster_machines else None
@@ -247,10 +250,24 @@ def _run_restore(
         )
         try:
             outcomes.append(restore_source(request, endpoint.shown, create=options.create or endpoint.create))
+            line = _summary_line(outcomes[-1])
         except MoveoutError as exc:
             session.progress.end()
             session.progress.note(f"{name} could not be restored: {exc}")
             failures.append(SourceFailure(name, endpoint.shown, exc))
+            line = failures[-1].summary(_NOT_RESTORED)
+        records.write(
+            RestoreRecord(
+                bundle=reader.info.id,
+                source=name,
+                destination=endpoint.shown,
+                at=now(),
+                result=line.word,
+                happened=line.happened,
+                next_step=line.next_step,
+                only=", ".join(options.only),
+            )
+        )
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
     details: dict[str, Any] = {"to": {outcome.source: shown[outcome.source] for outcome in outcomes}}
     details["findings"] = sum(len(outcome.findings) for outcome in outcomes)

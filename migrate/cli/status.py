@@ -22,6 +22,12 @@ from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.cli.progress.announcements import shown_state
+from migrate.cli.progress.destination_status import (
+    DestinationStatus,
+    destination_statuses,
+    draw_destinations,
+    headline,
+)
 from migrate.cli.progress.progress_view import (
     LEAST_COLUMNS,
     LINE_SECONDS,
@@ -36,6 +42,7 @@ from migrate.follow.status import FollowStatus, follow_status
 from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
+from migrate.restore.restore_records import RestoreRecord, newest, read_restore_records
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 
@@ -56,7 +63,7 @@ _STATES = {
 class LocationStatus:
     """A location and what is going on there: a transfer to it, or an export; or why that cannot be told. ``reports``:
     what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
-    ``deltas``: how far delta passes are.
+    ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to.
     """
 
     location: str
@@ -66,25 +73,30 @@ class LocationStatus:
     error: str = ""
     followed: Sequence[FollowStatus] = ()
     deltas: Sequence[DeltaRecord] = ()
+    restores: Sequence[RestoreRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of all locations that were asked for, and the case's deadline."""
+    """The state of all locations that were asked for, the case's deadline, and what is up on the new host."""
 
     locations: Sequence[LocationStatus]
     deadline: datetime | None = None
+    destinations: Sequence[DestinationStatus] = ()
 
     @property
     def exit_code(self) -> int:
-        """Return 3 where a bundle is sealed as incomplete, or changes of a source are lost, or not written."""
+        """Return 3 where a bundle is sealed as incomplete, a restore left something out or failed, or changes of a
+        source are lost, or not written.
+        """
         incomplete = any(
             (location.export is not None and location.export.state == "incomplete")
             or any(followed.lost for followed in location.followed)
             or any(record.unequal for record in location.deltas)
             for location in self.locations
         )
-        return IncompleteError.exit_code if incomplete else OK
+        refused = any(destination.is_refused for destination in self.destinations)
+        return IncompleteError.exit_code if incomplete or refused else OK
 
     @property
     def alive(self) -> Sequence[ProgressReport]:
@@ -95,15 +107,16 @@ class Status:
         """Return everything that is known."""
         until = self.deadline.isoformat() if self.deadline else None
         locations = [
-            asdict(location)
+            {name: value for name, value in asdict(location).items() if name != "restores"}
             | {"reports": [report.as_json() for report in location.reports]}
             | {"deltas": [asdict(record) | {"states": len(record.states)} for record in location.deltas]}
             for location in self.locations
         ]
-        return {"deadline": until, "locations": locations}
+        destinations = [destination.as_json() for destination in self.destinations]
+        return {"deadline": until, "locations": locations, "destinations": destinations}
 
     def draw(self, console: Console) -> None:
-        """Print the time that is left, and a paragraph per location."""
+        """Print the time that is left, a paragraph per location, and what is up."""
         if self.deadline:
             _draw_deadline(console, self.deadline)
         for location in self.locations:
@@ -122,6 +135,7 @@ class Status:
                 console.print(Text(f"  {_delta_words(record)}"))
                 for table in record.unequal:
                     console.print(Text(f"    ! {table}", style="yellow"))
+        draw_destinations(console, self.destinations)
 
 
 def _delta_words(record: DeltaRecord) -> str:
@@ -296,7 +310,9 @@ def status_command(
 
 def _status(locations: Sequence[Endpoint], case: Case | None, *, quick: bool = False) -> Status:
     statuses = [_look(endpoint, case, alone=len(locations) == 1, quick=quick) for endpoint in locations]
-    return Status(statuses, case.deadline if case else None)
+    exports = [status.export for status in statuses if status.export is not None]
+    records = newest(record for status in statuses for record in status.restores)
+    return Status(statuses, case.deadline if case else None, destination_statuses(case, exports, records))
 
 
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
@@ -312,7 +328,8 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
     """
     try:
         store = open_location(endpoint.url, secrets=endpoint.reveal())
-        reports = read_reports([store, local_store(endpoint.url)])
+        stores = [store, local_store(endpoint.url)]
+        reports = read_reports(stores)
         if quick and any(report.alive for report in reports):
             return LocationStatus(store.location, reports)
         transfer = transfer_status(store)
@@ -321,7 +338,12 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
         deltas = list(recorded_deltas(store))
         return LocationStatus(
-            store.location, reports, export=export_status(store), followed=followed, deltas=deltas
+            store.location,
+            reports,
+            export=export_status(store),
+            followed=followed,
+            deltas=deltas,
+            restores=read_restore_records(stores),
         )
     except MoveoutError as exc:
         if alone and not quick:
@@ -385,7 +407,19 @@ def _serve(
 def page_of(status: Status, case: str) -> bytes:
     """Return the status as a page."""
     runs = [run for location in status.locations for run in _shown(location)]
+    if any(destination.record for destination in status.destinations):
+        runs.append(_shown_destinations(status.destinations))
     return status_page(f"{case}: status" if case else "moveout status", runs)
+
+
+def _shown_destinations(destinations: Sequence[DestinationStatus]) -> ShownRun:
+    words = headline(destinations)
+    return ShownRun(
+        "",
+        words[0].upper() + words[1:],
+        good=all(destination.is_up for destination in destinations),
+        detail="; ".join(f"{destination.source}: {destination.words()[0]}" for destination in destinations),
+    )
 
 
 def _shown(location: LocationStatus) -> Iterator[ShownRun]:

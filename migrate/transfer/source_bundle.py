@@ -39,8 +39,7 @@ def read_sealed(origin: Store) -> SealedSource:
 
     Raises ``UsageError`` where there is no sealed bundle, ``DamageError`` for a manifest that cannot be read.
     """
-    left_there = (layout.WORK, layout.CHANGES)
-    present = {info.key: info.size_bytes for info in origin.list() if not info.key.startswith(left_there)}
+    present = {info.key: info.size_bytes for info in origin.list() if not info.key.startswith(layout.LOCAL)}
     _check_sealed(origin, present)
     hashes = dict(_tag_entries(origin))
     manifest = origin.read(layout.MANIFEST)

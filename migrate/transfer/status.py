@@ -42,7 +42,7 @@ def transfer_status(store: MultipartStore) -> TransferStatus | None:
         return None
     files_done = bytes_done = 0
     for info in store.list():
-        if not info.key.startswith((layout.WORK, layout.CHANGES)):
+        if not info.key.startswith(layout.LOCAL):
             files_done += 1
             bytes_done += info.size_bytes
     for upload in store.uploads():

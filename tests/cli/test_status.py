@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.cli.conftest import call, result
+from tests.cli.conftest import call, make_file, result
 from tests.tools.terminal import Terminal
 
 TABLES, ROWS = 10, 8_000
@@ -88,6 +88,34 @@ def move(tmp_path, waits, *, least):
 
 def test_status_agrees_with_the_terminal_also_after_a_kill_and_during_restore(tmp_path):
     move(tmp_path, iter(lambda: 0.5, None), least=3)
+
+
+def test_status_says_what_is_up_on_the_new_host(tmp_path):
+    case, bundle = tmp_path / "moveout.toml", tmp_path / "bundle"
+    case.write_text(CASE + "".join(MOVE.format(name=name, folder=tmp_path) for name in ("one", "two")))
+    make_file(tmp_path / "one.db")
+    assert call("run", "-c", case).code == 3
+    state = call("status", case)
+    assert state.code == 3
+    assert "on the new host: 1 of 2 sources up; not: two" in state.out
+    assert re.search(r"one +up, compared with the bundle .* → sqlite://.*/new-one\.db", state.out)
+    assert re.search(r"two +.*: not restored: nothing of two .*\n +→ export it again", state.out)
+    make_file(tmp_path / "two.db")
+    assert call("export", "-c", case).code == 0
+    state = call("status", case)
+    assert "on the new host: 0 of 2 sources up; not: one, two" in state.out
+    assert re.search(r"one +.* the bundle has grown since .*\n +→ restore it again", state.out)
+    assert call("run", "-c", case).code == 0
+    state = call("status", "-c", case)
+    assert (state.code, "on the new host: all 2 sources up" in state.out) == (0, True)
+    assert call("restore", "-c", case, f"one=sqlite://{tmp_path}/staging.db").code == 0
+    destinations = result("status", case)["destinations"]
+    assert [(entry["source"], entry["up"]) for entry in destinations] == [("one", True), ("two", True)]
+    places = [entry["destination"].rpartition("/")[2] for entry in result("status", bundle)["destinations"]]
+    assert places == ["new-one.db", "staging.db", "new-two.db"]
+    assert call("verify", bundle).code == 0
+    assert call("transfer", bundle, tmp_path / "copy").code == 0
+    assert not (tmp_path / "copy/restored").exists()
 
 
 CASE = """

@@ -9,6 +9,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli.common.session import Session
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
 from migrate.progress.progress_file import ProgressFile, local_store
+from migrate.restore.restore_records import RestoreRecords
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location, open_object_lock
@@ -26,12 +27,23 @@ def reported(
         meter.set_case(case.name, case.deadline)
     meter.expect(sources)
     open_store = own_store if command in {"export", "transfer"} else unlocked_store
-    opens: list[Callable[[], Store]] = [
+    with ProgressFile(command, meter, _stores(session, location, open_store)):
+        yield
+
+
+def restore_records(session: Session, location: Endpoint) -> RestoreRecords:
+    """Return what keeps the results of a restore beside its bundle, else on this machine."""
+    return RestoreRecords(_stores(session, location, unlocked_store))
+
+
+def _stores(
+    session: Session, location: Endpoint, open_store: Callable[[Endpoint, CancellationToken], Store]
+) -> list[Callable[[], Store]]:
+    """Return what opens the location, and the directory on this machine that stands in for it."""
+    return [
         lambda: open_store(location, session.cancellation.child()),
         lambda: local_store(location.url),
     ]
-    with ProgressFile(command, meter, opens):
-        yield
 
 
 def own_store(location: Endpoint, cancellation: CancellationToken) -> Store:

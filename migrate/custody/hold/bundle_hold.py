@@ -285,8 +285,8 @@ def _is_work(key: str) -> bool:
 
 
 def _is_loose(version: FileVersion) -> bool:
-    """Tell whether a version is of what grows beside a held bundle: the log, documents, and changes."""
-    grows = (layout.CHANGES, *(f"{layout.SIGNATURES}{kind}-" for kind in documents.KINDS))
+    """Tell whether a version is of what grows beside a held bundle: the log, documents, changes, and records."""
+    grows = (layout.CHANGES, layout.RESTORED, *(f"{layout.SIGNATURES}{kind}-" for kind in documents.KINDS))
     return layout.is_custody(version.key) or version.key.startswith(grows)
 
 

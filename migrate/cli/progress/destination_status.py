@@ -1,0 +1,122 @@
+"""What is up on the new host: where each source of a bundle comes up, and what its last restore there came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.export_state import SourceName
+from migrate.case.model import Case
+from migrate.cli.common.terminal import plain
+from migrate.discover.expand import Destinations, expand_destinations
+from migrate.errors import UsageError
+from migrate.export import ExportStatus
+from migrate.number_text import local_moment_words, things
+from migrate.restore.restore_records import RestoreRecord
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationStatus:
+    """``destination``: its URL without secrets, "" where the case file has no address. ``record``: of the last restore
+    to it, None where none is recorded. ``is_current``: it restored what the bundle holds now.
+    """
+
+    source: str
+    destination: str
+    record: RestoreRecord | None = None
+    is_current: bool = True
+
+    @property
+    def is_up(self) -> bool:
+        """Whether all that the bundle has of the source is there."""
+        return self.record is not None and self.record.is_up and self.is_current
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a restore has left something out, or failed."""
+        return self.record is not None and self.record.result != "yes"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it."""
+        return {
+            "source": self.source,
+            "destination": self.destination,
+            "up": self.is_up,
+            "is_current": self.is_current,
+            "restore": asdict(self.record) if self.record else None,
+        }
+
+    def words(self) -> tuple[str, str]:
+        """Return what became of it, and the next step."""
+        if not self.destination:
+            return "the case file has no address", 'write it into its [[destination]]: to = "…"'
+        if self.record is None:
+            return f"not restored yet → {self.destination}", ""
+        at = local_moment_words(datetime.fromisoformat(self.record.at))
+        if self.is_refused:
+            return f"{at}: {self.record.happened} → {self.destination}", self.record.next_step
+        if self.record.only:
+            return f"{at}: restored only {self.record.only} → {self.destination}", ""
+        if not self.is_current:
+            return f"{at}: restored, and the bundle has grown since → {self.destination}", "restore it again"
+        return f"up, compared with the bundle {at} → {self.destination}", ""
+
+
+def destination_statuses(
+    case: Case | None, exports: Sequence[ExportStatus], records: Sequence[RestoreRecord]
+) -> list[DestinationStatus]:
+    """Return the destinations of the bundle's sources by the case; without one, those of the recorded restores."""
+    sealed = {export.bundle_id for export in exports if export.state in {"complete", "incomplete"}}
+    by_place = {(record.source, record.destination): record for record in records}
+    places = list(by_place)
+    if case is not None:
+        sources = {source.name: source.url for export in exports for source in export.sources}
+        destinations = Destinations({}, {})
+        with suppress(UsageError):  # the restore says it
+            names = [SourceName(name, url) for name, url in sources.items()]
+            destinations = expand_destinations(names, case.destinations, case)
+        places = [
+            (name, endpoint.shown) for name, endpoint in destinations.endpoints.items() if name in sources
+        ]
+        places += [(name, "") for names in destinations.unfilled.values() for name in names]
+    return [
+        DestinationStatus(source, url, record, record is None or not sealed or record.bundle in sealed)
+        for source, url in places
+        for record in [by_place.get((source, url))]
+    ]
+
+
+def headline(statuses: Sequence[DestinationStatus]) -> str:
+    """Return how many sources are up, and which are not."""
+    missing = [status.source for status in statuses if not status.is_up]
+    if not missing:
+        return f"on the new host: {'all ' * (len(statuses) > 1)}{things(len(statuses), 'source')} up"
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    up = len(statuses) - len(missing)
+    return f"on the new host: {up} of {things(len(statuses), 'source')} up; not: {', '.join(missing[:_SHOWN])}{more}"
+
+
+def draw_destinations(console: Console, statuses: Sequence[DestinationStatus]) -> None:
+    """Print what is up; nothing where nothing is to be restored, or no restore was begun."""
+    if not any(status.record for status in statuses):
+        return
+    console.print(Text(headline(statuses), style="bold"))
+    for line in _lines(statuses):
+        console.print(line)
+
+
+def _lines(statuses: Sequence[DestinationStatus]) -> Iterator[Text]:
+    width = max(len(status.source) for status in statuses)
+    for status in statuses:
+        words, next_step = status.words()
+        yield Text(f"  {status.source.ljust(width)}  {plain(words)}", "" if status.is_up else "yellow")
+        if next_step:
+            yield Text(f"  {' ' * width}  → {plain(next_step)}")
