@@ -18,6 +18,8 @@ Severity = Literal["blocks", "loses", "slow", "info"]
 """``blocks``: nothing of it leaves or comes up. ``loses``: something will be missing. ``slow``: it takes longer."""
 SEVERITIES: tuple[Severity, ...] = ("blocks", "loses", "slow", "info")
 FixKind = Literal["sql", "shell", "iam", "advice"]
+NOT_APPLIED = "Changes made after the snapshot cannot be applied here; a restore needs nothing of it."
+"""The consequence of what keeps a destination from being followed to."""
 CLOCK_SECONDS = 30.0
 """Clocks that differ by less are called equal."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporters.doctor import (
+    NOT_APPLIED,
     Examination,
     ExamineRequest,
     Finding,
@@ -34,6 +35,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.tls import tls_facts
+from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
 from migrate.restore.mysql.destination import find_content
 from migrate.restore.mysql.dialect import known_collations
 
@@ -101,6 +103,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("engines", lambda: _engines(destination)),
             ("code", lambda: _code(destination)),
             ("packets", lambda: _packets(destination)),
+            ("changes", lambda: _changes(destination)),
         ]
         findings = gather(checks, name=address.url, errors=(*DRIVER_ERRORS, SourceError))
         words = server_words(connection)
@@ -206,6 +209,13 @@ def _code(destination: _Destination) -> Iterator[Finding]:
         problem = "it writes a binary log, and the account has no SUPER"
         consequence = "Triggers and functions are left out by name."
         yield Finding("loses", "code", destination.server, problem, consequence, fix)
+
+
+def _changes(destination: _Destination) -> Iterator[Finding]:
+    """Yield why changes of a followed source cannot be applied."""
+    for obstacle in apply_obstacles(destination.connection, destination.rights):
+        fix = destination.sql(obstacle.remedy)
+        yield Finding("info", "changes", destination.server, obstacle.problem, NOT_APPLIED, fix)
 
 
 def _packets(destination: _Destination) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.doctor import (
+    NOT_APPLIED,
     Examination,
     ExamineRequest,
     Finding,
@@ -37,7 +38,7 @@ from exporters.postgres.sessions.connection import (
 )
 from exporters.tls import tls_facts
 from migrate.restore.postgres.create_database import create_statement, source_clause
-from migrate.restore.postgres.destination import PostgresDestination, content, read_state
+from migrate.restore.postgres.destination import PostgresDestination, content, read_state, without_triggers
 
 _NOTHING = "Nothing of it comes up."
 _SESSION = """
@@ -54,6 +55,7 @@ FROM pg_available_extensions e LEFT JOIN pg_available_extension_versions v ON v.
 """
 _EXTENSIONS_BEFORE_13 = _EXTENSIONS.replace("bool_or(v.trusted)", "bool_or(NOT v.superuser)")
 _TRUST_VERSION = 130000
+_PARAMETER_GRANTS_VERSION = 150000
 _PACKAGES = {
     "age": "age",
     "h3": "h3",
@@ -128,6 +130,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("collations", lambda: _collations(destination)),
             ("version", lambda: _version(destination)),
             ("roles", lambda: _roles(destination)),
+            ("changes", lambda: _changes(destination)),
         ]
         findings = gather(checks, name=address.url, errors=(*DRIVER_ERRORS, SourceError))
     words = {
@@ -292,3 +295,17 @@ def _roles(destination: _Destination) -> Iterator[Finding]:
         problem = f"the role {destination.role} may not create the owners {', '.join(missing[:5])}"
         consequence = "What they own belongs to the role that restores."
         yield Finding("info", "roles", destination.server, problem, consequence, fix)
+
+
+def _changes(destination: _Destination) -> Iterator[Finding]:
+    """Yield why changes of a followed source cannot be applied."""
+    connection, role = destination.connection, destination.role
+    if without_triggers(connection):
+        connection.execute("RESET session_replication_role")
+        return
+    if connection.info.server_version >= _PARAMETER_GRANTS_VERSION:
+        fix = destination.sql(f"GRANT SET ON PARAMETER session_replication_role TO {role};")
+    else:
+        fix = Fix("advice", "Follow as a superuser.")
+    problem = f"the role {role} may not keep triggers and foreign keys from firing"
+    yield Finding("info", "changes", destination.server, problem, NOT_APPLIED, fix)

@@ -38,6 +38,7 @@ def test_a_postgresql_that_is_older_and_whose_role_may_do_little(other_postgres)
         ("collations", "loses"),
         ("version", "loses"),
         ("roles", "info"),
+        ("changes", "info"),
     ]
     for finding in findings:
         if finding.fix.kind == "sql" and "DROP DATABASE" not in finding.fix.text:
@@ -45,7 +46,7 @@ def test_a_postgresql_that_is_older_and_whose_role_may_do_little(other_postgres)
                 run_sql(url, statement)
     left = {f.check for f in postgres_destination.examine(request).findings}
     assert left == {"collations", "version"}
-    run_sql(url, f"DROP ROLE {owner}")
+    run_sql(url, f"DROP ROLE {owner}; REVOKE SET ON PARAMETER session_replication_role FROM doctor_poor")
 
 
 def test_a_mariadb_whose_account_and_settings_do_not_do(other_mariadb):
@@ -68,6 +69,7 @@ def test_a_mariadb_whose_account_and_settings_do_not_do(other_mariadb):
             ("engines", "loses"),
             ("code", "loses"),
             ("packets", "loses"),
+            ("changes", "info"),
         ]
         before = {}
         for variable in ("log_bin_trust_function_creators", "max_allowed_packet"):
@@ -82,6 +84,7 @@ def test_a_mariadb_whose_account_and_settings_do_not_do(other_mariadb):
             for variable, value in before.items():
                 cursor.execute(f"SET GLOBAL {variable} = {value}")
         assert [f.check for f in left] == ["collations", "engines"]
+        assert first[-1].fix.text == "GRANT BINLOG REPLAY ON *.* TO 'doctor_poor'@'%';"
 
 
 def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, bucket, tmp_path):

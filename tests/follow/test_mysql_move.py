@@ -1,7 +1,14 @@
 """A whole move of a MariaDB database under writers: nothing that was acknowledged is lost, and one can go back."""
 
+import contextlib
+
+import pymysql
 import pytest
 
+from exporters.mysql.connection import parse_url
+from exporters.mysql.definitions.show_create import trigger_names
+from migrate.restore.mysql.destination import open_destination
+from migrate.restore.mysql.kept_triggers import dropped_triggers
 from tests.cli.conftest import call
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
@@ -13,6 +20,7 @@ CREATE TABLE plain_audit (id INT);
 CREATE TRIGGER plain_noted AFTER INSERT ON plain FOR EACH ROW INSERT INTO plain_audit VALUES (1);
 CREATE SEQUENCE numbers; SELECT NEXTVAL(numbers);
 CREATE TABLE ticks (id INT AUTO_INCREMENT PRIMARY KEY);
+CREATE TRIGGER log_removed AFTER DELETE ON log FOR EACH ROW INSERT INTO ticks VALUES ();
 CREATE EVENT tick ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DO INSERT INTO ticks VALUES ();
 """
 
@@ -59,6 +67,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
         )
         refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
         assert (refused.code, "--whole-server" in refused.err) == (2, True), refused
+        kill_repair(new, "log")
         before = dict(application.acknowledged)
         switched = call("cutover", "-c", "moveout.toml", "--hold", "--whole-server", "--yes", "--json")
         assert switched.code == 0, switched
@@ -69,6 +78,8 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     assert source["carried"]["counts"]["tables"] == 1
     assert source["carried"]["counts"]["AUTO_INCREMENT counters"] >= 1
     assert source["carried"]["notes"] == ["view `late` is not at the destination"]
+    triggers = "SHOW TRIGGERS LIKE 'log'"
+    assert [row[:4] for row in fetch(new, triggers)] == [row[:4] for row in fetch(old, triggers)]
     check_arrived(old, new, application)
 
     back = call("cutover", "-c", "moveout.toml", "--undo")
@@ -79,6 +90,15 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     cleaned = call("clean", "--changes", "-c", "moveout.toml", "--yes")
     assert cleaned.code == 0, cleaned
     assert fetch(new, "SHOW TABLES LIKE 'moveout%'") == []
+
+
+def kill_repair(url, table):
+    """Leave a database as a repair does that is killed while it writes to a table with triggers."""
+    with open_destination(parse_url(url)) as destination, contextlib.suppress(pymysql.Error):
+        connection = destination.connection
+        with dropped_triggers(connection, table, trigger_names(connection, table)):
+            connection.run(f"KILL CONNECTION {connection.value('SELECT CONNECTION_ID()')}")
+    assert not fetch(url, f"SHOW TRIGGERS LIKE '{table}'")
 
 
 def check_arrived(old, new, application):

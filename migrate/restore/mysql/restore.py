@@ -61,6 +61,7 @@ from migrate.restore.mysql.definitions import (
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.dialect import adapter_for
 from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
+from migrate.restore.mysql.kept_triggers import make_kept_triggers
 from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
@@ -96,6 +97,7 @@ def restore_database(
     try:
         names = [definition["name"] for definition in read_definitions(reader, source)]
         with mysql_destination.open_destination(address, names) as destination:
+            make_kept_triggers(destination.connection)
             adapter = adapter_for(_server(run), destination.connection)
             job = MysqlRestore(run, destination, adapter)
             outcome = _restore(job, into_existing=into_existing)

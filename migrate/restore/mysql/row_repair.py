@@ -1,12 +1,10 @@
 """Repairs rows of a MySQL or MariaDB database: rows are removed by their keys, or by all of their values.
 
-No session keeps triggers from firing. Those of a table are kept in a control table, dropped while its rows are written,
-and made again; a repair that finds some there, of one that was killed, makes them first.
+No session keeps triggers from firing: those of a table are dropped while its rows are written, and made again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -15,18 +13,17 @@ import pymysql
 
 from exporters.mysql.catalog import MysqlColumn, MysqlTable
 from exporters.mysql.connection import MysqlAddress, parse_url
-from exporters.mysql.control_tables import find_control_tables
-from exporters.mysql.definitions.show_create import read_trigger, trigger_names
+from exporters.mysql.definitions.show_create import trigger_names
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
-from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live_rows import MysqlRows, live_rows
 from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import send
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, value_at
 from exporters.sql.columns import Layout
 from migrate.repair.row_differences import RowChanges
-from migrate.restore.mysql.definitions import Definer
 from migrate.restore.mysql.destination import DestinationConnection, open_destination
+from migrate.restore.mysql.kept_triggers import dropped_triggers, make_kept_triggers
 from migrate.restore.mysql.load_rows import insert_statements
 from migrate.restore.mysql.values.insert_values import Values, literals_of
 
@@ -42,7 +39,7 @@ class MysqlRepair:
         self._snapshot = ExitStack()
         self._rows: MysqlRows | None = None
         connection.run("SET SESSION foreign_key_checks = 0")
-        self._make_triggers_again()
+        make_kept_triggers(connection)
 
     @property
     def rows(self) -> MysqlRows:
@@ -78,36 +75,13 @@ class MysqlRepair:
 
     @contextmanager
     def _without_triggers(self, table: str) -> Iterator[None]:
-        connection = self._connection
-        names = trigger_names(connection, table)
+        names = trigger_names(self._connection, table)
         if not names:
             yield
             return
         self.close()
-        connection.run(
-            f"CREATE TABLE IF NOT EXISTS {connection.triggers} (trigger_name VARCHAR(64), definition LONGTEXT)"
-            " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-        )
-        for name in names:
-            definition = json.dumps(read_trigger(connection, name, table))
-            values = f"{quote_literal(name)}, {quote_literal(definition)}"
-            connection.run(f"INSERT INTO {connection.triggers} VALUES ({values})")
-            connection.run(f"DROP TRIGGER {quote_name(name)}")
-        yield
-        self._make_triggers_again()
-
-    def _make_triggers_again(self) -> None:
-        connection = self._connection
-        control, _ = find_control_tables(connection)
-        if connection.control.triggers not in control:
-            return
-        definer = Definer(connection, [], [])
-        for name, text in connection.rows(f"SELECT trigger_name, definition FROM {connection.triggers}"):
-            definer.make(json.loads(text))
-            connection.run(
-                f"DELETE FROM {connection.triggers} WHERE trigger_name = {quote_literal(str(name))}"
-            )
-        connection.run(f"DROP TABLE {connection.triggers}")
+        with dropped_triggers(self._connection, table, names):
+            yield
 
 
 class MysqlTableWriter:

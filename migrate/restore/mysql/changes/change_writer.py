@@ -48,7 +48,8 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
 from migrate.changes.apply import ChangeConflictError, Mark
-from migrate.errors import BusyError, IncompleteError, NotAllowedError, UsageError
+from migrate.errors import BusyError, IncompleteError, NotAllowedError
+from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
 from migrate.restore.mysql.changes.conflicting_rows import conflict
 from migrate.restore.mysql.changes.destination_events import stop_events
 from migrate.restore.mysql.changes.destination_table import DestinationTable, read_table, require_same_shape
@@ -67,11 +68,6 @@ _SINGLE_EVENTS = 20_000
 """After a refusal so many events are written row by row."""
 _CREATED = slice(HEADER_BYTES + 52, HEADER_BYTES + 56)
 """When the log's file was begun: two formats that differ in nothing else are the same."""
-_APPLIES = {
-    True: ("BINLOG REPLAY", "SUPER"),
-    False: ("BINLOG_ADMIN", "REPLICATION_APPLIER", "SUPER"),
-}
-"""The rights by which an account may use BINLOG: at MariaDB, and at MySQL. The first one is proposed."""
 _SHOWN_CHARACTERS = 200
 _BASE_AGAIN = "take the base again: moveout export --follow to a new location"
 
@@ -368,13 +364,13 @@ class MysqlChangeWriter:
 
 
 def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> MysqlChangeWriter:
-    """Open what writes the changes of a source. Raises ``NotAllowedError`` where the account may not, ``BusyError``,
-    ``UsageError``, errors of ``exporters.errors``.
+    """Open what writes the changes of a source. Raises ``NotAllowedError`` where the account or the server does not let
+    it, ``BusyError``, errors of ``exporters.errors``.
     """
     address = parse_url(url, password=secrets.get("password"))
     connection = connect(address)
     try:
-        _require_rights(connection)
+        _require_applicable(connection)
         _lock(connection, source)
         _log_no_statements(connection)
         writer = MysqlChangeWriter(connection, source)
@@ -388,19 +384,9 @@ def open_change_writer(url: str, secrets: Mapping[str, str], source: str) -> Mys
     return writer
 
 
-def _require_rights(connection: Connection) -> None:
-    rights, names = read_rights(connection), _APPLIES[connection.is_mariadb]
-    if not any(rights.has(name, "*") for name in names):
-        raise NotAllowedError(
-            f"{connection.address.url}: {rights.account} may not apply changes: it has no {names[0]}",
-            next_step=f"GRANT {names[0]} ON *.* TO {rights.account};",
-        )
-    setting = connection.variable("slave_run_triggers_for_rbr")
-    if setting not in {"NO", None}:
-        raise UsageError(
-            f"{connection.address.url}: triggers would act a second time: slave_run_triggers_for_rbr is {setting}",
-            next_step="SET GLOBAL slave_run_triggers_for_rbr = 'NO';",
-        )
+def _require_applicable(connection: Connection) -> None:
+    for obstacle in apply_obstacles(connection, read_rights(connection)):
+        raise NotAllowedError(f"{connection.address.url}: {obstacle.problem}", next_step=obstacle.remedy)
 
 
 def _lock(connection: Connection, source: str) -> None:

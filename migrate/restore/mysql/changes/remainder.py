@@ -33,6 +33,7 @@ from exporters.sql.columns import Layout
 from exporters.sql.large_values.long_values import LongRow, Spool
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.mysql.definitions import Definer, Definition, label_of, without_definer
+from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
 from migrate.restore.mysql.load_rows import insert_statements
 from migrate.restore.mysql.values.insert_values import LongValues, Values, literals_of
 
@@ -52,6 +53,7 @@ def carry_remainder(request: RemainderRequest) -> Carried:
         reader = stack.enter_context(closing(connect(source)))
         writer = stack.enter_context(closing(connect(destination)))
         try:
+            make_triggers_of_killed_repair(destination)
             return _Remainder(source, destination, reader, writer, request).carry()
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{source.url} or {destination.url}") from exc

@@ -1,0 +1,28 @@
+"""What a destination and an account need so that changes can be applied, and the SQL that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exporters.mysql.changes.log_requirements import Obstacle
+from exporters.mysql.connection import Connection
+from exporters.mysql.sessions.account_rights import AccountRights
+
+_APPLIES = {
+    True: ("BINLOG REPLAY", "SUPER"),
+    False: ("BINLOG_ADMIN", "REPLICATION_APPLIER", "SUPER"),
+}
+"""The rights by which an account may use BINLOG: at MariaDB, and at MySQL. The first one is proposed."""
+_TRIGGERS = "slave_run_triggers_for_rbr"
+
+
+def apply_obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacle]:
+    """Yield what is missing. Raises the driver's errors."""
+    names = _APPLIES[connection.is_mariadb]
+    if not any(rights.has(name, "*") for name in names):
+        problem = f"{rights.account} has no {names[0]}, so it may not apply changes"
+        yield Obstacle(problem, f"GRANT {names[0]} ON *.* TO {rights.account};")
+    setting = connection.variable(_TRIGGERS)
+    if setting not in {"NO", None}:
+        problem = f"{_TRIGGERS} is {setting}, so triggers would act a second time"
+        yield Obstacle(problem, f"SET GLOBAL {_TRIGGERS} = 'NO';")
