@@ -37,6 +37,8 @@ from migrate.storage.api import FileInfo, Store
 VERSION = 1
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 30.0
+_RELEASE_SECONDS = 10.0
+"""So long a run that found its location out of reach waits until the lease is released; the thread goes on with it."""
 _UNSEEN, _UNSEEN_SECONDS = 20, 0.1
 """How often a lease may exist when it is to be written, and be gone when it is read. versitygw 1.8.0 answers so for a
 file below a delete marker, without end.
@@ -110,10 +112,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
-        if self._lost is None:
-            with suppress(MoveoutError):
-                self._release()
+        unreachable = isinstance(error, MoveoutError) and error.retryable
+        self._thread.join(_RELEASE_SECONDS if unreachable else None)
 
     @property
     def id(self) -> str:
@@ -177,6 +177,9 @@ class Lease:
         while not self._ended.wait(self._beat_seconds) and self._lost is None:
             with suppress(MoveoutError):
                 self._beat()
+        if self._lost is None:
+            with suppress(MoveoutError):
+                self._release()
 
     def _beat(self) -> None:
         """Refresh the lease; set ``_lost`` if it is somebody else's. Raises what the store raises when it

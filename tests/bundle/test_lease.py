@@ -170,6 +170,24 @@ def test_a_location_out_of_reach_stops_the_run_only_once_others_may_take_over(di
             held.check()
 
 
+def test_a_run_whose_location_went_away_does_not_wait_for_its_lease(directory, monkeypatch):
+    monkeypatch.setattr(lease, "_RELEASE_SECONDS", 0.2)
+    plan, is_back = FaultPlan(Fault("replace", fail(UnreachableError("no answer")))), threading.Event()
+    policy = RetryPolicy(sleep=lambda _: is_back.wait(60))
+    with (
+        pytest.raises(UnreachableError, match="cut"),
+        Lease(Retrying(Faulty(directory, plan), policy), "export"),
+    ):
+        raise UnreachableError("cut")
+    assert lease.look(directory) is not None
+    is_back.set()
+    end = time.monotonic() + 60
+    while lease.look(directory) is not None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    plan.assert_all_fired()
+
+
 def test_of_many_runs_that_start_at_once_one_wins(store):
     """Also of those that all want to take over the same dead run's lease."""
     left_by(store, replace(process_identity.this_process(), started="1"))
