@@ -474,14 +474,18 @@ class _Move:
         for left_out in seal.left_out if seal else ():
             for stage in COLUMNS:
                 stages[stage] = {**stages.get(stage, {}), left_out.name: left_out_line(left_out.name)}
-        all_out = there and all(line.word in {"yes", LEFT_OUT} for line in stages["exported"].values())
-        sent = case.transfer_to is None or self._is_sent
+        all_out = there and all(
+            line.word in {"yes", LEFT_OUT}
+            for stage in ("exported", "verified")
+            for line in stages.get(stage, {}).values()
+        )
+        sent = case.transfer_to is None or (self._is_sent and not self._copy_problem)
         return Moved(
             sources,
             expected,
             stages,
             location=self._last.shown if there else "",
-            only_copy=not self._is_sent,
+            only_copy=not self._is_sent or bool(self._copy_problem),
             copy_problem=self._copy_problem,
             deadline=case.deadline,
             out_at=self._out_at(seal) if all_out and sent else None,

@@ -82,6 +82,10 @@ def test_damage_costs_its_own_source(case, tmp_path):
     assert [rows[name]["restored"] for name in ("one", "two", "three")] == ["yes", "differs", "yes"]
     assert (rows["two"]["verified"], rows["one"]["verified"]) == ("damaged", "yes")
     assert "two" in ended.json["result"]["sentences"][1]
+    case.write_text(case.read_text().replace('[transfer]\nlocation = "copy"\n', ""))
+    again = call("run", "-c", case)
+    assert again.code == 6
+    assert re.search(r"The deadline .* is in .*; not everything is verified yet\.", again.out), again.out
 
 
 def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_path):
@@ -94,8 +98,8 @@ def test_a_copy_that_cannot_be_sent_is_named_and_the_bundle_serves(case, tmp_pat
     out, _, _, compared, *rest = first.json["result"]["sentences"]
     assert (out, compared) == ("Out: all 3 sources.", "Compared row by row: all 3 sources.")
     assert rest[0].startswith(f"The bundle could not be sent to {tmp_path}/blocked/copy: ")
-    assert "The only bundle lies at" in rest[1]
-    assert rest[2].endswith("the bundle was not sent yet.")
+    assert "The only bundle that was verified lies at" in rest[1]
+    assert rest[2].endswith("no copy of the bundle is verified yet.")
 
     (tmp_path / "blocked").unlink()
     assert call("run", "-c", case).code == 0

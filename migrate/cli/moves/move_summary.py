@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from migrate.bundle.left_behind import LeftBehind
-from migrate.cli.common.source_summary import SummaryLine, left_behind_lines
+from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_behind_lines
 from migrate.number_text import duration_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared", "followed")
@@ -91,8 +91,9 @@ class Moved:
         if self.copy_problem:
             yield self.copy_problem
         if self.location and self.only_copy:
+            only = "The only bundle that was verified" if self.copy_problem else "The only bundle"
             yield (
-                f"The only bundle lies at {self.location}. If that is on the old host, it goes with it: transfer it"
+                f"{only} lies at {self.location}. If that is on the old host, it goes with it: transfer it"
                 " to another location."
             )
         elif self.location:
@@ -110,6 +111,12 @@ class Moved:
         if self.follow_sentence:
             yield self._of_stage("followed", "Followed", "Nothing is followed.")
             yield self.follow_sentence
+
+    @property
+    def _all_out(self) -> bool:
+        return all(
+            self._word("exported", source) in {"yes", LEFT_OUT} for source in self.expected["exported"]
+        )
 
     def _word(self, stage: str, source: str) -> str:
         if source not in self.expected[stage]:
@@ -155,7 +162,11 @@ class Moved:
                 f"The deadline {until} was met, with {words} to spare{where}: by then everything lay at"
                 f" {self.location}."
             )
-        missing = "the bundle was not sent" if self.copy_problem else "not everything is out"
+        missing = "not everything is out"
+        if self.copy_problem:
+            missing = "no copy of the bundle is verified"
+        elif self._all_out:
+            missing = "not everything is verified"
         if left >= 0:
             return f"The deadline {until} is in {duration_words(left)}; {missing} yet."
         return f"The deadline {until} passed {duration_words(-left)} ago; {missing}."
