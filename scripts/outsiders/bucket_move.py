@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _HEADERS = (
     "x-amz-object-lock-legal-hold",
     "x-amz-storage-class",
 )
+_REQUEST_ENCODING = re.compile(r"(?:^|,)\s*aws-chunked\s*(?=,|$)")
+"""An encoding of a request, not of an object: S3 keeps objects without it, some servers with it."""
 Contents = Mapping[str, Sequence[tuple[Any, ...]]]
 """Of each key its versions, oldest first, with all that the SDK says of them."""
 
@@ -92,6 +95,9 @@ def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, .
         for name, header_value in headers.items()
         if name in _HEADERS or name.startswith("x-amz-meta-")
     }
+    encoding = _REQUEST_ENCODING.sub("", kept_headers.pop("content-encoding", "")).lstrip(", ")
+    if encoding:
+        kept_headers["content-encoding"] = encoding
     if kept_headers.get("x-amz-storage-class") == "STANDARD":
         del kept_headers["x-amz-storage-class"]  # not every server says so
     return (
