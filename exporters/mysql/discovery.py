@@ -10,7 +10,7 @@ import pymysql
 from exporters.discovery import EMPTY, Discovery, FoundSource, sentence_of, url_of_database
 from exporters.limits import Note
 from exporters.mysql.connection import Connection, connect, parse_server_url
-from exporters.mysql.errors import DRIVER_ERRORS, is_refused, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
@@ -87,8 +87,13 @@ def _global_rights(connection: Connection) -> tuple[bool, bool]:
 
 
 def is_empty(connection: Connection, database: str) -> bool:
-    """Tell whether a database has no table, view, routine or event."""
-    return int(connection.value(_OBJECTS.format(name=quote_literal(database)))) == 0
+    """Tell whether a database has no table, view, routine or event. What the server cannot list may be there."""
+    try:
+        return int(connection.value(_OBJECTS.format(name=quote_literal(database)))) == 0
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return False
 
 
 def _problems(connection: Connection, database: str) -> list[str]:

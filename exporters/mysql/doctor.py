@@ -25,8 +25,8 @@ from exporters.doctor import (
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.log_requirements import kept_hours, obstacles
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
-from exporters.mysql.definitions.show_create import hidden_routines
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.definitions.show_create import hidden_routines, unlisted_kinds
+from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
@@ -99,6 +99,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("rights", lambda: _database_rights(source)),
             ("rights", lambda: _tables(source)),
             ("rights", lambda: _routines(source)),
+            ("system tables", lambda: _system_tables(source)),
             ("accounts", lambda: _accounts(source)),
             ("snapshot", lambda: _snapshot(source)),
             ("engines", lambda: _engines(source)),
@@ -216,6 +217,12 @@ def _routines(source: _ExaminedMysql) -> Iterator[Finding]:
             else source.grant("SHOW_ROUTINE", "*.*")
         )
         yield Finding("loses", "rights", "routines", loss.reason, "They are not exported.", fix)
+
+
+def _system_tables(source: _ExaminedMysql) -> Iterator[Finding]:
+    for gap in unlisted_kinds(source.connection):
+        fix = Fix("advice", UPGRADE_STEP, source.server)
+        yield Finding("loses", "system tables", gap.item, gap.reason, "They are not exported.", fix)
 
 
 def _accounts(source: _ExaminedMysql) -> Iterator[Finding]:

@@ -22,12 +22,17 @@ _CHANGED = {1412}
 _PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
 _TOO_LARGE = {1153, 1301}
+_SYSTEM_TABLES = {1545, 1547, 1548, 1558, 1728, 1805}
 
 _PASSWORD_STEP = (
     "Check user and password: the case file's, else MYSQL_PWD or ~/.my.cnf ([client] password=…)."  # noqa: S105
 )
 _GRANT_STEP = (
     "Check the database's name; use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on it."
+)
+UPGRADE_STEP = (
+    "System tables of the server are damaged or of another version: run mariadb-upgrade there (MySQL before 8.0.16: "
+    "mysql_upgrade), then give the command again."
 )
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
@@ -80,6 +85,8 @@ def translate(error: BaseException, source: str) -> SourceError:
             f"{source}: {message}",
             next_step="Raise max_allowed_packet on the server, then give the command again.",
         )
+    if number in _SYSTEM_TABLES:
+        return SourceError(f"{source}: {message}", next_step=UPGRADE_STEP)
     if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
     return SourceError(f"{source}: {message}", next_step="The server's log says more.")

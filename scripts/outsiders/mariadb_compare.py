@@ -13,11 +13,12 @@ from scripts.mariadb import MariadbServer
 
 _MOST_ROWS = 300_000
 _TABLES = "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
-_OTHERS = """
-SELECT ROUTINE_NAME, ROUTINE_TYPE FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}
-UNION ALL SELECT TRIGGER_NAME, 'TRIGGER' FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
-UNION ALL SELECT EVENT_NAME, 'EVENT' FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
-"""
+_OTHERS = {
+    "routines": "SELECT ROUTINE_NAME, ROUTINE_TYPE FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}",
+    "triggers": "SELECT TRIGGER_NAME, 'TRIGGER' FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}",
+    "events": "SELECT EVENT_NAME, 'EVENT' FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}",
+}
+"""A server whose system tables are damaged lists some of them no longer."""
 _COLUMNS = (
     "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {table}"
     " ORDER BY ORDINAL_POSITION"
@@ -100,7 +101,16 @@ class _Reader:
                 )
                 if _HASHED not in definition:
                     yield Item(word, name, "checksum"), repr(self._try(f"CHECKSUM TABLE {label}")).encode()
-        for name, kind in self._names(_OTHERS):
+        for kinds, query in _OTHERS.items():
+            yield from self._others(kinds, query)
+
+    def _others(self, kinds: str, query: str) -> Iterator[tuple[Item, bytes]]:
+        try:
+            names = self._names(query)
+        except pymysql.Error as error:
+            yield Item("catalog", kinds, "list"), _error(error).encode()
+            return
+        for name, kind in names:
             label = "`" + name.replace("`", "``") + "`"
             yield Item(kind.lower(), name, "definition"), self._created(kind, label)
 
@@ -141,9 +151,13 @@ class _Reader:
         try:
             return self._rows(query)
         except pymysql.Error as error:
-            return f"error {error.args[0] if error.args else error}"
+            return _error(error)
 
     def _rows(self, query: str) -> list[tuple[bytes, ...]]:
         with self._connection.cursor() as cursor:
             cursor.execute(query)
             return [tuple(row) for row in cursor.fetchall()]
+
+
+def _error(error: pymysql.Error) -> str:
+    return f"error {error.args[0] if error.args else error}"

@@ -253,7 +253,10 @@ class _Batch:
     def _judge(
         self, source: MariadbServer, destination: MariadbServer, database: str, reported: Iterable[str]
     ) -> None:
-        self._objects += judge(self._row, source, destination, database, list(reported))
+        try:
+            self._objects += judge(self._row, source, destination, database, list(reported))
+        except pymysql.Error as error:
+            self._row.errors.append(f"{database}: it cannot be compared: {error}")
 
 
 def judge(

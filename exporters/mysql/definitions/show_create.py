@@ -67,6 +67,8 @@ _HAS_LIBRARIES = (
 _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 """What may end a statement for the client that reads the script: what is not in it."""
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
+_LISTED = ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event"))
+"""Catalogs of what is made when tables and routines exist."""
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
 _TABLES_OF_OTHERS = (
@@ -129,7 +131,7 @@ def read_definitions(
             definitions += _define(connection, "library", str(name), missing)
     for kind, name in _listed(connection, _ROUTINES, "routines", missing):
         definitions += _define(connection, str(kind).lower(), str(name), missing)
-    for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
+    for query, kind in _LISTED:
         for name, *of in _listed(connection, query, f"{kind}s", missing):
             new_definitions = _define(connection, kind, str(name), missing)
             definitions += (
@@ -151,6 +153,16 @@ def _listed(connection: Connection, query: str, kinds: str, missing: Missing) ->
         return []
 
 
+def unlisted_kinds(connection: Connection) -> list[Gap]:
+    """Return a gap for each kind of objects that the server cannot list, as where its system tables are those of
+    another version. Raises the driver's errors.
+    """
+    missing = Missing()
+    for query, kind in ((_ROUTINES, "routine"), *_LISTED):
+        _listed(connection, query, f"{kind}s", missing)
+    return missing.gaps
+
+
 def _database(row: Mapping[str, Any]) -> Definition:
     """Return the database's own definition; MariaDB's may have a comment."""
     comment = {"comment": row["schema_comment"]} if row.get("schema_comment") else {}
@@ -163,8 +175,9 @@ def hidden_routines(connection: Connection) -> list[Loss]:
     if connection.is_mariadb:
         try:
             connection.rows("SELECT 1 FROM mysql.proc LIMIT 0")
-        except pymysql.Error:
-            return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SELECT on mysql.proc"))]
+        except pymysql.Error as exc:
+            if number_of(exc) in _REFUSED:
+                return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SELECT on mysql.proc"))]
         return []
     rights = read_rights(connection)
     if any(rights.has(name, "*") for name in ("SELECT", "SHOW_ROUTINE")):

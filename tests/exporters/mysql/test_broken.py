@@ -2,6 +2,9 @@
 
 import pytest
 
+from exporters.doctor import ExamineRequest
+from exporters.mysql.discovery import discover
+from exporters.mysql.doctor import examine
 from migrate.errors import IncompleteError
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -49,15 +52,27 @@ def test_tables_that_cannot_be_read_are_failed_by_name_and_the_others_leave(brok
 
 
 def test_a_system_table_that_is_gone_costs_what_it_lists(mariadb, tmp_path):
-    url = mariadb.database()
+    url, without_tables = mariadb.database(), mariadb.database()
     run_sql(url, "CREATE TABLE t (a INT); INSERT INTO t VALUES (1)")
+    run_sql(without_tables, "CREATE VIEW v AS SELECT 1 AS a")
     run_sql(mariadb.url, "RENAME TABLE mysql.event TO mysql.event_away")
     try:
         outcome = export_database(url, tmp_path / "bundle")
+        views = export_database(without_tables, tmp_path / "views")
+        server = discover(
+            mariadb.url.rpartition("/")[0], secrets={"password": mariadb.password}, note=lambda _: None
+        )
+        examined = examine(ExamineRequest(url, {"password": mariadb.password}))
     finally:
         run_sql(mariadb.url, "RENAME TABLE mysql.event_away TO mysql.event")
-    assert outcome.exit_code == IncompleteError.exit_code
-    (gap,) = outcome.sources[0].gaps
-    assert (gap.item, gap.disposition) == ("events", "failed")
-    assert "mysql.event" in gap.reason
+    assert (outcome.exit_code, views.exit_code) == (IncompleteError.exit_code, IncompleteError.exit_code)
+    for bundle in (outcome, views):
+        (gap,) = bundle.sources[0].gaps
+        assert (gap.item, gap.disposition) == ("events", "failed")
+        assert "mysql.event" in gap.reason
     assert [(row.name, row.items) for row in read_bundle(tmp_path / "bundle").catalog()] == [("t", 1)]
+    assert "VIEW `v`" in (tmp_path / "views/data/app/schema/schema.sql").read_text()
+    assert {url, without_tables} <= {source.url for source in server.sources}
+    (finding,) = (finding for finding in examined.findings if finding.check == "system tables")
+    assert (finding.severity, finding.object) == ("loses", "events")
+    assert "mariadb-upgrade" in finding.fix.text
