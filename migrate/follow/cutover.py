@@ -103,26 +103,33 @@ class Cutover:
         """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
         to meanwhile, and errors of both servers and of the location.
         """
-        stages = Stages(self.report)
+        followed, stages = self.followed, Stages(self.report)
         with stages.timed("drain"):
             mark, end = self._drain()
         with stages.timed("carry over what the log lacks"):
-            carried = self._carry(mark)
+            carried = carry_remainder(
+                followed.source,
+                followed.destination,
+                log=followed.log,
+                workers=self.workers,
+                skipped=mark.skipped,
+            )
         with stages.timed("compare"):
-            here, there, findings = read_digests(
-                self.followed.source, self.followed.destination, workers=self.workers
+            source_digests, destination_digests, findings = read_digests(
+                followed.source, followed.destination, workers=self.workers
             )
         with stages.timed("drain"):
             if self._drain()[0].place != mark.place:
-                raise written_meanwhile(self.followed.name)
-        missing = [name for name in here.keys() - there.keys() if _label(name) in mark.skipped]
-        here = {name: digest for name, digest in here.items() if name not in missing}
+                raise written_meanwhile(followed.name)
+        only_at_source = source_digests.keys() - destination_digests.keys()
+        missing = [name for name in only_at_source if _label(name) in mark.skipped]
+        compared = {name: digest for name, digest in source_digests.items() if name not in missing}
         return ProvenSource(
-            self.followed.name,
+            followed.name,
             end,
             carried,
-            [*findings, *differences(here, there)],
-            as_recorded(here),
+            [*findings, *differences(compared, destination_digests)],
+            as_recorded(compared),
             stages.seconds,
             sorted(map(_label, missing)),
         )
@@ -162,22 +169,6 @@ class Cutover:
         self.cancellation.check()
         return mark, log.show(end)
 
-    def _carry(self, mark: Mark) -> Carried:
-        followed = self.followed
-        engine = followed.destination_engine
-        carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
-        return carry(
-            RemainderRequest(
-                followed.source.url,
-                followed.source.reveal(),
-                followed.destination.url,
-                followed.destination.reveal(),
-                followed.log,
-                self.workers,
-                mark.skipped,
-            )
-        )
-
 
 @dataclass(slots=True)
 class Stages:
@@ -197,19 +188,39 @@ class Stages:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
 
 
+def carry_remainder(
+    source: Endpoint,
+    destination: Endpoint,
+    *,
+    log: Mapping[str, Any] | None,
+    workers: int,
+    skipped: Sequence[str] = (),
+) -> Carried:
+    """Bring over what the log does not carry. For ``log`` and ``skipped`` see ``RemainderRequest``. Raises
+    ``UsageError`` where the destination's engine does not do that, and errors of both servers.
+    """
+    engine = registry.engine_for(destination.url, destination.shown)
+    carry = cast("CarryRemainder", load_part(registry.require(engine, engine.remainder, "followed")))
+    return carry(
+        RemainderRequest(
+            source.url, source.reveal(), destination.url, destination.reveal(), log, workers, skipped
+        )
+    )
+
+
 def read_digests(
     source: Endpoint, destination: Endpoint, *, workers: int
 ) -> tuple[Digests, Digests, list[Finding]]:
     """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
     with ThreadPoolExecutor(2) as pool:
         reading = [pool.submit(_live_digests, side, workers) for side in (source, destination)]
-        (here, unread_here), (there, unread_there) = (future.result() for future in reading)
+        source_read, destination_read = (future.result() for future in reading)
     findings = [
         Finding(_label(name), f"could not be read at the {side}: {reason}")
-        for side, unread in (("source", unread_here), ("destination", unread_there))
+        for side, (_, unread) in (("source", source_read), ("destination", destination_read))
         for name, reason in unread.items()
     ]
-    return here, there, findings
+    return source_read[0], destination_read[0], findings
 
 
 def written_meanwhile(source: str) -> IncompleteError:

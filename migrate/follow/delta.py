@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import cast
 
-from exporters.engine import Engine, load_part
+from exporters.engine import Engine
 from migrate.case.model import Endpoint
 from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
-from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
+from migrate.changes.remainder import Carried
 from migrate.engines import registry
 from migrate.errors import BusyError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.cutover import (
     ProvenSource,
     Stages,
     as_recorded,
+    carry_remainder,
     differences,
     read_digests,
     written_meanwhile,
@@ -224,14 +224,4 @@ class DeltaCutover:
             return Carried(
                 notes=["only rows were carried since the snapshot: no other objects, no definitions"]
             )
-        carry = cast("CarryRemainder", load_part(source.destination_engine.remainder))
-        return carry(
-            RemainderRequest(
-                source.source.url,
-                source.source.reveal(),
-                source.destination.url,
-                source.destination.reveal(),
-                None,
-                self.workers,
-            )
-        )
+        return carry_remainder(source.source, source.destination, log=None, workers=self.workers)

@@ -133,9 +133,8 @@ class Follower:
         """Wait until capture and apply have ended, which they do once the run is cancelled."""
         for name in ("capture", "apply"):
             self._threads[name].join()
-        self._threads["watch"].join(
-            _WATCH_SECONDS
-        )  # it may wait for an answer that the network has swallowed
+        # The watch may wait for an answer that the network has swallowed.
+        self._threads["watch"].join(_WATCH_SECONDS)
 
     @property
     def is_ended(self) -> bool:
