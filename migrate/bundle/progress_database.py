@@ -152,6 +152,11 @@ class ProgressDatabase:
         )
         return Totals(units, int(items), int(size_bytes))
 
+    def unit_count(self) -> int:
+        """Return how many units of all sources are finished."""
+        ((units,),) = self._rows("SELECT count(*) FROM units")
+        return int(units)
+
     def positions(self, source: str) -> list[tuple[Json, int, int]]:
         """Return the positions under which the finished units were read, with the number of units and of items."""
         rows = self._rows(

@@ -288,7 +288,8 @@ def _run_export(
     )
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
-        _require_bases(store, options.follow)
+        if options.follow:
+            _require_bases(store, options.follow)
         signed = sealed_by(store, signers, custody_of(case).timestamp)
         return _exported(session, before, store, started, signed, follows=bool(options.follow))
 
@@ -365,9 +366,8 @@ def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, 
 
 def _require_bases(store: Store, names: Collection[str]) -> None:
     """Raise ``UsageError`` where a bundle was sealed, and one of these sources exported without a base."""
-    known = {entry.source for recorded in (recorded_bases, recorded_deltas) for entry in recorded(store)}
-    without_base = sorted(set(names) - known) if names else []
-    if without_base:
+    kept_up = {entry.source for recorded in (recorded_bases, recorded_deltas) for entry in recorded(store)}
+    if without_base := sorted(set(names) - kept_up):
         raise UsageError(
             f"{without_base[0]} was exported to {store.location} without --follow, so its later changes are not"
             " known",

@@ -228,7 +228,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     try:
         run.options.seal_time.check(source.name)
         run.room.check(source.name)
-        run.room.keep(sum(run.ledger.totals(other.name).units for other in run.state.sources))
+        run.room.keep(run.ledger.unit_count())
         with run.followed.snapshot(source, workspace, run.workers) as snapshot:
             workspace.on_listed = None  # what is listed from now on is the second count
             run.progress.begin(
