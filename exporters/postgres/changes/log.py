@@ -50,7 +50,8 @@ from exporters.postgres.sessions.session_limits import SessionLimits
 
 _BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _FAILOVER_VERSION = 170000
-_SNAPSHOT_OPTION_VERSION = 150000
+_EXPORTED = "EXPORT_SNAPSHOT"
+"""The option in the form that all servers read (PostgreSQL, "Streaming Replication Protocol")."""
 _LONGEST_NAME = 50
 _SHORT_QUESTION = {
     "keepalives_idle": "10",
@@ -152,14 +153,11 @@ class PostgresChangeLog:
                         raise SourceUsageError(f"{table.label} cannot be followed: {obstacle}")
                 replication = stack.enter_context(closing(self._replication(limits.application)))
                 moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
-                statement = f'CREATE_REPLICATION_SLOT "{moment}" TEMPORARY LOGICAL pgoutput'
                 with WaitWatch(self._address, limits.application, note):
-                    _, position, snapshot, _ = _first(
-                        replication, f"{statement} {_snapshot_option(replication)}"
-                    )
+                    position, snapshot = _create_slot(replication, f'"{moment}" TEMPORARY')
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
-            yield parse_lsn(position), stack.enter_context(live_rows(self._address, snapshot))
+            yield position, stack.enter_context(live_rows(self._address, snapshot))
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. The server itself knows up to where the log was read."""
@@ -193,12 +191,11 @@ class PostgresChangeLog:
 
     def _make_slot(self, replication: psycopg.Connection[Any], followed: FollowedTables) -> ChangeBase:
         failover = replication.info.server_version >= _FAILOVER_VERSION
-        options = "(SNAPSHOT 'export', FAILOVER true)" if failover else "EXPORT_SNAPSHOT"
+        options = "(SNAPSHOT 'export', FAILOVER true)" if failover else _EXPORTED
         system = _first(replication, "IDENTIFY_SYSTEM")[0]
-        statement = f'CREATE_REPLICATION_SLOT "{self._name}" LOGICAL pgoutput {options}'
-        _, position, snapshot, _ = _first(replication, statement)
+        position, snapshot = _create_slot(replication, f'"{self._name}"', options)
         log = {"slot": self._name, "publication": self._name, "system": system}
-        return ChangeBase(self._given_name, parse_lsn(position), snapshot, log, followed.not_followed)
+        return ChangeBase(self._given_name, position, snapshot, log, followed.not_followed)
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> None:
         drop_slot(control, slot or self._name)
@@ -267,9 +264,14 @@ def _require_logical(control: psycopg.Connection[Any], url: str) -> None:
             )
 
 
-def _snapshot_option(replication: psycopg.Connection[Any]) -> str:
-    newer = replication.info.server_version >= _SNAPSHOT_OPTION_VERSION
-    return "(SNAPSHOT 'export')" if newer else "EXPORT_SNAPSHOT"
+def _create_slot(
+    replication: psycopg.Connection[Any], slot: str, options: str = _EXPORTED
+) -> tuple[int, str]:
+    """Create a slot; return the position from which on it sends changes, and the snapshot of that moment."""
+    _, position, snapshot, _ = _first(
+        replication, f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}"
+    )
+    return parse_lsn(position), snapshot
 
 
 def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:
