@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 
 import pymysql
 
@@ -59,46 +60,39 @@ def carry_remainder(request: RemainderRequest) -> Carried:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
+@dataclass(slots=True)
 class _Remainder:
     """Both sides of one database."""
 
-    def __init__(
-        self,
-        source: MysqlAddress,
-        destination: MysqlAddress,
-        reader: Connection,
-        writer: Connection,
-        request: RemainderRequest,
-    ) -> None:
-        self._source = source
-        self._destination = destination
-        self._reader = reader
-        self._writer = writer
-        self._request = request
-        self._notes: list[str] = []
+    source: MysqlAddress
+    destination: MysqlAddress
+    reader: Connection
+    writer: Connection
+    request: RemainderRequest
+    notes: list[str] = field(default_factory=list)
 
     def carry(self) -> Carried:
         """Carry all of it."""
-        here, there = (_definitions(connection) for connection in (self._reader, self._writer))
+        here, there = (_definitions(connection) for connection in (self.reader, self.writer))
         counts = {
             "tables": self._tables(),
             "sequences": self._sequences(here, there),
             "AUTO_INCREMENT counters": self._counters(),
         }
-        for name in self._request.skipped:
+        for name in self.request.skipped:
             here.pop(f"table {quote_name(name)}", None)
-        self._notes += _differences(here, there, same_server=self._reader.version == self._writer.version)
-        return Carried(counts, self._notes)
+        self.notes += _differences(here, there, same_server=self.reader.version == self.writer.version)
+        return Carried(counts, self.notes)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed."""
-        if self._request.log is None:
+        if self.request.log is None:
             return 0
-        skipped = {*self._request.skipped}
-        apart = {*self._request.log["apart"], *skipped}
-        tables = {table.name: table for table in read_tables(self._reader) if table.name in apart}
-        there = {table.name for table in read_tables(self._writer)}
-        self._notes += [
+        skipped = {*self.request.skipped}
+        apart = {*self.request.log["apart"], *skipped}
+        tables = {table.name: table for table in read_tables(self.reader) if table.name in apart}
+        there = {table.name for table in read_tables(self.writer)}
+        self.notes += [
             f"{quote_name(name)} is not at the destination"
             for name in sorted(tables.keys() - there - skipped)
         ]
@@ -106,8 +100,8 @@ class _Remainder:
         if not common:
             return 0
         before, after = (
-            live_tables(address, workers=self._request.workers, names=common)
-            for address in (self._source, self._destination)
+            live_tables(address, workers=self.request.workers, names=common)
+            for address in (self.source, self.destination)
         )
         different = sorted(name for name in common if before.get(("", name)) != after.get(("", name)))
         for name in different:
@@ -118,23 +112,23 @@ class _Remainder:
 
     def _read_again(self, table: MysqlTable) -> None:
         """Replace the rows of a table by the source's. Its triggers would fire, so they are made again afterwards."""
-        for name in trigger_names(self._writer, table.name):
-            self._writer.run(f"DROP TRIGGER {quote_name(name)}")
-        _copy_rows(table, self._reader, self._writer)
+        for name in trigger_names(self.writer, table.name):
+            self.writer.run(f"DROP TRIGGER {quote_name(name)}")
+        _copy_rows(table, self.reader, self.writer)
 
     def _make_triggers(self, table: str) -> None:
         """Make the triggers of a table that the destination lacks."""
-        present = {*trigger_names(self._writer, table)}
-        for name in trigger_names(self._reader, table):
+        present = {*trigger_names(self.writer, table)}
+        for name in trigger_names(self.reader, table):
             if name in present:
                 continue
-            definition = read_trigger(self._reader, name, table)
+            definition = read_trigger(self.reader, name, table)
             try:
-                Definer(self._writer, self._notes, self._notes).make(definition)
+                Definer(self.writer, self.notes, self.notes).make(definition)
             except pymysql.Error as exc:
                 if not is_about_the_thing(exc):
                     raise
-                self._notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
+                self.notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
 
     def _sequences(self, here: Mapping[str, Definition], there: Mapping[str, Definition]) -> int:
         """Set the sequences that stand elsewhere."""
@@ -143,7 +137,7 @@ class _Remainder:
             if definition["kind"] == "sequence" and label in there:
                 other = there[label]
                 if (definition["next"], definition["rounds"]) != (other["next"], other["rounds"]):
-                    self._writer.rows(set_sequence(definition))
+                    self.writer.rows(set_sequence(definition))
                     count += 1
         return count
 
@@ -156,11 +150,11 @@ class _Remainder:
                     _COUNTERS.format(quote_literal(connection.address.database))
                 )
             }
-            for connection in (self._reader, self._writer)
+            for connection in (self.reader, self.writer)
         )
         different = [name for name, value in here.items() if name in there and there[name] != value]
         for name in different:
-            self._writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {here[name]}")
+            self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {here[name]}")
         return len(different)
 
 

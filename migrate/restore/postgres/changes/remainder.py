@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -50,23 +51,16 @@ def carry_remainder(request: RemainderRequest) -> Carried:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
 
+@dataclass(slots=True)
 class _Remainder:
     """Both sides of one database."""
 
-    def __init__(
-        self,
-        source: PostgresAddress,
-        destination: PostgresAddress,
-        reader: psycopg.Connection[Any],
-        writer: psycopg.Connection[Any],
-        request: RemainderRequest,
-    ) -> None:
-        self._source = source
-        self._destination = destination
-        self._reader = reader
-        self._writer = writer
-        self._request = request
-        self._notes: list[str] = []
+    source: PostgresAddress
+    destination: PostgresAddress
+    reader: psycopg.Connection[Any]
+    writer: psycopg.Connection[Any]
+    request: RemainderRequest
+    notes: list[str] = field(default_factory=list)
 
     def carry(self) -> Carried:
         """Carry all of it, in an order in which each finds what it needs."""
@@ -76,27 +70,27 @@ class _Remainder:
             "materialized views": self._views(),
             "sequences": self._sequences(),
         }
-        self._notes += [
+        self.notes += [
             f"{thing} is not at the destination"
-            for thing in missing_definitions(self._reader, self._writer, skipped=self._request.skipped)
+            for thing in missing_definitions(self.reader, self.writer, skipped=self.request.skipped)
         ]
-        return Carried(counts, self._notes)
+        return Carried(counts, self.notes)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed, or whose changes were left out."""
-        if self._request.log is None:
+        if self.request.log is None:
             return 0
         published = {
             (schema, name)
-            for schema, name in self._reader.execute(_PUBLISHED, (self._request.log["publication"],))
+            for schema, name in self.reader.execute(_PUBLISHED, (self.request.log["publication"],))
         }
         tables = {
             (table.schema, table.name): table
-            for table in read_tables(self._reader)
+            for table in read_tables(self.reader)
             if table.exported and not table.view and not table.extension
         }
-        there = {(table.schema, table.name) for table in read_tables(self._writer)}
-        apart = {name for name in tables if name not in published or ".".join(name) in self._request.skipped}
+        there = {(table.schema, table.name) for table in read_tables(self.writer)}
+        apart = {name for name in tables if name not in published or ".".join(name) in self.request.skipped}
         different = self._different(apart & there)
         for name in different:
             self._read_again(tables[name])
@@ -107,37 +101,37 @@ class _Remainder:
         if not names:
             return []
         here, there = (
-            live_tables(address, workers=self._request.workers, names=() if views else names, also=names)
-            for address in (self._source, self._destination)
+            live_tables(address, workers=self.request.workers, names=() if views else names, also=names)
+            for address in (self.source, self.destination)
         )
         return sorted(name for name in names if here.get(name) != there.get(name))
 
     def _read_again(self, table: PostgresTable) -> None:
         """Replace the rows of a table by the source's, in one transaction."""
         columns = ", ".join(quote_name(column.name) for column in table.columns if not column.generated)
-        with self._writer.transaction():
-            self._writer.execute("SET LOCAL session_replication_role = replica")
-            self._writer.execute(f"DELETE FROM ONLY {table.label}".encode())
+        with self.writer.transaction():
+            self.writer.execute("SET LOCAL session_replication_role = replica")
+            self.writer.execute(f"DELETE FROM ONLY {table.label}".encode())
             reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
             writing = f"COPY {table.label} ({columns}) FROM STDIN"
             with (
-                self._reader.cursor().copy(reading.encode()) as rows,
-                self._writer.cursor().copy(writing.encode()) as target,
+                self.reader.cursor().copy(reading.encode()) as rows,
+                self.writer.cursor().copy(writing.encode()) as target,
             ):
                 for data in rows:
                     target.write(data)
 
     def _large_objects(self) -> int:
         """Copy the large objects that differ, and remove those that the source no longer has."""
-        here, there = self._pieces(self._reader), self._pieces(self._writer)
+        here, there = self._pieces(self.reader), self._pieces(self.writer)
         different = sorted(oid for oid in here | there if here.get(oid) != there.get(oid))
         for oid in different:
-            with self._writer.transaction():
+            with self.writer.transaction():
                 if oid not in here:
-                    self._writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
+                    self.writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
                 else:
                     if oid not in there:
-                        self._writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
+                        self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
                     self._copy_object(oid, [start for start, _ in here[oid]])
         return len(different)
 
@@ -146,12 +140,12 @@ class _Remainder:
         size = 0
         for start in starts:
             query = "SELECT pg_catalog.lo_get(%s, %s, %s)"
-            row = self._reader.execute(query, (oid, start, large_objects.PIECE_BYTES), binary=True).fetchone()
+            row = self.reader.execute(query, (oid, start, large_objects.PIECE_BYTES), binary=True).fetchone()
             assert row is not None
-            self._writer.execute("SELECT pg_catalog.lo_put(%s, %s, %b)", (oid, start, row[0]))
+            self.writer.execute("SELECT pg_catalog.lo_put(%s, %s, %b)", (oid, start, row[0]))
             size = start + len(row[0])
         truncate = "SELECT pg_catalog.lo_truncate64(pg_catalog.lo_open(%s, x'20000'::int4), %s)"
-        self._writer.execute(truncate, (oid, size))
+        self.writer.execute(truncate, (oid, size))
 
     def _pieces(self, connection: psycopg.Connection[Any]) -> dict[int, list[tuple[int, str]]]:
         """Return the first byte and the MD5 of each piece of all objects, by their numbers."""
@@ -163,15 +157,15 @@ class _Remainder:
 
     def _views(self) -> int:
         """Refresh the materialized views whose rows differ, and all that come after the first of them."""
-        views = [(schema, name) for schema, name in self._writer.execute(FILLED_VIEWS.encode())]
-        here = {(schema, name) for schema, name in self._reader.execute(FILLED_VIEWS.encode())}
+        views = [(schema, name) for schema, name in self.writer.execute(FILLED_VIEWS.encode())]
+        here = {(schema, name) for schema, name in self.reader.execute(FILLED_VIEWS.encode())}
         different = self._different(here & set(views), views=True)
         if not different:
             return 0
         first = min(views.index(name) for name in different)
         for schema, name in views[first:]:
-            self._writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
-        self._notes += [
+            self.writer.execute(f"REFRESH MATERIALIZED VIEW {quote_qualified(schema, name)}".encode())
+        self.notes += [
             f"materialized view {schema}.{name} was refreshed, and has other rows than at the source: there it is older"
             for schema, name in self._different(set(different), views=True)
         ]
@@ -179,12 +173,12 @@ class _Remainder:
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        here = self._values(self._reader, self._names(self._reader))
-        there = self._values(self._writer, [name for name in self._names(self._writer) if name in here])
+        here = self._values(self.reader, self._names(self.reader))
+        there = self._values(self.writer, [name for name in self._names(self.writer) if name in here])
         different = [name for name in there if there[name] != here[name]]
         for name in different:
             value, called = here[name]
-            self._writer.execute(
+            self.writer.execute(
                 "SELECT pg_catalog.setval(%s::regclass, %s, %s)", (quote_qualified(*name), value, called)
             )
         return len(different)
