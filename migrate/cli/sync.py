@@ -16,7 +16,7 @@ from migrate.case.model import Case
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
-from migrate.cli.common.options import CaseFile, Create, SelectionOptions, Yes
+from migrate.cli.common.options import CaseFile, Create, Delete, Overwrite, SelectionOptions, Yes
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
@@ -94,13 +94,8 @@ class SyncedBuckets:
 class _HowToSync:
     """The options that say what a sync may do."""
 
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Remove at the destination what the source does not have; says what."),
-    ] = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace objects of the destination that no sync has written.")
-    ] = False
+    delete: Delete = False
+    overwrite: Overwrite = False
     recheck: Annotated[
         bool,
         typer.Option(

@@ -32,6 +32,19 @@ CaseFile = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to the question.")]
 
+Delete = Annotated[
+    bool,
+    typer.Option(
+        "--delete",
+        help="Of buckets: remove at the destination what the source does not have; the report says what.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Of buckets: replace objects of the destination that no sync has written."
+    ),
+]
 CurrentOnly = Annotated[
     bool,
     typer.Option("--current-only", help="Of a bucket that keeps versions, only the current ones."),

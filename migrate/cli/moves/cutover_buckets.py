@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from exporters.selection import EVERYTHING
 from migrate.case.model import Case
+from migrate.cli.common.options import Delete, Overwrite
 from migrate.cli.common.session import Session
 from migrate.cli.moves.bucket_sync import Synced, run_sync
 from migrate.custody.signing.keys import Signer
@@ -23,18 +21,10 @@ from migrate.sync.bucket_pairs import BucketPair, pairs_in
 
 @dataclass(frozen=True, slots=True)
 class BucketOptions:
-    """What the cutover may do to the buckets of the new side; as the options of ``moveout sync``."""
+    """What the cutover may do to the buckets of the new side."""
 
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Of buckets: remove at the new side what the old one does not have."),
-    ] = False
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Of buckets: replace objects of the new side that no sync has written."
-        ),
-    ] = False
+    delete: Delete = False
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True, slots=True)
