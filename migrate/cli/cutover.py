@@ -18,6 +18,7 @@ from rich.text import Text
 from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Lease
 from migrate.case.model import Case
+from migrate.changes.apply import Mark
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
@@ -474,16 +475,24 @@ def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: Ho
     for source, is_followed in zip(followed, at_work, strict=True):
         if is_followed:
             actions.append(f"would take {source.name} over from the moveout follow that is at work")
-        mark = source.applied_mark() if isinstance(source, FollowedSource) else None
-        if mark is not None and mark.skipped:
-            names = ", ".join(mark.skipped)
-            actions.append(
-                f"would switch {source.name} without {names}, unless they are made at the new side before"
-            )
-        if isinstance(source, FollowedSource) and mark is not None:
-            actions += [
-                f"would switch {source.name} without {thing}, unless it is made at the new side before"
-                for thing in source.definition_gaps(mark.skipped)
-            ]
+        if isinstance(source, FollowedSource) and (mark := source.applied_mark()) is not None:
+            actions += _would_lack(source, mark)
         actions.append(f"would compare {source.name}: {source.source.shown} with {source.destination.shown}")
     return WouldDo(store.location, [*actions, *buckets.foreseen()])
+
+
+def _would_lack(source: FollowedSource, mark: Mark) -> list[str]:
+    """Return what the destination would lack after the switch."""
+    actions = []
+    if mark.skipped:
+        names = ", ".join(mark.skipped)
+        actions.append(
+            f"would switch {source.name} without {names}, unless they are made at the new side before"
+        )
+    return [
+        *actions,
+        *(
+            f"would switch {source.name} without {thing}, unless it is made at the new side before"
+            for thing in source.definition_gaps(mark.skipped)
+        ),
+    ]

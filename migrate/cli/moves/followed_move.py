@@ -75,8 +75,8 @@ class FollowedMove:
         ahead = set[str]()
         with suppress(MoveoutError):  # there is no location yet
             ahead |= {record.source for record in recorded_deltas(self._store()) if record.passes}
-        for source in self._followed(self.names):
-            with suppress(MoveoutError):  # the restore has said so
+        for source in self._followed():
+            with suppress(MoveoutError):  # the restore has reported that
                 mark = source.applied_mark()
                 if mark is not None and mark.place != START:
                     ahead.add(source.name)
@@ -108,9 +108,10 @@ class FollowedMove:
 
     def follow(self, names: Sequence[str]) -> Followed:
         """Follow these sources. Raises ``UsageError`` where the bundle has no base of them."""
+        store = self._store()
         sources = {name: self._case.sources[name] for name in names}
-        followed = sources_to_follow(self._store(), sources, self._case.destinations)
-        return run_follow(self._session, self._store(), followed, until_caught_up=not self._keeps_following)
+        followed = sources_to_follow(store, sources, self._case.destinations)
+        return run_follow(self._session, store, followed, until_caught_up=not self._keeps_following)
 
     def lines(self, followed: Followed | None) -> Mapping[str, SummaryLine]:
         """Return what became of each source, as far as that is known."""
@@ -134,15 +135,18 @@ class FollowedMove:
 
     def _store(self) -> Store:
         return open_location(
-            self._location.url, secrets=self._location.reveal(), note=self._session.progress.note
+            self._location.url,
+            secrets=self._location.reveal(),
+            note=self._session.progress.note,
+            cancellation=self._session.cancellation,
         )
 
-    def _followed(self, names: Sequence[str]) -> list[FollowedSource]:
+    def _followed(self) -> list[FollowedSource]:
         sources, destinations = self._case.sources, self._case.destinations
         with suppress(MoveoutError):  # there is no bundle yet, or not any more
             return [
                 base.followed(sources[base.source], destinations[base.source])
                 for base in recorded_bases(self._store())
-                if base.source in names
+                if base.source in self.names
             ]
         return []
