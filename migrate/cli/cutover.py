@@ -326,7 +326,7 @@ def _confirmed_hold(
     *,
     yes: bool,
 ) -> _Hold:
-    """Say what the hold changes, and ask. Raises ``UsageError`` where that is not wanted."""
+    """Say what the hold changes, and ask. Raises ``UsageError`` where the answer is no."""
     holds = _open_holds(followed, stack, whole_server=options.whole_server)
     known = undo_file.read(options.file) or undo_file.new(_REASON)
     plan = source_hold.planned(holds, known)

@@ -337,16 +337,16 @@ def resync_command(
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:
         raise UsageError("no case file is named", next_step="give -c moveout.toml, with a [bundle] location")
-    wanted = [_parsed(word) for word in tables]
+    names = [_table_name(word) for word in tables]
     store = session.store(loaded.bundle)
     refuse_after_switch(store)
     sources = expanded(session, loaded.sources, loaded, loaded.bundle, ask=False)
     destinations = destinations_of(loaded.bundle, loaded.destinations, loaded)
     followed = {source.name: source for source in followed_sources(store, sources, destinations)}
-    return Resynced([_reread(session, followed, *words) for words in wanted])
+    return Resynced([_reread(session, followed, *table_name) for table_name in names])
 
 
-def _parsed(word: str) -> tuple[str, str, str]:
+def _table_name(word: str) -> tuple[str, str, str]:
     """Return source, schema and table. Raises ``UsageError``."""
     source, colon, table = word.partition(":")
     schema, dot, name = table.partition(".")

@@ -259,7 +259,7 @@ def _database_pair(
         )
     if replace(how, cutover=False, dry_run=False) != _AS_USUAL:
         raise UsageError(
-            "of a database sync knows --cutover and --dry-run only", next_step="leave the others out"
+            "a sync of a database takes --cutover and --dry-run only", next_step="leave the others out"
         )
     return DatabaseSync(name, source, destination, options.work, create=create, cutover=how.cutover)
 

@@ -231,21 +231,21 @@ def written_meanwhile(source: str) -> IncompleteError:
     )
 
 
-def differences(here: Digests, there: Digests) -> list[Finding]:
+def differences(source_digests: Digests, destination_digests: Digests) -> list[Finding]:
     """Return the tables whose rows are not the same on both sides."""
     findings = []
-    for name in sorted(here.keys() | there.keys()):
-        one, other = here.get(name), there.get(name)
-        if one == other:
+    for name in sorted(source_digests.keys() | destination_digests.keys()):
+        source, destination = source_digests.get(name), destination_digests.get(name)
+        if source == destination:
             continue
-        if one is None or other is None:
-            side = "source" if one is None else "destination"
+        if source is None or destination is None:
+            side = "source" if source is None else "destination"
             findings.append(Finding(_label(name), f"is not at the {side}"))
-        elif one.rows != other.rows:
-            findings.append(Finding(_label(name), "has other rows", str(one.rows), str(other.rows)))
+        elif source.rows != destination.rows:
+            findings.append(Finding(_label(name), "has other rows", str(source.rows), str(destination.rows)))
         else:
             findings.append(
-                Finding(_label(name), "has other values", to_hex(one.digest), to_hex(other.digest))
+                Finding(_label(name), "has other values", to_hex(source.digest), to_hex(destination.digest))
             )
     return findings
 

@@ -94,7 +94,7 @@ def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | No
     address = parse_url(url, password=secrets.get("password"))
     with closing(connect(address)) as connection:
         try:
-            found = read_mark(connection, source)
+            recorded = read_mark(connection, source)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
-    return found[0] if found else None
+    return recorded[0] if recorded else None

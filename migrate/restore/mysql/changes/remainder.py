@@ -73,15 +73,21 @@ class _Remainder:
 
     def carry(self) -> Carried:
         """Carry all of it."""
-        here, there = (_definitions(connection) for connection in (self.reader, self.writer))
+        source_definitions, destination_definitions = (
+            _definitions(connection) for connection in (self.reader, self.writer)
+        )
         counts = {
             "tables": self._tables(),
-            "sequences": self._sequences(here, there),
+            "sequences": self._sequences(source_definitions, destination_definitions),
             "AUTO_INCREMENT counters": self._counters(),
         }
         for name in self.request.skipped:
-            here.pop(f"table {quote_name(name)}", None)
-        self.notes += _differences(here, there, same_server=self.reader.version == self.writer.version)
+            source_definitions.pop(f"table {quote_name(name)}", None)
+        self.notes += _differences(
+            source_definitions,
+            destination_definitions,
+            same_server=self.reader.version == self.writer.version,
+        )
         return Carried(counts, self.notes)
 
     def _tables(self) -> int:
@@ -91,19 +97,21 @@ class _Remainder:
         skipped = {*self.request.skipped}
         apart = {*self.request.log["apart"], *skipped}
         tables = {table.name: table for table in read_tables(self.reader) if table.name in apart}
-        there = {table.name for table in read_tables(self.writer)}
+        destination_names = {table.name for table in read_tables(self.writer)}
         self.notes += [
             f"{quote_name(name)} is not at the destination"
-            for name in sorted(tables.keys() - there - skipped)
+            for name in sorted(tables.keys() - destination_names - skipped)
         ]
-        common = tables.keys() & there
+        common = tables.keys() & destination_names
         if not common:
             return 0
-        before, after = (
+        source_digests, destination_digests = (
             live_tables(address, workers=self.request.workers, names=common)
             for address in (self.source, self.destination)
         )
-        different = sorted(name for name in common if before.get(("", name)) != after.get(("", name)))
+        different = sorted(
+            name for name in common if source_digests.get(("", name)) != destination_digests.get(("", name))
+        )
         for name in different:
             self._read_again(tables[name])
         for name in sorted(common):
@@ -130,12 +138,14 @@ class _Remainder:
                     raise
                 self.notes.append(f"trigger {quote_name(name)} is not at the destination: {message_of(exc)}")
 
-    def _sequences(self, here: Mapping[str, Definition], there: Mapping[str, Definition]) -> int:
+    def _sequences(
+        self, source_definitions: Mapping[str, Definition], destination_definitions: Mapping[str, Definition]
+    ) -> int:
         """Set the sequences that stand elsewhere."""
         count = 0
-        for label, definition in here.items():
-            if definition["kind"] == "sequence" and label in there:
-                other = there[label]
+        for label, definition in source_definitions.items():
+            if definition["kind"] == "sequence" and label in destination_definitions:
+                other = destination_definitions[label]
                 if (definition["next"], definition["rounds"]) != (other["next"], other["rounds"]):
                     self.writer.rows(set_sequence(definition))
                     count += 1
@@ -143,7 +153,7 @@ class _Remainder:
 
     def _counters(self) -> int:
         """Let AUTO_INCREMENT go on where it does at the source."""
-        here, there = (
+        source_counters, destination_counters = (
             {
                 str(name): int(value)
                 for name, value in connection.rows(
@@ -152,9 +162,13 @@ class _Remainder:
             }
             for connection in (self.reader, self.writer)
         )
-        different = [name for name, value in here.items() if name in there and there[name] != value]
+        different = [
+            name
+            for name, value in source_counters.items()
+            if name in destination_counters and destination_counters[name] != value
+        ]
         for name in different:
-            self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {here[name]}")
+            self.writer.run(f"ALTER TABLE {quote_name(name)} AUTO_INCREMENT = {source_counters[name]}")
         return len(different)
 
 
@@ -167,16 +181,16 @@ def _definitions(connection: Connection) -> dict[str, Definition]:
 
 
 def _differences(
-    here: Mapping[str, Definition], there: Mapping[str, Definition], *, same_server: bool
+    source: Mapping[str, Definition], destination: Mapping[str, Definition], *, same_server: bool
 ) -> Sequence[str]:
     """Return what is defined otherwise. Servers of other versions print the same thing otherwise, too."""
-    notes = [f"{label} is not at the destination" for label in here if label not in there]
-    notes += [f"{label} is no longer at the source" for label in there if label not in here]
+    notes = [f"{label} is not at the destination" for label in source if label not in destination]
+    notes += [f"{label} is no longer at the source" for label in destination if label not in source]
     if same_server:
         notes += [
             f"{label} is defined otherwise than at the source"
-            for label, definition in here.items()
-            if label in there and _comparable(definition) != _comparable(there[label])
+            for label, definition in source.items()
+            if label in destination and _comparable(definition) != _comparable(destination[label])
         ]
     return notes
 

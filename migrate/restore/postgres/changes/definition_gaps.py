@@ -84,13 +84,13 @@ def missing_definitions(
     """Return the objects (``index public.by_day``) that only the source has. Of one that is missing, or of a table
     ``skipped`` (``schema.name``), no parts are named.
     """
-    here, there = _objects(source), _objects(destination)
-    missing = sorted(here.keys() - there.keys())
-    whole = {label for kind, label in missing if not here[kind, label]} | {*skipped}
+    part_of = _objects(source)
+    missing = sorted(part_of.keys() - _objects(destination).keys())
+    whole = {label for kind, label in missing if not part_of[kind, label]} | {*skipped}
     return [
         f"{kind} {label}"
         for kind, label in missing
-        if here[kind, label] not in whole and label not in skipped
+        if part_of[kind, label] not in whole and label not in skipped
     ]
 
 

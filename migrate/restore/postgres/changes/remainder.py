@@ -89,9 +89,9 @@ class _Remainder:
             for table in read_tables(self.reader)
             if table.exported and not table.view and not table.extension
         }
-        there = {(table.schema, table.name) for table in read_tables(self.writer)}
+        destination_names = {(table.schema, table.name) for table in read_tables(self.writer)}
         apart = {name for name in tables if name not in published or ".".join(name) in self.request.skipped}
-        different = self._different(apart & there)
+        different = self._different(apart & destination_names)
         for name in different:
             self._read_again(tables[name])
         return len(different)
@@ -100,11 +100,11 @@ class _Remainder:
         """Return those whose rows differ."""
         if not names:
             return []
-        here, there = (
+        source_digests, destination_digests = (
             live_tables(address, workers=self.request.workers, names=() if views else names, also=names)
             for address in (self.source, self.destination)
         )
-        return sorted(name for name in names if here.get(name) != there.get(name))
+        return sorted(name for name in names if source_digests.get(name) != destination_digests.get(name))
 
     def _read_again(self, table: PostgresTable) -> None:
         """Replace the rows of a table by the source's, in one transaction."""
@@ -123,16 +123,20 @@ class _Remainder:
 
     def _large_objects(self) -> int:
         """Copy the large objects that differ, and remove those that the source no longer has."""
-        here, there = self._pieces(self.reader), self._pieces(self.writer)
-        different = sorted(oid for oid in here | there if here.get(oid) != there.get(oid))
+        source_pieces, destination_pieces = self._pieces(self.reader), self._pieces(self.writer)
+        different = sorted(
+            oid
+            for oid in source_pieces | destination_pieces
+            if source_pieces.get(oid) != destination_pieces.get(oid)
+        )
         for oid in different:
             with self.writer.transaction():
-                if oid not in here:
+                if oid not in source_pieces:
                     self.writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
                 else:
-                    if oid not in there:
+                    if oid not in destination_pieces:
                         self.writer.execute("SELECT pg_catalog.lo_create(%s)", (oid,))
-                    self._copy_object(oid, [start for start, _ in here[oid]])
+                    self._copy_object(oid, [start for start, _ in source_pieces[oid]])
         return len(different)
 
     def _copy_object(self, oid: int, starts: Sequence[int]) -> None:
@@ -158,8 +162,8 @@ class _Remainder:
     def _views(self) -> int:
         """Refresh the materialized views whose rows differ, and all that come after the first of them."""
         views = [(schema, name) for schema, name in self.writer.execute(FILLED_VIEWS.encode())]
-        here = {(schema, name) for schema, name in self.reader.execute(FILLED_VIEWS.encode())}
-        different = self._different(here & set(views), views=True)
+        source_views = {(schema, name) for schema, name in self.reader.execute(FILLED_VIEWS.encode())}
+        different = self._different(source_views & set(views), views=True)
         if not different:
             return 0
         first = min(views.index(name) for name in different)
@@ -173,11 +177,13 @@ class _Remainder:
 
     def _sequences(self) -> int:
         """Set the sequences that stand elsewhere."""
-        here = self._values(self.reader, self._names(self.reader))
-        there = self._values(self.writer, [name for name in self._names(self.writer) if name in here])
-        different = [name for name in there if there[name] != here[name]]
+        source_values = self._values(self.reader, self._names(self.reader))
+        destination_values = self._values(
+            self.writer, [name for name in self._names(self.writer) if name in source_values]
+        )
+        different = [name for name in destination_values if destination_values[name] != source_values[name]]
         for name in different:
-            value, called = here[name]
+            value, called = source_values[name]
             self.writer.execute(
                 "SELECT pg_catalog.setval(%s::regclass, %s, %s)", (quote_qualified(*name), value, called)
             )
