@@ -94,15 +94,9 @@ class _Remainder:
         """Read again the tables that are not followed."""
         if self.request.log is None:
             return 0
-        skipped = {*self.request.skipped}
-        apart = {*self.request.log["apart"], *skipped}
+        apart = {*self.request.log["apart"], *self.request.skipped}
         tables = {table.name: table for table in read_tables(self.reader) if table.name in apart}
-        destination_names = {table.name for table in read_tables(self.writer)}
-        self.notes += [
-            f"{quote_name(name)} is not at the destination"
-            for name in sorted(tables.keys() - destination_names - skipped)
-        ]
-        common = tables.keys() & destination_names
+        common = tables.keys() & {table.name for table in read_tables(self.writer)}
         if not common:
             return 0
         source_digests, destination_digests = (
