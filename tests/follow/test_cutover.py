@@ -4,7 +4,6 @@ import json
 import sqlite3
 import subprocess
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from migrate.custody.log import custody_log
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
-from tests.follow.test_follower import eventually
+from tests.follow.move_case import write_move_case
 from tests.tools.clients import boto_client
 from tests.tools.processes import killed_at_end
+from tests.tools.waiting import eventually
 
 BANK = """
 CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
@@ -33,29 +33,33 @@ INSERT INTO log (note) VALUES ('from {0} to {1}'); INSERT INTO keyless VALUES ('
 
 
 class Application:
-    """Transfers money until the database refuses it, or a test fails; counts what was acknowledged."""
+    """Transfers money until it ends, the database refuses it, or a test fails; counts what was acknowledged."""
 
     def __init__(self, url):
         self.acknowledged = 0
         self._url = url
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def _write(self):
         try:
             with psycopg.connect(self._url, autocommit=True) as connection:
-                while True:
+                while not self._stop.wait(0.002):
                     first = self.acknowledged % 50 + 1
                     with connection.transaction():
                         connection.execute(TRANSFER.format(first, first % 50 + 1).encode())
                     self.acknowledged += 1
-                    time.sleep(0.002)
         except psycopg.Error:
             return  # the hold ends the session, or refuses the transaction
 
     def wait(self):
         self._thread.join(60)
         assert not self._thread.is_alive()
+
+    def end(self):
+        self._stop.set()
+        self.wait()
 
 
 @pytest.fixture
@@ -64,10 +68,7 @@ def move(postgres, other_postgres, tmp_path, monkeypatch):
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
-        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new)
     yield old, new
     call("hold", "undo", "moveout-cutover.json", "--yes")
 
@@ -163,18 +164,18 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
 def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_minio, make_bucket, tmp_path):
     old, _new = move
     source, destination = make_bucket(minio), make_bucket(other_minio)
-    here, there = boto_client(minio.profile), boto_client(other_minio.profile)
+    source_client, destination_client = boto_client(minio.profile), boto_client(other_minio.profile)
     for key in ("kept", "changed", "deleted"):
-        here.put_object(Bucket=source, Key=key, Body=b"first")
+        source_client.put_object(Bucket=source, Key=key, Body=b"first")
     with (tmp_path / "moveout.toml").open("a") as case:
         case.write(
             f'[[source]]\nname = "media"\nurl = "s3://{source}?profile={minio.profile}"\n[[destination]]\n'
             f'source = "media"\nurl = "s3://{destination}?profile={other_minio.profile}"\n'
         )
     assert call("run", "-c", "moveout.toml").code == 0
-    here.put_object(Bucket=source, Key="changed", Body=b"second")
-    here.put_object(Bucket=source, Key="new", Body=b"first")
-    here.delete_object(Bucket=source, Key="deleted")
+    source_client.put_object(Bucket=source, Key="changed", Body=b"second")
+    source_client.put_object(Bucket=source, Key="new", Body=b"first")
+    source_client.delete_object(Bucket=source, Key="deleted")
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes"]
     refused = call(*words)
     assert (refused.code, "bucket media: " in refused.err) == (3, True), refused
@@ -188,7 +189,7 @@ def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_
     assert "media  3 objects" in switched.out
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         run_sql(old, TRANSFER.format(1, 2))
-    assert there.get_object(Bucket=destination, Key="changed")["Body"].read() == b"second"
+    assert destination_client.get_object(Bucket=destination, Key="changed")["Body"].read() == b"second"
     (bucket,) = json.loads((tmp_path / "bundle/changes/cutover.json").read_text())["buckets"]
     assert (bucket["name"], bucket["objects"], bucket["problem"]) == ("media", 3, "")
     assert "what the new side of media has since" in " ".join(

@@ -4,6 +4,7 @@ import pytest
 
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.follow.move_case import write_move_case
 
 BASE = """
 CREATE TABLE notes (id int PRIMARY KEY, note varchar(10), size int); CREATE TABLE old_name (a int);
@@ -39,10 +40,7 @@ def move(postgres, other_postgres, tmp_path, monkeypatch):
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BASE)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "defined"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
-        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new, name="defined")
     for step in ("export", "restore"):
         assert call(step, "-c", "moveout.toml").code == 0
     yield old, new

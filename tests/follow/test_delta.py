@@ -13,6 +13,7 @@ from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
 from tests.exporters.sqlite import databases as sqlite
+from tests.follow.move_case import write_move_case
 
 MAKE = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
@@ -66,10 +67,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     for statement in MAKE:
         engine.run_sql(old, statement)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank"\n[[source]]\nname = "app"\nurl = "{old}"\n[bundle]\nlocation = "bundle"\n'
-        f'[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new, follow=False)
     case = ("-c", "moveout.toml")
     exported = call("export", *case, "--follow", "--json")
     assert exported.code == 0, exported

@@ -13,7 +13,8 @@ from migrate.changes import retained_log
 from migrate.follow import follower as following_one
 from migrate.storage.registry import open_location
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.follow.test_follower import eventually, following
+from tests.follow.test_follower import following
+from tests.tools.waiting import eventually
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY)"
 

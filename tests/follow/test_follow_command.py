@@ -12,8 +12,9 @@ from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
 from tests.cli.conftest import MOVEOUT, call, run
 from tests.exporters.postgres.databases import fetch, read_bundle, run_sql
-from tests.follow.test_follower import SCRIPT, eventually, transferring
+from tests.follow.test_follower import SCRIPT, transferring
 from tests.tools.processes import killed_at_end
+from tests.tools.waiting import eventually
 
 
 @pytest.fixture

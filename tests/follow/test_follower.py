@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 
 import psycopg
 
@@ -13,12 +12,12 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.conftest import restored
+from tests.tools.waiting import eventually
 
 SCRIPT = """
 CREATE TABLE accounts (id int PRIMARY KEY, money int); INSERT INTO accounts SELECT i, 100 FROM generate_series(1, 20) i;
 CREATE TABLE entries (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account int, amount int);
 """
-SECONDS = 120.0
 
 
 @contextlib.contextmanager
@@ -35,13 +34,6 @@ def following(store, *sources):
         token.cancel()
         for follower in followers:
             follower.join()
-
-
-def eventually(condition, seconds=SECONDS):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def transfer_money(url, stop):

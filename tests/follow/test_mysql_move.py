@@ -11,6 +11,7 @@ from migrate.restore.mysql.destination import open_destination
 from migrate.restore.mysql.kept_triggers import dropped_triggers
 from tests.cli.conftest import call
 from tests.exporters.mysql.databases import fetch, run_sql
+from tests.follow.move_case import write_move_case
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
 
 OTHERS = """
@@ -34,10 +35,7 @@ def move(followed_mariadb, other_mariadb, tmp_path, monkeypatch):
     old, new = followed_mariadb.database(), other_mariadb.database()
     run_sql(old, BANK + OTHERS)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank"\n[[source]]\nname = "app"\nurl = "{old}"\n[bundle]\nlocation = "bundle"\n'
-        f'[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new, follow=False)
     yield old, new
     call("hold", "undo", "moveout-cutover.json", "--yes")
 

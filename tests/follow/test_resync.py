@@ -1,26 +1,13 @@
 """``moveout resync`` reads tables of a followed database again while it is written to, and following goes on."""
 
 import json
-import threading
-import time
-
-import psycopg
 
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.follow.test_cutover import TRANSFER, move
+from tests.follow.test_cutover import Application, move
+from tests.tools.waiting import eventually
 
 __all__ = ["move"]  # a fixture
-
-
-def transfer_money(url, stop, count):
-    with psycopg.connect(url, autocommit=True) as connection:
-        while not stop.is_set():
-            first = len(count) % 50 + 1
-            with connection.transaction():
-                connection.execute(TRANSFER.format(first, first % 50 + 1).encode())
-            count.append(1)
-            time.sleep(0.005)
 
 
 def test_tables_are_read_again_while_the_source_is_written_to(move):
@@ -29,12 +16,9 @@ def test_tables_are_read_again_while_the_source_is_written_to(move):
     assert call("export", *case, "--follow").code == 0
     assert call("restore", *case).code == 0
     run_sql(new, "DELETE FROM accounts WHERE id = 7; UPDATE accounts SET balance = 0 WHERE id = 9")
-    stop, count = threading.Event(), []
-    writer = threading.Thread(target=transfer_money, args=(old, stop, count))
-    writer.start()
+    application = Application(old)
     try:
-        while len(count) < 20:
-            time.sleep(0.05)
+        eventually(lambda: application.acknowledged >= 20)
         stopped = call("follow", *case, "--until-caught-up")
         assert stopped.code == 3
         assert "moveout resync" in " ".join(stopped.out.split())
@@ -50,12 +34,10 @@ def test_tables_are_read_again_while_the_source_is_written_to(move):
             f'"public"."{name}"' for name in ("accounts", "keyless", "late")
         ]
         run_sql(old, "INSERT INTO late VALUES (2)")
-        before = len(count)
-        while len(count) < before + 20:
-            time.sleep(0.05)
+        before = application.acknowledged
+        eventually(lambda: application.acknowledged >= before + 20)
     finally:
-        stop.set()
-        writer.join()
+        application.end()
     followed = call("follow", *case, "--until-caught-up", "--json")
     assert followed.code == 0, json.dumps(followed.json)
     for table in ("accounts", "keyless", "late", "log"):

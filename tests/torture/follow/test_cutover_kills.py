@@ -4,12 +4,13 @@ import os
 import random
 import secrets
 import subprocess
-import threading
 
 import psycopg
 import pytest
 
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.follow.money_writers import MoneyWriters
+from tests.follow.move_case import write_move_case
 from tests.tools.processes import killed_at_end
 from tests.torture.command import MOVEOUT, moveout, must
 
@@ -28,63 +29,38 @@ INSERT INTO log SELECT 0, g, g FROM generate_series(1, 20000) g;
 """
 
 
-class Writers:
-    """Transfers until the database refuses them. ``acknowledged``: the last number of each writer. ``comes_back``:
-    where the server goes away, a writer waits, and goes on after what was committed.
-    """
+class Writers(MoneyWriters):
+    """The writers, each by a connection of its own."""
+
+    refusals = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
     def __init__(self, url, *, comes_back=False):
-        self._comes_back = comes_back
-        self.acknowledged = dict.fromkeys(range(1, WRITERS + 1), 0)
         self._url = url
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(writer,)) for writer in self.acknowledged]
-        for thread in self._threads:
-            thread.start()
+        self._choices = {writer: random.Random(writer) for writer in range(1, WRITERS + 1)}
+        super().__init__(WRITERS, comes_back=comes_back)
 
-    def _write(self, writer):
-        chosen = random.Random(writer)
-        while not self._stop.wait(0.2):
-            self._write_until_refused(writer, chosen)
-            if not self._comes_back:
-                return
-
-    def _write_until_refused(self, writer, chosen):
-        try:
-            with psycopg.connect(self._url, autocommit=True) as connection:
-                query = "SELECT coalesce(max(number), 0) FROM log WHERE writer = %s"
-                ((committed,),) = connection.execute(query, (writer,)).fetchall()
-                assert 0 <= committed - self.acknowledged[writer] <= 1, "the old server has lost a commit"
-                self.acknowledged[writer] = committed
-                while not self._stop.wait(0.02):
-                    number = self.acknowledged[writer] + 1
-                    one, other = chosen.sample(range(1, ACCOUNTS + 1), 2)
-                    amount = chosen.randrange(1, 10_000) / 100
-                    with connection.transaction():
-                        for account, change in sorted([(one, -amount), (other, amount)]):
-                            query = "UPDATE accounts SET balance = balance + %s::numeric(12,2) WHERE id = %s"
-                            connection.execute(query, (change, account))
-                        connection.execute("INSERT INTO log VALUES (%s, %s, %s)", (writer, number, amount))
-                        connection.execute("INSERT INTO keyless VALUES (%s, %s)", (writer, number))
+    def _write_until_refused(self, writer):
+        chosen = self._choices[writer]
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            query = "SELECT coalesce(max(number), 0) FROM log WHERE writer = %s"
+            ((committed,),) = connection.execute(query, (writer,)).fetchall()
+            self._begin_after(writer, committed)
+            while not self._stop.wait(0.02):
+                number = self.acknowledged[writer] + 1
+                one, other = chosen.sample(range(1, ACCOUNTS + 1), 2)
+                amount = chosen.randrange(1, 10_000) / 100
+                with connection.transaction():
+                    for account, change in sorted([(one, -amount), (other, amount)]):
+                        query = "UPDATE accounts SET balance = balance + %s::numeric(12,2) WHERE id = %s"
+                        connection.execute(query, (change, account))
+                    connection.execute("INSERT INTO log VALUES (%s, %s, %s)", (writer, number, amount))
+                    connection.execute("INSERT INTO keyless VALUES (%s, %s)", (writer, number))
+                    connection.execute("INSERT INTO events (writer, note) VALUES (%s, 'moved')", (writer,))
+                    if number % 7 == 0:
                         connection.execute(
-                            "INSERT INTO events (writer, note) VALUES (%s, 'moved')", (writer,)
+                            "DELETE FROM events WHERE id %% 5 = %s AND writer = %s", (number % 5, writer)
                         )
-                        if number % 7 == 0:
-                            connection.execute(
-                                "DELETE FROM events WHERE id %% 5 = %s AND writer = %s", (number % 5, writer)
-                            )
-                    self.acknowledged[writer] = number
-        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
-            return  # the hold ends the session, or refuses the transaction, or the server has gone
-
-    def end_coming_back(self):
-        """From now on a writer ends where the database refuses it."""
-        self._comes_back = False
-
-    def end(self):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+                self.acknowledged[writer] = number
 
 
 def following():
@@ -98,10 +74,7 @@ def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, t
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank-{secrets.token_hex(4)}"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
-        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}")
     writers = Writers(old)
     try:
         steps = ["run"] if number % 2 else ["export", "restore"]
@@ -127,13 +100,6 @@ def check_transfers(old, new, writers):
     """All that was acknowledged is at the new database, once, and no money came or went."""
     assert fetch(new, "SELECT sum(balance) FROM accounts") == fetch(old, "SELECT sum(balance) FROM accounts")
     assert fetch(new, "SELECT sum(balance) FROM accounts")[0][0] == 1000 * ACCOUNTS
-    for table in ("log", "keyless"):
-        query = f"SELECT writer, count(*), max(number) FROM {table} WHERE writer > 0 GROUP BY 1 ORDER BY 1"
-        arrived = fetch(new, query)
-        assert arrived == fetch(old, query)
-        for writer, count, last in arrived:
-            # a transaction whose answer the hold cut off may have been committed
-            assert count == last
-            assert 0 <= last - writers.acknowledged[writer] <= 1
+    writers.check_arrived(fetch, old, new, "writer > 0")
     every_event = "SELECT * FROM events ORDER BY id"
     assert fetch(new, every_event) == fetch(old, every_event)

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.follow.test_follower import eventually
 from tests.tools.disks import grow, tiny_disk
+from tests.tools.waiting import eventually
 from tests.torture.command import MOVEOUT, moveout, must
 from tests.torture.follow.test_cutover_kills import BANK, Writers, check_transfers
 

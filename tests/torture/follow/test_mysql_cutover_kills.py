@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.exporters.mysql.databases import fetch, run_sql
+from tests.follow.move_case import write_move_case
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
 from tests.tools.processes import killed_at_end
 from tests.torture.command import MOVEOUT, moveout, must
@@ -43,8 +44,8 @@ def kill_servers(old_server, new_server, moments):
         time.sleep(5)
         is_following = follow.poll() is None
         follow.kill()
-        said, _ = follow.communicate()
-    assert is_following, said
+        output, _ = follow.communicate()
+    assert is_following, output
 
 
 @pytest.mark.timeout(1200)
@@ -54,10 +55,7 @@ def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_pat
     old, new = old_server.database(), new_server.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank-{secrets.token_hex(4)}"\n[[source]]\nname = "app"\nurl = "{old}"\n'
-        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
-    )
+    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}", follow=False)
     application = Application(old_server, old, comes_back=True)
     try:
         moveout("export", "-c", "moveout.toml", "--follow", kill_after=moments(f"export {number}", 6, 1)[0])

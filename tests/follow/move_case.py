@@ -1,0 +1,11 @@
+"""The case file of the move of one database."""
+
+
+def write_move_case(folder, old, new, *, name="bank", follow=True):
+    """Write ``moveout.toml`` for a move from one database to another one, by a bundle beside it. ``follow``: each
+    export begins to follow the changes, also without ``--follow``.
+    """
+    lines = ["[case]", f'name = "{name}"', *(["follow = true"] if follow else [])]
+    lines += ["[[source]]", 'name = "app"', f'url = "{old}"', "[bundle]", 'location = "bundle"']
+    lines += ["[[destination]]", 'source = "app"', f'url = "{new}"', ""]
+    (folder / "moveout.toml").write_text("\n".join(lines))
