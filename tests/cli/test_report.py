@@ -59,10 +59,10 @@ def test_the_result_of_a_whole_run_tells_what_was_verified_and_restored(tmp_path
     (tmp_path / "run.json").write_text(ended.out)
     page = tmp_path / "page.html"
     assert call("report", "-c", case, "--result", tmp_path / "run.json", "--out", page).code == 0
-    told = parse(page.read_bytes())
-    assert told.text.count("all well") == 4
-    assert "identical" in told.text
-    assert re.search(r"up and compared [\d,]+ h \d+ min before it", told.text), told.text
+    report = parse(page.read_bytes())
+    assert report.text.count("all well") == 4
+    assert "identical" in report.text
+    assert re.search(r"up and compared [\d,]+ h \d+ min before it", report.text), report.text
 
 
 def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_results(tmp_path):

@@ -289,13 +289,7 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     """
     connection, run = job.destination.connection, job.run
     names = [(table.schema, table.name) for table in job.tables]
-    whole = job.selection.definitions and not job.selection.tables
-    if whole:
-        conflict = "" if into_existing else sql_destination.content(job.destination)
-    else:
-        conflict = sql_destination.table_with_rows(connection, names)
-    if into_existing or not whole:
-        conflict = conflict or large_objects.in_the_way(connection, run, filled=not whole)
+    conflict = _conflict(job, names, into_existing=into_existing)
     records, same = run.finished_records(
         lambda bundle: sql_left_out.read_finished(connection, bundle, run.source)
     )
@@ -308,8 +302,9 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
             (f"table {'.'.join(name)}" for name in names if sql_destination.has_table(connection, name)), ""
         )
     if not conflict:
-        alone = whole and not run.tables
-        return _already(job, records) if alone and _holds_definitions(job, any if same else all) else None
+        if run.whole and not run.tables and _holds_definitions(job, any if same else all):
+            return _already(job, records)
+        return None
     if same and not job.selection.rows:
         return _already(job, records)
     if job.selection.rows and run.tables:
@@ -319,14 +314,23 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
         if same or not findings:
             note_recomputed(job)
             return _already(job, records, findings)
-    elif whole and not run.tables and _all_there(job):
+    elif run.whole and not run.tables and _all_there(job):
         return _already(job, records)
     raise NotEmptyError(
         f"{job.destination.address.url} is not empty: it has the {conflict}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
-        if whole
+        if run.whole
         else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
     )
+
+
+def _conflict(job: PostgresRestore, names: Sequence[Name], *, into_existing: bool) -> str:
+    """Return what is in the way of these tables, or of a whole database; empty where nothing is."""
+    connection, run = job.destination.connection, job.run
+    if run.whole and not into_existing:
+        return sql_destination.content(job.destination)
+    conflict = "" if run.whole else sql_destination.table_with_rows(connection, names)
+    return conflict or large_objects.in_the_way(connection, run, filled=not run.whole)
 
 
 def _all_there(job: PostgresRestore) -> bool:

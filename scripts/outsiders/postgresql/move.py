@@ -71,7 +71,8 @@ def move_killed(context: Context, order: Move, *, kills: int) -> SuiteRow:
         row.variant = f"{order.variant} ({exports.met} + {restores.met} kills)"
         for undisturbed, killed in ((exported, exports), (restored, restores)):
             for outcome in (undisturbed, *killed.outcomes):
-                row.errors += [outcome.failure] if not outcome.finished else []
+                if not outcome.finished:
+                    row.errors.append(outcome.failure)
                 if outcome.essence != undisturbed.essence:
                     row.errors.append(
                         f"the {outcome.words[0]} reports otherwise after kills:"

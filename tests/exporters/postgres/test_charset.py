@@ -5,7 +5,7 @@ from itertools import pairwise, product
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
@@ -308,7 +308,6 @@ def test_encodings_in_which_nothing_changes_are_read_as_ever():
     assert may_change("WIN1252")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.lists(
         st.tuples(
