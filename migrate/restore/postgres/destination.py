@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -193,13 +193,6 @@ def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> boo
     """Tell whether there is a table (schema, name)."""
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (quote_qualified(*name),)).fetchone()
     return bool(row and row[0])
-
-
-def missing_tables(connection: psycopg.Connection[Any], names: Sequence[tuple[str, str]]) -> list[str]:
-    """Return those of some tables (schema, name) that do not exist, as ``schema.name``."""
-    query = "SELECT number FROM unnest(%s::text[]) WITH ORDINALITY AS l(label, number) WHERE to_regclass(label) IS NULL"
-    labels = [quote_qualified(*name) for name in names]
-    return sorted(".".join(names[number - 1]) for (number,) in connection.execute(query, (labels,)))
 
 
 def column_types(connection: psycopg.Connection[Any], labels: Collection[str]) -> dict[str, dict[str, str]]:

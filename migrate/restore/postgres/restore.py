@@ -190,9 +190,10 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing
     record = job.run.record(job.left_out, job.notes, job.losses)
     superseded = job.run.reader.info.continues if job.run.earlier else ()
     base = job.followed_from if selection.rows and not selection.tables else None
-    names = [(table.schema, table.name) for table in job.tables]
-    missing = sql_destination.missing_tables(job.destination.connection, names) if base is not None else []
-    last = pre_data.Last(script, entries, settings, superseded, base, missing)
+    names = [(table.schema, table.name) for table in job.tables] if base is not None else []
+    absent = sql_destination.absent_tables(job.destination.connection, names)
+    missing_tables = sorted(map(".".join, absent))
+    last = pre_data.Last(script, entries, settings, superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)
@@ -298,9 +299,8 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     if is_followed and (conflict or not job.selection.is_everything):
         return _followed(job, records)
     if same and not conflict and job.selection.definitions:
-        conflict = next(
-            (f"table {'.'.join(name)}" for name in names if sql_destination.has_table(connection, name)), ""
-        )
+        absent = sql_destination.absent_tables(connection, names)
+        conflict = next((f"table {'.'.join(name)}" for name in names if name not in absent), "")
     if not conflict:
         if run.whole and not run.tables and _holds_definitions(job, any if same else all):
             return _already(job, records)
@@ -387,7 +387,8 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
         return pre_data.define(connection, _wanted(job, job.state, alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
-    missing = [quote_qualified(*name) for name in names if not sql_destination.has_table(connection, name)]
+    absent = sql_destination.absent_tables(connection, names)
+    missing = [quote_qualified(*name) for name in names if name in absent]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(

@@ -126,7 +126,7 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     if wanted.tables is None:
         entries = with_versions(connection, script.entries, wanted.definitions.extensions())
         return Script(script.head, entries)
-    missing = {name for name in wanted.tables if not sql_destination.has_table(connection, name)}
+    missing = sql_destination.absent_tables(connection, wanted.tables)
     schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
     chosen = select_entries(script.entries, missing, wanted.was_left_out)
     schemas_made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
