@@ -23,7 +23,7 @@ _ABOUT = ["bundle varchar(200)", "source varchar(200)", "only_ longtext"]
 _DONE = ["name varchar(700)"]
 _LEFT_OUT = [*_ABOUT, "step varchar(700)", "entry longtext"]
 _TRIGGERS = ["trigger_name varchar(64)", "definition longtext"]
-_FOLLOW_NAMES = ("source", "base", "segment", "message", "position", "details")
+_FOLLOW_NAMES = ["source", "base", "segment", "message", "position", "details"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,10 @@ def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozens
     for name in columns:
         tables = ControlTables.of(re.sub("_(done|left_out|triggers|follow)$", "", name))
         if re.fullmatch(rf"{_PREFIX}\d*", tables.about):
-            control |= {tables.done} if columns.get(tables.done) == _DONE else set()
-            control |= {tables.left_out} if columns.get(tables.left_out) == _LEFT_OUT else set()
-            control |= {tables.triggers} if columns.get(tables.triggers) == _TRIGGERS else set()
-            follow = [column.split()[0] for column in columns.get(tables.follow, ())]
-            control |= {tables.follow} if follow == [*_FOLLOW_NAMES] else set()
+            expected = {tables.done: _DONE, tables.left_out: _LEFT_OUT, tables.triggers: _TRIGGERS}
+            control |= {table for table in expected if columns.get(table) == expected[table]}
+            follow_names = [column.split()[0] for column in columns.get(tables.follow, ())]
+            control |= {tables.follow} if follow_names == _FOLLOW_NAMES else set()
             control |= (
                 {tables.about, tables.again, tables.away} if columns.get(tables.about) == _ABOUT else set()
             )

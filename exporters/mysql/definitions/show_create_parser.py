@@ -162,9 +162,8 @@ def _converted(connection: Connection, raw: str, charset: str) -> str:
     """Return a part of a header, which is in UTF-8 or in the client's charset."""
     if not any("\udc80" <= char <= "\udcff" for char in raw):
         return raw
-    digits = raw.encode(errors="surrogateescape").hex()
-    converted = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
-    return raw if converted is None else str(converted)
+    converted = _decoded_by_server(connection, raw, charset)
+    return raw if converted is None else converted
 
 
 def _of_client(connection: Connection, raw: str, charset: str) -> str:
@@ -174,9 +173,15 @@ def _of_client(connection: Connection, raw: str, charset: str) -> str:
     codec = codec_of(charset)
     if codec != "ascii" or charset == codec:
         return _decoded(raw, codec)
+    converted = _decoded_by_server(connection, raw, charset)
+    return _decoded(raw, codec) if converted is None else converted
+
+
+def _decoded_by_server(connection: Connection, raw: str, charset: str) -> str | None:
+    """Return the characters that the server reads in bytes of a charset; None where it reads none."""
     digits = raw.encode(errors="surrogateescape").hex()
     converted = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
-    return _decoded(raw, codec) if converted is None else str(converted)
+    return None if converted is None else str(converted)
 
 
 def for_people(connection: Connection, definition: dict[str, Any]) -> str:

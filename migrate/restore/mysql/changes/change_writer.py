@@ -210,9 +210,7 @@ class MysqlChangeWriter:
     def _destination_table(self, logged: TableMap, message: Message) -> DestinationTable:
         table = read_table(self._connection, logged.name)
         where = self._files.show(message.position)
-        require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
-        assert table is not None
-        return table
+        return require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
 
     def _statement(self, message: Message) -> LoggedStatement | None:
         if message.kind is not MessageKind.CHANGE:
@@ -244,7 +242,7 @@ class MysqlChangeWriter:
         (name,) = statement.tables
         if name in self._skipped:
             return
-        if read_table(self._connection, name) is None:
+        if not self._has(name):
             raise ChangeConflictError(
                 f"{quote_name(name)} was emptied at {where}, and is not at the destination",
                 next_step=f"make {quote_name(name)} at the destination, then give the same command again",

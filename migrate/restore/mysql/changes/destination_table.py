@@ -87,10 +87,11 @@ def read_table(connection: Connection, name: str) -> DestinationTable | None:
 
 
 def require_same_shape(
-    table: DestinationTable | None, logged: TableMap, where: str, seen: Sequence[str]
-) -> None:
-    """Raise ``ChangeConflictError`` where a table has not the shape of the rows in the log at ``where``. ``seen`` are
-    the definitions of that table that came before in the log.
+    table: DestinationTable | None, logged: TableMap, where: str, earlier_statements: Sequence[str]
+) -> DestinationTable:
+    """Return the table, which has the shape of the rows in the log at ``where``. ``earlier_statements`` are the
+    definitions of that table that came before in the log. Raises ``ChangeConflictError`` where the table is missing, or
+    has another shape.
     """
     label = quote_name(logged.name)
     if table is None:
@@ -100,8 +101,8 @@ def require_same_shape(
     elif len(table.columns) != len(logged.types):
         problem = f"rows have {len(logged.types)} columns, and the destination's table {len(table.columns)}"
     else:
-        return
-    statements = "; ".join(seen)
+        return table
+    statements = "; ".join(earlier_statements)
     step = (
         f"run at the destination: {statements}; {_NEXT}"
         if statements
