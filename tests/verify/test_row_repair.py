@@ -1,8 +1,5 @@
 """``verify --against … --repair`` makes rows that differ equal to the bundle's again, on every engine."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from exporters.postgres.live_rows import live_rows
@@ -10,16 +7,19 @@ from exporters.postgres.sessions.connection import parse_url
 from migrate.repair.row_differences import row_differences
 from migrate.repair.sides import ServerSide
 from tests.cli.conftest import call
-from tests.exporters.mysql import databases as mysql
-from tests.exporters.postgres import databases as postgres
 from tests.exporters.postgres.databases import run_sql
-from tests.exporters.sqlite import databases as sqlite
+from tests.verify.fresh_databases import (
+    MariadbDatabase,
+    PostgresDatabase,
+    SqliteDatabase,
+    exported_database,
+)
 
 ROWS = 500
 TABLES = ("items", "keyless", "swapped", "parents", "children")
 
 
-class Postgres:
+class Postgres(PostgresDatabase):
     """A database whose tables have triggers, foreign keys, unique and generated columns, or no key at all."""
 
     make = f"""
@@ -61,24 +61,8 @@ class Postgres:
     )
     triggers = "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal"
 
-    def __init__(self, server, directory):
-        self.server = server
-        self.url = server.database()
-        self.location = directory / "bundle"
-        postgres.run_sql(self.url, self.make)
 
-    def run(self, *statements):
-        for statement in statements:
-            postgres.run_sql(self.url, statement)
-
-    def fetch(self, query):
-        return postgres.fetch(self.url, query)
-
-    def export(self):
-        assert postgres.export_database(self.url, self.location).complete
-
-
-class Mariadb(Postgres):
+class Mariadb(MariadbDatabase):
     """The same in MariaDB, whose triggers cannot be kept from firing."""
 
     make = f"""
@@ -117,24 +101,8 @@ class Mariadb(Postgres):
         " WHERE TRIGGER_SCHEMA = DATABASE() ORDER BY 1"
     )
 
-    def __init__(self, server, directory):
-        self.server = server
-        self.url = server.database()
-        self.location = directory / "bundle"
-        mysql.run_sql(self.url, self.make)
 
-    def run(self, *statements):
-        for statement in statements:
-            mysql.run_sql(self.url, statement)
-
-    def fetch(self, query):
-        return mysql.fetch(self.url, query)
-
-    def export(self):
-        assert mysql.export_database(self.url, self.location).complete
-
-
-class Sqlite(Postgres):
+class Sqlite(SqliteDatabase):
     """The same in a SQLite file, whose values have types of their own."""
 
     make = f"""
@@ -166,34 +134,11 @@ class Sqlite(Postgres):
     )
     triggers = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
 
-    def __init__(self, server, directory):
-        self.server = server
-        self.path = directory / "source.db"
-        self.url = sqlite.url_of(self.path)
-        self.location = directory / "bundle"
-        sqlite.run_sql(self.path, self.make)
-
-    def run(self, *statements):
-        with closing(sqlite3.connect(self.path)) as connection:
-            for statement in statements:
-                connection.execute(statement)
-            connection.commit()
-
-    def fetch(self, query):
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(query).fetchall()
-
-    def export(self):
-        assert sqlite.export_file(self.path, self.location).complete
-
 
 @pytest.fixture(params=[Postgres, Mariadb, Sqlite], ids=["postgres", "mariadb", "sqlite"])
 def database(request, tmp_path):
     """A fresh database and its bundle."""
-    fixture = {Postgres: "postgres", Mariadb: "mariadb"}.get(request.param)
-    made = request.param(request.getfixturevalue(fixture) if fixture else None, tmp_path)
-    made.export()
-    return made
+    return exported_database(request, tmp_path)
 
 
 def repair(database, *options, code):

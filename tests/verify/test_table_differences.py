@@ -1,8 +1,5 @@
 """``verify --against`` names the rows that differ, in a table of several chunks, on every engine."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 import exporters.mysql.chunk_plan as mysql_plan
@@ -11,15 +8,19 @@ import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
-from tests.exporters.sqlite import databases as sqlite
+from tests.verify.fresh_databases import (
+    MariadbDatabase,
+    PostgresDatabase,
+    SqliteDatabase,
+    exported_database,
+)
 
 ROWS = 3000
 CHUNK_BYTES = 64 * 2**10
 
 
-class Postgres:
+class Postgres(PostgresDatabase):
     """A PostgreSQL database with two tables of several chunks, one of them without a key."""
 
     make = f"""
@@ -32,20 +33,8 @@ class Postgres:
     keyless = ("DELETE FROM keyless WHERE ctid = (SELECT ctid FROM keyless WHERE a = 7 LIMIT 1)",)
     label = '"public"."{}"'.format
 
-    def __init__(self, server, directory):
-        self.url = server.database()
-        self.location = directory / "bundle"
-        postgres.run_sql(self.url, self.make)
 
-    def run(self, *statements):
-        for statement in statements:
-            postgres.run_sql(self.url, statement)
-
-    def export(self):
-        assert postgres.export_database(self.url, self.location).complete
-
-
-class Mariadb(Postgres):
+class Mariadb(MariadbDatabase):
     """The same in MariaDB."""
 
     make = f"""
@@ -58,20 +47,8 @@ class Mariadb(Postgres):
     keyless = ("DELETE FROM keyless WHERE a = 7 LIMIT 1",)
     label = "`{}`".format
 
-    def __init__(self, server, directory):
-        self.url = server.database()
-        self.location = directory / "bundle"
-        mysql.run_sql(self.url, self.make)
 
-    def run(self, *statements):
-        for statement in statements:
-            mysql.run_sql(self.url, statement)
-
-    def export(self):
-        assert mysql.export_database(self.url, self.location).complete
-
-
-class Sqlite(Postgres):
+class Sqlite(SqliteDatabase):
     """The same in a SQLite file."""
 
     make = f"""
@@ -84,31 +61,13 @@ class Sqlite(Postgres):
     keyless = ("DELETE FROM keyless WHERE rowid = (SELECT rowid FROM keyless WHERE a = 7 LIMIT 1)",)
     label = '"main"."{}"'.format
 
-    def __init__(self, server, directory):
-        self.path = directory / "source.db"
-        self.url = sqlite.url_of(self.path)
-        self.location = directory / "bundle"
-        sqlite.run_sql(self.path, self.make)
-
-    def run(self, *statements):
-        with closing(sqlite3.connect(self.path)) as connection:
-            for statement in statements:
-                connection.execute(statement)
-            connection.commit()
-
-    def export(self):
-        assert sqlite.export_file(self.path, self.location).complete
-
 
 @pytest.fixture(params=[Postgres, Mariadb, Sqlite], ids=["postgres", "mariadb", "sqlite"])
 def database(request, tmp_path, monkeypatch):
     """A fresh database and its bundle; the larger table left in several chunks."""
     for plan in (postgres_plan, mysql_plan, sqlite_plan):
         monkeypatch.setattr(plan, "CHUNK_BYTES", CHUNK_BYTES)
-    fixture = {Postgres: "postgres", Mariadb: "mariadb"}.get(request.param)
-    made = request.param(request.getfixturevalue(fixture) if fixture else None, tmp_path)
-    made.export()
-    return made
+    return exported_database(request, tmp_path)
 
 
 def compare(database) -> list[Finding]:
