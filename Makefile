@@ -106,11 +106,12 @@ torture: $(VENV)/.ready ## long tests: kills at random moments, faults on the wi
 outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout (fetched where they can be had)
 	@$(PY) -m scripts.outsiders $(ARGS)
 
-check: $(VENV)/.ready ## lint, format, types, layers
+check: $(VENV)/.ready ## lint, format, types, layers, structure
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(PY) -m pytest --quiet --numprocesses 0 tests/test_structure.py
 
 bench: $(VENV)/.bench ## measure against other tools
 	@$(PY) -m scripts.bench $(ARGS)
