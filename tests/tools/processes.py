@@ -1,8 +1,11 @@
-"""Processes of tests that end with the test, also where it fails."""
+"""Processes of tests that end with the test, also where it fails; servers that are killed."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -16,3 +19,14 @@ def killed_at_end(words: list[Any], **options: Any) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+def kill_server(server: Any) -> None:
+    """Kill a server with all processes that it has started."""
+    process = server.child.popen
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    for pid in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    process.wait()

@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.tools.clients import boto_client
 from tests.tools.disks import grow, tiny_disk
+from tests.tools.processes import kill_server
 from tests.torture.command import MOVEOUT, Ended, moveout
 from tests.torture.whole_host import Contents, Host
 
@@ -120,17 +118,6 @@ def place(server: str, name: str) -> str:
     return server.replace("://?", f"://{name}?") if "://?" in server else f"{server}/{name}"
 
 
-def kill(server) -> None:
-    """Kill a server with all processes that it has started."""
-    process = server.child.popen
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    for pid in children:
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    process.wait()
-
-
 def bring_back(server) -> None:
     """Start a killed server again, at the same port and with its data."""
     server.child.start_again(server.accepts if hasattr(server, "accepts") else lambda: s3_answers(server))
@@ -223,30 +210,30 @@ def copied_again(trial: Trial) -> None:
 BREAKS = (
     Break(
         "a server is down at the start", "",
-        lambda t: kill(t.old.mariadb), lambda t: bring_back(t.old.mariadb), SOURCES["mariadb"],
+        lambda t: kill_server(t.old.mariadb), lambda t: bring_back(t.old.mariadb), SOURCES["mariadb"],
     ),
     Break(
         "a server is killed in export", "export",
-        lambda t: kill(t.old.postgres), lambda t: bring_back(t.old.postgres), SOURCES["postgres"],
+        lambda t: kill_server(t.old.postgres), lambda t: bring_back(t.old.postgres), SOURCES["postgres"],
         when=lambda t: any(t.bundle.glob("data/app/tables/*/*")),
     ),
     Break(
         "a server is killed in transfer", "transfer",
-        lambda t: kill(t.new.minio), lambda t: bring_back(t.new.minio), SOURCES["minio"],
+        lambda t: kill_server(t.new.minio), lambda t: bring_back(t.new.minio), SOURCES["minio"],
         when=lambda t: "Contents" in boto_client(t.new.minio.profile).list_objects_v2(Bucket=COPIES),
     ),
     Break(
         "a server is killed in verify", "verify",
-        lambda t: kill(t.new.minio), lambda t: bring_back(t.new.minio), SOURCES["minio"],
+        lambda t: kill_server(t.new.minio), lambda t: bring_back(t.new.minio), SOURCES["minio"],
     ),
     Break(
         "a server is killed in restore", "restore",
-        lambda t: kill(t.new.postgres), lambda t: bring_back(t.new.postgres), SOURCES["postgres"],
+        lambda t: kill_server(t.new.postgres), lambda t: bring_back(t.new.postgres), SOURCES["postgres"],
         when=lambda t: has_rows(t.new.postgres),
     ),
     Break(
         "a server is killed in compare", "compare",
-        lambda t: kill(t.new.mariadb), lambda t: bring_back(t.new.mariadb), SOURCES["mariadb"],
+        lambda t: kill_server(t.new.mariadb), lambda t: bring_back(t.new.mariadb), SOURCES["mariadb"],
     ),
     Break("a role may not read a table", "", no_rights, all_rights, frozenset({"forum"})),
     Break("a destination is missing", "", missing_destination, made_destination, frozenset({"app"})),

@@ -1,0 +1,84 @@
+"""A new server that is killed while it is filled: the others arrive, and the same command completes it."""
+
+import subprocess
+import time
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import MOVEOUT, call, make_file
+from tests.tools.processes import kill_server, killed_at_end
+
+CASE = """
+[case]
+name = "night"
+[bundle]
+location = "bundle"
+[limits]
+bwlimit = "300k"
+[[source]]
+name = "shop"
+url = "{shop}"
+[[source]]
+name = "file"
+url = "sqlite://{folder}/a.db"
+[[destination]]
+source = "shop"
+url = "{new}"
+[[destination]]
+source = "file"
+url = "sqlite://{folder}/b.db"
+"""
+ROWS = "SELECT count(*), md5(string_agg(t, '' ORDER BY id)) FROM people"
+
+
+@pytest.fixture
+def new(servers):
+    server = servers.postgres("killed")
+    yield server
+    server.child.stop()
+
+
+def has_table(server) -> bool:
+    try:
+        with psycopg.connect(server.url_of("shop")) as connection:
+            return connection.execute("SELECT to_regclass('people')").fetchone() != (None,)
+    except psycopg.OperationalError:
+        return False
+
+
+def test_a_server_killed_in_restore_costs_its_own_sources_until_the_same_command_is_given(
+    postgres, new, tmp_path
+):
+    shop = postgres.database()
+    with psycopg.connect(shop, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE people AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS t"
+            " FROM generate_series(1, 10000) g"
+        )
+    make_file(tmp_path / "a.db")
+    case = tmp_path / "moveout.toml"
+    case.write_text(CASE.format(shop=shop, folder=tmp_path, new=new.url_of("shop")))
+    words = [MOVEOUT, "run", "-c", case, "--create"]
+    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("restore ─"):
+                while process.poll() is None and not has_table(new):
+                    time.sleep(0.05)
+                kill_server(new)
+    said = "".join(lines)
+    assert process.returncode == 3, said
+    assert "Up on the new host: 1 of 2 sources; not: shop." in said
+    assert "Traceback" not in said
+    state = call("status", case)
+    assert (state.code, "on the new host: 1 of 2 sources up; not: shop" in state.out) == (3, True), state.out
+
+    new.child.start_again(new.accepts)
+    again = call("run", "-c", case, "--create")
+    assert again.code == 0, again.out + again.err
+    assert "Compared row by row: all 2 sources." in again.out
+    assert call("status", case).code == 0
+    with psycopg.connect(shop) as old_side, psycopg.connect(new.url_of("shop")) as new_side:
+        assert new_side.execute(ROWS).fetchall() == old_side.execute(ROWS).fetchall()
