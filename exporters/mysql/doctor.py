@@ -25,7 +25,7 @@ from exporters.doctor import (
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.changes.log_requirements import kept_hours, obstacles
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
-from exporters.mysql.definitions.show_create import hidden_routines, unlisted_kinds
+from exporters.mysql.definitions.show_create import hidden_routines, hidden_tables, unlisted_kinds
 from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
@@ -97,6 +97,7 @@ def examine(request: ExamineRequest) -> Examination:
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
             ("clock", lambda: clock_finding(source.server, skew, source.server)),
             ("rights", lambda: _database_rights(source)),
+            ("rights", lambda: _hidden_tables(source)),
             ("rights", lambda: _tables(source)),
             ("rights", lambda: _routines(source)),
             ("system tables", lambda: _system_tables(source)),
@@ -190,6 +191,16 @@ def _database_rights(source: _ExaminedMysql) -> Iterator[Finding]:
             f"Definitions of {kinds} are not exported.",
             source.grant(right, f"{source.database}.*"),
         )
+
+
+def _hidden_tables(source: _ExaminedMysql) -> Iterator[Finding]:
+    """Yield the tables that the server hides from the account, as far as others show that they are there."""
+    if source.rights.lists_tables_of(source.address.database):
+        return
+    for name, reason in hidden_tables(source.connection, source.tables).items():
+        label = f"{source.database}.{quote_name(name)}"
+        consequence = "Neither its definition nor its rows are exported."
+        yield Finding("loses", "rights", label, reason, consequence, source.grant("SELECT", label))
 
 
 def _tables(source: _ExaminedMysql) -> Iterator[Finding]:

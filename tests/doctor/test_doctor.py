@@ -192,8 +192,8 @@ def test_what_an_account_may_not_read_is_named_and_the_fixes_mend_it(request, ki
     name = urlsplit(url).path[1:]
     with mariadb.connect(name) as connection, connection.cursor() as cursor:
         for statement in (
-            "CREATE TABLE seen (id int PRIMARY KEY)",
             "CREATE TABLE unseen (id int PRIMARY KEY)",
+            "CREATE TABLE seen (id int PRIMARY KEY, CONSTRAINT k FOREIGN KEY (id) REFERENCES unseen (id))",
             "CREATE VIEW looked AS SELECT 1",
             "DROP USER IF EXISTS doctor_reader",
             f"CREATE USER doctor_reader IDENTIFIED BY '{mariadb.password}'",
@@ -207,6 +207,7 @@ def test_what_an_account_may_not_read_is_named_and_the_fixes_mend_it(request, ki
     assert first.code == 3
     items = first.findings("shop")
     assert {f"database `{name}`", f"views of `{name}`", f"triggers of `{name}`", "routines"} <= items.keys()
+    assert "foreign key `k` of `seen`" in items[f"`{name}`.`unseen`"]["problem"]
     assert items[f"{mariadb.host}:{mariadb.port}"]["severity"] == "slow"
     with mariadb.connect() as connection, connection.cursor() as cursor:
         for text in first.fixes("shop").values():

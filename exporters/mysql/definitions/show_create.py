@@ -8,8 +8,7 @@ passwords.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,11 +73,10 @@ _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account
 _TABLES_OF_OTHERS = (
     "tables on which the account has no right are hidden, if there are any: GRANT SELECT ON {}.* names all"
 )
-_REFERENCED = re.compile(
-    r"^  CONSTRAINT (?P<key>`(?:[^`]|``)*`) FOREIGN KEY \(.*\) REFERENCES `(?P<table>(?:[^`]|``)*)` \(",
-    re.MULTILINE,
+_REFERENCES = (
+    "SELECT DISTINCT CONSTRAINT_NAME, TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE"
+    " WHERE TABLE_SCHEMA = {schema} AND REFERENCED_TABLE_SCHEMA = {schema} ORDER BY 3, 2, 1"
 )
-"""A foreign key to a table of the same database: the name of another one stands before the table's."""
 _READ_ONLY = 1792
 _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 
@@ -125,7 +123,7 @@ def read_definitions(
     for table in tables:
         definitions += _define(connection, "table", table.name, missing)
     missing.losses.extend(hidden_routines(connection))
-    _note_hidden_tables(connection, definitions, missing)
+    _note_hidden_tables(connection, tables, missing)
     if connection.value(_HAS_LIBRARIES):
         for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
             definitions += _define(connection, "library", str(name), missing)
@@ -185,27 +183,33 @@ def hidden_routines(connection: Connection) -> list[Loss]:
     return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
 
 
-def _note_hidden_tables(connection: Connection, definitions: Sequence[Definition], missing: Missing) -> None:
+def _note_hidden_tables(connection: Connection, tables: Sequence[MysqlTable], missing: Missing) -> None:
     """Note that servers list only tables on which the account has a right; one that a foreign key names is a gap."""
     schema = connection.address.database
     if read_rights(connection).lists_tables_of(schema):
         return
     missing.losses.append(Loss("tables", "rows", _TABLES_OF_OTHERS.format(quote_name(schema))))
-    tables = {
-        definition["name"]: definition["sql"] for definition in definitions if definition["kind"] == "table"
-    }
+    missing.gaps.extend(
+        Gap(quote_name(name), "failed", f"{reason}: GRANT SELECT ON {quote_name(schema)}.{quote_name(name)}")
+        for name, reason in hidden_tables(connection, tables).items()
+    )
+
+
+def hidden_tables(connection: Connection, tables: Iterable[MysqlTable]) -> dict[str, str]:
+    """Return the names of tables that the server does not list for the account, as far as foreign keys of those that it
+    lists name them, and why they are needed. Raises the driver's errors.
+    """
+    listed = {table.name for table in tables}
+    rows = connection.rows(_REFERENCES.format(schema=quote_literal(connection.address.database)))
     reasons: dict[str, str] = {}
-    for table, sql in tables.items():
-        for reference in _REFERENCED.finditer(sql):
-            name = reference["table"].replace("``", "`")
-            if name not in tables:
-                grant = f"GRANT SELECT ON {quote_name(schema)}.{quote_name(name)}"
-                reasons.setdefault(
-                    name,
-                    f"the foreign key {reference['key']} of {quote_name(table)} needs it, and this account has no"
-                    f" right on it: {grant}",
-                )
-    missing.gaps.extend(Gap(quote_name(name), "failed", reason) for name, reason in sorted(reasons.items()))
+    for key, table, name in rows:
+        if str(name) not in listed:
+            reason = (
+                f"the foreign key {quote_name(str(key))} of {quote_name(str(table))} needs it, and this account has"
+                " no right on it"
+            )
+            reasons.setdefault(str(name), reason)
+    return reasons
 
 
 def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
