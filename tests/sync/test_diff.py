@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.bucket_api import ObjectSummary, Page
@@ -190,7 +190,6 @@ KEYS = st.text(alphabet="ab\u00e9\U0001f600/", max_size=3)
     dropped=st.sets(KEYS, max_size=10),
     size=st.integers(1, 7),
 )
-@settings(deadline=None)  # the first one waits for Arrow's functions
 def test_folding_is_what_a_dictionary_does(old, new, dropped, size):
     def cut(rows: dict[str, int]) -> list[pa.Table]:
         whole = table(rows)

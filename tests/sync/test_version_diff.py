@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.bucket_api import NULL_VERSION, Fetched, ObjectSummary
@@ -294,7 +294,6 @@ def rows(given: list[tuple[str, str, int]]) -> pa.Table:
     size=st.integers(1, 4),
     drop=st.integers(0, 3),
 )
-@settings(deadline=None)  # the first one waits for Arrow's functions
 def test_rows_of_versions_are_folded_in_their_order(counts, size, drop):
     """Old ones, then new ones, of each key; wherever files end."""
     old = [(key, f"v{n}", n) for key, (first, _) in sorted(counts.items()) for n in range(first)]
