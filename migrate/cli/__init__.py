@@ -155,6 +155,8 @@ def _load(name: str) -> Any:
     except KeyboardInterrupt:
         typer.echo("moveout: stopped\n→ run the same command again: nothing was begun", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    # Modules live to the end: a collection that looked at all their objects took a twentieth of a second.
+    gc.freeze()
     return typer.main.get_group(app).commands[name]
 
 

@@ -21,7 +21,6 @@ from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.cli.progress.announcements import shown_state
 from migrate.cli.progress.destination_status import (
     DestinationStatus,
     destination_statuses,
@@ -35,6 +34,7 @@ from migrate.cli.progress.progress_view import (
     stamped,
     state_line,
 )
+from migrate.cli.progress.status_page_file import shown_state
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status

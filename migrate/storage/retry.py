@@ -9,12 +9,11 @@ call it an error.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
-
-import tenacity
 
 from migrate.errors import (
     AlreadyExistsError,
@@ -51,6 +50,8 @@ FIRST_CONTACT_SECONDS = 10.0
 NOTE_AFTER_SECONDS = 10.0
 DAMAGED_ATTEMPTS = 5
 """How often bytes are sent that arrive damaged each time."""
+_MOST_DOUBLINGS = 30
+"""Of the first wait: more exceed any longest wait."""
 
 
 class RetryPolicy:
@@ -83,7 +84,8 @@ class RetryPolicy:
         self._answered = False
         self._count = threading.Lock()
         self.cancellation = cancellation or CancellationToken()
-        self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        self._first_wait = first_wait
+        self._longest_wait = longest_wait
         self._sleep = self.cancellation.sleep if sleep is None else sleep
 
     @property
@@ -104,65 +106,51 @@ class RetryPolicy:
         self.limiter.succeeded()
         return value
 
-    def _run_again(self, call: Callable[[], T], first: MoveoutError, started: float) -> T:
-        error: MoveoutError | None = first
+    def _run_again(self, call: Callable[[], T], error: MoveoutError, started: float) -> T:
+        """Repeat a call whose first attempt raised ``error``."""
+        attempts = 1
+        try:
+            while True:
+                wait = self._wait(error, attempts)
+                if self._is_over(error, attempts, started, wait):
+                    raise error
+                self._tell(error, attempts, started, wait)
+                self._sleep(wait)
+                attempts += 1
+                try:
+                    return call()
+                except MoveoutError as exc:
+                    if not exc.retryable:
+                        raise
+                    error = exc
+        finally:
+            del error  # its traceback holds this frame, and so what the call would send
 
-        def attempt() -> T:
-            nonlocal error
-            if error is not None:
-                raised, error = error, None
-                raise raised
-            return call()
-
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_passes),
-            wait=self._wait,
-            stop=lambda state: self._is_over(state, started),
-            sleep=self._sleep,
-            before_sleep=self._tell,
-            reraise=True,
-        )(attempt)
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
+    def _wait(self, error: MoveoutError, attempts: int) -> float:
         """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at
         once.
         """
-        error = state.outcome.exception() if state.outcome else None
-        jitter = self._jitter(state)
+        doublings = min(attempts - 1, _MOST_DOUBLINGS)
+        jitter = random.uniform(0, min(self._first_wait * 2**doublings, self._longest_wait))  # noqa: S311  no secret
         if isinstance(error, SlowDownError) and error.wait_seconds is not None:
             return error.wait_seconds + min(jitter, 1.0)
         return jitter
 
-    def _is_over(self, state: tenacity.RetryCallState, started: float) -> bool:
-        passed = time.monotonic() - started + state.upcoming_sleep
+    def _is_over(self, error: MoveoutError, attempts: int, started: float, wait: float) -> bool:
+        """Tell whether there is no further attempt. Bytes that were damaged so often were not damaged by accident."""
         limit = self.patience_seconds
         if self._first_contact_seconds is not None and not self._answered:
             limit = min(limit, self._first_contact_seconds)
-        return self.cancellation.is_cancelled or passed > limit or _is_hopeless(state)
+        hopeless = isinstance(error, DamagedOnTheWayError) and attempts >= DAMAGED_ATTEMPTS
+        return self.cancellation.is_cancelled or time.monotonic() - started + wait > limit or hopeless
 
-    def _tell(self, state: tenacity.RetryCallState) -> None:
+    def _tell(self, error: MoveoutError, attempts: int, started: float, wait: float) -> None:
         with self._count:
             self.retries += 1
         self.limiter.slow_down()
-        error = state.outcome.exception() if state.outcome else None
-        _log.info(
-            "attempt %d failed (%s); the next one in %.1f s",
-            state.attempt_number,
-            error,
-            state.upcoming_sleep,
-        )
-        if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
-            self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
-
-
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, MoveoutError) and error.retryable
-
-
-def _is_hopeless(state: tenacity.RetryCallState) -> bool:
-    """Tell whether bytes have been damaged so often that it is no accident."""
-    error = state.outcome.exception() if state.outcome else None
-    return isinstance(error, DamagedOnTheWayError) and state.attempt_number >= DAMAGED_ATTEMPTS
+        _log.info("attempt %d failed (%s); the next one in %.1f s", attempts, error, wait)
+        if time.monotonic() - started + wait >= NOTE_AFTER_SECONDS:
+            self.note(f"{error}; trying again (attempt {attempts + 1})")
 
 
 def _ignore(_: str) -> None:

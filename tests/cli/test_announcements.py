@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from migrate.cli import status as status_command
-from migrate.cli.progress.announcements import is_late
+from migrate.cli.progress.notifier import is_late
 from migrate.progress.state import ProgressState
 from tests.cli.conftest import MOVEOUT, call, run
 from tests.cli.test_status import make_large_file

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,6 +127,8 @@ def _ask(url: str, query: bytes) -> bytes:
         raise UsageError(
             f"{url!r} is no URL of a timestamp authority", next_step="write http://… or https://…"
         )
+    import urllib.request  # noqa: PLC0415  an HTTP client, which only who asks an authority needs
+
     request = urllib.request.Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 - checked above
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
