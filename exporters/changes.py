@@ -10,7 +10,7 @@ Positions are whole numbers that grow with the log; ``show`` writes one as the e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -146,6 +146,16 @@ class ChangeLog(Protocol):
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """Ask the server. ``after``: up to where the log was read, as far as that is known. Raises ``SourceError``."""
+        ...
+
+    def logged_tables(self, log: Mapping[str, Any]) -> Collection[tuple[str, str]]:
+        """Return the tables, by (schema, name), all of whose changes are in the log. Raises ``SourceError``."""
+        ...
+
+    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+        """Return the tables that refuse changes to the application since they are followed, and what ends that. Raises
+        ``SourceError``.
+        """
         ...
 
     def distance_bytes(self, after: int, end: int) -> int:

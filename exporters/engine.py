@@ -208,15 +208,28 @@ class LiveReader(Protocol):
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
+        without: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], RowsDigest]:
         """Return the digest of every table of a live database by (schema, name), as of one moment, and of the
         materialized views and tables of extensions that ``also`` names. ``unread`` fills up with the tables that the
-        server does not read, and why; without it such a table is an error. Raises ``SourceError``.
+        server does not read, and why; without it such a table is an error. The tables ``without`` are not read. Raises
+        ``SourceError``.
         """
         ...
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open a live database to look at single rows. Raises ``SourceError``."""
+        ...
+
+
+@runtime_checkable
+class WriteCounters(Protocol):
+    """A ``LiveReader`` whose servers count what is written to each table."""
+
+    def write_counters(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], str]:
+        """Return of each table by (schema, name) a text that is another one once something was written to it, or its
+        rows have another text; not of the tables of which the server does not know that. Raises ``SourceError``.
+        """
         ...
 
 

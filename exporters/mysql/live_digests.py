@@ -22,16 +22,19 @@ def live_tables(
     advance: Advance | None = None,
     names: Collection[str] | None = None,
     without: Collection[str] = (),
+    without_tables: Collection[str] = (),
 ) -> Mapping[tuple[str, str], RowsDigest]:
-    """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``.
-    Raises ``SourceError``.
+    """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``,
+    and without some tables. Raises ``SourceError``.
     """
     with hold(address, workers=max(1, workers)) as (session, tables):
         try:
             work = [
                 (_without(table, without), keys)
                 for table in tables
-                if not table.elsewhere and (names is None or table.name in names)
+                if not table.elsewhere
+                and (names is None or table.name in names)
+                and table.name not in without_tables
                 for keys in cut(session.holder, table)
             ]
         except DRIVER_ERRORS as exc:

@@ -31,6 +31,10 @@ _GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a
 LOCKS_STEP = (
     "Raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy."
 )
+_SLOTS_STEP = (
+    "Free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
+    " max_replication_slots, and restart the server."
+)
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
 
@@ -69,6 +73,8 @@ def translate(error: BaseException, source: str) -> SourceError:
         return SourceUnreachableError(
             f"{source}: {message}: it has no room for a lock on every table", next_step=LOCKS_STEP
         )
+    if state == "53400" and "replication slots" in message:
+        return SourceUnreachableError(f"{source}: {message}", next_step=_SLOTS_STEP)
     if _is_passing(error, state):
         return SourceUnreachableError(f"{source}: {message}", next_step=_AGAIN_STEP)
     return SourceError(f"{source}: {message}", next_step="The server's log says more.")

@@ -24,10 +24,12 @@ class SqliteLiveReader:
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
+        without: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], RowsDigest]:
         """Read every table of a consistent copy."""
         del also, secrets, unread
-        return live_tables(url, workers=workers, advance=advance)
+        digests = live_tables(url, workers=workers, advance=advance)
+        return {name: digest for name, digest in digests.items() if name not in without}
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open a consistent copy."""

@@ -42,6 +42,9 @@ class ChangeWriter(Protocol):
     ``(url, secrets, source) -> ChangeWriter``. Not thread-safe. Methods raise errors of ``exporters.errors``.
     """
 
+    touched: set[tuple[str, str]]
+    """The tables, by (schema, name), to which changes were written since it was opened."""
+
     def mark(self) -> Mark | None:
         """Return how far the destination is; None where this source was not restored to it yet."""
         ...

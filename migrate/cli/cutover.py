@@ -120,6 +120,10 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
             f"  {things(equal, 'table')} with {things(source.rows, 'row')} equal on both sides, up to {source.end}",
         )
     )
+    if source.compared_early:
+        early = things(len(source.compared_early), "table")
+        text = f"  {early} of them compared before the hold: the log and both servers show no write to them since"
+        console.print(Text(text, style="dim"))
     carried = ", ".join(
         f"{count_words(count)} {kind}" for kind, count in source.carried.counts.items() if count
     )
@@ -235,6 +239,12 @@ class _Cutovers:
 
         self.each(step)
 
+    def compare_early(self) -> None:
+        """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
+        it.
+        """
+        self.each(lambda cutover: cutover.compare_early())
+
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
@@ -305,7 +315,9 @@ def run_cutover(
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = _Cutovers(session, store, followed)
         cutovers.take_over()
+        cutovers.compare_early()
         buckets.catch_up()
+        cutovers.each(_catch_up)
         if hold is None:
             cutovers.wait_until_quiet()
             return _switch(cutovers, buckets, None, lease)

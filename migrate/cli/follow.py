@@ -55,7 +55,7 @@ class Followed:
         taken_over = (BusyError, SourceGoneError) if self.handed_over else ()
         is_incomplete = any(
             source.skipped
-            or (isinstance(source, FollowState) and source.undefined)
+            or (isinstance(source, FollowState) and (source.undefined or source.refusing))
             or [error for error in source.stopped if not isinstance(error, taken_over)]
             for source in self.sources
         )
@@ -102,6 +102,7 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
         "stopped": errors,
         "skipped": list(source.skipped),
         "undefined": list(source.undefined),
+        "refusing": [asdict(table) for table in source.refusing],
     }
 
 
@@ -158,6 +159,11 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
             "in part",
             f"the restore left out {', '.join(source.skipped)}, and so do the changes",
             "make these tables at the destination: the cutover reads them again",
+        )
+    if source.refusing:
+        table = source.refusing[0]
+        return SummaryLine(
+            source.source, "in part", f"{table.name}: {table.reason}", f"at the source: {table.remedy}"
         )
     if source.undefined:
         happened = f"not at the destination: {', '.join(source.undefined)}"

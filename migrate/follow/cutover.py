@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from exporters.engine import live_reader_of, load_part
+from exporters.engine import load_part
 from exporters.errors import SourceGoneError, SourceUnreachableError
-from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
@@ -25,21 +24,35 @@ from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.engines import registry
 from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, IncompleteError
 from migrate.follow.followed import FollowedSource
+from migrate.follow.table_digests import (
+    Digests,
+    EarlyComparison,
+    TableName,
+    as_recorded,
+    differences,
+    read_counters,
+    read_digests,
+    recorded_digests,
+    table_label,
+)
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 
 _CONTENTION_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
+_CAPTURE_SECONDS = 5.0
+"""So often changes are captured while both sides are compared before the hold."""
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
-Digests = Mapping[tuple[str, str], RowsDigest]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenSource:
     """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
     ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
-    its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that
-    are still not at the destination.
+    its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that are still not at
+    the destination. ``compared_early``: the tables that were compared before the hold; the log and both servers say
+    that nothing was written to them since.
     """
 
     name: str
@@ -49,6 +62,7 @@ class ProvenSource:
     tables: Mapping[str, Sequence[Any]]
     seconds: Mapping[str, float]
     missing: Sequence[str] = ()
+    compared_early: Sequence[str] = ()
 
     @property
     def rows(self) -> int:
@@ -92,12 +106,41 @@ class Cutover:
     cancellation: CancellationToken
     workers: int = 2
     report: Callable[[str], None] = lambda _: None
+    _early: EarlyComparison | None = None
+    _touched: set[TableName] = field(default_factory=set)
 
     def catch_up(self) -> Mark:
         """Capture and apply what the source has written until now; return what the destination has then. Raises errors
         of both servers and of the location.
         """
         return self._drain()[0]
+
+    def compare_early(self) -> None:
+        """Compare both sides while the source is in use. Of what is equal and is not written to any more nothing is
+        read again under the hold. Meanwhile changes are captured, and not applied. Raises errors of both servers and of
+        the location.
+        """
+        self.report("compare before the hold")
+        self._drain()
+        self._touched.clear()
+        source, destination = self.followed.source, self.followed.destination
+        counters = read_counters(source, destination)
+        reading_token = self.cancellation.child()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(
+                read_digests, source, destination, workers=self.workers, check=reading_token.check
+            )
+            try:
+                while not wait([reading], timeout=_CAPTURE_SECONDS).done:
+                    self._retried(self._capture)
+            except BaseException:
+                reading_token.cancel()
+                raise
+        source_digests, destination_digests, _ = reading.result()
+        equal = {
+            name: digest for name, digest in source_digests.items() if destination_digests.get(name) == digest
+        }
+        self._early = EarlyComparison(equal, counters)
 
     def prove(self) -> ProvenSource:
         """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
@@ -115,37 +158,56 @@ class Cutover:
                 skipped=mark.skipped,
             )
         with stages.timed("compare"):
+            early = self._still_equal(mark)
             source_digests, destination_digests, findings = read_digests(
-                followed.source, followed.destination, workers=self.workers
+                followed.source, followed.destination, workers=self.workers, without=early.keys()
             )
         with stages.timed("drain"):
             if self._drain()[0].place != mark.place:
                 raise written_meanwhile(followed.name)
         only_at_source = source_digests.keys() - destination_digests.keys()
-        missing = [name for name in only_at_source if _label(name) in mark.skipped]
+        missing = [name for name in only_at_source if table_label(name) in mark.skipped]
         compared = {name: digest for name, digest in source_digests.items() if name not in missing}
         return ProvenSource(
             followed.name,
             end,
             carried,
             [*findings, *differences(compared, destination_digests)],
-            as_recorded(compared),
+            as_recorded({**compared, **early}),
             stages.seconds,
-            sorted(map(_label, missing)),
+            sorted(map(table_label, missing)),
+            sorted(map(table_label, early)),
         )
 
     def activate(self) -> None:
         """Let the destination act by itself: no changes are applied any more."""
         self.followed.activate()
 
-    def _drain(self) -> tuple[Mark, str]:
-        """Capture and apply up to where the source's log ends now; return the mark, and that position as text. A follow
-        that has just begun may be in the way for a moment.
+    def _still_equal(self, mark: Mark) -> Digests:
+        """Return the tables that were equal before the hold, and to which nothing was written since: so say the log,
+        in which all of their changes are, and both servers.
         """
+        if self._early is None:
+            return {}
+        followed = self.followed
+        logged = followed.open_log().logged_tables(followed.log)
+        unwritten = self._early.unwritten(read_counters(followed.source, followed.destination))
+        return {
+            name: digest
+            for name, digest in unwritten.items()
+            if name in logged and name not in self._touched and table_label(name) not in mark.skipped
+        }
+
+    def _drain(self) -> tuple[Mark, str]:
+        """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
+        return self._retried(self._drain_once)
+
+    def _retried(self, step: Callable[[], Result]) -> Result:
+        """Do a step. A follow that has just begun may be in the way for a moment."""
         waited = 0.0
         while True:
             try:
-                return self._drain_once()
+                return step()
             except (BusyError, AlreadyExistsError, SourceGoneError, SourceUnreachableError):
                 if waited >= _CONTENTION_SECONDS:
                     raise
@@ -154,6 +216,21 @@ class Cutover:
             waited += _AGAIN_SECONDS
 
     def _drain_once(self) -> tuple[Mark, str]:
+        end = self._capture()
+        folder = self.followed.folder(self.store)
+        last = folder.last()
+        with closing(self.followed.open_writer()) as writer:
+            try:
+                mark = Applying(folder, writer).run(
+                    self.cancellation, until=lambda at: last is None or at.place >= last.boundary
+                )
+            finally:
+                self._touched |= writer.touched
+        self.cancellation.check()
+        return mark, end
+
+    def _capture(self) -> str:
+        """Capture up to where the source's log ends now; return that position as text."""
         followed = self.followed
         folder = followed.folder(self.store)
         folder.require_begun()
@@ -162,12 +239,7 @@ class Cutover:
         with log.stream(followed.log, resume_position(folder, followed.base)) as stream:
             Capture(folder).run(stream, self.cancellation, until=lambda position: position >= end)
         self.cancellation.check()
-        last = folder.last()
-        with closing(followed.open_writer()) as writer:
-            applying = Applying(folder, writer)
-            mark = applying.run(self.cancellation, until=lambda at: last is None or at.place >= last.boundary)
-        self.cancellation.check()
-        return mark, log.show(end)
+        return log.show(end)
 
 
 @dataclass(slots=True)
@@ -208,21 +280,6 @@ def carry_remainder(
     )
 
 
-def read_digests(
-    source: Endpoint, destination: Endpoint, *, workers: int
-) -> tuple[Digests, Digests, list[Finding]]:
-    """Return the digests of both sides' tables, and why one could not be read. Both are read at once."""
-    with ThreadPoolExecutor(2) as pool:
-        reading = [pool.submit(_live_digests, side, workers) for side in (source, destination)]
-        source_read, destination_read = (future.result() for future in reading)
-    findings = [
-        Finding(_label(name), f"could not be read at the {side}: {reason}")
-        for side, (_, unread) in (("source", source_read), ("destination", destination_read))
-        for name, reason in unread.items()
-    ]
-    return source_read[0], destination_read[0], findings
-
-
 def written_meanwhile(source: str) -> IncompleteError:
     """Return the error for a source that does not keep still."""
     return IncompleteError(
@@ -231,34 +288,14 @@ def written_meanwhile(source: str) -> IncompleteError:
     )
 
 
-def differences(source_digests: Digests, destination_digests: Digests) -> list[Finding]:
-    """Return the tables whose rows are not the same on both sides."""
-    findings = []
-    for name in sorted(source_digests.keys() | destination_digests.keys()):
-        source, destination = source_digests.get(name), destination_digests.get(name)
-        if source == destination:
-            continue
-        if source is None or destination is None:
-            side = "source" if source is None else "destination"
-            findings.append(Finding(_label(name), f"is not at the {side}"))
-        elif source.rows != destination.rows:
-            findings.append(Finding(_label(name), "has other rows", str(source.rows), str(destination.rows)))
-        else:
-            findings.append(
-                Finding(_label(name), "has other values", to_hex(source.digest), to_hex(destination.digest))
-            )
-    return findings
-
-
 def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, workers: int) -> list[Finding]:
     """Return the tables of the destination that are no longer as at the cutover."""
     proven = next((source for source in record.sources if source.name == name), None)
     if proven is None:
         return []
-    digests, _ = _live_digests(destination, workers)
     return [
         Finding(table, "was written to since", str(proven.tables.get(table, [0])[0]), str(rows))
-        for table, (rows, digest) in sorted(as_recorded(digests).items())
+        for table, (rows, digest) in sorted(recorded_digests(destination, workers=workers).items())
         if list(proven.tables.get(table, ())) != [rows, digest]
     ]
 
@@ -284,6 +321,7 @@ def read_record(store: Store) -> CutoverRecord | None:
                 source["tables"],
                 source["seconds"],
                 source.get("missing", ()),
+                source.get("compared_early", ()),
             )
             for source in value["sources"]
         ]
@@ -298,27 +336,3 @@ def read_record(store: Store) -> CutoverRecord | None:
 def remove_record(store: Store) -> None:
     """Remove the record: the switch was taken back."""
     store.delete(RECORD)
-
-
-def _live_digests(endpoint: Endpoint, workers: int) -> tuple[Digests, Mapping[tuple[str, str], str]]:
-    """Return the digests of a database's tables as of one moment, and why others could not be read."""
-    unread: dict[tuple[str, str], str] = {}
-    reader = live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
-    digests = reader.live_tables(
-        endpoint.url,
-        secrets=endpoint.reveal(),
-        workers=workers,
-        advance=lambda _rows, _size: None,
-        unread=unread,
-    )
-    return digests, unread
-
-
-def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
-    """Return rows and digest of each table as a record has them."""
-    return {_label(name): (digest.rows, to_hex(digest.digest)) for name, digest in digests.items()}
-
-
-def _label(name: tuple[str, str]) -> str:
-    """Return the name of a table; engines without schemas have "" for that."""
-    return ".".join(filter(None, name))

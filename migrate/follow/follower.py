@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from exporters.changes import NotFollowed
 from migrate.changes.apply import Applying, ChangeWriter, Mark
 from migrate.changes.capture_thread import keep_capturing
 from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
@@ -43,7 +44,8 @@ class FollowState:
     much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
     of late. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
-    ``undefined``: what only the source defines.
+    ``undefined``: what only the source defines. ``refusing``: the tables that refuse changes to the application since
+    they are followed.
     """
 
     source: str
@@ -58,6 +60,7 @@ class FollowState:
     stopped: tuple[MoveoutError, ...]
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    refusing: tuple[NotFollowed, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class _Counts:
     first_end: int | None = None
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    refusing: tuple[NotFollowed, ...] = ()
     is_compared: bool = False
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
@@ -171,6 +175,7 @@ class Follower:
             tuple(self._errors),
             counts.skipped,
             counts.undefined,
+            counts.refusing,
         )
 
     def _note(self, message: str) -> None:
@@ -193,18 +198,27 @@ class Follower:
                 counts.ends.append((asked_at, end))
                 counts.first_end = end if counts.first_end is None else counts.first_end
                 if not counts.is_waiting and asked_at - compared_at >= _DEFINITIONS_SECONDS:
-                    compared_at, counts.is_compared = asked_at, True
+                    compared_at = asked_at
                     self._compare_definitions()
             except MoveoutError:
                 pass  # capture and apply say so
             self._cancellation.wait(_WATCH_SECONDS)
 
     def _compare_definitions(self) -> None:
-        """Note what the source defines and the destination lacks, each once."""
-        undefined = self.followed.definition_gaps(self._counts.skipped)
-        if fresh := [thing for thing in undefined if thing not in self._counts.undefined]:
-            self._note(f"not at the destination: {', '.join(fresh)}. {DEFINE_STEP}")
-        self._counts.undefined = undefined
+        """Note what the source defines and the destination lacks, and the tables that refuse changes, each once."""
+        counts = self._counts
+        try:
+            refusing = tuple(self._log.refusing_tables(self.followed.log))
+            for table in refusing:
+                if table not in counts.refusing:
+                    self._note(f"{table.name}: {table.reason} → {table.remedy}")
+            counts.refusing = refusing
+            undefined = self.followed.definition_gaps(counts.skipped)
+            if fresh := [thing for thing in undefined if thing not in counts.undefined]:
+                self._note(f"not at the destination: {', '.join(fresh)}. {DEFINE_STEP}")
+            counts.undefined = undefined
+        finally:
+            counts.is_compared = True
 
     def _capture(self) -> None:
         def until(position: int) -> bool:

@@ -182,8 +182,9 @@ def part_rows(file):
 
 
 class CsvLiveReader:
-    def live_tables(self, url, *, secrets, workers, advance, also=(), unread=None):
-        return {("", name): digest_file(file, advance) for name, file in tables_in(folder_of(url)).items()}
+    def live_tables(self, url, *, secrets, workers, advance, also=(), unread=None, without=()):
+        files = tables_in(folder_of(url)).items()
+        return {("", name): digest_file(file, advance) for name, file in files if ("", name) not in without}
 
     @contextmanager
     def live_rows(self, url, *, secrets):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from migrate.custody.log import custody_log
+from migrate.follow.cutover import Cutover
 from migrate.storage.registry import open_location
 from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
@@ -133,6 +134,47 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     without_hold = call("cutover", "-c", "moveout.toml")
     assert without_hold.code == 0, without_hold
     assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+
+
+def after_early_comparison(monkeypatch, *writes):
+    """Let a cutover write to databases once it has compared both sides, before the hold."""
+    compare_early = Cutover.compare_early
+
+    def compare_and_write(self):
+        compare_early(self)
+        for url, statement in writes:
+            run_sql(url, statement)
+
+    monkeypatch.setattr(Cutover, "compare_early", compare_and_write)
+
+
+def test_what_nobody_writes_to_is_compared_before_the_hold(move, monkeypatch):
+    """Who writes afterwards, at either side, has the table compared again."""
+    old, new = move
+    run_sql(old, "CREATE TABLE still (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY)")
+    run_sql(old, "INSERT INTO still VALUES (1); INSERT INTO late VALUES (1)")
+    assert call("export", "-c", "moveout.toml").code == 0
+    assert call("restore", "-c", "moveout.toml").code == 0
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
+    with monkeypatch.context() as patch:
+        after_early_comparison(patch, (new, "UPDATE accounts SET balance = 7 WHERE id = 3"))
+        refused = call(*words)
+    assert refused.code == 6, refused
+    (source,) = refused.json["result"]["sources"]
+    assert [finding["key"] for finding in source["differences"]] == ["public.accounts"]
+    assert source["compared_early"] == ["public.late", "public.log", "public.still"]
+    run_sql(new, "UPDATE accounts SET balance = 100 WHERE id = 3")
+    changed = "ALTER TABLE still ADD COLUMN more int DEFAULT 1"  # no row is written
+    after_early_comparison(monkeypatch, (old, "UPDATE late SET id = 2"), (old, changed), (new, changed))
+    switched = call(*words)
+    assert switched.code == 0, switched
+    (source,) = switched.json["result"]["sources"]
+    assert source["compared_early"] == ["public.accounts", "public.log"]
+    assert source["tables"].keys() == {
+        f"public.{name}" for name in ("accounts", "log", "keyless", "still", "late")
+    }
+    assert fetch(new, "SELECT id FROM late") == [(2,)]
+    assert "2 tables of them compared before the hold" in call(*words[:-1]).out
 
 
 def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tmp_path):

@@ -61,6 +61,14 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     for thing in LATER:
         assert thing in status
         assert f"would switch app without {thing}" in foreseen
+    run_sql(old, "ALTER TABLE moods DROP CONSTRAINT moods_pkey")
+    unidentified = call("follow", "-c", "moveout.toml", "--until-caught-up", "--json").json["result"][
+        "sources"
+    ][0]
+    assert [table["name"] for table in unidentified["refusing"]] == ['"public"."moods"']
+    remedy = 'ALTER TABLE "public"."moods" REPLICA IDENTITY FULL;'
+    assert remedy in " ".join(call("status", "-c", "moveout.toml").out.split())
+    run_sql(old, remedy)
     run_sql(old, ROWS)
     stopped = call("follow", "-c", "moveout.toml", "--until-caught-up")
     assert (stopped.code, "STOPPED" in stopped.out) == (3, True), stopped

@@ -27,6 +27,12 @@ from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
+_ACTING_KEYS = """
+SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = {schema}
+  AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
+"""
+"""The tables of foreign keys that change rows."""
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -89,6 +95,22 @@ class MysqlChangeLog:
             lost=lost and f"the changes after {files.show(after)} are gone: {lost}",
             is_reserved=False,
         )
+
+    def logged_tables(self, log: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+        """See ``ChangeLog``. What a foreign key does to the rows of its table is not in the log (before MySQL 9.6)."""
+        schema = quote_literal(self._address.database)
+        with closing(connect(self._address)) as control:
+            try:
+                names = {table.name for table in read_tables(control) if table.transactional}
+                acting = {str(name) for (name,) in control.rows(_ACTING_KEYS.format(schema=schema))}
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
+        return frozenset(("", name) for name in names - acting - {*log["apart"]})
+
+    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+        """See ``ChangeLog``: nothing at the server follows a table."""
+        del log
+        return ()
 
     def distance_bytes(self, after: int, end: int) -> int:
         """See ``ChangeLog``."""

@@ -6,14 +6,14 @@ moment. A publication says of which tables. Both have one name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
-from exporters.changes import ChangeBase, ChangeStream, LogState
+from exporters.changes import ChangeBase, ChangeStream, LogState, NotFollowed
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -28,6 +28,8 @@ from exporters.postgres.changes.publication import (
     followed_tables,
     make_publication,
     publish_table,
+    published_tables,
+    refusing_tables,
 )
 from exporters.postgres.changes.replication import ReplicationStream
 from exporters.postgres.changes.slot import (
@@ -47,6 +49,8 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, par
 from exporters.postgres.sessions.lock_timeouts import held
 from exporters.postgres.sessions.lock_waits import WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits
+
+Answer = TypeVar("Answer")
 
 _BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _FAILOVER_VERSION = 170000
@@ -162,11 +166,15 @@ class PostgresChangeLog:
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. The server itself knows up to where the log was read."""
         del after
-        with closing(connect(self._address, **_SHORT_QUESTION)) as control:
-            try:
-                return read_state(control, log["slot"], log["publication"])
-            except DRIVER_ERRORS as exc:
-                raise translate(exc, self._address.url) from exc
+        return self._asked(lambda control: read_state(control, log["slot"], log["publication"]))
+
+    def logged_tables(self, log: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+        """See ``ChangeLog``: those of the publication."""
+        return self._asked(lambda control: published_tables(control, log["publication"]))
+
+    def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
+        """See ``ChangeLog``."""
+        return self._asked(lambda control: refusing_tables(control, log["publication"]))
 
     def distance_bytes(self, after: int, end: int) -> int:
         """See ``ChangeLog``."""
@@ -185,6 +193,14 @@ class PostgresChangeLog:
     def show(self, position: int) -> str:
         """See ``ChangeLog``."""
         return lsn_text(position)
+
+    def _asked(self, question: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
+        """Ask the server something short."""
+        with closing(connect(self._address, **_SHORT_QUESTION)) as control:
+            try:
+                return question(control)
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
 
     def _replication(self, application: str = "moveout") -> psycopg.Connection[Any]:
         return connect(self._address, application, replication="database")

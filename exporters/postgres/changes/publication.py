@@ -14,7 +14,7 @@ import psycopg
 
 from exporters.changes import NotFollowed
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.identifiers import quote_name
+from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.rows.type_catalog import fetch
 
 _BATCH = 500
@@ -28,10 +28,11 @@ SELECT c.oid::int8 AS oid, c.relreplident AS identity, pg_has_role(c.relowner, '
     AS has_generated_key,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {stored}) AS has_stored,
   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND {virtual}) AS has_virtual
-FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisunique AND i.indisvalid
-  AND i.indpred IS NULL AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
+FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND {identifies}
 WHERE c.oid = ANY (%(oids)s::oid[])
 """
+_IDENTIFIES = """i.indimmediate AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+  AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)"""
 """The index that identifies rows is chosen as the server does it (RelationGetIndexList in
 src/backend/utils/cache/relcache.c): a deferrable primary key is none.
 """
@@ -41,6 +42,18 @@ _PUBLISHED = """
 SELECT r.prrelid::int8 AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 WHERE p.pubname = %(publication)s
 """
+_REFUSING = f"""
+SELECT n.nspname::text AS schema, c.relname::text AS name
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pubname = %(publication)s AND c.relreplident <> 'f'
+  AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND {_IDENTIFIES})
+ORDER BY 1, 2
+"""
+_PUBLISHED_NAMES = (
+    "SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables"
+    " WHERE pubname = %(publication)s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,9 @@ def followed_tables(connection: psycopg.Connection[Any], tables: Sequence[Postgr
     """
     version = connection.info.server_version
     generated = "a.attgenerated = '{}'" if version >= _GENERATED_VERSION else "false"
-    query = _IDENTITIES.format(stored=generated.format("s"), virtual=generated.format("v"))
+    query = _IDENTITIES.format(
+        identifies=_IDENTIFIES, stored=generated.format("s"), virtual=generated.format("v")
+    )
     candidates = [table for table in tables if not table.view and (table.exported or table.locked)]
     rows = fetch(connection, query, {"oids": [table.oid for table in candidates]})
     identities = {row["oid"]: row for row in rows}
@@ -118,6 +133,22 @@ def are_covered(
     followed = followed_tables(connection, tables)
     published = {row["oid"] for row in fetch(connection, _PUBLISHED, {"publication": publication})}
     return published >= {table.oid for table in followed.tables}
+
+
+def published_tables(connection: psycopg.Connection[Any], publication: str) -> frozenset[tuple[str, str]]:
+    """Return schema and name of the tables of a publication."""
+    rows = fetch(connection, _PUBLISHED_NAMES, {"publication": publication})
+    return frozenset((row["schema"], row["name"]) for row in rows)
+
+
+def refusing_tables(connection: psycopg.Connection[Any], publication: str) -> list[NotFollowed]:
+    """Return the tables of a publication that have lost what identifies their rows: they refuse UPDATE and DELETE."""
+    labels = [
+        quote_qualified(row["schema"], row["name"])
+        for row in fetch(connection, _REFUSING, {"publication": publication})
+    ]
+    reason = "it has lost its key since, so the source refuses UPDATE and DELETE as long as it is followed"
+    return [NotFollowed(label, reason, f"ALTER TABLE {label} REPLICA IDENTITY FULL;") for label in labels]
 
 
 def publish_table(connection: psycopg.Connection[Any], publication: str, table: PostgresTable) -> str:

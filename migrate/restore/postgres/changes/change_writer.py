@@ -89,6 +89,7 @@ class PostgresChangeWriter:
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
+        self.touched: set[tuple[str, str]] = set()
         self.single_changes = 0
 
     def mark(self) -> Mark | None:
@@ -210,6 +211,7 @@ class PostgresChangeWriter:
             return known
         self._write()
         relation = self._relations[number]
+        self.touched.add((relation.schema, relation.name))
         table = read_table(self._connection, relation, lsn_text(position))
         self._tables[number] = changes = TableChanges(table)
         return changes

@@ -15,6 +15,7 @@ import psycopg
 
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.changes.publication import published_tables
 from exporters.postgres.definitions.matview_refresh import FILLED_VIEWS
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
@@ -33,9 +34,6 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.
 ORDER BY 1, 2
 """
 _SEQUENCE_BATCH = 200
-_PUBLISHED = (
-    "SELECT schemaname::text, tablename::text FROM pg_catalog.pg_publication_tables WHERE pubname = %s"
-)
 
 
 def carry_remainder(request: RemainderRequest) -> Carried:
@@ -80,10 +78,7 @@ class _Remainder:
         """Read again the tables that are not followed, or whose changes were left out."""
         if self.request.log is None:
             return 0
-        published = {
-            (schema, name)
-            for schema, name in self.reader.execute(_PUBLISHED, (self.request.log["publication"],))
-        }
+        published = published_tables(self.reader, self.request.log["publication"])
         tables = {
             (table.schema, table.name): table
             for table in read_tables(self.reader)

@@ -1,0 +1,123 @@
+"""How long a cutover keeps a PostgreSQL database from being written to, beside another checkout of moveout.
+
+    python -m scripts.bench.replication.cutover [--mb 500] [--rounds 3] [--other DIRECTORY]
+
+A database of eight tables of equal size is followed. A writer updates one of them all the time. Each round switches and
+goes back with either checkout in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from scripts.bench.turns import beside
+from scripts.servers import Servers, environment_for
+
+_TABLES = 8
+_ROW_BYTES = 250
+_TABLE = """
+CREATE TABLE t{number} (id int PRIMARY KEY, name text, price numeric(12,2), seen timestamptz, filler text);
+INSERT INTO t{number} SELECT n, md5(n::text), n * 1.25, timestamptz '2024-01-01' + n * interval '1 minute',
+  repeat(md5((n + {number})::text), 5) FROM generate_series(1, {rows}) n;
+"""
+_UPDATE = "UPDATE t1 SET price = price + 1 WHERE id = %s"
+
+
+def main() -> int:
+    """Make the servers, the base and the copy, and let both switch in turn."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mb", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--other", type=Path)
+    options = parser.parse_args()
+    checkouts = {"this": Path.cwd()} | ({"other": options.other} if options.other else {})
+    with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
+        source = servers.postgres("source", settings=["wal_level=logical"])
+        destination = servers.postgres("destination")
+        variables = environment_for(servers)
+        old, new = source.database("app"), destination.database("app")
+        rows = options.mb * 2**20 // _TABLES // _ROW_BYTES
+        for number in range(1, _TABLES + 1):
+            source.execute(_TABLE.format(number=number, rows=rows), "app")
+        case = Path(directory) / "moveout.toml"
+        case.write_text(
+            f'[case]\nname = "bench"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
+            f'[bundle]\nlocation = "{directory}/bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
+        )
+        for verb in ("export", "restore"):
+            _moveout(variables, Path.cwd(), verb, "-c", case)
+        measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in checkouts}
+        with _writing(old, source.password, rows):
+            for _ in range(options.rounds):
+                for name, checkout in checkouts.items():
+                    measured[name].append(_switch(variables, checkout, case))
+        for name, runs in measured.items():
+            print(f"{name:6} {_words(runs)}")
+    return 0
+
+
+def _switch(variables: Mapping[str, str], checkout: Path, case: Path) -> Mapping[str, float]:
+    """Switch, and go back; return the seconds of the whole, of the downtime, and of its stages."""
+    undo = ["--undo-file", case.with_name("undo.json")]
+    begun = time.monotonic()
+    words = ["cutover", "-c", case, "--hold", "--yes", "--json", *undo]
+    result = json.loads(_moveout(variables, checkout, *words))["result"]
+    seconds = {"command": time.monotonic() - begun, "downtime": result["downtime_seconds"]}
+    seconds |= result["sources"][0]["seconds"]
+    _moveout(variables, checkout, "cutover", "-c", case, "--undo", *undo)
+    print("  ".join(f"{name} {value:.1f}" for name, value in seconds.items()), flush=True)
+    return seconds
+
+
+def _moveout(variables: Mapping[str, str], checkout: Path, *words: object) -> str:
+    environment = {**os.environ, **variables, "PYTHONPATH": str(checkout)}
+    command = [beside("moveout"), *map(str, words)]
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@contextlib.contextmanager
+def _writing(url: str, password: str, rows: int) -> Iterator[None]:
+    """Update one table meanwhile, also after the old database was held."""
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.wait(0.1):
+            with contextlib.suppress(psycopg.Error), psycopg.connect(url, password=password) as connection:
+                connection.autocommit = True
+                while not stop.wait(0.002):
+                    number += 1
+                    connection.execute(_UPDATE, (number * 7919 % rows + 1,))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        writer.join()
+
+
+def _words(runs: list[Mapping[str, Any]]) -> str:
+    medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in runs[0]}
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in medians.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
