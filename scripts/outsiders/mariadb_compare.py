@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import pymysql
+from pymysql.converters import encoders
 
 from scripts.mariadb import MariadbServer
 
@@ -64,7 +65,7 @@ def _shown(value: bytes | None) -> str:
 
 def describe(server: MariadbServer, database: str) -> Mapping[Item, bytes]:
     """Return what is in a database."""
-    with closing(server.connect(database, use_unicode=False, conv={}, charset="utf8mb4")) as connection:
+    with closing(server.connect(database, use_unicode=False, conv=encoders, charset="utf8mb4")) as connection:
         reader = _Reader(connection, database)
         return dict(reader.items())
 
