@@ -85,7 +85,7 @@ def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, t
         for moment in moments(f"follow {number}", 8, KILLS):
             moveout("follow", "-c", "moveout.toml", kill_after=2 + moment)
         words = ("cutover", "-c", "moveout.toml", "--hold", "--yes")
-        for moment in moments(f"cutover {number}", 8, KILLS):
+        for moment in moments(f"cutover {number}", 16, KILLS):
             with following():
                 moveout(*words, kill_after=1 + moment)
         with following() as follow:

@@ -67,7 +67,7 @@ def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_pat
         kill_servers(old_server, new_server, moments(f"servers {number}", 5, 3))
         application.end_coming_back()
         cutover = ("cutover", "-c", "moveout.toml", "--hold", *words, "--yes")
-        for moment in moments(f"cutover {number}", 8, KILLS):
+        for moment in moments(f"cutover {number}", 16, KILLS):
             moveout(*cutover, kill_after=1 + moment)
         must(*cutover)
     finally:
