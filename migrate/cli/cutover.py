@@ -280,9 +280,10 @@ def cutover_command(
 ) -> Switched | TakenBack | WouldDo:
     """Switch followed databases to their new place.
 
-    A moveout follow that is at work ends by itself. The old side is held, all it wrote arrives, both sides are compared
-    table by table. Where all is equal a record is written; else nothing is switched, and the old side is released.
-    The buckets of the case join: they are synced and compared in the same window.
+    A moveout follow that is at work ends by itself. Both sides are compared table by table while the old one is in use.
+    Then it is held, all it wrote arrives, and tables that were written to are compared again. Where all is equal a
+    record is written; else nothing is switched, and the old side is released. The buckets of the case join: they are
+    synced and compared in the same window.
     """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None:
