@@ -32,7 +32,7 @@ RENEW_SECONDS = 5.0
 """After so long the file is written again, even if nothing has moved: a sign of life."""
 STALE_SECONDS = 30.0
 """A file that is older has no writer, unless that is a process of this machine that lives."""
-_LOOK_SECONDS, _LEAST_SECONDS, _MOVED = 0.2, 0.2, 0.004
+_LOOK_SECONDS, _LEAST_SECONDS, _MOVED = 0.2, 0.5, 0.004
 """How often the state is looked at; what is the least time between two writes; the share that is worth one."""
 _JOIN_SECONDS = 10.0
 

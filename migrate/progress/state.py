@@ -114,7 +114,7 @@ class ProgressState:
             asdict(task) | {"fraction": task.fraction, "seconds_left": task.seconds_left}
             for task in self.tasks
         ]
-        return asdict(self) | {"tasks": derived, "stage": self.stage}
+        return asdict(replace(self, tasks=())) | {"tasks": derived, "stage": self.stage}
 
 
 def from_json(value: dict[str, Any]) -> ProgressState:

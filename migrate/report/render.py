@@ -11,7 +11,7 @@ import functools
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,17 +40,9 @@ def render(template: str, values: Mapping[str, object]) -> bytes:
 @functools.cache
 def environment() -> jinja2.Environment:
     """Return the templates with their filters."""
-    import jinja2  # noqa: PLC0415  a twentieth of a second, and few commands write a page
+    from migrate.report.environment import open_templates  # noqa: PLC0415  jinja2 is imported by who writes a page
 
-    environment_ = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment_.filters |= {
+    filters: Mapping[str, Callable[..., object]] = {
         "name": name,
         "moment": moment,
         "count": count_words,
@@ -61,7 +53,7 @@ def environment() -> jinja2.Environment:
         "peak": _peak,
         "area": _area,
     }
-    return environment_
+    return open_templates(Path(__file__).parent / "templates", filters)
 
 
 def name(value: str) -> Markup:
