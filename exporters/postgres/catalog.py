@@ -26,7 +26,10 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
-  coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
+  coalesce(am.amname, '') AS access_method,
+  greatest(c.reltuples, 0)::int8 AS counted_rows, c.relpages::int8 AS counted_pages,
+  (SELECT 28 + coalesce(sum(CASE WHEN a.attlen > 0 THEN a.attlen ELSE 32 END), 0) FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::int8 AS row_bytes,
   CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0 ELSE pg_table_size(c.oid) END::int8 AS size_bytes,
   CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0 ELSE pg_relation_size(c.oid) END::int8 AS heap_bytes,
   CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0
@@ -226,7 +229,7 @@ def read_tables(
             persistence=row["persistence"],
             filenode=row["filenode"],
             heap=row["access_method"] == "heap",
-            estimate=row["estimate"],
+            estimate=_row_estimate(row),
             size_bytes=row["size_bytes"] or 0,
             heap_bytes=row["heap_bytes"] or 0,
             toast_bytes=row["toast_bytes"] or 0,
@@ -245,6 +248,18 @@ def read_tables(
         )
         for row in rows
     ]
+
+
+def _row_estimate(row: Mapping[str, Any]) -> int:
+    """Return about how many rows a table has, as PostgreSQL's planner does (``table_block_relation_estimate_size`` in
+    src/backend/access/table/tableam.c): today's pages by the density that ANALYZE saw, else by the widths of types.
+    """
+    rows, pages, heap_bytes = int(row["counted_rows"]), int(row["counted_pages"]), int(row["heap_bytes"] or 0)
+    if not heap_bytes:
+        return rows
+    if rows and pages:
+        return round(rows * heap_bytes / (pages * row["page_bytes"]))
+    return heap_bytes // int(row["row_bytes"])
 
 
 def have_moved(connection: psycopg.Connection[Any], tables: Sequence[PostgresTable]) -> bool:

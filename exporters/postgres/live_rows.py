@@ -37,10 +37,6 @@ ORDER BY i.indisprimary DESC, i.indexrelid, k.position
 """The primary key first, else a unique index over columns that are never NULL."""
 
 
-_ROW_BYTES = 200
-"""About so large is a row, where nobody has counted them (ANALYZE)."""
-
-
 class PostgresRows:
     """See ``exporters.engine.LocatedRows`` and ``HashedRows``."""
 
@@ -78,7 +74,7 @@ class PostgresRows:
     def tables(self) -> Mapping[tuple[str, str], int]:
         """See ``LocatedRows``. Large objects are no table."""
         return {
-            name: max(table.estimate, table.heap_bytes // _ROW_BYTES)
+            name: table.estimate
             for name, table in self._tables.items()
             if table.exported and not table.view and not table.extension and table.oid != large_objects.OID
         }

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import sqlite3
 
+import psycopg
 import pytest
 
 from tests.cli.conftest import call, run
@@ -47,6 +49,20 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(host, words, code
     ended = call(*words.format(host=host).split(), "--dry-run")
     assert (ended.code, sentence in ended.out) == (code, True), ended
     assert listing(host) == before
+
+
+def test_rows_that_nobody_has_counted_are_estimated(postgres, tmp_path):
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (id int, x text) WITH (autovacuum_enabled = false)")
+        connection.execute("INSERT INTO t SELECT g, repeat('x', 30) FROM generate_series(1, 5000) g")
+        ended = call("export", f"app={url}", "--to", tmp_path / "new", "--dry-run")
+        uncounted = int(re.search(r"would export app: about ([\d,]+) items", ended.out)[1].replace(",", ""))
+        connection.execute("ANALYZE t")
+        connection.execute("INSERT INTO t SELECT g, repeat('x', 30) FROM generate_series(1, 5000) g")
+    grown = call("plan", f"app={url}", "--json").json["result"]["sources"][0]["items"]
+    assert 4000 < uncounted < 7000
+    assert 9900 < grown < 10100
 
 
 def test_a_log_file_has_what_happened_and_no_secret(host, tmp_path):
