@@ -258,7 +258,7 @@ def _row_estimate(row: Mapping[str, Any]) -> int:
     if not heap_bytes:
         return rows
     if rows and pages:
-        return round(rows * heap_bytes / (pages * row["page_bytes"]))
+        return round(rows * heap_bytes / (pages * int(row["page_bytes"])))
     return heap_bytes // int(row["row_bytes"])
 
 

@@ -63,8 +63,11 @@ def draw_state(state: ProgressState, width: int, *, ascii_only: bool = False) ->
     """Yield the lines of the view: stage and share, time and deadline, the tasks under way, gaps."""
     if _is_of_more(state):
         yield _head(state, width, ascii_only=ascii_only)
-    if time_line := time_words(state, datetime.now(UTC)):
-        yield Text(_cut(time_line, width), style="red" if "late" in time_line else "")
+    sentences = _time_sentences(state, datetime.now(UTC))
+    together = "; ".join(sentences)
+    for sentence in [together] if len(together) <= width else sentences:
+        if sentence:
+            yield Text(_cut(sentence, width), style="red" if "late" in together else "")
     running = state.running
     for task in running[:_MOST_TASKS]:
         line = Text(_cut(task_line(task, width), width))
@@ -110,6 +113,10 @@ def stage_words(state: ProgressState) -> str:
 
 def time_words(state: ProgressState, now: datetime) -> str:
     """Return how long it will take, against the deadline; "" where nothing is known."""
+    return "; ".join(_time_sentences(state, now))
+
+
+def _time_sentences(state: ProgressState, now: datetime) -> list[str]:
     words = []
     if len(state.ready) == 3:
         what = {"left": "all has left in", "up": "all is up in"}[state.ready[0]]
@@ -124,7 +131,7 @@ def time_words(state: ProgressState, now: datetime) -> str:
             words.append(f"deadline passed {duration_words(-left)} ago: late")
         else:
             words.append(f"deadline in {duration_words(left)}{_margin(state, left)}")
-    return "; ".join(words)
+    return words
 
 
 def _margin(state: ProgressState, left: float) -> str:
