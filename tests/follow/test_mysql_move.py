@@ -1,18 +1,12 @@
 """A whole move of a MariaDB database under writers: nothing that was acknowledged is lost, and one can go back."""
 
-import contextlib
-
-import pymysql
 import pytest
 
-from exporters.mysql.connection import parse_url
-from exporters.mysql.definitions.show_create import trigger_names
-from migrate.restore.mysql.destination import open_destination
-from migrate.restore.mysql.kept_triggers import dropped_triggers
 from tests.cli.conftest import call
 from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
+from tests.restore.mysql.killed_repair import kill_repair
 
 OTHERS = """
 CREATE TABLE plain (id INT AUTO_INCREMENT PRIMARY KEY, v VARBINARY(20), KEY (v)) ENGINE=MyISAM;
@@ -93,15 +87,6 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     cleaned = call("clean", "--changes", "-c", "moveout.toml", "--yes")
     assert cleaned.code == 0, cleaned
     assert fetch(new, "SHOW TABLES LIKE 'moveout%'") == []
-
-
-def kill_repair(url, table):
-    """Leave a database as a repair does that is killed while it writes to a table with triggers."""
-    with open_destination(parse_url(url)) as destination, contextlib.suppress(pymysql.Error):
-        connection = destination.connection
-        with dropped_triggers(connection, table, trigger_names(connection, table)):
-            connection.run(f"KILL CONNECTION {connection.value('SELECT CONNECTION_ID()')}")
-    assert not fetch(url, f"SHOW TRIGGERS LIKE '{table}'")
 
 
 def check_arrived(old, new, application):

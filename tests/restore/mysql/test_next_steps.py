@@ -3,10 +3,11 @@ it."""
 
 import pytest
 
-from migrate.errors import UsageError
+from migrate.errors import IncompleteError, UsageError
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, run_sql
+from tests.restore.mysql.killed_repair import kill_repair
 
 ZONE = """
 INSERT INTO mysql.time_zone VALUES (7777, 'N'); INSERT INTO mysql.time_zone_name VALUES ('Test/Zone', 7777);
@@ -45,6 +46,22 @@ def test_an_event_of_a_time_zone_that_the_destination_does_not_know_waits_for_it
         restored(reader, destination)
     assert refused.value.next_step.startswith("Load the time zones into the destination")
     run_sql(other_mariadb.url, ZONE)
+    assert restored(reader, destination).findings == ()
+    assert definitions(destination) == definitions(url)
+
+
+def test_a_trigger_that_a_killed_repair_has_dropped_comes_back(my_exported, other_mariadb):
+    url, reader = my_exported(
+        "CREATE TABLE t (id INT); CREATE TRIGGER seen AFTER INSERT ON t FOR EACH ROW SET @seen = 1"
+    )
+    destination = other_mariadb.database()
+    assert restored(reader, destination).findings == ()
+    kill_repair(destination, "t")
+    run_sql(destination, "RENAME TABLE t TO away")
+    with pytest.raises(IncompleteError, match="a repair has dropped the trigger `seen`") as refused:
+        restored(reader, destination)
+    assert "TRIGGER seen AFTER INSERT" in refused.value.next_step
+    run_sql(destination, "RENAME TABLE away TO t")
     assert restored(reader, destination).findings == ()
     assert definitions(destination) == definitions(url)
 

@@ -268,6 +268,20 @@ def test_names_differ_where_what_a_server_takes_of_them_is_the_same():
     assert own[0] == "moveout_app"
 
 
+def test_a_server_without_a_free_slot_says_how_to_free_one(servers):
+    server = servers.postgres("one-slot", settings=["wal_level=logical", "max_replication_slots=1"])
+    try:
+        run_sql(server.url, "CREATE TABLE t (id int PRIMARY KEY)")
+        run_sql(server.url, "SELECT pg_create_logical_replication_slot('taken', 'pgoutput')")
+        log = open_change_log(server.url, {}, "second")
+        with pytest.raises(SourceUnreachableError, match="all replication slots are in use") as error:
+            log.open_base().__enter__()
+        assert "moveout clean --changes" in error.value.next_step
+        assert fetch(server.url, "SELECT count(*) FROM pg_publication") == [(0,)]
+    finally:
+        servers.end(server)
+
+
 def test_a_server_without_logical_decoding_says_what_it_needs(other_postgres):
     log = open_change_log(other_postgres.url, {}, "none")
     with pytest.raises(SourceUsageError, match="wal_level is replica") as error, log.open_base():
