@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 from exporters.api import Gap, Loss
 from migrate import software
 from migrate.bundle import canonical_json
-from migrate.bundle.catalog import write_gaps, write_losses
+from migrate.bundle.catalog import read_losses, write_gaps, write_losses
 from migrate.bundle.export_state import now
 from migrate.report.render import render
 from migrate.storage.api import MultipartStore
+from migrate.storage.file_reader import RandomAccess
 from migrate.storage.file_writer import FileWriter
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.outcome import Removed, SyncOutcome
@@ -36,7 +37,7 @@ from migrate.sync.plan import Sides
 _SHOWN = 200
 
 
-GAPS, EXTRA, PROOF = "gaps.parquet", "extra.parquet", "cutover.json"
+GAPS, LOSSES, EXTRA, PROOF = "gaps.parquet", "losses.parquet", "extra.parquet", "cutover.json"
 _OBJECTS = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -59,7 +60,7 @@ class SyncReport:
 
     def write_losses(self, losses: Iterable[Loss]) -> int:
         """Write the loss ledger, return its rows."""
-        with FileWriter(self._store, "losses.parquet") as file:
+        with FileWriter(self._store, LOSSES) as file:
             return write_losses(cast("Any", file), ((self._sides.name, loss) for loss in losses))
 
     def write_removed(self, removed: Sequence[Removed]) -> None:
@@ -106,7 +107,14 @@ class SyncReport:
     def close(self, outcome: SyncOutcome) -> None:
         """Write the outcome of the command."""
         self.write_json("report.json", outcome.as_json())
-        self._store.put("REPORT.html", page(outcome))
+        self._store.put("REPORT.html", page(outcome, self._first_losses(outcome.losses)))
+
+    def _first_losses(self, count: int) -> list[Loss]:
+        """Return the beginning of the loss ledger, which an earlier run may have written."""
+        if not count:
+            return []
+        ledger = read_losses(RandomAccess(self._store, LOSSES), LOSSES)
+        return [loss for _, loss in islice(ledger, _SHOWN)]
 
     def _drop(self, name: str) -> None:
         if name in self._written:
@@ -125,11 +133,12 @@ class SyncReport:
                 writer.write_batch(pa.record_batch(arrays, schema=_OBJECTS))
 
 
-def page(outcome: SyncOutcome) -> bytes:
+def page(outcome: SyncOutcome, losses: Sequence[Loss]) -> bytes:
     """Return the page, UTF-8."""
     values = {
         "title": "A bucket copied to a bucket",
         "outcome": outcome,
+        "losses": losses,
         "written": now(),
         "software": software(),
         "shown": _SHOWN,

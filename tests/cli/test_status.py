@@ -138,7 +138,7 @@ url = "sqlite://{folder}/new-{name}.db"
 
 
 @pytest.mark.torture
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(3))
 def test_status_agrees_with_a_whole_run_at_twenty_random_moments(tmp_path, seed):
     """The share of the whole, which the first line of the view shows; a kill -9 at a random moment of each stage."""
@@ -149,8 +149,7 @@ def test_status_agrees_with_a_whole_run_at_twenty_random_moments(tmp_path, seed)
         make_large_file(tmp_path / f"{name}.db")
     seen: Counter[str] = Counter()
     kills = ["export", "restore"]
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
+    while True:
         terminal = Terminal("run", "-c", case, share=HEAD_SHARE)
         last = None
         while terminal.process.poll() is None:

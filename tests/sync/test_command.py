@@ -45,6 +45,7 @@ def test_what_it_says(move: Move) -> None:
     page = parse(move.location().read("REPORT.html"))
     assert_harmless(page)
     assert "Both sides were equal" in page.text
+    assert "every object has the time at which it was copied" in page.text
 
 
 def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
