@@ -21,7 +21,7 @@ from exporters.postgres.rows.text_codec.codecs import apart
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
 from exporters.postgres.rows.text_codec.value_tokens import lists_of
 from exporters.sql.column_groups import Pieces, compute_by_key
-from exporters.sql.columns import EXACT_OF, KIND, TYPE, columns_in
+from exporters.sql.columns import EXACT_OF, GENERATED, KIND, TYPE
 from exporters.sql.large_values.long_values import LongRow
 from exporters.sql.parquet_read import ParquetPart, rows_of
 from exporters.sql.value_codec import joined, same_text
@@ -111,14 +111,17 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     """Return what makes rows of batches of a part, a binary value each; None where they have to go as CSV. ``types``:
     of the destination's columns, by name, as ``format_type`` writes them.
     """
-    if any(EXACT_OF in (field.metadata or {}) for field in schema):
-        return None
     columns: list[tuple[str, _Kind]] = []
-    for name, field in columns_in(schema, generated=False).items():
-        declared = types.get(name, "")
-        if declared != field.metadata[TYPE].decode():
+    for field in schema:
+        name, entries = field.name, field.metadata or {}
+        if EXACT_OF in entries:
             return None
-        kind = _kind_of(field.metadata[KIND].decode(), field.type, declared)
+        if GENERATED in entries:
+            continue
+        declared = types.get(name, "")
+        if declared != entries[TYPE].decode():
+            return None
+        kind = _kind_of(entries[KIND].decode(), field.type, declared)
         if kind is None:
             return None
         columns.append((name, kind))
