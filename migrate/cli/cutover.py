@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ from migrate.storage.api import Store
 _QUIET_SECONDS = 10.0
 """Without a hold: so long nothing may arrive before the source counts as stopped."""
 _POLL_SECONDS = 1.0
+_SHORT_SECONDS = 1.0
 _REASON = "cutover"
 _NO_KEYS, _AS_SYNCED = SigningOptions(), BucketOptions()
 Result = TypeVar("Result")
@@ -245,6 +247,16 @@ class _Cutovers:
         """
         self.each(lambda cutover: cutover.compare_early())
 
+    def catch_up(self) -> None:
+        """Catch up again and again, as long as each time takes less than half of the time before: what was written
+        during the last one arrives under the hold.
+        """
+        seconds, before = math.inf, math.inf
+        while seconds > _SHORT_SECONDS and seconds <= before / 2:
+            before, begun = seconds, time.monotonic()
+            self.each(_catch_up)
+            seconds = time.monotonic() - begun
+
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
         self.session.progress.note(f"waiting until nothing is written for {_QUIET_SECONDS:.0f} s")
@@ -318,7 +330,7 @@ def run_cutover(
         cutovers.take_over()
         cutovers.compare_early()
         buckets.catch_up()
-        cutovers.each(_catch_up)
+        cutovers.catch_up()
         if hold is None:
             cutovers.wait_until_quiet()
             return _switch(cutovers, buckets, None, lease)
