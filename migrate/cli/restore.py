@@ -157,7 +157,10 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
         happened = f"restored, {restored}, not as it was: {outcome.findings[0]}"
         return SummaryLine(outcome.source, "differs", happened, next_step)
     if outcome.left_out:
-        next_step = "give the destination or the bundle what it lacks, then restore again"
+        next_step = (
+            "what the bundle lacks: export again, then restore again; what the destination refused: mend that, then"
+            " restore again, a database into an empty one"
+        )
         happened = f"restored, {restored}, without: {outcome.left_out[0]}"
         return SummaryLine(outcome.source, "in part", happened, next_step)
     return SummaryLine(outcome.source, "yes", f"restored: {restored}")

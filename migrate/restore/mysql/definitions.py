@@ -12,7 +12,7 @@ import pymysql
 
 from exporters.mysql.client_charsets import codec_of
 from exporters.mysql.connection import PINNED, Connection
-from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, set_sequence
+from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, read_definition, set_sequence
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -40,6 +40,10 @@ _FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
 """The server has no room, memory or threads left."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
+_ROLE = re.compile(
+    rf"CREATE(?:\s+(?:OR\s+REPLACE|ALGORITHM\s*=\s*\w+))*\s+DEFINER\s*=\s*(?P<name>{_NAME})\s", re.IGNORECASE
+)
+"""A definer without a host is a role of MariaDB."""
 _RUNS = re.compile(r"[\x00-\x7f]+|[\udc80-\udcff]+|[^\x00-\x7f\udc80-\udcff]+")
 """Of ASCII, of bytes as ``surrogateescape`` has them, of other characters."""
 _BYTES = re.compile(r"[\udc80-\udcff]")
@@ -105,6 +109,8 @@ class Definer:
             self._connection.run("SET NAMES utf8mb4")
             mode = quote_literal(self._connection.defining_mode)
             self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
+        if role := _ROLE.match(definition["sql"]):
+            self._note_role(definition, role["name"])
         if definition["kind"] == "sequence":
             self._connection.rows(set_sequence(definition))
         if definition["kind"] == "table" and (columns := undefaulted(definition["sql"])):
@@ -113,6 +119,14 @@ class Definer:
                 self._left_out.append(
                     f"{step_of(definition)}: NULL is the default of {', '.join(columns)}: {refusal}"
                 )
+
+    def _note_role(self, definition: Definition, role: str) -> None:
+        """Note where the destination lacks the role in whose name an object acts: it takes the name for an account."""
+        made = read_definition(self._connection, definition["kind"], definition["name"])
+        if not self._without_definers and not _ROLE.match(made["sql"]):
+            self._left_out.append(
+                f"definer of {label_of(definition)}: there is no role {role}, so the destination took it for an account"
+            )
 
     def _open(self, table: str) -> None:
         """Let the server read a table's definition before a trigger's ``sql_mode`` could make it read another one."""

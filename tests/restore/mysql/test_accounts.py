@@ -74,3 +74,23 @@ def test_what_is_taken_from_an_account_is_read():
         "ALTER USER `b`@`%` REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 5",
     ]
     assert found.accounts == ["`a`@`%`"]
+
+
+def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
+    run_sql(
+        url,
+        "CREATE ROLE keeper; CREATE TABLE t (a INT); CREATE DEFINER = keeper VIEW kept AS SELECT a FROM t;"
+        "CREATE DEFINER = keeper TRIGGER acts BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;"
+        "CREATE VIEW own AS SELECT a FROM t",
+    )
+    export_database(url, tmp_path / "bundle")
+    run_sql(mariadb.url, "DROP ROLE keeper")
+    bundle = read_bundle(tmp_path / "bundle")
+    restored = restore_database(bundle, "app", destination, workers=1, progress=Silent())
+    words = "there is no role `keeper`, so the destination took it for an account"
+    assert restored.left_out == (f"definer of view `kept`: {words}", f"definer of trigger `acts`: {words}")
+    run_sql(other_mariadb.url, "CREATE ROLE keeper")
+    with_role = other_mariadb.database()
+    assert not restore_database(bundle, "app", with_role, workers=1, progress=Silent()).left_out
+    run_sql(other_mariadb.url, "DROP ROLE keeper")
