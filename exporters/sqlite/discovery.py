@@ -18,7 +18,7 @@ from exporters.sqlite.files.backup import is_database
 from exporters.sqlite.files.directory import COMPANION_ENDINGS
 
 PLAIN_FILES = "plain files"
-_ADVICE = "Number of files: {files}. Copy them with rsync or tar, or into a bucket: moveout takes buckets."
+_ADVICE = "Copy them with rsync or tar, or into a bucket: moveout takes buckets."
 
 
 def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bool = False) -> Discovery:
@@ -41,7 +41,6 @@ class _Walk:
         self._root = root
         self._databases: list[Path] = []
         self._other_bytes: Counter[str] = Counter()
-        self._other_files: Counter[str] = Counter()
         self._gaps: list[str] = []
 
     def run(self) -> None:
@@ -56,10 +55,8 @@ class _Walk:
     def result(self) -> Discovery:
         """Return what was seen; other files by the top directories that hold them."""
         others = [
-            NotTaken(
-                PLAIN_FILES, str(self._root / top), self._other_bytes[top], advice=_ADVICE.format(files=files)
-            )
-            for top, files in sorted(self._other_files.items())
+            NotTaken(PLAIN_FILES, str(self._root / top), size_bytes, advice=_ADVICE)
+            for top, size_bytes in sorted(self._other_bytes.items())
         ]
         return Discovery([_source_of(path, self._root) for path in self._databases], others, self._gaps)
 
@@ -92,7 +89,6 @@ class _Walk:
     def _count(self, path: Path, size_bytes: int) -> None:
         parts = path.relative_to(self._root).parts
         top = printable(parts[0]) if len(parts) > 1 else ""
-        self._other_files[top] += 1
         self._other_bytes[top] += size_bytes
 
     def _refuse(self, error: OSError) -> None:

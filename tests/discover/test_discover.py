@@ -49,6 +49,7 @@ def test_everything_on_a_host_comes_into_the_case_file(old_host, tmp_path):
     assert names(files) == ["main.db", "data/deep/no-ending"]
     plain = {entry["name"].rpartition("/")[2]: entry["size_bytes"] for entry in files["not_taken"]}
     assert plain == {"data": 1500, "app": 10}
+    assert len({entry["advice"] for entry in files["not_taken"]}) == 1, "they are one line"
     assert files["gaps"] == [
         f"{old_host.files}/linked is a link to {old_host.files.parent}/elsewhere: name that one, too"
     ]

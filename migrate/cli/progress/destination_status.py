@@ -67,7 +67,7 @@ class DestinationStatus:
             return f"{at}: restored only {self.record.only} → {self.destination}", ""
         if not self.is_current:
             return f"{at}: restored, and the bundle has grown since → {self.destination}", "restore it again"
-        return f"up, compared with the bundle {at} → {self.destination}", ""
+        return f"up, compared {at} → {self.destination}", ""
 
 
 def destination_statuses(
