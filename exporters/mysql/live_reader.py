@@ -13,6 +13,8 @@ from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows
 from exporters.row_digest import Advance, RowsDigest
 
+_CACHING = "information_schema_stats_expiry"
+"""MySQL 8.0 and later say what they knew up to a day ago."""
 _WRITTEN = """
 SELECT TABLE_NAME, CONCAT_WS(' ', CREATE_TIME, COALESCE(UPDATE_TIME, 'never'), NOW() - INTERVAL
   (SELECT VARIABLE_VALUE FROM {status} WHERE VARIABLE_NAME = 'Uptime') SECOND, (
@@ -54,8 +56,8 @@ class MysqlLiveReader:
         address = parse_url(url, password=secrets.get("password"))
         with closing(connect(address)) as connection:
             try:
-                if not connection.is_mariadb:
-                    connection.run("SET SESSION information_schema_stats_expiry = 0")
+                if connection.variable(_CACHING) is not None:
+                    connection.run(f"SET SESSION {_CACHING} = 0")
                 status = (
                     "information_schema.GLOBAL_STATUS"
                     if connection.is_mariadb
