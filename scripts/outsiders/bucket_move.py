@@ -35,6 +35,8 @@ _HEADERS = (
     "x-amz-object-lock-legal-hold",
     "x-amz-storage-class",
 )
+_SAME_AS_NONE = {"x-amz-storage-class": "STANDARD", "x-amz-object-lock-legal-hold": "OFF"}
+"""Values that say as much as no header."""
 _REQUEST_ENCODING = re.compile(r"(?:^|,)\s*aws-chunked\s*(?=,|$)")
 """An encoding of a request, not of an object: S3 keeps objects without it, some servers with it."""
 Contents = Mapping[str, Sequence[tuple[Any, ...]]]
@@ -98,8 +100,9 @@ def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, .
     encoding = _REQUEST_ENCODING.sub("", kept_headers.pop("content-encoding", "")).lstrip(", ")
     if encoding:
         kept_headers["content-encoding"] = encoding
-    if kept_headers.get("x-amz-storage-class") == "STANDARD":
-        del kept_headers["x-amz-storage-class"]  # not every server says so
+    for name, default in _SAME_AS_NONE.items():
+        if kept_headers.get(name) == default:
+            del kept_headers[name]
     return (
         listed_version.size,
         digest,
