@@ -20,6 +20,7 @@ from exporters.selection import glob
 from migrate.bundle.object_index import ObjectRow, row_of, source_prefix
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError, NotEmptyError
+from migrate.runtime.crash_points import durable
 from migrate.storage.api import Store
 from migrate.storage.local.errors import translate_os
 
@@ -138,7 +139,8 @@ def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
         try:
             with half.open("wb") as file:
                 copy(store, row, file)
-            half.rename(path)
+            with durable("get.file"):
+                half.rename(path)
         finally:
             half.unlink(missing_ok=True)
     except OSError as exc:

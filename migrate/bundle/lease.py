@@ -214,6 +214,17 @@ class Lease:
             self._store.delete(layout.LEASE)
 
 
+def clear_dead(store: Store) -> None:
+    """Remove the lease of a run of this machine that was killed after its last step. Nothing happens where there is
+    none, or where it may be another machine's.
+    """
+    lease_and_file = look(store)
+    state = lease_and_file[0] if lease_and_file else None
+    if state is not None and process.is_dead(state.process):
+        with Lease(store, state.purpose, progress=Silent()):
+            pass
+
+
 def refuse_live(
     store: Store, *, progress: Progress | None = None, stale_seconds: float = STALE_SECONDS
 ) -> None:

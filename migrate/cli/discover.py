@@ -26,6 +26,7 @@ from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_c
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words, things
+from migrate.runtime.crash_points import durable
 from migrate.storage.local.errors import translate_os
 
 _SHOWN_NAMES = 5
@@ -271,7 +272,8 @@ def _write(
             temporary.write_bytes(written.text.encode())
             if path.exists():
                 shutil.copymode(path, temporary)
-            temporary.replace(path.resolve())
+            with durable("discover.case_file"):
+                temporary.replace(path.resolve())
     except OSError as exc:
         temporary.unlink(missing_ok=True)
         raise translate_os(exc, path) from exc

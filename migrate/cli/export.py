@@ -17,6 +17,7 @@ from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
+from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.overlaps import overlaps
@@ -288,6 +289,7 @@ def _run_export(
     )
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
+        clear_dead(store)
         if options.follow:
             _require_bases(store, options.follow)
         signed = sealed_by(store, signers, custody_of(case).timestamp)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.plan.stage_work import RunRecord, StageRecord
+from migrate.runtime.crash_points import durable
 from migrate.runtime.state_folder import state_folder
 
 MOST_RUNS = 50
@@ -52,4 +53,5 @@ def add_run(run: Sequence[StageRecord], path: Path | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(value), encoding="utf-8")
-        temporary.replace(path)
+        with durable("plan.run_history"):
+            temporary.replace(path)

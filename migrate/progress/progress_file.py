@@ -22,7 +22,7 @@ from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.progress.state import ProgressState, from_json
 from migrate.runtime.process_identity import ProcessName, is_alive, is_dead, this_process
 from migrate.runtime.state_folder import state_folder
-from migrate.storage.api import FileInfo, Store
+from migrate.storage.api import FileInfo, Store, exists
 from migrate.storage.registry import open_location
 
 VERSION = 1
@@ -96,7 +96,11 @@ class ProgressFile:
     ) -> None:
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
-        if self._thread.is_alive() or self._store is None:
+        if self._thread.is_alive():
+            return
+        if self._store is None:
+            if kind is None:
+                self._remove_of_dead()
             return
         if kind is None:
             with suppress(MoveoutError):
@@ -104,6 +108,14 @@ class ProgressFile:
         else:
             ended = str(error) if isinstance(error, MoveoutError) else "stopped"
             self._write(replace(self._holder.state(), ended=ended))
+
+    def _remove_of_dead(self) -> None:
+        """Remove the file of a run that was killed just before its end: this one was too short to write its own."""
+        for open_store in self._opens:
+            with suppress(MoveoutError):
+                store = open_store()
+                if exists(store, self._key):
+                    store.delete(self._key)
 
     def _renew(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from migrate.case.secrets import redact
 from migrate.errors import UsageError
+from migrate.runtime import crash_points
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore
+from migrate.storage.crash_points import CrashPoints
 from migrate.storage.object_lock import ObjectLock
 from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
@@ -73,6 +75,8 @@ def open_location(
     """
     _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
+    if crash_points.are_watched():
+        store = CrashPoints(store)
     if bwlimit is not None:
         store = RateLimited(store, bwlimit)
     policy = RetryPolicy(

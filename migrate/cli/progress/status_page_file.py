@@ -12,6 +12,7 @@ from migrate.cli.progress.progress_view import stage_words, time_words
 from migrate.errors import OK, MoveoutError, UsageError
 from migrate.progress.state import ProgressState
 from migrate.report.status_page import REFRESH_SECONDS, ShownRun, status_page
+from migrate.runtime.crash_points import durable
 from migrate.storage.registry import open_location
 
 PAGE = "status.html"
@@ -79,6 +80,7 @@ def _writer(session: Session, target: str) -> Callable[[bytes], object]:
     def write(data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.new")
         temporary.write_bytes(data)
-        temporary.replace(path)
+        with durable("status_page.file"):
+            temporary.replace(path)
 
     return write

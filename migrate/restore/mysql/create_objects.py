@@ -29,6 +29,7 @@ from migrate.restore.mysql.definitions import (
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
 from migrate.restore.mysql.destination import MysqlDestination, mark_done, read_done
 from migrate.restore.mysql.table_ddl import options_of, unplaced
+from migrate.runtime.crash_points import durable
 
 _NAMES = """
 SELECT 'table', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}
@@ -132,7 +133,8 @@ def _made(job: MysqlRestore, definition: Definition) -> None:
     mysql_left_out.add(
         connection, job.run.state, step_of(definition), left_out=left_out, notes=notes, losses=losses
     )
-    connection.run("COMMIT")
+    with durable("restore.mysql.object"):
+        connection.run("COMMIT")
     job.recorded.update(left_out, notes, losses)
 
 

@@ -18,6 +18,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.destination import DestinationConnection
+from migrate.runtime.crash_points import durable
 
 _FINISHED = ""
 """The step of the record that stays."""
@@ -106,7 +107,8 @@ def finish(
     connection.run(f"DELETE FROM {connection.left_out} WHERE {_is(state)}")
     if record.left_out:
         _write(connection, state, _FINISHED, record)
-    connection.run("COMMIT")
+    with durable("restore.mysql.finish"):
+        connection.run("COMMIT")
     if connection.value(f"SELECT COUNT(*) FROM {connection.left_out}") == 0:
         connection.run(f"DROP TABLE {connection.left_out}")
 

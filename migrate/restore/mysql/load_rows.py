@@ -43,6 +43,7 @@ from migrate.restore.mysql.values.insert_values import (
     generated_of,
     literals_of,
 )
+from migrate.runtime.crash_points import durable
 
 Select = Callable[[pa.RecordBatch], pa.RecordBatch]
 """Chooses rows."""
@@ -170,7 +171,8 @@ class RowWriter:
                 shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
             if not transactional(part):
                 mark_done(connection, part.name)
-            connection.run("COMMIT")
+            with durable("restore.mysql.rows"):
+                connection.run("COMMIT")
         except (pymysql.Error, DamageError):
             self._advance(-shown_rows, -shown_bytes)
             raise
@@ -202,7 +204,8 @@ class RowWriter:
         note_refused(connection, part.table.name, part.name, refusals.digest, refusals.reason)
         if not transactional(part):
             mark_done(connection, part.name)
-        connection.run("COMMIT")
+        with durable("restore.mysql.single_rows"):
+            connection.run("COMMIT")
 
     def _write_all_momentary(self, parts: Sequence[PartFile]) -> None:
         tables = {part.table.name: part.table for part in parts if history_of(part.table)}
@@ -240,7 +243,8 @@ class RowWriter:
                         connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
         connection.run("SET SESSION timestamp = DEFAULT")
         note_refused(connection, table.name, "", refusals.digest, refusals.reason)
-        connection.run("COMMIT")
+        with durable("restore.mysql.momentary_rows"):
+            connection.run("COMMIT")
 
 
 def _momentary_step(table: str) -> str:

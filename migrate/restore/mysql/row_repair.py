@@ -26,6 +26,7 @@ from migrate.restore.mysql.destination import DestinationConnection, open_destin
 from migrate.restore.mysql.kept_triggers import dropped_triggers, make_kept_triggers
 from migrate.restore.mysql.load_rows import insert_statements
 from migrate.restore.mysql.values.insert_values import Values, literals_of
+from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 500
 
@@ -108,7 +109,8 @@ class MysqlTableWriter:
                 raise
             connection.run("ROLLBACK TO new_rows")
             reason = message_of(exc)
-        connection.run("COMMIT")
+        with durable("repair.mysql.rows"):
+            connection.run("COMMIT")
         return reason
 
     def _remove(self, texts: Sequence[bytes]) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
 from migrate.restore.objects.lease import Folder
+from migrate.storage.s3.capability_probe import is_canary
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 
@@ -16,6 +17,9 @@ _SAME, _OTHER = "same", "other"
 
 class Present(Protocol):
     """The destination as it was when the restore began. For one thread at a time."""
+
+    canaries: set[str]
+    """The keys of what a killed restore had written to try the destination out, once all is listed."""
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """Return the versions of a key that are there and are the first of ``rows`` (oldest first); None where
@@ -37,7 +41,8 @@ class PresentObjects:
 
     def __init__(self, destination: DestinationBucket) -> None:
         self._destination = destination
-        self._listed = Listed(of_others(destination, destination.list()))
+        self.canaries = set[str]()
+        self._listed = Listed(of_others(destination, destination.list(), self.canaries))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``; of one row."""
@@ -64,7 +69,8 @@ class PresentVersions:
 
     def __init__(self, destination: DestinationBucket) -> None:
         self._destination = destination
-        self._listed = ListedVersions(of_others(destination, destination.list_versions()))
+        self.canaries = set[str]()
+        self._listed = ListedVersions(of_others(destination, destination.list_versions(), self.canaries))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``."""
@@ -94,10 +100,19 @@ def begins(
     )
 
 
-def of_others(destination: DestinationBucket, summaries: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
-    """Leave out what restores keep in the destination themselves."""
+def of_others(
+    destination: DestinationBucket, summaries: Iterable[ObjectSummary], canaries: set[str] | None = None
+) -> Iterator[ObjectSummary]:
+    """Leave out what restores keep in the destination themselves, and what a killed one had tried it out with, whose
+    keys are added to ``canaries``.
+    """
     ours = Folder(destination).prefix
-    return (summary for summary in summaries if not summary.key.startswith(ours))
+    for summary in summaries:
+        if is_canary(destination, summary.key):
+            if canaries is not None:
+                canaries.add(summary.key)
+        elif not summary.key.startswith(ours):
+            yield summary
 
 
 def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) -> bool:

@@ -43,7 +43,12 @@ from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
-from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
+from migrate.storage.s3.capability_probe import (
+    ALWAYS,
+    clear_canaries,
+    probe,
+    refused_markers,
+)
 from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.metadata.acl import canned
 
@@ -198,6 +203,7 @@ class _Restore:
             rows = _Rows(self._reader, self._source, self._destination, flat, markers, hidden)
             present: Present = (PresentVersions if with_versions else PresentObjects)(self._destination)
             try:
+                clear_canaries(self._destination, present.canaries)
                 plan = _survey(rows, present, merge=merge)
                 terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
                 self._progress.begin(

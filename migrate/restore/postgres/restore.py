@@ -58,6 +58,7 @@ from migrate.restore.postgres.rows.recoded_values import held_otherwise
 from migrate.restore.postgres.rows.refused_value_losses import without_refused
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.restorer import RestoreRequest
+from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import run_all
 from migrate.storage.api import MultipartStore
@@ -395,7 +396,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
             f"{job.destination.address.url} has no table {missing[0]}{more}",
             next_step="Restore with --only schema first.",
         )
-    with connection.transaction():
+    with durable("restore.postgres.begin_rows"), connection.transaction():
         sql_destination.begin_state(connection, job.state)
     return job.state
 

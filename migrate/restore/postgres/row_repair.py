@@ -26,6 +26,7 @@ from migrate.restore.postgres.destination import (
     without_triggers,
     without_user_triggers,
 )
+from migrate.runtime.crash_points import durable
 
 _DELETED_AT_ONCE = 10_000
 
@@ -91,7 +92,7 @@ class PostgresTableWriter:
         """See ``TableWriter``."""
         connection = self._connection
         try:
-            with connection.transaction():
+            with durable("repair.postgres.rows"), connection.transaction():
                 use_every_schema(connection, self._schema)
                 with without_user_triggers(connection, self._label):
                     self._remove(changes.gone)

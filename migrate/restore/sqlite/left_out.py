@@ -17,6 +17,7 @@ from migrate.errors import NotAllowedError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.table_restore import State
 from migrate.restore.sqlite.file_set import read_files
+from migrate.runtime.crash_points import durable
 
 
 def record_path(address: SqliteAddress) -> Path:
@@ -57,7 +58,8 @@ def write(address: SqliteAddress, state: State, record: FinishedRestore) -> None
             text = json.dumps({"version": 1, "restores": entries}, indent=1)
             new = path.with_name(f"{path.name}.new")
             new.write_text(text + "\n", encoding="ascii")
-            new.replace(path)
+            with durable("restore.sqlite.left_out"):
+                new.replace(path)
         else:
             path.unlink(missing_ok=True)
     except OSError as exc:

@@ -21,6 +21,7 @@ from migrate.restore.sqlite.context import SqliteRestore
 from migrate.restore.sqlite.destination import SqliteDestination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import Names, insert_into, write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
+from migrate.runtime.crash_points import durable
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
@@ -79,10 +80,12 @@ def _write_parts(
         rows += part.rows
         size_bytes += part.size_bytes
         if rows >= COMMIT_ROWS or size_bytes >= COMMIT_BYTES:
-            connection.execute("COMMIT")
+            with durable("restore.sqlite.rows"):
+                connection.execute("COMMIT")
             connection.execute("BEGIN IMMEDIATE")
             rows = size_bytes = 0
-    connection.execute("COMMIT")
+    with durable("restore.sqlite.last_rows"):
+        connection.execute("COMMIT")
     return damaged
 
 

@@ -28,6 +28,7 @@ from migrate.restore.sqlite.context import Loaded, SqliteRestore
 from migrate.restore.sqlite.definitions import SEQUENCE
 from migrate.restore.sqlite.destination import SqliteDestination
 from migrate.restore.sqlite.load_rows import bring_rows
+from migrate.runtime.crash_points import durable
 
 _ASIDE = "aside "
 
@@ -93,7 +94,8 @@ def _begin(job: SqliteRestore, destination: SqliteDestination, stand_ins: StandI
     sqlite_destination.begin_state(connection, job.run.state)
     if job.run.selection.definitions:
         sqlite_schema.make_tables(connection, job.entries, stand_ins, empty=not job.run.selection.rows)
-    connection.execute("COMMIT")
+    with durable("restore.sqlite.part.tables"):
+        connection.execute("COMMIT")
 
 
 def _complete(job: SqliteRestore, destination: SqliteDestination, notes: list[str]) -> list[str]:
@@ -116,7 +118,8 @@ def _complete(job: SqliteRestore, destination: SqliteDestination, notes: list[st
     sqlite_left_out.write(
         job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
     )
-    connection.execute("COMMIT")
+    with durable("restore.sqlite.part.finish"):
+        connection.execute("COMMIT")
     return left_out
 
 
@@ -133,7 +136,8 @@ def _put_aside(job: SqliteRestore, destination: SqliteDestination) -> None:
     for name, _, _ in triggers:
         sqlite_destination.mark_done(connection, _ASIDE + name)
         connection.execute(f"DROP TRIGGER {quote_name(name)}")
-    connection.execute("COMMIT")
+    with durable("restore.sqlite.part.triggers_aside"):
+        connection.execute("COMMIT")
 
 
 def _were_aside(job: SqliteRestore, destination: SqliteDestination) -> list[SchemaEntry]:

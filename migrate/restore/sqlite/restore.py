@@ -33,6 +33,7 @@ from migrate.restore.sqlite.destination import SqliteDestination
 from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
+from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import Progress, SourceTask
 
 _NEW_FILE = "Name a file that does not exist yet."
@@ -159,7 +160,8 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
         sqlite_schema.make_tables(
             connection, job.definitions.entries, stand_ins, empty=not run.selection.rows
         )
-        connection.execute("COMMIT")
+        with durable("restore.sqlite.tables"):
+            connection.execute("COMMIT")
     else:
         run.ours(state, where=str(job.address.path), how="remove the file")
     written, damaged = (
@@ -191,7 +193,8 @@ def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequenc
     sqlite_left_out.write(
         job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
     )
-    connection.execute("COMMIT")
+    with durable("restore.sqlite.finish"):
+        connection.execute("COMMIT")
     return left_out
 
 

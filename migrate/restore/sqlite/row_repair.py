@@ -16,6 +16,7 @@ from migrate.repair.row_differences import LocatedRow, RowChanges
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.destination import open_destination, translated
 from migrate.restore.sqlite.load_rows import insert_rows
+from migrate.runtime.crash_points import durable
 
 _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
 
@@ -50,7 +51,8 @@ class SqliteRepair:
             yield SqliteTableWriter(connection, table, key)
             for _, sql in triggers:
                 connection.execute(sql)
-            connection.execute("COMMIT")
+            with durable("repair.sqlite.rows"):
+                connection.execute("COMMIT")
 
 
 class SqliteTableWriter:

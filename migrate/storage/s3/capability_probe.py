@@ -6,8 +6,9 @@ answer 200. Each kind of oddity that occurs is tried once, and so is what a dest
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,6 +70,10 @@ class Capabilities:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+_NAME = re.compile(r"moveout-canary-[0-9a-f]{12}")
+_CANARY = re.compile(rf"/?{_NAME.pattern}")
+
+
 def probe(
     destination: DestinationBucket,
     *,
@@ -119,6 +124,17 @@ _Trials = dict[str, Future[str | None]]
 def _faults(trials: _Trials) -> dict[str, str]:
     """Return what is wrong, by what was tried."""
     return {kind: fault for kind, trial in trials.items() if (fault := trial.result())}
+
+
+def is_canary(destination: DestinationBucket, key: str) -> bool:
+    """Tell whether a key is one of those that are written to try a destination out."""
+    return _CANARY.match(key.removeprefix(destination.prefix)) is not None
+
+
+def clear_canaries(destination: DestinationBucket, keys: Collection[str]) -> None:
+    """Remove what a probe that was killed has left, all versions of it."""
+    for name in {_NAME.findall(key)[0] for key in keys}:
+        _clear(destination, name, [key for key in keys if name in key])
 
 
 FIRST_MARKER = "before any version"

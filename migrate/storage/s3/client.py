@@ -28,6 +28,7 @@ from migrate.errors import (
     NotAllowedError,
     UsageError,
 )
+from migrate.runtime.crash_points import reached
 
 _log = logging.getLogger(__name__)
 
@@ -198,9 +199,17 @@ def client(
         made = boto_session.client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
-    made.meta.events.register("after-call.s3", _log_call)
+    made.meta.events.register("before-call.s3", _begin_call)
+    made.meta.events.register("after-call.s3", _end_call)
     return made
 
 
-def _log_call(model: Any, http_response: Any, **_: Any) -> None:
+def _begin_call(model: Any, **_: Any) -> None:
+    if model.http["method"] != "GET":
+        reached(f"s3.{model.name}.before")
+
+
+def _end_call(model: Any, http_response: Any, **_: Any) -> None:
     _log.info("%s %s: %d", model.name, http_response.url, http_response.status_code)
+    if model.http["method"] != "GET" and http_response.status_code < 300:
+        reached(f"s3.{model.name}.after")

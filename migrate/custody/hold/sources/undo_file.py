@@ -19,6 +19,7 @@ from typing import Any
 from migrate.bundle import canonical_json
 from migrate.custody.hold.sources.contract import Change
 from migrate.errors import BusyError, DamageError, UsageError
+from migrate.runtime.crash_points import durable
 from migrate.storage.local.fsync import sync_directory
 
 VERSION = 1
@@ -95,7 +96,8 @@ def write(path: Path, undo_file: UndoFile, *, undone: Collection[str] = ()) -> N
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            temporary.replace(path)
+            with durable("hold.undo_file"):
+                temporary.replace(path)
             sync_directory(path.parent)
     except OSError as exc:
         with suppress(OSError):

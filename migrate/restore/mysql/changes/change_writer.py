@@ -60,6 +60,7 @@ from migrate.restore.mysql.changes.follow_marks import (
     move_mark,
     read_mark,
 )
+from migrate.runtime.crash_points import durable
 
 _LOCK_SECONDS = 3
 _STATEMENT_BYTES = 4 * 2**20
@@ -143,7 +144,8 @@ class MysqlChangeWriter:
                     f"{self._shown} has lost the mark which says how far the changes of {self._source} were applied",
                     next_step="restore the database anew",
                 )
-            self._connection.run("COMMIT")
+            with durable("follow.mysql.apply"):
+                self._connection.run("COMMIT")
             self._is_open = False
 
     def rollback(self) -> None:

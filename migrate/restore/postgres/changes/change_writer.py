@@ -47,6 +47,7 @@ from migrate.restore.postgres.changes.statements import (
 from migrate.restore.postgres.changes.table_changes import NetChanges, TableChanges, Waiting
 from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.destination import connect_writer, without_triggers
+from migrate.runtime.crash_points import durable
 
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(1836021350, pg_catalog.hashtext($1))"
 """One session at a time applies the changes of a source ("movf")."""
@@ -135,7 +136,8 @@ class PostgresChangeWriter:
                     f"{self._shown} has lost the mark which says how far the changes of {self._source} were applied",
                     next_step="restore the database anew",
                 )
-            self._connection.execute(b"COMMIT")
+            with durable("follow.postgres.apply"):
+                self._connection.execute(b"COMMIT")
             self._is_open = False
 
     def rollback(self) -> None:

@@ -16,6 +16,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.changes.apply import Mark
 from migrate.changes.segments import Place
+from migrate.runtime.crash_points import durable
 
 _TABLE = f"{PROGRESS_SCHEMA}.follow"
 
@@ -92,7 +93,11 @@ def forget_mark(connection: psycopg.Connection[Any], source: str) -> None:
     """Remove the mark of a source, and what is empty then: the table of marks, and the schema."""
     if read_mark(connection, source) is None:
         return
-    with connection.transaction(), psycopg.RawCursor(connection) as cursor:
+    with (
+        durable("follow.postgres.forget_mark"),
+        connection.transaction(),
+        psycopg.RawCursor(connection) as cursor,
+    ):
         cursor.execute(f"DELETE FROM {_TABLE} WHERE source = $1".encode(), (source,))
         if cursor.execute(f"SELECT FROM {_TABLE} LIMIT 1".encode()).fetchone() is None:
             cursor.execute(f"DROP TABLE {_TABLE}".encode())

@@ -24,6 +24,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, par
 from migrate.changes.remainder import Carried, RemainderRequest
 from migrate.restore.postgres.changes.definition_gaps import missing_definitions
 from migrate.restore.postgres.destination import connect_writer
+from migrate.runtime.crash_points import durable
 
 Name = tuple[str, str]
 
@@ -104,7 +105,7 @@ class _Remainder:
     def _read_again(self, table: PostgresTable) -> None:
         """Replace the rows of a table by the source's, in one transaction."""
         columns = ", ".join(quote_name(column.name) for column in table.columns if not column.generated)
-        with self.writer.transaction():
+        with durable("cutover.postgres.table_again"), self.writer.transaction():
             self.writer.execute("SET LOCAL session_replication_role = replica")
             self.writer.execute(f"DELETE FROM ONLY {table.label}".encode())
             reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
@@ -125,7 +126,7 @@ class _Remainder:
             if source_pieces.get(oid) != destination_pieces.get(oid)
         )
         for oid in different:
-            with self.writer.transaction():
+            with durable("cutover.postgres.large_object"), self.writer.transaction():
                 if oid not in source_pieces:
                     self.writer.execute("SELECT pg_catalog.lo_unlink(%s)", (oid,))
                 else:

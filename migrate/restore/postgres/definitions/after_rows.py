@@ -34,6 +34,7 @@ from migrate.restore.postgres.definitions.refused_objects import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.runtime.crash_points import durable
 from migrate.runtime.progress import SourceTask
 
 _SEQUENCES = "sequences"
@@ -93,7 +94,7 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
     """Run statements, each with the name of what it sets, as one step; what the server refuses is left out by name."""
     every = "; ".join(sql for _, sql in statements) or "SELECT 1"
     try:
-        with connection.transaction():
+        with durable("restore.postgres.settings"), connection.transaction():
             sql_destination.mark_done(connection, step)
             if refusal_of(connection, step, every.encode()):
                 refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
@@ -123,7 +124,7 @@ def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
         return
     connection = job.destination.connection
     try:
-        with connection.transaction():
+        with durable("restore.postgres.triggers"), connection.transaction():
             sql_destination.mark_done(connection, _TRIGGERS)
             sql_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
     except psycopg.Error as exc:

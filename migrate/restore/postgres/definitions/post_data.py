@@ -18,6 +18,7 @@ from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.post_data_order import PostDataStep, Stage
 from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
+from migrate.runtime.crash_points import durable
 
 OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
 """Entries of post-data that fill something."""
@@ -156,7 +157,7 @@ class StepRunner:
         """Make entries in one transaction; tell whether that succeeded. If not, nothing of it is there."""
         with self._lent() as connection:
             try:
-                with connection.transaction():
+                with durable("restore.postgres.post_data_together"), connection.transaction():
                     mark_done(connection, *(mark_of(step.entry) for step in steps))
                     connection.execute(b"\n".join(step.entry.sql for step in steps))
             except _IN_EACH_OTHERS_WAY:
@@ -175,7 +176,7 @@ class StepRunner:
         notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
         with self._lent() as connection:
             try:
-                with connection.transaction():
+                with durable("restore.postgres.post_data"), connection.transaction():
                     if not (self.rows_missing and entry.kind in OF_ROWS):
                         mark_done(connection, mark_of(entry))
                     with aid.given(connection, entry):

@@ -29,6 +29,7 @@ from migrate.restore.postgres.definitions.roles import make_roles, missing_roles
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 from migrate.restore.postgres.destination import State
+from migrate.runtime.crash_points import durable
 
 _REFUSED = psycopg.errors.InsufficientPrivilege
 _PRE_DATA = "pre-data"
@@ -91,14 +92,14 @@ def _define(
     try:
         script = _script(connection, wanted, portable=portable)
         try:
-            with connection.transaction():
+            with durable("restore.postgres.pre_data"), connection.transaction():
                 _begin(connection, wanted, state, notes)
                 sql_destination.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make_all(connection, script.entries, wanted, portable=portable)
                 sql_left_out.add(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
-            with connection.transaction():
+            with durable("restore.postgres.begin"), connection.transaction():
                 _begin(connection, wanted, state, notes)
             _make_in_batches(connection, script, set(), wanted, portable=portable)
     except _REFUSED:
@@ -188,13 +189,13 @@ def _make_in_batches(
         name = f"{_PRE_DATA}/{start:06d}"
         if name in done:
             continue
-        with connection.transaction():
+        with durable("restore.postgres.pre_data_batch"), connection.transaction():
             sql_destination.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
                 left_out = _make(connection, batch, wanted, portable=portable)
             sql_left_out.add(connection, name, left_out)
-    with connection.transaction():
+    with durable("restore.postgres.pre_data_batches"), connection.transaction():
         sql_destination.mark_done(connection, _PRE_DATA)
 
 
@@ -222,7 +223,7 @@ def finish(
     """
     keep = bool(record.left_out)
     while True:
-        with connection.transaction() as transaction:
+        with durable("restore.postgres.finish"), connection.transaction() as transaction:
             sql_left_out.forget_superseded(connection, state, last.superseded)
             sql_left_out.end(connection, keep=keep)
             if last.base is not None:

@@ -49,6 +49,7 @@ from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, ENCODING, 
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
 from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.crash_points import durable
 
 _PIECE_BYTES = 2**20
 _BATCH_BYTES = 2 * 2**20
@@ -127,7 +128,7 @@ class RowWriter:
                 self._prepared.prepare(parts)
             shown = Shown(self._advance)
             try:
-                with connection.transaction():
+                with durable("restore.postgres.rows_together"), connection.transaction():
                     mark_done(connection, *(part.name for part in parts))
                     types = column_types(connection, {_label(part) for part in parts})
                     for part in parts:
@@ -217,7 +218,7 @@ class RowWriter:
         )
         shown = Shown(self._advance)
         try:
-            with connection.transaction():
+            with durable("restore.postgres.rows"), connection.transaction():
                 if loose is not None:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)

@@ -1,0 +1,78 @@
+"""A command may die at each durable step, before it and after it; given again, it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from migrate.cli import main
+from migrate.runtime.crash_points import CRASH_AT, CRASH_LOG
+from tests.crash_points.moves import MOVES, Move
+from tests.export.victims import run
+
+SERVERS = {"postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",)}
+"""The servers that a move needs, by the last word of its name."""
+FEW = 2
+"""So many points of each move are tried in the default run."""
+
+
+def execute(words: list[str], log: str) -> None:
+    """Run a command in the process of a victim; what it says goes to a file."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = ["moveout", *words]
+    sys.exit(main())
+
+
+def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> int:
+    """Give the command once, and return its exit code: negative where a signal ended it."""
+    with monkeypatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        victim = run(execute, move.words, str(move.directory / "output"))
+        victim.join(120)
+    assert victim.exitcode is not None
+    return victim.exitcode
+
+
+@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize(
+    "most", [FEW, pytest.param(sys.maxsize, marks=pytest.mark.torture)], ids=["few", "all"]
+)
+@pytest.mark.timeout(1800)
+def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkeypatch, tmp_path, name, most):
+    """The points are those that an undisturbed run passes; its outcome is the one that every other run has."""
+    fixtures = SERVERS.get(name.rpartition("-")[2], ())
+    move = MOVES[name](tmp_path, {fixture: request.getfixturevalue(fixture) for fixture in fixtures})
+    move.begin(0)
+    log = tmp_path / "points"
+    assert ended(move, monkeypatch, **{CRASH_LOG: str(log)}) == 0, said(move)
+    expected = move.outcome()
+    counts = Counter[str]()
+    points = []
+    for point in log.read_text().split():
+        counts[point] += 1
+        points.append(f"{point}:{counts[point]}")
+    step = max(1, len(points) // most)
+    tried = points[step // 2 :: step]
+    assert len(tried) >= FEW
+    killed = 0
+    for number, point in enumerate(tried, 1):
+        move.begin(number)
+        code = ended(move, monkeypatch, **{CRASH_AT: point})
+        assert code in {-signal.SIGKILL, 0}, (point, said(move))
+        killed += code != 0
+        assert ended(move, monkeypatch) == 0, (point, said(move))
+        assert move.outcome() == expected, point
+    # What is renewed by the clock (a lease, the progress) comes once less in a shorter run.
+    assert killed >= 0.9 * len(tried) - 1, (killed, len(tried))
+
+
+def said(move: Move) -> str:
+    return Path(move.directory / "output").read_text()
