@@ -9,11 +9,10 @@ call it an error.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from migrate.errors import (
     AlreadyExistsError,
@@ -39,6 +38,9 @@ from migrate.storage.concurrency_limit import ConcurrencyLimiter
 
 _log = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    import tenacity
+
 T = TypeVar("T")
 Note = Callable[[str], None]
 
@@ -50,8 +52,6 @@ FIRST_CONTACT_SECONDS = 10.0
 NOTE_AFTER_SECONDS = 10.0
 DAMAGED_ATTEMPTS = 5
 """How often bytes are sent that arrive damaged each time."""
-_MOST_DOUBLINGS = 30
-"""Of the first wait: more exceed any longest wait."""
 
 
 class RetryPolicy:
@@ -84,8 +84,7 @@ class RetryPolicy:
         self._answered = False
         self._count = threading.Lock()
         self.cancellation = cancellation or CancellationToken()
-        self._first_wait = first_wait
-        self._longest_wait = longest_wait
+        self._waits = first_wait, longest_wait
         self._sleep = self.cancellation.sleep if sleep is None else sleep
 
     @property
@@ -106,51 +105,67 @@ class RetryPolicy:
         self.limiter.succeeded()
         return value
 
-    def _run_again(self, call: Callable[[], T], error: MoveoutError, started: float) -> T:
-        """Repeat a call whose first attempt raised ``error``."""
-        attempts = 1
-        try:
-            while True:
-                wait = self._wait(error, attempts)
-                if self._is_over(error, attempts, started, wait):
-                    raise error
-                self._tell(error, attempts, started, wait)
-                self._sleep(wait)
-                attempts += 1
-                try:
-                    return call()
-                except MoveoutError as exc:
-                    if not exc.retryable:
-                        raise
-                    error = exc
-        finally:
-            del error  # its traceback holds this frame, and so what the call would send
+    def _run_again(self, call: Callable[[], T], first: MoveoutError, started: float) -> T:
+        import tenacity  # noqa: PLC0415  takes tornado along where that is installed; most commands try nothing again
 
-    def _wait(self, error: MoveoutError, attempts: int) -> float:
-        """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at
-        once.
-        """
-        doublings = min(attempts - 1, _MOST_DOUBLINGS)
-        jitter = random.uniform(0, min(self._first_wait * 2**doublings, self._longest_wait))  # noqa: S311  no secret
-        if isinstance(error, SlowDownError) and error.wait_seconds is not None:
-            return error.wait_seconds + min(jitter, 1.0)
-        return jitter
+        error: MoveoutError | None = first
+        first_wait, longest_wait = self._waits
+        jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
 
-    def _is_over(self, error: MoveoutError, attempts: int, started: float, wait: float) -> bool:
-        """Tell whether there is no further attempt. Bytes that were damaged so often were not damaged by accident."""
+        def attempt() -> T:
+            nonlocal error
+            if error is not None:
+                raised, error = error, None
+                raise raised
+            return call()
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=lambda state: _wait(state, jitter(state)),
+            stop=lambda state: self._is_over(state, started),
+            sleep=self._sleep,
+            before_sleep=self._tell,
+            reraise=True,
+        )(attempt)
+
+    def _is_over(self, state: tenacity.RetryCallState, started: float) -> bool:
+        passed = time.monotonic() - started + state.upcoming_sleep
         limit = self.patience_seconds
         if self._first_contact_seconds is not None and not self._answered:
             limit = min(limit, self._first_contact_seconds)
-        hopeless = isinstance(error, DamagedOnTheWayError) and attempts >= DAMAGED_ATTEMPTS
-        return self.cancellation.is_cancelled or time.monotonic() - started + wait > limit or hopeless
+        return self.cancellation.is_cancelled or passed > limit or _is_hopeless(state)
 
-    def _tell(self, error: MoveoutError, attempts: int, started: float, wait: float) -> None:
+    def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
             self.retries += 1
         self.limiter.slow_down()
-        _log.info("attempt %d failed (%s); the next one in %.1f s", attempts, error, wait)
-        if time.monotonic() - started + wait >= NOTE_AFTER_SECONDS:
-            self.note(f"{error}; trying again (attempt {attempts + 1})")
+        error = state.outcome.exception() if state.outcome else None
+        _log.info(
+            "attempt %d failed (%s); the next one in %.1f s",
+            state.attempt_number,
+            error,
+            state.upcoming_sleep,
+        )
+        if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
+            self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
+
+
+def _wait(state: tenacity.RetryCallState, jitter: float) -> float:
+    """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at once."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, SlowDownError) and error.wait_seconds is not None:
+        return error.wait_seconds + min(jitter, 1.0)
+    return jitter
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, MoveoutError) and error.retryable
+
+
+def _is_hopeless(state: tenacity.RetryCallState) -> bool:
+    """Tell whether bytes have been damaged so often that it is no accident."""
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, DamagedOnTheWayError) and state.attempt_number >= DAMAGED_ATTEMPTS
 
 
 def _ignore(_: str) -> None:
