@@ -83,8 +83,11 @@ def test_goes_on_after_an_interruption(
     reader = take_out(shop.url, tmp_path / "bundle")
     for key in ("small/001.bin", "small/002.bin"):
         destination.put(key, objects[key])
+    for key in ("moveout-canary-0123456789ab/\u00e9", "/moveout-canary-0123456789ab"):
+        destination.put(key, b"what a killed restore had tried the destination out with")
     outcome = restore(reader, destination.url)
     assert (outcome.items, outcome.skipped_items) == (len(objects), 2)
+    assert set(destination.keys()) == set(objects)
 
 
 def test_parts_of_a_large_object_are_not_sent_twice(
