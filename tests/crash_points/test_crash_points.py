@@ -17,8 +17,8 @@ from tests.export.victims import run
 
 SERVERS = {"postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",)}
 """The servers that a move needs, by the last word of its name."""
-FEW = 2
-"""So many points of each move are tried in the default run."""
+LEAN, FEW = ("export-sqlite", "transfer", "restore-postgres"), 2
+"""The moves that the default run tries, at so many points each."""
 
 
 def execute(words: list[str], log: str) -> None:

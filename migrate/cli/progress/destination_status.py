@@ -41,8 +41,8 @@ class DestinationStatus:
 
     @property
     def is_refused(self) -> bool:
-        """Whether a restore has left something out, or failed."""
-        return self.record is not None and self.record.result != "yes"
+        """Whether a restore of what the bundle holds now has left something out, or failed."""
+        return self.record is not None and self.record.result != "yes" and self.is_current
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -63,10 +63,11 @@ class DestinationStatus:
         at = local_moment_words(datetime.fromisoformat(self.record.at))
         if self.is_refused:
             return f"{at}: {self.record.happened} → {self.destination}", self.record.next_step
+        if not self.is_current:
+            result = "restored" if self.record.result == "yes" else self.record.happened
+            return f"{at}: {result}, and the bundle has grown since → {self.destination}", "restore it again"
         if self.record.only:
             return f"{at}: restored only {self.record.only} → {self.destination}", ""
-        if not self.is_current:
-            return f"{at}: restored, and the bundle has grown since → {self.destination}", "restore it again"
         return f"up, compared {at} → {self.destination}", ""
 
 
