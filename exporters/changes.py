@@ -56,6 +56,11 @@ class NotFollowed:
     reason: str
     remedy: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong with it, and the statement that ends that."""
+        return f"{self.name}: {self.reason} → {self.remedy}"
+
 
 _NAMED = 5
 

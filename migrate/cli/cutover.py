@@ -508,16 +508,8 @@ def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: Ho
 
 def _would_lack(source: FollowedSource, mark: Mark) -> list[str]:
     """Return what the destination would lack after the switch."""
-    actions = []
-    if mark.skipped:
-        names = ", ".join(mark.skipped)
-        actions.append(
-            f"would switch {source.name} without {names}, unless they are made at the new side before"
-        )
-    return [
-        *actions,
-        *(
-            f"would switch {source.name} without {thing}, unless it is made at the new side before"
-            for thing in source.definition_gaps(mark.skipped)
-        ),
-    ]
+    without = f"would switch {source.name} without"
+    names = ", ".join(mark.skipped)
+    tables = [f"{without} {names}, unless they are made at the new side before"] if names else []
+    gaps = source.definition_gaps(mark.skipped)
+    return tables + [f"{without} {thing}, unless it is made at the new side before" for thing in gaps]

@@ -211,7 +211,7 @@ class Follower:
             refusing = tuple(self._log.refusing_tables(self.followed.log))
             for table in refusing:
                 if table not in counts.refusing:
-                    self._note(f"{table.name}: {table.reason} → {table.remedy}")
+                    self._note(table.sentence)
             counts.refusing = refusing
             undefined = self.followed.definition_gaps(counts.skipped)
             if fresh := [thing for thing in undefined if thing not in counts.undefined]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from exporters.changes import LogState, NotFollowed
+from exporters.changes import LogState
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
@@ -80,7 +80,11 @@ def _status_of(
     if source is not None:
         try:
             state = log.state(base.log, kept.position)
-            problem = state.lost or _near_limit(state, source) or _refusals(log.refusing_tables(base.log))
+            problem = (
+                state.lost
+                or _near_limit(state, source)
+                or "; ".join(table.sentence for table in log.refusing_tables(base.log))
+            )
         except MoveoutError as exc:
             problem = str(exc)
     if source is not None and destination is not None:
@@ -106,10 +110,6 @@ def _status_of(
         skipped=mark.skipped if mark else (),
         undefined=undefined,
     )
-
-
-def _refusals(tables: Sequence[NotFollowed]) -> str:
-    return "; ".join(f"{table.name}: {table.reason} → {table.remedy}" for table in tables)
 
 
 def _near_limit(state: LogState, source: Endpoint) -> str:

@@ -18,7 +18,7 @@ from migrate.restore.objects.versions import REFUSED, Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
-from migrate.storage.s3.capability_probe import clear_canaries, is_canary, refused_markers
+from migrate.storage.s3.capability_probe import clear_probe_objects, is_probe_object, refused_markers
 from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
 from migrate.sync.copy import SyncContext
@@ -179,7 +179,7 @@ class _Sync:
         """Bring the destination to where the source is now."""
         run = self.record.begin_run()
         plan = make_plan(self.sides, self.record, run, self.progress)
-        if plan.extra and self._clear_canaries(plan):
+        if plan.strangers and self._clear_probe_objects(plan):
             plan = make_plan(self.sides, self.record, self.record.begin_run(), self.progress)
         other_objects = plan.strangers > 0
         if self._settings.write_first(other_objects=other_objects):
@@ -203,13 +203,13 @@ class _Sync:
         self.record.sweep()
         return self._outcome(plan, outcome, removal)
 
-    def _clear_canaries(self, plan: Plan) -> bool:
+    def _clear_probe_objects(self, plan: Plan) -> bool:
         """Remove what a killed sync had written to try the destination out; tell whether there was any."""
         destination = self.sides.destination
-        keys = [destination.prefix + step.key for step in self._steps(plan, Action.EXTRA)]
-        canaries = [key for key in keys if is_canary(destination, key)]
-        clear_canaries(destination, canaries)
-        return bool(canaries)
+        keys = (destination.prefix + step.key for step in self._steps(plan, Action.EXTRA))
+        probe_objects = [key for key in keys if is_probe_object(destination, key)]
+        clear_probe_objects(destination, probe_objects)
+        return bool(probe_objects)
 
     def _copy(self, report: SyncReport, plan: Plan) -> Done:
         capability_survey = self._survey(plan)

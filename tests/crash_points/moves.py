@@ -62,6 +62,14 @@ def content(location: str) -> dict[str, str]:
     return {key: digest for key, digest in files.items() if key not in OF_THE_RUN}
 
 
+def make_file(directory: Path) -> str:
+    """Make the source file, unless it is there; return its URL."""
+    path = directory / "app.db"
+    if not path.exists():
+        sqlite.run_sql(path, TABLES + ROWS)
+    return sqlite.url_of(path)
+
+
 def make_bundle(url: str, location: Path) -> Path:
     if not location.exists():
         done = call("export", f"app={url}", "--to", location)
@@ -73,11 +81,15 @@ class ExportSqlite(Move):
     """A file into a directory."""
 
     def begin(self, number: int) -> None:
-        source = self.directory / "app.db"
-        if not source.exists():
-            sqlite.run_sql(source, TABLES + ROWS)
         self.location = self.directory / f"bundle-{number}"
-        self.words = ["export", f"app={sqlite.url_of(source)}", "--to", str(self.location), "--workers", "1"]
+        self.words = [
+            "export",
+            f"app={make_file(self.directory)}",
+            "--to",
+            str(self.location),
+            "--workers",
+            "1",
+        ]
 
     def outcome(self) -> object:
         left = [info.key for info in open_location(str(self.location)).list("_work/")]
@@ -105,10 +117,7 @@ class Transfer(Move):
     """A bundle from a directory to another one."""
 
     def begin(self, number: int) -> None:
-        source = self.directory / "app.db"
-        if not source.exists():
-            sqlite.run_sql(source, TABLES + ROWS)
-        bundle = make_bundle(sqlite.url_of(source), self.directory / "bundle")
+        bundle = make_bundle(make_file(self.directory), self.directory / "bundle")
         self.copy = self.directory / f"copy-{number}"
         self.words = ["transfer", str(bundle), str(self.copy), "--workers", "1"]
 
@@ -121,10 +130,7 @@ class RestoreSqlite(Move):
     """A bundle into a new file."""
 
     def begin(self, number: int) -> None:
-        source = self.directory / "app.db"
-        if not source.exists():
-            sqlite.run_sql(source, TABLES + ROWS)
-        bundle = make_bundle(sqlite.url_of(source), self.directory / "bundle")
+        bundle = make_bundle(make_file(self.directory), self.directory / "bundle")
         self.path = self.directory / f"new-{number}.db"
         self.words = ["restore", str(bundle), f"app={sqlite.url_of(self.path)}", "--workers", "1"]
 
@@ -212,12 +218,10 @@ class Erase(Move):
     """A signed bundle is removed, against the missing receipt."""
 
     def begin(self, number: int) -> None:
-        source = self.directory / "app.db"
         key = self.directory / "host"
-        if not source.exists():
-            sqlite.run_sql(source, TABLES + ROWS)
+        if not key.exists():
             keys.create(key, "host", None)
-            bundle = make_bundle(sqlite.url_of(source), self.directory / "bundle")
+            bundle = make_bundle(make_file(self.directory), self.directory / "bundle")
             done = call("sign", bundle, "--key", key)
             assert done.code == 0, done.err
         self.location = self.directory / f"copy-{number}"

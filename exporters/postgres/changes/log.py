@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from exporters.changes import ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.changes import BASE_AGAIN, ChangeBase, ChangeStream, LogState, NotFollowed
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -52,7 +52,6 @@ from exporters.postgres.sessions.session_limits import SessionLimits
 
 Answer = TypeVar("Answer")
 
-_BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
 _FAILOVER_VERSION = 170000
 _EXPORTED = "EXPORT_SNAPSHOT"
 """The option in the form that all servers read (PostgreSQL, "Streaming Replication Protocol")."""
@@ -123,7 +122,7 @@ class PostgresChangeLog:
             if system != log["system"]:
                 raise SourceGoneError(
                     f"{self._address.url} is another server than the one whose changes were kept",
-                    next_step=f"Check the URL. {_BASE_AGAIN}",
+                    next_step=f"Check the URL. {BASE_AGAIN}",
                 )
             if replication.info.parameter_status("server_encoding") == "SQL_ASCII":
                 replication.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
@@ -235,7 +234,7 @@ class PostgresChangeLog:
     def _gone(self, reason: str, after: int) -> SourceGoneError:
         return SourceGoneError(
             f"{self._address.url}: {reason}: what was committed after {lsn_text(after)} cannot be read",
-            next_step=_BASE_AGAIN,
+            next_step=BASE_AGAIN,
         )
 
     def _require_continuity(self, state: LogState, after: int) -> None:
@@ -246,13 +245,13 @@ class PostgresChangeLog:
             raise SourceGoneError(
                 f"{self._address.url}: the changes from {lsn_text(after)} to {lsn_text(state.acknowledged)} are gone:"
                 " the slot was read by somebody else, or was made anew",
-                next_step=_BASE_AGAIN,
+                next_step=BASE_AGAIN,
             )
         if state.end < after:
             raise SourceGoneError(
                 f"{self._address.url}: the log ends at {lsn_text(state.end)}, before {lsn_text(after)}, up to which it"
                 " was read: the server was put back to an earlier state",
-                next_step=_BASE_AGAIN,
+                next_step=BASE_AGAIN,
             )
 
 

@@ -18,7 +18,7 @@ from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
 from migrate.export import ExportStatus
 from migrate.number_text import local_moment_words, things
-from migrate.restore.restore_records import RestoreRecord
+from migrate.restore.restore_records import UP, RestoreRecord
 
 _SHOWN = 8
 
@@ -42,7 +42,7 @@ class DestinationStatus:
     @property
     def is_refused(self) -> bool:
         """Whether a restore of what the bundle holds now has left something out, or failed."""
-        return self.record is not None and self.record.result != "yes" and self.is_current
+        return self.record is not None and self.record.result != UP and self.is_current
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -64,7 +64,7 @@ class DestinationStatus:
         if self.is_refused:
             return f"{at}: {self.record.happened} → {self.destination}", self.record.next_step
         if not self.is_current:
-            result = "restored" if self.record.result == "yes" else self.record.happened
+            result = "restored" if self.record.result == UP else self.record.happened
             return f"{at}: {result}, and the bundle has grown since → {self.destination}", "restore it again"
         if self.record.only:
             return f"{at}: restored only {self.record.only} → {self.destination}", ""

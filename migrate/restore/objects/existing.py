@@ -8,7 +8,7 @@ from typing import Protocol
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
 from migrate.restore.objects.lease import Folder
-from migrate.storage.s3.capability_probe import is_canary
+from migrate.storage.s3.capability_probe import is_probe_object
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 
@@ -18,7 +18,7 @@ _SAME, _OTHER = "same", "other"
 class Present(Protocol):
     """The destination as it was when the restore began. For one thread at a time."""
 
-    canaries: set[str]
+    probe_objects: set[str]
     """The keys of what a killed restore had written to try the destination out, once all is listed."""
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
@@ -41,8 +41,8 @@ class PresentObjects:
 
     def __init__(self, destination: DestinationBucket) -> None:
         self._destination = destination
-        self.canaries = set[str]()
-        self._listed = Listed(of_others(destination, destination.list(), self.canaries))
+        self.probe_objects = set[str]()
+        self._listed = Listed(of_others(destination, destination.list(), self.probe_objects))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``; of one row."""
@@ -69,8 +69,8 @@ class PresentVersions:
 
     def __init__(self, destination: DestinationBucket) -> None:
         self._destination = destination
-        self.canaries = set[str]()
-        self._listed = ListedVersions(of_others(destination, destination.list_versions(), self.canaries))
+        self.probe_objects = set[str]()
+        self._listed = ListedVersions(of_others(destination, destination.list_versions(), self.probe_objects))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``."""
@@ -101,16 +101,16 @@ def begins(
 
 
 def of_others(
-    destination: DestinationBucket, summaries: Iterable[ObjectSummary], canaries: set[str] | None = None
+    destination: DestinationBucket, summaries: Iterable[ObjectSummary], probe_objects: set[str] | None = None
 ) -> Iterator[ObjectSummary]:
     """Leave out what restores keep in the destination themselves, and what a killed one had tried it out with, whose
-    keys are added to ``canaries``.
+    keys are added to ``probe_objects``.
     """
     ours = Folder(destination).prefix
     for summary in summaries:
-        if is_canary(destination, summary.key):
-            if canaries is not None:
-                canaries.add(summary.key)
+        if is_probe_object(destination, summary.key):
+            if probe_objects is not None:
+                probe_objects.add(summary.key)
         elif not summary.key.startswith(ours):
             yield summary
 

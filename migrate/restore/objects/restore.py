@@ -45,7 +45,7 @@ from migrate.runtime.progress import Progress, SourceTask
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import (
     ALWAYS,
-    clear_canaries,
+    clear_probe_objects,
     probe,
     refused_markers,
 )
@@ -203,7 +203,7 @@ class _Restore:
             rows = _Rows(self._reader, self._source, self._destination, flat, markers, hidden)
             present: Present = (PresentVersions if with_versions else PresentObjects)(self._destination)
             try:
-                clear_canaries(self._destination, present.canaries)
+                clear_probe_objects(self._destination, present.probe_objects)
                 plan = _survey(rows, present, merge=merge)
                 terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
                 self._progress.begin(

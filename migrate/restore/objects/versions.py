@@ -46,7 +46,7 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """The delete markers that a destination does not make (see ``s3_canary``)."""
+    """The delete markers that a destination does not make (see ``capability_probe``)."""
 
     refused: frozenset[str] = frozenset()
 

@@ -28,6 +28,8 @@ _BODY = b"canary"
 _AT_ONCE = 8
 """A trial is a dozen requests, one after the other."""
 _HEADERS, _METADATA = {"content-type": "text/x-canary"}, {"canary": "yes"}
+_NAME_BEGINS = "moveout-canary-"
+_NAME = re.compile(rf"{_NAME_BEGINS}[0-9a-f]{{12}}")
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
     key_oddities.LEADING: ("/{name}",),
     key_oddities.EMPTY: ("{name}//x",),
@@ -68,10 +70,6 @@ class Capabilities:
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is kept."""
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-_NAME = re.compile(r"moveout-canary-[0-9a-f]{12}")
-_CANARY = re.compile(rf"/?{_NAME.pattern}")
 
 
 def probe(
@@ -126,12 +124,17 @@ def _faults(trials: _Trials) -> dict[str, str]:
     return {kind: fault for kind, trial in trials.items() if (fault := trial.result())}
 
 
-def is_canary(destination: DestinationBucket, key: str) -> bool:
+def _new_name() -> str:
+    """Return how the key of an object begins that is written to try a destination out."""
+    return f"{_NAME_BEGINS}{secrets.token_hex(6)}"
+
+
+def is_probe_object(destination: DestinationBucket, key: str) -> bool:
     """Tell whether a key is one of those that are written to try a destination out."""
-    return _CANARY.match(key.removeprefix(destination.prefix)) is not None
+    return _NAME.match(key.removeprefix(destination.prefix).removeprefix("/")) is not None
 
 
-def clear_canaries(destination: DestinationBucket, keys: Collection[str]) -> None:
+def clear_probe_objects(destination: DestinationBucket, keys: Collection[str]) -> None:
     """Remove what a probe that was killed has left, all versions of it."""
     for name in {_NAME.findall(key)[0] for key in keys}:
         _clear(destination, name, [key for key in keys if name in key])
@@ -147,7 +150,7 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
     """
     if (destination.object_lock() or {}).get("Rule"):
         return frozenset()
-    name = f"moveout-canary-{secrets.token_hex(6)}"
+    name = _new_name()
     key, never = f"{destination.prefix}{name}", f"{destination.prefix}{name}-never"
     try:
         if destination.attempt(Description(key), _BODY) is not None:
@@ -167,7 +170,7 @@ def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> s
     """Return what the destination does with such keys, None where it keeps them. ``versions``: these are listed,
     too.
     """
-    name = f"moveout-canary-{secrets.token_hex(6)}"
+    name = _new_name()
     sample_keys = _sample(destination, kind, name)
     if any(len(key.encode()) > LONGEST_KEY_BYTES for key in sample_keys):
         return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
@@ -216,7 +219,7 @@ def _try_one(
     destination: DestinationBucket, difference: Callable[[str], str | None], **described: Any
 ) -> str | None:
     """Write one object so described; ``difference`` looks at it by its key. Return what is wrong, or None."""
-    name = f"moveout-canary-{secrets.token_hex(6)}"
+    name = _new_name()
     key = destination.prefix + name
     try:
         error = destination.attempt(Description(key, **described), _BODY)

@@ -28,7 +28,7 @@ from migrate.errors import (
     NotAllowedError,
     UsageError,
 )
-from migrate.runtime.crash_points import reached
+from migrate.storage.crash_points import request_reached
 
 _log = logging.getLogger(__name__)
 
@@ -205,11 +205,10 @@ def client(
 
 
 def _begin_call(model: Any, **_: Any) -> None:
-    if model.http["method"] != "GET":
-        reached(f"s3.{model.name}.before")
+    request_reached(model.http["method"], model.name, "before")
 
 
 def _end_call(model: Any, http_response: Any, **_: Any) -> None:
     _log.info("%s %s: %d", model.name, http_response.url, http_response.status_code)
-    if model.http["method"] != "GET" and http_response.status_code < 300:
-        reached(f"s3.{model.name}.after")
+    if http_response.status_code < 300:
+        request_reached(model.http["method"], model.name, "after")

@@ -18,7 +18,7 @@ import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
 from migrate.errors import UsageError
-from migrate.runtime.crash_points import reached
+from migrate.storage.crash_points import request_reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session
 from migrate.storage.s3.errors import translate
@@ -31,8 +31,6 @@ _log = logging.getLogger(__name__)
 IDLE_SECONDS = 4.0
 """How long an unused connection is kept: less long than servers keep it."""
 _JUST_NOW_SECONDS = 0.05
-_READING = {"GET", "HEAD"}
-"""What changes nothing at the server."""
 _REGION = "x-amz-bucket-region"
 _ELSEWHERE = {301, 307, 400, 403}
 """Statuses of requests that were sent, or signed, for a region that is not the bucket's."""
@@ -108,8 +106,7 @@ class HttpClient:
 
     def send(self, connection: Connection, request: Request, body: Body | None = None) -> int:
         """Send a request by a connection of this client's. Return what ``Connection.send`` does."""
-        if request.method not in _READING:
-            reached(f"s3.{request.operation}.before")
+        request_reached(request.method, request.operation, "before")
         path = self._root + quote(request.key, safe="/")
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
@@ -165,8 +162,7 @@ class PendingResponse:
 def successful(request: Request, response: Response, what: str) -> Response:
     """Return a response with a status of 2xx. Raises ``MoveoutError`` for any other."""
     if response.is_success:
-        if request.method not in _READING:
-            reached(f"s3.{request.operation}.after")
+        request_reached(request.method, request.operation, "after")
         return response
     error = client_error(request, response)
     raise translate(error, what) from error
