@@ -11,7 +11,7 @@ from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.objects import pax_headers
 from exporters.objects.archive import ARCHIVED
 from exporters.objects.key_oddities import Oddities
-from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath, nothing_under
+from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath, nothing_under
 from exporters.objects.rate_estimate import Census
 from exporters.selection import Selection
 

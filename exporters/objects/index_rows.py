@@ -5,7 +5,7 @@ columns.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.api import Gap
+from exporters.api import Gap, Loss
 from exporters.bucket_api import STANDARD_HEADERS, Fetched, ObjectPart, ObjectSummary
 from exporters.header_bytes import is_utf_8, latin_1_text, text_of
 
@@ -133,6 +133,21 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
         "disposition": "exported",
     }
     return row
+
+
+def losses(fetched: Fetched) -> Iterator[Loss]:
+    """Yield what is known to be missing of an object that was read."""
+    missing = fetched.headers.get("x-amz-missing-meta")
+    if missing is not None:
+        yield Loss(
+            fetched.summary.name,
+            "user metadata",
+            f"the server holds {missing} entries that it cannot send as headers",
+        )
+    if "x-amz-server-side-encryption-customer-algorithm" in fetched.headers:
+        yield Loss(
+            fetched.summary.name, "encryption", "encrypted with a key of the customer's own: stored in clear"
+        )
 
 
 def marker(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from exporters.errors import (
 )
 from exporters.objects import acls, changed_objects, index_rows
 from exporters.objects.listing.inventory import Inventory
-from exporters.objects.object_losses import losses
 from exporters.objects.outage_detection import Outage
 from exporters.objects.source_checksums import READS, ContentProof
 from exporters.selection import EVERYTHING, Selection
@@ -47,7 +46,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage:
     if read.error is None:
         fetched, content = read.fetched, read.content
         index_row = index_rows.exported(bucket.name, row, fetched, content)
-        object_losses = [*losses(fetched), *read.doubts(), *acls.fill(bucket, [index_row], outage)]
+        object_losses = [*index_rows.losses(fetched), *read.doubts(), *acls.fill(bucket, [index_row], outage)]
         facts |= {"row": index_rows.to_json(index_row)}
         facts |= {"reread": 1} if fetched.summary.etag != listed.etag else {}
         return Outcome(1, fetched.summary.size_bytes, losses=object_losses, facts=facts)

@@ -19,9 +19,8 @@ from exporters.objects import acls, changed_objects, large_object, pax_headers
 from exporters.objects import index_rows as rows
 from exporters.objects.index_rows import Content
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
-from exporters.objects.object_losses import losses
 from exporters.objects.outage_detection import Outage
-from exporters.objects.source_checksums import md5_of, promises_md5, read_again
+from exporters.objects.source_checksums import promises_md5, read_again
 from exporters.objects.unit_plan import large_id
 from exporters.selection import Selection
 
@@ -160,14 +159,16 @@ class _Pack:
             self.grown.append((row, summary))
             return
         # An MD5 is a quarter of the time that an object takes: not where the server keeps a CRC64NVME.
-        md5 = None if fetched.crc64nvme is not None else md5_of(fetched.body)
+        md5 = None
+        if fetched.crc64nvme is None:
+            md5 = hashlib.md5(fetched.body, usedforsecurity=False).hexdigest()
         if md5 is not None and md5 != summary.etag and promises_md5(fetched):
             if len(self.unlike) < _READ_AGAIN:
                 fetched = read_again(self.bucket, fetched)
                 if fetched.error is not None:
                     self.lost.append((row, listed, fetched.error))
                     return
-                md5 = md5_of(fetched.body)
+                md5 = hashlib.md5(fetched.body, usedforsecurity=False).hexdigest()
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
         body, crc = fetched.body, fetched.crc64nvme
@@ -183,7 +184,7 @@ class _Pack:
             offset=self._offset + len(header),
             parts=self.bucket.parts(summary) if "-" in summary.etag else (),
         )
-        self._write(header, body, pax_headers.padding(len(body)))
+        self._write(header, body)
         self._note(row, fetched, content)
 
     def _again(self, fetched: Fetched) -> Fetched:
@@ -227,7 +228,7 @@ class _Pack:
         self.rows.append(rows.exported(self.bucket.name, row, fetched, content))
         if len(self.rows) >= _ROWS_AT_ONCE:
             self._pack_rows()
-        self.losses.extend(losses(fetched))
+        self.losses.extend(rows.losses(fetched))
         self.exported += 1
         self.size_bytes += fetched.summary.size_bytes
         if self.exported - self._reported_items >= _REPORTED_ITEMS:
@@ -253,8 +254,11 @@ class _Pack:
         self._flush()
 
     def _write(self, *pieces: bytes) -> None:
+        """Write pieces, the last of which is filled up to a whole block."""
         size = sum(map(len, pieces))
-        self._pieces += pieces
+        padding = bytes(-size % pax_headers.BLOCK)
+        size += len(padding)
+        self._pieces += (*pieces, padding)
         self._offset += size
         self._held += size
         if self._held >= _WRITE_BYTES:

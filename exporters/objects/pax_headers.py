@@ -49,34 +49,29 @@ def member_name(key: str, older: str = "") -> str:
 
 
 def header(
-    name: str, size_bytes: int, modified_seconds: int, records: Mapping[str, str] | None = None
+    name: str,
+    size_bytes: int,
+    modified_seconds: int,
+    records: Mapping[str, str] | None = None,
+    kind: bytes = _FILE,
 ) -> bytes:
     """Return the header blocks of a regular file: one, or more where there are pax records, as for its name."""
-    raw = name.encode()
-    if len(raw) <= _NAME_BYTES and raw.isascii() and not records:
-        return _block(raw, size_bytes, modified_seconds, _FILE)
-    more = (_record(keyword, value.encode()) for keyword, value in (records or {}).items())
-    record = b"".join((_record("path", raw), *more))
-    short = hashlib.sha256(raw).hexdigest().encode()
-    return (
-        _block(b"pax/" + short[:32], len(record), modified_seconds, _PAX)
-        + record
-        + padding(len(record))
-        + _block(short, size_bytes, modified_seconds, _FILE)
-    )
+    raw, pax_member = name.encode(), b""
+    if len(raw) > _NAME_BYTES or not raw.isascii() or records:
+        more = (_record(keyword, value.encode()) for keyword, value in (records or {}).items())
+        record = b"".join((_record("path", raw), *more))
+        short = hashlib.sha256(raw).hexdigest()
+        pax_header = header(f"pax/{short[:32]}", len(record), modified_seconds, kind=_PAX)
+        raw, pax_member = short.encode(), pax_header + record + padding(len(record))
+    numbers = b"%011o\0%011o\0" % (size_bytes, max(modified_seconds, 0))
+    checksum = _FIXED_SUM + sum(raw) + sum(numbers) + kind[0]
+    block = (raw.ljust(_NAME_BYTES, b"\0"), _BEFORE_SIZE, numbers, b"%06o\0 " % checksum, kind, _AFTER_TYPE)
+    return pax_member + b"".join(block)
 
 
 def padding(size_bytes: int) -> bytes:
     """Return the zero bytes that fill the last block of a member."""
     return bytes(-size_bytes % BLOCK)
-
-
-def _block(name: bytes, size_bytes: int, modified_seconds: int, kind: bytes) -> bytes:
-    numbers = b"%011o\0%011o\0" % (size_bytes, max(modified_seconds, 0))
-    checksum = _FIXED_SUM + sum(name) + sum(numbers) + kind[0]
-    return b"".join(
-        (name.ljust(_NAME_BYTES, b"\0"), _BEFORE_SIZE, numbers, b"%06o\0 " % checksum, kind, _AFTER_TYPE)
-    )
 
 
 def _record(keyword: str, value: bytes) -> bytes:

@@ -31,10 +31,10 @@ from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.objects import changed_objects
 from exporters.objects import index_rows as rows
 from exporters.objects import unit_plan as units
+from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
 from exporters.objects.listing.s3_inventory_check import ReportComparison
 from exporters.objects.listing.second_listing import Begun, Relisting
-from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_file
 
 INDEX_ROWS = 1_000_000

@@ -1,20 +1,11 @@
-"""Requests to S3, and writes to a location, as points at which a test can end the process."""
+"""Writes to a location as points at which a test can end the process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from migrate.runtime.crash_points import durable, reached
+from migrate.runtime.crash_points import durable
 from migrate.storage.api import PART_BYTES, FileInfo, NewFile, Parts, StoreWrapper, UploadedPart
-
-_READING = {"GET", "HEAD"}
-"""The methods of requests that change nothing at the server."""
-
-
-def request_reached(method: str, operation: str, moment: str) -> None:
-    """Pass the point ``before`` or ``after`` a request that writes, named by S3's word for it."""
-    if method not in _READING:
-        reached(f"s3.{operation}.{moment}")
 
 
 class CrashPoints(StoreWrapper):

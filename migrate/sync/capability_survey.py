@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from exporters.api import Loss
-from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
+from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
 from migrate.restore.objects.destination_terms import Terms

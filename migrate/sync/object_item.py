@@ -8,7 +8,6 @@ from typing import Any
 from exporters.api import Gap, Loss
 from exporters.bucket_api import Fetched
 from exporters.objects import index_rows as rows
-from exporters.objects.object_losses import losses
 from migrate.bundle.object_index import ObjectRow, row_of
 from migrate.restore.objects.destination_terms import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
@@ -49,7 +48,7 @@ class Item:
         return record_row
 
     def _losses(self, terms: Terms) -> list[Loss]:
-        all_losses = list(losses(self.fetched))
+        all_losses = list(rows.losses(self.fetched))
         if is_of_concern(self.row):
             all_losses += terms.losses(self.step.key, self.row)
         return all_losses

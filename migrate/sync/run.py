@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from exporters.api import Loss
-from exporters.objects.object_losses import nothing_under
+from exporters.objects.listing.hidden_objects import nothing_under
 from exporters.objects.outage_detection import Outage
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import now

@@ -28,7 +28,8 @@ from migrate.errors import (
     NotAllowedError,
     UsageError,
 )
-from migrate.storage.crash_points import request_reached
+from migrate.runtime.crash_points import reached
+from migrate.storage.s3.http.messages import READING
 
 _log = logging.getLogger(__name__)
 
@@ -205,10 +206,11 @@ def client(
 
 
 def _begin_call(model: Any, **_: Any) -> None:
-    request_reached(model.http["method"], model.name, "before")
+    if model.http["method"] not in READING:
+        reached(f"s3.{model.name}.before")
 
 
 def _end_call(model: Any, http_response: Any, **_: Any) -> None:
     _log.info("%s %s: %d", model.name, http_response.url, http_response.status_code)
-    if http_response.status_code < 300:
-        request_reached(model.http["method"], model.name, "after")
+    if http_response.status_code < 300 and model.http["method"] not in READING:
+        reached(f"s3.{model.name}.after")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -27,7 +28,7 @@ from migrate.storage.retry import RetryPolicy
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.concurrent_requests import PATIENCE_SECONDS, Answer, Job, Requests
-from migrate.storage.s3.http.messages import Headers, Request, was_answered
+from migrate.storage.s3.http.messages import Headers, Request, Response, was_answered
 from migrate.storage.s3.http.read_responses import acl_query, parse_tags
 from migrate.storage.s3.metadata import acl as s3_acl
 from migrate.storage.s3.metadata.bucket_configuration import (
@@ -163,16 +164,16 @@ class DestinationBucket:
         )
         sent = False
 
-        def attempt() -> Headers:
+        def attempt() -> Response:
             nonlocal sent
             if sent and (earlier := self._earlier(described, body)) is not None:
-                return earlier
+                return Response(HTTPStatus.OK, earlier, b"")
             sent = True
             with self._requests.http.flow.sending(len(body or b""), self._requests.cancellation):
-                return self._requests.http.call(request).headers
+                return self._requests.http.call(request)
 
         try:
-            headers = RetryPolicy(
+            response = RetryPolicy(
                 total_seconds=PATIENCE_SECONDS,
                 limiter=self._requests.limiter,
                 cancellation=self._requests.cancellation,
@@ -181,7 +182,7 @@ class DestinationBucket:
             raise
         except MoveoutError as exc:
             return Written(described.key, error=exc)
-        return _written_as(described.key, headers)
+        return _written(Answer(described.key, request, response))
 
     def _earlier(self, described: Description, body: bytes | None) -> Headers | None:
         """Return what was made by an attempt whose answer was lost, None where nothing was."""
@@ -400,13 +401,10 @@ def _content(body: bytes) -> Content:
 
 
 def _written(answer: Answer[str]) -> Written:
+    """Return what became of an object by what the server says of it."""
     if answer.response is None:
         return Written(answer.item, error=answer.error)
-    return _written_as(answer.item, answer.response.headers)
-
-
-def _written_as(key: str, headers: Headers) -> Written:
-    """Return what became of an object by what the server says of it."""
+    headers = answer.response.headers
     etag = headers.get("etag", "").strip('"')
     md5 = etag if is_md5_of(etag, headers) else ""
-    return Written(key, etag, version_id=headers.get(_VERSION, ""), md5=md5)
+    return Written(answer.item, etag, version_id=headers.get(_VERSION, ""), md5=md5)

@@ -18,12 +18,12 @@ import botocore.httpsession
 from botocore.utils import get_environ_proxies
 
 from migrate.errors import UsageError
-from migrate.storage.crash_points import request_reached
+from migrate.runtime.crash_points import reached
 from migrate.storage.inflight_limit import Body, inflight_limiter_of, leaving
 from migrate.storage.s3.client import S3Location, client, session
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.connection import Connection, Endpoint
-from migrate.storage.s3.http.messages import Request, Response, client_error
+from migrate.storage.s3.http.messages import READING, Request, Response, client_error
 from migrate.storage.s3.http.signing import Signer
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class HttpClient:
 
     def send(self, connection: Connection, request: Request, body: Body | None = None) -> int:
         """Send a request by a connection of this client's. Return what ``Connection.send`` does."""
-        request_reached(request.method, request.operation, "before")
+        if request.method not in READING:
+            reached(f"s3.{request.operation}.before")
         path = self._root + quote(request.key, safe="/")
         head = self._signer.head(request, path, self._origin)
         if self._origin and (lines := self._endpoint.proxy_headers()):
@@ -162,7 +163,8 @@ class PendingResponse:
 def successful(request: Request, response: Response, what: str) -> Response:
     """Return a response with a status of 2xx. Raises ``MoveoutError`` for any other."""
     if response.is_success:
-        request_reached(request.method, request.operation, "after")
+        if request.method not in READING:
+            reached(f"s3.{request.operation}.after")
         return response
     error = client_error(request, response)
     raise translate(error, what) from error

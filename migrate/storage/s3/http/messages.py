@@ -13,6 +13,8 @@ import botocore.exceptions as boto_errors
 from migrate.errors import MoveoutError
 
 Headers = Mapping[str, str]
+READING = {"GET", "HEAD"}
+"""The methods of requests that change nothing at the server."""
 NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
 _EVERYTHING = {
     "NoSuchBucket",

@@ -70,15 +70,21 @@ def _is_tag(element: Any) -> bool:
 def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
     """Return a body that is of this length. Raises ``ChangedError``."""
     if len(body) != length:
-        raise ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
+        raise other_length(body, summary, length)
     return body
+
+
+def other_length(body: bytes, summary: ObjectSummary, length: int) -> ChangedError:
+    """Return the error for a body that has another length than the one listed."""
+    return ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
 
 
 def checked(response: Response, summary: ObjectSummary) -> int | None:
     """Compare the body of an object with its size, and with the whole-object CRC64NVME that the server keeps. Return
     this; None where it keeps none. Raises ``ChangedError``, ``DamageError``.
     """
-    of_length(response.body, summary, summary.size_bytes)
+    if len(response.body) != summary.size_bytes:
+        raise other_length(response.body, summary, summary.size_bytes)
     stored_crc = response.headers.get("x-amz-checksum-crc64nvme")
     if stored_crc is None:
         return None

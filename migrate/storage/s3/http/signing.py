@@ -10,10 +10,12 @@ from typing import Any
 
 from exporters.header_bytes import bytes_of
 from migrate.errors import MoveoutError
-from migrate.storage.s3.http.messages import Request, encoded_query
+from migrate.storage.s3.http.messages import READING, Request, encoded_query
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _AMZ = "x-amz-"
+_Common = tuple[int, tuple[tuple[str, str], ...]]
+"""A second, and the x-amz-* headers of a request that reads."""
 
 
 class Signer:
@@ -23,8 +25,7 @@ class Signer:
 
     def __init__(self, credentials: Any, region: str, host: str) -> None:
         self._credentials, self._region, self._host = credentials, region, host
-        self._second = 0
-        self._cached: dict[tuple[tuple[str, str], ...], _Constant] = {}
+        self._cached: dict[_Common, _Constant] = {}
 
     def head(self, request: Request, path: str, origin: str = "") -> bytes:
         """Return the bytes of a request up to its body. ``path`` is percent-encoded; ``origin`` (scheme and host)
@@ -35,8 +36,10 @@ class Signer:
         for name, value in request.headers.items():
             if not value.isprintable() and any(char in value for char in "\r\n\0"):
                 raise MoveoutError(f"{request.key}: the header {name} has a line break, so it cannot be sent")
-        if request.method not in {"GET", "HEAD"}:
-            return self._write_head(request, path, query, target)
+        second = int(time.time())
+        if request.method not in READING:
+            constant = self._cached.get((second, ())) or self._compose(second, ())
+            return _write_head(constant, request, path, query, target)
         # Only the x-amz-* headers are signed: they are the same for many reads, so most of the work is cached.
         amz, other_lines = [], ""
         for name, value in request.headers.items():
@@ -44,44 +47,14 @@ class Signer:
                 amz.append((name, value))
             else:
                 other_lines += f"{name}: {value}\r\n"
-        constant = self._constant(tuple(amz))
+        constant = self._cached.get((second, tuple(amz))) or self._compose(second, tuple(amz))
         canonical = f"{request.method}\n{path}\n{query}\n{constant.canonical}"
         return bytes_of(
             f"{request.method} {target} HTTP/1.1\r\n{other_lines}{constant.head}{constant.sign(canonical)}\r\n\r\n"
         )
 
-    def _write_head(self, request: Request, path: str, query: str, target: str) -> bytes:
-        """Sign all headers but those whose spaces a server may see otherwise than we do."""
-        constant = self._constant(())
-        signed, sent = dict(constant.signed), constant.amz_lines
-        for name, value in request.headers.items():
-            lower = name.lower()
-            if value.isprintable() or lower.startswith(_AMZ):
-                signed[lower] = " ".join(value.split())
-            sent += f"{name}: {value}\r\n"
-        names = sorted(signed)
-        listed = ";".join(names)
-        lines = "".join([f"{name}:{signed[name]}\n" for name in names])
-        signature = constant.sign(f"{request.method}\n{path}\n{query}\n{lines}\n{listed}\n{_UNSIGNED}")
-        return bytes_of(
-            f"{request.method} {target} HTTP/1.1\r\n{sent}content-length: {len(request.body)}\r\n"
-            f"authorization: AWS4-HMAC-SHA256 Credential={constant.credential}, SignedHeaders={listed}, "
-            f"Signature={signature}\r\n\r\n"
-        )
-
-    def _constant(self, amz: tuple[tuple[str, str], ...]) -> _Constant:
-        """Return what all requests of one second with these headers have in common."""
-        second = int(time.time())
-        cached = self._cached
-        if second != self._second:
-            cached = self._cached = {}
-            self._second = second
-        constant = cached.get(amz)
-        if constant is None:
-            constant = cached[amz] = self._compose(amz, second)
-        return constant
-
-    def _compose(self, amz: tuple[tuple[str, str], ...], second: int) -> _Constant:
+    def _compose(self, second: int, amz: tuple[tuple[str, str], ...]) -> _Constant:
+        """Return what all requests of one second with these headers have in common, and remember it."""
         frozen = self._credentials.get_frozen_credentials()
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
@@ -95,7 +68,7 @@ class Signer:
         for part in scope.split("/"):
             key = hmac.digest(key, part.encode(), "sha256")
         amz_lines = "".join(f"{name}: {signed[name]}\r\n" for name in names)
-        return _Constant(
+        constant = _Constant(
             canonical=f"{lines}\n{listed}\n{_UNSIGNED}",
             to_sign=f"AWS4-HMAC-SHA256\n{now}\n{scope}\n",
             key=key,
@@ -105,6 +78,9 @@ class Signer:
             head=amz_lines + f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
             f"SignedHeaders={listed}, Signature=",
         )
+        of_this_second = {common: cached for common, cached in self._cached.items() if common[0] == second}
+        self._cached = {**of_this_second, (second, amz): constant}
+        return constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +101,22 @@ class _Constant:
         """Return the signature of a canonical request."""
         digest = hashlib.sha256(bytes_of(canonical_request)).hexdigest()
         return hmac.digest(self.key, (self.to_sign + digest).encode(), "sha256").hex()
+
+
+def _write_head(constant: _Constant, request: Request, path: str, query: str, target: str) -> bytes:
+    """Sign all headers but those whose spaces a server may see otherwise than we do."""
+    signed, sent = dict(constant.signed), constant.amz_lines
+    for name, value in request.headers.items():
+        lower = name.lower()
+        if value.isprintable() or lower.startswith(_AMZ):
+            signed[lower] = " ".join(value.split())
+        sent += f"{name}: {value}\r\n"
+    names = sorted(signed)
+    listed = ";".join(names)
+    lines = "".join([f"{name}:{signed[name]}\n" for name in names])
+    signature = constant.sign(f"{request.method}\n{path}\n{query}\n{lines}\n{listed}\n{_UNSIGNED}")
+    return bytes_of(
+        f"{request.method} {target} HTTP/1.1\r\n{sent}content-length: {len(request.body)}\r\n"
+        f"authorization: AWS4-HMAC-SHA256 Credential={constant.credential}, SignedHeaders={listed}, "
+        f"Signature={signature}\r\n\r\n"
+    )

@@ -1,11 +1,8 @@
-"""What is known to be missing of an object that was read."""
+"""What a listing does not show, and what an empty one means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from exporters.api import Loss
-from exporters.bucket_api import Bucket, Fetched
+from exporters.bucket_api import Bucket
 from exporters.objects.server_quirks import Trait, has
 
 BENEATH = (
@@ -28,18 +25,3 @@ def nothing_under(bucket: Bucket) -> str:
     if not bucket.prefix:
         return ""
     return f"nothing is under the prefix {bucket.prefix!r} of the bucket {bucket.name}; check the prefix"
-
-
-def losses(fetched: Fetched) -> Iterator[Loss]:
-    """Yield what is known to be missing of an object that was read."""
-    missing = fetched.headers.get("x-amz-missing-meta")
-    if missing is not None:
-        yield Loss(
-            fetched.summary.name,
-            "user metadata",
-            f"the server holds {missing} entries that it cannot send as headers",
-        )
-    if "x-amz-server-side-encryption-customer-algorithm" in fetched.headers:
-        yield Loss(
-            fetched.summary.name, "encryption", "encrypted with a key of the customer's own: stored in clear"
-        )
