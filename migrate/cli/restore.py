@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -89,7 +89,7 @@ class Restored:
             "at": self.at,
             "seconds": self.seconds,
             "restored": [
-                asdict(outcome) | {"url": self.destinations[outcome.source]} for outcome in self.outcomes
+                outcome.as_json() | {"url": self.destinations[outcome.source]} for outcome in self.outcomes
             ],
             "failed": [failure.as_json() for failure in self.failures],
             "summary": [line.as_json() for line in self.summary()],
@@ -159,7 +159,7 @@ def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
     if outcome.left_out:
         next_step = (
             "what the bundle lacks: export again, then restore again; what the destination refused: mend that, then"
-            " restore again, a database into an empty one"
+            " restore again"
         )
         happened = f"restored, {restored}, without: {outcome.left_out[0]}"
         return SummaryLine(outcome.source, "in part", happened, next_step)

@@ -13,9 +13,9 @@ from migrate.bundle.table_comparison import compare_tables
 from migrate.engines import registry
 from migrate.errors import IncompleteError, NotEmptyError, UsageError
 from migrate.restore.common.bundle_gaps import lacking_of
-from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.selection import Selection
+from migrate.restore.common.finished_record import FinishedRestore, few, now_there, subject_of, unique
+from migrate.restore.common.outcome import RestoreOutcome, Retry
+from migrate.restore.common.selection import LEFT_OUT, Selection
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
@@ -29,8 +29,9 @@ class RestoreRequest:
     that is not empty. ``only``: of a database ``schema``, ``data`` or tables. ``report`` is where the restore writes
     what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
     of this process; None where the engine has no use for one. ``cancellation`` ends what is under
-    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of bundles that this one
-    continues; beside ``only``, the definitions that they left out are made, and their records are replaced.
+    way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of this bundle, or
+    of bundles that it continues; beside ``only``, the definitions that they left out are made, and their records are
+    replaced.
     """
 
     reader: BundleReader
@@ -90,6 +91,11 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
     """
     engine = registry.engine_for(request.url, shown)
     require_content(request.reader, request.source)
+    if LEFT_OUT in request.only:
+        raise UsageError(
+            f"{LEFT_OUT} is no part of {request.source}",
+            next_step="leave --only out: what was left out is tried again",
+        )
     if request.only and engine.contents == "objects":
         raise UsageError(
             f"{request.source}: only databases can be restored in parts", next_step="leave --only out"
@@ -108,20 +114,45 @@ def restore_source(request: RestoreRequest, shown: str, *, create: bool = False)
 def _restored(restorer: Restorer, engine: Engine, request: RestoreRequest) -> RestoreOutcome:
     """Restore all that is wanted, or what an earlier restore could not yet have."""
     try:
-        return restorer.restore(request)
+        outcome = restorer.restore(request)
     except NotEmptyError as refusal:
         return _restore_missing(restorer, engine, request, refusal)
+    return _retry(restorer, request, outcome, outcome.retry) if outcome.retry else outcome
+
+
+def _retry(
+    restorer: Restorer, request: RestoreRequest, outcome: RestoreOutcome, retry: Retry
+) -> RestoreOutcome:
+    """Try again what earlier restores left out of a destination that is as they have left it."""
+    before = unique(*(record.left_out for record in retry.records))
+    request.progress.note(
+        f"{request.source}: tries again what an earlier restore left out: {few(list(map(subject_of, before)))}"
+    )
+    only = [LEFT_OUT, *map(_word, retry.absent)]
+    again = restorer.restore(replace(request, only=only, earlier=retry.records))
+    notes = now_there(before, again.left_out)
+    present = outcome.items - sum(row.items for row in retry.absent if row.kind == "table")
+    return replace(
+        again,
+        items=present + again.items,
+        skipped_items=present + again.skipped_items,
+        findings=tuple(unique(outcome.findings, again.findings)),
+        notes=tuple(unique(notes, again.notes) if notes else outcome.notes),
+        left_out=tuple(unique((entry for entry in outcome.left_out if entry not in before), again.left_out)),
+        tables=(*outcome.tables, *again.tables),
+    )
 
 
 def _restore_missing(
     restorer: Restorer, engine: Engine, request: RestoreRequest, refusal: NotEmptyError
 ) -> RestoreOutcome:
     """Restore what a destination lacks that was restored from the bundle while that was incomplete: tables, rows of
-    tables that came up empty, and what needed them. Raises the ``refusal`` where the destination has anything but the
-    bundle's tables, each with its rows, none, or as a restore has left it.
+    tables that came up empty, and what needed them; or go on with an interrupted restore of what was left out. Raises
+    the ``refusal`` where the destination has anything but the bundle's tables, each with its rows, none, or as a
+    restore has left it.
     """
     reader, source = request.reader, request.source
-    if not reader.info.continues or request.only or request.merge or not engine.live_reader:
+    if request.only or not engine.live_reader:
         raise refusal
     own = restorer.finished(reader, source, request.url, secrets=request.secrets)
     by_predecessor = [
@@ -131,9 +162,11 @@ def _restore_missing(
     ]
     earlier = [record for _, record in by_predecessor]
     for of_reader, record in [*((reader, record) for record in own), *by_predecessor]:
-        if not record.finished:
-            outcome = restorer.restore(_interrupted(request, of_reader, record, earlier))
+        if not record.finished and (reader.info.continues or _selection_of(record).left_out):
+            outcome = restorer.restore(_interrupted(request, of_reader, record, own, earlier))
             return outcome if outcome.findings else _restored(restorer, engine, request)
+    if not reader.info.continues or request.merge:
+        raise refusal
     lacking = _lacking_tables(engine, request, [*own, *earlier])
     if lacking is None:
         raise refusal
@@ -162,19 +195,29 @@ def _restore_missing(
 
 
 def _interrupted(
-    request: RestoreRequest, reader: BundleReader, record: FinishedRestore, earlier: Sequence[FinishedRestore]
+    request: RestoreRequest,
+    reader: BundleReader,
+    record: FinishedRestore,
+    own: Sequence[FinishedRestore],
+    earlier: Sequence[FinishedRestore],
 ) -> RestoreRequest:
     """Return the request that goes on with an interrupted restore of this bundle or of one that it continues. Only
-    where it makes definitions, those that ``earlier`` restores left out are among them.
+    where it makes definitions, those that ``earlier`` restores left out are among them; its ``own`` bundle's only where
+    it is about what these left out.
     """
-    selection = Selection.parse(Selection.split_words(record.only))
+    selection = _selection_of(record)
+    of_own = [record for record in own if record.finished] if selection.left_out else []
     continues = reader is request.reader and selection.definitions
     return replace(
         request,
         reader=reader,
         only=Selection.split_words(record.only),
-        earlier=earlier if continues else (),
+        earlier=[*of_own, *earlier] if continues else (),
     )
+
+
+def _selection_of(record: FinishedRestore) -> Selection:
+    return Selection.parse(Selection.split_words(record.only))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,16 @@
 """A second restore brings what the bundle lacked when the first one was made; it is killed, and repeated."""
 
-import os
 import re
 import shutil
-import signal
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-import pymysql
 import pytest
 
-from migrate.bundle.reader import BundleReader
-from migrate.restore.restorer import RestoreRequest, restore_source
-from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location
 from tests.cli.conftest import call
-from tests.export.victims import run
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgresql
+from tests.restore.killed import killed, restore
 
 POSTGRES = """
 CREATE TABLE kept AS SELECT 1 AS x;
@@ -93,45 +84,6 @@ class Scenario:
             " (SELECT count(*) FROM pg_tables WHERE schemaname IN ('moveout_restore', 'public'))"
         )
         return postgresql.fetch(url.replace("second_tenant@", "postgres@"), rows)
-
-
-def restore(bundle: Path, url: str):
-    reader = BundleReader(open_location(str(bundle)))
-    secrets = {"password": os.environ["TENANT"]} if url.startswith("postgresql") else {}
-    return restore_source(RestoreRequest(reader, "app", url, 2, Silent(), secrets), url)
-
-
-def die_before(bundle: str, url: str, number: int, pattern: str) -> None:
-    """Restore, and be killed before the statement of this number that changes something and matches the pattern."""
-    lock, count = threading.Lock(), 0
-
-    def killing(real):
-        def run_statement(self, statement, *words, **options):
-            nonlocal count
-            text = statement if isinstance(statement, str) else statement.decode()
-            if re.match(
-                r"\s*(CREATE|ALTER|DROP|INSERT|DELETE|UPDATE|COPY|LOAD|REFRESH|COMMIT)\b", text
-            ) and re.search(pattern, text):
-                with lock:
-                    count += 1
-                    if count == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
-            return real(self, statement, *words, **options)
-
-        return run_statement
-
-    psycopg.Cursor.execute = killing(psycopg.Cursor.execute)
-    psycopg.Cursor.copy = killing(psycopg.Cursor.copy)
-    pymysql.Connection.query = killing(pymysql.Connection.query)
-    restore(Path(bundle), url)
-
-
-def killed(bundle: Path, url: str, number: int = 1, pattern: str = "") -> bool:
-    """Restore, and kill it there; False where it has ended before."""
-    victim = run(die_before, str(bundle), url, number, pattern)
-    victim.join(120)
-    assert victim.exitcode in {0, -signal.SIGKILL}
-    return victim.exitcode != 0
 
 
 @pytest.fixture(scope="module", params=["postgres", "mariadb"])

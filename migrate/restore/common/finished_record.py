@@ -5,7 +5,8 @@ command, and a comparison with the bundle, name it again: also from another mach
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from exporters.row_digest import RowsDigest, to_hex
 Item = TypeVar("Item")
 Name = tuple[str, str]
 """Schema and name of a table."""
+_SHOWN = 5
+"""So many things are named at once; the outcome has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,20 @@ class FinishedRestore:
         """Return what it means for a bundle that continues its own: tables that could not be made are tried again."""
         tables = {name: digest for name, digest in self.tables.items() if digest is not None}
         return replace(self, tables=tables)
+
+    def refused(self) -> Iterator[str]:
+        """Yield what messages call the definitions that could not be made. A sentence about a loss is of one that is
+        there; a name may have a colon in it.
+        """
+        lost = {f"{loss.item}: {loss.reason}" for loss in self.losses}
+        for sentence in self.left_out:
+            if sentence not in lost:
+                yield from (sentence[: match.start()] for match in re.finditer(": ", sentence))
+
+    def with_left_out(self, sentences: Iterable[str]) -> FinishedRestore:
+        """Return it with those of these sentences that speak of what it left out."""
+        subjects = set(map(subject_of, self.left_out))
+        return replace(self, left_out=[entry for entry in sentences if subject_of(entry) in subjects])
 
     def encode(self) -> str:
         """Return it as JSON of ASCII characters only: a destination may be of any encoding."""
@@ -65,6 +82,24 @@ class FinishedRestore:
         return FinishedRestore(
             only, list(map(str, value["left_out"])), list(map(str, value["notes"])), losses, tables
         )
+
+
+def subject_of(sentence: str) -> str:
+    """Return what a sentence about something left out speaks of: ``INDEX public.i`` of ``INDEX public.i: refused``."""
+    return sentence.partition(": ")[0]
+
+
+def now_there(before: Iterable[str], still: Iterable[str]) -> list[str]:
+    """Return the note about what was left out ``before`` and is so no more; none where nothing is there now."""
+    subjects = set(map(subject_of, still))
+    names = [subject for entry in before if (subject := subject_of(entry)) not in subjects]
+    return [f"an earlier restore left it out, and now it is there: {few(names)}"] if names else []
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def unique(*sequences: Iterable[Item]) -> list[Item]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.table_comparison import TableDigest
+from migrate.restore.common.finished_record import FinishedRestore
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What earlier restores left out: their records, and the tables and materialized views of the bundle that the
+    destination lacks.
+    """
+
+    records: Sequence[FinishedRestore]
+    absent: Sequence[CatalogRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +28,7 @@ class RestoreOutcome:
     (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss ledger, which
     is stored with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
     the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
-    end.
+    end. ``retry``: where nothing was done, what can be tried again.
     """
 
     source: str
@@ -28,7 +41,10 @@ class RestoreOutcome:
     report: str = ""
     left_out: tuple[str, ...] = ()
     tables: tuple[TableDigest, ...] = ()
+    retry: Retry | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
-        return asdict(self) | {"findings": list(self.findings), "notes": list(self.notes)}
+        fields = asdict(replace(self, retry=None))
+        del fields["retry"]
+        return fields | {"findings": list(self.findings), "notes": list(self.notes)}

@@ -1,4 +1,6 @@
-"""Which part of a source is restored: ``--only schema``, ``--only data``, ``--only TABLE``."""
+"""Which part of a source is restored: ``--only schema``, ``--only data``, ``--only TABLE``; or what earlier restores
+left out.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,21 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.errors import UsageError
 
 SCHEMA, DATA = "schema", "data"
+LEFT_OUT = "left-out"
+"""The word for what earlier restores left out. Users do not type it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """``definitions`` and ``rows``: whether these are restored; ``tables`` of which tables, in the user's words
-    (none: of all).
+    (none: of all). ``left_out``: of the definitions those that earlier restores left out, and the rows of these tables
+    (none: of none).
     """
 
     definitions: bool = True
     rows: bool = True
     tables: tuple[str, ...] = ()
+    left_out: bool = False
 
     @staticmethod
     def parse(words: Iterable[str]) -> Selection:
@@ -30,20 +36,27 @@ class Selection:
         """
         distinct_words = list(dict.fromkeys(words))
         kinds = {word for word in distinct_words if word in {SCHEMA, DATA}}
-        tables = tuple(sorted(word for word in distinct_words if word not in kinds))
-        return Selection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables)
+        tables = tuple(sorted(word for word in distinct_words if word not in {*kinds, LEFT_OUT}))
+        left_out = LEFT_OUT in distinct_words
+        return Selection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables, left_out)
 
     @property
     def is_everything(self) -> bool:
         """Whether nothing is left out."""
         return self == Selection()
 
+    @property
+    def is_part(self) -> bool:
+        """Whether only some tables and definitions are meant."""
+        return bool(self.tables) or self.left_out
+
     def words(self) -> str:
         """Return one text that is the same for the same selection, empty for everything."""
         if self.is_everything:
             return ""
         kinds = [word for word, selected in ((SCHEMA, self.definitions), (DATA, self.rows)) if selected]
-        return ", ".join(map(_quoted, [*(kinds if len(kinds) == 1 else []), *self.tables]))
+        left_out = [LEFT_OUT] if self.left_out else []
+        return ", ".join(map(_quoted, [*left_out, *(kinds if len(kinds) == 1 else []), *self.tables]))
 
     @staticmethod
     def split_words(text: str) -> list[str]:
@@ -54,7 +67,7 @@ class Selection:
         """Return the selected rows of the catalog; a partitioned table stands for its partitions, a virtual one for
         its shadow tables. Raises ``UsageError`` for a word that names no table, or several.
         """
-        if not self.tables:
+        if not self.is_part:
             return list(tables)
         chosen = {(row.schema, row.name) for word in self.tables for row in _named(word, tables)}
         return [row for row in tables if (row.schema, row.name) in chosen]

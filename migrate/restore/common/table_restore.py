@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from exporters.api import Loss
@@ -14,7 +15,7 @@ from migrate.bundle.table_comparison import TableDifference, compare_table, comp
 from migrate.errors import NotEmptyError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.outcome import RestoreOutcome, Retry
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.runtime.progress import Progress, SourceTask
@@ -29,6 +30,8 @@ _DAMAGED = (
 )
 _AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
 
+_OF_ROWS = ("the rows of ", "the comparison of ")
+"""How sentences about the rows of a table begin."""
 ROWS_SHARE, INDEXES_SHARE, COMPARE_SHARE = 0.6, 0.2, 0.2
 """How much of a restore's time its tasks take, about."""
 
@@ -81,8 +84,10 @@ class TableRestore:
     views: Sequence[CatalogRow] = ()
     found: dict[tuple[str, str], RowsDigest] = field(default_factory=dict)
     """What ``compare`` has read of the destination."""
+    refused: frozenset[str] = frozenset()
+    """What messages call the definitions that ``earlier`` restores could not make."""
     earlier: Sequence[FinishedRestore] = ()
-    """Restores of bundles that this one continues: the definitions that they left out are tried again."""
+    """Restores of this bundle, or of bundles that it continues: the definitions that they left out are tried again."""
 
     @property
     def state(self) -> State:
@@ -102,15 +107,24 @@ class TableRestore:
         """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
         reader.info.source(source)
         selection = Selection.parse(only)
-        chosen = selection.choose([row for row in reader.catalog() if row.source == source and row.has_rows])
+        rows = [row for row in reader.catalog() if row.source == source and row.has_rows]
+        chosen = selection.choose(rows)
         tables = [row for row in chosen if row.kind == "table"]
-        views = [row for row in chosen if row.kind == "materialized view"]
-        return TableRestore(reader, source, tables, workers, progress, selection, views, earlier=earlier)
+        retried = {name for record in earlier for name, digest in record.tables.items() if digest is None}
+        views = [
+            row
+            for row in (rows if selection.left_out else chosen)
+            if row.kind == "materialized view" and (row in chosen or (row.schema, row.name) in retried)
+        ]
+        refused = frozenset(name for record in earlier for name in record.refused())
+        return TableRestore(
+            reader, source, tables, workers, progress, selection, views, refused=refused, earlier=earlier
+        )
 
     @property
     def whole(self) -> bool:
         """Whether all definitions are restored, not those of some tables: into a database or file of its own."""
-        return self.selection.definitions and not self.selection.tables
+        return self.selection.definitions and not self.selection.is_part
 
     def finished_records(
         self, read: Callable[[str], list[FinishedRestore]]
@@ -146,23 +160,30 @@ class TableRestore:
 
     def was_left_out(self, label: str) -> bool:
         """Tell whether an earlier restore left out the definition that messages call ``label``."""
-        return any(
-            sentence.startswith(f"{label}: ") for record in self.earlier for sentence in record.left_out
-        )
+        return label in self.refused
 
     def still_left_out(self, tried: Iterable[str], label: Label) -> list[str]:
         """Return what earlier restores left out, but for the definitions that were ``tried`` again and the rows of the
         tables that came now.
         """
-        tables = [f"the rows of {label(table.schema, table.name)}" for table in self.tables]
-        views = [f"the rows of materialized view {label(view.schema, view.name)}" for view in self.views]
-        over = tuple(f"{name}: " for name in (*tried, *tables, *views))
+        items = self._items(label)
+        over = tuple(f"{name}: " for name in (*tried, *(f"{of}{item}" for item in items for of in _OF_ROWS)))
         return unique(
             sentence
             for record in self.earlier
             for sentence in record.left_out
             if not sentence.startswith(over)
         )
+
+    def _items(self, label: Label) -> list[str]:
+        """Return what messages call the tables and views."""
+        tables = [label(table.schema, table.name) for table in (*self.tables, *self.views)]
+        return [f"{kind}{table}" for table in tables for kind in ("", "table ", "materialized view ")]
+
+    def still_lost(self, label: Label) -> list[Loss]:
+        """Return the losses that earlier restores recorded, but for those of the tables that came now."""
+        items = self._items(label)
+        return unique(loss for record in self.earlier for loss in record.losses if loss.item not in items)
 
     def ours(self, state: Unfinished, *, where: str, how: str) -> None:
         """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
@@ -186,15 +207,22 @@ class TableRestore:
         *,
         left_out: Sequence[str] = (),
         notes: Sequence[str] = (),
+        absent: AbstractSet[tuple[str, str]] | None = None,
     ) -> RestoreOutcome:
         """Return the outcome where nothing was to be done; ``where``: database or file. ``records``: what finished
-        restores have left out of it.
+        restores have left out of it. ``absent``: the tables and materialized views that are not there; None where what
+        was left out is not to be tried again.
         """
         left_out = unique(*(record.left_out for record in records), left_out)
         words = _AS_LEFT if records else _ALREADY if self.tables else _NO_TABLES
         note = words.format(where=where)
         notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
-        return self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
+        outcome = self.outcome(WrittenRows(self.items, 0), findings, notes, left_out)
+        rows = [row for row in (*self.tables, *self.views) if (row.schema, row.name) in (absent or ())]
+        refused = any(name for record in records for name in record.refused())
+        if absent is None or not (rows or refused) or not self.selection.is_everything:
+            return outcome
+        return replace(outcome, retry=Retry(records, rows))
 
     def outcome(
         self, rows: WrittenRows, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
@@ -218,7 +246,7 @@ class TableRestore:
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""
-        return [] if self.selection.tables else lacking_of(self.reader, self.source)
+        return [] if self.selection.is_part else lacking_of(self.reader, self.source)
 
     def findings(self, tables: Sequence[CatalogRow], label: Label) -> list[str]:
         """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
@@ -247,8 +275,8 @@ class TableRestore:
     def record(
         self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
     ) -> FinishedRestore:
-        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others; it takes
-        the place of earlier ones.
+        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others. It replaces
+        earlier ones.
         """
         tables = {name: digest for record in self.earlier for name, digest in record.tables.items()}
         for table in (*self.tables, *self.views):
@@ -257,7 +285,15 @@ class TableRestore:
             digest = self.found.get((table.schema, table.name))
             if compare_table(table, digest) is not None:
                 tables[table.schema, table.name] = digest
-        return FinishedRestore(self.selection.words(), left_out, notes, losses, tables)
+        only = "" if self.selection.left_out else self.selection.words()
+        notes = unique(*(record.notes for record in self.earlier), notes)
+        return FinishedRestore(only, left_out, notes, losses, tables)
+
+    @property
+    def superseded(self) -> Sequence[str]:
+        """The bundles whose records the record of this restore takes the place of."""
+        own = (self.reader.info.id,) if self.selection.left_out else ()
+        return (*self.reader.info.continues, *own) if self.earlier else ()
 
     def rows(
         self,

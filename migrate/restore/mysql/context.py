@@ -42,7 +42,7 @@ class MysqlRestore:
     def is_followed(self) -> bool:
         """Whether changes of the source come after this restore of all its rows."""
         selection = self.run.selection
-        is_whole = selection.rows and not selection.tables
+        is_whole = selection.rows and (selection.left_out or not selection.is_part)
         return is_whole and FOLLOW in self.run.reader.newest_position(self.run.source)
 
     @property

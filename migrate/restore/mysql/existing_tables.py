@@ -77,7 +77,7 @@ def set_counters(run: TableRestore, destination: MysqlDestination, definitions: 
     tables = {table.name for table in run.tables}
     for definition in definitions:
         name = quote_name(definition["name"])
-        if definition["kind"] == "sequence" and not run.selection.tables:
+        if definition["kind"] == "sequence" and not run.selection.is_part:
             destination.connection.rows(set_sequence(definition))
         counter = _COUNTER.search(options_of(definition["sql"])) if definition["kind"] == "table" else None
         if counter is not None and definition["name"] in tables:

@@ -154,7 +154,7 @@ def _is(state: State) -> str:
 
 
 def _write(connection: DestinationConnection, state: State, step: str, record: FinishedRestore) -> None:
-    values = state.bundle, state.source, state.only, step, record.encode()
+    values = state.bundle, state.source, record.only, step, record.encode()
     connection.run(
         f"INSERT INTO {connection.left_out} VALUES ({', '.join(quote_literal(value) for value in values)})"
     )

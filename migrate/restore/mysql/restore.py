@@ -173,7 +173,8 @@ def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
             for table in job.reduced
         )
     tried = {label for item in definitions if job.run.was_left_out(label := label_of(item))}
-    job.left_out.extend(run.still_left_out(tried, lambda _schema, name: quote_name(name)))
+    job.left_out.extend(run.still_left_out(tried, _label))
+    job.losses.extend(run.still_lost(_label))
     if findings:
         _recall(job)
     else:
@@ -192,8 +193,8 @@ def _recall(job: MysqlRestore) -> None:
 def _definitions(job: MysqlRestore) -> list[Definition]:
     """Return what is to be made, as the destination can have it."""
     definitions = read_definitions(job.run.reader, job.run.source)
-    if job.run.selection.tables:
-        tables = {table.name for table in job.run.tables}
+    if job.run.selection.is_part:
+        tables = set() if job.run.selection.left_out else {table.name for table in job.run.tables}
         chosen = select_definitions(definitions, tables)
         definitions = [item for item in definitions if item in chosen or job.run.was_left_out(label_of(item))]
     before, now = renamed_database.source_database(job.run), job.destination.address.database
@@ -249,8 +250,7 @@ def _end(job: MysqlRestore, definer: Definer, definitions: Sequence[Definition])
         _note_engines(job)
     _recall(job)
     record = job.run.record(job.left_out, job.notes, job.losses)
-    superseded = job.run.reader.info.continues if job.run.earlier else ()
-    mysql_left_out.finish(job.destination.connection, job.run.state, record, superseded)
+    mysql_left_out.finish(job.destination.connection, job.run.state, record, job.run.superseded)
     mysql_destination.drop_state(job.destination)
     _begin_following(job)
     if job.left_out:
@@ -344,25 +344,30 @@ def _already(
     if not findings:
         _begin_following(job)
     notes = [mysql_left_out.how_to_forget(connection)] if records else []
-    return run.already("database", records, findings, left_out=job.left_out, notes=notes)
+    absent = {(table.schema, table.name) for table in run.tables} - run.found.keys()
+    return run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
 def _begin_following(job: MysqlRestore) -> None:
-    """Write that the destination is as the source was at the base of its changes, unless that is written already."""
+    """Write that the destination is as the source was at the base of its changes, unless that is written already; and
+    which tables it lacks, where those that it lacked were tried again.
+    """
     connection = job.destination.connection
     if not job.is_followed:
         return
     base = job.run.reader.newest_position(job.run.source)[FOLLOW]
-    if _mark_of(job, base) is None:
+    marked = _marked(job, base)
+    if marked is None or job.run.selection.left_out:
         log, skipped = base["log"], sorted(job.absent)
-        details = FollowDetails(log["database"], log["stem"], job.paused_events, skipped)
+        events = unique(marked[1].events if marked else (), job.paused_events)
+        details = FollowDetails(log["database"], log["stem"], events, skipped)
         begin_mark(connection, connection.control.follow, job.run.source, base["position"], details)
 
 
-def _mark_of(job: MysqlRestore, base: Mapping[str, Any]) -> Mark | None:
+def _marked(job: MysqlRestore, base: Mapping[str, Any]) -> tuple[Mark, FollowDetails] | None:
     """Return how far the changes after a base were applied; None where the destination is not marked with it."""
     marked = read_mark(job.destination.connection, job.run.source)
-    return marked[0] if marked and marked[0].base == base["position"] else None
+    return marked if marked and marked[0].base == base["position"] else None
 
 
 def _followed(job: MysqlRestore) -> RestoreOutcome | None:
@@ -371,8 +376,8 @@ def _followed(job: MysqlRestore) -> RestoreOutcome | None:
     """
     connection = job.destination.connection
     base = job.run.reader.newest_position(job.run.source).get(FOLLOW)
-    mark = _mark_of(job, base) if base else None
-    if mark is None or mark.place == START:
+    marked = _marked(job, base) if base else None
+    if marked is None or marked[0].place == START:
         return None
     if not job.run.selection.is_everything:
         raise UsageError(
@@ -470,7 +475,7 @@ def _differences(job: MysqlRestore, records: Sequence[FinishedRestore] = ()) -> 
     reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
     run = replace(job.run, tables=tables)
-    names = {table.name for table in run.tables} if run.selection.tables else None
+    names = {table.name for table in run.tables} if run.selection.is_part else None
     run.compare(
         lambda advance: live_tables(
             job.destination.address, workers=run.workers, advance=advance, names=names

@@ -20,6 +20,11 @@ from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.destination import PostgresDestination, State
 
 
+def is_users_table(row: CatalogRow) -> bool:
+    """Tell whether a row of the catalog is a table, and neither large objects nor an extension's."""
+    return row.kind == "table" and bool(row.number) and not row.details.get("extension")
+
+
 @dataclass(frozen=True, slots=True)
 class PostgresRestore:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
@@ -48,6 +53,11 @@ class PostgresRestore:
         return self.run.selection
 
     @property
+    def defined(self) -> frozenset[Name]:
+        """The tables whose definitions are made: where only what was left out is, that names each of them itself."""
+        return frozenset() if self.selection.left_out else self.names
+
+    @property
     def state(self) -> State:
         """What is written into the destination to recognise this restore."""
         return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
@@ -61,7 +71,7 @@ class PostgresRestore:
     @property
     def tables(self) -> list[CatalogRow]:
         """Of the catalog's rows those that are the user's tables: neither large objects nor of extensions."""
-        return [table for table in self.run.tables if table.number and not table.details.get("extension")]
+        return list(filter(is_users_table, self.run.tables))
 
     @property
     def derived(self) -> set[Name]:

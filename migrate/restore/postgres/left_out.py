@@ -132,7 +132,7 @@ def write_finished(connection: psycopg.Connection[Any], state: State, record: Fi
     """Write the record that stays, within the transaction that ends the restore."""
     connection.execute(
         f"INSERT INTO {_FINISHED} (bundle, source, only_, entry) VALUES (%s, %s, %s, %s)".encode(),
-        (state.bundle, state.source, state.only, record.encode()),
+        (state.bundle, state.source, record.only, record.encode()),
     )
 
 

@@ -39,7 +39,7 @@ from migrate.restore.common.table_restore import TableRestore, WrittenRows, sent
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.changes.follow_marks import read_mark
-from migrate.restore.postgres.context import PostgresRestore
+from migrate.restore.postgres.context import PostgresRestore, is_users_table
 from migrate.restore.postgres.definitions import definition_files, pre_data
 from migrate.restore.postgres.definitions.after_rows import complete
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
@@ -49,6 +49,7 @@ from migrate.restore.postgres.definitions.extensions import filled_otherwise, no
 from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
+from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows import large_objects
 from migrate.restore.postgres.rows.generated_columns import computed_otherwise
@@ -163,7 +164,7 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
-        if not selection.tables:
+        if selection.left_out or not selection.is_part:
             known, _ = sql_left_out.read(destination.connection)
             left_out, notes = unlike(destination.connection, job.definitions().extensions(), known)
             job.left_out.extend(left_out)
@@ -173,6 +174,7 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
     job.left_out.extend(run.still_left_out(_tried_again(job, state), quote_qualified))
+    job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
     left_out, notes = sql_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
     if not findings:
@@ -184,17 +186,19 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing
     """All is there and equal: do what comes last, and forget the state, but for what was left out."""
     selection = job.selection
     entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
+    if selection.is_part:
+        entries = select_entries(entries, frozenset(), job.run.was_left_out)
     settings = job.definitions().settings() if selection.is_everything else ()
     if settings and into_existing:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
     record = job.run.record(job.left_out, job.notes, job.losses)
-    superseded = job.run.reader.info.continues if job.run.earlier else ()
-    base = job.followed_from if selection.rows and not selection.tables else None
-    names = [(table.schema, table.name) for table in job.tables] if base is not None else []
+    base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
+    rows = job.run.reader.catalog() if base is not None else ()
+    names = [(row.schema, row.name) for row in rows if row.source == job.run.source and is_users_table(row)]
     absent = sql_destination.absent_tables(job.destination.connection, names)
     missing_tables = sorted(map(".".join, absent))
-    last = pre_data.Last(script, entries, settings, superseded, base, missing_tables)
+    last = pre_data.Last(script, entries, settings, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)
@@ -376,7 +380,9 @@ def _already(
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
     notes = [sql_left_out.HOW_TO_FORGET] if records else []
-    return job.run.already("database", records, findings, left_out=job.left_out, notes=notes)
+    names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
+    absent = sql_destination.absent_tables(job.destination.connection, names)
+    return job.run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
 def _begin(job: PostgresRestore, *, alone: bool) -> State:
@@ -402,9 +408,15 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
 
 
 def _wanted(job: PostgresRestore, state: State, *, alone: bool) -> pre_data.Wanted:
-    tables = job.names if job.selection.tables else None
+    tables = job.defined if job.selection.is_part else None
     return pre_data.Wanted(
-        job.definitions(), state, tables, alone and job.run.whole, job.orders, job.run.was_left_out
+        job.definitions(),
+        state,
+        tables,
+        alone and job.run.whole,
+        job.orders,
+        job.run.was_left_out,
+        retried=job.selection.left_out,
     )
 
 
@@ -518,7 +530,7 @@ def _compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
     """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
     does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """
-    names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
+    names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
     numbers = large_objects.numbers(run, job.damaged.keys())
     run.compare(
         lambda advance: live_tables(

@@ -39,7 +39,7 @@ class SqliteRestore:
     def entries(self) -> Sequence[SchemaEntry]:
         """What is to be made."""
         entries = self.definitions.entries
-        return select_entries(entries, self.names) if self.run.selection.tables else entries
+        return select_entries(entries, self.names) if self.run.selection.is_part else entries
 
     @property
     def virtual(self) -> dict[str, str]:

@@ -147,12 +147,17 @@ def _left_out(entry: SchemaEntry) -> str:
     return f"the index {entry.name} could not be made: "
 
 
-def without_left_out(entries: Sequence[SchemaEntry], left_out: Sequence[str]) -> list[SchemaEntry]:
-    """Return the entries but for the indexes that are among what ``make_indexes`` has left out."""
+def indexes_left_out(
+    entries: Sequence[SchemaEntry], left_out: Sequence[str], present: Sequence[SchemaEntry]
+) -> list[SchemaEntry]:
+    """Return the indexes that ``make_indexes`` has left out, but for those that somebody has made since."""
+    names = {entry.name for entry in present if entry.type == "index"}
     return [
         entry
         for entry in entries
-        if entry.type != "index" or not any(sentence.startswith(_left_out(entry)) for sentence in left_out)
+        if entry.type == "index"
+        and entry.name not in names
+        and any(sentence.startswith(_left_out(entry)) for sentence in left_out)
     ]
 
 

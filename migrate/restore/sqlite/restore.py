@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exporters.sqlite.address import SqliteAddress, parse_url
-from exporters.sqlite.catalog import check_library, read_catalog
+from exporters.sqlite.catalog import SchemaEntry, check_library, read_catalog
 from exporters.sqlite.files.backup import open_file
 from exporters.sqlite.identifiers import label
 from exporters.sqlite.live_digests import quiet_tables
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
-from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.finished_record import FinishedRestore, now_there, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.table_restore import INDEXES_SHARE, TableRestore, WrittenRows
 from migrate.restore.restorer import RestoreRequest
@@ -130,6 +130,10 @@ def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
         same = any(record.only == run.selection.words() for record in records)
         if run.selection.rows or same:
             findings = _findings(job, [entry for record in records for entry in record.left_out])
+            if same and not findings:
+                remaining, notes = _retry(job, records) if records else ((), [])
+                how = [sqlite_left_out.how_to_forget(address)] if remaining else []
+                return run.already("file", remaining, notes=[*notes, *how])
             if not findings or same:
                 how = [sqlite_left_out.how_to_forget(address)] if records else []
                 return run.already("file", records, findings, notes=how)
@@ -198,6 +202,27 @@ def _complete(job: SqliteRestore, connection: sqlite3.Connection, notes: Sequenc
     return left_out
 
 
+def _retry(
+    job: SqliteRestore, records: Sequence[FinishedRestore]
+) -> tuple[Sequence[FinishedRestore], list[str]]:
+    """Try again to make the indexes that earlier restores left out. Return the records of what is still left out, and a
+    note about what is there now.
+    """
+    before = unique(*(record.left_out for record in records))
+    with sqlite_destination.open_destination(job.address) as destination:
+        connection = destination.connection
+        present = read_catalog(connection).entries
+        entries = sqlite_schema.indexes_left_out(job.definitions.entries, before, present)
+        connection.execute("BEGIN IMMEDIATE")
+        still = sqlite_schema.make_indexes(connection, entries)
+        with durable("restore.sqlite.retry"):
+            connection.execute("COMMIT")
+    records = [record.with_left_out(still) for record in records]
+    for record in records:
+        sqlite_left_out.write(job.address, replace(job.run.state, only=record.only), record)
+    return [record for record in records if record.left_out], now_there(before, still)
+
+
 def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     """Compare rows and definitions of the finished file with the bundle, but for what is ``left_out`` of them."""
     rows = _differences(job) if job.run.selection.rows else []
@@ -212,17 +237,22 @@ def _findings(job: SqliteRestore, left_out: Sequence[str]) -> list[str]:
     if not job.run.whole:
         selected_names = {(entry.type, entry.name) for entry in job.entries}
         present = [entry for entry in catalog.entries if (entry.type, entry.name) in selected_names]
-        entries = sqlite_schema.without_left_out(job.entries, left_out)
-        return [*rows, *sqlite_schema.schema_differences(entries, present)]
+        return [*rows, *_definition_differences(job.entries, present, left_out)]
     pragmas = {name: value for name, value in job.definitions.pragmas.items() if name in catalog.pragmas}
     settings = [
         f"{name}: expected {value!r}, found {catalog.pragmas[name]!r}"
         for name, value in pragmas.items()
         if catalog.pragmas[name] != value
     ]
-    entries = sqlite_schema.without_left_out(job.definitions.entries, left_out)
-    definitions = sqlite_schema.schema_differences(entries, catalog.entries)
+    definitions = _definition_differences(job.definitions.entries, catalog.entries, left_out)
     return [*rows, *definitions, *settings]
+
+
+def _definition_differences(
+    entries: Sequence[SchemaEntry], present: Sequence[SchemaEntry], left_out: Sequence[str]
+) -> list[str]:
+    absent = sqlite_schema.indexes_left_out(entries, left_out, present)
+    return sqlite_schema.schema_differences([entry for entry in entries if entry not in absent], present)
 
 
 def _differences(job: SqliteRestore) -> list[str]:

@@ -118,7 +118,7 @@ def _write_refused_parts(job: PostgresRestore) -> None:
 
 def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
     """Let triggers of constraints fire as at the source."""
-    if job.selection.tables:
+    if job.selection.is_part:
         triggers = [trigger for trigger in triggers if (trigger["schema"], trigger["table"]) in job.names]
     if not triggers:
         return
@@ -139,8 +139,8 @@ def _stages(job: PostgresRestore, script: Script) -> list[Stage]:
         for entry in script.entries
         if (selection.rows if entry.kind in OF_ROWS else selection.definitions)
     ]
-    if selection.tables:
-        selected = select_entries(selected, job.names, job.run.was_left_out)
+    if selection.is_part:
+        selected = select_entries(selected, job.defined, job.run.was_left_out)
     if job.damaged:
         selected = _without_triggers(job, selected)
     return stages(selected, {(table.schema, table.name): table.size_bytes for table in job.tables})
@@ -161,8 +161,13 @@ def _without_triggers(job: PostgresRestore, entries: Sequence[DumpEntry]) -> lis
 
 def _sequences(job: PostgresRestore, definitions: Definitions) -> Sequence[Mapping[str, Any]]:
     every = definitions.sequences()
-    if not job.selection.tables:
+    if not job.selection.is_part:
         return every
     script = read_script(job.destination.connection, definitions.section("pre-data", portable=True))
     owned = OwnedSequences.of(script.entries).of_tables(job.names)
-    return [sequence for sequence in every if (sequence["schema"], sequence["name"]) in owned]
+    return [
+        sequence
+        for sequence in every
+        if (sequence["schema"], sequence["name"]) in owned
+        or job.run.was_left_out(f"SEQUENCE {sequence['schema']}.{sequence['name']}")
+    ]

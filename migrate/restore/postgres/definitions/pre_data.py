@@ -47,7 +47,8 @@ _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 class Wanted:
     """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
     ``orders``: the tables' columns, as the source has them. ``was_left_out``: whether an earlier restore could not make
-    the entry of a label, which is wanted beside the tables.
+    the entry of a label, which is wanted beside the tables. ``retried``: only such entries are; one whose object is
+    there already costs only itself.
     """
 
     definitions: Definitions
@@ -56,6 +57,7 @@ class Wanted:
     alone: bool = False
     orders: Orders = field(default_factory=dict)
     was_left_out: Callable[[str], bool] = lambda _label: False
+    retried: bool = False
 
 
 def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
@@ -124,14 +126,14 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
 
 def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
     script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
+    extensions = wanted.definitions.extensions()
     if wanted.tables is None:
-        entries = with_versions(connection, script.entries, wanted.definitions.extensions())
-        return Script(script.head, entries)
+        return Script(script.head, with_versions(connection, script.entries, extensions))
     missing = sql_destination.absent_tables(connection, wanted.tables)
     schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
     chosen = select_entries(script.entries, missing, wanted.was_left_out)
     schemas_made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
-    return Script(script.head, (*schemas_made, *chosen))
+    return Script(script.head, with_versions(connection, [*schemas_made, *chosen], extensions))
 
 
 def _without_present(
@@ -154,7 +156,10 @@ def _make_all(
     """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
     must be there; return what was left out.
     """
-    extensions = wanted.definitions.extensions() if wanted.tables is None else ()
+    extensions = wanted.definitions.extensions()
+    if wanted.tables is not None:
+        names = {entry.name for entry in entries if entry.kind == "EXTENSION"}
+        extensions = [extension for extension in extensions if extension["name"] in names]
     if not extensions:
         return _make(connection, entries, wanted, portable=portable)
     first = [entry for entry in entries if entry.kind in _BEFORE_MEMBERS]
@@ -171,7 +176,8 @@ def _make(
     for lack of privileges matters only once owners and privileges are left out.
     """
     privileged = portable or is_superuser(connection)
-    maker = EntryMaker(connection, alone=wanted.alone, privileged=privileged, orders=wanted.orders)
+    alone = wanted.alone or wanted.retried
+    maker = EntryMaker(connection, alone=alone, privileged=privileged, orders=wanted.orders)
     return maker.make(_without_present(connection, entries))
 
 

@@ -1,0 +1,136 @@
+"""What a restore left out comes with the same command once the destination can have it, also if that is killed."""
+
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgresql
+from tests.exporters.sqlite import databases as sqlite
+from tests.restore.killed import killed
+
+POSTGRES = """
+CREATE EXTENSION dblink; CREATE TABLE kept AS SELECT 1 AS x;
+CREATE SEQUENCE counted; CREATE TABLE keys (n int DEFAULT nextval('counted') PRIMARY KEY, key dblink_pkey_results);
+INSERT INTO keys (key) SELECT ROW(n, md5(n::text))::dblink_pkey_results FROM generate_series(1, 500) n;
+COMMENT ON TABLE keys IS 'of an extension'; CREATE INDEX ON keys (((key).colname));
+CREATE TABLE parts (n int, key dblink_pkey_results) PARTITION BY RANGE (n);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (100); INSERT INTO parts VALUES (1, (1, 'a'));
+CREATE TABLE child (n int REFERENCES keys); INSERT INTO child VALUES (7);
+CREATE VIEW names AS SELECT (key).colname FROM keys; CREATE MATERIALIZED VIEW sums AS SELECT sum(n) AS s FROM keys;
+CREATE INDEX ON sums (s); CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER fires AFTER INSERT ON keys FOR EACH ROW EXECUTE FUNCTION seen();
+CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION watch()
+"""
+MARIADB = """
+CREATE TABLE kept AS SELECT 1 AS x; CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT a FROM gone;
+CREATE VIEW above AS SELECT a FROM broken; DROP TABLE gone
+"""
+
+
+@pytest.fixture
+def tenant(other_postgres, monkeypatch):
+    """A fresh database of a role that may make no extension, leakproof function or event trigger."""
+    name = "again_tenant"
+    url = postgresql.login(other_postgres, name)
+    postgresql.run_sql(
+        url,
+        f"ALTER DATABASE {url.rpartition('/')[2]} OWNER TO {name}; ALTER SCHEMA public OWNER TO {name};"
+        f" GRANT SET ON PARAMETER session_replication_role TO {name}",
+    )
+    monkeypatch.setenv("TENANT", other_postgres.password)
+    return url
+
+
+def subjects(result) -> set[str]:
+    return {sentence.partition(":")[0] for sentence in result["left_out"]}
+
+
+def command(bundle, url):
+    """Give the command; return its exit code and what it says of the source."""
+    environment = {"PGPASSWORD": os.environ.get("TENANT")}
+    ended = call("restore", bundle, f"app={url}", "--json", "--quiet", env=environment)
+    (restored,) = ended.json["result"]["restored"]
+    assert restored["findings"] == [], ended.err
+    return ended.code, restored
+
+
+def test_an_extension_is_installed_after_the_restore(postgres, tenant, tmp_path):
+    source, bundle = postgres.database(), tmp_path / "bundle"
+    postgresql.run_sql(source, POSTGRES)
+    assert postgresql.export_database(source, bundle).complete
+    destination = postgresql.as_role(tenant, "again_tenant")
+    code, first = command(bundle, destination)
+    assert code == 3
+    assert subjects(first) >= {
+        "EXTENSION dblink",
+        "TABLE public.keys",
+        "VIEW public.names",
+        "EVENT TRIGGER watches",
+    }
+    code, again = command(bundle, destination)
+    assert (code, subjects(again), again["size_bytes"]) == (3, subjects(first), 0)
+    postgresql.run_sql(tenant, "CREATE EXTENSION dblink")
+    assert killed(bundle, destination, pattern=r"COPY [^(]*\bkeys\b|done. VALUES \(.*keys")
+    code, came = command(bundle, destination)
+    assert code == 3
+    assert subjects(came) == {
+        "COMMENT EXTENSION dblink",
+        "FUNCTION public.tight(integer)",
+        "EVENT TRIGGER watches",
+    }
+    postgresql.run_sql(tenant, "ALTER ROLE again_tenant SUPERUSER")
+    code, all_there = command(bundle, destination)
+    assert (code, all_there["left_out"]) == (0, [])
+    assert any("now it is there: " in note and "EVENT TRIGGER watches" in note for note in all_there["notes"])
+    postgresql.run_sql(tenant, "ALTER SCHEMA public OWNER TO pg_database_owner")
+    assert postgresql.dump(tenant, "--no-owner") == postgresql.dump(source, "--no-owner")
+    assert command(bundle, destination)[0] == 0
+
+
+def test_a_view_of_mariadb_finds_its_table(mariadb, other_mariadb, tmp_path):
+    source, destination = mariadb.database(), other_mariadb.database()
+    mysql.run_sql(source, MARIADB)
+    assert mysql.export_database(source, tmp_path / "bundle").complete
+    for _ in range(2):
+        code, first = command(tmp_path / "bundle", destination)
+        assert (code, subjects(first)) == (3, {"view `broken`", "view `above`"})
+    mysql.run_sql(destination, "CREATE TABLE gone (a INT)")
+    assert killed(tmp_path / "bundle", destination, pattern="CREATE.*above")
+    code, came = command(tmp_path / "bundle", destination)
+    assert (code, came["left_out"]) == (0, [])
+    assert mysql.fetch(destination, "SELECT * FROM above") == []
+    assert command(tmp_path / "bundle", destination)[0] == 0
+
+
+def own_collation(path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    connection.create_collation("own", lambda a, b: (a > b) - (a < b))
+    return connection
+
+
+def test_the_application_makes_an_index_of_sqlite(tmp_path):
+    path, destination, bundle = tmp_path / "a.db", tmp_path / "b.db", tmp_path / "bundle"
+    with closing(own_collation(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (a); INSERT INTO t VALUES ('x'); CREATE INDEX i ON t (a COLLATE own)"
+        )
+    assert sqlite.export_file(path, bundle).complete
+    for _ in range(2):
+        code, first = command(bundle, sqlite.url_of(destination))
+        assert (code, subjects(first)) == (3, {"the index i could not be made"})
+    with closing(own_collation(destination)) as connection:
+        connection.execute("CREATE INDEX i ON t (a COLLATE own)")
+    verified = call("verify", bundle, "--against", f"app={sqlite.url_of(destination)}")
+    assert (verified.code, "not equal" in verified.out) == (3, False), verified
+    code, came = command(bundle, sqlite.url_of(destination))
+    assert (code, came["left_out"]) == (0, [])
+    assert (
+        "an earlier restore left it out, and now it is there: the index i could not be made" in came["notes"]
+    )
+    assert not destination.with_name("b.db-moveout.json").exists()
