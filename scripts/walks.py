@@ -86,7 +86,7 @@ ROW = Route(
         "/postgres/rows/source_charset.py",
         "PostgresSnapshot.foresee_finish",
         "PostgresSnapshot._dump",
-        "load_rows.py/_connect",
+        "load_rows.py/RowWriter._connect",
         "Feeds.close",
         "AsyncpgFeed.close",
         "ConnectionWorkers.close",

@@ -33,21 +33,19 @@ class ConnectionWorkers(Generic[Connection]):
         self._connect = connect
         self._workers = workers
         self._idle: list[Connection] = []
-        self._cancellation = self._current = cancellation or CancellationToken()
-
-    def check(self) -> None:
-        """Raise ``Cancelled`` if another piece has failed, or the run was cancelled."""
-        self._current.check()
+        self._of_all = cancellation or CancellationToken()
+        self.cancellation = self._of_all
+        """Is cancelled when another piece has failed, or the run was cancelled."""
 
     def run(self, pieces: Sequence[Work], write: Callable[[Connection, Work], None]) -> None:
         """Do every piece. After the first error the others stop soon, and the error is raised."""
-        self._current = self._cancellation.child()
+        self.cancellation = self._of_all.child()
         pool: ThreadWorkerPool[Work, None] = ThreadWorkerPool(
             partial(self.one, write=write),
             self._workers,
             name="moveout-restore",
             ahead=self._workers,
-            cancellation=self._current,
+            cancellation=self.cancellation,
             grace_seconds=None,
         )
         try:
@@ -55,7 +53,7 @@ class ConnectionWorkers(Generic[Connection]):
                 pass
         finally:
             self.close()
-            self._current = self._cancellation
+            self.cancellation = self._of_all
 
     def close(self) -> None:
         """Close what is not lent."""
@@ -64,7 +62,7 @@ class ConnectionWorkers(Generic[Connection]):
 
     def one(self, piece: Work, write: Callable[[Connection, Work], None]) -> None:
         """Do a piece in this thread. Raises ``Cancelled``."""
-        self.check()
+        self.cancellation.check()
         try:
             connection = self._idle.pop()
         except IndexError:

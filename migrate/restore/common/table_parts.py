@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from exporters.row_digest import Advance
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
+from migrate.runtime.cancellation import CancellationToken
 
 _Item = TypeVar("_Item")
 
@@ -105,11 +106,12 @@ def readable(
     part: PartFile,
     items: Iterator[_Item],
     errors: tuple[type[Exception], ...],
-    check: Callable[[], None] = lambda: None,
+    cancellation: CancellationToken | None = None,
 ) -> Iterator[_Item]:
     """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``Cancelled``."""
     while True:
-        check()
+        if cancellation is not None:
+            cancellation.check()
         try:
             item = next(items)
         except StopIteration:

@@ -164,7 +164,9 @@ class RowWriter:
                 mark_done(connection, part.name)
             opened = self._open(connection, part)
             literals = (values for rows in opened.rows() for values in opened.literals(rows))
-            for statement in opened.statements(readable(part, literals, READ_ERRORS, self._workers.check)):
+            for statement in opened.statements(
+                readable(part, literals, READ_ERRORS, self._workers.cancellation)
+            ):
                 send(connection.raw, statement.pieces)
                 size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
                 self._advance(statement.rows, size_bytes)
@@ -198,7 +200,7 @@ class RowWriter:
             connection.run("BEGIN")
             mark_done(connection, part.name)
         refusals = Refusals()
-        for rows in readable(part, opened.rows(), READ_ERRORS, self._workers.check):
+        for rows in readable(part, opened.rows(), READ_ERRORS, self._workers.cancellation):
             for piece in pieces_of(rows, _FEW if transactional(part) else 1):
                 opened.insert(connection, piece, refusals)
         note_refused(connection, part.table.name, part.name, refusals.digest, refusals.reason)
@@ -233,7 +235,7 @@ class RowWriter:
                 opened = self._open(connection, part)
                 opened = replace(opened, without=[*opened.without, *history])
                 key = opened.key(connection)
-                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.check):
+                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.cancellation):
                     batch = some.batch if isinstance(some, LongRow) else some
                     for begin, rows in momentary(batch, history):
                         connection.run(f"SET SESSION timestamp = {begin}")

@@ -75,11 +75,12 @@ class RowWriter:
     ) -> None:
         self._reader = reader
         self._address = address
-        self._workers = ConnectionWorkers(lambda: _connect(address), workers, cancellation)
+        self._workers = ConnectionWorkers(self._connect, workers, cancellation)
         self._advance = advance
         self._prepared = prepared or PreparedParts(reader)
         self._by_root: dict[str, str] = {}
-        self._encoding = ""
+        self._copied_as = ""
+        """The encoding of text that is copied; known once there is a connection."""
         self._refused: list[PartFile] = []
         self.left_out: list[str] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
@@ -93,7 +94,7 @@ class RowWriter:
         self._workers.run(batches_of(parts, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS), self._write_batch)
         if not self._refused:
             return []
-        with closing(_connect(self._address)) as connection:
+        with closing(self._connect()) as connection:
             return [part for part in self._refused if self._refusal(connection, part) is not None]
 
     def write_last(self, parts: Sequence[PartFile]) -> None:
@@ -101,7 +102,7 @@ class RowWriter:
         What it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does
         not stop the rest: the comparison will miss it.
         """
-        with closing(_connect(self._address)) as connection:
+        with closing(self._connect()) as connection:
             for part in parts:
                 error = self._refusal(connection, part)
                 if error is not None and self._refusal(connection, part, filtered=True) is not None:
@@ -112,7 +113,7 @@ class RowWriter:
         """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
         ``write_all``, once all others are there. Raises ``Cancelled``.
         """
-        self._workers.one(part, self._write)
+        self._workers.one([part], self._write_batch)
         return part not in self._refused and all(part != damaged for damaged, _ in self.damaged)
 
     def close(self) -> None:
@@ -123,38 +124,39 @@ class RowWriter:
         """Copy parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
         of its own.
         """
-        if len(parts) > 1:
-            if self._copy_encoding(connection) == ENCODING:
-                self._prepared.prepare(parts)
-            shown = Shown(self._advance)
-            try:
-                with durable("restore.postgres.rows_together"), connection.transaction():
-                    mark_done(connection, *(part.name for part in parts))
-                    types = column_types(connection, {_label(part) for part in parts})
-                    for part in parts:
-                        self._copy(connection, part, _label(part), shown, types)
-            except (psycopg.Error, DamageError):
-                shown.take_back()
-                if connection.closed:
-                    raise
-            else:
-                return
+        if len(parts) > 1 and self._copy_together(connection, parts):
+            return
         for part in parts:
-            self._write(connection, part)
-
-    def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
-        label = _label(part)
-        try:
+            label = _label(part)
             try:
-                self._copy_once(connection, part, self._by_root.get(label, label))
-            except psycopg.errors.CheckViolation as exc:
-                self._copy_once(connection, part, self._above(connection, label, exc))
-        except psycopg.Error as exc:
-            if not is_refusal(exc, connection):
-                raise destination_error(exc, f"{label} ({part.name})") from exc
-            self._refused.append(part)
-        except DamageError as exc:
-            self.damaged.append((part, exc))
+                try:
+                    self._copy_once(connection, part, self._by_root.get(label, label))
+                except psycopg.errors.CheckViolation as exc:
+                    self._copy_once(connection, part, self._above(connection, label, exc))
+            except psycopg.Error as exc:
+                if not is_refusal(exc, connection):
+                    raise destination_error(exc, f"{label} ({part.name})") from exc
+                self._refused.append(part)
+            except DamageError as exc:
+                self.damaged.append((part, exc))
+
+    def _copy_together(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> bool:
+        """Copy parts in one transaction; tell whether that was possible."""
+        if self._copied_as == ENCODING:
+            self._prepared.prepare(parts)
+        shown = Shown(self._advance)
+        try:
+            with durable("restore.postgres.rows_together"), connection.transaction():
+                mark_done(connection, *(part.name for part in parts))
+                types = column_types(connection, {_label(part) for part in parts})
+                for part in parts:
+                    self._copy(connection, part, _label(part), shown, types)
+        except (psycopg.Error, DamageError):
+            shown.take_back()
+            if connection.closed:
+                raise
+            return False
+        return True
 
     def _refusal(
         self, connection: psycopg.Connection[Any], part: PartFile, *, filtered: bool = False
@@ -253,7 +255,7 @@ class RowWriter:
     ) -> None:
         own = types.get(label, {})
         if not filtered:
-            prepared = self._prepared.take(part, own, self._copy_encoding(connection))
+            prepared = self._prepared.take(part, own, self._copied_as)
             if prepared is not None:
                 statement = _statement(label, list(prepared.types), prepared.options)
                 self._send(connection, part, statement, iter([(prepared.data, prepared.rows)]), shown)
@@ -280,7 +282,7 @@ class RowWriter:
             if filtered:
                 options, blocks = CSV, self._filtered(file, part, names, stack)
             else:
-                options, blocks = self._blocks(connection, file, own, stack, generated=generated)
+                options, blocks = self._blocks(file, own, stack, generated=generated)
             self._send(connection, part, _statement(label, names, options), blocks, shown)
 
     def _send(
@@ -297,7 +299,7 @@ class RowWriter:
         pending: list[bytes] = []
         pending_bytes = 0
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.check):
+            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.cancellation):
                 pending.append(block)
                 pending_bytes += len(block)
                 if pending_bytes >= _PIECE_BYTES:
@@ -313,7 +315,7 @@ class RowWriter:
         self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
     ) -> Iterator[tuple[bytes, int]]:
         """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
-        connection = stack.enter_context(closing(_connect(self._address)))
+        connection = stack.enter_context(closing(self._connect()))
         stack.enter_context(connection.transaction())
         use_every_schema(connection, part.table.schema)
         label = quote_qualified(part.table.schema, part.table.name)
@@ -324,7 +326,6 @@ class RowWriter:
 
     def _blocks(
         self,
-        connection: psycopg.Connection[Any],
         file: ParquetPart,
         types: Mapping[str, str],
         stack: ExitStack,
@@ -335,19 +336,20 @@ class RowWriter:
         that the source's server computed. ``types`` of the destination's columns, by name.
         """
         if encoding := encoding_of(file.schema_arrow):
-            own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
+            own = OwnEncoding(stack.enter_context(closing(self._connect())), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
-        encoding = self._copy_encoding(connection)
-        if encoding == ENCODING and not generated:
+        if self._copied_as == ENCODING and not generated:
             encoder = copy_binary.encoder_of(file.schema_arrow, types)
             if encoder is not None:
                 return BINARY, encoder.blocks(file)
-        return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
+        return f"FORMAT csv, ENCODING '{self._copied_as}'", blocks_of(file, generated=generated)
 
-    def _copy_encoding(self, connection: psycopg.Connection[Any]) -> str:
-        if not self._encoding:
-            self._encoding = copy_encoding(database_encoding(connection))
-        return self._encoding
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = connect_writer(self._address)
+        without_triggers(connection)
+        if not self._copied_as:
+            self._copied_as = copy_encoding(database_encoding(connection))
+        return connection
 
 
 def _statement(label: str, names: Sequence[str], options: str) -> str:
@@ -357,9 +359,3 @@ def _statement(label: str, names: Sequence[str], options: str) -> str:
 
 def _label(part: PartFile) -> str:
     return quote_qualified(part.table.schema, part.table.name)
-
-
-def _connect(address: PostgresAddress) -> psycopg.Connection[Any]:
-    connection = connect_writer(address)
-    without_triggers(connection)
-    return connection
