@@ -163,7 +163,7 @@ def _restore_missing(
     earlier = [record for _, record in by_predecessor]
     for of_reader, record in [*((reader, record) for record in own), *by_predecessor]:
         if not record.finished and (reader.info.continues or _selection_of(record).left_out):
-            outcome = restorer.restore(_interrupted(request, of_reader, record, own, earlier))
+            outcome = restorer.restore(_interrupted(request, of_reader, record, [*own, *earlier]))
             return outcome if outcome.findings else _restored(restorer, engine, request)
     if not reader.info.continues or request.merge:
         raise refusal
@@ -195,24 +195,17 @@ def _restore_missing(
 
 
 def _interrupted(
-    request: RestoreRequest,
-    reader: BundleReader,
-    record: FinishedRestore,
-    own: Sequence[FinishedRestore],
-    earlier: Sequence[FinishedRestore],
+    request: RestoreRequest, reader: BundleReader, record: FinishedRestore, earlier: Sequence[FinishedRestore]
 ) -> RestoreRequest:
     """Return the request that goes on with an interrupted restore of this bundle or of one that it continues. Only
-    where it makes definitions, those that ``earlier`` restores left out are among them; its ``own`` bundle's only where
-    it is about what these left out.
+    where it makes definitions, those that ``earlier`` restores left out are among them.
     """
-    selection = _selection_of(record)
-    of_own = [record for record in own if record.finished] if selection.left_out else []
-    continues = reader is request.reader and selection.definitions
+    continues = reader is request.reader and _selection_of(record).definitions
     return replace(
         request,
         reader=reader,
         only=Selection.split_words(record.only),
-        earlier=[*of_own, *earlier] if continues else (),
+        earlier=[other for other in earlier if other.finished] if continues else (),
     )
 
 

@@ -13,7 +13,7 @@ from migrate.restore.objects.versions import why_flat
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.s3 import client
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
-from migrate.storage.s3.source_bucket import open_bucket
+from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
 
@@ -59,22 +59,30 @@ def lacks_bucket(destination: Endpoint) -> bool:
     return False
 
 
-def make_destination(source: Endpoint, destination: Endpoint, *, dry_run: bool) -> str:
+def make_destination(source: Endpoint, destination: Endpoint, *, history: bool, dry_run: bool) -> str:
     """Make the bucket of a destination where there is none, with object lock where the source's bucket has it. Return
-    what was made, or with ``dry_run`` would be made; "" where the bucket is there.
+    what was made, or with ``dry_run`` would be made; "" where the bucket is there. Raises ``UsageError`` where the
+    ``history`` of a source is wanted that has none.
     """
     if not lacks_bucket(destination):
         return ""
-    settings = open_bucket(source.url, secrets=source.reveal()).configuration()
+    bucket = open_bucket(source.url, secrets=source.reveal())
+    if history:
+        _check_history(bucket)
+    settings = bucket.configuration()
     if dry_run:
         return f"the bucket {destination.shown} would be made, and all of {source.shown} copied to it"
     return make_bucket_like(settings, destination.url, secrets=destination.reveal())
 
 
+def _check_history(source: S3Bucket) -> None:
+    if source.keeps_versions() is False:
+        raise UsageError(f"{source.url} keeps no versions", next_step="leave out --history")
+
+
 def check_histories(sides: Sides, *, dry_run: bool) -> None:
     """See to it that both buckets keep versions. Raises ``UsageError`` where one cannot."""
-    if sides.source.keeps_versions() is False:
-        raise UsageError(f"{sides.source.url} keeps no versions", next_step="leave out --history")
+    _check_history(sides.source)
     if dry_run:
         return
     if reason := why_flat(sides.destination):

@@ -22,8 +22,10 @@ def restore(bundle: Path, url: str):
     return restore_source(RestoreRequest(reader, "app", url, 2, Silent(), secrets), url)
 
 
-def die_before(bundle: str, url: str, number: int, pattern: str) -> None:
-    """Restore, and be killed before the statement of this number that changes something and matches the pattern."""
+def die_before(bundle: str, url: str, number: int, pattern: str, count_to: str = "") -> None:
+    """Restore, and be killed before the statement of this number that changes something and matches the pattern; or
+    write into a file how many there were.
+    """
     lock, count = threading.Lock(), 0
 
     def killing(real):
@@ -45,6 +47,18 @@ def die_before(bundle: str, url: str, number: int, pattern: str) -> None:
     psycopg.Cursor.copy = killing(psycopg.Cursor.copy)
     pymysql.Connection.query = killing(pymysql.Connection.query)
     restore(Path(bundle), url)
+    if count_to:
+        Path(count_to).write_text(str(count))
+
+
+def spread(bundle: Path, url: str, folder: Path, cases: int = 16) -> list[int]:
+    """Restore, and return numbers of statements that change something: the first ones, the last ones, and others."""
+    count_to = folder / "count"
+    victim = run(die_before, str(bundle), url, 0, "", str(count_to))
+    victim.join(120)
+    assert victim.exitcode == 0
+    total = int(count_to.read_text())
+    return sorted({1, 2, 3, total - 2, total - 1, total, *range(1, total, max(1, total // cases))})
 
 
 def killed(bundle: Path, url: str, number: int = 1, pattern: str = "") -> bool:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from itertools import count
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgresql
 from tests.exporters.sqlite import databases as sqlite
-from tests.restore.killed import killed
+from tests.restore.killed import killed, spread
 
 POSTGRES = """
 CREATE EXTENSION dblink; CREATE TABLE kept AS SELECT 1 AS x;
@@ -26,6 +27,14 @@ CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; E
 CREATE TRIGGER fires AFTER INSERT ON keys FOR EACH ROW EXECUTE FUNCTION seen();
 CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION watch()
+"""
+CONTENT = """
+SELECT (SELECT count(*) FROM keys), (SELECT count(*) FROM parts), (SELECT sum(s) FROM sums),
+  (SELECT last_value FROM counted),
+  (SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid > 16384),
+  (SELECT count(*) FROM pg_constraint WHERE oid > 16384), (SELECT count(*) FROM pg_trigger WHERE oid > 16384),
+  (SELECT count(*) FROM pg_proc WHERE oid > 16384), (SELECT count(*) FROM pg_event_trigger),
+  obj_description('keys'::regclass)
 """
 MARIADB = """
 CREATE TABLE kept AS SELECT 1 AS x; CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT a FROM gone;
@@ -91,6 +100,36 @@ def test_an_extension_is_installed_after_the_restore(postgres, tenant, tmp_path)
     postgresql.run_sql(tenant, "ALTER SCHEMA public OWNER TO pg_database_owner")
     assert postgresql.dump(tenant, "--no-owner") == postgresql.dump(source, "--no-owner")
     assert command(bundle, destination)[0] == 0
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_it_is_killed_before_statements_all_over_it(postgres, other_postgres, tenant, tmp_path):
+    source, bundle = postgres.database(), tmp_path / "bundle"
+    postgresql.run_sql(source, POSTGRES)
+    assert postgresql.export_database(source, bundle).complete
+    destination = postgresql.as_role(tenant, "again_tenant")
+    assert command(bundle, destination)[0] == 3
+    postgresql.run_sql(tenant, "CREATE EXTENSION dblink; ALTER ROLE again_tenant SUPERUSER")
+    names = (other_postgres.database().rpartition("/")[2] for _ in count())
+
+    def copy() -> str:
+        name, copied = next(names), destination.rpartition("/")[2]
+        for statement in (f"DROP DATABASE {name}", f"CREATE DATABASE {name} TEMPLATE {copied}"):
+            postgresql.run_sql(other_postgres.url, statement)
+        return destination.replace(copied, name)
+
+    numbers = spread(bundle, copy(), tmp_path)
+    kills = 0
+    for number in numbers:
+        url = copy()
+        kills += killed(bundle, url, number)
+        code, came = command(bundle, url)
+        assert (code, came["left_out"]) == (0, []), number
+        server_url = url.replace("again_tenant@", "postgres@")
+        assert postgresql.fetch(server_url, CONTENT) == postgresql.fetch(source, CONTENT), number
+        assert postgresql.fetch(server_url, "SELECT to_regnamespace('moveout_restore')") == [(None,)]
+    assert kills >= len(numbers) - 2, "threads make statements in no fixed order, but as many of them"
 
 
 def test_a_view_of_mariadb_finds_its_table(mariadb, other_mariadb, tmp_path):

@@ -115,5 +115,11 @@ def test_patterns_that_mean_no_syncs(
 def test_one_missing_bucket_is_made_if_told(corp: str, minio: S3Server, other_minio: S3Server) -> None:
     pair = (f"a=s3://{corp}-empty?profile={minio.profile}", f"b=s3://{corp}-x?profile={other_minio.profile}")
     assert call("sync", *pair).code == 7
+    refused = call("sync", *pair, "--create", "--history")
+    assert (refused.code, "keeps no versions" in refused.err, names(other_minio, corp)) == (
+        2,
+        True,
+        ["media"],
+    )
     assert call("sync", *pair, "--create").code == 0
     assert names(other_minio, corp) == ["media", "x"]

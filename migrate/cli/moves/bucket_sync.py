@@ -171,7 +171,7 @@ def run_sync(
     assert destination is not None
     started = time.monotonic()
     if create or destination.create:
-        made = make_destination(source, destination, dry_run=options.dry_run)
+        made = make_destination(source, destination, history=options.history, dry_run=options.dry_run)
         if made and options.dry_run:
             return WouldDo(destination.shown, [made])
         if made:

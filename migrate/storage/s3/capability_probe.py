@@ -31,7 +31,6 @@ _HEADERS, _METADATA = {"content-type": "text/x-canary"}, {"canary": "yes"}
 _NAME_BEGINS = "moveout-canary-"
 _NAME = re.compile(rf"{_NAME_BEGINS}[0-9a-f]{{12}}")
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
-    key_oddities.LEADING: ("/{name}",),
     key_oddities.EMPTY: ("{name}//x",),
     key_oddities.DOT: ("{name}/./x",),
     key_oddities.DOTDOT: ("{name}/../{name}-x",),
@@ -284,12 +283,9 @@ def _sample(destination: DestinationBucket, kind: str, name: str) -> list[str]:
         start = f"{destination.prefix}{name}/"
         rest = LONGEST_KEY_BYTES - len(start.encode())
         return [start + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
-    return [
-        sample.format(name=name)
-        if kind == key_oddities.LEADING
-        else destination.prefix + sample.format(name=name)
-        for sample in _SAMPLES[kind]
-    ]
+    if kind == key_oddities.LEADING:
+        return [(destination.prefix or "/") + name]  # behind another prefix no key begins so
+    return [destination.prefix + sample.format(name=name) for sample in _SAMPLES[kind]]
 
 
 def _stored(destination: DestinationBucket, name: str) -> list[ObjectSummary]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,12 +19,14 @@ from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.registry import open_location
+from migrate.storage.s3 import capability_probe
 from migrate.storage.s3.capability_probe import probe
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.store import S3Store
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
+from tests.export.victims import run
 from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
 from tests.tools.profiles import extra_profile
@@ -88,6 +92,25 @@ def test_goes_on_after_an_interruption(
     outcome = restore(reader, destination.url)
     assert (outcome.items, outcome.skipped_items) == (len(objects), 2)
     assert set(destination.keys()) == set(objects)
+
+
+def die_while_trying(url: str) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    capability_probe.ALWAYS, capability_probe._clear = frozenset(), die
+    probe(open_destination_bucket(url), keys={key_oddities.LEADING})
+
+
+def test_what_a_killed_probe_leaves_lies_behind_the_prefix(
+    other_minio: S3Server, make_shop: MakeShop
+) -> None:
+    destination = make_shop(other_minio)
+    victim = run(die_while_trying, destination.url.replace("?", "/kept/?"))
+    victim.join(60)
+    assert victim.exitcode == -signal.SIGKILL
+    (left,) = destination.keys()
+    assert left.startswith("kept/")
 
 
 def test_parts_of_a_large_object_are_not_sent_twice(
