@@ -11,6 +11,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
 
 _Item = TypeVar("_Item")
 
@@ -100,6 +101,21 @@ class Shown:
     def take_back(self) -> None:
         """Show nothing of it any more."""
         self._advance(-sum(self._rows.values()), -self._size_bytes)
+
+
+class ShownTotal:
+    """Shows what all workers write as progress, and adds it up; integer addition under the interpreter's lock loses
+    nothing that matters here.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        """Show more rows, of so many bytes. See ``Advance``."""
+        self.size_bytes += size_bytes
+        self._progress.advance(items=rows, size_bytes=size_bytes)
 
 
 def readable(

@@ -17,7 +17,7 @@ from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome, Retry
 from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.restore.common.table_parts import PartFile, ShownTotal, parts_of
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
@@ -314,10 +314,10 @@ class TableRestore:
         if skipped:
             left = sum(part.size_bytes for part in todo)
             self.progress.skip(items=skipped, size_bytes=self.size_bytes - left)
-        sum_ = _Sum(self.progress)
-        write(todo, sum_.add)
+        shown = ShownTotal(self.progress)
+        write(todo, shown.add)
         self.progress.end()
-        return WrittenRows(skipped, sum_.size_bytes)
+        return WrittenRows(skipped, shown.size_bytes)
 
     def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], RowsDigest]]) -> None:
         """Let ``live`` read the destination's rows, for ``findings``."""
@@ -341,18 +341,6 @@ class WrittenRows:
 
     skipped_items: int
     size_bytes: int
-
-
-class _Sum:
-    """Adds up what the workers wrote; integer addition under the interpreter's lock loses nothing that matters here."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.size_bytes = 0
-
-    def add(self, rows: int, size_bytes: int) -> None:
-        self.size_bytes += size_bytes
-        self._progress.advance(items=rows, size_bytes=size_bytes)
 
 
 def sentences(differences: Iterable[TableDifference], label: Label) -> list[str]:
