@@ -11,13 +11,14 @@ FROM ?=
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
+CORE := $(wildcard exporters/_rows/*.c exporters/_rows/*.h)
 MOVEOUT := $(VENV)/bin/moveout
 # Tests and demo start the program hundreds of times: it is compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
 .PHONY: help discover doctor plan evacuate status export transfer verify restore clean setup demo handover servers test
-.PHONY: torture outsiders check bench docs
+.PHONY: torture pure sanitize outsiders check bench docs
 
 help:
 	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) ":" } \
@@ -64,12 +65,13 @@ clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
 
 setup: $(VENV)/.ready ## make the environment in .venv (done by itself where needed)
 
-$(VENV)/.ready: requirements/dev.txt requirements/readers.txt pyproject.toml scripts/make_venv.sh
+$(VENV)/.ready: requirements/dev.txt requirements/readers.txt pyproject.toml scripts/make_venv.sh $(CORE)
 	@scripts/make_venv.sh $(VENV)
 	@echo "setup: installing the locked packages into $(VENV) ..."
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	@$(PIP) install --quiet --upgrade --no-deps --require-hashes --target $(VENV)/readers -r requirements/readers.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PY) -c 'from exporters import _rows; print(f"setup: rows are read by {_rows.row_path()} code")'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt requirements/runtime.txt
@@ -102,6 +104,14 @@ test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
 torture: $(VENV)/.ready ## long tests: kills at random moments, faults on the wire
 	@$(PY) -m scripts.servers get > /dev/null
 	@$(PY) -m pytest -m torture --timeout=0 $(ARGS)
+
+pure: $(VENV)/.ready ## run the tests of tables without the compiled core
+	@$(PY) -m scripts.servers get > /dev/null
+	@MOVEOUT_PURE_PYTHON=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  tests/exporters tests/restore tests/verify $(ARGS)
+
+sanitize: $(VENV)/.ready ## run the tests of the compiled core under the address sanitizer
+	@scripts/sanitize.sh $(VENV) $(ARGS)
 
 outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout (fetched where they can be had)
 	@$(PY) -m scripts.outsiders $(ARGS)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.errors import SourceError
-from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces, digest_texts
+from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import Layout, Typed
 from exporters.sql.large_values.long_values import LongRow, LongValue, Spool, TypedRow
 from exporters.sql.parquet_write import PartWriter, WrittenPart
@@ -95,22 +95,25 @@ class ChunkExport:
     def add(
         self,
         table: Typed,
-        texts: Sequence[bytes],
+        digest: RowsDigest,
         text_bytes: int,
+        *,
+        first_texts: Sequence[bytes] = (),
         parse_exactly: Callable[[], Typed] | None = None,
     ) -> None:
-        """Take a block of rows, and their texts. ``parse_exactly`` types the block the slow way; without it the caller
-        has compared every value. Raises ``SourceError`` where the rows do not render to their texts again.
+        """Take a block of rows, and the digest of their texts. ``first_texts``: those of the first ``rows_to_prove``
+        rows. ``parse_exactly`` types the block the slow way; without it the caller has compared every value. Raises
+        ``SourceError`` where the rows do not render to their texts again.
         """
-        if table.rows != len(texts):
+        if table.rows != digest.rows:
             raise SourceError(
-                f"{len(texts)} lines were parsed as {table.rows} rows",
+                f"{digest.rows} lines were parsed as {table.rows} rows",
                 next_step="Please report the table's definition.",
             )
         if parse_exactly is not None and not self._proved:
-            table = self._prove(table, texts[:PROVED_ROWS], parse_exactly)
+            table = self._prove(table, first_texts, parse_exactly)
         self._text_bytes += text_bytes
-        self._digest += digest_texts(texts)
+        self._digest += digest
         self._octets.add(table)
         self._parts.add(table, text_bytes)
 
@@ -124,7 +127,7 @@ class ChunkExport:
         for is_exact in (False, True):
             parsed = parse_exactly() if is_exact else table
             batch = self._layout.batch(parsed, frozenset(parsed.sides))[:PROVED_ROWS]
-            if list(self._format.render(batch)) == first_texts:
+            if list(self._format.render(batch)) == list(first_texts):
                 self._proved = True
                 return parsed
         raise _changed()

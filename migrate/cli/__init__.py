@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from exporters import _rows
 from migrate import software
 from migrate.errors import INTERRUPTED
 from migrate.errors import UsageError as MoveoutUsageError
@@ -174,7 +175,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(software())
+        typer.echo(f"{software()}\nrows are read by {_rows.row_path()} code")
         raise typer.Exit
 
 

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from exporters import _rows
 from exporters.doctor import SEVERITIES, Finding, Fix
 from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
 from migrate.cli import app
@@ -70,6 +71,7 @@ class Diagnosis:
                 for entry in self.examinations.examined
             ],
             "findings": dict(_count(self.examinations.examined)),
+            "row_path": _rows.row_path(),
             "scripts": [str(path) for path in self.scripts],
         }
 
@@ -86,6 +88,7 @@ class Diagnosis:
             _draw_findings(console, examined, severity)
         counted = [f"{count} {severity}" for severity, count in _count(examined) if count]
         console.print(f"{things(len(examined), 'examination')}: {', '.join(counted) or 'nothing was found'}.")
+        console.print(f"Rows of tables will be read by {_rows.row_path()} code.", style="dim")
         for path in self.scripts:
             console.print(f"fixes: {path}")
         if not self.scripts and any(f.fix for entry in examined for f in entry.examination.findings):

@@ -41,8 +41,13 @@ def export_rows(
             columns = columns_of(rows, types)
             _check_lengths(table, columns)
             parsed = parse_columns(columns, layout)
-            parse_exactly = partial(parse_columns, columns, layout, exactly=True)
-            chunk.add(parsed, rows, sum(map(len, rows)), parse_exactly)
+            chunk.add(
+                parsed,
+                digest_texts(rows),
+                sum(map(len, rows)),
+                first_texts=rows[: chunk.rows_to_prove],
+                parse_exactly=partial(parse_columns, columns, layout, exactly=True),
+            )
         return chunk.finish()
 
 

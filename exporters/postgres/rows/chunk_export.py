@@ -6,10 +6,10 @@ from contextlib import closing
 from functools import partial
 
 from exporters.api import Sink
+from exporters.postgres.rows.block_parser import BlockParser
 from exporters.postgres.rows.csv_rows import (
     digest_block,
     lines_of,
-    parse_block,
     parse_block_exactly,
     split_lines,
 )
@@ -28,16 +28,22 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
     """
     sent_rows = 0
     with closing(source), PartWriter(layout, sink, stem) as parts:
-        chunk = ChunkExport(layout, parts, _CSV)
+        chunk, parser = ChunkExport(layout, parts, _CSV), BlockParser(layout)
         for block in in_blocks(source):
             if isinstance(block, SentRows):
                 sent_rows = block.count
             elif isinstance(block, LongRowText):
                 chunk.add_long(block)
             elif layout.columns:
-                table = parse_block(block, layout, compare=block.count(b"\n") > chunk.rows_to_prove)
-                lines = split_lines(block, table.rows)
-                chunk.add(table, lines, len(block), partial(parse_block_exactly, block, layout))
+                to_prove = chunk.rows_to_prove
+                table, digest = parser.parse(block, compare=block.count(b"\n") > to_prove)
+                chunk.add(
+                    table,
+                    digest,
+                    len(block),
+                    first_texts=split_lines(block, table.rows)[:to_prove] if to_prove else (),
+                    parse_exactly=partial(parse_block_exactly, block, layout),
+                )
         return chunk.finish(sent_rows)
 
 
@@ -46,7 +52,7 @@ def export_typed(chunk: TypedChunk, layout: Layout, sink: Sink, stem: str) -> Ex
     with PartWriter(layout, sink, stem) as parts:
         export = ChunkExport(layout, parts, _CSV)
         if chunk.lines:
-            export.add(chunk.table, chunk.lines, chunk.text_bytes)
+            export.add(chunk.table, digest_texts(chunk.lines), chunk.text_bytes)
         return export.finish()
 
 
@@ -62,7 +68,7 @@ def digest_rows(source: RowBlocks, advance: Advance | None, *, has_columns: bool
             if isinstance(block, LongRowText):
                 size_bytes, part = digest_long(block)
             else:
-                size_bytes, part = len(block), digest_texts(split_lines(block))
+                size_bytes, part = len(block), digest_block(block)
             digest += part
             if advance is not None:
                 advance(part.rows, size_bytes)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from exporters import _rows
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
 from exporters.row_digest import RowsDigest, digest_texts
@@ -38,7 +39,11 @@ _FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
 
 def digest_block(block: bytes) -> RowsDigest:
     """Return the digest of whole lines, each ended by a newline."""
-    return digest_texts(split_lines(block))
+    digested = None if _rows.core is None else _rows.core.digest_block(block)
+    if digested is None:
+        return digest_texts(split_lines(block))
+    rows, digest = digested
+    return RowsDigest(rows, int.from_bytes(digest))
 
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
@@ -114,35 +119,42 @@ def parse_block(block: bytes, layout: Layout, *, compare: bool = True) -> Typed:
     """
     try:
         parsed = _read(block, [column.kind.parsed for column in layout.columns])
+        typed = [
+            type_text(column.kind, values, compare=compare)
+            for column, values in zip(layout.columns, parsed, strict=True)
+        ]
     except pa.ArrowInvalid:
         return parse_block_exactly(block, layout)
-    columns: list[pa.Array] = []
-    sides: dict[int, pa.Array] = {}
-    for i, (column, values) in enumerate(zip(layout.columns, parsed, strict=True)):
-        kind = column.kind
-        if kind.compared and compare:
-            typed, side = parse_exactly(kind.codec, values, kind.stored)
-            if side is not None:
-                sides[i] = side.cast(layout.sides[i].type)
-        elif kind.compared:
-            typed = parse_leniently(kind.codec, values, kind.stored)
-        else:
-            typed = values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored)
-        columns.append(typed)
-    return Typed(tuple(columns), sides, len(parsed[0]))
+    return typed_block(typed, layout)
+
+
+def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
+    """Type values of the type ``kind.parsed``; return the text of those that their type cannot hold, too. ``compare``:
+    see ``parse_block``. Raises ``pa.ArrowInvalid`` where the text is none of the kind, and it is not compared.
+    """
+    if kind.compared and compare:
+        return parse_exactly(kind.codec, values, kind.stored)
+    if kind.compared:
+        return parse_leniently(kind.codec, values, kind.stored), None
+    return values if kind.parsed == kind.stored else kind.codec.parse(values, kind.stored), None
 
 
 def parse_block_exactly(block: bytes, layout: Layout) -> Typed:
     """Type one block the slow way: compare every value of every column with its text."""
-    columns: list[pa.Array] = []
-    sides: dict[int, pa.Array] = {}
     parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
-    for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
-        typed, side = _parse_text(column.kind, text)
-        columns.append(typed)
-        if side is not None:
-            sides[i] = side.cast(layout.sides[i].type)
-    return Typed(tuple(columns), sides, len(parsed[0]))
+    return typed_block(
+        [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)], layout
+    )
+
+
+def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout) -> Typed:
+    """Return a block whose columns are given as values and, where there are some, the text of others."""
+    sides = {
+        number: side.cast(layout.sides[number].type)
+        for number, (_, side) in enumerate(columns)
+        if side is not None
+    }
+    return Typed(tuple(values for values, _ in columns), sides, len(columns[0][0]))
 
 
 def _text_type(kind: Kind) -> pa.DataType:
@@ -152,8 +164,8 @@ def _text_type(kind: Kind) -> pa.DataType:
     return kind.parsed if kind.codec is TEXT else pa.string()
 
 
-def _parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Type the text of a column; what is not UTF-8 is for the side column."""
+def parse_text(kind: Kind, raw: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Type the text of a column, and compare every value with its text; what is not UTF-8 is for the side column."""
     if not pa.types.is_binary(raw.type) or pa.types.is_binary(kind.parsed):
         return parse_exactly(kind.codec, raw, kind.stored)
     text, bad = split_utf8(raw)

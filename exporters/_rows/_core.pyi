@@ -1,0 +1,20 @@
+from typing import TypeAlias
+
+from typing_extensions import Buffer
+
+# What exporters._rows.__init__ expects of a core that was built from its sources.
+INTERFACE: int
+
+# Whether it is the text of all values as bytes, because one is none of the kind; the buffers of the Arrow array
+# (validity, offsets, values; None for one that it has not); the number of NULLs.
+_Column: TypeAlias = tuple[bool, Buffer | None, Buffer | None, Buffer, int]
+
+# Rows, digest (big-endian) and columns of a block of CSV lines; None where it is not exactly what the server prints.
+# Kinds: three bytes for each column, see columns.h.
+def parse(block: Buffer, kinds: bytes, /) -> tuple[int, bytes, list[_Column]] | None: ...
+
+# Rows and digest of a block of CSV lines; None where it does not end at a line's end.
+def digest_block(block: Buffer, /) -> tuple[int, bytes] | None: ...
+
+# The digest of rows, given as their texts.
+def digest_texts(texts: list[bytes], /) -> bytes: ...

@@ -1,0 +1,233 @@
+#include "columns.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "values.h"
+
+typedef enum { FILLED, OTHER_TEXT, NO_ROOM } FillResult;
+/* OTHER_TEXT: a value is none of the kind. */
+
+static bool allocate(Bytes *buffer, size_t size) {
+    *buffer = (Bytes){calloc(size + !size, 1), size};
+    return buffer->data != NULL;
+}
+
+static void release(Column *column) {
+    for (int i = 0; i < BUFFERS; i++) free(column->buffers[i].data);
+    *column = (Column){0};
+}
+
+/* Note that a row is NULL. The validity bitmap is made with the first one. */
+static bool set_null(Column *column, const Fields *fields, size_t row) {
+    Bytes *validity = &column->buffers[VALIDITY];
+    if (!validity->data) {
+        if (!allocate(validity, (fields->rows + 7) / 8)) return false;
+        memset(validity->data, 0xFF, validity->size);
+    }
+    validity->data[row / 8] &= (unsigned char)~(1u << row % 8);
+    column->nulls++;
+    return true;
+}
+
+/* Reads one value into its place. */
+typedef bool (*ReadValue)(Field field, ColumnKind kind, unsigned char *place);
+
+/* The compiler makes a loop of its own for each kind, because width and read are constants where this is called. */
+static inline __attribute__((always_inline)) FillResult fill_fixed(const Fields *fields, size_t number, ColumnKind kind,
+                                                                   size_t width, ReadValue read, Column *column) {
+    if (!allocate(&column->buffers[VALUES], fields->rows * width)) return NO_ROOM;
+    unsigned char *place = column->buffers[VALUES].data;
+    for (size_t row = 0; row < fields->rows; row++, place += width) {
+        Field field = field_at(fields, row, number);
+        if (!field.size) {
+            if (!set_null(column, fields, row)) return NO_ROOM;
+        } else if (!read(field, kind, place)) {
+            return OTHER_TEXT;
+        }
+    }
+    return FILLED;
+}
+
+static inline bool read_int16(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t value;
+    (void)kind;
+    if (!read_integer(field, INT16_MIN, INT16_MAX, &value)) return false;
+    memcpy(place, &(int16_t){(int16_t)value}, sizeof(int16_t));
+    return true;
+}
+
+static inline bool read_int32(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t value;
+    (void)kind;
+    if (!read_integer(field, INT32_MIN, INT32_MAX, &value)) return false;
+    memcpy(place, &(int32_t){(int32_t)value}, sizeof(int32_t));
+    return true;
+}
+
+static inline bool read_uint32(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t value;
+    (void)kind;
+    if (!read_integer(field, 0, UINT32_MAX, &value)) return false;
+    memcpy(place, &(uint32_t){(uint32_t)value}, sizeof(uint32_t));
+    return true;
+}
+
+static inline bool read_int64(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t value;
+    (void)kind;
+    if (!read_integer(field, INT64_MIN, INT64_MAX, &value)) return false;
+    memcpy(place, &value, sizeof value);
+    return true;
+}
+
+static inline bool read_decimal128(Field field, ColumnKind kind, unsigned char *place) {
+    __int128 value;
+    if (!read_decimal(field, kind.precision, kind.scale, &value)) return false;
+    memcpy(place, &value, sizeof value);
+    return true;
+}
+
+static inline bool read_date32(Field field, ColumnKind kind, unsigned char *place) {
+    int32_t days;
+    (void)kind;
+    if (!read_date(field, &days)) return false;
+    memcpy(place, &days, sizeof days);
+    return true;
+}
+
+static inline bool read_time64(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t microseconds;
+    bool is_time = kind.letter == 'T' ? read_time(field, &microseconds)
+                                      : read_timestamp(field, kind.letter == 'Z', &microseconds);
+    if (is_time) memcpy(place, &microseconds, sizeof microseconds);
+    return is_time;
+}
+
+static inline bool read_uuid128(Field field, ColumnKind kind, unsigned char *place) {
+    (void)kind;
+    return read_uuid(field, place);
+}
+
+/* Booleans are bits. */
+static FillResult fill_bool(const Fields *fields, size_t number, Column *column) {
+    if (!allocate(&column->buffers[VALUES], (fields->rows + 7) / 8)) return NO_ROOM;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field field = field_at(fields, row, number);
+        if (!field.size) {
+            if (!set_null(column, fields, row)) return NO_ROOM;
+        } else if (field.size != 1 || (field.text[0] != 't' && field.text[0] != 'f')) {
+            return OTHER_TEXT;
+        } else if (field.text[0] == 't') {
+            column->buffers[VALUES].data[row / 8] |= (unsigned char)(1u << row % 8);
+        }
+    }
+    return FILLED;
+}
+
+/* Offsets, and room for values of up to as many bytes as the fields have. */
+static bool allocate_text(const Fields *fields, size_t number, Column *column) {
+    size_t size = 0;
+    for (size_t row = 0; row < fields->rows; row++) size += field_at(fields, row, number).size;
+    return allocate(&column->buffers[OFFSETS], (fields->rows + 1) * sizeof(int32_t)) &&
+           allocate(&column->buffers[VALUES], size);
+}
+
+/* Copy a field without its quotes; return the end of the copy. */
+static unsigned char *copy_unquoted(Field field, unsigned char *to) {
+    const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
+    while (from < end) {
+        const unsigned char *quote = memchr(from, '"', (size_t)(end - from));
+        size_t size = (size_t)((quote ? quote + 1 : end) - from);
+        memcpy(to, from, size);
+        to += size;
+        from += size + (quote != NULL); /* the second of two quotes */
+    }
+    return to;
+}
+
+/* Whether each value of a column is UTF-8. */
+static bool values_are_utf8(const Column *column, size_t rows) {
+    const int32_t *offsets = (const int32_t *)(const void *)column->buffers[OFFSETS].data;
+    const unsigned char *values = column->buffers[VALUES].data;
+    unsigned char all = 0;
+    for (size_t i = 0; i < column->buffers[VALUES].size; i++) all |= values[i];
+    if (all < 0x80) return true;
+    for (size_t row = 0; row < rows; row++)
+        if (!is_utf8(values + offsets[row], (size_t)(offsets[row + 1] - offsets[row]))) return false;
+    return true;
+}
+
+static FillResult fill_text(const Fields *fields, size_t number, bool must_be_utf8, Column *column) {
+    if (!allocate_text(fields, number, column)) return NO_ROOM;
+    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
+    unsigned char *values = column->buffers[VALUES].data, *to = values;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field field = field_at(fields, row, number);
+        if (!field.size) {
+            if (!set_null(column, fields, row)) return NO_ROOM;
+        } else if (field.text[0] == '"') {
+            to = copy_unquoted(field, to);
+        } else {
+            memcpy(to, field.text, field.size);
+            to += field.size;
+        }
+        offsets[row + 1] = (int32_t)(to - values);
+    }
+    column->buffers[VALUES].size = (size_t)(to - values);
+    return !must_be_utf8 || values_are_utf8(column, fields->rows) ? FILLED : OTHER_TEXT;
+}
+
+static FillResult fill_bytes(const Fields *fields, size_t number, Column *column) {
+    if (!allocate_text(fields, number, column)) return NO_ROOM;
+    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
+    unsigned char *values = column->buffers[VALUES].data, *to = values;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field field = field_at(fields, row, number);
+        if (!field.size) {
+            if (!set_null(column, fields, row)) return NO_ROOM;
+        } else if (!read_hex(field, to)) {
+            return OTHER_TEXT;
+        } else {
+            to += (field.size - 2) / 2;
+        }
+        offsets[row + 1] = (int32_t)(to - values);
+    }
+    column->buffers[VALUES].size = (size_t)(to - values);
+    return FILLED;
+}
+
+bool is_known(ColumnKind kind) {
+    if (kind.letter == 'd') return kind.precision && kind.precision <= 38 && kind.scale <= kind.precision;
+    return kind.letter && strchr("bhiloDTSZUXtr", kind.letter);
+}
+
+static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    switch (kind.letter) {
+        case 'b': return fill_bool(fields, number, column);
+        case 'h': return fill_fixed(fields, number, kind, sizeof(int16_t), read_int16, column);
+        case 'i': return fill_fixed(fields, number, kind, sizeof(int32_t), read_int32, column);
+        case 'o': return fill_fixed(fields, number, kind, sizeof(uint32_t), read_uint32, column);
+        case 'l': return fill_fixed(fields, number, kind, sizeof(int64_t), read_int64, column);
+        case 'd': return fill_fixed(fields, number, kind, sizeof(__int128), read_decimal128, column);
+        case 'D': return fill_fixed(fields, number, kind, sizeof(int32_t), read_date32, column);
+        case 'T':
+        case 'S':
+        case 'Z': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
+        case 'U': return fill_fixed(fields, number, kind, 16, read_uuid128, column);
+        case 'X': return fill_bytes(fields, number, column);
+        case 't': return fill_text(fields, number, true, column);
+        default: return fill_text(fields, number, false, column);
+    }
+}
+
+bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    *column = (Column){0};
+    FillResult result = fill(fields, number, kind, column);
+    if (result == OTHER_TEXT) {
+        release(column);
+        result = fill_text(fields, number, false, column);
+        column->is_raw = true;
+    }
+    return result == FILLED;
+}

@@ -1,0 +1,38 @@
+/* One column of a block as the buffers of an Arrow array (Arrow Columnar Format, "Physical Memory Layout"). */
+#ifndef MOVEOUT_COLUMNS_H
+#define MOVEOUT_COLUMNS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "lines.h"
+
+/* How a column is typed. Python gives three bytes for each. */
+typedef struct {
+    unsigned char letter;
+    unsigned char precision;
+    unsigned char scale;
+} ColumnKind;
+
+/* Whether a letter is one of: b bool, h i l integers of 16, 32 and 64 bits, o of 32 without sign, d decimal, D date,
+ * T time, S timestamp, Z timestamp with time zone, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they
+ * are; and its precision and scale are those of a decimal. */
+bool is_known(ColumnKind kind);
+
+typedef struct {
+    unsigned char *data;
+    size_t size;
+} Bytes;
+
+enum { VALIDITY, OFFSETS, VALUES, BUFFERS };
+
+typedef struct {
+    Bytes buffers[BUFFERS]; /* without data where the type has no such buffer, or no value is NULL */
+    size_t nulls;
+    bool is_raw; /* some value is none of the kind: the column has the text of all of them, as bytes */
+} Column;
+
+/* Make a column of a block. Returns false where memory is missing. Whoever calls frees the buffers, in any case. */
+bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+
+#endif

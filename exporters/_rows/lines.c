@@ -1,0 +1,141 @@
+/* CSV as COPY prints it (CopyAttributeOutCSV in src/backend/commands/copyto.c of PostgreSQL): a comma between fields, a
+ * newline behind each row. A field with a comma, a quote, a newline or a carriage return stands in quotes, and each
+ * quote in it is doubled. Blocks are looked at 64 bytes at a time, a bit for each byte. */
+
+#include "lines.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "xxh3.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+enum { CHUNK_BYTES = 64 };
+
+/* The bytes of a chunk that equal one, as bits; the first byte is the lowest bit. */
+#if defined(__SSE2__)
+static inline uint64_t equal_bits(const unsigned char *chunk, unsigned char byte) {
+    const __m128i expected = _mm_set1_epi8((char)byte);
+    uint64_t bits = 0;
+    for (int part = 0; part < 4; part++) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(chunk + part * 16));
+        bits |= (uint64_t)(uint16_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, expected)) << part * 16;
+    }
+    return bits;
+}
+#else
+static inline uint64_t equal_bits(const unsigned char *chunk, unsigned char byte) {
+    const uint64_t sevens = 0x7F7F7F7F7F7F7F7F, expected = byte * 0x0101010101010101u;
+    uint64_t bits = 0;
+    for (int part = 0; part < 8; part++) {
+        uint64_t word;
+        memcpy(&word, chunk + part * 8, sizeof word);
+        word ^= expected; /* zero where equal */
+        uint64_t zeros = ~(((word & sevens) + sevens) | word | sevens);
+        bits |= ((zeros >> 7) * 0x0102040810204080u >> 56) << part * 8;
+    }
+    return bits;
+}
+#endif
+
+/* Bit i of the result is the parity of bits 0..i: set from an odd quote to the byte before the next one. */
+static inline uint64_t parity_up_to(uint64_t bits) {
+    for (int step = 1; step < 64; step <<= 1) bits ^= bits << step;
+    return bits;
+}
+
+/* The chunk at a position; where fewer bytes are left, a copy with zeros behind them. */
+static inline const unsigned char *chunk_at(const unsigned char *text, size_t size, size_t position,
+                                            unsigned char *padded) {
+    if (size - position >= CHUNK_BYTES) return text + position;
+    memset(padded, 0, CHUNK_BYTES);
+    memcpy(padded, text + position, size - position);
+    return padded;
+}
+
+/* What is carried from one chunk to the next. */
+typedef struct {
+    uint64_t inside;       /* all bits set: the chunk begins inside quotes */
+    uint64_t after_border; /* 1: the byte before may stand before an opening quote */
+    uint64_t after_close;  /* 1: the byte before closed a quoted field, or was the first of two quotes */
+} Carry;
+
+/* Returns whether quotes stand only where the server puts them: at both ends of a field, and doubled within. */
+static inline bool quotes_are_regular(uint64_t quotes, uint64_t inside, uint64_t borders, Carry *carry) {
+    uint64_t opening = quotes & inside, closing = quotes & ~inside;
+    uint64_t may_open = (borders | closing) << 1 | carry->after_border;
+    uint64_t must_end = closing << 1 | carry->after_close;
+    carry->after_border = (borders | closing) >> 63;
+    carry->after_close = closing >> 63;
+    return !(opening & ~may_open) && !(must_end & ~(borders | quotes));
+}
+
+CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fields *fields) {
+    unsigned char padded[CHUNK_BYTES];
+    Carry carry = {0, 1, 0};
+    size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1;
+    *fields = (Fields){.text = text, .size = size, .columns = columns};
+    if (!size || size > MOST_BLOCK_BYTES || !columns || text[size - 1] != '\n') return NOT_CUT;
+    if (!(fields->starts = malloc(capacity * sizeof *fields->starts))) return NO_MEMORY;
+    fields->starts[0] = 0;
+    for (size_t position = 0; position < size; position += CHUNK_BYTES) {
+        const unsigned char *chunk = chunk_at(text, size, position, padded);
+        uint64_t quotes = equal_bits(chunk, '"');
+        uint64_t newlines = equal_bits(chunk, '\n'), borders = equal_bits(chunk, ',') | newlines;
+        uint64_t returns = equal_bits(chunk, '\r');
+        if (quotes | carry.inside | carry.after_close) {
+            uint64_t inside = parity_up_to(quotes) ^ carry.inside;
+            newlines &= ~inside;
+            borders &= ~inside;
+            returns &= ~inside;
+            fields->has_quotes = true;
+            if (!quotes_are_regular(quotes, inside, borders, &carry)) return NOT_CUT;
+            carry.inside = 0 - (inside >> 63);
+        } else {
+            carry.after_border = borders >> 63;
+        }
+        if (returns) return NOT_CUT;
+        for (uint64_t left = newlines; left; left &= left - 1) {
+            uint64_t up_to_this = left ^ (left - 1); /* the lowest bit that is set, and those below */
+            size_t fields_so_far = count - 1 + (size_t)__builtin_popcountll(borders & up_to_this);
+            if (fields_so_far != ++fields->rows * columns) return NOT_CUT;
+        }
+        if (count + CHUNK_BYTES > capacity) {
+            uint32_t *larger = realloc(fields->starts, 2 * capacity * sizeof *larger);
+            if (!larger) return NO_MEMORY;
+            fields->starts = larger;
+            capacity *= 2;
+        }
+        for (; borders; borders &= borders - 1)
+            fields->starts[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
+    }
+    bool is_whole = !carry.inside && count - 1 == fields->rows * columns;
+    return is_whole ? CUT : NOT_CUT;
+}
+
+bool digest_lines(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest) {
+    unsigned char padded[CHUNK_BYTES];
+    uint64_t inside = 0;
+    size_t start = 0;
+    *rows = 0;
+    *digest = 0;
+    for (size_t position = 0; position < size; position += CHUNK_BYTES) {
+        const unsigned char *chunk = chunk_at(text, size, position, padded);
+        uint64_t quotes = equal_bits(chunk, '"'), newlines = equal_bits(chunk, '\n');
+        if (quotes | inside) {
+            uint64_t within = parity_up_to(quotes) ^ inside;
+            newlines &= ~within;
+            inside = 0 - (within >> 63);
+        }
+        for (; newlines; newlines &= newlines - 1) {
+            size_t end = position + (size_t)__builtin_ctzll(newlines);
+            *digest += xxh3_128(text + start, end - start);
+            start = end + 1;
+            ++*rows;
+        }
+    }
+    return start == size;
+}

@@ -1,0 +1,181 @@
+/* The Python module exporters._rows._core; _core.pyi says what its functions do. The interpreter's lock is not held
+ * while a block is read. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
+#include <Python.h>
+#include <stdlib.h>
+
+#include "columns.h"
+#include "lines.h"
+#include "xxh3.h"
+
+enum { INTERFACE = 1, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+
+/* Memory that Python frees when no array needs it any more. */
+typedef struct {
+    PyObject_HEAD
+    Bytes bytes;
+} BufferObject;
+
+static PyTypeObject *buffer_type;
+
+static int buffer_get(PyObject *self, Py_buffer *view, int flags) {
+    Bytes bytes = ((BufferObject *)self)->bytes;
+    return PyBuffer_FillInfo(view, self, bytes.data, (Py_ssize_t)bytes.size, 1, flags);
+}
+
+static void buffer_free(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    free(((BufferObject *)self)->bytes.data);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot buffer_slots[] = {
+    {Py_bf_getbuffer, buffer_get},
+    {Py_tp_dealloc, buffer_free},
+    {0, NULL},
+};
+
+static PyType_Spec buffer_spec = {
+    .name = "exporters._rows._core.Buffer",
+    .basicsize = sizeof(BufferObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = buffer_slots,
+};
+
+/* Hand over a buffer to Python; None for one without data. */
+static PyObject *as_object(Bytes *bytes) {
+    if (!bytes->data) return Py_NewRef(Py_None);
+    BufferObject *object = PyObject_New(BufferObject, buffer_type);
+    if (!object) return NULL;
+    object->bytes = *bytes;
+    bytes->data = NULL;
+    return (PyObject *)object;
+}
+
+static PyObject *as_column(Column *column) {
+    PyObject *buffers[BUFFERS];
+    for (int i = 0; i < BUFFERS; i++) {
+        if ((buffers[i] = as_object(&column->buffers[i]))) continue;
+        while (i-- > 0) Py_DECREF(buffers[i]);
+        return NULL;
+    }
+    return Py_BuildValue("(ONNNn)", column->is_raw ? Py_True : Py_False, buffers[VALIDITY], buffers[OFFSETS],
+                         buffers[VALUES], (Py_ssize_t)column->nulls);
+}
+
+static PyObject *as_digest(unsigned __int128 digest) {
+    unsigned char bytes[DIGEST_BYTES];
+    for (int i = DIGEST_BYTES; i-- > 0; digest >>= 8) bytes[i] = (unsigned char)digest;
+    return PyBytes_FromStringAndSize((const char *)bytes, DIGEST_BYTES);
+}
+
+static unsigned __int128 digest_rows(const Fields *fields) {
+    unsigned __int128 digest = 0;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field text = row_at(fields, row);
+        digest += xxh3_128(text.text, text.size);
+    }
+    return digest;
+}
+
+static PyObject *as_block(const Fields *fields, unsigned __int128 digest, Column *columns) {
+    PyObject *list = PyList_New((Py_ssize_t)fields->columns);
+    for (size_t i = 0; list && i < fields->columns; i++) {
+        PyObject *column = as_column(&columns[i]);
+        if (!column || PyList_SetItem(list, (Py_ssize_t)i, column) < 0) Py_CLEAR(list);
+    }
+    return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(digest), list) : NULL;
+}
+
+static PyObject *parse(PyObject *module, PyObject *arguments) {
+    Py_buffer block, kinds;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*", &block, &kinds)) return NULL;
+    size_t count = (size_t)kinds.len / KIND_BYTES;
+    const ColumnKind *kind = kinds.buf;
+    bool are_known = count && kinds.len % KIND_BYTES == 0;
+    for (size_t i = 0; are_known && i < count; i++) are_known = is_known(kind[i]);
+    Column *columns = are_known ? calloc(count, sizeof *columns) : NULL;
+    if (!are_known) {
+        PyErr_SetString(PyExc_ValueError, "three bytes for each column: a known letter, precision and scale");
+    } else if (!columns) {
+        PyErr_NoMemory();
+    } else {
+        Fields fields;
+        unsigned __int128 digest = 0;
+        bool has_memory = true;
+        CutResult cut;
+        Py_BEGIN_ALLOW_THREADS
+        cut = cut_fields(block.buf, (size_t)block.len, count, &fields);
+        if (cut == CUT) digest = digest_rows(&fields);
+        for (size_t i = 0; cut == CUT && has_memory && i < count; i++)
+            has_memory = fill_column(&fields, i, kind[i], &columns[i]);
+        Py_END_ALLOW_THREADS
+        if (cut == NO_MEMORY || !has_memory)
+            PyErr_NoMemory();
+        else
+            result = cut == CUT ? as_block(&fields, digest, columns) : Py_NewRef(Py_None);
+        free(fields.starts);
+        for (size_t i = 0; i < count; i++)
+            for (int k = 0; k < BUFFERS; k++) free(columns[i].buffers[k].data);
+        free(columns);
+    }
+    PyBuffer_Release(&kinds);
+    PyBuffer_Release(&block);
+    return result;
+}
+
+static PyObject *digest_block(PyObject *module, PyObject *argument) {
+    Py_buffer block;
+    size_t rows;
+    unsigned __int128 digest;
+    bool is_whole;
+    (void)module;
+    if (PyObject_GetBuffer(argument, &block, PyBUF_SIMPLE) < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    is_whole = digest_lines(block.buf, (size_t)block.len, &rows, &digest);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&block);
+    return is_whole ? Py_BuildValue("(nN)", (Py_ssize_t)rows, as_digest(digest)) : Py_NewRef(Py_None);
+}
+
+static PyObject *digest_texts(PyObject *module, PyObject *texts) {
+    unsigned __int128 digest = 0;
+    Py_ssize_t count;
+    (void)module;
+    if (!PyList_Check(texts)) return PyErr_Format(PyExc_TypeError, "a list of bytes is needed");
+    count = PyList_Size(texts);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *text;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(PyList_GetItem(texts, i), &text, &size) < 0) return NULL;
+        digest += xxh3_128((const unsigned char *)text, (size_t)size);
+    }
+    return as_digest(digest);
+}
+
+static PyMethodDef functions[] = {
+    {"parse", parse, METH_VARARGS, NULL},
+    {"digest_block", digest_block, METH_O, NULL},
+    {"digest_texts", digest_texts, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "exporters._rows._core",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__core(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (!module) return NULL;
+    buffer_type = (PyTypeObject *)PyType_FromSpec(&buffer_spec);
+    if (!buffer_type || PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) Py_CLEAR(module);
+    return module;
+}

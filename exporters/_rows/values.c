@@ -1,0 +1,165 @@
+/* Text formats: PostgreSQL documentation, "Data Types", with the settings of docs/FORMAT.md ("Digest"). */
+
+#include "values.h"
+
+enum { DATE_CHARACTERS = 10, CLOCK_CHARACTERS = 8, ZONE_CHARACTERS = 3, UUID_CHARACTERS = 36 };
+
+static const int64_t MICROSECONDS_OF_DAY = 86400000000;
+
+static inline bool is_digit(unsigned char character) { return (unsigned char)(character - '0') <= 9; }
+
+/* So many digits, 0 to 9 of them, as a number; false where one is none. */
+static inline bool read_digits(const unsigned char *text, size_t count, uint32_t *value) {
+    *value = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_digit(text[i])) return false;
+        *value = *value * 10 + (text[i] - '0');
+    }
+    return true;
+}
+
+/* Digits of a whole number begin with a zero only where they are the number zero. */
+static inline bool begins_as_number(const unsigned char *digits, size_t count) {
+    return count == 1 || (count > 1 && digits[0] != '0');
+}
+
+bool read_integer(Field field, int64_t least, int64_t most, int64_t *value) {
+    bool is_negative = field.size && field.text[0] == '-';
+    const unsigned char *digits = field.text + is_negative;
+    size_t count = field.size - is_negative;
+    if (count > 19 || !begins_as_number(digits, count)) return false; /* 19 digits fit 64 bits without a sign */
+    uint64_t magnitude = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_digit(digits[i])) return false;
+        magnitude = magnitude * 10 + (digits[i] - '0');
+    }
+    if (is_negative) {
+        if (!magnitude || magnitude > 0 - (uint64_t)least) return false;
+        *value = (int64_t)(0 - magnitude);
+    } else {
+        if (magnitude > (uint64_t)most) return false;
+        *value = (int64_t)magnitude;
+    }
+    return true;
+}
+
+bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *value) {
+    bool is_negative = field.size && field.text[0] == '-';
+    const unsigned char *digits = field.text + is_negative;
+    size_t count = field.size - is_negative, behind = scale ? scale + 1 : 0;
+    if (count <= behind) return false;
+    size_t whole = count - behind;
+    if (!begins_as_number(digits, whole) || (whole > precision - scale && !(whole == 1 && digits[0] == '0')))
+        return false;
+    if (scale && digits[whole] != '.') return false;
+    unsigned __int128 magnitude = 0;
+    for (size_t i = 0; i < count;) {
+        uint64_t part = 0, power = 1; /* up to 18 digits are added up as 64 bits */
+        for (; i < count && power < 1000000000000000000; i++) {
+            if (scale && i == whole) continue;
+            if (!is_digit(digits[i])) return false;
+            part = part * 10 + (digits[i] - '0');
+            power *= 10;
+        }
+        magnitude = magnitude * power + part;
+    }
+    if (is_negative && !magnitude) return false;
+    *value = is_negative ? -(__int128)magnitude : (__int128)magnitude;
+    return true;
+}
+
+bool read_date(Field field, int32_t *days) {
+    static const unsigned char days_of_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const uint16_t days_before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
+    const unsigned char *text = field.text;
+    uint32_t year, month, day;
+    if (field.size != DATE_CHARACTERS || text[4] != '-' || text[7] != '-') return false;
+    if (!read_digits(text, 4, &year) || !read_digits(text + 5, 2, &month) || !read_digits(text + 8, 2, &day))
+        return false;
+    if (!year || month - 1 > 11) return false;
+    bool is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    if (day - 1 >= (uint32_t)days_of_month[month - 1] + (month == 2 && is_leap)) return false;
+    uint32_t past = year - 1;
+    uint32_t since_year_1 = past * 365 + past / 4 - past / 100 + past / 400 + days_before[month - 1] +
+                            (month > 2 && is_leap) + day - 1;
+    *days = (int32_t)since_year_1 - 719162; /* 1970-01-01 */
+    return true;
+}
+
+bool read_time(Field field, int64_t *microseconds) {
+    const unsigned char *text = field.text;
+    uint32_t hours, minutes, seconds, fraction = 0;
+    if (field.size < CLOCK_CHARACTERS || text[2] != ':' || text[5] != ':') return false;
+    if (!read_digits(text, 2, &hours) || !read_digits(text + 3, 2, &minutes) || !read_digits(text + 6, 2, &seconds))
+        return false;
+    if (hours > 23 || minutes > 59 || seconds > 59) return false;
+    if (field.size > CLOCK_CHARACTERS) {
+        size_t count = field.size - CLOCK_CHARACTERS - 1;
+        if (text[CLOCK_CHARACTERS] != '.' || count - 1 > 5 || text[field.size - 1] == '0') return false;
+        if (!read_digits(text + CLOCK_CHARACTERS + 1, count, &fraction)) return false;
+        for (; count < 6; count++) fraction *= 10;
+    }
+    *microseconds = ((int64_t)hours * 3600 + minutes * 60 + seconds) * 1000000 + fraction;
+    return true;
+}
+
+bool read_timestamp(Field field, bool has_zone, int64_t *microseconds) {
+    size_t behind = has_zone ? ZONE_CHARACTERS : 0;
+    int32_t days;
+    int64_t time;
+    if (field.size < DATE_CHARACTERS + 1 + CLOCK_CHARACTERS + behind) return false;
+    const unsigned char *zone = field.text + field.size - behind;
+    if (has_zone && (zone[0] != '+' || zone[1] != '0' || zone[2] != '0')) return false;
+    size_t time_start = DATE_CHARACTERS + 1;
+    Field date = {field.text, DATE_CHARACTERS};
+    Field clock = {field.text + time_start, field.size - time_start - behind};
+    if (field.text[DATE_CHARACTERS] != ' ' || !read_date(date, &days) || !read_time(clock, &time)) return false;
+    *microseconds = days * MICROSECONDS_OF_DAY + time;
+    return true;
+}
+
+/* The value of a hexadecimal digit of lower case, 16 or more for another character. */
+static inline unsigned nibble(unsigned char character) {
+    if (is_digit(character)) return character - '0';
+    unsigned letter = (unsigned)character - 'a';
+    return letter < 6 ? letter + 10 : 16;
+}
+
+static inline bool read_pairs(const unsigned char *digits, size_t count, unsigned char *bytes) {
+    unsigned all = 0;
+    for (size_t i = 0; i < count; i++) {
+        unsigned upper = nibble(digits[2 * i]), lower = nibble(digits[2 * i + 1]);
+        all |= upper | lower;
+        bytes[i] = (unsigned char)(upper << 4 | lower);
+    }
+    return all < 16;
+}
+
+bool read_uuid(Field field, unsigned char *bytes) {
+    const unsigned char *text = field.text;
+    return field.size == UUID_CHARACTERS && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' &&
+           read_pairs(text, 4, bytes) && read_pairs(text + 9, 2, bytes + 4) && read_pairs(text + 14, 2, bytes + 6) &&
+           read_pairs(text + 19, 2, bytes + 8) && read_pairs(text + 24, 6, bytes + 10);
+}
+
+bool read_hex(Field field, unsigned char *bytes) {
+    return field.size >= 2 && field.size % 2 == 0 && field.text[0] == '\\' && field.text[1] == 'x' &&
+           read_pairs(field.text + 2, (field.size - 2) / 2, bytes);
+}
+
+static inline bool is_continuation(unsigned char byte) { return (byte & 0xC0) == 0x80; }
+
+bool is_utf8(const unsigned char *text, size_t size) {
+    for (size_t i = 0; i < size;) {
+        unsigned char first = text[i];
+        size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+        if (!length || length > size - i) return false;
+        for (size_t k = 1; k < length; k++)
+            if (!is_continuation(text[i + k])) return false;
+        unsigned char second = length > 2 ? text[i + 1] : 0x80;
+        if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F)) return false;
+        if ((first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) return false;
+        i += length;
+    }
+    return true;
+}

@@ -1,0 +1,88 @@
+"""Blocks of CSV lines, typed and digested: by the compiled core, and by Arrow where there is no core.
+
+The core types the kinds that have a letter, and takes only text that the server prints for such a value. Of all other
+columns it hands over the text. So a value is typed as ``parse_block_exactly`` does it, or by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from exporters import _rows
+from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text, typed_block
+from exporters.row_digest import RowsDigest, digest_texts
+from exporters.sql.columns import Kind, Layout, Typed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LETTERS: Mapping[pa.DataType, str] = {
+    pa.bool_(): "b",
+    pa.int16(): "h",
+    pa.int32(): "i",
+    pa.int64(): "l",
+    pa.uint32(): "o",
+    pa.date32(): "D",
+    pa.time64("us"): "T",
+    pa.timestamp("us"): "S",
+    pa.timestamp("us", "UTC"): "Z",
+}
+"""The core's letters of types that a column is parsed as (``columns.h``)."""
+_LETTERS_BY_NAME = {"uuid": "U", "bytes": "X"}
+"""The same of kinds that are parsed as text first."""
+_TEXT, _BYTES = "t", "r"
+
+
+class BlockParser:
+    """Types and digests the blocks of one table."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
+        """How the core knows the columns."""
+
+    def parse(self, block: bytes, *, compare: bool = True) -> tuple[Typed, RowsDigest]:
+        """Return the rows of a block of whole lines, and their digest. ``compare`` and errors: see ``parse_block``."""
+        parsed = None if _rows.core is None else _rows.core.parse(block, self.core_kinds)
+        if parsed is None:
+            table = parse_block(block, self._layout, compare=compare)
+            return table, digest_texts(split_lines(block, table.rows))
+        rows, digest, buffers = parsed
+        columns = [
+            _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
+            for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
+        ]
+        return typed_block(columns, self._layout), RowsDigest(rows, int.from_bytes(digest))
+
+
+def _core_kind(kind: Kind) -> bytes:
+    """Return the three bytes by which the core knows a kind: letter, precision, scale."""
+    if pa.types.is_decimal(kind.parsed):
+        return bytes([ord("d"), kind.parsed.precision, kind.parsed.scale])
+    letter = _LETTERS.get(kind.parsed) or _LETTERS_BY_NAME.get(kind.name)
+    return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, 0])
+
+
+def _typed(
+    kind: Kind, rows: int, buffers: list[Buffer | None], nulls: int, *, is_raw: bool, compare: bool
+) -> tuple[pa.Array, pa.Array | None]:
+    """Return the values of a column and, if some are not of its type, their text."""
+
+    def array(data_type: pa.DataType) -> pa.Array:
+        validity, *data = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+        used = [buffer for buffer in data if buffer is not None]
+        return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls)
+
+    if is_raw:
+        text = array(pa.binary())
+        return parse_text(
+            kind, text if kind.encoding or pa.types.is_binary(kind.parsed) else text.cast(pa.string())
+        )
+    if kind.name == "uuid":
+        return pa.uuid().wrap_array(array(pa.binary(16))), None
+    if kind.name == "bytes":
+        return array(kind.stored), None
+    return type_text(kind, array(kind.parsed), compare=compare)
