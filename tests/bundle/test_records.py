@@ -72,14 +72,14 @@ RECORDS = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(RECORDS)
 def test_a_record_is_read_as_it_was_written(record):
     """Lone surrogates (keys that are not UTF-8) and 128-bit digests included."""
     assert decode_record(encode_record(record), "key", "app") == record
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.lists(RECORDS, max_size=3))
 def test_a_group_is_read_as_it_was_written(records):
     assert decode_group(encode_group(records), "key", "app") == records

@@ -82,6 +82,7 @@ def url(postgres):
     drop_slots(url)
 
 
+@pytest.mark.torture
 def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
     """Writers commit all the time. The first export is killed, the second goes on; no command trips over segments."""
     bundle = tmp_path / "bundle"

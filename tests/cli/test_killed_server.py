@@ -47,6 +47,7 @@ def has_table(server) -> bool:
         return False
 
 
+@pytest.mark.torture
 def test_a_server_killed_in_restore_costs_its_own_sources_until_the_same_command_is_given(
     postgres, new, tmp_path
 ):

@@ -86,6 +86,7 @@ def move(tmp_path, waits, *, least):
     assert min(count, during) >= least
 
 
+@pytest.mark.torture
 def test_status_agrees_with_the_terminal_also_after_a_kill_and_during_restore(tmp_path):
     move(tmp_path, iter(lambda: 0.5, None), least=3)
 

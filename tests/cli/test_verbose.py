@@ -13,9 +13,9 @@ def test_what_is_asked_of_whom_is_said(postgres, mariadb, minio, tmp_path):
     assert f"ListBuckets {minio.endpoint}/: 200" in ended.err
     silent = call(*words)
     assert (silent.code, "ListBuckets" in silent.err) == (0, False)
-    exported = run("export", "-v", f"app={app}", "--to", bundle, "--allow-empty")
+    exported = call("export", "-v", f"app={app}", "--to", bundle, "--allow-empty")
     assert (exported.code, "pg_dump --format=custom" in exported.err) == (0, True), exported.err
-    sent = run("transfer", "-v", bundle, tmp_path / "copy")
+    sent = call("transfer", "-v", bundle, tmp_path / "copy")
     assert "0 of " in sent.err
     assert " files lie at the destination" in sent.err
     refused = run("plan", "-v", "app=postgresql://me:sesame@127.0.0.1:1/app")

@@ -41,7 +41,9 @@ def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> in
     return victim.exitcode
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in LEAN else pytest.mark.torture) for name in MOVES]
+)
 @pytest.mark.parametrize(
     "most", [FEW, pytest.param(sys.maxsize, marks=pytest.mark.torture)], ids=["few", "all"]
 )

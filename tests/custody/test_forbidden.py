@@ -87,6 +87,10 @@ class Kept:
         return list(said)
 
 
+KINDS = ["session", pytest.param("account", marks=pytest.mark.torture)]
+"""Both kinds of a grant. The default run tries one where what is tried does not depend on it."""
+
+
 @pytest.fixture(scope="module")
 def kept(minio, make_key, tmp_path_factory) -> Kept:
     signer = make_key("provider")
@@ -119,7 +123,7 @@ def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, k
     assert (found.findings, found.files > 5) == ([], True)
 
 
-@pytest.mark.parametrize("kind", ["account", "session"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_was_deleted_or_written_over_is_not_granted_along(kept, kind):
     """On MinIO who may read a key may read each version of it that he knows, and list them."""
     client, there = kept.client, {"Bucket": kept.bucket, "Key": "acme/bundle/data/former"}
@@ -137,7 +141,7 @@ def test_what_was_deleted_or_written_over_is_not_granted_along(kept, kind):
             client.delete_object(**there, VersionId=one["VersionId"])
 
 
-@pytest.mark.parametrize("kind", ["account", "session"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_after_its_end_everything_is_refused(kept, kind):
     expires = datetime.now(UTC) + timedelta(seconds=2)
     credential = getattr(kept, kind)(expires)
@@ -147,7 +151,7 @@ def test_after_its_end_everything_is_refused(kept, kind):
         open_location(kept.url, secrets=credential).read("bagit.txt")
 
 
-@pytest.mark.parametrize("kind", ["account", "session"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
@@ -239,7 +243,7 @@ def forbidden_to_shorten(bucket, version):
     ]
 
 
-@pytest.mark.parametrize("kind", ["account", "session"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_operation_of_the_customer_shortens_a_hold(kept, kind):
     """MinIO lets any account take a GOVERNANCE retention away, so it is the legal hold that counts there."""
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from scripts.handover import MOVEOUT, Handover
 from scripts.timestamp_authority import Authority, serving
 from tests.cli.conftest import call
@@ -22,6 +24,7 @@ def in_this_process(argv, directory, environment) -> int:
     return ended.code
 
 
+@pytest.mark.torture
 def test_a_host_keeps_its_promise_and_each_side_can_show_it(tmp_path, servers, minio, other_minio, capfd):
     with serving(Authority(tmp_path / "authority")) as authority:
         story = Handover(

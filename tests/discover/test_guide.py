@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
+
 from tests.docs.guide_shell import run_text
 from tests.docs.pages import blocks
 
 PAGE = "docs/guides/whole-host.md"
 
 
+@pytest.mark.torture
 def test_a_whole_host_moves_by_the_commands_of_the_guide(
     old_host, other_postgres, other_mariadb, other_minio, tmp_path
 ):

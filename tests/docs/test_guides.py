@@ -94,6 +94,7 @@ def test_each_command_takes_its_words(page):
         assert command.make_context(name, list(words)), line
 
 
+@pytest.mark.torture
 def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
     page = "docs/guides/leave-aws.md"
     addresses = {
@@ -195,6 +196,7 @@ def test_hold_sources(shell, shop, media, tmp_path):
     assert not (tmp_path / "shop-hold.json").exists()
 
 
+@pytest.mark.torture
 def test_many_machines(shell, media, new):
     """The first three blocks: the command, a scheduler, workers. SLURM and Kubernetes are looked at elsewhere."""
     command, scheduler, workers = blocks("docs/guides/many-machines.md", "sh")[:3]

@@ -38,10 +38,8 @@ def tour(tmp_path):
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 90
         while b"Ctrl-C" not in (tmp_path / "servers.log").read_bytes():
             assert servers.poll() is None, (tmp_path / "servers.log").read_text()
-            assert time.monotonic() < deadline
             time.sleep(0.2)
         yield tmp_path, env
     finally:
@@ -68,6 +66,7 @@ def masked(text):
 @pytest.mark.skipif(
     not (ROOT / ".venv/bin/moveout").exists(), reason="the tutorial speaks of .venv: run make setup"
 )
+@pytest.mark.timeout(1800)  # on a busy machine
 def test_the_tour_runs_as_written(tour):
     folder, env = tour
     script = ["set -euo pipefail", *blocks(TUTORIAL, "sh")[1:], *blocks("README.md", "sh")]
@@ -77,7 +76,6 @@ def test_the_tour_runs_as_written(tour):
         env=env,
         capture_output=True,
         text=True,
-        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

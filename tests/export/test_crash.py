@@ -42,12 +42,12 @@ def whole(tmp_path_factory):
     return content(store), store.writes
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.torture)])
-def test_killed_before_every_write_then_the_same_command(tmp_path, whole, step):
+@pytest.mark.torture
+def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
     """Every write of units, records, seal and clean-up, or each third; no unit with a commit record is done again."""
     expected, writes = whole
     assert writes > 20
-    for fatal in range(1, writes + 1, step):
+    for fatal in range(1, writes + 1):
         location = str(tmp_path / f"{fatal}")
         victim = run(die_at_write, location, fatal)
         victim.join(30)

@@ -184,7 +184,7 @@ def move_money(engine, server, location, monkeypatch, runs):
     assert sum(writers.acknowledged.values()) > WRITERS * 2
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("kind", ["postgres", pytest.param("mariadb", marks=pytest.mark.torture)])
 def test_the_money_is_all_there_while_it_moves(kind, request, tmp_path, monkeypatch):
     move_money(ENGINES[kind], request.getfixturevalue(kind), tmp_path, monkeypatch, RUNS)
 

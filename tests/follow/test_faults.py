@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import psycopg
+import pytest
 
 from exporters.postgres.changes import replication
 from exporters.postgres.live_digests import live_tables
@@ -75,6 +76,7 @@ def drop_slot(url, name):
     eventually(is_dropped)
 
 
+@pytest.mark.torture
 def test_a_network_that_drops_packets_without_a_word_is_noticed(
     make_followed, tmp_path, toxiproxy, postgres, monkeypatch
 ):

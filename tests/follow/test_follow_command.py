@@ -10,7 +10,7 @@ import pytest
 
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
-from tests.cli.conftest import MOVEOUT, call, run
+from tests.cli.conftest import MOVEOUT, call
 from tests.exporters.postgres.databases import fetch, read_bundle, run_sql
 from tests.follow.test_follower import SCRIPT, transferring
 from tests.tools.processes import killed_at_end
@@ -23,7 +23,7 @@ def move(postgres, other_postgres, tmp_path):
     source, destination = postgres.database(), other_postgres.database()
     run_sql(source, SCRIPT)
     bundle = tmp_path / "bundle"
-    run("export", f"app={source}", "--to", bundle, "--follow")
+    call("export", f"app={source}", "--to", bundle, "--follow")
     yield source, bundle, destination
     base = read_bundle(bundle).newest_position("app")["follow"]
     open_change_log(source, {}, base["name"]).drop(base["log"])
@@ -34,29 +34,29 @@ def test_a_followed_database_comes_up_with_what_was_written_since(move):
     words = [MOVEOUT, "follow", bundle, f"app={destination}"]
     with transferring(source):
         with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
-            run("restore", bundle, f"app={destination}")
+            call("restore", bundle, f"app={destination}")
             eventually(lambda: applied(destination) > 0)
         for _ in range(2):
             before = applied(destination)
             with killed_at_end([*words, "--quiet"], stdout=subprocess.PIPE):
                 eventually(lambda before=before: applied(destination) > before)
         assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [(2000, 20)]
-    done = run("follow", bundle, f"app={destination}", "--until-caught-up", "--json")
+    done = call("follow", bundle, f"app={destination}", "--until-caught-up", "--json")
     assert done.code == 0, done.err
     (state,) = json.loads(done.out)["result"]["sources"]
     assert (state["caught_up"], state["stopped"]) == (True, [])
     assert state["lag_bytes"] < 1000  # the server writes records of its own
     assert live_tables(destination) == live_tables(source)
-    again = run("restore", bundle, f"app={destination}")
+    again = call("restore", bundle, f"app={destination}")
     assert "has changes of the source since" in again.out
-    part = run("restore", bundle, f"app={destination}", "--only", "accounts")
+    part = call("restore", bundle, f"app={destination}", "--only", "accounts")
     assert (part.code, "older than the others" in part.err) == (2, True)
     run_sql(source, "ALTER TABLE accounts ADD COLUMN name text; UPDATE accounts SET name = 'x' WHERE id = 1")
-    stopped = run("follow", bundle, f"app={destination}", "--until-caught-up")
+    stopped = call("follow", bundle, f"app={destination}", "--until-caught-up")
     assert stopped.code == 3
     assert 'ALTER TABLE "public"."accounts" ADD COLUMN "name" text' in " ".join(stopped.out.split())
     run_sql(destination, "ALTER TABLE accounts ADD COLUMN name text")
-    run("follow", bundle, f"app={destination}", "--until-caught-up")
+    call("follow", bundle, f"app={destination}", "--until-caught-up")
     assert live_tables(destination) == live_tables(source)
 
 
@@ -70,7 +70,7 @@ def applied(destination):
 def test_mistakes_are_named(move, postgres, tmp_path):
     source, bundle, destination = move
     plain = tmp_path / "plain"
-    run("export", f"app={source}", "--to", plain)
+    call("export", f"app={source}", "--to", plain)
     refused = call("follow", plain, f"app={destination}")
     assert (refused.code, "export --follow" in refused.err) == (2, True)
     assert call("follow", bundle).code == 2

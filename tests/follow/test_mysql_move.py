@@ -36,6 +36,7 @@ def move(followed_mariadb, other_mariadb, tmp_path, monkeypatch):
     call("hold", "undo", "moveout-cutover.json", "--yes")
 
 
+@pytest.mark.torture
 def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followed_mariadb):
     old, new = move
     followed_mariadb.database()  # so the server has another one

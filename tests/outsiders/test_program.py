@@ -6,6 +6,8 @@ import random
 import shutil
 import sqlite3
 
+import pytest
+
 from scripts.outsiders.program import Killed, Program
 
 WITHIN_SECONDS = 60.0
@@ -20,6 +22,7 @@ def first_late_then_early():
     raise AssertionError
 
 
+@pytest.mark.torture
 def test_a_run_that_ends_before_its_kill_is_a_missed_kill_and_the_work_begins_anew(tmp_path):
     with sqlite3.connect(tmp_path / "app.sqlite") as connection:
         connection.execute("CREATE TABLE t (a)")

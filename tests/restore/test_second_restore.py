@@ -98,7 +98,7 @@ class Scenario:
         return postgresql.fetch(url.replace("second_tenant@", "postgres@"), rows)
 
 
-@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+@pytest.fixture(scope="module", params=[pytest.param("postgres", marks=pytest.mark.torture), "mariadb"])
 def scenario(request, tmp_path_factory):
     kind, folder = request.param, tmp_path_factory.mktemp("second")
     source_server, server = request.getfixturevalue(kind), request.getfixturevalue(f"other_{kind}")

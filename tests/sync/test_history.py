@@ -145,6 +145,7 @@ def test_a_locked_version_is_not_removed(old: Move) -> None:
     assert bodies(old.destination, "a") == [b"1"]
 
 
+@pytest.mark.torture
 def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
     old: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +378,7 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     assert (again.amended, again.same) == (0, count + 3)
 
 
+@pytest.mark.torture
 def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was brought in step is in the record, in its place and with its digests."""
     monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 2)

@@ -185,6 +185,7 @@ def test_what_is_looked_at_again_is_not_sent_again(move: Move) -> None:
     assert found["TagSet"] == tags["TagSet"]
 
 
+@pytest.mark.torture
 def test_what_a_killed_run_had_sent_and_not_noted_is_not_sent_again(
     move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:

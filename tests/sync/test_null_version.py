@@ -73,7 +73,7 @@ def test_a_delete_marker_without_an_id_replaces_it_and_is_replaced(suspended: Mo
     assert bodies(suspended.destination, "a") == [b"one", b"back"]
 
 
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("large", [pytest.param(False, marks=pytest.mark.torture), True])
 def test_it_is_replaced_while_it_is_copied(suspended: Move, large: bool) -> None:
     """What it is now belongs on top, not where it stood when it was listed; the next pass puts it there."""
     shop = suspended.source
@@ -90,6 +90,7 @@ def test_it_is_replaced_while_it_is_copied(suspended: Move, large: bool) -> None
     assert bodies(suspended.destination, "a") == [b"one", *([b"two"] if large else []), b"after"]
 
 
+@pytest.mark.torture
 def test_it_is_deleted_while_it_is_copied(suspended: Move) -> None:
     shop = suspended.source
     deletes = At("copy", lambda: shop.boto.delete_object(Bucket=shop.name, Key="a"))
@@ -99,6 +100,7 @@ def test_it_is_deleted_while_it_is_copied(suspended: Move) -> None:
     assert bodies(suspended.destination, "a") == [b"one", None]
 
 
+@pytest.mark.torture
 def test_it_is_replaced_between_listing_and_removal(suspended: Move) -> None:
     """What the source has again since is not removed."""
     shop = suspended.source

@@ -277,6 +277,7 @@ FIELD = re.compile(r"'[^']*'|`[^`]*`|\b(?:starts_with|ends_with|contains)\b|([A-
 """A field's name in a JMESPath expression, not a function or a literal."""
 
 
+@pytest.mark.torture
 def test_the_table_has_calls_and_fields_that_aws_has():
     """botocore's description of AWS knows each call, and each name that the table takes from its answers."""
     session = botocore.session.get_session()

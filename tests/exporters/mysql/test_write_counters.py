@@ -14,7 +14,7 @@ INSERT INTO parents VALUES (1); INSERT INTO children VALUES (1, 1);
 """
 
 
-@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+@pytest.mark.parametrize("flavour", ["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
 def test_a_write_changes_what_the_server_says(flavour, request):
     url = request.getfixturevalue(flavour).database()
     run_sql(url, TABLES)

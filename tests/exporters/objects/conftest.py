@@ -85,7 +85,7 @@ class BucketHost:
         return self._selection
 
 
-@pytest.fixture(params=["minio", "versitygw"])
+@pytest.fixture(params=["minio", pytest.param("versitygw", marks=pytest.mark.torture)])
 def server(request: pytest.FixtureRequest) -> S3Server:
     """Each of the S3 servers in turn."""
     return request.getfixturevalue(request.param)

@@ -58,6 +58,7 @@ def index(reader: BundleReader) -> list[dict[str, Any]]:
     return [row for batch in reader.index("shop") for row in batch.to_pylist()]
 
 
+@pytest.mark.torture
 def test_a_history_is_the_same_on_another_server(
     minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_killed_inventory_of_versions_goes_on(minio: S3Server, monkeypatch: py
         assert found == whole
 
 
+@pytest.mark.torture
 def test_answers_that_are_lost_make_no_second_version(
     minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,7 @@ def test_requests_go_through_the_proxy_of_the_environment(
     assert {account for _, account in seen} == {"Basic " + base64.b64encode(b"me:p@ss").decode()}
 
 
+@pytest.mark.torture
 def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
     minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from tests.exporters.postgres.values import (
 )
 
 quick = settings(
-    max_examples=15,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

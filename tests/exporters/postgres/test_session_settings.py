@@ -254,6 +254,7 @@ def _answers(url: str, password: str) -> bool:
     return True
 
 
+@pytest.mark.torture
 def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monkeypatch):
     url = postgres.database()
     run_sql(url, TWO + "; CREATE SEQUENCE s; SELECT nextval('s'), lo_from_bytea(0, 'large')")

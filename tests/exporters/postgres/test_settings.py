@@ -51,7 +51,7 @@ def set_all(server, url: str, whose: str) -> None:
         run_sql(server.url, f"ALTER {whose}DATABASE {name_of(url)} SET {name} = '{value}'")
 
 
-@pytest.mark.parametrize("whose", ["", "ROLE postgres IN "])
+@pytest.mark.parametrize("whose", [pytest.param("", marks=pytest.mark.torture), "ROLE postgres IN "])
 def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tmp_path, whose):
     url, destination = postgres.database(), other_postgres.database()
     run_sql(url, VALUES)

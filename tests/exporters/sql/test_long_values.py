@@ -116,7 +116,7 @@ def read(reader, layout, pieces):
 
 
 @given(lines(), CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_line_in_pieces_is_the_line(line, sizes):
     with read(read_line, LINES, cut(line, sizes)) as row:
         batch = LINES.batch(row.typed, frozenset(row.typed.sides))
@@ -159,7 +159,7 @@ def payloads(draw):
 
 
 @given(payloads(), CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_payload_in_pieces_is_the_payload(payload, sizes):
     with read(read_payload, PAYLOADS, cut(payload, sizes)) as row:
         batch = PAYLOADS.batch(row.typed, frozenset(row.typed.sides))

@@ -88,7 +88,7 @@ def told(file):
 def test_the_group_is_the_one_that_is_written_at_once(data_type, values):
     field = pa.field("a.b", data_type, metadata={"moveout.kind": "it"})
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=4, deadline=None)
     @given(pieces_of(values))
     @example([[None], [None, None]])
     def same(pieces):

@@ -40,7 +40,7 @@ INSERT INTO once VALUES (zeroblob({9 * UNIT}), NULL, NULL),
 """
 
 
-@pytest.fixture(scope="module", params=["UTF-8", "UTF-16le"])
+@pytest.fixture(scope="module", params=[pytest.param("UTF-8", marks=pytest.mark.torture), "UTF-16le"])
 def source(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "source.db"
     return run_sql(path, f"PRAGMA encoding = '{request.param}'; BEGIN; {TABLES} COMMIT;")

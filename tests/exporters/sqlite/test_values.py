@@ -76,7 +76,10 @@ def test_what_is_equal_in_python_is_not_the_same_here():
     assert len({value_text(value) for value in values}) == len(values)
 
 
-@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["UTF-8", *(pytest.param(name, marks=pytest.mark.torture) for name in ("UTF-16le", "UTF-16be"))],
+)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=1, max_size=20))
 def test_a_file_of_any_values_makes_the_round_trip(encoding, tmp_path_factory, rows):
@@ -93,7 +96,7 @@ def test_a_file_of_any_values_makes_the_round_trip(encoding, tmp_path_factory, r
     assert everything(directory / "b.db") == everything(path)
 
 
-@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("encoding", ["UTF-16le", pytest.param("UTF-16be", marks=pytest.mark.torture)])
 def test_text_that_sqlite_changes_on_its_way_to_utf_16_comes_back(encoding, tmp_path):
     """U+FFFE and U+FFFF, which it takes for U+FFFD in what it is handed in UTF-8; also in long rows."""
     path = run_sql(

@@ -64,6 +64,7 @@ def die_late(location: str, destination: str, where: str) -> None:
     restore(Path(location), destination)
 
 
+@pytest.mark.torture
 def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(source, other_mariadb, tmp_path):
     _, location = source
     destination = other_mariadb.database()

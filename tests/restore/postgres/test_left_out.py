@@ -6,7 +6,7 @@ from exporters.postgres import chunk_plan
 from migrate.report import Later, add_result
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from tests.cli.conftest import run
+from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
@@ -135,7 +135,7 @@ def test_each_part_of_a_database_has_its_own_record_until_it_is_dropped(bundle, 
 
 
 def moveout(*words: object) -> tuple[int, dict]:
-    ended = run(*words, "--json", "--quiet")
+    ended = call(*words, "--json", "--quiet")
     return ended.code, ended.json["result"]
 
 

@@ -73,6 +73,7 @@ def test_transactions_of_one_database_arrive_over_files_and_sessions(url, follow
     assert log.show(base.position).startswith("binlog.00000")
 
 
+@pytest.mark.torture
 def test_base_and_log_have_each_row_once_while_many_write(url):
     """What the base's sessions see and what the log sends later are all rows, and none twice."""
     stop = threading.Event()
