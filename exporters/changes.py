@@ -10,11 +10,11 @@ Positions are whole numbers that grow with the log; ``show`` writes one as the e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from exporters.limits import Note
 
@@ -60,6 +60,21 @@ class NotFollowed:
     def sentence(self) -> str:
         """What is wrong with it, and the statement that ends that."""
         return f"{self.name}: {self.reason} → {self.remedy}"
+
+
+RowKey = tuple[bytes, ...]
+"""The values of a row's key, as texts of the source's server."""
+
+
+@dataclass(slots=True)
+class TouchedRows:
+    """The rows of one table that some changes name: by the ``columns`` of their key, ``keys`` has its values before and
+    after each change. ``reason``: why these are not all rows that have changed, "" where they are.
+    """
+
+    columns: tuple[str, ...] = ()
+    keys: set[RowKey] = field(default_factory=set)
+    reason: str = ""
 
 
 _NAMED = 5
@@ -153,6 +168,12 @@ class ChangeLog(Protocol):
         """Ask the server. ``after``: up to where the log was read, as far as that is known. Raises ``SourceError``."""
         ...
 
+    def end(self, log: Mapping[str, Any]) -> int:
+        """Return the position after everything that is committed, and see to it that a stream comes that far within a
+        second, also where nothing is written any more. Raises ``SourceError``.
+        """
+        ...
+
     def logged_tables(self, log: Mapping[str, Any]) -> Collection[tuple[str, str]]:
         """Return the tables, by (schema, name), all of whose changes are in the log. Raises ``SourceError``."""
         ...
@@ -175,4 +196,15 @@ class ChangeLog(Protocol):
 
     def show(self, position: int) -> str:
         """Return a position as the engine's own tools write it."""
+        ...
+
+
+@runtime_checkable
+class KeyedLog(Protocol):
+    """A ``ChangeLog`` whose messages name the rows that they change."""
+
+    def touched_rows(self, messages: Iterable[Message]) -> Mapping[tuple[str, str], TouchedRows]:
+        """Return the rows that messages change, by the (schema, name) of their table. The last transaction may be
+        unfinished. Raises ``SourceDamagedError``.
+        """
         ...

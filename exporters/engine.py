@@ -25,10 +25,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
+    from exporters.changes import RowKey
     from exporters.discovery import Discover
     from exporters.limits import Note
     from exporters.row_digest import Advance, RowsDigest
@@ -183,6 +184,34 @@ class LocatedRows(LiveRows, Protocol):
 
 
 @runtime_checkable
+class KeyedRows(LocatedRows, Protocol):
+    """The rows of a live database of which single ones are read by their keys. Methods raise ``SourceError``."""
+
+    def digests(
+        self,
+        *,
+        workers: int,
+        advance: Advance,
+        unread: dict[tuple[str, str], str] | None = None,
+        without: Collection[tuple[str, str]] = (),
+    ) -> Mapping[tuple[str, str], RowsDigest]:
+        """Return the digests of all tables, as of the same moment; see ``LiveReader.live_tables``."""
+        ...
+
+    def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
+        """Tell whether the rows of a table are found by the texts of these columns, and equal values of each column
+        have one text.
+        """
+        ...
+
+    def digest_with_keys(
+        self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
+    ) -> RowsDigest:
+        """Return the digest of the rows that have one of these keys. The columns must be exact keys."""
+        ...
+
+
+@runtime_checkable
 class RereadableLog(Protocol):
     """A change log (``exporters.changes``) of which a table can be taken up again at a later snapshot."""
 
@@ -222,13 +251,29 @@ class LiveReader(Protocol):
         ...
 
 
+class WriteState(NamedTuple):
+    """What a server says of the writes to a table. ``rows``: how many rows were written to it since the server began to
+    count, 0 where it does not count them. ``identity`` is another text once its rows may have another text, the server
+    has begun to count anew, or, where it does not count, something was written.
+    """
+
+    identity: str
+    rows: int = 0
+
+
 @runtime_checkable
 class WriteCounters(Protocol):
-    """A ``LiveReader`` whose servers count what is written to each table."""
+    """A ``LiveReader`` whose servers know what is written to each table."""
 
-    def write_counters(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], str]:
-        """Return of each table by (schema, name) a text that is another one once something was written to it, or its
-        rows have another text; not of the tables of which the server does not know that. Raises ``SourceError``.
+    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
+        """Return the state of each table by (schema, name); not of the tables of which the server does not know that.
+        Raises ``SourceError``.
+        """
+        ...
+
+    def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
+        """Return the sessions, but for moveout's, that may have written what the states do not have yet. Raises
+        ``SourceError``.
         """
         ...
 

@@ -31,6 +31,9 @@ class RowsDigest:
     def __add__(self, other: RowsDigest) -> RowsDigest:
         return RowsDigest(self.rows + other.rows, (self.digest + other.digest) % MODULUS)
 
+    def __sub__(self, other: RowsDigest) -> RowsDigest:
+        return RowsDigest(self.rows - other.rows, (self.digest - other.digest) % MODULUS)
+
 
 def digest_texts(texts: Sequence[bytes]) -> RowsDigest:
     """Return the digest of rows, given as their texts.

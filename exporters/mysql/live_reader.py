@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
-from exporters.engine import LiveRows
+from exporters.engine import LiveRows, WriteState
 from exporters.mysql.connection import connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal
@@ -48,7 +48,7 @@ class MysqlLiveReader:
             address, workers=workers, advance=advance, without_tables={name for _, name in without}
         )
 
-    def write_counters(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], str]:
+    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
         """See ``WriteCounters``: InnoDB's time of the last write, and the columns of the table. That time has whole
         seconds, so a table that was just written to is left out. The server knows none of partitioned tables, and
         forgets it when it starts.
@@ -64,9 +64,14 @@ class MysqlLiveReader:
                     else "performance_schema.global_status"
                 )
                 query = _WRITTEN.format(schema=quote_literal(address.database), status=status)
-                return {("", str(name)): str(state) for name, state in connection.rows(query)}
+                return {("", str(name)): WriteState(str(state)) for name, state in connection.rows(query)}
             except DRIVER_ERRORS as exc:
                 raise translate(exc, address.url) from exc
+
+    def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
+        """See ``WriteCounters``: the time of a write is there at once."""
+        del url, secrets
+        return ()
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""

@@ -30,15 +30,17 @@ def live_tables(
     orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
     unread: dict[tuple[str, str], str] | None = None,
     without: Collection[tuple[str, str]] = (),
+    snapshot: str = "",
 ) -> Mapping[tuple[str, str], RowsDigest]:
     """Return the digest of every table by (schema, name), or of those in ``names``; of materialized views and
     tables of extensions only those in ``also``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
     the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
-    another one. ``unread``, ``without``: see ``LiveReader.live_tables``. Raises ``SourceError``.
+    another one. ``unread``, ``without``: see ``LiveReader.live_tables``. ``snapshot``: that of
+    another session. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
-    with hold(address) as (session, tables):
+    with hold(address, snapshot=snapshot) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
             (table, pages)

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
-from exporters.engine import LiveRows
+from exporters.engine import LiveRows, WriteState
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import connect, parse_url
 from exporters.row_digest import Advance, RowsDigest
 
-_COUNTS = """
+_STATES = """
 SELECT s.schemaname::text, s.relname::text, concat_ws(' ', s.relid, pg_relation_filenode(s.relid),
-  s.n_tup_ins, s.n_tup_upd, s.n_tup_del, d.stats_reset, a.stats_reset, pg_postmaster_start_time(), labels.md5,
+  d.stats_reset, a.stats_reset, pg_postmaster_start_time(), labels.md5,
   (SELECT md5(string_agg(c.attnum || ' ' || c.xmin, ',' ORDER BY c.attnum)) FROM pg_attribute c
-    WHERE c.attrelid = s.relid AND c.attnum > 0))
+    WHERE c.attrelid = s.relid AND c.attnum > 0),
+  (SELECT string_agg(concat_ws(' ', r.oid, r.xmin, p.xmin), ',' ORDER BY r.oid) FROM pg_publication_rel r
+    JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = s.relid)),
+  (s.n_tup_ins + s.n_tup_upd + s.n_tup_del)::int8
 FROM pg_stat_user_tables s, pg_stat_database d, pg_stat_archiver a,
   (SELECT md5(string_agg(oid || ' ' || xmin, ',' ORDER BY oid)) FROM pg_enum) labels
 WHERE d.datname = current_database() AND current_setting('track_counts')::bool
 """
 """After a crash the counts begin anew, and ``stats_reset`` is then (PostgreSQL manual, "The Cumulative Statistics
-System"). ``xmin`` says that a column or a label was defined anew: rows can have another text since.
+System"). ``xmin`` says that a column or a label was defined anew, so that rows can have another text since, or a
+publication, so that the log may lack changes.
 """
+_UNCOUNTED = """
+SELECT concat_ws(' ', 'session', pid, 'of', usename, nullif('(' || application_name || ')', '()'))
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name NOT LIKE 'moveout%' AND usesysid IS NOT NULL
+  AND coalesce(backend_type, '') NOT IN ('parallel worker', 'walsender')
+  AND (state = 'idle' AND {counted}) IS NOT TRUE
+ORDER BY backend_start
+"""
+_COUNTED = "state_change < now() - interval '15 s'"
+_COUNTED_BEFORE_15 = "false"
+"""A session passes on its counts when it is idle, at once or after ten seconds (PGSTAT_IDLE_INTERVAL in
+src/backend/utils/activity/pgstat.c). Before PostgreSQL 15 some wait for its next statement, however long that takes.
+"""
+_LIVE_COUNTS_VERSION, _STALE_SECONDS = 150000, 0.6
+"""Before, a server may say what it knew half a second ago (PGSTAT_STAT_INTERVAL in src/backend/postmaster/pgstat.c)."""
 
 
 class PostgresLiveReader:
@@ -46,16 +66,29 @@ class PostgresLiveReader:
             address, workers=workers, advance=advance, also=also, unread=unread, without=without
         )
 
-    def write_counters(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], str]:
+    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
         """See ``WriteCounters``: the counts of rows that were written, the file and the columns of the table."""
         address = parse_url(url, password=secrets.get("password"))
         with closing(connect(address)) as connection:
+            if connection.info.server_version < _LIVE_COUNTS_VERSION:
+                time.sleep(_STALE_SECONDS)
             try:
-                return {
-                    (schema, name): counts for schema, name, counts in connection.execute(_COUNTS.encode())
-                }
+                rows = connection.execute(_STATES.encode()).fetchall()
             except DRIVER_ERRORS as exc:
                 raise translate(exc, address.url) from exc
+        return {(schema, name): WriteState(identity, count) for schema, name, identity, count in rows}
+
+    def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
+        """See ``WriteCounters``."""
+        address = parse_url(url, password=secrets.get("password"))
+        with closing(connect(address)) as connection:
+            is_live = connection.info.server_version >= _LIVE_COUNTS_VERSION
+            counted = _COUNTED if is_live else _COUNTED_BEFORE_15
+            try:
+                rows = connection.execute(_UNCOUNTED.format(counted=counted).encode()).fetchall()
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, address.url) from exc
+        return [session for (session,) in rows]
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""

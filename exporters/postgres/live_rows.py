@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
+from exporters.changes import RowKey
 from exporters.engine import Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.live_digests import live_tables
+from exporters.postgres.rows import keyed_rows
+from exporters.postgres.rows.chunk_export import digest_rows
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import split_lines
 from exporters.postgres.rows.row_hashes import (
@@ -22,23 +26,12 @@ from exporters.postgres.rows.row_hashes import (
 )
 from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, hold
+from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.row_blocks import LongRowText, RowBlocks, in_blocks
-
-_KEYS = """
-SELECT i.indexrelid::int8, a.attname FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, position)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-WHERE i.indrelid = %(table)s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-  AND k.position <= {columns}
-  AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid AND n.attnum = ANY(i.indkey::int2[])
-    AND NOT n.attnotnull)
-ORDER BY i.indisprimary DESC, i.indexrelid, k.position
-"""
-"""The primary key first, else a unique index over columns that are never NULL."""
 
 
 class PostgresRows:
-    """See ``exporters.engine.LocatedRows`` and ``HashedRows``."""
+    """See ``exporters.engine.LocatedRows``, ``HashedRows`` and ``KeyedRows``."""
 
     def __init__(self, session: PostgresSession, tables: Sequence[PostgresTable], feeds: Feeds) -> None:
         self._session = session
@@ -62,14 +55,10 @@ class PostgresRows:
         table = self._tables[schema, name]
         if table.oid == large_objects.OID:
             return ["oid", "start"]
-        columns = "i.indnkeyatts" if self._session.version >= 110000 else "i.indnatts"
         try:
-            rows = self._session.holder.execute(
-                _KEYS.format(columns=columns).encode(), {"table": table.oid}
-            ).fetchall()
+            return keyed_rows.key_columns(self._session.holder, table)
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._session.address.url) from exc
-        return [column for index, column in rows if index == rows[0][0]]
 
     def tables(self) -> Mapping[tuple[str, str], int]:
         """See ``LocatedRows``. Large objects are no table."""
@@ -121,6 +110,38 @@ class PostgresRows:
         table = self._tables[schema, name]
         for lines in _lines(self._feeds.copy(rows_in_buckets(table, buckets, among))):
             take(*split_located(lines, len(table.columns)))
+
+    def digests(
+        self,
+        *,
+        workers: int,
+        advance: Advance,
+        unread: dict[tuple[str, str], str] | None = None,
+        without: Collection[tuple[str, str]] = (),
+    ) -> Mapping[tuple[str, str], RowsDigest]:
+        """See ``KeyedRows``."""
+        session = self._session
+        return live_tables(
+            session.address,
+            workers=workers,
+            advance=advance,
+            unread=unread,
+            without=without,
+            snapshot=session.exported,
+        )
+
+    def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
+        """See ``KeyedRows``."""
+        table = self._tables.get((schema, name))
+        is_utf8 = self._session.position["encoding"] != "SQL_ASCII"
+        return table is not None and is_utf8 and keyed_rows.has_exact_keys(table, columns)
+
+    def digest_with_keys(
+        self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
+    ) -> RowsDigest:
+        """See ``KeyedRows``."""
+        table = keyed_rows.with_keys(self._tables[schema, name], columns, keys)
+        return digest_rows(self._feeds.rows(table, (0, None)), None, has_columns=True)
 
     def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
         """See ``VersionedRows``. A state is the snapshot, the rows and the file of a table."""

@@ -42,8 +42,10 @@ class ChangeWriter(Protocol):
     ``(url, secrets, source) -> ChangeWriter``. Not thread-safe. Methods raise errors of ``exporters.errors``.
     """
 
-    touched: set[tuple[str, str]]
-    """The tables, by (schema, name), to which changes were written since it was opened."""
+    written: dict[tuple[str, str], int]
+    """The tables, by (schema, name), to which changes were written since it was opened, and to how many rows; 0 where
+    the server does not count that (see ``WriteState``). What was rolled back counts, too, as it does for the server.
+    """
 
     def mark(self) -> Mark | None:
         """Return how far the destination is; None where this source was not restored to it yet."""

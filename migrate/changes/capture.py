@@ -63,33 +63,34 @@ class Capture:
         cancellation: CancellationToken,
         until: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """Capture until the run is cancelled, or ``until`` is true of a position up to which all is durable. Raises
-        what the stream and the location raise; a new ``Capture`` with a new stream goes on.
+        """Capture until the run is cancelled, or ``until`` is true of a position; all up to there is durable when this
+        returns. It may be called again with the same stream. Raises what the stream and the location raise; a new
+        ``Capture`` with a new stream goes on.
         """
         while not cancellation.is_cancelled:
             for message in stream.receive(_POLL_SECONDS):
                 self._take(message)
                 if self._size >= SEGMENT_BYTES or (message.kind is MessageKind.COMMIT and self._is_due):
                     self._write(stream)
-                    if not self._is_inside and until(self._position):
-                        return  # what else has arrived is not acknowledged, and comes again
             if not self._is_inside:
                 self._rest(stream)
-                if not self._messages and until(self._position):
-                    break
+            if until(self._position):
+                break
+        else:
+            if self._is_inside:
+                return  # the server sends the open transaction again
+        if self._messages:
+            self._write(stream)
         if not self._is_inside:
-            if self._messages:
-                self._write(stream)
             self._settle_idle(stream)
 
     def _rest(self, stream: ChangeStream) -> None:
         """Write what has waited for long enough; acknowledge now and then where nothing has arrived."""
+        self._position = max(self._position, stream.received)
         if self._messages:
             if self._is_due:
                 self._write(stream)
-            return
-        self._position = max(self._position, stream.received)
-        if time.monotonic() - self._settled_at >= IDLE_SECONDS:
+        elif time.monotonic() - self._settled_at >= IDLE_SECONDS:
             self._settle_idle(stream)
 
     @property

@@ -24,12 +24,13 @@ class RemainderRequest:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What was written at the destination, by kind (``sequences``, ``tables`` …) with how many. ``notes``: sentences
-    about what is not as at the source, and cannot be.
+    """What was written at the destination, by kind (``sequences``, ``tables`` …) with how many. ``missing``: the
+    objects that only the source defines. ``notes``: sentences about what else is not as at the source, and cannot be.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    missing: Sequence[str] = ()
 
 
 class CarryRemainder(Protocol):

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +53,11 @@ from migrate.storage.api import Store
 _QUIET_SECONDS = 10.0
 """Without a hold: so long nothing may arrive before the source counts as stopped."""
 _POLL_SECONDS = 1.0
-_SHORT_SECONDS = 1.0
+_CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.8
+"""Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
+shortest time before the next one has to be.
+"""
+_NAMED_TABLES = 5
 _REASON = "cutover"
 _NO_KEYS, _AS_SYNCED = SigningOptions(), BucketOptions()
 Result = TypeVar("Result")
@@ -79,10 +83,10 @@ class Switched:
 
     @property
     def exit_code(self) -> int:
-        """Return 6 where something differs, 3 where the new side lacks tables."""
+        """Return 6 where something differs, 3 where the new side lacks tables or other objects."""
         if not self.is_switched:
             return DamageError.exit_code
-        is_missing = any(source.missing for source in self.record.sources)
+        is_missing = any(source.missing or source.carried.missing for source in self.record.sources)
         return IncompleteError.exit_code if is_missing else OK
 
     def as_json(self) -> dict[str, Any]:
@@ -122,10 +126,7 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
             f"  {things(equal, 'table')} with {things(source.rows, 'row')} equal on both sides, up to {source.end}",
         )
     )
-    if source.compared_early:
-        early = things(len(source.compared_early), "table")
-        text = f"  {early} of them compared before the hold: the log and both servers show no write to them since"
-        console.print(Text(text, style="dim"))
+    _draw_comparison(console, source)
     carried = ", ".join(
         f"{count_words(count)} {kind}" for kind, count in source.carried.counts.items() if count
     )
@@ -134,10 +135,27 @@ def _draw_source(console: Console, source: ProvenSource) -> None:
     console.print(Text(f"  {stages}", style="dim"))
     for name in source.missing:
         console.print(Text(f"  ! {name} is MISSING at the new side: the restore left it out", style="yellow"))
+    for thing in source.carried.missing:
+        console.print(Text(f"  ! {thing} is MISSING at the new side", style="yellow"))
     for note in source.carried.notes:
         console.print(Text(f"  ! {note}", style="yellow"))
     if source.differences:
         draw_findings(console, source.differences)
+
+
+def _draw_comparison(console: Console, source: ProvenSource) -> None:
+    """Print what was compared before the hold, and what had to be read whole under it."""
+    if source.compared_early:
+        early = things(len(source.compared_early), "table")
+        rows = sum(source.compared_by_key.values())
+        words = f"  {early} of them compared before the hold; under it the rows that were written to since"
+        console.print(Text(f"{words}: {things(rows, 'row')}", style="dim"))
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in source.read_whole.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:_NAMED_TABLES]) + (", …" if names[_NAMED_TABLES:] else "")
+        console.print(Text(f"  read whole under the hold: {shown}: {reason}", style="dim"))
 
 
 def _draw_bucket(console: Console, bucket: ProvenBucket) -> None:
@@ -222,7 +240,7 @@ class _Cutovers:
         cancellation, report = self.session.cancellation, self._reporter(source.name)
         if isinstance(source, DeltaSource):
             return DeltaCutover(source, cancellation, workers, report)
-        return Cutover(source, self.store, cancellation, workers, report)
+        return Cutover(source, self.store, cancellation, workers, report, self.session.progress)
 
     def _reporter(self, name: str) -> Callable[[str], None]:
         return lambda stage: self.session.progress.note(f"{name}: {stage}")
@@ -231,6 +249,11 @@ class _Cutovers:
         """Do a step for all sources at once; the first error ends it."""
         with ThreadPoolExecutor(len(self.cutovers)) as pool:
             return list(pool.map(step, self.cutovers.values()))
+
+    def close(self) -> None:
+        """Stop reading the logs."""
+        for cutover in self.cutovers.values():
+            cutover.close()
 
     def take_over(self) -> None:
         """Wait until no follow is at work, and catch up."""
@@ -245,17 +268,23 @@ class _Cutovers:
         """Compare both sides while the old one is in use: what is not written to until the hold need not be read under
         it.
         """
+        progress = self.session.progress
+        progress.begin("compare before the hold", items=0, size_bytes=0)
         self.each(lambda cutover: cutover.compare_early())
+        progress.end()
 
     def catch_up(self) -> None:
-        """Catch up again and again, as long as each time takes less than half of the time before: what was written
-        during the last one arrives under the hold.
+        """Catch up again and again, until that is short, or no longer becomes shorter: what was written during the last
+        time arrives under the hold.
         """
-        seconds, before = math.inf, math.inf
-        while seconds > _SHORT_SECONDS and seconds <= before / 2:
-            before, begun = seconds, time.monotonic()
+        shortest = math.inf
+        for _ in range(_CATCH_UPS):
+            begun = time.monotonic()
             self.each(_catch_up)
             seconds = time.monotonic() - begun
+            if seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER:
+                return
+            shortest = seconds
 
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
@@ -326,7 +355,7 @@ def run_cutover(
     with ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
         lease = stack.enter_context(cutover_lease(store, session.progress))
-        cutovers = _Cutovers(session, store, followed)
+        cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
         cutovers.take_over()
         cutovers.compare_early()
         buckets.catch_up()
@@ -491,7 +520,8 @@ def _catch_up_unless_followed(cutover: SourceCutover) -> bool:
 def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions) -> WouldDo:
     """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
     store, followed = _followed(session, case)
-    at_work = _Cutovers(session, store, followed).each(_catch_up_unless_followed)
+    with closing(_Cutovers(session, store, followed)) as cutovers:
+        at_work = cutovers.each(_catch_up_unless_followed)
     actions = []
     with ExitStack() as stack:
         holds = _open_holds(followed, stack, whole_server=options.whole_server) if options.hold else {}

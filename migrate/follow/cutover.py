@@ -7,12 +7,14 @@ died anywhere is gone on with by the same command, or taken back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
+from exporters.changes import ChangeStream, KeyedLog
 from exporters.engine import load_part
 from exporters.errors import SourceGoneError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
@@ -21,26 +23,38 @@ from migrate.case.model import Endpoint
 from migrate.changes.apply import Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
+from migrate.changes.segments import SegmentReader
 from migrate.engines import registry
 from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, IncompleteError
+from migrate.follow.early_comparison import (
+    EarlyComparison,
+    Touched,
+    digests_with_keys,
+    keyed_rows,
+)
 from migrate.follow.followed import FollowedSource
 from migrate.follow.table_digests import (
     Digests,
-    EarlyComparison,
+    ReadTables,
     TableName,
     as_recorded,
     differences,
-    read_counters,
+    live_tables,
     read_digests,
+    read_states,
     recorded_digests,
     table_label,
+    uncounted_sessions,
 )
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress, Silent
 from migrate.storage.api import Store
 
 _CONTENTION_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
 _CAPTURE_SECONDS = 5.0
 """So often changes are captured while both sides are compared before the hold."""
+_COUNTED_SECONDS, _COUNTED_POLL_SECONDS = 1.0, 0.1
+"""So long a server may take to count what a session has written that has ended."""
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
 Result = TypeVar("Result")
@@ -51,8 +65,9 @@ class ProvenSource:
     """One source at the cutover. ``end``: up to which position of its log all was applied, as the server writes it.
     ``differences``: the tables whose rows are not the same on both sides. ``tables``: rows and digest of each table by
     its name. ``seconds`` of each stage. ``missing``: the tables that the restore left out, and that are still not at
-    the destination. ``compared_early``: the tables that were compared before the hold; the log and both servers say
-    that nothing was written to them since.
+    the destination. ``compared_early``: the tables that were compared before the hold, and not read whole under it;
+    ``compared_by_key``: how many rows of them were read again, since the log named them. ``read_whole``: why the others
+    were read whole under the hold.
     """
 
     name: str
@@ -63,6 +78,8 @@ class ProvenSource:
     seconds: Mapping[str, float]
     missing: Sequence[str] = ()
     compared_early: Sequence[str] = ()
+    compared_by_key: Mapping[str, int] = field(default_factory=dict)
+    read_whole: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -99,56 +116,54 @@ class CutoverRecord:
 
 @dataclass(slots=True)
 class Cutover:
-    """The cutover of one source. ``report`` hears which stage begins."""
+    """The cutover of one source. ``report`` hears which stage begins, ``progress`` how far a comparison before the hold
+    is.
+    """
 
     followed: FollowedSource
     store: Store
     cancellation: CancellationToken
     workers: int = 2
     report: Callable[[str], None] = lambda _: None
+    progress: Progress = field(default_factory=Silent)
     _early: EarlyComparison | None = None
-    _touched: set[TableName] = field(default_factory=set)
+    _open_capture: _OpenCapture | None = None
 
     def catch_up(self) -> Mark:
-        """Capture and apply what the source has written until now; return what the destination has then. Raises errors
-        of both servers and of the location.
+        """Capture and apply what the source has written until now, and compare what that has touched, where both sides
+        were compared before; return what the destination has then. Raises errors of both servers and of the location.
         """
-        return self._drain()[0]
+        return self._drain(Stages(lambda _: None))[0]
 
     def compare_early(self) -> None:
-        """Compare both sides while the source is in use. Of what is equal and is not written to any more nothing is
-        read again under the hold. Meanwhile changes are captured, and not applied. Raises errors of both servers and of
-        the location.
+        """Compare both sides while the source is in use. Of what is equal only those rows are read again that the log
+        names afterwards. Meanwhile changes are captured, and not applied. Raises errors of both servers and of the
+        location.
         """
         self.report("compare before the hold")
-        self._drain()
-        self._touched.clear()
+        self._early = None
         source, destination = self.followed.source, self.followed.destination
-        counters = read_counters(source, destination)
-        reading_token = self.cancellation.child()
-        with ThreadPoolExecutor(1) as pool:
-            reading = pool.submit(
-                read_digests, source, destination, workers=self.workers, check=reading_token.check
-            )
-            try:
-                while not wait([reading], timeout=_CAPTURE_SECONDS).done:
-                    self._retried(self._capture)
-            except BaseException:
-                reading_token.cancel()
-                raise
-        source_digests, destination_digests, _ = reading.result()
-        equal = {
-            name: digest for name, digest in source_digests.items() if destination_digests.get(name) == digest
-        }
-        self._early = EarlyComparison(equal, counters)
+        mark, _ = self._drain(Stages(lambda _: None))
+        self.cancellation.wait(_COUNTED_SECONDS)
+        self.cancellation.check()
+        early = EarlyComparison(mark, read_states(source, destination))
+        if self._is_keyed:
+            with keyed_rows(source) as source_rows, keyed_rows(destination) as destination_rows:
+                self.progress.grow(items=sum(source_rows.tables().values()) * 2)
+                digests = self._read_and_capture(source_rows.digests, destination_rows.digests)
+                self._retried(self._capture)  # all that the source's snapshot has
+                touched = self._touched_since(mark)
+                early.begin(source_rows, destination_rows, digests, touched, self.cancellation.check)
+        else:
+            early.begin_without_keys(self._read_and_capture(live_tables(source), live_tables(destination)))
+        self._early = early
 
     def prove(self) -> ProvenSource:
         """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
         to meanwhile, and errors of both servers and of the location.
         """
         followed, stages = self.followed, Stages(self.report)
-        with stages.timed("drain"):
-            mark, end = self._drain()
+        mark, end = self._drain(stages, is_held=True)
         with stages.timed("carry over what the log lacks"):
             carried = carry_remainder(
                 followed.source,
@@ -157,17 +172,22 @@ class Cutover:
                 workers=self.workers,
                 skipped=mark.skipped,
             )
-        with stages.timed("compare"):
-            early = self._still_equal(mark)
+        with stages.timed("compare whole tables"):
+            early, read_whole = self._still_equal(mark)
             source_digests, destination_digests, findings = read_digests(
-                followed.source, followed.destination, workers=self.workers, without=early.keys()
+                live_tables(followed.source),
+                live_tables(followed.destination),
+                workers=self.workers,
+                without=early.keys(),
             )
         with stages.timed("drain"):
-            if self._drain()[0].place != mark.place:
+            self._retried(self._capture)
+            if self._retried(self._apply).place != mark.place:
                 raise written_meanwhile(followed.name)
         only_at_source = source_digests.keys() - destination_digests.keys()
         missing = [name for name in only_at_source if table_label(name) in mark.skipped]
         compared = {name: digest for name, digest in source_digests.items() if name not in missing}
+        touched = self._early.touched if self._early else {}
         return ProvenSource(
             followed.name,
             end,
@@ -177,30 +197,99 @@ class Cutover:
             stages.seconds,
             sorted(map(table_label, missing)),
             sorted(map(table_label, early)),
+            {table_label(name): touched[name] for name in sorted(touched.keys() & early.keys())},
+            {table_label(name): reason for name, reason in sorted(read_whole.items())},
         )
+
+    def close(self) -> None:
+        """Stop reading the log."""
+        open_capture, self._open_capture = self._open_capture, None
+        if open_capture is not None:
+            open_capture.close()
 
     def activate(self) -> None:
         """Let the destination act by itself: no changes are applied any more."""
         self.followed.activate()
 
-    def _still_equal(self, mark: Mark) -> Digests:
-        """Return the tables that were equal before the hold, and to which nothing was written since: so say the log,
-        in which all of their changes are, and both servers.
-        """
-        if self._early is None:
-            return {}
-        followed = self.followed
-        logged = followed.open_log().logged_tables(followed.log)
-        unwritten = self._early.unwritten(read_counters(followed.source, followed.destination))
-        return {
-            name: digest
-            for name, digest in unwritten.items()
-            if name in logged and name not in self._touched and table_label(name) not in mark.skipped
-        }
+    @property
+    def _is_keyed(self) -> bool:
+        """Whether the log names the rows that it changes."""
+        return isinstance(self.followed.open_log(), KeyedLog)
 
-    def _drain(self) -> tuple[Mark, str]:
-        """Capture and apply up to where the source's log ends now; return the mark, and that position as text."""
-        return self._retried(self._drain_once)
+    def _still_equal(self, mark: Mark) -> tuple[Digests, Mapping[TableName, str]]:
+        """Return the tables that were equal before the hold and are equal now, and why others are to be read whole."""
+        early, followed = self._early, self.followed
+        if early is None:
+            return {}, {}
+        logged = followed.open_log().logged_tables(followed.log)
+        sessions = uncounted_sessions(followed.destination)
+        for name in [*early.digests]:
+            if name not in logged or table_label(name) in mark.skipped:
+                early.drop(name, "not all of its changes are in the log")
+            elif sessions:
+                early.drop(name, f"{sessions[0]} is connected to the destination, and may have written to it")
+        deadline = time.monotonic() + _COUNTED_SECONDS
+        while not early.are_counted(states := read_states(followed.source, followed.destination)):
+            if time.monotonic() > deadline:
+                break
+            self.cancellation.wait(_COUNTED_POLL_SECONDS)
+        return early.still_equal(states), early.dropped
+
+    def _read_and_capture(self, source: ReadTables, destination: ReadTables) -> tuple[Digests, Digests]:
+        """Return the digests of both sides; meanwhile capture, so that the source keeps little of its log."""
+        reading_token = self.cancellation.child()
+
+        def advance(rows: int, size_bytes: int) -> None:
+            reading_token.check()
+            self.progress.advance(items=rows, size_bytes=size_bytes)
+
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read_digests, source, destination, workers=self.workers, advance=advance)
+            try:
+                while not wait([reading], timeout=_CAPTURE_SECONDS).done:
+                    self._retried(self._capture)
+            except BaseException:
+                reading_token.cancel()
+                raise
+        source_digests, destination_digests, _ = reading.result()
+        return source_digests, destination_digests
+
+    def _drain(self, stages: Stages, *, is_held: bool = False) -> tuple[Mark, str]:
+        """Capture and apply up to where the source's log ends now; return the mark, and that position as text. Where
+        both sides were compared before, compare the rows that these changes have touched. ``is_held``: nothing is
+        written at the source meanwhile.
+        """
+        early, destination = self._early, self.followed.destination
+        if early is None or not self._is_keyed:
+            with stages.timed("drain"):
+                return self._retried(self._capture_and_apply)
+        check = self.cancellation.check
+        with stages.timed("drain"):
+            end = self._retried(self._capture)
+            touched = early.comparable(self._touched_since(early.mark), is_held=is_held)
+            before: Digests = {}
+            if touched:
+                with keyed_rows(destination) as rows:
+                    touched = early.with_exact_keys(touched, rows)
+                    before = digests_with_keys(rows, touched, check)
+            mark = self._retried(partial(self._apply, touched))
+        with stages.timed("compare rows that were written to"):
+            if touched:
+                with keyed_rows(self.followed.source) as source_rows, keyed_rows(destination) as rows:
+                    later: Touched = {}
+                    if not is_held:
+                        self._retried(self._capture)
+                        later = self._touched_since(mark)
+                    early.take_round(source_rows, rows, touched, later, before, check)
+        early.mark = mark
+        return mark, end
+
+    def _touched_since(self, mark: Mark) -> Touched:
+        """Return the rows that the captured changes after a mark have touched."""
+        log = self.followed.open_log()
+        assert isinstance(log, KeyedLog)
+        reader = SegmentReader(self.followed.folder(self.store), mark.place)
+        return log.touched_rows(stored.message for stored in reader.read())
 
     def _retried(self, step: Callable[[], Result]) -> Result:
         """Do a step. A follow that has just begun may be in the way for a moment."""
@@ -215,8 +304,12 @@ class Cutover:
             self.cancellation.check()
             waited += _AGAIN_SECONDS
 
-    def _drain_once(self) -> tuple[Mark, str]:
+    def _capture_and_apply(self) -> tuple[Mark, str]:
         end = self._capture()
+        return self._apply(), end
+
+    def _apply(self, touched: Collection[TableName] = ()) -> Mark:
+        """Apply what is captured; return the mark. ``touched``: the tables of which it is known which rows change."""
         folder = self.followed.folder(self.store)
         last = folder.last()
         with closing(self.followed.open_writer()) as writer:
@@ -225,9 +318,10 @@ class Cutover:
                     self.cancellation, until=lambda at: last is None or at.place >= last.boundary
                 )
             finally:
-                self._touched |= writer.touched
+                if self._early is not None:
+                    self._early.add_written(writer.written, touched)
         self.cancellation.check()
-        return mark, end
+        return mark
 
     def _capture(self) -> str:
         """Capture up to where the source's log ends now; return that position as text."""
@@ -235,11 +329,37 @@ class Cutover:
         folder = followed.folder(self.store)
         folder.require_begun()
         log = followed.open_log()
-        end = log.state(followed.log).end
-        with log.stream(followed.log, resume_position(folder, followed.base)) as stream:
-            Capture(folder).run(stream, self.cancellation, until=lambda position: position >= end)
+        end = log.end(followed.log)
+        try:
+            if self._open_capture is None:
+                self._open_capture = _OpenCapture(
+                    log.stream(followed.log, resume_position(folder, followed.base)), Capture(folder)
+                )
+            self._open_capture.run_to(end, self.cancellation)
+        except BaseException:
+            self.close()
+            raise
         self.cancellation.check()
         return log.show(end)
+
+
+class _OpenCapture:
+    """A capture that goes on where it was, each time it is asked to. A stream that is opened anew makes PostgreSQL
+    decode the last seconds of its log again.
+    """
+
+    def __init__(self, stream: AbstractContextManager[ChangeStream], capture: Capture) -> None:
+        self._stack = ExitStack()
+        self._stream = self._stack.enter_context(stream)
+        self._capture = capture
+
+    def run_to(self, end: int, cancellation: CancellationToken) -> None:
+        """Capture up to a position."""
+        self._capture.run(self._stream, cancellation, until=lambda position: position >= end)
+
+    def close(self) -> None:
+        """Stop reading the log."""
+        self._stack.close()
 
 
 @dataclass(slots=True)
@@ -322,6 +442,8 @@ def read_record(store: Store) -> CutoverRecord | None:
                 source["seconds"],
                 source.get("missing", ()),
                 source.get("compared_early", ()),
+                source.get("compared_by_key", {}),
+                source.get("read_whole", {}),
             )
             for source in value["sources"]
         ]

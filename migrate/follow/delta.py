@@ -21,7 +21,7 @@ from migrate.errors import BusyError, MoveoutError, NoSpaceError, UnreachableErr
 from migrate.follow.cutover import ProvenSource, Stages, carry_remainder, written_meanwhile
 from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
 from migrate.follow.follower import run_guarded
-from migrate.follow.table_digests import as_recorded, differences, read_digests
+from migrate.follow.table_digests import as_recorded, differences, live_tables, read_digests
 from migrate.repair.live_repair import open_repair, repair_from_source
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.retry_pauses import RetryPauses
@@ -202,7 +202,7 @@ class DeltaCutover:
             carried = self._carry()
         with stages.timed("compare"):
             source_digests, destination_digests, findings = read_digests(
-                source.source, source.destination, workers=self.workers
+                live_tables(source.source), live_tables(source.destination), workers=self.workers
             )
         with stages.timed("last delta pass"):
             if source.take_pass(self.cancellation).rows:
@@ -210,6 +210,9 @@ class DeltaCutover:
         different = [*findings, *differences(source_digests, destination_digests)]
         end = f"delta pass {record.passes}"
         return ProvenSource(source.name, end, carried, different, as_recorded(source_digests), stages.seconds)
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
 
     def activate(self) -> None:
         """Do nothing: a restore without a base has held nothing back."""

@@ -1,13 +1,14 @@
-"""Digests of the tables of both sides, and which of an earlier comparison still hold."""
+"""Digests of the tables of both sides, and what their servers say of the writes to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-from exporters.engine import LiveReader, WriteCounters, live_reader_of
-from exporters.row_digest import RowsDigest, to_hex
+from exporters.engine import LiveReader, WriteCounters, WriteState, live_reader_of
+from exporters.row_digest import Advance, RowsDigest, to_hex
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.engines import registry
@@ -16,53 +17,60 @@ TableName = tuple[str, str]
 Digests = Mapping[TableName, RowsDigest]
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyComparison:
-    """The tables that were equal on both sides while the source was in use. ``counters``: what both servers said before
-    of how much was written to each.
-    """
+class ReadTables(Protocol):
+    """Reads the digests of a database's tables, as of one moment; see ``LiveReader.live_tables``."""
 
-    equal: Digests
-    counters: Mapping[TableName, tuple[str, str]]
-
-    def unwritten(self, counters: Mapping[TableName, tuple[str, str]]) -> Digests:
-        """Return those of which neither server says that it was written to since. ``counters``: what they say now."""
-        return {
-            name: digest
-            for name, digest in self.equal.items()
-            if name in counters and counters[name] == self.counters.get(name)
-        }
+    def __call__(
+        self,
+        *,
+        workers: int,
+        advance: Advance,
+        unread: dict[TableName, str],
+        without: Collection[TableName],
+    ) -> Digests:
+        """Return them by (schema, name)."""
+        ...
 
 
 def read_digests(
-    source: Endpoint,
-    destination: Endpoint,
+    source: ReadTables,
+    destination: ReadTables,
     *,
     workers: int,
     without: Collection[TableName] = (),
-    check: Callable[[], None] = lambda: None,
+    advance: Advance = lambda _rows, _size_bytes: None,
 ) -> tuple[Digests, Digests, list[Finding]]:
     """Return the digests of both sides' tables, but for those ``without``, and why one could not be read. Both are read
-    at once. ``check`` is called now and then; what it raises ends the reading.
+    at once. What ``advance`` raises ends the reading.
     """
+    unread: tuple[dict[TableName, str], dict[TableName, str]] = {}, {}
     with ThreadPoolExecutor(2) as pool:
         reading = [
-            pool.submit(_live_digests, side, workers, without, check) for side in (source, destination)
+            pool.submit(read, workers=workers, advance=advance, unread=refused, without=without)
+            for read, refused in zip((source, destination), unread, strict=True)
         ]
-        source_read, destination_read = (future.result() for future in reading)
+        source_digests, destination_digests = (future.result() for future in reading)
     findings = [
         Finding(table_label(name), f"could not be read at the {side}: {reason}")
-        for side, (_, unread) in (("source", source_read), ("destination", destination_read))
-        for name, reason in unread.items()
+        for side, refused in zip(("source", "destination"), unread, strict=True)
+        for name, reason in refused.items()
     ]
-    return source_read[0], destination_read[0], findings
+    return source_digests, destination_digests, findings
 
 
-def read_counters(source: Endpoint, destination: Endpoint) -> Mapping[TableName, tuple[str, str]]:
-    """Return what both servers say of how much was written to each table; none where one of them does not say so."""
-    at_source, at_destination = (_counters(side) for side in (source, destination))
+def read_states(source: Endpoint, destination: Endpoint) -> Mapping[TableName, tuple[WriteState, WriteState]]:
+    """Return what both servers say of the writes to each table; none where one of them does not say so."""
+    at_source, at_destination = (_write_states(side) for side in (source, destination))
     both = at_source.keys() & at_destination.keys()
     return {name: (at_source[name], at_destination[name]) for name in both}
+
+
+def uncounted_sessions(endpoint: Endpoint) -> Sequence[str]:
+    """Return the sessions of others that may have written what the server has not counted yet."""
+    reader = live_reader(endpoint)
+    if not isinstance(reader, WriteCounters):
+        return ()
+    return reader.uncounted_sessions(endpoint.url, secrets=endpoint.reveal())
 
 
 def differences(source_digests: Digests, destination_digests: Digests) -> list[Finding]:
@@ -90,7 +98,8 @@ def differences(source_digests: Digests, destination_digests: Digests) -> list[F
 
 def recorded_digests(endpoint: Endpoint, *, workers: int) -> dict[str, tuple[int, str]]:
     """Return rows and digest of each table of one side, as a record has them."""
-    return as_recorded(_live_digests(endpoint, workers)[0])
+    read = live_tables(endpoint)
+    return as_recorded(read(workers=workers, advance=lambda _rows, _size_bytes: None, unread={}, without=()))
 
 
 def as_recorded(digests: Digests) -> dict[str, tuple[int, str]]:
@@ -103,31 +112,18 @@ def table_label(name: TableName) -> str:
     return ".".join(filter(None, name))
 
 
-def _live_digests(
-    endpoint: Endpoint,
-    workers: int,
-    without: Collection[TableName] = (),
-    check: Callable[[], None] = lambda: None,
-) -> tuple[Digests, Mapping[TableName, str]]:
-    """Return the digests of a database's tables as of one moment, and why others could not be read."""
-    unread: dict[TableName, str] = {}
-    digests = _reader(endpoint).live_tables(
-        endpoint.url,
-        secrets=endpoint.reveal(),
-        workers=workers,
-        advance=lambda _rows, _size: check(),
-        unread=unread,
-        without=without,
-    )
-    return digests, unread
+def live_tables(endpoint: Endpoint) -> ReadTables:
+    """Return what reads the digests of a database as it is when they are asked for."""
+    return partial(live_reader(endpoint).live_tables, endpoint.url, secrets=endpoint.reveal())
 
 
-def _counters(endpoint: Endpoint) -> Mapping[TableName, str]:
-    reader = _reader(endpoint)
+def live_reader(endpoint: Endpoint) -> LiveReader:
+    """Return what reads the database of an endpoint."""
+    return live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
+
+
+def _write_states(endpoint: Endpoint) -> Mapping[TableName, WriteState]:
+    reader = live_reader(endpoint)
     if not isinstance(reader, WriteCounters):
         return {}
-    return reader.write_counters(endpoint.url, secrets=endpoint.reveal())
-
-
-def _reader(endpoint: Endpoint) -> LiveReader:
-    return live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
+    return reader.write_states(endpoint.url, secrets=endpoint.reveal())

@@ -1,6 +1,7 @@
 """A whole move with a cutover: the application writes until the hold; nothing of it is lost, and one can go back."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import threading
@@ -148,11 +149,27 @@ def after_early_comparison(monkeypatch, *writes):
     monkeypatch.setattr(Cutover, "compare_early", compare_and_write)
 
 
-def test_what_nobody_writes_to_is_compared_before_the_hold(move, monkeypatch):
-    """Who writes afterwards, at either side, has the table compared again."""
+MORE = """
+CREATE TABLE still (id int PRIMARY KEY); INSERT INTO still VALUES (1);
+CREATE TABLE altered (id int PRIMARY KEY); INSERT INTO altered VALUES (1);
+CREATE TABLE emptied (id int PRIMARY KEY); INSERT INTO emptied VALUES (1);
+CREATE TABLE whole (note text); ALTER TABLE whole REPLICA IDENTITY FULL; INSERT INTO whole VALUES ('a'), ('a');
+CREATE TABLE numbered (n numeric PRIMARY KEY); INSERT INTO numbered VALUES (1.50);
+CREATE TABLE goods (id int, code text, n int, PRIMARY KEY (id, code));
+INSERT INTO goods SELECT g, E'\\\\"'',' || g, g FROM generate_series(1, 3000) g;
+"""
+SALES = """
+UPDATE goods SET n = -n WHERE id % 10 = 1; UPDATE goods SET code = 'new' WHERE id = 7; DELETE FROM goods WHERE id = 9;
+INSERT INTO goods SELECT g, 'late', g FROM generate_series(3001, 5500) g;
+"""
+
+
+def test_what_was_compared_before_the_hold_is_not_read_whole_again(move, monkeypatch):
+    """Of tables that are written to afterwards the rows that the log names are compared; where it does not name them,
+    or somebody else writes to the destination, the table is read whole.
+    """
     old, new = move
-    run_sql(old, "CREATE TABLE still (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY)")
-    run_sql(old, "INSERT INTO still VALUES (1); INSERT INTO late VALUES (1)")
+    run_sql(old, MORE)
     assert call("export", "-c", "moveout.toml").code == 0
     assert call("restore", "-c", "moveout.toml").code == 0
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
@@ -162,19 +179,81 @@ def test_what_nobody_writes_to_is_compared_before_the_hold(move, monkeypatch):
     assert refused.code == 6, refused
     (source,) = refused.json["result"]["sources"]
     assert [finding["key"] for finding in source["differences"]] == ["public.accounts"]
-    assert source["compared_early"] == ["public.late", "public.log", "public.still"]
+    assert (
+        source["read_whole"]["public.accounts"] == "somebody else may have written to it at the destination"
+    )
+    assert "public.goods" in source["compared_early"]
     run_sql(new, "UPDATE accounts SET balance = 100 WHERE id = 3")
-    changed = "ALTER TABLE still ADD COLUMN more int DEFAULT 1"  # no row is written
-    after_early_comparison(monkeypatch, (old, "UPDATE late SET id = 2"), (old, changed), (new, changed))
+    changed = "ALTER TABLE altered ADD COLUMN more int DEFAULT 1"  # no row is written
+    written = (
+        "TRUNCATE emptied; INSERT INTO whole VALUES ('a'); UPDATE numbered SET n = 1.5; DELETE FROM log; "
+        + SALES
+    )
+    after_early_comparison(monkeypatch, (old, written), (old, changed), (new, changed))
     switched = call(*words)
     assert switched.code == 0, switched
     (source,) = switched.json["result"]["sources"]
-    assert source["compared_early"] == ["public.accounts", "public.log"]
-    assert source["tables"].keys() == {
-        f"public.{name}" for name in ("accounts", "log", "keyless", "still", "late")
+    assert source["compared_early"] == [f"public.{name}" for name in ("accounts", "goods", "log", "still")]
+    assert source["read_whole"] == {
+        "public.altered": "the destination's server says that it was changed, or counts anew",
+        "public.emptied": "it was truncated",
+        "public.keyless": "not all of its changes are in the log",
+        "public.numbered": "equal values of its key may have several texts",
+        "public.whole": "the log does not name its rows by a key",
     }
-    assert fetch(new, "SELECT id FROM late") == [(2,)]
-    assert "2 tables of them compared before the hold" in call(*words[:-1]).out
+    assert "public.keyless" in source["tables"]
+    assert source["tables"]["public.goods"][0] == 5499
+    shown = call(*words[:-1]).out
+    assert "4 tables of them compared before the hold" in shown
+    assert "read whole under the hold: public.emptied: it was truncated" in shown
+    undone = call("cutover", "-c", "moveout.toml", "--undo")
+    assert (
+        "nothing was written at the new side" in undone.out
+    )  # the digests of the record are those of the rows
+
+
+TAMPER = """
+CREATE FUNCTION tamper() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.n := 5; RETURN new; END';
+CREATE TRIGGER tamper BEFORE UPDATE ON goods FOR EACH ROW EXECUTE FUNCTION tamper();
+ALTER TABLE goods ENABLE ALWAYS TRIGGER tamper;
+"""
+
+
+def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
+    """After the comparison before the hold: by a trigger, in a row that the log names; by a session that is still
+    connected, whose writes its server may not have counted.
+    """
+    old, new = move
+    run_sql(old, MORE)
+    assert call("export", "-c", "moveout.toml").code == 0
+    assert call("restore", "-c", "moveout.toml").code == 0
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
+    with monkeypatch.context() as patch:
+        after_early_comparison(patch, (new, TAMPER), (old, "UPDATE goods SET n = 6 WHERE id IN (4, 5)"))
+        refused = call(*words)
+    assert refused.code == 6, refused
+    (source,) = refused.json["result"]["sources"]
+    assert [finding["key"] for finding in source["differences"]] == ["public.goods"]
+    assert re.fullmatch(
+        r"its rows with id = [45], code = .* are not the same on both sides",
+        source["read_whole"]["public.goods"],
+    )
+    run_sql(new, "DROP TRIGGER tamper ON goods; UPDATE goods SET n = 6 WHERE id IN (4, 5)")
+    with psycopg.connect(new, autocommit=True, application_name="intruder") as session:
+        compare_early = Cutover.compare_early
+
+        def compare_and_write(cutover):
+            session.execute("SELECT 1")
+            compare_early(cutover)
+            session.execute("UPDATE still SET id = 2")
+
+        monkeypatch.setattr(Cutover, "compare_early", compare_and_write)
+        refused = call(*words)
+    assert refused.code == 6, refused
+    (source,) = refused.json["result"]["sources"]
+    assert [finding["key"] for finding in source["differences"]] == ["public.still"]
+    assert "(intruder) is connected to the destination" in source["read_whole"]["public.still"]
+    assert source["compared_early"] == []
 
 
 def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tmp_path):

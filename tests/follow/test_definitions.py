@@ -80,8 +80,11 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     assert resynced.code == 0, resynced
     again = call("follow", "-c", "moveout.toml", "--until-caught-up")
     assert again.code == 0, again
+    run_sql(new, "DROP VIEW seen")
     switched = call("cutover", "-c", "moveout.toml")
-    assert switched.code == 0, switched
+    assert (switched.code, "view public.seen is MISSING at the new side" in switched.out) == (3, True), (
+        switched
+    )
     run_sql(new, "SELECT nextval('counter')")
     for table in ("later.made", "keyless", "moods", "notes", "new_name"):
         assert fetch(new, f"SELECT * FROM {table}") == fetch(old, f"SELECT * FROM {table}")

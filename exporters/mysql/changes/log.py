@@ -76,6 +76,10 @@ class MysqlChangeLog:
             finally:
                 self._end_reader()  # the server would see only at its next heartbeat that it is gone
 
+    def end(self, log: Mapping[str, Any]) -> int:
+        """See ``ChangeLog``."""
+        return self.state(log).end
+
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. What the server keeps it would keep without us, too."""
         with closing(connect(self._address)) as control:

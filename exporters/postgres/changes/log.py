@@ -6,14 +6,22 @@ moment. A publication says of which tables. Both have one name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from secrets import token_hex
 from typing import Any, TypeVar
 
 import psycopg
 
-from exporters.changes import BASE_AGAIN, ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.changes import (
+    BASE_AGAIN,
+    ChangeBase,
+    ChangeStream,
+    LogState,
+    Message,
+    NotFollowed,
+    TouchedRows,
+)
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -41,6 +49,7 @@ from exporters.postgres.changes.slot import (
     parse_lsn,
     read_state,
 )
+from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import PostgresRows, live_rows
@@ -167,9 +176,26 @@ class PostgresChangeLog:
         del after
         return self._asked(lambda control: read_state(control, log["slot"], log["publication"]))
 
+    def end(self, log: Mapping[str, Any]) -> int:
+        """See ``ChangeLog``. What is not flushed yet is not sent, and readers leave such records, too: where nobody
+        commits any more, that takes up to 15 seconds (LOG_SNAPSHOT_INTERVAL_MS in src/backend/postmaster/bgwriter.c).
+        A commit without rows has all before it flushed.
+        """
+
+        def ask(control: psycopg.Connection[Any]) -> int:
+            end = read_state(control, log["slot"], log["publication"]).end
+            control.execute("SELECT pg_catalog.txid_current()")
+            return end
+
+        return self._asked(ask)
+
     def logged_tables(self, log: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
         """See ``ChangeLog``: those of the publication."""
         return self._asked(lambda control: published_tables(control, log["publication"]))
+
+    def touched_rows(self, messages: Iterable[Message]) -> Mapping[tuple[str, str], TouchedRows]:
+        """See ``KeyedLog``."""
+        return touched_rows(messages)
 
     def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """See ``ChangeLog``."""

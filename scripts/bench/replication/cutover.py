@@ -1,9 +1,10 @@
 """How long a cutover keeps a PostgreSQL database from being written to, beside another checkout of moveout.
 
-    python -m scripts.bench.replication.cutover [--mb 500] [--rounds 3] [--other DIRECTORY]
+    python -m scripts.bench.replication.cutover [--mb 500 | --scale 350 [--rate 500]] [--rounds 3] [--other DIRECTORY]
 
-A database of eight tables of equal size is followed. A writer updates one of them all the time. Each round switches and
-goes back with either checkout in turn.
+A database of eight tables of equal size is followed. A writer updates one of them all the time. With ``--scale`` it is
+the database of pgbench (15 MB for each step), to which pgbench writes. Each round switches and goes back with either
+checkout in turn.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from scripts.bench.turns import beside
+from scripts.postgresql import PostgresServer
 from scripts.servers import Servers, environment_for
 
 _TABLES = 8
 _ROW_BYTES = 250
+_SETTINGS = ["max_wal_size=8GB", "shared_buffers=512MB"]
 _TABLE = """
 CREATE TABLE t{number} (id int PRIMARY KEY, name text, price numeric(12,2), seen timestamptz, filler text);
 INSERT INTO t{number} SELECT n, md5(n::text), n * 1.25, timestamptz '2024-01-01' + n * interval '1 minute',
@@ -43,33 +47,92 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mb", type=int, default=500)
+    parser.add_argument("--scale", type=int, default=0)
+    parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--other", type=Path)
     options = parser.parse_args()
     checkouts = {"this": Path.cwd()} | ({"other": options.other} if options.other else {})
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
-        source = servers.postgres("source", settings=["wal_level=logical"])
-        destination = servers.postgres("destination")
+        source = servers.postgres("source", settings=["wal_level=logical", *_SETTINGS])
+        destination = servers.postgres("destination", settings=_SETTINGS)
         variables = environment_for(servers)
         old, new = source.database("app"), destination.database("app")
         rows = options.mb * 2**20 // _TABLES // _ROW_BYTES
-        for number in range(1, _TABLES + 1):
-            source.execute(_TABLE.format(number=number, rows=rows), "app")
+        if options.scale:
+            pgbench = _Pgbench(source, old, options.rate)
+            pgbench.fill(options.scale)
+        else:
+            for number in range(1, _TABLES + 1):
+                source.execute(_TABLE.format(number=number, rows=rows), "app")
         case = Path(directory) / "moveout.toml"
         case.write_text(
             f'[case]\nname = "bench"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
             f'[bundle]\nlocation = "{directory}/bundle"\n[[destination]]\nsource = "app"\nurl = "{new}"\n'
         )
         for verb in ("export", "restore"):
+            begun = time.monotonic()
             _moveout(variables, Path.cwd(), verb, "-c", case)
+            print(f"{verb} {time.monotonic() - begun:.0f} s", flush=True)
         measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in checkouts}
-        with _writing(old, source.password, rows):
+        with pgbench.writing() if options.scale else _writing(old, source.password, rows):
             for _ in range(options.rounds):
                 for name, checkout in checkouts.items():
                     measured[name].append(_switch(variables, checkout, case))
         for name, runs in measured.items():
             print(f"{name:6} {_words(runs)}")
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pgbench:
+    """PostgreSQL's own load: three updates and one insert a transaction. Its history has no key, so the log needs whole
+    rows of it.
+    """
+
+    server: PostgresServer
+    url: str
+    rate: int
+
+    def fill(self, scale: int) -> None:
+        """Make the tables."""
+        subprocess.run(
+            [*self._command(), "-i", "-q", "-s", str(scale), self.url], env=self._environment, check=True
+        )
+        self.server.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL", "app")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write meanwhile. The hold ends all clients; they come back again and again."""
+        stop = threading.Event()
+
+        def write() -> None:
+            words = ["-n", "-c", "8", "-R", str(self.rate), "-T", "100000", self.url]
+            while not stop.wait(0.5):
+                with subprocess.Popen(
+                    [*self._command(), *words],
+                    env=self._environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                ) as process:
+                    while process.poll() is None and not stop.wait(0.2):
+                        pass
+                    process.terminate()
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            writer.join()
+
+    def _command(self) -> list[str]:
+        return [str(self.server.bin_dir / "pgbench")]
+
+    @property
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "PGPASSWORD": self.server.password}
 
 
 def _switch(variables: Mapping[str, str], checkout: Path, case: Path) -> Mapping[str, float]:
@@ -115,7 +178,8 @@ def _writing(url: str, password: str, rows: int) -> Iterator[None]:
 
 
 def _words(runs: list[Mapping[str, Any]]) -> str:
-    medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in runs[0]}
+    names = dict.fromkeys(name for run in runs for name in run)
+    medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
     return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in medians.items())
 
 

@@ -20,7 +20,7 @@ def test_a_write_changes_what_the_server_says(flavour, request):
     run_sql(url, TABLES)
 
     def counters():
-        return MysqlLiveReader().write_counters(url, secrets={})
+        return MysqlLiveReader().write_states(url, secrets={})
 
     eventually(lambda: len(counters()) == 3)  # a table that was just written to is left out
     before = counters()

@@ -105,7 +105,7 @@ class MysqlChangeWriter:
         self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
         self._is_open = False
         self._single_events = 0
-        self.touched: set[tuple[str, str]] = set()
+        self.written: dict[tuple[str, str], int] = {}
         self.single_changes = 0
 
     def mark(self) -> Mark | None:
@@ -213,7 +213,7 @@ class MysqlChangeWriter:
     def _destination_table(self, logged: TableMap, message: Message) -> DestinationTable:
         table = read_table(self._connection, logged.name)
         where = self._files.show(message.position)
-        self.touched.add(("", logged.name))
+        self.written["", logged.name] = 0
         return require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
 
     def _statement(self, message: Message) -> LoggedStatement | None:
@@ -225,7 +225,7 @@ class MysqlChangeWriter:
 
     def _take_statement(self, statement: LoggedStatement, message: Message) -> None:
         where = self._files.show(message.position)
-        self.touched |= {("", name) for name in statement.tables}
+        self.written |= {("", name): 0 for name in statement.tables}
         if statement.kind is StatementKind.SAVEPOINT:
             self._begin()
             self._write()

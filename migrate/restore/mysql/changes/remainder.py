@@ -88,7 +88,11 @@ class _Remainder:
             destination_definitions,
             same_server=self.reader.version == self.writer.version,
         )
-        return Carried(counts, self.notes)
+        missing = [label for label in source_definitions if label not in destination_definitions]
+        if missing:  # triggers may have been made again since
+            destination_definitions = _definitions(self.writer)
+            missing = [label for label in missing if label not in destination_definitions]
+        return Carried(counts, self.notes, missing)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed."""
@@ -178,8 +182,7 @@ def _differences(
     source: Mapping[str, Definition], destination: Mapping[str, Definition], *, same_server: bool
 ) -> Sequence[str]:
     """Return what is defined otherwise. Servers of other versions print the same thing otherwise, too."""
-    notes = [f"{label} is not at the destination" for label in source if label not in destination]
-    notes += [f"{label} is no longer at the source" for label in destination if label not in source]
+    notes = [f"{label} is no longer at the source" for label in destination if label not in source]
     if same_server:
         notes += [
             f"{label} is defined otherwise than at the source"

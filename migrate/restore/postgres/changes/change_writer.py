@@ -90,7 +90,7 @@ class PostgresChangeWriter:
         self._tables: dict[int, TableChanges] = {}
         self._waiting_changes = self._waiting_bytes = 0
         self._is_open = False
-        self.touched: set[tuple[str, str]] = set()
+        self.written: dict[tuple[str, str], int] = {}
         self.single_changes = 0
 
     def mark(self) -> Mark | None:
@@ -180,6 +180,7 @@ class PostgresChangeWriter:
             changes = self._table(change.relation, message.position)
             if not changes.add(waiting):
                 self._write_single(changes.table, waiting)
+                self._count(change.relation, 1)
                 return
         self._waiting_changes += 1
         self._waiting_bytes += len(message.payload)
@@ -213,7 +214,7 @@ class PostgresChangeWriter:
             return known
         self._write()
         relation = self._relations[number]
-        self.touched.add((relation.schema, relation.name))
+        self.written.setdefault((relation.schema, relation.name), 0)
         table = read_table(self._connection, relation, lsn_text(position))
         self._tables[number] = changes = TableChanges(table)
         return changes
@@ -229,27 +230,33 @@ class PostgresChangeWriter:
 
     def _write(self) -> None:
         """Write what waits."""
-        filled = [changes for changes in self._tables.values() if changes.waiting]
-        for changes in filled:
-            self._write_table(changes)
+        filled = [(number, changes) for number, changes in self._tables.items() if changes.waiting]
+        for number, changes in filled:
+            self._count(number, self._write_table(changes))
         if filled:
             self._forget()
 
-    def _write_table(self, changes: TableChanges) -> None:
+    def _count(self, number: int, rows: int) -> None:
+        relation = self._relations[number]
+        self.written[relation.schema, relation.name] += rows
+
+    def _write_table(self, changes: TableChanges) -> int:
+        """Write what waits for a table; return how many rows that was."""
         table, connection = changes.table, self._connection
         connection.execute(b"SAVEPOINT moveout_batch")
         try:
-            is_written = _write_together(connection, table, changes.net())
+            rows = _write_together(connection, table, changes.net())
         except psycopg.Error as exc:
             if not is_about_data(exc, connection):
                 raise
-            is_written = False
-        if is_written:
+            rows = None
+        if rows is not None:
             connection.execute(b"RELEASE moveout_batch")
-            return
+            return rows
         connection.execute(b"ROLLBACK TO moveout_batch")
         for waiting in changes.waiting:
             self._write_single(table, waiting)
+        return len(changes.waiting)
 
     def _write_single(self, table: DestinationTable, waiting: Waiting) -> None:
         write_change(self._connection, table, waiting)
@@ -323,18 +330,26 @@ def _closed_on_error(connection: psycopg.Connection[Any], shown: str) -> Iterato
         raise
 
 
-def _write_together(connection: psycopg.Connection[Any], table: DestinationTable, net: NetChanges) -> bool:
-    """Write what changes do together; False where another number of rows was there than they touch."""
+def _write_together(
+    connection: psycopg.Connection[Any], table: DestinationTable, net: NetChanges
+) -> int | None:
+    """Write what changes do together, return how many rows that was; None where another number of rows was there than
+    they touch.
+    """
     if not _delete_all(connection, table, net.first_deletes):
-        return False
+        return None
+    updated = 0
     for sent, rows in net.updates.items():
-        statement = update_many(table, sent, rows)
-        if statement and run(connection, statement) != len(rows):
-            return False
+        if statement := update_many(table, sent, rows):
+            if run(connection, statement) != len(rows):
+                return None
+            updated += len(rows)
     if net.inserts:
         with connection.cursor() as cursor, cursor.copy(copy_statement(table).encode()) as copy:
             copy.write(copy_text(net.inserts, len(table.columns)))
-    return _delete_all(connection, table, net.last_deletes)
+    if not _delete_all(connection, table, net.last_deletes):
+        return None
+    return len(net.first_deletes) + updated + len(net.inserts) + len(net.last_deletes)
 
 
 def _delete_all(connection: psycopg.Connection[Any], table: DestinationTable, keys: Sequence[Row]) -> bool:

@@ -69,11 +69,8 @@ class _Remainder:
             "materialized views": self._views(),
             "sequences": self._sequences(),
         }
-        self.notes += [
-            f"{thing} is not at the destination"
-            for thing in missing_definitions(self.reader, self.writer, skipped=self.request.skipped)
-        ]
-        return Carried(counts, self.notes)
+        missing = missing_definitions(self.reader, self.writer, skipped=self.request.skipped)
+        return Carried(counts, self.notes, missing)
 
     def _tables(self) -> int:
         """Read again the tables that are not followed, or whose changes were left out."""

@@ -1,0 +1,224 @@
+"""The comparison of both sides before the hold, and what keeps it true while the source is written to.
+
+See docs/internals/follow.md, "What the cutover compares". Of each table it has the digest at the destination, as of a
+mark. All rows whose keys the log does not name after that mark are equal on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from exporters.changes import RowKey, TouchedRows
+from exporters.engine import KeyedRows, WriteState
+from exporters.row_digest import RowsDigest
+from migrate.case.model import Endpoint
+from migrate.changes.apply import Mark
+from migrate.errors import UsageError
+from migrate.follow.table_digests import Digests, TableName, live_reader
+
+_BATCH_KEYS = 2_000
+"""The rows of so many keys are read by one query."""
+_MANY_KEYS, _COST_BY_KEY = 10_000, 8
+"""A row that is found by its key takes about as long as so many rows of a table that is read whole."""
+_DIFFERENT_BEFORE = "it was not the same on both sides before the hold"
+Check = Callable[[], None]
+Touched = Mapping[TableName, TouchedRows]
+
+
+@dataclass(slots=True)
+class EarlyComparison:
+    """The tables that are equal. ``digests``: those of the destination as of ``mark``. ``states``: what both servers
+    said before of the writes to each table. ``written``: the tables to which changes were applied since, and to how
+    many rows. ``touched``: the tables whose changed rows were compared by their keys, and how many the last time.
+    ``dropped``: the tables that have to be read whole under the hold, and why.
+    """
+
+    mark: Mark
+    states: Mapping[TableName, tuple[WriteState, WriteState]]
+    digests: dict[TableName, RowsDigest] = field(default_factory=dict)
+    dropped: dict[TableName, str] = field(default_factory=dict)
+    written: dict[TableName, int] = field(default_factory=dict)
+    touched: dict[TableName, int] = field(default_factory=dict)
+
+    def begin(
+        self,
+        source: KeyedRows,
+        destination: KeyedRows,
+        digests: tuple[Digests, Digests],
+        touched: Touched,
+        check: Check,
+    ) -> None:
+        """Take the tables that are equal but for the rows that were ``touched`` since the mark. ``digests``: of all
+        rows on both sides. The source's may be from any moment since the mark.
+        """
+        source_digests, destination_digests = digests
+        self.digests = {
+            name: digest for name, digest in destination_digests.items() if name in source_digests
+        }
+        touched = self.with_exact_keys(self.comparable(touched), source)
+        touched = self.with_exact_keys(touched, destination)
+        at_source, at_destination = _digests_of_both(source, destination, touched, check)
+        nothing = RowsDigest()
+        for name, digest in [*self.digests.items()]:
+            untouched = source_digests[name] - at_source.get(name, nothing)
+            if untouched != digest - at_destination.get(name, nothing):
+                self.drop(name, _DIFFERENT_BEFORE)
+
+    def begin_without_keys(self, digests: tuple[Digests, Digests]) -> None:
+        """Take the tables that are equal on both sides."""
+        source_digests, destination_digests = digests
+        self.digests = {
+            name: digest for name, digest in destination_digests.items() if name in source_digests
+        }
+        for name, digest in [*self.digests.items()]:
+            if source_digests[name] != digest:
+                self.drop(name, _DIFFERENT_BEFORE)
+
+    def drop(self, name: TableName, reason: str) -> None:
+        """Have a table read whole."""
+        if self.digests.pop(name, None) is not None:
+            self.dropped[name] = reason
+
+    def comparable(self, touched: Touched, *, is_held: bool = False) -> Touched:
+        """Return the touched tables that can be compared by keys; the others are dropped. ``is_held``: so are those
+        that are read whole in less time.
+        """
+        for name in touched.keys() & self.digests.keys():
+            keys, rows = len(touched[name].keys), self.digests[name].rows
+            if touched[name].reason:
+                self.drop(name, touched[name].reason)
+            elif is_held and keys > _MANY_KEYS and keys * _COST_BY_KEY > rows:
+                self.drop(name, "a large part of its rows was written to")
+        return {name: table for name, table in touched.items() if name in self.digests}
+
+    def with_exact_keys(self, touched: Touched, rows: KeyedRows) -> Touched:
+        """Return the touched tables whose rows one side finds by their keys; the others are dropped."""
+        for name in [
+            name for name, table in touched.items() if not rows.has_exact_keys(*name, table.columns)
+        ]:
+            self.drop(name, "equal values of its key may have several texts")
+        return {name: table for name, table in touched.items() if name in self.digests}
+
+    def add_written(self, written: Mapping[TableName, int], touched: Collection[TableName]) -> None:
+        """Note changes that were applied at the destination; drop the tables of which it is not known which rows of
+        them were ``touched``.
+        """
+        for name, rows in written.items():
+            self.written[name] = self.written.get(name, 0) + rows
+            if name not in touched:
+                self.drop(name, "it was written to after the comparison before the hold")
+
+    def take_round(
+        self,
+        source: KeyedRows,
+        destination: KeyedRows,
+        touched: Touched,
+        later: Touched,
+        before: Digests,
+        check: Check,
+    ) -> None:
+        """Compare the rows that were touched by the changes applied since the mark; those that ``later`` changes have
+        touched, too, are left to the next round. ``before``: the digests of all these rows at the destination before
+        the changes were applied.
+        """
+        for name in [name for name in touched if name in later and later[name].reason]:
+            self.drop(name, later[name].reason)
+        touched = self.with_exact_keys(self.comparable(touched), source)
+        settled = {name: _only(table, table.keys - _keys(later, name)) for name, table in touched.items()}
+        unsettled = {name: _only(table, table.keys & _keys(later, name)) for name, table in touched.items()}
+        at_source, at_destination = _digests_of_both(source, destination, settled, check)
+        rest = digests_with_keys(destination, unsettled, check)
+        for name, table in settled.items():
+            if at_source[name] != at_destination[name]:
+                key = _different_key(source, destination, name, table)
+                self.drop(name, f"its rows with {key} are not the same on both sides")
+                continue
+            self.digests[name] += at_destination[name] + rest[name] - before[name]
+            self.touched[name] = len(table.keys)
+
+    def still_equal(self, states: Mapping[TableName, tuple[WriteState, WriteState]]) -> Digests:
+        """Return the tables that are equal, and drop the others: nobody but the log's changes has written to them at
+        the destination, and at the source nobody has without the log. ``states``: what both servers say now.
+        """
+        for name in [*self.digests]:
+            if reason := self._writes_besides_the_log(name, states):
+                self.drop(name, reason)
+        return dict(self.digests)
+
+    def are_counted(self, states: Mapping[TableName, tuple[WriteState, WriteState]]) -> bool:
+        """Tell whether the destination's server has counted all that was applied."""
+        return all(
+            states[name][1].rows >= self.states[name][1].rows + self.written.get(name, 0)
+            for name in self.digests.keys() & states.keys() & self.states.keys()
+        )
+
+    def _writes_besides_the_log(
+        self, name: TableName, states: Mapping[TableName, tuple[WriteState, WriteState]]
+    ) -> str:
+        if name not in states or name not in self.states:
+            return "a server does not say whether it was written to"
+        (source_before, destination_before), (source, destination) = self.states[name], states[name]
+        if destination.identity != destination_before.identity:
+            return "the destination's server says that it was changed, or counts anew"
+        if source.identity != source_before.identity:
+            return "the source's server says that it was changed, or counts anew"
+        if destination.rows != destination_before.rows + self.written.get(name, 0):
+            return "somebody else may have written to it at the destination"
+        if name not in self.touched and source.rows != source_before.rows:
+            return "the source's server has counted writes that are not in the log"
+        return ""
+
+
+@contextmanager
+def keyed_rows(endpoint: Endpoint) -> Iterator[KeyedRows]:
+    """Open one side under one snapshot. Raises ``UsageError`` where its engine does not find rows by keys."""
+    with live_reader(endpoint).live_rows(endpoint.url, secrets=endpoint.reveal()) as rows:
+        if not isinstance(rows, KeyedRows):
+            raise UsageError(f"rows of {endpoint.shown} cannot be found by their keys")
+        yield rows
+
+
+def digests_with_keys(rows: KeyedRows, touched: Touched, check: Check) -> dict[TableName, RowsDigest]:
+    """Return the digests of touched rows of one side, by table."""
+    digests = {}
+    for name, table in touched.items():
+        digests[name], keys = RowsDigest(), list(table.keys)
+        for start in range(0, len(keys), _BATCH_KEYS):
+            check()
+            batch = keys[start : start + _BATCH_KEYS]
+            digests[name] += rows.digest_with_keys(*name, table.columns, batch)
+    return digests
+
+
+def _digests_of_both(
+    source: KeyedRows, destination: KeyedRows, touched: Touched, check: Check
+) -> tuple[Digests, Digests]:
+    """Return the digests of touched rows on both sides, which are read at once."""
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(digests_with_keys, rows, touched, check) for rows in (source, destination)]
+        at_source, at_destination = (future.result() for future in reading)
+    return at_source, at_destination
+
+
+def _different_key(source: KeyedRows, destination: KeyedRows, name: TableName, table: TouchedRows) -> str:
+    """Return the key of a row that is not the same on both sides, for people."""
+    keys: list[RowKey] = list(table.keys)
+    while len(keys) > 1:
+        half = _only(table, set(keys[: len(keys) // 2]))
+        digests = [
+            digests_with_keys(rows, {name: half}, lambda: None)[name] for rows in (source, destination)
+        ]
+        keys = [*half.keys] if digests[0] != digests[1] else keys[len(keys) // 2 :]
+    values = zip(table.columns, keys[0], strict=True)
+    return ", ".join(f"{column} = {value.decode(errors='replace')}" for column, value in values)
+
+
+def _only(table: TouchedRows, keys: set[RowKey]) -> TouchedRows:
+    return TouchedRows(table.columns, keys)
+
+
+def _keys(touched: Touched, name: TableName) -> set[RowKey]:
+    return touched[name].keys if name in touched else set()
