@@ -3,7 +3,8 @@
     python -m scripts.bench.many_tables --url postgresql://user@host:port/postgres [--tables 537] [--runs 3]
 
 Makes a database of tables of mixed types once, with keys, indexes, checks and foreign keys: a few large ones, most of
-them under 100 rows. Then all tools take turns, each a process of its own; every restore goes into a fresh database.
+them under 100 rows. Then all tools take turns, each a process of its own. Every restore goes into a new database. These
+are dropped at the end: after a drop ext4 examines thousands of freed inodes for each new file.
 moveout also hashes its files, digests and counts the rows twice, runs ANALYZE and reads all rows back to compare them.
 ``--other PROGRAM`` lets a second moveout take its turns, to compare two versions.
 """
@@ -14,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -29,7 +31,7 @@ from scripts.cost import Cost, cost_of, used_by
 JOBS = 2
 OTHER = "other"
 PG_DUMP = "pg_dump"
-_DESTINATION = "moveout_many_restored"
+_DESTINATION = "moveout_many_restored_{number}"
 _LARGEST_ROWS = 75_000
 _SKEW = 1.3
 """Table number n has the rows of the largest by n to the power of this: of 537 tables half have less than 52 rows."""
@@ -140,13 +142,27 @@ def _pg_dump(directory: Path) -> Tool:
     )
 
 
-def _fresh(url: str) -> str:
-    """Return the URL of an empty database."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {_DESTINATION}".encode())
-        connection.execute(f"CREATE DATABASE {_DESTINATION} TEMPLATE template0".encode())
-        connection.execute("CHECKPOINT")
-    return f"{url.rpartition('/')[0]}/{_DESTINATION}"
+@dataclass(slots=True)
+class Destinations:
+    """New databases of one server, kept until all runs are over."""
+
+    url: str
+    names: list[str] = field(default_factory=list)
+
+    def new(self) -> str:
+        """Return the URL of an empty database."""
+        name = _DESTINATION.format(number=len(self.names))
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+            self.names.append(name)
+            connection.execute("CHECKPOINT")
+        return f"{self.url.rpartition('/')[0]}/{name}"
+
+    def close(self) -> None:
+        """Drop them all."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for name in self.names:
+                connection.execute(f"DROP DATABASE {name}".encode())
 
 
 def _measure(command: Sequence[str | Path], postmaster: int, into: Figures) -> None:
@@ -163,13 +179,18 @@ def _take_turns(
     exports = {name: Figures() for name in tools}
     restores = {name: Figures() for name in tools}
     postmaster = server(url)
-    for number in range(runs):
-        for name, tool in tools.items():
-            with tempfile.TemporaryDirectory(prefix="moveout-bench-") as location:
-                _measure(tool.export(source, Path(location)), postmaster, exports[name])
-                _measure(tool.restore(_fresh(url), Path(location)), postmaster, restores[name])
-            seconds = f"{exports[name].costs[-1].seconds:6.2f} + {restores[name].costs[-1].seconds:6.2f} s"
-            print(f"  run {number + 1}: {name:10} {seconds}", flush=True)
+    destinations = Destinations(url)
+    with tempfile.TemporaryDirectory(prefix="moveout-bench-") as directory, closing(destinations):
+        for number in range(runs):
+            for name, tool in tools.items():
+                location = Path(directory, f"{number}-{name}")
+                location.mkdir()
+                _measure(tool.export(source, location), postmaster, exports[name])
+                _measure(tool.restore(destinations.new(), location), postmaster, restores[name])
+                seconds = (
+                    f"{exports[name].costs[-1].seconds:6.2f} + {restores[name].costs[-1].seconds:6.2f} s"
+                )
+                print(f"  run {number + 1}: {name:10} {seconds}", flush=True)
     return exports, restores
 
 
