@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from exporters.postgres.charset.encodings import AS_STORED, may_change
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.rows.column_types import kind_of
+from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.type_catalog import fetch, known_types
 from exporters.sql.columns import Kind
 
@@ -282,14 +283,19 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
     columns: dict[int, list[PostgresColumn]] = {}
     rows = fetch(connection, query, {"oids": oids})
     types = known_types(connection, {row["type_oid"] for row in rows})
+    utf8, own_encoding = encoding != "SQL_ASCII", encoding if may_change(encoding) else ""
+
+    @cache
+    def kinds(oid: int, modifier: int) -> tuple[SqlType, Kind]:
+        sql_type = types.resolve(oid, modifier)
+        return sql_type, kind_of(sql_type, utf8=utf8, encoding=own_encoding)
+
     for row in rows:
-        sql_type = types.resolve(row["type_oid"], row["modifier"])
+        sql_type, kind = kinds(row["type_oid"], row["modifier"])
         column = PostgresColumn(
             name=row["name"],
             sql_type=row["sql_type"],
-            kind=kind_of(
-                sql_type, utf8=encoding != "SQL_ASCII", encoding=encoding if may_change(encoding) else ""
-            ),
+            kind=kind,
             not_null=row["not_null"],
             generated=row["generated"],
             identity=row["identity"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from exporters.row_digest import RowsDigest, to_hex
 from migrate.bundle.catalog import CatalogRow
@@ -27,6 +27,16 @@ class TableDigest:
     name: str
     rows: int
     digest: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as reports have it."""
+        return {
+            "source": self.source,
+            "schema": self.schema,
+            "name": self.name,
+            "rows": self.rows,
+            "digest": self.digest,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,10 @@ def fetch(
     """Return the rows of a query, each by the names of its columns."""
     cursor = connection.execute(query.encode(), parameters)
     names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, (_text(value) for value in row), strict=True)) for row in cursor.fetchall()]
+    rows = cursor.fetchall()
+    if any(bytes in set(map(type, column)) for column in zip(*rows, strict=True)):
+        rows = [tuple(map(_text, row)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _text(value: Any) -> Any:

@@ -45,6 +45,7 @@ class RestoreOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""
-        fields = asdict(replace(self, retry=None))
+        fields = asdict(replace(self, retry=None, tables=()))
         del fields["retry"]
-        return fields | {"findings": list(self.findings), "notes": list(self.notes)}
+        tables = tuple(table.as_json() for table in self.tables)
+        return fields | {"findings": list(self.findings), "notes": list(self.notes), "tables": tables}

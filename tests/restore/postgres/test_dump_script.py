@@ -4,7 +4,7 @@ import pytest
 
 from migrate.restore.postgres.definitions.definition_files import without_logging
 from migrate.restore.postgres.definitions.dump_script import split_script, unquote
-from migrate.restore.postgres.definitions.post_data_order import is_event_trigger, stages
+from migrate.restore.postgres.definitions.post_data_order import LockedTables, is_event_trigger, stages
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 
 HEAD = (
@@ -128,10 +128,10 @@ def test_steps_that_lock_the_same_table_do_not_run_at_once():
         + index("c", "public.u")
     ).entries
     a, b, k, c, f = (step for stage in stages(entries) for step in stage.steps)
-    assert a.fits([b])
-    assert not k.fits([a])
-    assert c.fits([k, a])
-    assert not f.fits([a])
+    assert a.fits(LockedTables.of([b]))
+    assert not k.fits(LockedTables.of([a]))
+    assert c.fits(LockedTables.of([k, a]))
+    assert not f.fits(LockedTables.of([a]))
 
 
 def test_event_triggers_and_their_comments_are_kept_for_the_end():

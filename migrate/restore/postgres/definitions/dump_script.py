@@ -108,7 +108,7 @@ def _trailing_settings(text: bytes) -> bytes:
     """Return the settings at the end of an entry's text: pg_dump changes them between two entries, for
     those to come.
     """
-    match = _TRAILING_SETTINGS.search(text)
+    match = _TRAILING_SETTINGS.search(text) if b"\nSET default_" in text else None
     return match[0].strip() if match else b""
 
 

@@ -15,7 +15,7 @@ from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.post_data_order import PostDataStep, Stage
+from migrate.restore.postgres.definitions.post_data_order import LockedTables, PostDataStep, Stage
 from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
 from migrate.runtime.crash_points import durable
@@ -234,11 +234,12 @@ def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list
     """Take out of ``waiting`` the first step that can be made while the others run, and behind it light ones if it is
     one.
     """
-    begin = next((location for location, step in enumerate(waiting) if step.fits(running)), len(waiting))
+    locked = LockedTables.of(running)
+    begin = next((location for location, step in enumerate(waiting) if step.fits(locked)), len(waiting))
     end = begin + 1
     if begin < len(waiting) and waiting[begin].is_light:
         while (
-            end < min(begin + TOGETHER, len(waiting)) and waiting[end].is_light and waiting[end].fits(running)
+            end < min(begin + TOGETHER, len(waiting)) and waiting[end].is_light and waiting[end].fits(locked)
         ):
             end += 1
     steps = waiting[begin:end]

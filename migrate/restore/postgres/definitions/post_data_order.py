@@ -82,11 +82,27 @@ class PostDataStep:
         sql, count = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
         return replace(self, entry=replace(self.entry, sql=sql)) if count == 1 else None
 
-    def fits(self, running: Iterable[PostDataStep]) -> bool:
-        """Tell whether it can be made while those are."""
-        return not any(
-            self.tables & other.tables and TableLock.EXCLUSIVE in {self.lock, other.lock} for other in running
-        )
+    def fits(self, locked: LockedTables) -> bool:
+        """Tell whether it can be made while others hold these locks."""
+        return self.tables.isdisjoint(locked.exclusive if self.lock is TableLock.SHARED else locked.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedTables:
+    """The tables that steps lock, and of these the ones that they lock exclusively."""
+
+    tables: frozenset[Name]
+    exclusive: frozenset[Name]
+
+    @staticmethod
+    def of(steps: Iterable[PostDataStep]) -> LockedTables:
+        """Return what these steps lock."""
+        every, exclusive = set[Name](), set[Name]()
+        for step in steps:
+            every |= step.tables
+            if step.lock is TableLock.EXCLUSIVE:
+                exclusive |= step.tables
+        return LockedTables(frozenset(every), frozenset(exclusive))
 
 
 @dataclass(frozen=True, slots=True)

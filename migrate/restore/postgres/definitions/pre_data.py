@@ -78,6 +78,8 @@ def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
 
 def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
     """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
+    if _PRE_DATA in done:
+        return
     portable = wanted.state.portable
     try:
         _make_in_batches(
@@ -189,8 +191,6 @@ def _make_in_batches(
     *,
     portable: bool,
 ) -> None:
-    if _PRE_DATA in done:
-        return
     for start in range(0, len(script.entries), _BATCH):
         name = f"{_PRE_DATA}/{start:06d}"
         if name in done:
