@@ -63,7 +63,9 @@ def pytest_configure() -> None:
             "the installed moveout is older than pyproject.toml; run:"
             " .venv/bin/python -m pip install --no-deps --no-build-isolation -e ."
         )
-    settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile(
+        "loaded", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("loaded")  # how fast a value is made says nothing on a machine that others use, too
     _prepare_process()
 

@@ -122,7 +122,8 @@ def insert(url, writer, count):
     )
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("count", [20_000, 100_000])
+@pytest.mark.torture
 def test_a_large_transaction_that_is_interrupted_counts_once(captured, count):
     """It goes over many segments. The capture is killed within it, and the next one's connection is ended."""
     insert(captured.url, 1, 3)

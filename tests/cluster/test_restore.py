@@ -82,6 +82,7 @@ def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, destinat
     assert losses[0].equals(losses[1])
 
 
+@pytest.mark.torture
 def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
     """All versions, each once; the map says which became which; no version of what the run itself kept is left."""
     shop, there = make_old_shop(minio), make_old_shop(other_minio)

@@ -125,6 +125,7 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
+@pytest.mark.torture
 def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(there, provider):
     url, store = there
     accounts, day = Accounts(client.parse(url)), datetime.now(UTC) + timedelta(days=1)

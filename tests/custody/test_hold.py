@@ -150,6 +150,7 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
     assert (found.protected, found.legal) == (0, 0)
 
 
+@pytest.mark.torture
 def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, customer):
     store, _ = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
@@ -181,6 +182,7 @@ def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(th
     assert len({one.details["file"] for one in entries if one.event == "released"}) == 2
 
 
+@pytest.mark.torture
 def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, provider):
     name = f"locked-{secrets.token_hex(5)}"
     client = boto_client(versitygw.profile)
@@ -219,6 +221,7 @@ def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key
         assert "no Object Lock" not in ended.err
 
 
+@pytest.mark.torture
 def test_compliance_ends_for_nobody_before_its_time(there, provider):
     store, vault = there
     until = soon(minutes=2)

@@ -131,6 +131,7 @@ def test_own_servers(shell, shop, media, new, other_postgres):
     assert "agree: all rows and objects" in printed
 
 
+@pytest.mark.torture
 def test_minute_of_downtime(shell, postgres, other_postgres, tmp_path):
     page = "docs/guides/minute-of-downtime.md"
     old, new = postgres.database(), other_postgres.database()

@@ -66,6 +66,7 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
     subprocess.run([BAGIT, "--validate", location], check=True, capture_output=True)
 
 
+@pytest.mark.torture
 def test_killed_while_units_of_a_group_get_records_of_their_own(tmp_path):
     """The next run begins with that, and may die at each of its writes: no unit loses its record."""
     count, begun = 35, tmp_path / "begun"

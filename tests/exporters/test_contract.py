@@ -177,6 +177,7 @@ class TestExample(guide()["TestCsv"]):
         """Nothing else is needed."""
 
 
+@pytest.mark.torture
 def test_the_example_works_through_every_command(installed, tmp_path):
     """Another package's engine is exported, checked, restored and compared as moveout's own are."""
     old, new, location = tmp_path / "old", tmp_path / "new", tmp_path / "bundle"

@@ -17,7 +17,7 @@ __all__ = ["tiny_disk"]
 Reopen = Callable[[], MultipartStore]
 
 
-@pytest.fixture(params=["local", "minio", "versitygw"])
+@pytest.fixture(params=["local", "minio", pytest.param("versitygw", marks=pytest.mark.torture)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
     """Open the same, at first empty, location again and again: each time as if by another process. Its listings have
     short pages.

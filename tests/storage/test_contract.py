@@ -65,6 +65,7 @@ def test_the_guide_shows_the_example():
     assert EXAMPLE.read_text(encoding="utf-8") in GUIDE.read_text(encoding="utf-8")
 
 
+@pytest.mark.torture
 def test_a_bundle_goes_to_the_location_of_the_example_and_back(installed, tmp_path):
     """Another package's location is named by its URL wherever moveout's own are."""
 

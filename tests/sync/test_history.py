@@ -289,6 +289,7 @@ def old_bodies(shop: Shop) -> dict[str, list[bytes | None]]:
     return found
 
 
+@pytest.mark.torture
 def test_large_versions(old: Move) -> None:
     """In parts, between small ones of the same key; one that was whole and not committed is read, and taken in."""
     data = bytes(range(256)) * (36 * 4096)
@@ -447,6 +448,7 @@ def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
     assert old.run(history=True).exit_code == 0
 
 
+@pytest.mark.torture
 def test_a_destination_that_refuses_tags_of_versions(
     old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

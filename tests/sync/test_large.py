@@ -172,6 +172,7 @@ def put_without_checksum(move: Move, key: str, data: bytes) -> None:
     client.put_object(Bucket=move.source.name, Key=key, Body=data, Metadata={"a": "b"})
 
 
+@pytest.mark.torture
 def test_what_is_looked_at_again_is_not_sent_again(move: Move) -> None:
     """The record says what was copied; tags are what one looks for."""
     put_without_checksum(move, "video", bytes(range(256)) * (48 * 4096))

@@ -166,6 +166,7 @@ def test_an_acl_of_the_bucket_that_names_nobody(versitygw: S3Server) -> None:
     assert after == before
 
 
+@pytest.mark.torture
 def test_acls_of_objects_come_back_where_they_name_nobody(
     move: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_one_to_one_and_again(move: Move) -> None:
     assert times(move.destination) == before
 
 
+@pytest.mark.torture
 def test_what_a_killed_sync_had_tried_out_is_removed(move: Move) -> None:
     """It had written objects to see what the destination takes, and died before it could remove them."""
     objects = fill(move.source)

@@ -65,6 +65,7 @@ def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, destinati
     assert list(destination.uploads()) == []
 
 
+@pytest.mark.torture
 def test_what_was_durable_at_the_kill_is_not_sent_again(sealed, minio, make_bucket, tmp_path, monkeypatch):
     root, files = sealed
     size = sum(map(len, files.values()))

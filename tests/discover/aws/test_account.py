@@ -240,6 +240,7 @@ def test_an_account_that_cannot_be_asked(account, monkeypatch):
         discover("aws://", secrets={}, note=print)
 
 
+@pytest.mark.torture
 def test_the_guide_finds_out_what_the_account_holds(account, tmp_path):
     commands = "\n".join(blocks("docs/guides/leave-aws.md", "sh")[:2]).replace("aws://aws", "aws://owner")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -71,6 +71,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.torture
 def test_without_the_key_no_older_version_is_current(
     source: Shop, key: bytes, minio: S3Server, tmp_path: Path
 ) -> None:

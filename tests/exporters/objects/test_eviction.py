@@ -22,7 +22,7 @@ from tests.tools.clients import boto_client
 from tests.tools.shut_proxy import ShutProxy
 
 OBJECTS = 60
-SHARES = (0.5, *(pytest.param(share, marks=pytest.mark.torture) for share in (0.05, 0.75)))
+SHARES = (0.05, 0.5, 0.75)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def names(location: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("share", SHARES)
+@pytest.mark.torture
 def test_an_eviction_in_the_middle(
     evicted: tuple[Shop, dict[str, bytes]],
     second_account: tuple[str, str],

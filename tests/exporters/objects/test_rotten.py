@@ -98,6 +98,7 @@ def test_what_cannot_be_read_is_a_gap_and_the_rest_leaves(
 
 
 @pytest.mark.usefixtures("patience")
+@pytest.mark.torture
 def test_a_source_that_gives_less_than_before_takes_nothing_away(
     rotten: tuple[Shop, RottenProxy], tmp_path: Path
 ) -> None:

@@ -216,7 +216,8 @@ def parts_done(url: str) -> int:
     return fetch(url, "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'")[0][0]
 
 
-@pytest.mark.parametrize("after", [4, pytest.param(1, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("after", [4, 1])
+@pytest.mark.torture
 def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     big, other_postgres, tmp_path, small_chunks, after, monkeypatch
 ):
@@ -241,6 +242,7 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     assert live_tables(destination) == live_tables(big)
 
 
+@pytest.mark.torture
 def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tmp_path, monkeypatch):
     location = tmp_path / "bundle"
     assert export_database(big, location).complete

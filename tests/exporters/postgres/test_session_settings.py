@@ -288,7 +288,9 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
 
 
-@pytest.mark.parametrize("kind", [copy_feed.AsyncpgFeed, copy_feed.PsycopgFeed])
+@pytest.mark.parametrize(
+    "kind", [copy_feed.AsyncpgFeed, pytest.param(copy_feed.PsycopgFeed, marks=pytest.mark.torture)]
+)
 def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(postgres, kind, monkeypatch):
     """A server has room for so many locks only; each session would hold those of every table that it read."""
     url = postgres.database()

@@ -14,7 +14,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session", params=SETTINGS)
+@pytest.fixture(scope="session", params=["wal", "utf16", pytest.param("plain", marks=pytest.mark.torture)])
 def torture(request, tmp_path_factory) -> Path:
     """A file with every kind of value and definition, in three formats."""
     path = tmp_path_factory.mktemp("torture") / "a %20?#b.db"

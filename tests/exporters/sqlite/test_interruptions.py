@@ -110,7 +110,7 @@ def redone(monkeypatch) -> Counter:
     return counted
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("mode", ["wal", pytest.param("delete", marks=pytest.mark.torture)])
 def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monkeypatch):
     """Money moves between accounts: its sum is exact; the log is a prefix without holes; writers go on."""
     monkeypatch.setattr(backup, "STEP_PAGES", 5)

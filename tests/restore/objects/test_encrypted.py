@@ -71,6 +71,7 @@ def test_what_the_destination_encrypts_is_restored_and_found_again(
     assert compare(reader, destination.url) == []
 
 
+@pytest.mark.torture
 def test_no_version_is_made_twice_where_the_destination_encrypts(
     minio: S3Server,
     encrypting_minio: S3Server,

@@ -163,7 +163,7 @@ def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(
 @pytest.mark.parametrize(
     ("server", "asked"),
     [
-        ("versitygw", {}),
+        pytest.param("versitygw", {}, marks=pytest.mark.torture),
         pytest.param("minio", {"ChecksumAlgorithm": "CRC32"}, marks=pytest.mark.torture),
         ("minio", {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}),
     ],
@@ -190,7 +190,9 @@ def test_an_upload_that_another_program_had_begun_does_not_describe_the_object(
 
 
 @pytest.mark.parametrize(
-    ("key", "body"), [("foreign", b"x"), ("small/003.bin", b"something else")], ids=["foreign", "other"]
+    ("key", "body"),
+    [("foreign", b"x"), pytest.param("small/003.bin", b"something else", marks=pytest.mark.torture)],
+    ids=["foreign", "other"],
 )
 def test_a_bucket_in_use_is_not_touched(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path, key: str, body: bytes

@@ -86,7 +86,9 @@ def moments(monkeypatch, stop_at: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("stop_at", [0, 3, 7, 12, 20])
+@pytest.mark.parametrize(
+    "stop_at", [7, *(pytest.param(n, marks=pytest.mark.torture) for n in (0, 3, 12, 20))]
+)
 def test_interrupted_among_indexes_and_constraints_the_rest_is_made(
     shop, other_postgres, monkeypatch, stop_at
 ):
@@ -121,7 +123,7 @@ restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, 
 """
 
 
-@pytest.mark.parametrize("after", [2, 9])
+@pytest.mark.parametrize("after", [2, pytest.param(9, marks=pytest.mark.torture)])
 def test_killed_among_indexes_and_constraints_the_rest_is_made(shop, other_postgres, after):
     url, reader = shop
     destination = other_postgres.database()
