@@ -8,9 +8,10 @@
 
 #include "columns.h"
 #include "lines.h"
+#include "messages.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 1, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 2, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -158,10 +159,56 @@ static PyObject *digest_texts(PyObject *module, PyObject *texts) {
     return as_digest(digest);
 }
 
+/* Add one message, or the rows that stand here as one. Returns the bytes taken, 0 where nothing whole stands here, -1 for
+ * an error. */
+static Py_ssize_t add_message(PyObject *list, const unsigned char *text, size_t size, size_t most_bytes) {
+    Message message;
+    MessageResult result = message_at(text, size, most_bytes, &message);
+    if (result == NOT_WHOLE) return 0;
+    if (result == NO_MESSAGE) {
+        PyErr_SetString(PyExc_ConnectionError, "the server sent what is no message of its protocol");
+        return -1;
+    }
+    size_t taken = MESSAGE_HEAD_BYTES + message.size;
+    PyObject *body;
+    if (message.kind == COPY_DATA) {
+        size_t row_bytes;
+        rows_at(text, size, most_bytes, &row_bytes, &taken);
+        body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
+        if (body) copy_rows(text, taken, (unsigned char *)PyBytes_AsString(body));
+    } else {
+        body = PyBytes_FromStringAndSize((const char *)message.body, (Py_ssize_t)message.size);
+    }
+    PyObject *entry = body ? Py_BuildValue("(iN)", message.kind, body) : NULL;
+    if (!entry) return -1;
+    int status = PyList_Append(list, entry);
+    Py_DECREF(entry);
+    return status < 0 ? -1 : (Py_ssize_t)taken;
+}
+
+static PyObject *whole_messages(PyObject *module, PyObject *arguments) {
+    Py_buffer received;
+    Py_ssize_t most_bytes, taken = 0, position = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
+    PyObject *list = PyList_New(0);
+    if (list && most_bytes >= 0) {
+        do {
+            taken = add_message(list, (const unsigned char *)received.buf + position,
+                                (size_t)(received.len - position), (size_t)most_bytes);
+            position += taken;
+        } while (taken > 0);
+    }
+    PyBuffer_Release(&received);
+    if (taken < 0) Py_CLEAR(list);
+    return list ? Py_BuildValue("(Nn)", list, position) : NULL;
+}
+
 static PyMethodDef functions[] = {
     {"parse", parse, METH_VARARGS, NULL},
     {"digest_block", digest_block, METH_O, NULL},
     {"digest_texts", digest_texts, METH_O, NULL},
+    {"whole_messages", whole_messages, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,7 +1,7 @@
 """Blocks of COPY output from one connection that sees the shared snapshot.
 
-asyncpg hands over everything that has arrived, cut at the protocol's messages, and the server sends one
-message a row: so every block ends at a row's end. Where asyncpg cannot log in as libpq does (Kerberos, say),
+What has arrived is cut at the protocol's messages, by the compiled core or by asyncpg, and the server sends one message
+a row: so every block ends at a row's end. Where asyncpg cannot log in as libpq does (Kerberos, say),
 psycopg's COPY does the same, a row a call.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 import psycopg
 
+from exporters import _rows
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -32,7 +33,7 @@ from exporters.postgres.charset.server_conversion import (
 from exporters.postgres.chunk_plan import Range, canonical_select, changing, longest_query
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.rows.copy_stream import copy_stream
+from exporters.postgres.rows.copy_stream import PAUSE_SECONDS, SMALL_BYTES, copy_stream
 from exporters.postgres.rows.csv_rows import csv_values, split_lines
 from exporters.postgres.rows.unplannable_tables import as_selected, copied
 from exporters.postgres.sessions.connection import (
@@ -51,13 +52,6 @@ from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SMALL_BYTES = 128 * 2**10
-PAUSE_SECONDS = 0.001
-"""After a small block wait for more to arrive: to be woken for every few rows costs more than the rows. Not after the
-first one: a small table has no other. The loop serves one connection, so nothing else waits.
-"""
-
-
 Chunk = tuple[PostgresTable, Range]
 """A table, and a range of its pages."""
 BATCH = 32
@@ -74,7 +68,7 @@ class Feed(Protocol):
 
     def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
         """Do the same for what stands behind COPY: queries in brackets, or tables, by one request; the count of each
-        one's rows comes behind them. Long rows come in pieces, at some cost for all others.
+        one's rows comes behind them. Long rows come in pieces; without the compiled core at some cost for all others.
         """
         ...
 
@@ -112,7 +106,10 @@ class AsyncpgFeed:
         return connection
 
     def copy(self, query: str, encoding: str) -> RowBlocks:
-        """See ``Feed``."""
+        """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""
+        if _rows.core is not None:
+            yield from self.copy_in_pieces([f"({query})"], encoding)
+            return
         arrived: list[bytes | bytearray] = []
 
         async def keep(block: bytes | bytearray) -> None:

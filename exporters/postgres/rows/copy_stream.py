@@ -7,11 +7,13 @@ asyncpg has logged in, and collects a row before it hands it over; so for one CO
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from asyncpg.exceptions import PostgresError
 
+from exporters import _rows
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 
@@ -20,6 +22,11 @@ _HEAD = 5
 """A message's kind, and its length without the kind."""
 _LENGTH = 4
 _READ_BYTES = 2**20
+SMALL_BYTES = 128 * 2**10
+PAUSE_SECONDS = 0.001
+"""After a small read wait for more to arrive: to be woken for every few rows costs more than the rows. Not before so
+much has come: a small table has no more. The loop serves one connection, so nothing else waits.
+"""
 
 
 class _Received(asyncio.BufferedProtocol):
@@ -29,6 +36,7 @@ class _Received(asyncio.BufferedProtocol):
         self._loop = loop
         self.buffer = bytearray(_HEAD + LONG_BYTES + _READ_BYTES)
         self.size = 0
+        self._all_bytes = self._last_bytes = 0
         self._lost: BaseException | None = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -39,6 +47,8 @@ class _Received(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See ``asyncio.BufferedProtocol``."""
         self.size += nbytes
+        self._all_bytes += nbytes
+        self._last_bytes = nbytes
         self._loop.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,6 +60,8 @@ class _Received(asyncio.BufferedProtocol):
         """Wait for more. Raises ``OSError`` where the connection is lost."""
         if self._lost is not None:
             raise self._lost
+        if self._last_bytes < SMALL_BYTES < self._all_bytes:
+            time.sleep(PAUSE_SECONDS)
         before = self.size
         self._loop.run_forever()
         if self.size == before and self._lost is not None:
@@ -72,12 +84,12 @@ def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str
     try:
         query = statement.encode() + b"\0"
         transport.write(b"Q" + (len(query) + _LENGTH).to_bytes(_LENGTH, "big") + query)
-        yield from _rows(received)
+        yield from _copied_rows(received)
     finally:
         transport.set_protocol(usual)
 
 
-def _rows(received: _Received) -> RowBlocks:
+def _copied_rows(received: _Received) -> RowBlocks:
     """Yield the rows of each COPY, until the server is ready for the next query."""
     error: BaseException | None = None
     while True:
@@ -111,14 +123,24 @@ def _error(body: bytes) -> BaseException:
 
 def _whole_messages(received: _Received) -> tuple[list[tuple[int, bytes]], int]:
     """Return the messages that have arrived up to a long line, by kind and body, and the bytes that all of them take.
-    Lines without another message between them are one body.
+    Lines without another message between them are one body. Raises ``ConnectionError``.
     """
+    if _rows.core is not None:
+        cut: tuple[list[tuple[int, bytes]], int]
+        with memoryview(received.buffer)[: received.size] as view:
+            cut = _rows.core.whole_messages(view, LONG_BYTES)
+        return cut
     lines: list[bytes] = []
     messages: list[tuple[int, bytes]] = []
     start = 0
     with memoryview(received.buffer)[: received.size] as view:
         while len(view) - start >= _HEAD:
-            kind, size = view[start], int.from_bytes(view[start + 1 : start + _HEAD], "big") - _LENGTH
+            kind, size = (
+                view[start],
+                int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH,
+            )
+            if size < 0:
+                raise ConnectionError("the server sent what is no message of its protocol")
             begin, end = start + _HEAD, start + _HEAD + size
             if end > len(view) or (kind == _DATA and size > LONG_BYTES):
                 break

@@ -1,5 +1,6 @@
 """The compiled core and the pure path make the same of every block: values, side columns, digest, errors."""
 
+import asyncio
 import os
 import random
 import subprocess
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
 from exporters import _rows
 from exporters.postgres.catalog import PostgresColumn
+from exporters.postgres.rows import copy_stream
 from exporters.postgres.rows.block_parser import BlockParser
 from exporters.postgres.rows.column_types import SqlType, kind_of
 from exporters.postgres.rows.csv_rows import (
@@ -283,6 +285,52 @@ def test_quotes_at_the_end_of_what_is_looked_at_together(size):
             check_server_text((layout, block))
 
 
+MESSAGE = st.one_of(
+    st.tuples(st.just(b"d"), st.binary(max_size=12)),
+    st.tuples(st.sampled_from([b"d", b"C", b"N", b"Z", b"\0"]), st.binary(max_size=5)),
+)
+
+
+@st.composite
+def received(draw: st.DrawFn) -> bytes:
+    """Messages of a server, the last one perhaps not whole, now and then with a length that is none."""
+    messages = [
+        kind + (len(body) + 4).to_bytes(4, "big") + body for kind, body in draw(st.lists(MESSAGE, max_size=8))
+    ]
+    if draw(st.integers(0, 5)) == 0:
+        length = draw(st.sampled_from([0, 3, 4, 2**31 - 1, 2**31, 2**32 - 1]))
+        messages.append(b"d" + length.to_bytes(4, "big") + b"rest")
+    everything = b"".join(messages)
+    return everything[: draw(st.integers(0, len(everything)))] if draw(st.booleans()) else everything
+
+
+def check_messages(monkeypatch, stream: bytes) -> None:
+    """Messages are cut as without the core: the same bodies, the same rest, the same error."""
+
+    def cut() -> object:
+        with asyncio.Runner() as runner:
+            arrived = copy_stream._Received(runner.get_loop())
+            arrived.get_buffer(0)[: len(stream)] = stream
+            arrived.buffer_updated(len(stream))
+            try:
+                return copy_stream._whole_messages(arrived)
+            except ConnectionError as error:
+                return str(error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copy_stream, "LONG_BYTES", 10)
+        compiled = cut()
+        patch.setattr(_rows, "core", None)
+        assert cut() == compiled
+
+
+@needs_core
+@settings(max_examples=FUZZED, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(received())
+def test_messages_are_cut_as_without_the_core(monkeypatch, stream):
+    check_messages(monkeypatch, stream)
+
+
 @needs_core
 def test_the_digest_is_that_of_xxhash():
     random_bytes = random.Random(1).randbytes(70_000)
@@ -308,9 +356,14 @@ def test_what_the_core_is_given_wrongly_is_refused():
 
 @needs_core
 @pytest.mark.torture
-@settings(max_examples=10_000, deadline=None)
-@given(tables(), tables(odd=0.6), damaged())
-def test_the_same_for_a_long_time(server_table, odd_table, damaged_table):
+@settings(
+    max_examples=10_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(tables(), tables(odd=0.6), damaged(), received())
+def test_the_same_for_a_long_time(monkeypatch, server_table, odd_table, damaged_table, stream):
+    check_messages(monkeypatch, stream)
     check_server_text(server_table)
     check_any_text(odd_table)
     check_damage(damaged_table)
