@@ -28,27 +28,28 @@ LONGEST = (
     "tests/docs/test_tour.py",
     "tests/cluster/",
     "tests/discover/test_",
-    "tests/docs/test_guides.py",
-    "tests/sync/test_history.py",
+    "tests/follow/test_cutover.py",
     "tests/exporters/test_contract.py",
+    "tests/sync/test_sync.py",
+    "tests/sync/test_history.py",
     "tests/restore/objects/test_restore.py",
     "tests/custody/test_hold.py",
-    "tests/exporters/postgres/test_resume.py",
     "tests/discover/aws/",
+    "tests/restore/mysql/changes/test_apply.py",
     "tests/cli/test_move.py",
-    "tests/sync/test_large.py",
-    "tests/transfer/test_transfer.py",
-    "tests/custody/test_grant.py",
-    "tests/custody/test_forbidden.py",
-    "tests/transfer/test_interruptions.py",
     "tests/cli/test_incomplete.py",
-    "tests/cli/test_announcements.py",
-    "tests/cli/test_secrets.py",
+    "tests/transfer/test_transfer.py",
+    "tests/exporters/postgres/test_charset.py",
+    "tests/exporters/objects/test_rotten.py",
+    "tests/restore/postgres/test_restore.py",
+    "tests/verify/test_row_repair.py",
+    "tests/custody/test_grant.py",
+    "tests/transfer/test_interruptions.py",
 )
-"""How the files begin that take longer than fifteen seconds, the longest first."""
-OF_GO = {"GOMAXPROCS": "1", "GOGC": "400"}
-"""What MinIO and other servers in Go are told. With one thread and fewer collections of garbage, they take a sixth less
-processor time for the small requests of tests.
+"""How the files begin that take longer than thirty seconds, the longest first."""
+GO_SETTINGS = {"GOMAXPROCS": "1"}
+"""What MinIO and other servers in Go are told. With one thread they take a sixth less processor time for the small
+requests of tests.
 """
 TOGETHER = ("tests/cluster/", "tests/discover/test_")
 """How the files begin that share what takes long to start: a cluster, an old host."""
@@ -135,7 +136,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     ):
         for name in [name for name in os.environ if name.startswith(FOREIGN)]:
             patch.delenv(name)
-        for name, value in {**running.environment, **OF_GO}.items():
+        for name, value in {**running.environment, **GO_SETTINGS}.items():
             patch.setenv(name, value)
         yield running
 

@@ -65,6 +65,7 @@ def compare(location, destination):
     return call("verify", location, "--against", f"media={destination.url}", "--level", "full")
 
 
+@pytest.mark.torture
 def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, destination, tmp_path):
     """Objects of all sizes; then there is nothing left to do, by threads either; the account is the same."""
     location = bundle(small=300, large=5)

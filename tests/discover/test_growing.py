@@ -1,5 +1,7 @@
 """The same command for a whole server, while the server goes, comes back and changes."""
 
+import pytest
+
 from migrate.bundle.reader import BundleReader
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
@@ -9,6 +11,7 @@ def sources_of(bundle):
     return {source.name: source.complete for source in BundleReader(open_location(str(bundle))).info.sources}
 
 
+@pytest.mark.torture
 def test_a_whole_server_that_was_down_is_taken_by_the_same_command(old_host, toxiproxy, tmp_path):
     bundle, made = tmp_path / "bundle", "grown"
     environment = {"PGPASSWORD": old_host.postgres.password}

@@ -115,6 +115,7 @@ def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
     assert (tmp_path / "REPORT.html").exists()
 
 
+@pytest.mark.torture
 def test_own_servers(shell, shop, media, new, other_postgres):
     page = "docs/guides/own-servers.md"
     server = other_postgres.url.rpartition("/")[0]

@@ -171,6 +171,7 @@ def test_it_is_killed_before_statements_all_over_it(scenario, expected, tmp_path
 ROWS_OF = r"COPY [^(]*\b{0}\b|done. VALUES \(.*{0}"
 
 
+@pytest.mark.torture
 def test_it_is_killed_and_repeated(scenario, expected):
     """Among the rows of a new table; or, where the first one lacked only these, of a table that had come up empty."""
     for bundle, table in ((scenario.first, "late"), (scenario.middle, "hidden")):

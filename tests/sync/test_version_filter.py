@@ -32,6 +32,7 @@ def gaps(move: Move) -> list[tuple[str, str, str]]:
     return [(row["item"], row["disposition"], row["reason"]) for row in rows]
 
 
+@pytest.mark.torture
 def test_by_size(old: Move) -> None:
     """Each version by its own; what is not wanted is named; the same again finds everything the same."""
     shop = old.source

@@ -173,6 +173,7 @@ def planned_from(counts):
     return {kind: max(1, count * 9 // 10) for kind, count in counts.items() if count}
 
 
+@pytest.mark.torture
 def test_one_run_asks_as_much_as_the_next(scene, minio, make_bucket, tmp_path, monkeypatch):
     """So that a fault that is planned by the first can happen to any."""
     seen = []

@@ -161,6 +161,7 @@ def test_an_acl_that_cannot_be_read_costs_the_acl_alone() -> None:
 
 
 @pytest.mark.usefixtures("patience")
+@pytest.mark.torture
 def test_a_sync_goes_past_what_cannot_be_read(
     rotten: tuple[Shop, RottenProxy],
     other_minio: S3Server,

@@ -154,6 +154,7 @@ def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
     assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
+@pytest.mark.torture
 def test_values_larger_than_a_block_come_back(exported, other_postgres):
     _, reader = exported(
         "CREATE TABLE t AS SELECT n AS id, repeat(E'a,\\n\"', 1000000) AS t,"
