@@ -16,7 +16,7 @@ import pytest
 from migrate.cli import status as status_command
 from migrate.cli.progress.notifier import is_late
 from migrate.progress.state import ProgressState
-from tests.cli.conftest import MOVEOUT, call, run
+from tests.cli.conftest import MOVEOUT, call
 from tests.cli.test_status import make_large_file
 from tests.tools.clients import boto_client
 
@@ -77,7 +77,7 @@ def test_a_run_tells_a_program_and_a_url_and_writes_its_page(tmp_path, listener)
     program.write_text(f"#!/bin/sh\ncat >> {tmp_path}/events; echo >> {tmp_path}/events\n", encoding="utf-8")
     program.chmod(0o755)
     case = write_case(tmp_path, f'{{ command = "{program}", url = "{listener.url}" }}')
-    ended = run("run", "-c", case, "--status-page", tmp_path / "pages.html", "--json")
+    ended = call("run", "-c", case, "--status-page", tmp_path / "pages.html", "--json")
     assert ended.code == 0, ended.err
     told = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
     assert told == listener.events
