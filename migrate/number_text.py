@@ -14,6 +14,12 @@ def bytes_words(size_bytes: float) -> str:
     return f"{size_bytes:.3g} PB"
 
 
+def exact_bytes_words(size_bytes: int) -> str:
+    """Return a size with the exact number beside it: ``3.2 GB (3,200,123,456 bytes)``."""
+    exact = things(size_bytes, "byte")
+    return exact if size_bytes < 1000 else f"{bytes_words(size_bytes)} ({exact})"
+
+
 def count_words(count: int) -> str:
     """Return a count with separators: ``1,234,567``."""
     return f"{count:,}"

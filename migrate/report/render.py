@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from migrate.bundle.bundle_json import Pace
-from migrate.number_text import bytes_words, count_words, duration_words, things
+from migrate.number_text import bytes_words, count_words, duration_words, exact_bytes_words, things
 
 if TYPE_CHECKING:
     import jinja2
@@ -47,6 +47,7 @@ def environment() -> jinja2.Environment:
         "moment": moment,
         "count": count_words,
         "bytes": bytes_words,
+        "exact_bytes": exact_bytes_words,
         "things": things,
         "duration": duration_words,
         "quote": shlex.quote,

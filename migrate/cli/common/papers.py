@@ -14,7 +14,7 @@ from migrate.cli.common.signatures import Signed
 from migrate.custody.handover.documents import Document
 from migrate.custody.signing.keys import PublicKey
 from migrate.errors import NotEmptyError
-from migrate.number_text import bytes_words, count_words, things
+from migrate.number_text import count_words, exact_bytes_words, things
 from migrate.report.render import render
 from migrate.storage.local.errors import translate_os
 
@@ -85,7 +85,7 @@ def receipt_paper(
     facts = [
         ("Bundle", str(value["bundle"])),
         ("Where it lies", str(value["location"])),
-        ("Size", f"{things(int(value['files']), 'file')}, {bytes_words(int(value['size_bytes']))}"),
+        ("Size", f"{things(int(value['files']), 'file')}, {exact_bytes_words(int(value['size_bytes']))}"),
         ("By its own account", state),
         ("Checked at level", str(value["level"])),
         ("Damage found", things(findings, "finding") if findings else "none"),
@@ -123,7 +123,7 @@ def receipt_paper(
 def certificate_paper(document: Document, signers: Sequence[PublicKey]) -> Paper:
     """Return the page about an erasure."""
     value = document.value
-    size = bytes_words(int(value["size_bytes"]))
+    size = exact_bytes_words(int(value["size_bytes"]))
     facts = [
         ("Bundle", str(value["bundle"])),
         ("Erased from", str(value["location"])),

@@ -15,7 +15,7 @@ from migrate.custody.log.events import new_event
 from migrate.custody.signing.bundle_signatures import root_of
 from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.errors import UsageError
-from migrate.number_text import things
+from migrate.number_text import exact_bytes_words, things
 from migrate.storage.api import Store
 
 _SHOWN = 100
@@ -97,13 +97,17 @@ def _is_same(document: Document, new_receipt: Document, log: custody_log.Log) ->
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
-    counts = f"{checked.files} files, {checked.size_bytes} bytes, checked at level {checked.level}"
+    counts = (
+        f"{things(checked.files, 'file')}, {exact_bytes_words(checked.size_bytes)},"
+        f" checked at level {checked.level}"
+    )
     if checked.findings:
-        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({counts})"
+        findings = things(len(checked.findings), "finding")
+        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {findings}; {counts}"
     if not complete:
         missing = things(gaps, "item")
-        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {missing} missing by its own account ({counts})"
-    return f"Receipt for the bundle {bundle}, complete and whole ({counts})"
+        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {missing} missing by its own account; {counts}"
+    return f"Receipt for the bundle {bundle}, complete and whole: {counts}"
 
 
 def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> CustodyEvent:
