@@ -206,7 +206,10 @@ class Handover:
     def grant(self) -> None:
         """The customer, and nobody else, may read it."""
         heading("The customer may read this bundle, and nothing else")
-        self.provider.run("grant", "create", "-c", "case.toml", "--to", "acme-grant", "--expires", "2h", "-q")
+        self.provider.run(
+            *("grant", "create", "-c", "case.toml", "--to", "acme-grant", "--expires", "2h", "-q"),
+            *("--page", "grant.html"),
+        )
         say("(grant-acme-grant.ini goes to the customer, who adds it to the AWS configuration)")
         text = (self.provider.directory / "grant-acme-grant.ini").read_text()
         with (self.customer.directory / "aws-config").open("a") as file:

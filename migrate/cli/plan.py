@@ -225,7 +225,7 @@ def _draw_warnings(console: Console, warnings: Mapping[str, Sequence[str]]) -> N
     names: dict[str, list[str]] = {}
     for name, texts in warnings.items():
         for text in dict.fromkeys(texts):
-            names.setdefault(text, []).append(name)
+            names.setdefault(text.removeprefix(f"{name}: "), []).append(name)
     for text, named in list(names.items())[:_SHOWN_WARNINGS]:
         more = f" and {len(named) - _SHOWN_NAMES} more" if len(named) > _SHOWN_NAMES else ""
         label = f"{', '.join(named[:_SHOWN_NAMES])}{more}: "
