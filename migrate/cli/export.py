@@ -172,7 +172,9 @@ def _summary_line(source: SourceResult, error: SourceError | None) -> SummaryLin
     exported = f"{things(source.items, 'item')}, {bytes_words(source.size_bytes)}"
     if source.complete:
         return SummaryLine(source.name, "yes", f"exported: {exported}")
-    reason = str(error) if error else source.reasons[0]
+    failed = [f"{gap.item}: {gap.reason}" for gap in source.gaps if gap.disposition == "failed"]
+    more = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+    reason = str(error) if error else f"{failed[0]}{more}" if failed else source.reasons[0]
     next_step = (error.next_step if error else "") or "remove the reason, export again"
     if source.items:
         return SummaryLine(source.name, "in part", f"incomplete, {exported}: {reason}", next_step)

@@ -20,6 +20,7 @@ from migrate.changes.delta_record import DeltaRecord, recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
+from migrate.cli.common.source_summary import left_out_line
 from migrate.cli.common.sources import load_case
 from migrate.cli.progress.destination_status import (
     DestinationStatus,
@@ -237,6 +238,8 @@ def _draw_export(console: Console, export_status: ExportStatus, *, with_holder: 
         console.print(f"  {export_status.holder}{age}")
     for source in export_status.sources:
         _draw_source(console, source)
+    for name in export_status.left_out:
+        console.print(Text(f"  {name}  {left_out_line(name).happened}"))
 
 
 def _source_words(source: SourceStatus) -> str:

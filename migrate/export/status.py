@@ -59,6 +59,8 @@ class ExportStatus:
     sources: Sequence[SourceStatus]
     holder: LeaseState | None = None
     heartbeat_seconds: float | None = None
+    left_out: Sequence[str] = ()
+    """The names of sources that were taken out on purpose."""
 
 
 def export_status(store: Store) -> ExportStatus:
@@ -71,7 +73,8 @@ def export_status(store: Store) -> ExportStatus:
             _sealed_source(source) for source in reconciliation.decode(store.read(layout.RECONCILIATION))
         ]
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
-        return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age)
+        left_out = [source.name for source in sealed.left_out]
+        return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age, left_out)
     if making is None:
         kind_of_location, key = state.look(store)
         if kind_of_location is state.LocationKind.FOREIGN:

@@ -193,7 +193,11 @@ def _stamps(signed: Signed) -> list[Moment]:
     if not signed.stamps:
         return [Moment("timestamp of an authority (RFC 3161)", "none", "nobody: there is no such timestamp")]
     return [
-        Moment(f"the bundle's root hash was there, says {key}", _utc(stamp.moment), f"RFC 3161 timestamp authority {stamp.authority}")
+        Moment(
+            f"the bundle's root hash was there, says {key}",
+            _utc(stamp.moment),
+            f"RFC 3161 timestamp authority {stamp.authority}",
+        )
         for key, stamp in signed.stamps
     ]
 
