@@ -81,6 +81,14 @@ static inline bool read_int64(Field field, ColumnKind kind, unsigned char *place
     return true;
 }
 
+static inline bool read_float64(Field field, ColumnKind kind, unsigned char *place) {
+    double value;
+    (void)kind;
+    if (!read_double(field, &value)) return false;
+    memcpy(place, &value, sizeof value);
+    return true;
+}
+
 static inline bool read_decimal128(Field field, ColumnKind kind, unsigned char *place) {
     __int128 value;
     if (!read_decimal(field, kind.precision, kind.scale, &value)) return false;
@@ -199,7 +207,7 @@ static FillResult fill_bytes(const Fields *fields, size_t number, Column *column
 
 bool is_known(ColumnKind kind) {
     if (kind.letter == 'd') return kind.precision && kind.precision <= 38 && kind.scale <= kind.precision;
-    return kind.letter && strchr("bhiloDTSZUXtr", kind.letter);
+    return kind.letter && strchr("bhilofDTSZUXtr", kind.letter);
 }
 
 static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
@@ -209,6 +217,7 @@ static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Col
         case 'i': return fill_fixed(fields, number, kind, sizeof(int32_t), read_int32, column);
         case 'o': return fill_fixed(fields, number, kind, sizeof(uint32_t), read_uint32, column);
         case 'l': return fill_fixed(fields, number, kind, sizeof(int64_t), read_int64, column);
+        case 'f': return fill_fixed(fields, number, kind, sizeof(double), read_float64, column);
         case 'd': return fill_fixed(fields, number, kind, sizeof(__int128), read_decimal128, column);
         case 'D': return fill_fixed(fields, number, kind, sizeof(int32_t), read_date32, column);
         case 'T':

@@ -14,8 +14,8 @@ typedef struct {
     unsigned char scale;
 } ColumnKind;
 
-/* Whether a letter is one of: b bool, h i l integers of 16, 32 and 64 bits, o of 32 without sign, d decimal, D date,
- * T time, S timestamp, Z timestamp with time zone, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they
+/* Whether a letter is one of: b bool, h i l integers of 16, 32 and 64 bits, o of 32 without sign, f double, d decimal,
+ * D date, T time, S timestamp, Z timestamp with time zone, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they
  * are; and its precision and scale are those of a decimal. */
 bool is_known(ColumnKind kind);
 

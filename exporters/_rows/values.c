@@ -68,6 +68,33 @@ bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *val
     return true;
 }
 
+bool read_double(Field field, double *value) {
+    enum { MOST_DIGITS = 15, MOST_ZEROS = 3 }; /* the server prints 0.0001 like this, and 1e-05 */
+    static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
+                                    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19};
+    bool is_negative = field.size && field.text[0] == '-';
+    const unsigned char *digits = field.text + is_negative;
+    size_t count = field.size - is_negative, whole = 0;
+    while (whole < count && digits[whole] != '.') whole++;
+    size_t behind = count > whole ? count - whole - 1 : 0;
+    if (!begins_as_number(digits, whole) || (count > whole && (!behind || digits[count - 1] == '0'))) return false;
+    if (whole + behind > MOST_DIGITS + 1 + MOST_ZEROS) return false;
+    uint64_t magnitude = 0;
+    size_t zeros = 0; /* before the first digit that counts */
+    for (size_t i = 0; i < count; i++) {
+        if (i == whole) continue;
+        if (!is_digit(digits[i])) return false;
+        magnitude = magnitude * 10 + (digits[i] - '0');
+        zeros += !magnitude;
+    }
+    if (whole + behind - zeros > MOST_DIGITS || zeros > 1 + MOST_ZEROS || (!magnitude && (is_negative || behind)))
+        return false;
+    /* Both are exact, so the quotient is the nearest double. */
+    double quotient = (double)magnitude / powers[behind];
+    *value = is_negative ? -quotient : quotient;
+    return true;
+}
+
 bool read_date(Field field, int32_t *days) {
     static const unsigned char days_of_month[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     static const uint16_t days_before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};

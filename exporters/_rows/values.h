@@ -14,6 +14,10 @@ bool read_integer(Field field, int64_t least, int64_t most, int64_t *value);
 /* numeric(precision, scale) with precision <= 38: exactly as many digits behind the point as the scale says. */
 bool read_decimal(Field field, unsigned precision, unsigned scale, __int128 *value);
 
+/* A double precision without an exponent, of up to 15 digits: so many digits stand for one double only, and are the
+ * shortest ones that do. */
+bool read_double(Field field, double *value);
+
 /* YYYY-MM-DD, years 1 to 9999, to days since 1970. */
 bool read_date(Field field, int32_t *days);
 

@@ -31,7 +31,7 @@ _LETTERS: Mapping[pa.DataType, str] = {
     pa.timestamp("us", "UTC"): "Z",
 }
 """The core's letters of types that a column is parsed as (``columns.h``)."""
-_LETTERS_BY_NAME = {"uuid": "U", "bytes": "X"}
+_LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
 """The same of kinds that are parsed as text first."""
 _TEXT, _BYTES = "t", "r"
 
@@ -83,6 +83,6 @@ def _typed(
         )
     if kind.name == "uuid":
         return pa.uuid().wrap_array(array(pa.binary(16))), None
-    if kind.name == "bytes":
+    if kind.name in _LETTERS_BY_NAME:
         return array(kind.stored), None
     return type_text(kind, array(kind.parsed), compare=compare)

@@ -70,6 +70,11 @@ CLOCK = st.builds(
     st.integers(0, 999_999).map(lambda micros: f".{micros:06d}".rstrip("0").rstrip(".")),
 )
 DAY = st.dates().map(str)
+SHORT_FLOATS = st.one_of(
+    decimals(15, 3),
+    st.integers(-(10**16), 10**16).flatmap(lambda n: st.integers(-8, 8).map(lambda e: repr(n * 10.0**e))),
+).map(lambda text: text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text)
+"""Some of up to 15 digits, some of a few more; -0 and 1e-05 among them."""
 FAR = st.sampled_from(["infinity", "-infinity", "0044-03-15 BC", "12345-06-07"])
 ENDS = st.sampled_from(["0001-01-01", "1600-02-29", "9999-12-31"])
 TYPES: dict[str, tuple[SqlType, st.SearchStrategy[str]]] = {
@@ -80,7 +85,7 @@ TYPES: dict[str, tuple[SqlType, st.SearchStrategy[str]]] = {
         "int4": whole(32),
         "int8": whole(64),
         "oid": whole(32, signed=False),
-        "float8": st.floats().map(repr),
+        "float8": st.one_of(st.floats().map(repr), SHORT_FLOATS),
         "float4": st.floats(width=32).map(repr),
         "numeric": st.one_of(st.just("NaN"), decimals(50, 7)),
         "text": CHARACTERS,
