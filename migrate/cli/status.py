@@ -421,7 +421,7 @@ def _shown_destinations(destinations: Sequence[DestinationStatus]) -> ShownRun:
         "",
         words[0].upper() + words[1:],
         good=all(destination.is_up for destination in destinations),
-        detail="; ".join(f"{destination.source}: {destination.words()[0]}" for destination in destinations),
+        sources=[f"{destination.source}: {destination.words()[0]}" for destination in destinations],
     )
 
 
@@ -446,7 +446,10 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             title,
             headline[0].upper() + headline[1:],
             good=export.state not in {"stopped", "incomplete"},
-            detail="; ".join(_source_words(source) for source in export.sources),
+            sources=[
+                *map(_source_words, export.sources),
+                *(f"{name}  {left_out_line(name).happened}" for name in export.left_out),
+            ],
             gaps=gaps[:_PAGE_GAPS],
         )
     for followed in location.followed:

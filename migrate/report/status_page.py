@@ -15,7 +15,9 @@ REFRESH_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class ShownRun:
-    """One command, or one location, on the page. ``good``: nothing is amiss. ``gaps``: source, item and reason."""
+    """One command, or one location, on the page. ``good``: nothing is amiss. ``gaps``: source, item and
+    reason. ``sources``: a line each.
+    """
 
     title: str
     headline: str
@@ -24,6 +26,7 @@ class ShownRun:
     state: ProgressState | None = None
     time_left: str = ""
     gaps: Sequence[tuple[str, str, str]] = ()
+    sources: Sequence[str] = ()
 
 
 def status_page(title: str, runs: Sequence[ShownRun], *, refresh_seconds: int = REFRESH_SECONDS) -> bytes:

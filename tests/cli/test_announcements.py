@@ -3,11 +3,13 @@
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -158,8 +160,13 @@ def test_a_forecast_after_the_deadline_is_late():
 
 
 def test_the_status_is_served_to_this_machine_alone(tmp_path):
-    source, location = make_large_file(tmp_path / "app.db"), tmp_path / "bundle"
-    assert call("export", source, "--to", location).code == 0
+    location = tmp_path / "bundle"
+    names = [f"the-database-of-customer-{number:02}" for number in range(12)]
+    for name in names:
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    sources = [f"{name}=sqlite://{tmp_path}/{name}" for name in names]
+    assert call("export", *sources, "--to", location).code == 0
     server = subprocess.Popen(
         [MOVEOUT, "status", location, "--serve", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True
     )
@@ -168,6 +175,7 @@ def test_the_status_is_served_to_this_machine_alone(tmp_path):
         with urllib.request.urlopen(url) as answer:
             page = answer.read().decode()
         assert "A sealed bundle, complete" in page
+        assert [name for name in names if f"{name}  " not in page] == []
         assert 'http-equiv="refresh" content="30"' in page
         with urllib.request.urlopen(f"{url}status.json") as answer:
             assert json.load(answer)["locations"][0]["export"]["state"] == "complete"
