@@ -278,10 +278,13 @@ class _Cutovers:
         time arrives under the hold.
         """
         shortest = math.inf
-        for _ in range(_CATCH_UPS):
+        for number in range(1, _CATCH_UPS + 1):
             begun = time.monotonic()
             self.each(_catch_up)
             seconds = time.monotonic() - begun
+            self.session.progress.note(
+                f"caught up in {duration_words(seconds)}, round {number} before the hold"
+            )
             if seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER:
                 return
             shortest = seconds
