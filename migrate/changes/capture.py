@@ -62,19 +62,21 @@ class Capture:
         stream: ChangeStream,
         cancellation: CancellationToken,
         until: Callable[[int], bool] = lambda _: False,
+        end: int | None = None,
     ) -> None:
-        """Capture until the run is cancelled, or ``until`` is true of a position; all up to there is durable when this
-        returns. It may be called again with the same stream. Raises what the stream and the location raise; a new
-        ``Capture`` with a new stream goes on.
+        """Capture until the run is cancelled, or ``until`` is true of a position up to which all is durable, or up to
+        the position ``end``: what has arrived by then is written at once, and a next run may go on with the same
+        stream. Raises what the stream and the location raise; a new ``Capture`` with a new stream goes on.
         """
         while not cancellation.is_cancelled:
             for message in stream.receive(_POLL_SECONDS):
-                self._take(message)
-                if self._size >= SEGMENT_BYTES or (message.kind is MessageKind.COMMIT and self._is_due):
-                    self._write(stream)
+                if self._take_durably(message, stream) and until(self._position):
+                    return  # what else has arrived is not acknowledged, and comes again
             if not self._is_inside:
                 self._rest(stream)
-            if until(self._position):
+                if not self._messages and until(self._position):
+                    break
+            if end is not None and self._position >= end:
                 break
         else:
             if self._is_inside:
@@ -83,6 +85,14 @@ class Capture:
             self._write(stream)
         if not self._is_inside:
             self._settle_idle(stream)
+
+    def _take_durably(self, message: Message, stream: ChangeStream) -> bool:
+        """Take a message; write a segment where it is time to. Tell whether all that was taken is durable."""
+        self._take(message)
+        if self._size < SEGMENT_BYTES and not (message.kind is MessageKind.COMMIT and self._is_due):
+            return False
+        self._write(stream)
+        return not self._is_inside
 
     def _rest(self, stream: ChangeStream) -> None:
         """Write what has waited for long enough; acknowledge now and then where nothing has arrived."""

@@ -355,7 +355,7 @@ class _OpenCapture:
 
     def run_to(self, end: int, cancellation: CancellationToken) -> None:
         """Capture up to a position."""
-        self._capture.run(self._stream, cancellation, until=lambda position: position >= end)
+        self._capture.run(self._stream, cancellation, end=end)
 
     def close(self) -> None:
         """Stop reading the log."""
