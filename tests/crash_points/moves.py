@@ -243,7 +243,7 @@ def _without_random_words(script: str) -> str:
     )
 
 
-MOVES: dict[str, type[Move]] = {
+TABLE_AND_OBJECT_MOVES: dict[str, type[Move]] = {
     "export-sqlite": ExportSqlite,
     "export-bucket": ExportBucket,
     "transfer": Transfer,

@@ -12,13 +12,29 @@ import pytest
 
 from migrate.cli import main
 from migrate.runtime.crash_points import CRASH_AT, CRASH_LOG
-from tests.crash_points.moves import MOVES, Move
+from tests.crash_points.custody_moves import CUSTODY_MOVES
+from tests.crash_points.follow_moves import FOLLOW_MOVES
+from tests.crash_points.moves import TABLE_AND_OBJECT_MOVES, Move
 from tests.export.victims import run
 
-SERVERS = {"postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",)}
+MOVES = TABLE_AND_OBJECT_MOVES | CUSTODY_MOVES | FOLLOW_MOVES
+SERVERS = {
+    "postgres": ("postgres",), "mariadb": ("mariadb",), "bucket": ("minio",), "sync": ("minio",), "minio": ("minio",)
+}  # fmt: skip
 """The servers that a move needs, by the last word of its name."""
 LEAN, FEW = ("export-sqlite", "transfer", "restore-postgres"), 2
 """The moves that the default run tries, at so many points each."""
+
+
+def chosen(names: list[str], most: int) -> list[str]:
+    """Return at most so many points to die at, in their order: of each name its first, middle and last time."""
+    totals, passed, points = Counter(names), Counter[str](), []
+    for name in names:
+        passed[name] += 1
+        if passed[name] in {1, (totals[name] + 1) // 2, totals[name]}:
+            points.append(f"{name}:{passed[name]}")
+    step = max(1, len(points) // most)
+    return points[step // 2 :: step]
 
 
 def execute(words: list[str], log: str) -> None:
@@ -47,7 +63,7 @@ def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> in
 @pytest.mark.parametrize(
     "most", [FEW, pytest.param(sys.maxsize, marks=pytest.mark.torture)], ids=["few", "all"]
 )
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkeypatch, tmp_path, name, most):
     """The points are those that an undisturbed run passes; its outcome is the one that every other run has."""
     fixtures = SERVERS.get(name.rpartition("-")[2], ())
@@ -56,13 +72,7 @@ def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkey
     log = tmp_path / "points"
     assert ended(move, monkeypatch, **{CRASH_LOG: str(log)}) == 0, said(move)
     expected = move.outcome()
-    counts = Counter[str]()
-    points = []
-    for point in log.read_text().split():
-        counts[point] += 1
-        points.append(f"{point}:{counts[point]}")
-    step = max(1, len(points) // most)
-    tried = points[step // 2 :: step]
+    tried = chosen(log.read_text().split(), most)
     assert len(tried) >= FEW
     killed = 0
     for number, point in enumerate(tried, 1):

@@ -280,6 +280,9 @@ def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tm
     run_sql(new, TRANSFER.format(1, 2))
     last = call("run", "-c", "moveout.toml")
     assert (last.code, "The switch was made at" in last.out) == (0, True), last
+    cleaned = call("clean", "-c", "moveout.toml", "--changes", "--yes")
+    assert cleaned.code == 0, cleaned
+    assert fetch(old, "SELECT count(*) FROM pg_publication") == [(0,)]  # though the old side is held
 
 
 def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_minio, make_bucket, tmp_path):

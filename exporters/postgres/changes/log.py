@@ -240,6 +240,7 @@ class PostgresChangeLog:
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> None:
         drop_slot(control, slot or self._name)
+        control.execute("SET default_transaction_read_only = off")  # a cutover may have held the database
         control.execute(f"DROP PUBLICATION IF EXISTS {quote_name(publication or self._name)}".encode())
 
     def _discard(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +99,8 @@ def _info(store: Store) -> bundle_json.BundleInfo:
 @contextmanager
 def new_files(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
     """Make files that only their owner can read, before there is anything to write; they are gone again where nothing
-    comes. Raises ``UsageError`` where one is there already, ``NoSpaceError``.
+    comes. Raises ``UsageError`` where one is there already, unless it is empty as a killed command leaves it,
+    ``NoSpaceError``.
     """
     with translated(paths[0]), ExitStack() as undo:
         with ExitStack() as opened:
@@ -112,6 +114,10 @@ def new_files(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
 
 def _new_file(path: Path) -> BinaryIO:
     try:
+        with suppress(OSError):
+            status = path.lstat()
+            if (status.st_mode, status.st_size) == (stat.S_IFREG | 0o600, 0):
+                path.unlink()  # a command that was killed left it
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except OSError as exc:
         raise UsageError(

@@ -7,7 +7,7 @@ import http
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -21,6 +21,7 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.runtime.crash_points import durable
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
 from migrate.storage.s3 import client
 
@@ -68,7 +69,7 @@ class Accounts:
         """Make an account that may do what the policy says, until it expires. It is found by its purpose again."""
         access, secret = f"mo{secrets.token_hex(9)}", secrets.token_urlsafe(30)
         until = expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with _translated(self.endpoint):
+        with durable("grant.account.add"), _translated(self.endpoint):
             self.admin.add_service_account(
                 access_key=access,
                 secret_key=secret,
@@ -98,10 +99,8 @@ class Accounts:
 
     def remove(self, access_key: str) -> None:
         """Remove an account; nothing happens where there is none."""
-        try:
+        with durable("grant.account.remove"), suppress(GoneError):
             self.ask(lambda: self.admin.delete_service_account(access_key))
-        except GoneError:
-            return
 
     def end_sessions(self, name: str) -> None:
         """End the sessions of this account (``user``) that were begun with this revocation type (MinIO's admin call

@@ -1,0 +1,178 @@
+"""What a provider's commands do to a small bundle, and what has to be there at their end."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from migrate.custody.hold import bundle_hold
+from migrate.custody.log import custody_log
+from migrate.custody.signing import keys
+from migrate.storage.registry import open_location, open_object_lock
+from migrate.storage.s3 import client
+from migrate.storage.s3.access.minio_accounts import Accounts
+from tests.cli.conftest import call
+from tests.crash_points.moves import Move, make_bundle, make_file
+from tests.tools.clients import boto_client
+
+
+def make_key(directory: Path, owner: str) -> Path:
+    """Make a key, unless it is there; return its file."""
+    key = directory / owner
+    if not key.exists():
+        keys.create(key, owner, None)
+    return key
+
+
+def succeed(*words: object) -> None:
+    """Give a command that has to succeed."""
+    done = call(*words)
+    assert done.code == 0, done.err
+
+
+def events(location: str) -> Counter[str]:
+    """Count the entries of a custody log by their kind."""
+    return Counter(entry.what.event for entry in custody_log.read(open_location(location)).entries)
+
+
+class Sign(Move):
+    """A sealed bundle is signed."""
+
+    def begin(self, number: int) -> None:
+        self.key = make_key(self.directory, "host")
+        self.location = str(self.directory / f"copy-{number}")
+        shutil.copytree(make_bundle(make_file(self.directory), self.directory / "bundle"), self.location)
+        self.words = ["sign", self.location, "--key", str(self.key)]
+
+    def outcome(self) -> object:
+        names = {info.key for info in open_location(self.location).list()}
+        return names, events(self.location), call("verify", self.location, "--level", "full").code
+
+
+class Receive(Sign):
+    """A customer signs for a bundle, and has the papers in files, too."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        succeed(*self.words)
+        self.papers = self.directory / f"papers-{number}"
+        customer = make_key(self.directory, "customer")
+        self.words = ["receive", self.location, "--key", str(customer), "--to", str(self.papers)]
+
+    def outcome(self) -> object:
+        papers = Counter(path.suffix for path in self.papers.iterdir())
+        receipts = Counter(
+            key.rpartition(".")[2]
+            for info in open_location(self.location).list()
+            if "receipt" in (key := info.key)
+        )
+        return papers, receipts, events(self.location), call("verify", self.location).code
+
+
+class InMinio(Move):
+    """A signed bundle in a bucket of its own."""
+
+    has_lock = False
+
+    def begin(self, number: int) -> None:
+        profile = self.servers["minio"].profile
+        if number == 0:
+            self.name = f"crash-{secrets.token_hex(4)}"
+        self.key = make_key(self.directory, "host")
+        signed = self.directory / "bundle"
+        if not signed.exists():
+            succeed("sign", make_bundle(make_file(self.directory), signed), "--key", self.key)
+        self.bucket = f"{self.name}-{number}"
+        boto_client(profile).create_bucket(Bucket=self.bucket, ObjectLockEnabledForBucket=self.has_lock)
+        self.location = f"s3://{self.bucket}/bundle?profile={profile}"
+        succeed("transfer", signed, self.location)
+
+
+class GrantCreate(InMinio):
+    """A customer may read the bundle by an account."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        self.file = self.directory / f"grant-{number}.ini"
+        self.words = [
+            "grant",
+            "create",
+            self.location,
+            "--to",
+            "acme",
+            "--expires",
+            "1d",
+            "--key",
+            str(self.key),
+        ]
+        self.words += ["--file", str(self.file)]
+
+    def outcome(self) -> object:
+        settings = dict(line.split(" = ", 1) for line in self.file.read_text().splitlines() if " = " in line)
+        account = Accounts(client.parse(self.location)).find(settings["aws_access_key_id"])
+        return account is not None and account.is_enabled, self.file.stat().st_mode, self.states()[-1:]
+
+    def states(self) -> list[str]:
+        """Return what became of each grant."""
+        return [
+            grant["state"]
+            for grant in call("grant", "list", self.location, "--json").json["result"]["grants"]
+        ]
+
+
+class GrantRevoke(GrantCreate):
+    """That is taken back."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        succeed(*self.words)
+        self.words = ["grant", "revoke", self.location, "--to", "acme", "--key", str(self.key)]
+
+    def outcome(self) -> object:
+        return self.states(), events(self.location)
+
+
+class HoldPlace(InMinio):
+    """Every version of the bundle is locked."""
+
+    has_lock = True
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        self.words = ["hold", "place", self.location, "--until", "2099-01-01T00:00:00Z", "--legal"]
+        self.words += ["--reason", "a test", "--key", str(self.key), "--workers", "1"]
+
+    def outcome(self) -> object:
+        survey = bundle_hold.survey(open_location(self.location), open_object_lock(self.location), workers=2)
+        return survey.is_held, survey.until, events(self.location)
+
+
+class HoldRelease(HoldPlace):
+    """The locks are taken away."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        succeed(*self.words)
+        self.words = [
+            "hold",
+            "release",
+            self.location,
+            "--reason",
+            "a test",
+            "--key",
+            str(self.key),
+            "--workers",
+            "1",
+        ]
+
+
+CUSTODY_MOVES: dict[str, type[Move]] = {
+    "sign": Sign,
+    "receive": Receive,
+    "grant-create-minio": GrantCreate,
+    "grant-revoke-minio": GrantRevoke,
+    "hold-place-minio": HoldPlace,
+    "hold-release-minio": HoldRelease,
+}

@@ -1,0 +1,112 @@
+"""Commands that bring a database after its source, and what has to be there at their end."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from exporters.postgres.live_digests import live_tables
+from migrate.custody.log import custody_log
+from migrate.storage.registry import open_location
+from tests.crash_points.custody_moves import make_key, succeed
+from tests.crash_points.moves import ROWS, TABLES, Move
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.follow.move_case import write_move_case
+
+SINCE = """
+UPDATE orders SET note = 'paid' WHERE id < 10; DELETE FROM orders WHERE id = 39; INSERT INTO shops VALUES (3, 'shop 3');
+INSERT INTO orders VALUES (40, 3, 'new'); UPDATE orders SET id = 41 WHERE id = 11; SELECT nextval('tickets');
+"""
+DAMAGE = """
+UPDATE orders SET note = 'other' WHERE id < 10; DELETE FROM orders WHERE id = 39;
+INSERT INTO orders VALUES (40, 2, 'more')
+"""
+
+
+class Restored(Move):
+    """A database that is followed, and its destination as it was at the export."""
+
+    follow = True
+
+    def begin(self, number: int) -> None:
+        server = self.servers["postgres"]
+        self._forget()
+        self.old, self.new = server.database(), server.database()
+        run_sql(self.old, f"{TABLES}{ROWS}CREATE SEQUENCE tickets START 7; SELECT nextval('tickets')")
+        self.folder = self.directory / f"move-{number}"
+        self.folder.mkdir()
+        write_move_case(self.folder, self.old, self.new, follow=self.follow)
+        self.case = ["-c", str(self.folder / "moveout.toml")]
+        succeed("export", *self.case)
+        succeed("restore", *self.case)
+        self.bundle = self.folder / "bundle"
+
+    def _forget(self) -> None:
+        """Free the slot of the try before: a server has few."""
+        if self.follow and self.words:
+            succeed("clean", *self.case, "--changes", "--yes")
+
+    def equal(self) -> tuple[bool, object]:
+        """Return whether the rows are the same, and where the sequence stands."""
+        return live_tables(self.old) == live_tables(self.new), fetch(
+            self.new, "SELECT last_value FROM tickets"
+        )
+
+
+class Follow(Restored):
+    """What was written since the export is captured and applied."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        for statement in SINCE.split(";")[:-1]:
+            run_sql(self.old, statement)
+        self.words = ["follow", *self.case, "--until-caught-up"]
+
+    def outcome(self) -> object:
+        return self.equal()
+
+
+class Cutover(Follow):
+    """The old database is held, the rest arrives, both are compared, and a record says so."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        self.undo_file = self.folder / "undo.json"
+        self.words = ["cutover", *self.case, "--hold", "--yes", "--undo-file", str(self.undo_file)]
+        self.words += ["--key", str(make_key(self.directory, "host"))]
+
+    def outcome(self) -> object:
+        held = fetch(self.old, "SHOW default_transaction_read_only")
+        log = custody_log.read(open_location(str(self.bundle)))
+        return self.equal(), held, Counter(entry.what.event for entry in log.entries), self.undo_file.exists()
+
+
+class CutoverUndo(Cutover):
+    """The old database is released again."""
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        succeed(*self.words)
+        self.words = ["cutover", *self.case, "--undo", "--undo-file", str(self.undo_file)]
+
+
+class Repair(Restored):
+    """Rows that differ from the bundle's become equal to them."""
+
+    follow = False
+
+    def begin(self, number: int) -> None:
+        super().begin(number)
+        for statement in DAMAGE.split(";"):
+            run_sql(self.new, statement)
+        self.words = ["verify", str(self.bundle), "--against", f"app={self.new}", "--repair"]
+
+    def outcome(self) -> object:
+        return self.equal()
+
+
+FOLLOW_MOVES: dict[str, type[Move]] = {
+    "follow-postgres": Follow,
+    "cutover-postgres": Cutover,
+    "cutover-undo-postgres": CutoverUndo,
+    "repair-postgres": Repair,
+}
