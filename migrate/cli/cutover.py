@@ -335,7 +335,7 @@ def cutover_command(
     signers = signing.load(loaded)
     if undo:
         return _undo(session, loaded, options.file, signers)
-    if (before := switched_before(session, loaded, options)) is not None:
+    if (before := switched_before(session, loaded, options, signers)) is not None:
         return before
     buckets = cutover_buckets(session, loaded, bucket_options, signers)
     if dry_run:
@@ -343,11 +343,16 @@ def cutover_command(
     return run_cutover(session, loaded, buckets, options, yes=yes)
 
 
-def switched_before(session: Session, case: Case, options: HoldOptions) -> Switched | None:
-    """Return the switch that an earlier cutover has made, if any."""
+def switched_before(
+    session: Session, case: Case, options: HoldOptions, signers: Sequence[Signer]
+) -> Switched | None:
+    """Return the switch that an earlier cutover has made, if any. One that died then has not told the custody log."""
     assert case.bundle is not None
-    record = read_record(session.store(case.bundle))
-    return Switched(record, str(options.file) if options.file.exists() else "") if record else None
+    store = session.store(case.bundle)
+    if (record := read_record(store)) is None:
+        return None
+    file = str(options.file) if options.file.exists() else ""
+    return Switched(record, file, _tell_custody_log(store, signers, record))
 
 
 def run_cutover(
@@ -458,17 +463,24 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
         cutovers.each(lambda cutover: cutover.activate())
         lease.check()
         write_record(cutovers.store, record)
-        details = {
-            "sources": [{"name": source.name, "end": source.end, "rows": source.rows} for source in proven],
-            "buckets": [{"name": bucket.name, "objects": bucket.objects} for bucket in proven_buckets],
-        }
-        note = record_if_allowed(
-            cutovers.store, buckets.signers, "switched", details | {"downtime": record.downtime_seconds}
-        )
-        return replace(switched, notes=[note] if note else [])
+        return replace(switched, notes=_tell_custody_log(cutovers.store, buckets.signers, record))
     if hold:
         hold.release()
     return replace(switched, file="")
+
+
+def _tell_custody_log(store: Store, signers: Sequence[Signer], record: CutoverRecord) -> list[str]:
+    """Append the switch to the custody log, unless it is there; return why it could not be."""
+    details = {
+        "at": record.switched_at,
+        "sources": [
+            {"name": source.name, "end": source.end, "rows": source.rows} for source in record.sources
+        ],
+        "buckets": [{"name": bucket.name, "objects": bucket.objects} for bucket in record.buckets],
+        "downtime": record.downtime_seconds,
+    }
+    note = record_if_allowed(store, signers, "switched", details, once=True)
+    return [note] if note else []
 
 
 def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -> TakenBack:
@@ -495,11 +507,12 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
             holds = _open_holds([source for source in followed if source.name in known.sources], stack)
             undone = [change.undo_says for _, change in source_hold.undoable(holds, known, force=False)]
             source_hold.take_back(file, holds, known, force=False)
-    remove_record(store)
     details = {
-        "written": {name: [str(finding) for finding in findings] for name, findings in written.items()}
+        "at": record.switched_at if record else "",
+        "written": {name: [str(finding) for finding in findings] for name, findings in written.items()},
     }
-    note = record_if_allowed(store, signers, "switched back", details)
+    note = record_if_allowed(store, signers, "switched back", details, once=record is not None)
+    remove_record(store)
     notes = [note] if note else []
     if record and record.buckets:
         names = ", ".join(bucket.name for bucket in record.buckets)

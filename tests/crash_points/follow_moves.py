@@ -81,12 +81,14 @@ class Cutover(Follow):
 
 
 class CutoverUndo(Cutover):
-    """The old database is released again."""
+    """The old database is released again. Where that was done, the command says that there is nothing to undo."""
+
+    end_codes = (0, 2)
 
     def begin(self, number: int) -> None:
         super().begin(number)
         succeed(*self.words)
-        self.words = ["cutover", *self.case, "--undo", "--undo-file", str(self.undo_file)]
+        self.words = ["cutover", *self.case, "--undo", "--undo-file", str(self.undo_file), *self.words[-2:]]
 
 
 class Repair(Restored):

@@ -47,6 +47,8 @@ class Move(ABC):
     words: list[str] = field(default_factory=list)
     name: str = ""
     bucket: str = ""
+    end_codes = (0,)
+    """The exit codes of the command that is given again."""
 
     @abstractmethod
     def begin(self, number: int) -> None:

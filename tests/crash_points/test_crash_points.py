@@ -80,7 +80,7 @@ def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkey
         code = ended(move, monkeypatch, **{CRASH_AT: point})
         assert code in {-signal.SIGKILL, 0}, (point, said(move))
         killed += code != 0
-        assert ended(move, monkeypatch) == 0, (point, said(move))
+        assert ended(move, monkeypatch) in move.end_codes, (point, said(move))
         assert move.outcome() == expected, point
     # What is renewed by the clock (a lease, the progress) comes once less in a shorter run.
     assert killed >= 0.9 * len(tried) - 1, (killed, len(tried))

@@ -125,7 +125,9 @@ def sync_database(
     switched = None
     if asked.cutover and moved.exit_code == OK:
         buckets = cutover_buckets(session, case, BucketOptions(), signers)
-        switched = switched_before(session, case, hold) or run_cutover(session, case, buckets, hold, yes=yes)
+        switched = switched_before(session, case, hold, signers) or run_cutover(
+            session, case, buckets, hold, yes=yes
+        )
     size_bytes = sum(path.stat().st_size for path in asked.folder.rglob("*") if path.is_file())
     return SyncedDatabase(moved, switched, asked.folder, size_bytes, asked.cutover)
 

@@ -87,13 +87,15 @@ def record_transfer(
 
 
 def record_if_allowed(
-    store: Store, signers: Sequence[Signer], event: str, details: Mapping[str, Any]
+    store: Store, signers: Sequence[Signer], event: str, details: Mapping[str, Any], *, once: bool = False
 ) -> str | None:
-    """Append an event with the first key, if there is one; return why it could not be, for what was done is done."""
+    """Append an event with the first key, if there is one; return why it could not be, for what was done is done.
+    ``once``: unless the log has it already.
+    """
     if not signers:
         return None
     try:
-        record(store, signers[0], event, details)
+        (record_once if once else record)(store, signers[0], event, details)
     except MoveoutError as exc:
         return f"not in the custody log: {exc}"
     return None
