@@ -31,7 +31,7 @@ def _is_simple(line):
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words = list(lexer)
-    return words[0] in {"moveout", "psql"} and not any(set(word) <= OPERATORS for word in words)
+    return words[:1] in (["moveout"], ["psql"]) and not any(set(word) <= OPERATORS for word in words)
 
 
 def _bash(text, folder, env):
