@@ -49,37 +49,20 @@ static inline __attribute__((always_inline)) FillResult fill_fixed(const Fields 
     return FILLED;
 }
 
-static inline bool read_int16(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t value;
-    (void)kind;
-    if (!read_integer(field, INT16_MIN, INT16_MAX, &value)) return false;
-    memcpy(place, &(int16_t){(int16_t)value}, sizeof(int16_t));
-    return true;
-}
+/* A reader of whole numbers between the bounds of a C type. */
+#define INTEGER_READER(name, type, lowest, highest)                                \
+    static inline bool name(Field field, ColumnKind kind, unsigned char *place) {  \
+        int64_t value;                                                             \
+        (void)kind;                                                                \
+        if (!read_integer(field, lowest, highest, &value)) return false;           \
+        memcpy(place, &(type){(type)value}, sizeof(type));                         \
+        return true;                                                               \
+    }
 
-static inline bool read_int32(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t value;
-    (void)kind;
-    if (!read_integer(field, INT32_MIN, INT32_MAX, &value)) return false;
-    memcpy(place, &(int32_t){(int32_t)value}, sizeof(int32_t));
-    return true;
-}
-
-static inline bool read_uint32(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t value;
-    (void)kind;
-    if (!read_integer(field, 0, UINT32_MAX, &value)) return false;
-    memcpy(place, &(uint32_t){(uint32_t)value}, sizeof(uint32_t));
-    return true;
-}
-
-static inline bool read_int64(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t value;
-    (void)kind;
-    if (!read_integer(field, INT64_MIN, INT64_MAX, &value)) return false;
-    memcpy(place, &value, sizeof value);
-    return true;
-}
+INTEGER_READER(read_int16, int16_t, INT16_MIN, INT16_MAX)
+INTEGER_READER(read_int32, int32_t, INT32_MIN, INT32_MAX)
+INTEGER_READER(read_uint32, uint32_t, 0, UINT32_MAX)
+INTEGER_READER(read_int64, int64_t, INT64_MIN, INT64_MAX)
 
 static inline bool read_float64(Field field, ColumnKind kind, unsigned char *place) {
     double value;

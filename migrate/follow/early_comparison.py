@@ -54,27 +54,29 @@ class EarlyComparison:
         """Take the tables that are equal but for the rows that were ``touched`` since the mark. ``digests``: of all
         rows on both sides. The source's may be from any moment since the mark.
         """
-        source_digests, destination_digests = digests
-        self.digests = {
-            name: digest for name, digest in destination_digests.items() if name in source_digests
-        }
+        self._take_all(digests)
         touched = self.with_exact_keys(self.comparable(touched), source)
         touched = self.with_exact_keys(touched, destination)
-        at_source, at_destination = _digests_of_both(source, destination, touched, check)
-        nothing = RowsDigest()
-        for name, digest in [*self.digests.items()]:
-            untouched = source_digests[name] - at_source.get(name, nothing)
-            if untouched != digest - at_destination.get(name, nothing):
-                self.drop(name, _DIFFERENT_BEFORE)
+        self._drop_different(digests, *_digests_of_both(source, destination, touched, check))
 
     def begin_without_keys(self, digests: tuple[Digests, Digests]) -> None:
         """Take the tables that are equal on both sides."""
-        source_digests, destination_digests = digests
-        self.digests = {
-            name: digest for name, digest in destination_digests.items() if name in source_digests
-        }
+        self._take_all(digests)
+        self._drop_different(digests, {}, {})
+
+    def _take_all(self, digests: tuple[Digests, Digests]) -> None:
+        """Take the tables that both sides have."""
+        at_source, at_destination = digests
+        self.digests = {name: digest for name, digest in at_destination.items() if name in at_source}
+
+    def _drop_different(
+        self, digests: tuple[Digests, Digests], touched_at_source: Digests, touched_at_destination: Digests
+    ) -> None:
+        """Drop the tables that are not equal without their touched rows."""
+        nothing = RowsDigest()
         for name, digest in [*self.digests.items()]:
-            if source_digests[name] != digest:
+            untouched = digests[0][name] - touched_at_source.get(name, nothing)
+            if untouched != digest - touched_at_destination.get(name, nothing):
                 self.drop(name, _DIFFERENT_BEFORE)
 
     def drop(self, name: TableName, reason: str) -> None:

@@ -123,8 +123,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
 def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     monkeypatch.setattr("migrate.cli.cutover._QUIET_SECONDS", 0.5)
     old, new = move
-    assert call("export", "-c", "moveout.toml").code == 0
-    assert call("restore", "-c", "moveout.toml").code == 0
+    bring_over()
     run_sql(new, "INSERT INTO accounts VALUES (99, 1)")
     refused = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert refused.code == 6, refused
@@ -135,6 +134,13 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     without_hold = call("cutover", "-c", "moveout.toml")
     assert without_hold.code == 0, without_hold
     assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+
+
+def bring_over():
+    """Export, and restore."""
+    for command in ("export", "restore"):
+        ended = call(command, "-c", "moveout.toml")
+        assert ended.code == 0, ended
 
 
 def after_early_comparison(monkeypatch, *writes):
@@ -170,8 +176,7 @@ def test_what_was_compared_before_the_hold_is_not_read_whole_again(move, monkeyp
     """
     old, new = move
     run_sql(old, MORE)
-    assert call("export", "-c", "moveout.toml").code == 0
-    assert call("restore", "-c", "moveout.toml").code == 0
+    bring_over()
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
     with monkeypatch.context() as patch:
         after_early_comparison(patch, (new, "UPDATE accounts SET balance = 7 WHERE id = 3"))
@@ -225,8 +230,7 @@ def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
     """
     old, new = move
     run_sql(old, MORE)
-    assert call("export", "-c", "moveout.toml").code == 0
-    assert call("restore", "-c", "moveout.toml").code == 0
+    bring_over()
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
     with monkeypatch.context() as patch:
         after_early_comparison(patch, (new, TAMPER), (old, "UPDATE goods SET n = 6 WHERE id IN (4, 5)"))

@@ -26,7 +26,6 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.runtime.cancellation import CancellationToken
-from migrate.runtime.crash_points import reached
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
@@ -44,8 +43,8 @@ from migrate.storage.s3.errors import (
     spoken,
     translate,
 )
-from migrate.storage.s3.http.client import HttpClient
-from migrate.storage.s3.http.messages import READING, Request, Response, client_error, error_code
+from migrate.storage.s3.http.client import HttpClient, has_succeeded
+from migrate.storage.s3.http.messages import Request, Response, client_error, error_code
 from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -292,10 +291,8 @@ class S3Store(BaseStore):
         ):
             full_request = replace(request, key=self._whole(request.key))
             response = self._http.exchange(full_request)
-            if not response.is_success:
+            if not has_succeeded(full_request, response):
                 raise client_error(full_request, response)
-            if full_request.method not in READING:
-                reached(f"s3.{full_request.operation}.after")
         return response
 
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,8 @@ class _Pgbench:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Write meanwhile. The hold ends all clients; they come back again and again."""
-        stop = threading.Event()
 
-        def write() -> None:
+        def write(stop: threading.Event) -> None:
             words = ["-n", "-c", "8", "-R", str(self.rate), "-T", "100000", self.url]
             while not stop.wait(0.5):
                 with subprocess.Popen(
@@ -119,13 +118,8 @@ class _Pgbench:
                         pass
                     process.terminate()
 
-        writer = threading.Thread(target=write, daemon=True)
-        writer.start()
-        try:
+        with _meanwhile(write):
             yield
-        finally:
-            stop.set()
-            writer.join()
 
     def _command(self) -> list[str]:
         return [str(self.server.bin_dir / "pgbench")]
@@ -157,9 +151,8 @@ def _moveout(variables: Mapping[str, str], checkout: Path, *words: object) -> st
 @contextlib.contextmanager
 def _writing(url: str, password: str, rows: int) -> Iterator[None]:
     """Update one table meanwhile, also after the old database was held."""
-    stop = threading.Event()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         number = 0
         while not stop.wait(0.1):
             with contextlib.suppress(psycopg.Error), psycopg.connect(url, password=password) as connection:
@@ -168,7 +161,15 @@ def _writing(url: str, password: str, rows: int) -> Iterator[None]:
                     number += 1
                     connection.execute(_UPDATE, (number * 7919 % rows + 1,))
 
-    writer = threading.Thread(target=write, daemon=True)
+    with _meanwhile(write):
+        yield
+
+
+@contextlib.contextmanager
+def _meanwhile(write: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a writer in a thread; at the end its event is set, and it is waited for."""
+    stop = threading.Event()
+    writer = threading.Thread(target=write, args=[stop], daemon=True)
     writer.start()
     try:
         yield

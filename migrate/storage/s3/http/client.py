@@ -162,12 +162,17 @@ class PendingResponse:
 
 def successful(request: Request, response: Response, what: str) -> Response:
     """Return a response with a status of 2xx. Raises ``MoveoutError`` for any other."""
-    if response.is_success:
-        if request.method not in READING:
-            reached(f"s3.{request.operation}.after")
+    if has_succeeded(request, response):
         return response
     error = client_error(request, response)
     raise translate(error, what) from error
+
+
+def has_succeeded(request: Request, response: Response) -> bool:
+    """Tell whether a request succeeded. One that writes has then passed its point ``after``."""
+    if response.is_success and request.method not in READING:
+        reached(f"s3.{request.operation}.after")
+    return response.is_success
 
 
 def _close_all(idle: deque[tuple[float, Connection]]) -> None:
