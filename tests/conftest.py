@@ -179,7 +179,9 @@ def postgres(servers: Servers) -> PostgresServer:
     """A PostgreSQL whose changes can be followed: the old host's; ``postgres.database()`` is the URL of a fresh
     database.
     """
-    return servers.postgres("postgres", settings=["wal_level=logical", "max_prepared_transactions=10"])
+    return servers.postgres(
+        "postgres", settings=["wal_level=logical", "max_replication_slots=40", "max_prepared_transactions=10"]
+    )
 
 
 @pytest.fixture(scope="session")

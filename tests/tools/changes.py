@@ -1,5 +1,6 @@
 """A change log that is read by SQL, for tests of those who only need messages."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,7 +28,12 @@ class SqlSlot:
     _connection: psycopg.Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        self._connection = psycopg.connect(self.url, autocommit=True)
+        with contextlib.ExitStack() as stack:
+            self._connection = stack.enter_context(psycopg.connect(self.url, autocommit=True))
+            self._create()
+            stack.pop_all()
+
+    def _create(self) -> None:
         self._connection.execute(pin_statement())
         self._connection.execute("SELECT set_config('search_path', '', false)")
         (tables,) = self._connection.execute(_ALL_TABLES).fetchone()

@@ -16,6 +16,7 @@ from migrate.restore.postgres.changes.change_writer import open_change_writer
 from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
+from scripts.postgresql import PostgresServer
 from tests.exporters.postgres.databases import run_sql
 from tests.tools.changes import SqlSlot
 
@@ -58,13 +59,12 @@ class Pair:
         assert live_tables(self.destination) == live_tables(self.source)
 
 
-@pytest.fixture(scope="module")
-def make_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
-    """Make both databases by a script."""
+@contextlib.contextmanager
+def _pairs(old: PostgresServer, new: PostgresServer, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
     with contextlib.ExitStack() as stack:
 
         def make(script: str) -> Pair:
-            source, destination = postgres.database(), other_postgres.database()
+            source, destination = old.database(), new.database()
             location = open_location(str(tmp_path_factory.mktemp("bundle")))
             for url in (source, destination):
                 run_sql(url, script)
@@ -76,4 +76,18 @@ def make_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[
             folder.begin()
             return Pair(source, destination, slot, folder)
 
+        yield make
+
+
+@pytest.fixture
+def make_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
+    """Make both databases by a script; their slot goes with the test."""
+    with _pairs(postgres, other_postgres, tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_shared_pair(postgres, other_postgres, tmp_path_factory) -> Iterator[Callable[[str], Pair]]:
+    """As ``make_pair``, for tests of a module that share one."""
+    with _pairs(postgres, other_postgres, tmp_path_factory) as make:
         yield make

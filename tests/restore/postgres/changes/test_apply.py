@@ -64,8 +64,8 @@ SELECT E'a\\n', B'101', B'1', 1.5, 'NaN', 1234.5, '2026-02-03 04:05:06.789+02', 
 
 
 @pytest.fixture(scope="module")
-def followed(make_pair):
-    return make_pair(SCRIPT)
+def followed(make_shared_pair):
+    return make_shared_pair(SCRIPT)
 
 
 @pytest.mark.parametrize(

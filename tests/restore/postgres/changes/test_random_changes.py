@@ -13,9 +13,9 @@ from tests.restore.postgres.changes.workloads import SCHEMA, WORKLOADS, run
 
 
 @pytest.fixture(scope="module")
-def follow(make_pair):
+def follow(make_shared_pair):
     """Run a workload at the source, and compare what comes of it. All workloads share two databases."""
-    pair = make_pair(SCHEMA)
+    pair = make_shared_pair(SCHEMA)
     with contextlib.closing(open_change_writer(pair.destination, {}, "app")) as writer:
 
         def follow(workload):
