@@ -16,8 +16,8 @@ OF_THE_LOCATION = PRODUCT / "storage" / "local"
 SAVEPOINTS = {
     "restore/postgres/definitions/pre_data_entries.py:_error",
     "restore/postgres/definitions/pre_data_entries.py:make",
-    "restore/postgres/definitions/refused_objects.py:refusal_of",
-    "restore/postgres/definitions/refused_objects.py:without_checks",
+    "restore/postgres/definitions/refusals.py:refusal_of",
+    "restore/postgres/definitions/refusals.py:without_checks",
 }
 """Functions whose transaction lies within another one: nothing is durable at its end."""
 READING = {

@@ -1,4 +1,6 @@
-"""Requests to timestamp authorities, and the check of their answers (RFC 3161), by the library ``rfc3161-client``."""
+"""Builds requests to timestamp authorities, which ``timestamps`` sends, and checks their answers (RFC 3161), by the
+library ``rfc3161-client``.
+"""
 
 from __future__ import annotations
 

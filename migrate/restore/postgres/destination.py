@@ -20,7 +20,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.errors import BusyError, UsageError
 from migrate.restore.common.missing_destination import naming_create
-from migrate.restore.postgres.definitions.refused_objects import is_refusal
+from migrate.restore.postgres.definitions.refusals import is_refusal
 
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""

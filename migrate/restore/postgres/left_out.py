@@ -16,7 +16,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.postgres.definitions.refused_objects import first_line
+from migrate.restore.postgres.definitions.refusals import first_line
 from migrate.restore.postgres.destination import State
 
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"

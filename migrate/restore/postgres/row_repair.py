@@ -19,7 +19,7 @@ from exporters.postgres.rows.csv_rows import csv_fields
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
 from migrate.errors import NotAllowedError
 from migrate.repair.row_differences import LocatedRow, RowChanges
-from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal, use_every_schema
+from migrate.restore.postgres.definitions.refusals import first_line, is_refusal, use_every_schema
 from migrate.restore.postgres.destination import (
     open_destination,
     table_with_triggers,

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from migrate.restore.postgres.definitions.refused_objects import first_line, use_every_schema
+from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
 
 _TABLES = """
 WITH RECURSIVE remote(oid) AS (

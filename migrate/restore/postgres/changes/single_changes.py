@@ -18,7 +18,7 @@ from migrate.restore.postgres.changes.statements import (
     update_one,
 )
 from migrate.restore.postgres.changes.table_changes import RowChange, Waiting, with_old_key
-from migrate.restore.postgres.definitions.refused_objects import first_line
+from migrate.restore.postgres.definitions.refusals import first_line
 
 _SHOWN_BYTES = 60
 _SHOWN_COLUMNS = 8

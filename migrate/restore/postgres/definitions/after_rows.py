@@ -30,7 +30,7 @@ from migrate.restore.postgres.definitions.definition_files import (
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script
 from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner
 from migrate.restore.postgres.definitions.post_data_order import Stage, stages
-from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows.load_rows import RowWriter

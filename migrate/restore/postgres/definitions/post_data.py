@@ -16,7 +16,7 @@ from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.post_data_order import LockedTables, PostDataStep, Stage
-from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
+from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
 from migrate.runtime.crash_points import durable
 

@@ -24,7 +24,7 @@ from migrate.restore.postgres.definitions.definition_files import (
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Name, Script
 from migrate.restore.postgres.definitions.extensions import members, with_versions
 from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
-from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.roles import make_roles, missing_roles, set_for_database
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser

@@ -21,7 +21,7 @@ from migrate.restore.postgres.definitions.optional_clauses import (
     parse_statement,
     with_late_validator,
 )
-from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
+from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 
 _TAKEN = (

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal, quote_name
-from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.refusals import refusal_of
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser
 
 _ATTRIBUTES = (

@@ -27,7 +27,7 @@ from migrate.restore.common.connection_workers import ConnectionWorkers
 from migrate.restore.common.table_parts import PartFile, Shown, batches_of, damage, readable
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import destination_error
-from migrate.restore.postgres.definitions.refused_objects import (
+from migrate.restore.postgres.definitions.refusals import (
     Check,
     first_line,
     is_refusal,

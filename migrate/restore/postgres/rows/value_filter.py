@@ -18,7 +18,7 @@ from exporters.postgres.rows.parquet_read import blocks_of
 from exporters.sql.columns import OWN
 from exporters.sql.parquet_read import ParquetPart
 from exporters.sql.value_codec import is_utf8
-from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal
+from migrate.restore.postgres.definitions.refusals import first_line, is_refusal
 
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute
