@@ -15,6 +15,7 @@ from exporters.errors import SourceError
 from exporters.sqlite.address import SqliteAddress
 
 _PREFIX = "moveout-sqlite-"
+_LOCK = "lock"
 
 
 @contextmanager
@@ -22,10 +23,13 @@ def scratch_directory() -> Iterator[Path]:
     """Make a directory that is locked as long as this process lives; those of killed ones are removed before."""
     _sweep()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        lock = os.open(Path(name) / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        directory = Path(name)
+        unlocked = directory / "unlocked"
+        lock = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield Path(name)
+            unlocked.rename(directory / _LOCK)  # before it has this name, no other process looks at it
+            yield directory
         finally:
             os.close(lock)
 
@@ -34,7 +38,7 @@ def _sweep() -> None:
     """Remove the copies of runs that were killed: no process holds their locks."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            lock = os.open(directory / "lock", os.O_RDWR)
+            lock = os.open(directory / _LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(directory)
