@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporters.objects.pax_headers import member_name
+from exporters.objects.pax_headers import GENERATED, member_name
 from exporters.selection import glob
 from migrate.bundle.object_index import ObjectRow, row_of, source_prefix
 from migrate.bundle.reader import BundleReader
@@ -100,9 +100,12 @@ def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) 
 
 @dataclass(slots=True)
 class Fetched:
-    """What was written: files by key, and keys that are not in the bundle. ``matched``: how many keys were meant."""
+    """What was written: files by key, and keys that are not in the bundle. ``matched``: how many keys were meant.
+    ``kept``: how many files were there already, with the same bytes.
+    """
 
     matched: int = 0
+    kept: int = 0
     files: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
     missing: list[str] = field(default_factory=list)
@@ -112,8 +115,9 @@ def fetch(
     reader: BundleReader, source: str, query: ObjectQuery, to: Path, *, known: Collection[str] = ()
 ) -> Fetched:
     """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
-    the key). Those of ``known`` names were written before. Raises ``NotEmptyError`` for a file that is there,
-    ``DamageError`` for bytes that are not those of the index; nothing of such a file remains.
+    the key, or that of a directory). Those of ``known`` names were written before; a file with the object's bytes is
+    kept. Raises ``NotEmptyError`` for another file that is there, ``DamageError`` for bytes that are not those of the
+    index; nothing of such a file remains.
     """
     fetched = Fetched()
     matched_keys = set()
@@ -122,7 +126,12 @@ def fetch(
         if row.is_delete_marker or row.name in known:
             continue
         path = to / member_name(row.key, "" if row.is_latest else row.version_id)
-        _write_file(reader.store, row, path)
+        if path.is_dir() or any(parent.is_file() for parent in path.parents):  # keys may be "a" and "a/b"
+            path = to / (GENERATED + hashlib.sha256(row.name.encode()).hexdigest())
+        if _holds(path, row):
+            fetched.kept += 1
+        else:
+            _write_file(reader.store, row, path)
         fetched.files[row.name] = str(path)
         fetched.size_bytes += row.size_bytes
     fetched.matched = len(matched_keys)
@@ -130,9 +139,24 @@ def fetch(
     return fetched
 
 
+def _holds(path: Path, row: ObjectRow) -> bool:
+    """Tell whether a file has the bytes of an object. Raises ``NotEmptyError`` where it has others."""
+    try:
+        if not path.exists():
+            return False
+        if path.stat().st_size == row.size_bytes:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == row.sha256:
+                    return True
+    except OSError as exc:
+        raise translate_os(exc, path) from exc
+    raise NotEmptyError(
+        f"{path} exists already, and is not what the bundle has",
+        next_step="name another directory with --to",
+    )
+
+
 def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
-    if path.exists():
-        raise NotEmptyError(f"{path} exists already", next_step="name another directory with --to")
     half = path.with_name(f".{path.name[:200]}.moveout")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,17 +17,17 @@ def overlaps(
     sources: Mapping[str, Endpoint], bundle: Endpoint | None = None, transfer_to: Endpoint | None = None
 ) -> Iterator[str]:
     """Yield a sentence for each two sources that share data, and for a bundle that lies in a source, or would go down
-    with it. What differs only by the name of a host or a profile is not seen.
+    with it. What differs only by the name of a host or a profile is seen by ``shared_identities``.
     """
     named = [(name, endpoint.url) for name, endpoint in sources.items() if not names_server(endpoint.url)]
     for number, (name, url) in enumerate(named):
         for other, other_url in named[number + 1 :]:
             if _path(url) == _path(other_url) and server_key(url) == server_key(other_url):
-                yield f"{name} and {other} are the same data: it is exported twice"
+                yield _same_data(name, other)
             elif _lies_in(url, other_url):
-                yield f"{name} lies within {other}: its data is exported twice"
+                yield _lies_within(name, other)
             elif _lies_in(other_url, url):
-                yield f"{other} lies within {name}: its data is exported twice"
+                yield _lies_within(other, name)
     if bundle is None:
         return
     location = _as_location(bundle.url)
@@ -45,6 +45,37 @@ def overlaps(
             f"The bundle lies on the same host or account as the source {same_host[0]}{more}: if that shuts down, the"
             " bundle goes with it; [transfer] in the case file, or moveout transfer, brings it to another location"
         )
+
+
+def shared_identities(identities: Mapping[str, str], known: Collection[str] = ()) -> Iterator[str]:
+    """Yield a sentence for each two sources that share data by what their servers say they are, whatever host names,
+    users or profiles lead there; none of ``known``. ``identities``: see ``Identified``, by the names of sources.
+    """
+    lines = [(name, identity.split("\n")) for name, identity in identities.items() if identity]
+    for number, (name, own) in enumerate(lines):
+        for other, others in lines[number + 1 :]:
+            surest = min(len(own), len(others)) - 1
+            sentence = _shared(name, own[surest], other, others[surest])
+            if sentence and sentence not in known:
+                yield sentence
+
+
+def _shared(name: str, identity: str, other: str, other_identity: str) -> str:
+    if identity == other_identity:
+        return _same_data(name, other)
+    if other_identity.endswith("/") and identity.startswith(other_identity):
+        return _lies_within(name, other)
+    if identity.endswith("/") and other_identity.startswith(identity):
+        return _lies_within(other, name)
+    return ""
+
+
+def _same_data(name: str, other: str) -> str:
+    return f"{name} and {other} are the same data: it is exported twice"
+
+
+def _lies_within(inner: str, outer: str) -> str:
+    return f"{inner} lies within {outer}: its data is exported twice"
 
 
 def _as_location(url: str) -> str:

@@ -85,15 +85,16 @@ Exit codes:
 
 \b
 Environment:
-  MOVEOUT_KEY, MOVEOUT_PASSPHRASE       the key to sign with, and its passphrase
-  AWS_PROFILE, AWS_ACCESS_KEY_ID, …     credentials of buckets, as AWS's tools read them
-  PGPASSWORD, PGPASSFILE, MYSQL_PWD, …  passwords, as the databases' own tools read them
-  TMPDIR                                where long values and SQLite copies wait
-  NO_COLOR                              no colours
+  MOVEOUT_KEY, MOVEOUT_PASSPHRASE    the key to sign with, and its passphrase
+  AWS_PROFILE, AWS_ACCESS_KEY_ID, …  for buckets, as AWS's tools read them
+  PGPASSWORD, PGPASSFILE, …          for PostgreSQL, as psql reads them
+  MYSQL_PWD                          for MySQL and MariaDB
+  TMPDIR                             where long values and SQLite copies wait
+  NO_COLOR                           no colours
 
 \b
-moveout help COMMAND says all about one command. What is done stays done: the same
-command again goes on."""
+moveout help COMMAND says all about one command.
+What is done stays done: the same command again goes on."""
 
 
 _UsageError: Any = typer.BadParameter.__base__

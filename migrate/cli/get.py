@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.objects.pax_headers import member_name
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import ObjectQuery
 from migrate.bundle.reader import BundleReader
@@ -25,12 +28,15 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
-from migrate.number_text import bytes_words, things
+from migrate.number_text import bytes_words, count_words, things
+from migrate.runtime.crash_points import durable
 from migrate.storage.local.errors import translate_os
 
 _STDOUT = "-"
+_SHOWN = 20
 _RANGE = re.compile(r"(\d*):(\d*)")
 
 Version = Annotated[
@@ -40,13 +46,17 @@ Version = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """What was written, and what is not in the bundle. Nothing is drawn where the output itself is the answer."""
+    """What was written, and what is not in the bundle. Nothing is drawn where the output itself is the answer.
+    ``kept``: how many of the files were there already. ``noun``: what each of them holds.
+    """
 
     location: str
     files: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] | None = None
     size_bytes: int = 0
     missing: Sequence[str] = ()
+    kept: int = 0
+    noun: str = "object"
 
     @property
     def exit_code(self) -> int:
@@ -60,14 +70,18 @@ class Got:
 
     def draw(self, console: Console) -> None:
         """Print where things are."""
-        for name, path in self.files.items():
-            console.print(Text(f"{name}  → {path}"))
+        for name, path in list(self.files.items())[:_SHOWN]:
+            console.print(Text(plain(f"{name}  → {path}")))
+        if len(self.files) > _SHOWN:
+            console.print(f"and {count_words(len(self.files) - _SHOWN)} more (all with --json)")
         if self.files:
+            checked = ", checked by SHA-256" if self.noun == "object" else ""
+            there = f"; {count_words(self.kept)} there already" if self.kept else ""
             console.print(
-                f"{things(len(self.files), 'object')}, {bytes_words(self.size_bytes)}, checked by SHA-256"
+                f"{things(len(self.files), self.noun)}, {bytes_words(self.size_bytes)}{checked}{there}"
             )
         for key in self.missing:
-            console.print(Text.assemble(("not in the bundle: ", "bold red"), key))
+            console.print(Text.assemble(("not in the bundle: ", "bold red"), plain(key)))
 
 
 @verb(
@@ -96,7 +110,11 @@ def get_command(
     *,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIR", help="Where objects are written (default: here); - for stdout."),
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            help="Where objects (default: here) or tables (default: stdout) are written; - for stdout.",
+        ),
     ] = None,
     version_id: Version = None,
     rows: Annotated[
@@ -143,23 +161,31 @@ def _get_rows(
 ) -> Got:
     names = _table_names(reader, source, keys)
     missing = [key for key in keys if not _table_names(reader, source, [key])]
-    if len(names) > 1 and to in {None, _STDOUT}:
+    to_stdout = to in {None, _STDOUT}
+    if len(names) > 1 and to_stdout:
         raise UsageError(
             "one table at a time goes to stdout", next_step="name a directory for several: --to DIR"
         )
-    if len(names) != 1:
-        for name in names:
-            _get_rows(session, reader, [name], rows, to, source=source)
-        return Got(reader.store.location, missing=missing)
-    table = table_rows.table_of(reader, source, names[0])
     start, end = _parse_range(rows)
-    matching_rows = table_rows.rows(reader, table, start, end)
-    if session.json:
-        return Got(reader.store.location, rows=list(matching_rows))
-    with _output(to, f"{table.name}.jsonl") as file:
-        for row in matching_rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return Got(reader.store.location)
+    tables = {
+        table_rows.full_name(table): table
+        for table in (table_rows.table_of(reader, source, name) for name in names)
+    }
+    if to_stdout:
+        found = chain(*(table_rows.rows(reader, table, start, end) for table in tables.values()))
+        if session.json:
+            return Got(reader.store.location, rows=list(found), missing=missing)
+        sys.stdout.writelines(map(_row_line, found))
+        return Got(reader.store.location, missing=missing)
+    files, size_bytes, kept = {}, 0, 0
+    times_named = Counter(table.name for table in tables.values())
+    for name, table in tables.items():
+        file_name = table.name if times_named[table.name] == 1 else name
+        path = Path(str(to)) / member_name(f"{file_name}.jsonl")
+        kept += _write_rows(path, table_rows.rows(reader, table, start, end))
+        files[name] = str(path)
+        size_bytes += path.stat().st_size
+    return Got(reader.store.location, files, None, size_bytes, missing, kept, "table")
 
 
 def _has_wildcard(key: str) -> bool:
@@ -203,6 +229,7 @@ def _fetch_objects(reader: BundleReader, name: str, object_filter: ObjectQuery, 
     """Write the objects of these keys; a key that is none, and has a wildcard, is a pattern."""
     fetched = single_objects.fetch(reader, name, object_filter, to)
     files, size_bytes, missing = dict(fetched.files), fetched.size_bytes, []
+    kept = fetched.kept
     for key in fetched.missing:
         if not _has_wildcard(key):
             missing.append(key)
@@ -213,26 +240,40 @@ def _fetch_objects(reader: BundleReader, name: str, object_filter: ObjectQuery, 
             missing.append(key)
         files |= matching.files
         size_bytes += matching.size_bytes
-    return Got(reader.store.location, files, None, size_bytes, missing)
+        kept += matching.kept
+    return Got(reader.store.location, files, None, size_bytes, missing, kept)
 
 
-@contextmanager
-def _output(to: str | None, name: str) -> Iterator[IO[str]]:
-    """Open where rows go: stdout unless a directory is named."""
-    if to in {None, _STDOUT}:
-        yield sys.stdout
-        return
-    path = Path(str(to)) / name
+def _row_line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Write rows to a file, and tell whether it was there already with the same rows. Raises ``NotEmptyError`` for
+    another file that is there.
+    """
+    half, taken = path.with_name(f".{path.name[:200]}.moveout"), str(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            yield file
-    except FileExistsError as exc:
-        raise NotEmptyError(
-            f"{exc.filename} exists already", next_step="name another directory with --to"
-        ) from None
+        try:
+            with half.open("w", encoding="utf-8") as file:
+                file.writelines(map(_row_line, rows))
+            if not path.exists():
+                with durable("get.rows"):
+                    half.rename(path)
+                return False
+            if filecmp.cmp(half, path, shallow=False):
+                return True
+        finally:
+            half.unlink(missing_ok=True)
+    except FileExistsError as exc:  # a file has the name of the directory
+        taken = exc.filename
     except OSError as exc:
         raise translate_os(exc, path) from exc
+    raise NotEmptyError(
+        f"{taken} exists already, and is not what the bundle has",
+        next_step="name another directory with --to",
+    )
 
 
 def _parse_range(text: str | None) -> tuple[int, int | None]:

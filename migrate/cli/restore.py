@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -386,15 +386,18 @@ def _would_restore(
     check_kinds(reader, destinations)
     rows = [row for row in reader.catalog() if row.source in destinations]
     actions = []
+    destinations = {
+        name: replace(endpoint, create=create or endpoint.create) for name, endpoint in destinations.items()
+    }
     for name, endpoint in destinations.items():
         own = [row for row in rows if row.source == name]
         items = things(sum(row.items for row in own), "item")
         size = bytes_words(sum(row.size_bytes for row in own))
-        made = ", which is made where it is missing" if create or endpoint.create else ""
+        made = ", which is made where it is missing" if endpoint.create else ""
         actions.append(f"would restore {name}: {items}, {size} to {endpoint.shown}{made}")
     examined = examine_all(MoveEndpoints({}, destinations, {}, export_workers())).examined
     problems = [
-        f"{entry.name}: {finding.problem} {finding.consequence}"
+        f"{entry.name}: {finding.problem}. {finding.consequence}"
         for entry in examined
         for finding in entry.examination.findings
         if finding.severity in {"blocks", "loses"}

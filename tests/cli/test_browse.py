@@ -1,10 +1,12 @@
 """Single objects and rows out of a bundle, without fetching the rest."""
 
 import hashlib
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -118,7 +120,17 @@ def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
         written = hashlib.sha256((tmp_path / key).read_bytes())
         assert written.digest() == hashlib.sha256(KEYS[key]).digest()
     again = call("get", location, "big", "--source", "shop", "--to", tmp_path)
-    assert (again.code, "exists already" in again.err) == (2, True)
+    assert (again.code, again.out.splitlines()[-1]) == (
+        0,
+        "1 object, 9.44 MB, checked by SHA-256; 1 there already",
+    )
+    (tmp_path / "big").write_bytes(b"mine")
+    refused = call("get", location, "big", "--source", "shop", "--to", tmp_path)
+    assert (refused.code, "exists already" in refused.err, (tmp_path / "big").read_bytes()) == (
+        2,
+        True,
+        b"mine",
+    )
     missing = call("get", location, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
     assert (missing.code, "photos/9.jpg" in missing.out) == (7, True)
     straight = run("get", location, "photos/1.jpg", "--source", "shop", "--to", "-")
@@ -129,6 +141,8 @@ def test_patterns_whole_sources_and_odd_keys_are_fetched(minio, bucket, tmp_path
     client = boto_client(minio.profile)
     for key in ("-dash", "a[1].txt", "photos/x.jpg", "photos/deep/y.jpg"):
         client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    for number in range(30):
+        client.put_object(Bucket=bucket, Key=f"many/\x1b{number}", Body=b"")
     bundle = tmp_path / "bundle"
     assert call("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", bundle).code == 0
 
@@ -139,7 +153,13 @@ def test_patterns_whole_sources_and_odd_keys_are_fetched(minio, bucket, tmp_path
     assert get("pattern", "photos/x.jpg", "photos/**") == (0, ["photos/deep/y.jpg", "photos/x.jpg"], [])
     assert get("literal", "a[1].txt", "--", "-dash") == (0, ["-dash", "a[1].txt"], [])
     assert get("none", "videos/**", "-q") == (7, [], ["videos/**"])
-    assert get("all") == (0, ["-dash", "a[1].txt", "photos/deep/y.jpg", "photos/x.jpg"], [])
+    code, names, missing = get("all")
+    assert (code, len(names), missing) == (0, 34, [])
+    shown = call("get", bundle, "many/**", "--to", tmp_path / "many").out
+    assert ("\x1b" in shown, shown.splitlines()[-2:]) == (
+        False,
+        ["and 10 more (all with --json)", "30 objects, 0 B, checked by SHA-256"],
+    )
     assert (tmp_path / "all/photos/deep/y.jpg").read_text() == "photos/deep/y.jpg"
     assert call("get", bundle).code == 2
 
@@ -149,6 +169,23 @@ def test_tables_that_match_are_written_each_into_a_file(location, tmp_path):
     assert ended.code == 0, ended.err
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["line.jsonl"]
     assert call("get", location, "z*", "--source", "app", "--to", tmp_path / "none").code == 7
+
+
+def test_tables_of_one_name_and_of_odd_names_are_written_each_into_a_file(postgres, tmp_path):
+    url, bundle, to = postgres.database(), tmp_path / "bundle", tmp_path / "to"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA other")
+        for name in ("public.t", "other.t", '"../../up"'):
+            connection.execute(f"CREATE TABLE {name} (name text)")
+            connection.execute(f"INSERT INTO {name} VALUES ($${name}$$)")
+    assert call("export", f"app={url}", "--to", bundle).code == 0
+    for kept in ("", "; 3 there already"):
+        ended = call("get", bundle, "--to", to)
+        assert (ended.code, ended.out.splitlines()[-1].endswith(kept)) == (0, True), ended
+    files = call("get", bundle, "--to", to, "--json").json["result"]["files"]
+    assert {Path(path).parent for path in files.values()} == {to, to / "_keys"}
+    rows = {name: json.loads(Path(path).read_text())["name"] for name, path in files.items()}
+    assert rows == {"other.t": "other.t", "public.t": "public.t", "public.../../up": '"../../up"'}
 
 
 def test_with_a_key_the_custody_log_says_that_something_was_fetched(location, tmp_path):

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.cli.conftest import call, run
+from tests.tools.clients import boto_client
 
 PASSWORD = "tomatoes&öl"
 
@@ -49,6 +50,30 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(host, words, code
     ended = call(*words.format(host=host).split(), "--dry-run")
     assert (ended.code, sentence in ended.out) == (code, True), ended
     assert listing(host) == before
+
+
+def test_a_dry_run_of_buckets_says_what_is_made_what_is_the_same_and_how_much_more_there_is(
+    minio, bucket, tmp_path
+):
+    client = boto_client(minio.profile)
+    for number in range(23):
+        client.put_object(Bucket=bucket, Key=f"from/k{number:02}", Body=b"")
+    source, other, to = (f"s3://{bucket}{path}?profile={minio.profile}" for path in ("/from", "-new", "/to"))
+
+    synced = call("sync", f"s={source}", f"d={to}", "--dry-run")
+    assert synced.out.splitlines()[-3:] == ["  k19", "  and 3 more", "Nothing was touched."], synced
+
+    again = call(
+        *("export", f"a={source}", f"b=s3://{bucket}/from", "--to", tmp_path / "new", "--dry-run"),
+        env={"AWS_PROFILE": minio.profile},
+    )
+    assert "a and b are the same data: it is exported twice" in again.err
+
+    assert call("export", f"media={source}", "--to", tmp_path / "bundle").code == 0
+    missing = call("restore", tmp_path / "bundle", f"media={other}", "--dry-run")
+    assert (missing.code, "unless the restore makes it" in missing.out) == (3, True)
+    made = call("restore", tmp_path / "bundle", f"media={other}", "--dry-run", "--create")
+    assert (made.code, "which is made" in made.out, "!" in made.out) == (0, True, False)
 
 
 def test_rows_that_nobody_has_counted_are_estimated(postgres, tmp_path):

@@ -119,6 +119,10 @@ def test_help_has_sections_exit_codes_and_variables():
     assert codes == {0, 1, INTERRUPTED} | {error.exit_code for error in _errors(MoveoutError)}
 
 
+def test_help_fits_a_terminal_of_80_columns():
+    assert [line for line in call("--help").out.splitlines() if len(line) > 80] == []
+
+
 def _errors(error):
     return {error, *(each for child in error.__subclasses__() for each in _errors(child))}
 

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from migrate.case.model import Endpoint
-from migrate.case.overlaps import overlaps
+from migrate.case.overlaps import overlaps, shared_identities
 from tests.cli.conftest import call
 
 MEDIA = "s3://media?profile=old"
@@ -44,6 +44,24 @@ def test_a_bundle_that_is_transferred_does_not_go_down_with_its_source():
     assert not list(
         overlaps({"a": Endpoint(MEDIA)}, Endpoint("s3://b/x?profile=old"), Endpoint("s3://c?profile=new"))
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentences"),
+    [
+        ("postgres:7/5", "postgres:7/5", ["a and b are the same data: it is exported twice"]),
+        ("postgres:7/5", "postgres:7/55", []),
+        ("s3:one/media/\nown", "s3:two/media/\nown", ["a and b are the same data: it is exported twice"]),
+        ("s3:one/media/\nown", "s3:two/media/", []),
+        ("s3:one/media/", "s3:one/media/photos/", ["b lies within a: its data is exported twice"]),
+        ("s3:one/media/photos/", "s3:one/media/", ["a lies within b: its data is exported twice"]),
+        ("", "", []),
+    ],
+)
+def test_what_servers_say_of_themselves_tells_what_is_the_same(first, second, sentences):
+    identities = {"a": first, "b": second}
+    assert list(shared_identities(identities)) == sentences
+    assert list(shared_identities(identities, known=sentences)) == []
 
 
 def test_export_and_plan_warn_of_it(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporters.api import Source
+from exporters.api import Identified, Source
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
@@ -16,6 +16,7 @@ from migrate.bundle.bundle_json import read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, load
+from migrate.case.overlaps import overlaps, shared_identities
 from migrate.case.secrets import redact
 from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session
@@ -47,7 +48,9 @@ def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
             )
         check_name(name)
         if name in endpoints:
-            raise UsageError(f"the source {name!r} is named twice")
+            raise UsageError(
+                f"the source {name!r} is named twice", next_step="give each source a name of its own"
+            )
         endpoints[name] = Endpoint(url)
     return endpoints
 
@@ -206,7 +209,8 @@ def open_sources(
     cancellation: CancellationToken | None = None,
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is a ``LostSource``, and does not stop the
-    others. ``note`` is told so, and what a source waits for, until ``cancellation``. Raises ``UsageError`` for a URL
+    others. ``note`` is told so, which are the same data by what their servers say, and what a source waits for, until
+    ``cancellation``. Raises ``UsageError`` for a URL
     that no engine reads.
     """
     from migrate.export.lost_source import LostSource  # noqa: PLC0415  who opens none need not wait for it
@@ -225,4 +229,7 @@ def open_sources(
                 source = LostSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)
+        identities = {source.name: source.identity for source in opened if isinstance(source, Identified)}
+        for sentence in shared_identities(identities, known=set(overlaps(endpoints))):
+            note(f"! {sentence}")
         yield opened

@@ -15,6 +15,7 @@ from migrate.case.model import Case
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.session import Session
 from migrate.cli.common.source_summary import SummaryLine
+from migrate.cli.common.terminal import plain
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
 from migrate.number_text import bytes_words, count_words, duration_words, things
@@ -109,7 +110,9 @@ def _draw_plan(console: Console, outcome: SyncOutcome) -> None:
         if planned_group["count"]:
             console.print(f"{count_words(planned_group['count'])} {heading}:")
             for key in planned_group["first"]:
-                console.print(Text(f"  {key}"))
+                console.print(Text(f"  {plain(key)}"))
+            if more := planned_group["count"] - len(planned_group["first"]):
+                console.print(f"  and {count_words(more)} more")
     console.print("Nothing was touched.")
 
 
