@@ -24,12 +24,14 @@ help:
 	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) ":" } \
 	  /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "CASE=FILE names the case file (default moveout.toml), ARGS='…' adds options: make plan CASE=my.toml ARGS=--json"
-	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md) and ends with 2 itself."
+	@echo "CASE=FILE names the case file (default moveout.toml), ARGS='…' adds options:"
+	@echo "  make plan CASE=my.toml ARGS=--json"
+	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md)"
+	@echo "and ends with 2 itself."
 
 ##@ A move, in the order of the night
 
-discover: $(VENV)/.ready ## find what there is on FROM='URL …' and write the case file; again: what is new since then
+discover: $(VENV)/.ready ## write the case file of what FROM='URL …' has; again: what is new
 	@$(MOVEOUT) discover $(if $(FROM),--to,-c) $(CASE) $(FROM) $(ARGS)
 
 doctor: $(VENV)/.ready ## say what would go wrong, and how to mend it; change nothing
@@ -88,10 +90,10 @@ $(VENV)/.docs: requirements/docs.txt scripts/make_venv.sh
 	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
 	@touch $@
 
-demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end
+demo: $(VENV)/.ready ## a whole move on this machine, with a kill half-way and proof
 	@$(PY) -m scripts.demo $(ARGS)
 
-handover: $(VENV)/.ready ## a host's promise on this machine: hold, grant, receipt, release, erasure, every step signed
+handover: $(VENV)/.ready ## a host's promise on this machine, from hold to erasure, signed
 	@$(PY) -m scripts.handover $(ARGS)
 
 servers: $(VENV)/.ready ## two MinIOs and two PostgreSQLs to play with, until Ctrl-C
@@ -113,7 +115,7 @@ pure: $(VENV)/.ready ## run the tests of tables without the compiled core
 sanitize: $(VENV)/.ready ## run the tests of the compiled core under the address sanitizer
 	@scripts/sanitize.sh $(VENV) $(ARGS)
 
-outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout (fetched where they can be had)
+outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout
 	@$(PY) -m scripts.outsiders $(ARGS)
 
 check: $(VENV)/.ready ## lint, format, types, layers, structure
@@ -126,7 +128,7 @@ check: $(VENV)/.ready ## lint, format, types, layers, structure
 bench: $(VENV)/.bench ## measure against other tools
 	@$(PY) -m scripts.bench $(ARGS)
 
-docs: $(VENV)/.ready $(VENV)/.docs ## build the documentation (build/site) and the man pages (build/man)
+docs: $(VENV)/.ready $(VENV)/.docs ## build documentation (build/site) and man pages (build/man)
 	@$(PY) -m scripts.docs reference
 	@$(PY) -m scripts.docs man
 	@$(PY) -m scripts.docs stage

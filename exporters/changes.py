@@ -10,6 +10,7 @@ Positions are whole numbers that grow with the log; ``show`` writes one as the e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -80,6 +81,11 @@ class TouchedRows:
 _NAMED = 5
 
 
+def reason_words(reason: str, count: int) -> str:
+    """Return the reason of ``NotFollowed`` for so many tables: "it has no key" is "each has no key" of several."""
+    return re.sub("^it ", "each ", reason) if count > 1 else reason
+
+
 def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
     """Name the tables that are not followed, by reason."""
     by_reason: dict[str, list[str]] = {}
@@ -87,7 +93,8 @@ def note_not_followed(tables: Sequence[NotFollowed], note: Note) -> None:
         by_reason.setdefault(table.reason, []).append(table.name)
     for reason, names in by_reason.items():
         note(
-            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}: {reason}"
+            f"changes do not follow of {', '.join(names[:_NAMED])}{', …' if names[_NAMED:] else ''}:"
+            f" {reason_words(reason, len(names))}"
             " (moveout doctor prints what mends it; else the cutover reads the rows again)"
         )
 
@@ -188,8 +195,8 @@ class ChangeLog(Protocol):
         """Return how many bytes of the log lie between two positions, as far as ``state`` has said."""
         ...
 
-    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
-        """Remove what ``open_base`` made; nothing happens where there is nothing. ``even_if_read``: who reads it is
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:
+        """Remove what ``open_base`` made, and tell whether there was anything. ``even_if_read``: who reads it is
         disconnected. Raises ``SourceError``.
         """
         ...

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.changes import NotFollowed
+from exporters.changes import NotFollowed, reason_words
 from exporters.doctor import (
     Examination,
     ExamineRequest,
@@ -433,7 +433,7 @@ def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
             "info",
             "changes",
             str(source.facts["database"]),
-            f"{counted} cannot be followed ({names}): {reason}",
+            f"{counted} cannot be followed ({names}): {reason_words(reason, len(tables))}",
             consequence,
             fix,
         )

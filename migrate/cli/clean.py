@@ -19,7 +19,7 @@ from migrate.cli.common.sources import destinations_of, load_case
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
-from migrate.number_text import count_words
+from migrate.number_text import things
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
 
@@ -47,7 +47,7 @@ class Cleaned:
         if not self.leavings:
             console.print(f"Nothing is left over at {self.location}")
         elif self.done:
-            console.print(f"{count_words(len(self.leavings))} leavings removed from {self.location}")
+            console.print(f"{things(len(self.leavings), 'leaving')} removed from {self.location}")
         else:
             for leaving in self.leavings if self.dry_run else ():
                 console.print(Text(f"would remove: {leaving}"))
@@ -56,12 +56,15 @@ class Cleaned:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What of following was (or would be) removed. ``failed``: what could not be, and why."""
+    """What of following was (or would be) removed. ``failed``: what could not be, and why. ``absent``: what is not
+    there, or not any more.
+    """
 
     location: str
     removed: Sequence[str]
     failed: Mapping[str, MoveoutError]
     kept: Sequence[str] = ()
+    absent: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -71,19 +74,27 @@ class Ended:
     def as_json(self) -> dict[str, Any]:
         """Return what was removed, and what was not."""
         failed = {what: {"code": error.code, "message": str(error)} for what, error in self.failed.items()}
-        return {"location": self.location, "removed": self.removed, "kept": self.kept, "failed": failed}
+        return {
+            "location": self.location,
+            "removed": self.removed,
+            "absent": self.absent,
+            "kept": self.kept,
+            "failed": failed,
+        }
 
     def draw(self, console: Console) -> None:
         """Print what was removed."""
         for what in self.removed:
             console.print(Text(f"removed: {what}"))
+        for what in self.absent:
+            console.print(Text(f"nothing to remove: {what}"))
         for what in self.kept:
             console.print(Text(f"would remove: {what}"))
         for what, error in self.failed.items():
             console.print(Text(f"not removed: {what}: {error}"))
             if error.next_step:
                 console.print(Text(f"  → {error.next_step}"))
-        if not self.removed and not self.kept and not self.failed:
+        if not self.removed and not self.absent and not self.kept and not self.failed:
             console.print(f"Nothing is followed from {self.location}")
 
 
@@ -94,9 +105,9 @@ def _end_following(
     location = one_location(sort_words(words), case.bundle if case else None, "location")
     store = open_location(location.url, secrets=location.reveal())
     destinations = destinations_of(location, case.destinations, case) if case else {}
-    things = kept_things(store, case.sources if case else {}, destinations)
-    names = [thing.what for thing in things]
-    if not things or dry_run:
+    kept = kept_things(store, case.sources if case else {}, destinations)
+    names = [thing.what for thing in kept]
+    if not kept or dry_run:
         return Ended(store.location, [], {}, names)
     for name in names:
         session.err.print(Text(f"  {name}"))
@@ -105,16 +116,16 @@ def _end_following(
     if not (yes or session.confirm(question)):
         return Ended(store.location, [], {}, names)
     removed: list[str] = []
+    absent: list[str] = []
     failed: dict[str, MoveoutError] = {}
-    for thing in things:
+    for thing in kept:
         if failed and thing.is_at_location:
             break  # somebody may still read them
         try:
-            thing.remove()
-            removed.append(thing.what)
+            (removed if thing.remove() else absent).append(thing.what)
         except MoveoutError as exc:
             failed[thing.what] = exc
-    return Ended(store.location, removed, failed)
+    return Ended(store.location, removed, failed, absent=absent)
 
 
 @verb(app, "clean")
@@ -152,7 +163,7 @@ def clean_command(
     if not (
         yes
         or session.confirm(
-            f"Remove {len(leavings)} leavings from {store.location}? A killed run cannot go on from them then."
+            f"Remove {things(len(leavings), 'leaving')} from {store.location}? A killed run cannot go on from them then."
         )
     ):
         return Cleaned(store.location, leavings, done=False)

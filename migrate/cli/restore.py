@@ -107,7 +107,7 @@ class Restored:
                 self._draw_outcome(console, outcome)
         if self.outcomes and not self.detailed:
             whole = sum(line.word == "yes" for line in self.summary())
-            items = things(sum(outcome.items for outcome in self.outcomes), "item")
+            items = things(sum(outcome.items + outcome.computed_items for outcome in self.outcomes), "item")
             size = bytes_words(sum(outcome.size_bytes for outcome in self.outcomes))
             total = things(len(self.outcomes) + len(self.failures), "source")
             console.print(f"{count_words(whole)} of {total} restored: {items}, {size}")
@@ -120,8 +120,14 @@ class Restored:
         skipped = (
             f" ({count_words(outcome.skipped_items)} were there already)" if outcome.skipped_items else ""
         )
+        computed = (
+            f" and {count_words(outcome.computed_items)} computed (materialized views)"
+            if outcome.computed_items
+            else ""
+        )
         console.print(
-            f"{outcome.source}: {count_words(outcome.items)} restored{skipped}, {bytes_words(outcome.size_bytes)}"
+            f"{outcome.source}: {count_words(outcome.items)} restored{skipped}{computed},"
+            f" {bytes_words(outcome.size_bytes)}"
             f" → {self.destinations[outcome.source]}",
         )
         if outcome.losses and outcome.report:
@@ -151,7 +157,7 @@ def _is_whole(outcome: RestoreOutcome) -> bool:
 
 
 def _summary_line(outcome: RestoreOutcome) -> SummaryLine:
-    restored = things(outcome.items, "item")
+    restored = things(outcome.items + outcome.computed_items, "item")
     if outcome.findings:
         next_step = "see the lines above; moveout verify says whether the bundle is damaged"
         happened = f"restored, {restored}, not as it was: {outcome.findings[0]}"

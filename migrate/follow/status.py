@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -137,17 +137,26 @@ def _age_seconds(written: str) -> float | None:
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds())
 
 
-def _forget_mark(followed: FollowedSource) -> None:
+def _forget_mark(followed: FollowedSource) -> bool:
     with closing(followed.open_writer()) as writer:
+        is_marked = writer.mark() is not None
         writer.forget()
+        return is_marked
+
+
+def _delete(store: Store, keys: Sequence[str]) -> bool:
+    store.delete_all(keys)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class KeptThing:
-    """Something that is kept for following a source. ``remove`` raises ``SourceError`` and errors of the location."""
+    """Something that is kept for following a source. ``remove`` tells whether it was still there; it raises
+    ``SourceError`` and errors of the location.
+    """
 
     what: str
-    remove: Callable[[], None]
+    remove: Callable[[], bool]
     is_at_location: bool = False
 
 
@@ -169,5 +178,5 @@ def kept_things(
     keys = [info.key for info in store.list(layout.CHANGES)]
     if keys:
         what = f"{len(keys)} files of changes at {store.location}"
-        things.append(KeptThing(what, partial(store.delete_all, keys[::-1]), is_at_location=True))
+        things.append(KeptThing(what, partial(_delete, store, keys[::-1]), is_at_location=True))
     return things

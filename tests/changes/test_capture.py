@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from exporters.changes import MessageKind
+from exporters.changes import MessageKind, NotFollowed, note_not_followed
 from exporters.errors import SourceGoneError
 from exporters.postgres.changes import pgoutput
 from exporters.postgres.changes.log import open_change_log
@@ -215,3 +215,14 @@ def test_captures_killed_at_random_moments(captured):
     assert len(rows) == len(set(rows)), seed
     assert {row for row in rows if row[0] < 100} == set(written), seed
     assert sum(row[0] >= 100 for row in rows) == 6 * 20_000, seed
+
+
+def test_tables_that_are_not_followed_are_named_by_reason_each_in_good_english():
+    reason = "it has no primary key"
+    notes = []
+    note_not_followed([NotFollowed("a", reason, ""), NotFollowed("b", reason, "")], notes.append)
+    note_not_followed([NotFollowed("a", reason, "")], notes.append)
+    assert [note.partition(" (")[0] for note in notes] == [
+        "changes do not follow of a, b: each has no primary key",
+        "changes do not follow of a: it has no primary key",
+    ]

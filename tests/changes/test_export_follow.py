@@ -154,5 +154,7 @@ def check_status_and_end(url, directory, base, segments):
     assert (done.code, list(base.glob("*"))) == (0, []), done.err
     assert fetch(url, f"SELECT 1 FROM pg_replication_slots WHERE database = '{url.rpartition('/')[2]}'") == []
     assert fetch(url, "SELECT pubname FROM pg_publication") == [("theirs",)]
+    again = call("clean", "--changes", "-c", case, "--yes", "--json").json["result"]
+    assert (again["removed"], len(again["absent"])) == ([], 1)
     lost = call("status", "-c", case)
     assert (lost.code, "does not exist any more" in lost.out) == (3, True)

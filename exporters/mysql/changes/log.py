@@ -120,11 +120,12 @@ class MysqlChangeLog:
         """See ``ChangeLog``."""
         return distance_bytes(self._files.sizes, after, end)
 
-    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:
         """See ``ChangeLog``. There is nothing to remove; only who reads it is disconnected."""
         del log
         if even_if_read:
             self._end_reader()
+        return False
 
     def show(self, position: int) -> str:
         """See ``ChangeLog``."""

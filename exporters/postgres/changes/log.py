@@ -205,13 +205,13 @@ class PostgresChangeLog:
         """See ``ChangeLog``."""
         return max(end - after, 0)
 
-    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> None:
+    def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:
         """See ``ChangeLog``."""
         with closing(connect(self._address)) as control:
             try:
                 if even_if_read:
                     end_reader(control, log["slot"])
-                self._drop(control, log["slot"], log["publication"])
+                return self._drop(control, log["slot"], log["publication"])
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
 
@@ -238,10 +238,14 @@ class PostgresChangeLog:
         log = {"slot": self._name, "publication": self._name, "system": system}
         return ChangeBase(self._given_name, position, snapshot, log, followed.not_followed)
 
-    def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> None:
-        drop_slot(control, slot or self._name)
+    def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> bool:
+        publication = publication or self._name
+        had_slot = drop_slot(control, slot or self._name)
         control.execute("SET default_transaction_read_only = off")  # a cutover may have held the database
-        control.execute(f"DROP PUBLICATION IF EXISTS {quote_name(publication or self._name)}".encode())
+        named = control.execute("SELECT FROM pg_publication WHERE pubname = %s", (publication,))
+        had_publication = named.rowcount > 0
+        control.execute(f"DROP PUBLICATION IF EXISTS {quote_name(publication)}".encode())
+        return had_slot or had_publication
 
     def _discard(self) -> None:
         """Remove what was begun, as far as the server still answers."""

@@ -97,12 +97,12 @@ def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
     connection.execute(_END_READER, (slot,))
 
 
-def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
-    """Drop a slot; nothing happens where there is none. Raises ``SourceUnreachableError`` where somebody reads it."""
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
+    """Drop a slot, and tell whether there was one. Raises ``SourceUnreachableError`` where somebody reads it."""
     deadline = time.monotonic() + _RELEASE_SECONDS
     while True:
         try:
-            connection.execute(_DROP, (slot,))
+            dropped = connection.execute(_DROP, (slot,)).rowcount > 0
         except psycopg.Error as exc:
             if exc.sqlstate != OBJECT_IN_USE:
                 raise
@@ -113,4 +113,4 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
                 ) from exc
             time.sleep(_AGAIN_SECONDS)
         else:
-            return
+            return dropped

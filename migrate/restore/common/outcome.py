@@ -24,7 +24,8 @@ class Retry:
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
     """``items`` rows or objects of the source in the destination now, of them ``skipped_items`` there already from an
-    earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in the bundle
+    earlier run; besides, ``computed_items`` rows of materialized views, which the destination computes; ``size_bytes``
+    of payload written now. ``findings`` are sentences about what is not as in the bundle
     (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss ledger, which
     is stored with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
     the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
@@ -42,6 +43,7 @@ class RestoreOutcome:
     left_out: tuple[str, ...] = ()
     tables: tuple[TableDigest, ...] = ()
     retry: Retry | None = None
+    computed_items: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in the report."""

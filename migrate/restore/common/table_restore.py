@@ -228,21 +228,30 @@ class TableRestore:
         self, rows: WrittenRows, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
     ) -> RestoreOutcome:
         """Return the outcome. What the bundle lacks is left out, too."""
+        copied, computed = (
+            sum(map(self._rows_there, which)) if self.selection.rows else 0
+            for which in (self.tables, self.views)
+        )
         return RestoreOutcome(
             self.source,
-            sum(self._rows_there(table) for table in self.tables) if self.selection.rows else 0,
+            copied,
             rows.size_bytes,
             rows.skipped_items,
             tuple(findings),
             tuple(notes),
             left_out=tuple(unique(left_out, self._lacking())),
             tables=digests_of(self.source, self.found),
+            computed_items=computed,
         )
 
     def _rows_there(self, table: CatalogRow) -> int:
-        """Return how many rows of a table the destination has: all, where ``compare`` was not asked."""
+        """Return how many rows of a table or view the destination has: all, where ``compare`` was not asked; of a view
+        that could not be read there, none.
+        """
         digest = self.found.get((table.schema, table.name))
-        return table.items if digest is None else min(table.items, digest.rows)
+        if digest is not None:
+            return min(table.items, digest.rows)
+        return 0 if self.found and table.kind != "table" else table.items
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is restored."""

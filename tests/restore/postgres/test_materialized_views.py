@@ -53,6 +53,7 @@ def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_name
         [],
         {STALE, FAILS, "MATERIALIZED VIEW DATA public.fails: division by zero"},
     )
+    assert (first["items"], first["computed_items"]) == (3, 3 + 3)
     populated = "SELECT relname FROM pg_class WHERE relkind = 'm' AND relispopulated ORDER BY 1"
     assert fetch(destination, populated) == [("fresh",), ("stale",)]
     code, second = restored(bundle, f"app={destination}", *account)
