@@ -73,6 +73,7 @@ shell completion import none of these modules.
 """
 VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 _HELP = "help"
+_CUTS = (":", "=")
 """``moveout help COMMAND`` is ``moveout COMMAND --help``."""
 _EPILOG = """\b
 Exit codes:
@@ -111,6 +112,10 @@ class _Verbs(TyperGroup):
         self._stubs = {name: TyperCommand(name, help=text) for name, (_, text) in VERBS.items()}
         self.commands = {**self._stubs, **self.commands}
 
+    def _main_shell_completion(self, *args: Any, **options: Any) -> None:
+        _join_bash_words()
+        super()._main_shell_completion(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         arguments = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
         try:
@@ -140,6 +145,21 @@ class _Verbs(TyperGroup):
         for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+
+
+def _join_bash_words() -> None:
+    """Put together what bash has cut at ``:`` and ``=`` before it asks for completions, such as an ``s3://`` URL."""
+    words, current = os.environ.get("COMP_WORDS", ""), os.environ.get("COMP_CWORD", "")
+    if "\n" not in words or not current.isdigit():
+        return
+    joined: list[str] = []
+    position = 0
+    for number, word in enumerate(words.split("\n")):
+        is_cut = bool(joined) and (word[:1] in _CUTS or joined[-1][-1:] in _CUTS)
+        joined[-1:] = [joined[-1] + word] if is_cut else [*joined[-1:], word]
+        if number <= int(current):
+            position = len(joined) - 1
+    os.environ |= {"COMP_WORDS": "\n".join(joined), "COMP_CWORD": str(position)}
 
 
 def _suggest_option(error: Any) -> None:

@@ -163,7 +163,8 @@ def clean_command(
     if not (
         yes
         or session.confirm(
-            f"Remove {things(len(leavings), 'leaving')} from {store.location}? A killed run cannot go on from them then."
+            f"Remove {things(len(leavings), 'leaving')} from {store.location}?"
+            " A killed run cannot go on from them then."
         )
     ):
         return Cleaned(store.location, leavings, done=False)

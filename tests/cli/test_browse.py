@@ -91,13 +91,21 @@ def test_what_is_there_is_listed(location):
         ("get {location}/nothing --source ", []),
         ("get -c {case} --source shop p", ["photos/"]),
         ("get ", []),
+        ("ls {cut} --source ", ["app", "shop"]),
+        ("ls {cut} --source shop photos/", ["photos/1.jpg", "photos/2.jpg"]),
+        ("ls {cut} --source = sh", ["shop"]),
     ],
 )
 def test_a_shell_completes_what_a_bundle_holds(location, tmp_path, words, expected):
     case = tmp_path / "moveout.toml"
     case.write_text(f'[case]\nname = "c"\n[bundle]\nlocation = "{location}"\n')
-    line = "moveout " + words.format(location=location, case=case)
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_MOVEOUT_COMPLETE": "complete_bash"}
+    cut = f"file : //{location}"  # as bash cuts file:///…
+    line = "moveout " + words.format(location=location, case=case, cut=cut)
+    asked = {
+        "COMP_WORDS": line.replace(" ", "\n"),
+        "COMP_CWORD": str(line.count(" ")),
+        "_MOVEOUT_COMPLETE": "complete_bash",
+    }
     assert call(env=asked).out.split() == expected
 
 
