@@ -205,6 +205,9 @@ def run_case(
     bundle = case.bundle
     assert bundle is not None
     whole_case, destinations = _with_whole_servers(session, case, bundle)
+    if options.create:
+        made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
+        whole_case = replace(whole_case, destinations=made)
     followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keeps_following)
     move = _Move(session, whole_case, destinations, bundle, options=options, followed=followed)
     session.meter.open("run", move.stages())

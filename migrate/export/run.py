@@ -214,6 +214,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
     before = _finished_before(run, source)
     if before is not None and _stands(run, before):
         run.followed.go_on(source.name, before.summary.positions)
+        _show_done(run.progress, before)
         return before, None
     if before is not None and not before.totals.items and not isinstance(source, LostSource):
         _begin_anew(run, source)
@@ -266,6 +267,14 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         run.ledger.add_gaps(source.name, summary.gaps)
         run.progress.count_gaps(len(summary.gaps))
     return _reconciliation(run, source, summary, failures), error
+
+
+def _show_done(progress: Progress, before: SourceReconciliation) -> None:
+    """Count a source that an earlier run has exported, so that the share of all sources does not go back."""
+    items, size_bytes = before.totals.items, before.totals.size_bytes
+    progress.begin(f"export {before.name}", items=items, size_bytes=size_bytes, of=SourceTask(before.name))
+    progress.skip(items=items, size_bytes=size_bytes)
+    progress.end()
 
 
 def _stands(run: ExportRun, before: SourceReconciliation) -> bool:

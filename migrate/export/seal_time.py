@@ -35,7 +35,7 @@ class SealTime:
     def error(self, source: str) -> SealTimeError:
         """Return why a source is not read any more."""
         return SealTimeError(
-            f"the bundle is sealed now, in time before the deadline; {source} was not read to its end",
+            f"the bundle is sealed now, to leave before the deadline; {source} was not read to its end",
             next_step="run the same command again: what is done stays done",
         )
 

@@ -60,6 +60,7 @@ def test_a_bad_source_and_a_bad_destination_are_named_and_completed_by_the_same_
     make_file(tmp_path / "three.db")
     second = call("run", "-c", case, "--create")
     assert second.code == 0, second.out + second.err
+    assert "blocks" not in second.out, "what is made is not called missing"
     assert "Out: all 3 sources.\nVerified: all 3 sources.\nUp on the new host: all 3 sources." in second.out
     assert "The deadline 2099-01-01 00:00 UTC was met, with " in second.out
     assert f"if {tmp_path}/bundle is not on the old host" in " ".join(second.out.split())

@@ -8,6 +8,7 @@ import pytest
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
 from migrate.export.seal_time import SealTime, SealTimeError
+from migrate.progress.meter import Meter
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -34,8 +35,8 @@ class Clock:
         self.time += timedelta(hours=1)
 
 
-def go(store, sources, **options):
-    return export(sources, store, workers=1, progress=Silent(), options=ExportOptions(**options))
+def go(store, sources, progress=None, **options):
+    return export(sources, store, workers=1, progress=progress or Silent(), options=ExportOptions(**options))
 
 
 def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
@@ -53,13 +54,18 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert (sealed.complete, sealed.exit_code, sealed.stopped_early) == (False, 3, True)
     assert {source.name: source.items for source in sealed.sources} == {"first": 95, "big": 50, "last": 0}
     assert {name for name, _ in sealed.broken} == {"big", "last"}
-    assert all("sealed now, in time before the deadline" in str(error) for _, error in sealed.broken)
+    assert all("sealed now, to leave before the deadline" in str(error) for _, error in sealed.broken)
     assert "last" in {source for source, _ in BundleReader(store).gaps()}
     checked = verify(store, Level.FULL, workers=2, progress=Silent())
     assert checked.findings == []
 
     big.exported.clear()
-    whole = go(store, sources)
+    meter, fractions = Meter(), {}
+    meter.open("export")
+    meter.expect([source.name for source in sources])
+    meter.on_event = lambda event, words: fractions.update({(event, words): meter.state().fraction})
+    whole = go(store, sources, meter)
+    assert fractions["end", "export first"] >= 0.3, "what an earlier run has exported counts"
     assert (whole.complete, whole.stopped_early) == (True, False)
     assert big.exported[0] == "chunk/00000050"
 
