@@ -285,7 +285,14 @@ def _draw_alternative(console: Console, alternative: Alternative, seconds_left: 
     if least is None or seconds_left is None:
         return
     link = f"a link of at least {bytes_words(least.link_rate)}/s"
-    if least.workers is None:
+    link_rate = alternative.means.link_rate
+    if seconds_left <= 0:
+        console.print("The deadline has passed: no means are enough")
+    elif least.workers is None and link_rate is not None and link_rate >= least.link_rate:
+        console.print(
+            "No number of workers is enough: even with this link each source takes too long to begin"
+        )
+    elif least.workers is None:
         console.print(f"No number of workers is enough with this link: it takes {link}, and more to be sure")
     else:
         enough = things(least.workers, "worker")

@@ -5,8 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from migrate.cli.common.terminal import make_console
+from migrate.cli.plan import Alternative, _draw_alternative
 from migrate.errors import NoSpaceError
 from migrate.plan import measure_location
+from migrate.plan.forecast import Interval
+from migrate.plan.what_if import Needed, WhatIf
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.tools.disks import tiny_disk
@@ -56,7 +60,17 @@ def test_a_deadline_that_is_missed_is_exit_9_and_says_what_stays_and_what_it_tak
     assert late.code == 9, late
     assert "LATE: deadline 2020-01-01 00:00 UTC, under 5% likely to be met" in late.out
     assert "With 8 workers: all has left in " in late.out
-    assert "No number of workers is enough with this link" in late.out
+    assert "The deadline has passed: no means are enough" in late.out
+
+
+@pytest.mark.parametrize(
+    ("link", "sentence"),
+    [(10**9, "even with this link each source takes too long"), (1000, "it takes a link of at least 1 MB/s")],
+)
+def test_that_no_workers_are_enough_is_laid_to_the_link_only_where_it_is_the_link(capsys, link, sentence):
+    alternative = Alternative(WhatIf(2, link), Interval(7.0, 9.0), Needed(None, 10**6))
+    _draw_alternative(make_console(), alternative, 5.0)
+    assert sentence in capsys.readouterr().out
 
 
 def test_other_means_that_make_no_sense_are_a_mistake(databases):
