@@ -36,7 +36,7 @@ def export_rows(source: RowBlocks, layout: Layout, sink: Sink, stem: str) -> Exp
                 chunk.add_long(block)
             elif layout.columns:
                 to_prove = chunk.rows_to_prove
-                table, digest = parser.parse(block, compare=block.count(b"\n") > to_prove)
+                table, digest = parser.parse(block, compare=not to_prove or block.count(b"\n") > to_prove)
                 chunk.add(
                     table,
                     digest,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from exporters.sql import parquet_write
 from exporters.sql.columns import Layout, Typed
-from exporters.sql.parquet_write import GroupedFile, PartWriter, encoded
+from exporters.sql.parquet_write import GroupedFile, PartWriter, encoded, with_few_values
 from tests.exporters.sql.test_long_values import Column, ToDirectory, typed
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -93,7 +93,8 @@ def test_the_group_is_the_one_that_is_written_at_once(data_type, values):
     @example([[None], [None, None]])
     def same(pieces):
         tables = [pa.table([array(data_type, piece)], pa.schema([field])) for piece in pieces]
-        whole = encoded(pa.concat_tables(tables).combine_chunks())
+        few = with_few_values(tables[0]) if len(tables) > 1 else []
+        whole = encoded(pa.concat_tables(tables).combine_chunks(), dictionaries=few)
         file = written(tables)
         back, wanted = pq.read_table(pa.BufferReader(file)), pq.read_table(whole)
         assert back.schema.equals(wanted.schema, check_metadata=True)
@@ -134,6 +135,7 @@ def test_columns_of_few_values_have_one_dictionary_for_all_pieces():
     assert group.num_rows == rows * pieces
     dictionaries = [group.column(i).has_dictionary_page for i in range(4)]
     assert dictionaries == [True, True, True, False]
+    assert [group.column(i).is_stats_set for i in range(4)] == [False, True, False, True]
     assert group.total_byte_size == sum(group.column(i).total_uncompressed_size for i in range(4))
     whole = pa.concat_tables(tables)
     assert pq.read_table(pa.BufferReader(file)).equals(whole)
