@@ -40,7 +40,7 @@ static inline __attribute__((always_inline)) FillResult fill_fixed(const Fields 
     unsigned char *place = column->buffers[VALUES].data;
     for (size_t row = 0; row < fields->rows; row++, place += width) {
         Field field = field_at(fields, row, number);
-        if (!field.size) {
+        if (is_null(fields, field)) {
             if (!set_null(column, fields, row)) return NO_ROOM;
         } else if (!read(field, kind, place)) {
             return OTHER_TEXT;
@@ -59,6 +59,9 @@ static inline __attribute__((always_inline)) FillResult fill_fixed(const Fields 
         return true;                                                               \
     }
 
+INTEGER_READER(read_int8, int8_t, INT8_MIN, INT8_MAX)
+INTEGER_READER(read_uint8, uint8_t, 0, UINT8_MAX)
+INTEGER_READER(read_uint16, uint16_t, 0, UINT16_MAX)
 INTEGER_READER(read_int16, int16_t, INT16_MIN, INT16_MAX)
 INTEGER_READER(read_int32, int32_t, INT32_MIN, INT32_MAX)
 INTEGER_READER(read_uint32, uint32_t, 0, UINT32_MAX)
@@ -95,6 +98,14 @@ static inline bool read_time64(Field field, ColumnKind kind, unsigned char *plac
     return is_time;
 }
 
+static inline bool read_digits64(Field field, ColumnKind kind, unsigned char *place) {
+    int64_t microseconds;
+    bool is_time = kind.letter == 'K' ? read_fixed_time(field, kind.scale, &microseconds)
+                                      : read_fixed_timestamp(field, kind.scale, &microseconds);
+    if (is_time) memcpy(place, &microseconds, sizeof microseconds);
+    return is_time;
+}
+
 static inline bool read_uuid128(Field field, ColumnKind kind, unsigned char *place) {
     (void)kind;
     return read_uuid(field, place);
@@ -105,7 +116,7 @@ static FillResult fill_bool(const Fields *fields, size_t number, Column *column)
     if (!allocate(&column->buffers[VALUES], (fields->rows + 7) / 8)) return NO_ROOM;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
-        if (!field.size) {
+        if (is_null(fields, field)) {
             if (!set_null(column, fields, row)) return NO_ROOM;
         } else if (field.size != 1 || (field.text[0] != 't' && field.text[0] != 'f')) {
             return OTHER_TEXT;
@@ -155,9 +166,9 @@ static FillResult fill_text(const Fields *fields, size_t number, bool must_be_ut
     unsigned char *values = column->buffers[VALUES].data, *to = values;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
-        if (!field.size) {
+        if (is_null(fields, field)) {
             if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (field.text[0] == '"') {
+        } else if (fields->has_quotes && field.text[0] == '"') {
             to = copy_unquoted(field, to);
         } else {
             memcpy(to, field.text, field.size);
@@ -175,7 +186,7 @@ static FillResult fill_bytes(const Fields *fields, size_t number, Column *column
     unsigned char *values = column->buffers[VALUES].data, *to = values;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
-        if (!field.size) {
+        if (is_null(fields, field)) {
             if (!set_null(column, fields, row)) return NO_ROOM;
         } else if (!read_hex(field, to)) {
             return OTHER_TEXT;
@@ -190,12 +201,16 @@ static FillResult fill_bytes(const Fields *fields, size_t number, Column *column
 
 bool is_known(ColumnKind kind) {
     if (kind.letter == 'd') return kind.precision && kind.precision <= 38 && kind.scale <= kind.precision;
-    return kind.letter && strchr("bhilofDTSZUXtr", kind.letter);
+    if (strchr("KY", kind.letter)) return kind.letter && kind.scale <= 6;
+    return strchr("bcBhHiolfDTSZUXtr", kind.letter);
 }
 
 static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
     switch (kind.letter) {
         case 'b': return fill_bool(fields, number, column);
+        case 'c': return fill_fixed(fields, number, kind, sizeof(int8_t), read_int8, column);
+        case 'B': return fill_fixed(fields, number, kind, sizeof(uint8_t), read_uint8, column);
+        case 'H': return fill_fixed(fields, number, kind, sizeof(uint16_t), read_uint16, column);
         case 'h': return fill_fixed(fields, number, kind, sizeof(int16_t), read_int16, column);
         case 'i': return fill_fixed(fields, number, kind, sizeof(int32_t), read_int32, column);
         case 'o': return fill_fixed(fields, number, kind, sizeof(uint32_t), read_uint32, column);
@@ -206,6 +221,8 @@ static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Col
         case 'T':
         case 'S':
         case 'Z': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
+        case 'K':
+        case 'Y': return fill_fixed(fields, number, kind, sizeof(int64_t), read_digits64, column);
         case 'U': return fill_fixed(fields, number, kind, 16, read_uuid128, column);
         case 'X': return fill_bytes(fields, number, column);
         case 't': return fill_text(fields, number, true, column);

@@ -14,9 +14,10 @@ typedef struct {
     unsigned char scale;
 } ColumnKind;
 
-/* Whether a letter is one of: b bool, h i l integers of 16, 32 and 64 bits, o of 32 without sign, f double, d decimal,
- * D date, T time, S timestamp, Z timestamp with time zone, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they
- * are; and its precision and scale are those of a decimal. */
+/* Whether a letter is one of: b bool, c h i l integers of 8, 16, 32 and 64 bits, B H o of 8, 16 and 32 without sign, f
+ * double, d decimal, D date, T time, S timestamp, Z timestamp with time zone, K time and Y timestamp with as many digits of
+ * a second as the scale says, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are; and its precision and
+ * scale are those of a decimal. */
 bool is_known(ColumnKind kind);
 
 typedef struct {

@@ -77,10 +77,10 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
     unsigned char padded[CHUNK_BYTES];
     Carry carry = {0, 1, 0};
     size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1;
-    *fields = (Fields){.text = text, .size = size, .columns = columns};
+    *fields = (Fields){.text = text, .size = size, .columns = columns, .stride = 1, .separator = 1};
     if (!size || size > MOST_BLOCK_BYTES || !columns || text[size - 1] != '\n') return NOT_CUT;
-    if (!(fields->starts = malloc(capacity * sizeof *fields->starts))) return NO_MEMORY;
-    fields->starts[0] = 0;
+    if (!(fields->bounds = malloc(capacity * sizeof *fields->bounds))) return NO_MEMORY;
+    fields->bounds[0] = 0;
     for (size_t position = 0; position < size; position += CHUNK_BYTES) {
         const unsigned char *chunk = chunk_at(text, size, position, padded);
         uint64_t quotes = equal_bits(chunk, '"');
@@ -104,13 +104,13 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
             if (fields_so_far != ++fields->rows * columns) return NOT_CUT;
         }
         if (count + CHUNK_BYTES > capacity) {
-            uint32_t *larger = realloc(fields->starts, 2 * capacity * sizeof *larger);
+            uint32_t *larger = realloc(fields->bounds, 2 * capacity * sizeof *larger);
             if (!larger) return NO_MEMORY;
-            fields->starts = larger;
+            fields->bounds = larger;
             capacity *= 2;
         }
         for (; borders; borders &= borders - 1)
-            fields->starts[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
+            fields->bounds[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
     }
     bool is_whole = !carry.inside && count - 1 == fields->rows * columns;
     return is_whole ? CUT : NOT_CUT;

@@ -1,4 +1,4 @@
-/* A block of CSV lines, cut into fields. */
+/* A block of rows, cut into fields; and how that is done with CSV lines. */
 #ifndef MOVEOUT_LINES_H
 #define MOVEOUT_LINES_H
 
@@ -6,15 +6,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Where fields begin, row after row: field c of row r is text[starts[i]] .. text[starts[i + 1] - 2] with
- * i = r * columns + c, because one separator stands between a field and the next. */
+/* Where fields begin and end, row after row. Field c of row r is text[bounds[i]] .. text[bounds[i + 1] - separator - 1]
+ * with i = (r * columns + c) * stride. Of CSV lines only where fields begin is kept (a stride of 1): one separator stands
+ * between a field and the next. */
 typedef struct {
     const unsigned char *text;
     size_t size;
     size_t columns;
     size_t rows;
-    uint32_t *starts;
-    bool has_quotes;
+    uint32_t *bounds;
+    size_t stride;
+    uint32_t separator;
+    bool has_quotes; /* a field may stand in quotes */
 } Fields;
 
 typedef struct {
@@ -28,7 +31,7 @@ typedef enum { CUT, NOT_CUT, NO_MEMORY } CutResult;
 #define MOST_BLOCK_BYTES ((size_t)INT32_MAX - 64)
 
 /* Cut a block of whole lines of so many columns. NOT_CUT: it is not exactly what the server prints for rows of these
- * columns. Whoever calls frees fields->starts. */
+ * columns. Whoever calls frees fields->bounds. */
 CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fields *fields);
 
 /* Add up the XXH3-128 of each line of a block, modulo 2^128. Only quotes are looked at, not fields. False: the block
@@ -36,13 +39,20 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
 bool digest_lines(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
 
 static inline Field field_at(const Fields *fields, size_t row, size_t column) {
-    const uint32_t *start = fields->starts + row * fields->columns + column;
-    return (Field){fields->text + start[0], start[1] - start[0] - 1};
+    const uint32_t *bounds = fields->bounds + (row * fields->columns + column) * fields->stride;
+    return (Field){fields->text + bounds[0], bounds[1] - bounds[0] - fields->separator};
 }
 
-/* The text of a row, without the newline at its end. */
-static inline Field row_at(const Fields *fields, size_t row) {
-    const uint32_t *start = fields->starts + row * fields->columns;
+enum { NULL_MARK = 0xFB };
+
+/* Whether a field is NULL: of CSV lines one without anything, of packets one whose length is this mark. */
+static inline bool is_null(const Fields *fields, Field field) {
+    return !field.size && (fields->separator || field.text[-1] == NULL_MARK);
+}
+
+/* The text of a line, without the newline at its end. */
+static inline Field line_at(const Fields *fields, size_t row) {
+    const uint32_t *start = fields->bounds + row * fields->columns;
     return (Field){fields->text + start[0], start[fields->columns] - start[0] - 1};
 }
 

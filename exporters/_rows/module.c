@@ -9,9 +9,10 @@
 #include "columns.h"
 #include "lines.h"
 #include "messages.h"
+#include "packets.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 2, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 3, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -73,12 +74,25 @@ static PyObject *as_digest(unsigned __int128 digest) {
     return PyBytes_FromStringAndSize((const char *)bytes, DIGEST_BYTES);
 }
 
-static unsigned __int128 digest_rows(const Fields *fields) {
+/* How rows are cut out of a block, and the digest of their texts. */
+typedef struct {
+    CutResult (*cut)(const unsigned char *text, size_t size, size_t columns, Fields *fields);
+    unsigned __int128 (*digest)(const Fields *fields);
+} RowFormat;
+
+static unsigned __int128 digest_of_lines(const Fields *fields) {
     unsigned __int128 digest = 0;
     for (size_t row = 0; row < fields->rows; row++) {
-        Field text = row_at(fields, row);
+        Field text = line_at(fields, row);
         digest += xxh3_128(text.text, text.size);
     }
+    return digest;
+}
+
+static unsigned __int128 digest_of_packets(const Fields *fields) {
+    size_t rows;
+    unsigned __int128 digest;
+    digest_packets(fields->text, fields->size, &rows, &digest);
     return digest;
 }
 
@@ -91,10 +105,9 @@ static PyObject *as_block(const Fields *fields, unsigned __int128 digest, Column
     return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(digest), list) : NULL;
 }
 
-static PyObject *parse(PyObject *module, PyObject *arguments) {
+static PyObject *parse_rows(PyObject *arguments, RowFormat format) {
     Py_buffer block, kinds;
     PyObject *result = NULL;
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "y*y*", &block, &kinds)) return NULL;
     size_t count = (size_t)kinds.len / KIND_BYTES;
     const ColumnKind *kind = kinds.buf;
@@ -111,8 +124,8 @@ static PyObject *parse(PyObject *module, PyObject *arguments) {
         bool has_memory = true;
         CutResult cut;
         Py_BEGIN_ALLOW_THREADS
-        cut = cut_fields(block.buf, (size_t)block.len, count, &fields);
-        if (cut == CUT) digest = digest_rows(&fields);
+        cut = format.cut(block.buf, (size_t)block.len, count, &fields);
+        if (cut == CUT) digest = format.digest(&fields);
         for (size_t i = 0; cut == CUT && has_memory && i < count; i++)
             has_memory = fill_column(&fields, i, kind[i], &columns[i]);
         Py_END_ALLOW_THREADS
@@ -120,7 +133,7 @@ static PyObject *parse(PyObject *module, PyObject *arguments) {
             PyErr_NoMemory();
         else
             result = cut == CUT ? as_block(&fields, digest, columns) : Py_NewRef(Py_None);
-        free(fields.starts);
+        free(fields.bounds);
         for (size_t i = 0; i < count; i++)
             for (int k = 0; k < BUFFERS; k++) free(columns[i].buffers[k].data);
         free(columns);
@@ -130,18 +143,39 @@ static PyObject *parse(PyObject *module, PyObject *arguments) {
     return result;
 }
 
-static PyObject *digest_block(PyObject *module, PyObject *argument) {
+static PyObject *parse(PyObject *module, PyObject *arguments) {
+    (void)module;
+    return parse_rows(arguments, (RowFormat){cut_fields, digest_of_lines});
+}
+
+static PyObject *parse_packets(PyObject *module, PyObject *arguments) {
+    (void)module;
+    return parse_rows(arguments, (RowFormat){cut_packets, digest_of_packets});
+}
+
+typedef bool (*DigestBlock)(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
+
+static PyObject *rows_and_digest(PyObject *argument, DigestBlock digest_rows) {
     Py_buffer block;
     size_t rows;
     unsigned __int128 digest;
     bool is_whole;
-    (void)module;
     if (PyObject_GetBuffer(argument, &block, PyBUF_SIMPLE) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    is_whole = digest_lines(block.buf, (size_t)block.len, &rows, &digest);
+    is_whole = digest_rows(block.buf, (size_t)block.len, &rows, &digest);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&block);
     return is_whole ? Py_BuildValue("(nN)", (Py_ssize_t)rows, as_digest(digest)) : Py_NewRef(Py_None);
+}
+
+static PyObject *digest_block(PyObject *module, PyObject *block) {
+    (void)module;
+    return rows_and_digest(block, digest_lines);
+}
+
+static PyObject *digest_packet_block(PyObject *module, PyObject *block) {
+    (void)module;
+    return rows_and_digest(block, digest_packets);
 }
 
 static PyObject *digest_texts(PyObject *module, PyObject *texts) {
@@ -204,9 +238,22 @@ static PyObject *whole_messages(PyObject *module, PyObject *arguments) {
     return list ? Py_BuildValue("(Nn)", list, position) : NULL;
 }
 
+static PyObject *whole_packets(PyObject *module, PyObject *arguments) {
+    Py_buffer received;
+    Py_ssize_t most_bytes;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
+    size_t size = most_bytes < 0 ? 0 : packets_at(received.buf, (size_t)received.len, (size_t)most_bytes);
+    PyBuffer_Release(&received);
+    return PyLong_FromSize_t(size);
+}
+
 static PyMethodDef functions[] = {
     {"parse", parse, METH_VARARGS, NULL},
+    {"parse_packets", parse_packets, METH_VARARGS, NULL},
     {"digest_block", digest_block, METH_O, NULL},
+    {"digest_packets", digest_packet_block, METH_O, NULL},
+    {"whole_packets", whole_packets, METH_VARARGS, NULL},
     {"digest_texts", digest_texts, METH_O, NULL},
     {"whole_messages", whole_messages, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

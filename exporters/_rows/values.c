@@ -2,6 +2,8 @@
 
 #include "values.h"
 
+#include <string.h>
+
 enum { DATE_CHARACTERS = 10, CLOCK_CHARACTERS = 8, ZONE_CHARACTERS = 3, UUID_CHARACTERS = 36 };
 
 static const int64_t MICROSECONDS_OF_DAY = 86400000000;
@@ -113,35 +115,62 @@ bool read_date(Field field, int32_t *days) {
     return true;
 }
 
-bool read_time(Field field, int64_t *microseconds) {
+/* HH:MM:SS and a fraction of so many digits behind it. */
+static bool read_clock(Field field, size_t digits, int64_t *microseconds) {
     const unsigned char *text = field.text;
     uint32_t hours, minutes, seconds, fraction = 0;
-    if (field.size < CLOCK_CHARACTERS || text[2] != ':' || text[5] != ':') return false;
+    if (field.size != CLOCK_CHARACTERS + digits + (digits > 0) || text[2] != ':' || text[5] != ':') return false;
     if (!read_digits(text, 2, &hours) || !read_digits(text + 3, 2, &minutes) || !read_digits(text + 6, 2, &seconds))
         return false;
     if (hours > 23 || minutes > 59 || seconds > 59) return false;
-    if (field.size > CLOCK_CHARACTERS) {
-        size_t count = field.size - CLOCK_CHARACTERS - 1;
-        if (text[CLOCK_CHARACTERS] != '.' || count - 1 > 5 || text[field.size - 1] == '0') return false;
-        if (!read_digits(text + CLOCK_CHARACTERS + 1, count, &fraction)) return false;
-        for (; count < 6; count++) fraction *= 10;
+    if (digits) {
+        if (digits > 6 || text[CLOCK_CHARACTERS] != '.' || !read_digits(text + CLOCK_CHARACTERS + 1, digits, &fraction))
+            return false;
+        for (; digits < 6; digits++) fraction *= 10;
     }
     *microseconds = ((int64_t)hours * 3600 + minutes * 60 + seconds) * 1000000 + fraction;
     return true;
 }
 
-bool read_timestamp(Field field, bool has_zone, int64_t *microseconds) {
-    size_t behind = has_zone ? ZONE_CHARACTERS : 0;
+bool read_time(Field field, int64_t *microseconds) {
+    if (field.size <= CLOCK_CHARACTERS) return read_clock(field, 0, microseconds);
+    return field.text[field.size - 1] != '0' && field.size > CLOCK_CHARACTERS + 1 &&
+           read_clock(field, field.size - CLOCK_CHARACTERS - 1, microseconds);
+}
+
+bool read_fixed_time(Field field, unsigned digits, int64_t *microseconds) {
+    return read_clock(field, digits, microseconds);
+}
+
+/* Cut a date and a blank off the beginning. */
+static bool split_date(Field field, int64_t *microseconds, Field *clock) {
     int32_t days;
-    int64_t time;
-    if (field.size < DATE_CHARACTERS + 1 + CLOCK_CHARACTERS + behind) return false;
-    const unsigned char *zone = field.text + field.size - behind;
-    if (has_zone && (zone[0] != '+' || zone[1] != '0' || zone[2] != '0')) return false;
-    size_t time_start = DATE_CHARACTERS + 1;
-    Field date = {field.text, DATE_CHARACTERS};
-    Field clock = {field.text + time_start, field.size - time_start - behind};
-    if (field.text[DATE_CHARACTERS] != ' ' || !read_date(date, &days) || !read_time(clock, &time)) return false;
-    *microseconds = days * MICROSECONDS_OF_DAY + time;
+    if (field.size <= DATE_CHARACTERS || field.text[DATE_CHARACTERS] != ' ') return false;
+    if (!read_date((Field){field.text, DATE_CHARACTERS}, &days)) return false;
+    *microseconds = days * MICROSECONDS_OF_DAY;
+    *clock = (Field){field.text + DATE_CHARACTERS + 1, field.size - DATE_CHARACTERS - 1};
+    return true;
+}
+
+bool read_timestamp(Field field, bool has_zone, int64_t *microseconds) {
+    int64_t day, time;
+    Field clock;
+    if (!split_date(field, &day, &clock)) return false;
+    if (has_zone) {
+        if (clock.size < ZONE_CHARACTERS) return false;
+        clock.size -= ZONE_CHARACTERS;
+        if (memcmp(clock.text + clock.size, "+00", ZONE_CHARACTERS) != 0) return false;
+    }
+    if (!read_time(clock, &time)) return false;
+    *microseconds = day + time;
+    return true;
+}
+
+bool read_fixed_timestamp(Field field, unsigned digits, int64_t *microseconds) {
+    int64_t day, time;
+    Field clock;
+    if (!split_date(field, &day, &clock) || !read_clock(clock, digits, &time)) return false;
+    *microseconds = day + time;
     return true;
 }
 

@@ -27,6 +27,10 @@ bool read_time(Field field, int64_t *microseconds);
 /* A date, a blank and a time, to microseconds since 1970; with a zone, +00 stands behind it. */
 bool read_timestamp(Field field, bool has_zone, int64_t *microseconds);
 
+/* The same with a fraction of exactly so many digits, zeros included. */
+bool read_fixed_time(Field field, unsigned digits, int64_t *microseconds);
+bool read_fixed_timestamp(Field field, unsigned digits, int64_t *microseconds);
+
 /* 8-4-4-4-12 digits, lower case, to 16 bytes. */
 bool read_uuid(Field field, unsigned char *bytes);
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from exporters.sql.value_codec import ValueCodec
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MAX_DECIMAL_DIGITS = 38
 
@@ -169,3 +172,12 @@ class Typed:
         """Return a column's side array, all NULL where no value needs it."""
         values = self.sides.get(position)
         return pa.nulls(self.rows, data_type) if values is None else values
+
+
+def array_of(data_type: pa.DataType, rows: int, buffers: Sequence[Buffer | None], nulls: int) -> pa.Array:
+    """Return the array of a column that the compiled core has filled: of validity, offsets and values, those that the
+    type has.
+    """
+    validity, *data = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+    used = [buffer for buffer in data if buffer is not None]
+    return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls)

@@ -1,7 +1,8 @@
 """Rows of text from one session, read from the wire in blocks.
 
 PyMySQL logs in and speaks for control; its rows cost five microseconds each. Here the packets of a text resultset
-(MySQL internals manual, "Text Resultset") are cut from large reads, and only their lengths are looked at.
+(MySQL internals manual, "Text Resultset") are cut from large reads, and only their lengths are looked at. With the
+compiled core they stay together, and it cuts them as it types them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
 
+from exporters import _rows
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sql.row_blocks import LongRowText
 
@@ -49,15 +52,58 @@ class _Cuts(dict[int, Callable[[bytes, int], tuple[Any, ...]]]):
 _CUTS: Final = _Cuts()
 
 
+@dataclass(frozen=True, slots=True)
+class PacketBlock:
+    """Rows as whole packets, as the compiled core takes them."""
+
+    packets: bytes
+
+    def text_bytes(self, rows: int) -> int:
+        """Return the bytes of the payloads of so many rows."""
+        return len(self.packets) - _HEADER * rows
+
+
+RowBlock: TypeAlias = list[bytes] | PacketBlock
+"""Rows as their payloads, or as packets."""
+
+
+def payloads_of(block: RowBlock) -> list[bytes]:
+    """Return the payloads of the rows of a block."""
+    if isinstance(block, list):
+        return block
+    payloads: list[bytes] = []
+    _cut(block.packets, payloads)
+    return payloads
+
+
+def _cut(packets: bytes, payloads: list[bytes]) -> int:
+    """Add the payloads of all whole packets up to a long one; return how many bytes the packets are."""
+    if len(packets) < _HEADER:
+        return 0
+    keep, cuts = payloads.append, _CUTS
+    length, begin = int.from_bytes(packets[: _HEADER - 1], "little"), _HEADER
+    try:
+        while length <= LONG_BYTES:
+            row, low, high = cuts[length](packets, begin)
+            keep(row)
+            begin += length + _HEADER
+            length = low + (high << 16) if high else low
+    except struct.error:  # no room for another header
+        if begin + length <= len(packets):
+            keep(packets[begin : begin + length])
+            begin += length + _HEADER
+    return begin - _HEADER
+
+
 class Wire:
     """Queries of one session. ``raw`` is PyMySQL's connection, whose buffered reader is used."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def query(self, statement: str) -> Iterator[list[bytes] | LongRowText]:
-        """Run a query and yield payloads of its rows, many at once; those of long rows in pieces. Raises PyMySQL's
-        errors, and ``EOFError`` at a broken line.
+    def query(self, statement: str) -> Iterator[RowBlock | LongRowText]:
+        """Run a query and yield blocks of its rows; long rows in pieces. Raises PyMySQL's errors, and ``EOFError`` at a
+        broken line.
         """
         self._raw._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001  the one way to send without reading
         packets = _Packets(self._raw._rfile.readinto1)  # noqa: SLF001
@@ -66,7 +112,7 @@ class Wire:
         columns = int.from_bytes(head[1:3], "little") if head[0] == _TWO_BYTES else head[0]
         for _ in range(columns + 1):  # their definitions, and an EOF
             packets.next_payload()
-        yield from packets.rows()
+        yield from packets.blocks()
 
 
 def send(raw: Any, pieces: Iterable[bytes]) -> None:
@@ -89,7 +135,8 @@ class _Packets:
         self._read = read
         self._buffer = bytearray(BUFFER_BYTES)
         self._filled = self._position = 0
-        self._rows: list[bytes] = []
+        self._taken: list[bytes] = []
+        """Payloads; with the compiled core, whole packets."""
 
     def next_payload(self) -> bytes:
         """Return the payload of the next packet, all of it."""
@@ -102,16 +149,15 @@ class _Packets:
             if needed < _HEADER + _FULL:
                 return b"".join(pieces)
 
-    def rows(self) -> Iterator[list[bytes] | LongRowText]:
+    def blocks(self) -> Iterator[RowBlock | LongRowText]:
         """Yield rows up to the EOF. Raises PyMySQL's error where the server ends with one."""
         size = 0
         while True:
-            size += self._walk()
-            rows = self._rows
-            if self._position == self._filled and rows and _is_end(rows[-1]):
-                last = rows.pop()
-                if rows:
-                    yield rows
+            size += self._take()
+            last = self._end()
+            if last is not None:
+                if self._taken:
+                    yield self._block()
                 _raise_if_error(last)
                 return
             needed = self._needed()
@@ -123,8 +169,33 @@ class _Packets:
             elif size < BLOCK_BYTES and self._fill(needed) < SMALL_BYTES:
                 time.sleep(PAUSE_SECONDS)
             if size >= BLOCK_BYTES:
-                yield rows
-                self._rows, size = [], 0
+                yield self._block()
+                size = 0
+
+    def _block(self) -> RowBlock:
+        taken, self._taken = self._taken, []
+        return taken if _rows.core is None else PacketBlock(b"".join(taken))
+
+    def _take(self) -> int:
+        """Take all whole rows up to a long one; return their bytes. Without the core the end is taken, too."""
+        with memoryview(self._buffer)[self._position : self._filled] as arrived:
+            if _rows.core is None:
+                size = _cut(bytes(arrived), self._taken)
+            else:
+                size = _rows.core.whole_packets(arrived, LONG_BYTES)
+                if size:
+                    self._taken.append(bytes(arrived[:size]))
+        self._position += size
+        return size
+
+    def _end(self) -> bytes | None:
+        """Return the payload that ends the rows, if it has arrived."""
+        if _rows.core is None:
+            is_end = self._position == self._filled and self._taken and _is_end(self._taken[-1])
+            return self._taken.pop() if is_end else None
+        needed = self._needed()
+        is_whole = _HEADER < needed <= min(self._filled - self._position, _HEADER + LONG_BYTES)
+        return self.next_payload() if is_whole else None
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the payload of a row."""
@@ -141,27 +212,6 @@ class _Packets:
                 self._position += len(piece)
                 left -= len(piece)
                 yield piece
-
-    def _walk(self) -> int:
-        """Take all whole packets up to a long one; return how many bytes they are."""
-        piece = bytes(memoryview(self._buffer)[self._position : self._filled])
-        if len(piece) < _HEADER:
-            return 0
-        keep, cuts = self._rows.append, _CUTS
-        length, begin = int.from_bytes(piece[: _HEADER - 1], "little"), _HEADER
-        try:
-            while length <= LONG_BYTES:
-                row, low, high = cuts[length](piece, begin)
-                keep(row)
-                begin += length + _HEADER
-                length = low + (high << 16) if high else low
-        except struct.error:  # no room for another header
-            if begin + length <= len(piece):
-                keep(piece[begin : begin + length])
-                begin += length + _HEADER
-        walked = begin - _HEADER
-        self._position += walked
-        return walked
 
     def _needed(self) -> int:
         """Return the size of the packet at the position, as far as it is known."""

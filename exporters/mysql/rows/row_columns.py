@@ -121,14 +121,17 @@ def parse_columns(values: Sequence[pa.Array], layout: Layout, *, exactly: bool =
     columns: list[pa.Array] = []
     sides: dict[int, pa.Array] = {}
     for i, (column, raw) in enumerate(zip(layout.columns, values, strict=True)):
-        typed, side = _parse_text(column.kind, raw, exactly=exactly)
+        typed, side = parse_text(column.kind, raw, exactly=exactly)
         columns.append(typed)
         if side is not None:
             sides[i] = side.cast(layout.sides[i].type)
     return Typed(tuple(columns), sides, len(values[0]))
 
 
-def _parse_text(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:
+def parse_text(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:
+    """Type a column of text; return the text of values that its type cannot hold, too. ``exactly``: see
+    ``parse_columns``.
+    """
     if kind.direct:
         return raw, None
     as_bytes = pa.types.is_binary(raw.type) and not pa.types.is_binary(kind.parsed)

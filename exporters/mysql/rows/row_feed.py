@@ -11,7 +11,7 @@ from pymysql.constants import CR
 from exporters.errors import SourceUnreachableError
 from exporters.mysql.connection import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
-from exporters.mysql.rows.protocol_rows import Wire
+from exporters.mysql.rows.protocol_rows import RowBlock, Wire, payloads_of
 from exporters.mysql.rows.row_columns import value_at
 from exporters.sql.row_blocks import LongRowText
 
@@ -24,14 +24,17 @@ class Feed:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._wire = Wire(connection.raw)
-        self._unread: Iterator[list[bytes] | LongRowText] = iter(())
+        self._unread: Iterator[RowBlock | LongRowText] = iter(())
 
-    def rows(self, query: str) -> Iterator[list[bytes] | LongRowText]:
-        """Run a query and yield payloads of its rows, some thousands at a time, those of long rows in pieces. Raises
-        the driver's errors.
-        """
+    def blocks(self, query: str) -> Iterator[RowBlock | LongRowText]:
+        """Run a query and yield its rows, some thousands at a time, long ones in pieces. Raises the driver's errors."""
         self._unread = self._wire.query(query)
         return self._unread
+
+    def rows(self, query: str) -> Iterator[list[bytes] | LongRowText]:
+        """Do the same, and yield the payloads of rows."""
+        for block in self.blocks(query):
+            yield block if isinstance(block, LongRowText) else payloads_of(block)
 
     def read_rest(self) -> None:
         """Read what is left of the rows of the last query, so that the session can be used for another one."""

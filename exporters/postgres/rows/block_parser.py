@@ -7,6 +7,7 @@ columns it hands over the text. So a value is typed as ``parse_block_exactly`` d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow as pa
 from exporters import _rows
 from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text, typed_block
 from exporters.row_digest import RowsDigest, digest_texts
-from exporters.sql.columns import Kind, Layout, Typed
+from exporters.sql.columns import Kind, Layout, Typed, array_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -70,12 +71,7 @@ def _typed(
     kind: Kind, rows: int, buffers: list[Buffer | None], nulls: int, *, is_raw: bool, compare: bool
 ) -> tuple[pa.Array, pa.Array | None]:
     """Return the values of a column and, if some are not of its type, their text."""
-
-    def array(data_type: pa.DataType) -> pa.Array:
-        validity, *data = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
-        used = [buffer for buffer in data if buffer is not None]
-        return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls)
-
+    array = partial(array_of, rows=rows, buffers=buffers, nulls=nulls)
     if is_raw:
         text = array(pa.binary())
         return parse_text(

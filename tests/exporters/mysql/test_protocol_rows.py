@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from exporters.errors import SourceError
 from exporters.mysql.rows import protocol_rows
-from exporters.mysql.rows.protocol_rows import _Packets
+from exporters.mysql.rows.protocol_rows import _Packets, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, value_at
 from exporters.sql.row_blocks import LongRowText
 
@@ -65,10 +65,11 @@ def rows_of(
     data = b"".join(packets(b"".join(map(length_encoded, row))) for row in table) + packets(EOF)
     found = []
     long: list[bytes] = []
-    for rows in _Packets(reader(data, pieces)).rows():
-        if isinstance(rows, LongRowText):
-            long.append(b"".join(rows.pieces))
+    for block in _Packets(reader(data, pieces)).blocks():
+        if isinstance(block, LongRowText):
+            long.append(b"".join(block.pieces))
             continue
+        rows = payloads_of(block)
         columns = columns_of(rows, [pa.binary()] * len(table[0]))
         sent = table[len(found) : len(found) + len(rows)]
         assert rows == [b"".join(map(length_encoded, row)) for row in sent]
@@ -124,7 +125,7 @@ def test_a_value_alone_is_found():
 def test_a_broken_line_is_told():
     data = packets(length_encoded(b"x"))
     with pytest.raises(EOFError, match="middle of the rows"):
-        list(_Packets(reader(data, [100])).rows())
+        list(_Packets(reader(data, [100])).blocks())
 
 
 def test_rows_of_another_table_are_not_taken_for_ours():

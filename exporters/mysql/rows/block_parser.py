@@ -1,0 +1,141 @@
+"""Blocks of packets, typed and digested: by the compiled core, and by Arrow where there is no core.
+
+The core types the kinds that have a letter, and takes only text that the server prints for such a value. Of all other
+columns it hands over the text. So a value is typed as ``parse_columns`` does it, or by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters import _rows
+from exporters.errors import SourceError
+from exporters.mysql.rows.column_types import TOO_LONG
+from exporters.mysql.rows.long_rows import text_type
+from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
+from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
+from exporters.row_digest import RowsDigest, digest_texts
+from exporters.sql.columns import Kind, Layout, Typed, array_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_INTEGER_LETTERS: Mapping[pa.DataType, str] = {
+    pa.int8(): "c",
+    pa.uint8(): "B",
+    pa.int16(): "h",
+    pa.uint16(): "H",
+    pa.int32(): "i",
+    pa.uint32(): "o",
+    pa.int64(): "l",
+}
+_LETTERS = {"date": "D", "mysqldouble": "f"}
+_LETTERS_WITH_DIGITS = {"datetime": "Y", "utc": "Y", "clock": "K"}
+_TEXT, _BYTES = "t", "r"
+"""The core's letters (``columns.h``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBlock:
+    """The rows of a block; ``text_bytes`` are those of their payloads."""
+
+    typed: Typed
+    digest: RowsDigest
+    text_bytes: int
+
+
+class BlockParser:
+    """Types and digests the blocks of one table. ``label``: its name, for people."""
+
+    def __init__(self, layout: Layout, label: str) -> None:
+        self._layout = layout
+        self._label = label
+        self._types = [text_type(column.kind) for column in layout.columns]
+        self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
+        """How the core knows the columns."""
+
+    def parse(self, block: RowBlock) -> ParsedBlock:
+        """Return the rows of a block. Raises ``SourceError`` where they have other columns, or a value did not come."""
+        if isinstance(block, PacketBlock) and _rows.core is not None:
+            parsed = _rows.core.parse_packets(block.packets, self.core_kinds)
+            if parsed is not None:
+                rows, digest, buffers = parsed
+                columns = [
+                    self._typed(number, rows, arrow_buffers, nulls, is_raw=is_raw)
+                    for number, (is_raw, *arrow_buffers, nulls) in enumerate(buffers)
+                ]
+                sides = {
+                    number: side.cast(self._layout.sides[number].type)
+                    for number, (_, side) in enumerate(columns)
+                    if side is not None
+                }
+                typed = Typed(tuple(values for values, _ in columns), sides, rows)
+                return ParsedBlock(typed, RowsDigest(rows, int.from_bytes(digest)), block.text_bytes(rows))
+        payloads = payloads_of(block)
+        return ParsedBlock(
+            parse_columns(self._columns(payloads), self._layout),
+            digest_texts(payloads),
+            sum(map(len, payloads)),
+        )
+
+    def parse_exactly(self, block: RowBlock) -> Typed:
+        """Type a block the slow way: compare every value of every column with its text."""
+        return parse_columns(self._columns(payloads_of(block)), self._layout, exactly=True)
+
+    def _columns(self, payloads: Sequence[bytes]) -> list[pa.Array]:
+        columns = columns_of(payloads, self._types)
+        for number, texts in enumerate(columns):
+            self._check_lengths(number, texts)
+        return columns
+
+    def _typed(
+        self, number: int, rows: int, buffers: Sequence[Buffer | None], nulls: int, *, is_raw: bool
+    ) -> tuple[pa.Array, pa.Array | None]:
+        """Return the values of a column and, if some are not of its type, their text."""
+        kind = self._layout.columns[number].kind
+        letter = chr(self.core_kinds[3 * number])
+        if letter not in {_TEXT, _BYTES} and not is_raw:
+            return array_of(kind.stored, rows, buffers, nulls), None
+        text_as = self._types[number] if is_raw else pa.binary() if letter == _BYTES else pa.string()
+        text = array_of(text_as, rows, buffers, nulls)
+        self._check_lengths(number, text)
+        return parse_text(kind, text, exactly=False)
+
+    def _check_lengths(self, number: int, texts: pa.Array) -> None:
+        """Raise ``SourceError`` where a value did not come because the server's packets are too short for it."""
+        column = self._layout.columns[number]
+        if column.kind.name != "charset":
+            return
+        if pc.any(pc.equal(texts.cast(pa.binary()), TOO_LONG.encode()), min_count=0).as_py():
+            value = f"{self._label}: a value of {column.name}"
+            raise SourceError(
+                f"{value} is longer than the server's max_allowed_packet in UTF-8",
+                next_step="Raise max_allowed_packet on the server, then give the command again.",
+            )
+
+
+def _core_kind(kind: Kind) -> bytes:
+    """Return the three bytes by which the core knows a kind: letter, precision, scale."""
+    name, _, digits = kind.name.partition(".")
+    if name == "decimal":
+        return bytes([ord("d"), kind.stored.precision, kind.stored.scale])
+    if name in _LETTERS_WITH_DIGITS:
+        return bytes([ord(_LETTERS_WITH_DIGITS[name]), 0, int(digits)])
+    letter = _LETTERS.get(name) or (_INTEGER_LETTERS.get(kind.stored) if name in {"int", "year"} else None)
+    return bytes([ord(letter or (_BYTES if kind.direct else _TEXT)), 0, 0])
+
+
+def digest_block(block: RowBlock) -> tuple[int, RowsDigest]:
+    """Return the bytes of the rows' payloads, and their digest."""
+    if isinstance(block, PacketBlock) and _rows.core is not None:
+        digested = _rows.core.digest_packets(block.packets)
+        if digested is not None:
+            rows, digest = digested
+            return block.text_bytes(rows), RowsDigest(rows, int.from_bytes(digest))
+    payloads = payloads_of(block)
+    return sum(map(len, payloads)), digest_texts(payloads)
