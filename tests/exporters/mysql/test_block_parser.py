@@ -153,9 +153,9 @@ def parsed(layout: Layout, block: PacketBlock | list[bytes]) -> object:
         result = BlockParser(layout, "t").parse(block)
         batch = layout.batch(result.typed, frozenset(result.typed.sides))
         batch.validate(full=True)  # text that has to be ASCII is not looked at
-        return batch, result.digest, result.text_bytes
     except (SourceError, pa.ArrowInvalid) as error:
         return type(error)
+    return batch, result.digest, result.text_bytes
 
 
 def check(layout: Layout, packets: bytes, *, is_printed: bool) -> None:
