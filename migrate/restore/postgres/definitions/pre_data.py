@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,10 @@ from migrate.runtime.crash_points import durable
 _REFUSED = psycopg.errors.InsufficientPrivilege
 _PRE_DATA = "pre-data"
 _ROLES = "roles"
+_MISSING = "pre-data of "
+"""Begins the names of what was missing when a part began to be made in batches: a table or a schema, as JSON. By then
+some of it is there, and the numbers of batches count from all of it.
+"""
 _BATCH = 200
 _SYSTEM_FUNCTIONS = """
 SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_functiondef(oid), '^CREATE OR REPLACE ', 'CREATE ')
@@ -82,9 +87,8 @@ def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet
         return
     portable = wanted.state.portable
     try:
-        _make_in_batches(
-            connection, _script(connection, wanted, portable=portable), done, wanted, portable=portable
-        )
+        script = _script(connection, wanted, _read_missing(done), portable=portable)
+        _make_in_batches(connection, script, done, wanted, portable=portable)
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
@@ -94,7 +98,8 @@ def _define(
 ) -> State:
     state = wanted.state.made(portable=portable)
     try:
-        script = _script(connection, wanted, portable=portable)
+        missing = _find_missing(connection, wanted)
+        script = _script(connection, wanted, missing, portable=portable)
         try:
             with durable("restore.postgres.pre_data"), connection.transaction():
                 _begin(connection, wanted, state, notes)
@@ -105,6 +110,7 @@ def _define(
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with durable("restore.postgres.begin"), connection.transaction():
                 _begin(connection, wanted, state, notes)
+                sql_destination.mark_done(connection, *missing.words())
             _make_in_batches(connection, script, set(), wanted, portable=portable)
     except _REFUSED:
         raise
@@ -126,15 +132,47 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
     sql_left_out.add(connection, _ROLES, refused, notes)
 
 
-def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """What a part lacks at the destination before it is made: tables, and the schemas of such."""
+
+    tables: AbstractSet[Name] = frozenset()
+    schemas: AbstractSet[str] = frozenset()
+
+    def words(self) -> list[str]:
+        """Return what is kept of it in the destination."""
+        names = [*sorted(self.tables), *((schema,) for schema in sorted(self.schemas))]
+        return [_MISSING + json.dumps(name) for name in names]
+
+
+def _read_missing(done: AbstractSet[str]) -> _Missing:
+    names = [json.loads(word.removeprefix(_MISSING)) for word in done if word.startswith(_MISSING)]
+    tables = frozenset((name[0], name[1]) for name in names if len(name) > 1)
+    return _Missing(tables, frozenset(name[0] for name in names if len(name) == 1))
+
+
+def _find_missing(connection: psycopg.Connection[Any], wanted: Wanted) -> _Missing:
+    if wanted.tables is None:
+        return _Missing()
+    tables = sql_destination.absent_tables(connection, wanted.tables)
+    schemas = {schema for schema, _ in tables}
+    return _Missing(
+        tables,
+        frozenset(schema for schema in schemas if not sql_destination.has_schema(connection, schema)),
+    )
+
+
+def _script(
+    connection: psycopg.Connection[Any], wanted: Wanted, missing: _Missing, *, portable: bool
+) -> Script:
     script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
     extensions = wanted.definitions.extensions()
     if wanted.tables is None:
         return Script(script.head, with_versions(connection, script.entries, extensions))
-    missing = sql_destination.absent_tables(connection, wanted.tables)
-    schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
-    chosen = select_entries(script.entries, missing, wanted.was_left_out)
-    schemas_made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
+    chosen = select_entries(script.entries, missing.tables, wanted.was_left_out)
+    schemas_made = [
+        entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in missing.schemas
+    ]
     return Script(script.head, with_versions(connection, [*schemas_made, *chosen], extensions))
 
 
