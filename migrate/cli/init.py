@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from migrate.case.model import Endpoint, parse_deadline
 from migrate.case.server_url import as_url
@@ -25,7 +26,7 @@ from migrate.errors import OK, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
 
 _QUESTION = """\
-Where is the old host? Its servers, accounts and directories, with blanks between them, such as:
+Where is the old host? Its servers, accounts and directories, such as:
   postgresql://me@old mysql://me@old s3://?profile=old /srv/app
 Enter alone writes an example to fill in"""
 
@@ -89,9 +90,7 @@ def init(
     if not urls and session.can_ask and not session.json:
         urls = session.ask(_QUESTION).split()
         if urls:
-            deadline = parse_deadline(
-                session.ask("When does it shut down? A moment, or from now on", default="30h")
-            )
+            deadline = _ask_deadline(session)
             new_text = partial(new_case, deadline=deadline, new_address=partial(_ask_address, session))
     if urls:
         return run_discover(session, [Endpoint(as_url(url)) for url in urls], path, new_text=new_text)
@@ -103,6 +102,17 @@ def init(
     return WrittenCase(path)
 
 
+def _ask_deadline(session: Session) -> datetime:
+    """Ask for the deadline until the answer is one."""
+    while True:
+        try:
+            return parse_deadline(
+                session.ask("When does it shut down? A moment, or from now on", default="30h")
+            )
+        except UsageError as exc:
+            session.err.print(Text(f"{exc}\n→ {exc.next_step}"))
+
+
 def _ask_address(session: Session, old: str) -> str:
     """Ask where the things of a server come up again, until the answer is an address of its kind, or none."""
     engine = registry.find(old)
@@ -111,10 +121,10 @@ def _ask_address(session: Session, old: str) -> str:
     example = {"bucket": f"{engine.schemes[0]}://?profile=new", "file": "/srv/new"}.get(
         engine.url_names, f"{engine.schemes[0]}://me@new"
     )
-    question = f"Where does {old} come up again? Such as {example}; Enter alone: to be filled in"
+    question = f"Where does {old} come up again?\n  Such as {example}; Enter alone: to be filled in"
     while answer := session.ask(question):
         is_address = "://" in answer or (engine.url_names == "file" and answer.startswith("/"))
         if is_address and registry.find(as_url(answer)) is engine:
             return as_url(answer)
-        question = f"{answer} is no address like {example}. Where does {old} come up again?"
+        question = f"{answer} is no address like {example}.\nWhere does {old} come up again?"
     return ""

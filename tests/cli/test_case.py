@@ -177,7 +177,8 @@ def test_init_asks_the_servers_that_it_is_told_of(tmp_path):
     assert (ended.code, list(load(tmp_path / "a.toml").sources)) == (0, ["app"]), ended
     terminal = Terminal("init", tmp_path / "b.toml")
     terminal.answer("Where is the old host?", str(files))
-    terminal.answer("When does it shut down?", "2099-01-01 12:00 Europe/Berlin")
+    terminal.answer("When does it shut down?", "tomorrow")
+    terminal.answer("'tomorrow' is no moment in time", "2099-01-01 12:00 Europe/Berlin")
     terminal.answer(f"Where does sqlite://{files} come up again?", "mysql://me@new")
     terminal.answer("mysql://me@new is no address like /srv/new", f"{tmp_path}/new")
     assert terminal.end() == 0
