@@ -16,10 +16,11 @@ from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
+from migrate.cli.common.terminal import plain
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
-from migrate.number_text import things
+from migrate.number_text import bytes_words, duration_words, things
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
 
@@ -50,8 +51,13 @@ class Cleaned:
             console.print(f"{things(len(self.leavings), 'leaving')} removed from {self.location}")
         else:
             for leaving in self.leavings if self.dry_run else ():
-                console.print(Text(f"would remove: {leaving}"))
+                console.print(Text(f"would remove: {_words(leaving)}"))
             console.print("Nothing was removed.")
+
+
+def _words(leaving: Leaving) -> str:
+    size, age = bytes_words(leaving.size_bytes), duration_words(leaving.age.total_seconds())
+    return f"{leaving.kind} {plain(leaving.key)}, {size}, {age} old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ def clean_command(
     if dry_run:
         return Cleaned(store.location, leavings, done=False, dry_run=True)
     for leaving in leavings[:20]:
-        session.err.print(Text(f"  {leaving}"))
+        session.err.print(Text(f"  {_words(leaving)}"))
     if len(leavings) > 20:
         session.err.print(f"  and {len(leavings) - 20} more")
     if not (

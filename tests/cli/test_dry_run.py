@@ -39,7 +39,7 @@ def listing(directory):
         ("export app=sqlite://{host}/app.db --to {host}/bundle", 0, "nothing is to be done"),
         ("export app=sqlite://{host}/none.db --to {host}/new", 7, "app cannot be read: "),
         ("restore {host}/bundle app=sqlite://{host}/restored.db", 0, "would restore app: 2 items, "),
-        ("clean {host}/bundle", 0, "would remove: "),
+        ("clean {host}/bundle", 0, "would remove: work file _work/left.part, 20 B, "),
         ("erase {host}/bundle", 0, "would erase for good: "),
     ],
 )
