@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
 .PHONY: help discover doctor plan evacuate status export transfer verify restore clean setup demo handover servers test
-.PHONY: torture pure sanitize outsiders check bench docs
+.PHONY: torture pure sanitize outsiders scoreboard check bench docs
 
 help:
 	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) ":" } \
@@ -117,6 +117,9 @@ sanitize: $(VENV)/.ready ## run the tests of the compiled core under the address
 
 outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout
 	@$(PY) -m scripts.outsiders $(ARGS)
+
+scoreboard: $(VENV)/.ready ## count how often each promise was tried, and write a page
+	@$(PY) -m scripts.scoreboard $(ARGS)
 
 check: $(VENV)/.ready ## lint, format, types, layers, structure
 	@$(VENV)/bin/ruff check .

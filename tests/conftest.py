@@ -22,6 +22,7 @@ from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
 from tests.tools.clients import boto_client
+from tests.tools.tally import print_counts
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
@@ -108,6 +109,11 @@ def pytest_collection_finish() -> None:
     """Let the collector of garbage look no more at what lives until the end: all modules, all tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the long tests did, in figures."""
+    print_counts(terminalreporter)
 
 
 def _prepare_process() -> None:

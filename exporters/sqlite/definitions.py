@@ -13,6 +13,8 @@ from exporters.sqlite.catalog import SchemaEntry
 SQL = "schema/schema.sql"
 ENTRIES = "schema/entries.json"
 PRAGMAS = "schema/pragmas.json"
+_PRAGMAS = {"encoding": str, "page_size": int, "auto_vacuum": int, "user_version": int, "application_id": int}
+_ENCODINGS = ("UTF-8", "UTF-16le", "UTF-16be")
 
 
 def write_schema(sink: Sink, entries: Sequence[SchemaEntry], pragmas: Mapping[str, Any]) -> None:
@@ -26,8 +28,24 @@ def write_schema(sink: Sink, entries: Sequence[SchemaEntry], pragmas: Mapping[st
 
 
 def parse_entries(data: bytes) -> list[SchemaEntry]:
-    """Read ``entries.json``. Raises ``ValueError`` or ``TypeError``."""
-    return [SchemaEntry(**row) for row in json.loads(data)]
+    """Read ``entries.json``. Raises ``ValueError``, ``TypeError`` or ``RecursionError``."""
+    entries = [SchemaEntry(**row) for row in json.loads(data)]
+    for entry in entries:
+        texts = (entry.type, entry.name, entry.table, "" if entry.sql is None else entry.sql)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.number, int):
+            raise ValueError(f"{entry} is no entry of a schema")
+    return entries
+
+
+def parse_pragmas(data: bytes) -> dict[str, Any]:
+    """Read ``pragmas.json``. Raises ``ValueError``, ``TypeError`` or ``RecursionError``."""
+    pragmas = dict(json.loads(data))
+    for name, kind in _PRAGMAS.items():
+        if not isinstance(pragmas.get(name), kind):
+            raise ValueError(f"{name} is {pragmas.get(name)!r}")  # noqa: TRY004  the file is wrong, not the caller
+    if pragmas["encoding"] not in _ENCODINGS:
+        raise ValueError(f"the encoding is {pragmas['encoding']!r}")
+    return pragmas
 
 
 def _json(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from exporters.errors import (
     SourceUsageError,
 )
 
-_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_IOERR")
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _REFUSED = ("SQLITE_PERM", "SQLITE_AUTH")
 _NEEDS_RECOVERY = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 
@@ -39,6 +39,10 @@ def translate(error: sqlite3.Error, source: str) -> SourceError:
             f"{source}: {error}",
             next_step="Another program holds a lock on the file: end its transaction, then give the same command"
             " again.",
+        )
+    if code.startswith("SQLITE_IOERR"):
+        return SourceUnreachableError(
+            f"{source}: {error}", next_step="Check the disk or the mount, then give the same command again."
         )
     if code == "SQLITE_NOTADB":
         return SourceUsageError(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from exporters.objects.pax_headers import GENERATED, member_name
 from exporters.selection import glob
 from migrate.bundle.object_index import ObjectRow, row_of, source_prefix
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, sound_rows
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.runtime.crash_points import durable
 from migrate.storage.api import Store
@@ -93,8 +93,8 @@ def _groups(reader: BundleReader, source: str, query: ObjectQuery, prefix: str) 
                         else ("", "\U0010ffff")
                     )
                     if query.may_be_within(ends[0], ends[1], prefix):
-                        yield parquet.read_row_group(group)
-        except (pa.ArrowException, OSError, ValueError) as exc:
+                        yield sound_rows(parquet.read_row_group(group))
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as exc:
             raise DamageError(file.key, expected="an object index", found=f"something else ({exc})") from exc
 
 

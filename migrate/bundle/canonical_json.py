@@ -38,6 +38,17 @@ def decode(data: bytes, key: str, *, version: int | None = None) -> dict[str, An
     return value
 
 
+def decode_objects(data: bytes, key: str) -> list[dict[str, Any]]:
+    """Parse the JSON list of objects in the file ``key``. Raises ``DamageError`` that names it."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise DamageError(key, expected="a JSON list", found=f"something else ({exc})") from exc
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DamageError(key, expected="a JSON list of objects", found="another value")
+    return value
+
+
 def check_version(value: dict[str, Any], key: str, known: int) -> None:
     """Raise ``UsageError`` if ``key`` was written by a newer moveout, ``DamageError`` if it has no
     version.

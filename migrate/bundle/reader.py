@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporters.api import Gap, Loss
 from migrate.bundle import bundle_json, catalog, layout, reconciliation, tag_files
@@ -37,6 +37,9 @@ REQUIRED = (
     layout.RECONCILIATION,
 )
 """Tag files that every bundle has, besides the tag manifest."""
+
+
+Rows = TypeVar("Rows", "pa.RecordBatch", "pa.Table")
 
 
 class BundleReader:
@@ -128,7 +131,11 @@ class BundleReader:
 
     def catalog(self) -> list[CatalogRow]:
         """Return every table and bucket of the bundle. Raises ``DamageError``."""
-        return catalog.read_catalog(self.open(layout.CATALOG), layout.CATALOG)
+        rows, sources = catalog.read_catalog(self.open(layout.CATALOG), layout.CATALOG), self.sources
+        for row in rows:
+            if row.source not in sources:
+                raise DamageError(layout.CATALOG, expected="the bundle's sources", found=repr(row.source))
+        return rows
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
         """Yield (source, loss) from the loss ledger."""
@@ -178,13 +185,37 @@ class BundleReader:
         for file in self.source_files(source, "index/objects-"):
             try:
                 with pq.ParquetFile(self.open(file.key, size_bytes=file.size_bytes)) as parquet:
-                    yield from parquet.iter_batches(_INDEX_BATCH, columns=columns)
+                    for batch in parquet.iter_batches(_INDEX_BATCH, columns=columns):
+                        yield sound_rows(batch, columns)
             except GoneError as exc:
                 raise _missing(file.key) from exc
-            except (pa.ArrowException, OSError, ValueError, KeyError) as exc:
+            except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as exc:
                 raise DamageError(
                     file.key, expected="an object index", found=f"something else ({exc})"
                 ) from exc
+
+
+def sound_rows(batch: Rows, columns: Sequence[str] | None = None) -> Rows:
+    """Return rows of an index that have these columns (all, unless given), whose values are of the types that the
+    format says, and can be read. Parquet itself checks none of that: another byte may make a text that is no UTF-8, or
+    a time beyond all calendars. Raises ``ValueError`` and ``pa.ArrowException``.
+    """
+    import pyarrow.compute as pc  # noqa: PLC0415  see index
+    from pyarrow.types import is_map, is_timestamp  # noqa: PLC0415
+
+    from exporters.objects.index_rows import INDEX  # noqa: PLC0415
+
+    missing = set(columns or INDEX.names) - set(batch.schema.names)
+    if missing:
+        raise ValueError(f"there is no column {', '.join(sorted(missing))}")
+    batch.validate(full=True)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        expected = INDEX.field(name).type if name in INDEX.names else column.type
+        if column.type != expected and not (is_map(column.type) and is_map(expected)):
+            raise ValueError(f"the column {name} is {column.type}, not {expected}")
+        if is_timestamp(column.type):
+            pc.min_max(column).as_py()
+    return batch
 
 
 def read_tag_manifest(store: Store) -> dict[str, str]:

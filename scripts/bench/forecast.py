@@ -3,11 +3,13 @@
     sudo nice python -m scripts.bench.forecast record --to DIR [--moves 24] [--seed 1]
     python -m scripts.bench.forecast fit --from DIR
     python -m scripts.bench.forecast validate --from DIR
+    sudo python -m scripts.bench.forecast check [--moves 6]
 
 ``record`` makes sources of random sizes on real servers, and moves them with ``moveout run``: PostgreSQL, MariaDB,
 SQLite, small and large objects, alone and together, to a local host and over links of a set rate (network namespaces,
 so it needs root). ``fit`` writes ``migrate/plan/reference_runs.json`` from what was recorded. ``validate`` leaves each
 move out in turn, forecasts it from the others before its start and at moments while it runs, and prints a table.
+``check`` makes new moves, and forecasts them from ``migrate/plan/reference_runs.json``.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from typing import Any
 import boto3
 import psycopg
 
+from migrate.plan import cost_model
 from migrate.plan.cost_model import REFERENCE_FILE, Reference, fit_costs
 from migrate.plan.forecast import Interval, ReferenceClass, WorkKey, WorkProgress, forecast
 from migrate.plan.stage_work import LEAVING, RunRecord, StageRecord
@@ -76,9 +79,15 @@ def main() -> int:
     recording.add_argument("--seed", type=int, default=1)
     for name in ("fit", "validate"):
         steps.add_parser(name).add_argument("--from", dest="source", type=Path, required=True)
+    checking = steps.add_parser("check")
+    checking.add_argument("--moves", type=int, default=6)
+    checking.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     if options.step == "record":
         record(options.to, options.moves, options.seed)
+        return 0
+    if options.step == "check":
+        check(options.moves, options.seed or secrets.randbelow(10**6))
         return 0
     moves = read_moves(options.source)
     if options.step == "fit":
@@ -344,6 +353,21 @@ def validate(moves: Sequence[RecordedMove]) -> int:
         print(coverage.row(name))
     print(before.row("samples alone, as a point"))
     return int(by_moment[0.0].p90 < 0.85 * by_moment[0.0].moves)
+
+
+def check(count: int, seed: int) -> None:
+    """Make new moves, and forecast each from what moveout comes with, which knows nothing of them."""
+    known, coverage = ReferenceClass.of(cost_model.reference()), Coverage()
+    with tempfile.TemporaryDirectory(prefix="moveout-forecasts-") as directory:
+        record(Path(directory), count, seed)
+        for move in read_moves(Path(directory)):
+            interval, seconds = _forecast_at(move, known, 0.0)
+            coverage.add(interval, seconds)
+            kinds = ", ".join(move.kinds)
+            print(
+                f"  {kinds} ({move.route}): {seconds:.1f} s; P50 {interval.p50:.1f} s, P90 {interval.p90:.1f} s"
+            )
+    print(f"forecasts: {coverage.moves} moves, {coverage.p50} within P50, {coverage.p90} within P90")
 
 
 def _forecast_at(move: RecordedMove, known: ReferenceClass, moment: float) -> tuple[Interval, float]:

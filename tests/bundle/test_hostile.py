@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporters.objects.index_rows import INDEX
 from migrate.bundle import bundle_json, layout, reconciliation, tag_files
-from migrate.bundle.reader import REQUIRED, BundleReader, read_manifest
+from migrate.bundle.reader import REQUIRED, BundleReader, read_manifest, sound_rows
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.api import FileInfo
+from migrate.storage.api import FileInfo, Store
 from migrate.storage.local.store import LocalStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -51,7 +55,7 @@ def tag_manifest(files: dict[str, bytes]) -> bytes:
     return b"".join(tag_files.manifest_line(key, hashlib.sha256(files[key]).hexdigest()) for key in tags)
 
 
-def read_all(store: LocalStore | Memory) -> None:
+def read_all(store: Store | Memory) -> None:
     """Read a bundle in every way there is."""
     reader = BundleReader(store)
     list(reader.manifest())
@@ -179,6 +183,55 @@ def test_the_manifest_and_the_list_of_files_must_agree(tmp_path, good):
 def test_what_is_no_parquet_is_damage_with_its_name(tmp_path, good, key, data):
     with pytest.raises(DamageError, match=key):
         read_all(write(tmp_path, {**good, key: data}))
+
+
+def index_of(**changes: pa.Array) -> bytes:
+    """An object index of one row, with other columns."""
+    row = {
+        "bucket": "b",
+        "key": "photo",
+        "size": 1,
+        "sha256": LINE,
+        "disposition": "exported",
+        "pack": "packs/0.tar",
+    }
+    columns = {field.name: pa.array([row.get(field.name)], field.type) for field in INDEX} | changes
+    written = io.BytesIO()
+    pq.write_table(
+        pa.table({name: column for name, column in columns.items() if column is not None}), written
+    )
+    return written.getvalue()
+
+
+NO_TEXT = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+INDEXES = {
+    "a key that is no UTF-8": {"key": NO_TEXT},
+    "a time beyond all calendars": {"last_modified": pa.array([2**62], pa.timestamp("us", tz="UTC"))},
+    "a key that is a number": {"key": pa.array([7])},
+    "no column of packs": {"pack": None},
+}
+
+
+@pytest.mark.parametrize("changes", INDEXES.values(), ids=INDEXES)
+def test_an_index_of_other_values_is_damage_with_its_name(changes):
+    """Parquet itself checks neither texts nor times."""
+    assert sound_rows(pq.read_table(io.BytesIO(index_of()))).num_rows == 1
+    table = pq.read_table(io.BytesIO(index_of(**changes)))
+    with pytest.raises((ValueError, OverflowError)):
+        sound_rows(table)
+
+
+def test_a_row_of_the_catalog_with_another_source_is_damage(tmp_path, good):
+    table = pq.read_table(io.BytesIO(good[layout.CATALOG]))
+    sources = pa.array(["../elsewhere"] * table.num_rows)
+    written = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index("source"), "source", sources), written)
+    assert table.num_rows
+    reader = BundleReader(write(tmp_path, {**good, layout.CATALOG: written.getvalue()}))
+    with pytest.raises(
+        DamageError, match=r"catalog\.parquet: expected the bundle's sources, found '\.\./elsewhere'"
+    ):
+        reader.catalog()
 
 
 class Memory:

@@ -16,6 +16,7 @@ from tests.crash_points.custody_moves import CUSTODY_MOVES
 from tests.crash_points.follow_moves import FOLLOW_MOVES
 from tests.crash_points.moves import TABLE_AND_OBJECT_MOVES, Move
 from tests.export.victims import run
+from tests.tools.tally import count
 
 MOVES = TABLE_AND_OBJECT_MOVES | CUSTODY_MOVES | FOLLOW_MOVES
 SERVERS = {
@@ -82,6 +83,7 @@ def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkey
         killed += code != 0
         assert ended(move, monkeypatch) in move.end_codes, (point, said(move))
         assert move.outcome() == expected, point
+        count("kills", int(code != 0))
     # What is renewed by the clock (a lease, the progress) comes once less in a shorter run.
     assert killed >= 0.9 * len(tried) - 1, (killed, len(tried))
 

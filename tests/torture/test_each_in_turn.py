@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.tools.clients import boto_client
 from tests.tools.disks import grow, tiny_disk
 from tests.tools.processes import kill_server
+from tests.tools.tally import count
 from tests.torture.command import MOVEOUT, Ended, moveout
 from tests.torture.whole_host import Contents, Host
 
@@ -296,6 +297,7 @@ def test_the_others_arrive_and_the_same_command_completes_it(broken, trial, tabl
     for last in trial.at_end:
         last()
     assert trial.new.contents(CONTENTS) == trial.old.contents(CONTENTS)
+    count("evictions")
 
 
 def rows_of(said: str) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import KINDS, FaultProxy, Planned
 from tests.tools.profiles import extra_profile
+from tests.tools.tally import count
 
 RUNS = int(os.environ.get("MOVEOUT_FAULTS", "300"))
 VERBS = ("export", "location", "transfer", "fetch", "restore")
@@ -225,6 +226,8 @@ def test_one_fault_at_any_request(verb, scene, minio, make_bucket, tmp_path, mon
             if not stage.is_right():
                 score["silent corruption"] += 1
                 wrong.append(f"silent corruption: {said}")
+                continue
+            count("network faults", int(planned.fired > 0))
     sys.stderr.write(f"\n{verb} (MOVEOUT_SEED={seed}): {dict(score)}; fired: {dict(fired)}\n")
     assert set(fired) == set(counts) & KINDS.keys()
     assert not wrong, "\n".join(wrong)

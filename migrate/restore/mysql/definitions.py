@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, re
 from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 from exporters.mysql.identifiers import quote_literal, quote_name
-from migrate.bundle import layout
+from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
 from migrate.restore.mysql.destination import alter
@@ -56,7 +55,7 @@ def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
     key = layout.source_file(source, DEFINITIONS)
     for file in reader.source_files(source, "schema/"):
         if file.key == key:
-            return list(json.loads(reader.read_checked(file)))
+            return canonical_json.decode_objects(reader.read_checked(file), key)
     raise DamageError(key, expected="a file", found="nothing")
 
 

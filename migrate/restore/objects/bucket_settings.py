@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporters.api import Loss
+from migrate.bundle import canonical_json
 from migrate.bundle.object_index import bucket_details
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, UnreachableError
@@ -27,7 +27,9 @@ def of_bundle(reader: BundleReader, source: str, destination: DestinationBucket)
     details = bucket_details(reader, source)
     file = next(reader.source_files(source, "bucket.json"), None)
     whole = not destination.prefix and not details.get("prefix")
-    settings = json.loads(reader.read_checked(file)) if file is not None and whole else {}
+    settings = (
+        canonical_json.decode(reader.read_checked(file), file.key) if file is not None and whole else {}
+    )
     return Settings(settings, str(details.get("bucket", "")), destination)
 
 

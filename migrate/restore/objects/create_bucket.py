@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
+from migrate.bundle import canonical_json
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError
 from migrate.storage.s3.destination_bucket import make_bucket_like, open_destination_bucket
@@ -19,5 +19,5 @@ def create_bucket(reader: BundleReader, source: str, url: str, *, secrets: Mappi
     else:
         return ""
     file = next(reader.source_files(source, "bucket.json"), None)
-    settings = json.loads(reader.read_checked(file)) if file is not None else {}
+    settings = canonical_json.decode(reader.read_checked(file), file.key) if file is not None else {}
     return make_bucket_like(settings, url, secrets=secrets)

@@ -4,12 +4,11 @@ order.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from exporters.sqlite import definitions
 from exporters.sqlite.catalog import SchemaEntry
@@ -19,6 +18,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UsageError
 from migrate.restore.sqlite.application_functions import StandIns
 
+T = TypeVar("T")
 SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
 _OF_THE_APPLICATION = (
     "no such collation",
@@ -45,11 +45,16 @@ class Definitions:
             if key not in files:
                 raise DamageError(key, expected="a file", found="none")
             documents.append((key, reader.read_checked(files[key])))
-        (key, entries), (_, pragmas) = documents
-        try:
-            return Definitions(definitions.parse_entries(entries), json.loads(pragmas))
-        except (ValueError, TypeError) as exc:
-            raise DamageError(key, expected="definitions", found=f"something else ({exc})") from exc
+        (key, entries), (pragmas_key, pragmas) = documents
+        parsed_entries = _parsed(definitions.parse_entries, entries, key)
+        return Definitions(parsed_entries, _parsed(definitions.parse_pragmas, pragmas, pragmas_key))
+
+
+def _parsed(parse: Callable[[bytes], T], data: bytes, key: str) -> T:
+    try:
+        return parse(data)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise DamageError(key, expected="definitions", found=f"something else ({exc})") from exc
 
 
 def is_virtual(entry: SchemaEntry) -> bool:

@@ -17,7 +17,15 @@ from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import PROGRESS_TABLE
 from exporters.sqlite.errors import code_of
 from migrate.bundle.reader import BundleReader
-from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.errors import (
+    BusyError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
 from migrate.restore.common.table_restore import State
 
 LOCK_SECONDS = 10.0
@@ -103,7 +111,12 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
         )
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return NotAllowedError(
-            f"{where}: {error}", next_step="Check the permissions of the file and its directory."
+            f"{where}: {error}",
+            next_step="Check the permissions of the file and its directory, and that there is room.",
+        )
+    if code.startswith("SQLITE_IOERR"):
+        return UnreachableError(
+            f"{where}: {error}", next_step="Check the disk or the mount, then give the same command again."
         )
     return MoveoutError(f"{where}: {error}", next_step="Remove the file, then give the same command again.")
 

@@ -282,6 +282,8 @@ def _check(address: SqliteAddress) -> tuple[list[str], list[str]]:
             )
     except sqlite3.OperationalError as exc:
         notes.append(f"SQLite could not check all of the file: {exc}")
+    except sqlite3.DatabaseError as exc:
+        findings.append(f"integrity_check: {exc}")
     finally:
         connection.close()
     return findings, notes

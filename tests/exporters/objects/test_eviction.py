@@ -20,6 +20,7 @@ from tests.cli.conftest import call
 from tests.exporters.objects.conftest import Shop, bodies_of
 from tests.tools.clients import boto_client
 from tests.tools.shut_proxy import ShutProxy
+from tests.tools.tally import count
 
 OBJECTS = 60
 SHARES = (0.05, 0.5, 0.75)
@@ -72,6 +73,7 @@ def evict(
         assert proxy.refused
         if code == 0:
             check_settings_denied(location, bodies)
+            count("evictions")
             return code
         if (location / "tagmanifest-sha256.txt").exists():
             check_incomplete(location, bodies)
@@ -81,6 +83,7 @@ def evict(
     assert json.loads((location / "meta/bundle.json").read_text())["complete"]
     assert bodies_of(location) == bodies
     assert call("verify", location, "--level", "full", "--quiet").code == 0
+    count("evictions")
     return code
 
 

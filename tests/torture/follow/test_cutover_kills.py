@@ -12,6 +12,7 @@ from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.money_writers import MoneyWriters
 from tests.follow.move_case import write_move_case
 from tests.tools.processes import killed_at_end
+from tests.tools.tally import count
 from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
@@ -94,6 +95,7 @@ def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, t
     finally:
         writers.end()
     check_transfers(old, new, writers)
+    count("cutovers")
     must("cutover", "-c", "moveout.toml", "--undo")
     must("clean", "--changes", "-c", "moveout.toml", "--yes")  # a server has ten replication slots
 

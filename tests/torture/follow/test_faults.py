@@ -9,12 +9,14 @@ import random
 import secrets
 import subprocess
 import time
+from collections import Counter
 
 import psycopg
 import pytest
 
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.disks import grow, tiny_disk
+from tests.tools.tally import count
 from tests.tools.waiting import eventually
 from tests.torture.command import MOVEOUT, moveout, must
 from tests.torture.follow.test_cutover_kills import BANK, Writers, check_transfers
@@ -24,6 +26,10 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(1200)]
 
 ROUNDS = range(int(os.environ.get("MOVEOUT_FAULT_ROUNDS", "1")))
 FAULTS_A_ROUND = int(os.environ.get("MOVEOUT_FAULTS_A_ROUND", "10"))
+KINDS = {
+    "kill_server": "kills of servers", "cut": "network faults", "reset": "network faults", "take_away": "disk faults",
+    "fill": "disk faults", "kill_follow": "kills",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +139,7 @@ def test_nothing_is_lost_or_doubled(number, pair, toxiproxy, tiny_disk, tmp_path
             (scene.reset, "old"), (scene.reset, "new"), (scene.take_away, ""), (scene.fill, ""),
             (scene.kill_follow, ""),
         ]  # fmt: skip
+        done = Counter[str]()
         try:
             for _ in range(FAULTS_A_ROUND):
                 time.sleep(chosen.uniform(0.5, 3))
@@ -143,6 +150,7 @@ def test_nothing_is_lost_or_doubled(number, pair, toxiproxy, tiny_disk, tmp_path
                 fault(name, chosen)
                 scene.assert_following()
                 eventually(lambda before=before: sum(writers.acknowledged.values()) > before)
+                done[KINDS[fault.__name__]] += 1
             behind = "SELECT count(*) FROM log"
             (reached,) = fetch(old, behind)
             eventually(lambda: fetch(new, behind) >= [reached])
@@ -155,3 +163,6 @@ def test_nothing_is_lost_or_doubled(number, pair, toxiproxy, tiny_disk, tmp_path
             with contextlib.suppress(psycopg.Error):
                 moveout("hold", "undo", "moveout-cutover.json", "--yes")
     check_transfers(old, new, writers)
+    for kind, number_of_faults in done.items():
+        count(kind, number_of_faults)
+    count("cutovers")

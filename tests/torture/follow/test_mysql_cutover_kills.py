@@ -11,6 +11,7 @@ from tests.exporters.mysql.databases import fetch, run_sql
 from tests.follow.move_case import write_move_case
 from tests.follow.mysql_transfers import BANK, Application, check_transfers
 from tests.tools.processes import killed_at_end
+from tests.tools.tally import count
 from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = pytest.mark.torture
@@ -75,3 +76,4 @@ def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_pat
         moveout("hold", "undo", "moveout-cutover.json", "--yes")
     check_transfers(old, new, application)
     assert fetch(new, "SELECT * FROM log ORDER BY id") == fetch(old, "SELECT * FROM log ORDER BY id")
+    count("cutovers")

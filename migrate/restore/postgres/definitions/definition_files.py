@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ import psycopg
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.sessions.connection import AS_BEGUN
-from migrate.bundle import layout
+from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, plain_sql, split_script
@@ -57,29 +56,33 @@ class Definitions:
         """Return the SQL of ``pre-data`` or ``post-data``."""
         return self.files[f"{name}-portable.sql" if portable else f"{name}.sql"]
 
+    def _objects(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """Return what a list says, empty where the bundle has none. Raises ``DamageError``."""
+        return canonical_json.decode_objects(self.files.get(name, b"[]"), f"schema/{name}")
+
     def roles(self) -> Sequence[Mapping[str, Any]]:
         """Return the roles that own or may use something."""
-        return list(json.loads(self.files["roles.json"]))
+        return self._objects("roles.json")
 
     def settings(self) -> Sequence[Mapping[str, Any]]:
         """Return what is set for the database, and for roles in it."""
-        return list(json.loads(self.files.get("settings.json", b"[]")))
+        return self._objects("settings.json")
 
     def large_objects(self) -> Sequence[Mapping[str, Any]]:
         """Return owner, privileges and comment of every large object, where pre-data does not have them."""
-        return list(json.loads(self.files.get("large-objects.json", b"[]")))
+        return self._objects("large-objects.json")
 
     def extensions(self) -> Sequence[Mapping[str, Any]]:
         """Return the extensions with their members, where the bundle has them."""
-        return list(json.loads(self.files.get("extensions.json", b"[]")))
+        return self._objects("extensions.json")
 
     def constraint_triggers(self) -> Sequence[Mapping[str, Any]]:
         """Return the triggers of constraints that fire otherwise than new ones do."""
-        return list(json.loads(self.files.get("constraint-triggers.json", b"[]")))
+        return self._objects("constraint-triggers.json")
 
     def sequences(self) -> Sequence[Mapping[str, Any]]:
         """Return the sequences' values."""
-        return list(json.loads(self.files["sequences.json"]))
+        return self._objects("sequences.json")
 
 
 _DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)

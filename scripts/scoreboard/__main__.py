@@ -1,0 +1,96 @@
+"""``make scoreboard``: add rounds to the rows that are furthest from their target, and write the page.
+
+``make scoreboard ARGS="--rows tampers --minutes 10"`` runs one row for ten minutes: a round that has begun is finished.
+The state lies outside of the checkout, so later calls go on, also from another one. The exit code is 1 where a round
+failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.scoreboard.page import page
+from scripts.scoreboard.rounds import CHECKOUT, Round, add_round, next_step, reached, read_rounds, run_step
+from scripts.scoreboard.rows import ROWS, Row
+
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+STATE = _CACHE / "moveout" / "scoreboard.jsonl"
+PAGE = CHECKOUT / "docs" / "reliability.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run rounds until the time is over or all targets are reached; return 1 where one failed."""
+    options = _parse(argv)
+    rounds = read_rounds(options.state)
+    failed: set[str] = set()
+    ends_at = time.monotonic() + 60 * options.minutes
+    try:
+        while options.minutes and time.monotonic() < ends_at:
+            row = _furthest([row for row in options.rows if row.name not in failed], rounds)
+            if row is None:
+                break
+            done = _run(row, rounds, options.state)
+            rounds.append(done)
+            failed |= {row.name} if done.failures else set()
+            options.to.write_text(page(rounds), encoding="utf-8")
+    except KeyboardInterrupt:
+        return 130
+    options.to.parent.mkdir(parents=True, exist_ok=True)
+    options.to.write_text(page(rounds), encoding="utf-8")
+    for row in options.rows:
+        print(f"{row.name:16} {reached(row, rounds):>7,} of {row.target:>7,} {row.unit}")
+    return int(bool(failed))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(prog="make scoreboard", description="Run what takes long, and count.")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after that (default: 30)")
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
+    parser.add_argument("--state", type=Path, default=STATE, help=f"the finished rounds (default: {STATE})")
+    parser.add_argument("--to", type=Path, default=PAGE, help="the page")
+    options = parser.parse_args(argv)
+    unknown = sorted(set(options.rows or ()) - set(names))
+    if unknown:
+        parser.error(f"unknown row {unknown[0]}; known are {', '.join(names)}")
+    options.rows = [row for row in ROWS if row.name in (options.rows or names)]
+    if options.page:
+        options.minutes = 0
+    return options
+
+
+def _furthest(rows: Sequence[Row], rounds: Sequence[Round]) -> Row | None:
+    """Return the row that has the least of its target, None where all have theirs."""
+    shares = [(reached(row, rounds) / row.target, row) for row in rows]
+    share, row = min(shares, key=lambda pair: pair[0], default=(1.0, None))
+    return row if share < 1 else None
+
+
+def _run(row: Row, rounds: Sequence[Round], state: Path) -> Round:
+    """Run the next step of a row, and keep what came of it."""
+    step = next_step(row, rounds)
+    print(f"scoreboard: {row.name}, {step.name}: {step.command}", flush=True)
+    name = re.sub(r"\W+", "-", f"{row.name} {step.name}").strip("-")
+    log = state.with_name("scoreboard-logs") / f"{name}.log"
+    done = run_step(row, step, log)
+    add_round(state, done)
+    print(
+        f"scoreboard: {done.seconds:.0f} s, {done.counts}"
+        + "".join(f"\n  FAILED {one}" for one in done.failures)
+    )
+    if done.failures:
+        print(f"  see {log}", flush=True)
+    return done
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

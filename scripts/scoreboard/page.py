@@ -1,0 +1,94 @@
+"""The page about reliability, from the rounds that were run: it claims nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from scripts.scoreboard.rounds import Round, reached
+from scripts.scoreboard.rows import ROWS, Row
+
+_NONE = "-"
+_HEAD = """# Reliability, counted
+
+`make scoreboard` writes this page. It runs what takes long, round by round, and counts.
+A figure stands here only where it was run: *done* is what the rounds counted, *target* is what they are to reach.
+
+```text
+make scoreboard ARGS="--minutes 30"                   # the rows that are furthest from their target, for half an hour
+make scoreboard ARGS="--rows tampers --minutes 5"     # one row
+make scoreboard ARGS="--page"                         # write the page anew, run nothing
+```
+
+[How it is tested](explanation/testing.md) explains the kinds of tests.
+[Guarantees](explanation/guarantees.md) says what rests on them.
+"""
+
+
+def page(rounds: Sequence[Round]) -> str:
+    """Return the page in Markdown."""
+    return "\n".join([_HEAD, *_board(rounds), *_failures(rounds), *_commands(rounds)]) + "\n"
+
+
+def _board(rounds: Sequence[Round]) -> Iterator[str]:
+    yield "## The board\n"
+    yield "| row | what is promised | how it is tested | done | target | rounds with a failure | last run |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in ROWS:
+        of_row = _of(row, rounds)
+        done = f"**{reached(row, rounds):,}** {row.unit}"
+        totals = Counter[str]()
+        for one in of_row:
+            totals.update(one.counts)
+        done += "".join(f", {totals[name]:,} {name}" for name in row.beside if totals[name])
+        failed = sum(bool(one.failures) for one in of_row)
+        last = f"{of_row[-1].at[:10]}, `{of_row[-1].commit}`" if of_row else "never"
+        tried = f"{failed} of {len(of_row)}" if of_row else _NONE
+        yield f"| {row.name} | {row.promise} | {row.how} | {done} | {row.target:,} | {tried} | {last} |"
+    yield ""
+
+
+def _failures(rounds: Sequence[Round]) -> Iterator[str]:
+    """Every round that failed, the newest first, with how often its step has passed since."""
+    yield "## What failed\n"
+    failed = [(number, one) for number, one in enumerate(rounds) if one.failures]
+    if not failed:
+        yield "Nothing, in " + (f"{len(rounds)} rounds." if rounds else "no round.") + "\n"
+        return
+    yield "| when | commit | row | what | since then |"
+    yield "|---|---|---|---|---|"
+    for number, one in reversed(failed):
+        later = [after for after in rounds[number + 1 :] if (after.row, after.step) == (one.row, one.step)]
+        passed = sum(not after.failures for after in later)
+        since = f"{passed} of {len(later)} rounds passed" if later else "not run again"
+        what = "; ".join(f"`{name}`" for name in one.failures[:3])
+        more = f" and {len(one.failures) - 3} more" if len(one.failures) > 3 else ""
+        yield f"| {one.at} | `{one.commit}` | {one.row}: {one.step} | {what}{more} | {since} |"
+    yield ""
+
+
+def _commands(rounds: Sequence[Round]) -> Iterator[str]:
+    """Each step with the command that repeats a round of it."""
+    yield "## The command of each step\n"
+    yield "The seed of a run is random. It is printed, and `MOVEOUT_SEED` repeats it.\n"
+    for row in ROWS:
+        yield f"### {row.name}\n"
+        yield "| step | rounds | done | seconds a round |"
+        yield "|---|---|---|---|"
+        for step in row.steps:
+            of_step = [one for one in _of(row, rounds) if one.step == step.name]
+            done = sum(one.counts.get(row.unit, 0) for one in of_step)
+            seconds = f"{sum(one.seconds for one in of_step) / len(of_step):.0f}" if of_step else _NONE
+            yield f"| {step.name} | {len(of_step)} | {done:,} | {seconds} |"
+        yield "\n```text"
+        yield from (step.command for step in row.steps)
+        yield "```\n"
+        last = next((one for one in reversed(_of(row, rounds)) if one.lines), None)
+        if last:
+            yield f"The newest comparison ({last.at}, `{last.commit}`):\n\n```text"
+            yield from last.lines
+            yield "```\n"
+
+
+def _of(row: Row, rounds: Sequence[Round]) -> list[Round]:
+    return [one for one in rounds if one.row == row.name]

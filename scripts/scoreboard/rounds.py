@@ -1,0 +1,108 @@
+"""One round of a step: run its command, count, and keep a line of the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scripts.scoreboard.rows import Row, Step
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A finished round. ``commit`` ends with ``-dirty`` where files had been changed."""
+
+    row: str
+    step: str
+    at: str
+    commit: str
+    seconds: float
+    counts: dict[str, int]
+    failures: Sequence[str]
+    lines: Sequence[str] = ()
+
+
+def read_rounds(state: Path) -> list[Round]:
+    """Return the rounds of a state file, none where there is none."""
+    if not state.exists():
+        return []
+    return [Round(**json.loads(line)) for line in state.read_text(encoding="utf-8").splitlines()]
+
+
+def add_round(state: Path, done: Round) -> None:
+    """Append a line, which is durable then."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with state.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def reached(row: Row, rounds: Iterable[Round]) -> int:
+    """Return how much of a row's unit was done, in all rounds of all rows: a cutover has kills, too."""
+    return sum(done.counts.get(row.unit, 0) for done in rounds)
+
+
+def next_step(row: Row, rounds: Sequence[Round]) -> Step:
+    """Return the step that had the fewest rounds, the first of them."""
+    times = Counter(done.step for done in rounds if done.row == row.name)
+    return min(row.steps, key=lambda step: times[step.name])
+
+
+def run_step(row: Row, step: Step, log: Path) -> Round:
+    """Run a step's command to its end; what it prints goes to ``log``. A command that fails without naming a test has
+    itself failed.
+    """
+    started = time.monotonic()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            step.words,
+            cwd=CHECKOUT,
+            env={**environment, **step.environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+    output = step.read(log.read_text(encoding="utf-8", errors="replace"))
+    failures = list(output.failures)
+    if code and not failures:
+        failures.append(f"the command ended with {code}")
+    elif not output.counts[row.unit] and not failures:
+        failures.append("nothing was counted")
+    return Round(
+        row.name,
+        step.name,
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        commit(),
+        round(time.monotonic() - started, 1),
+        dict(output.counts),
+        failures,
+        output.lines,
+    )
+
+
+def commit() -> str:
+    """Return the commit of the checkout; with a mark where files have been changed since."""
+    words = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty"]
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,236 @@
+"""The rows of the scoreboard: what is promised, how it is tested, and the commands whose output is counted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+_PYTEST = re.compile(r"^counted: (.+)$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_SUITE = re.compile(r"^([a-z0-9-]+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)(?:  \(.*\))?$", re.MULTILINE)
+_FORECAST = re.compile(r"^forecasts: (\d+) moves, (\d+) within P50, (\d+) within P90$", re.MULTILINE)
+_RATIO = re.compile(r"^.*\d x\b.*$|^.*\dx of .*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command's output says: figures by name, what failed by name, and lines to show."""
+
+    counts: Counter[str]
+    failures: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def of_pytest(text: str) -> Output:
+    """Read the line of ``tests/tools/tally.py``, and the names of the tests that failed."""
+    counts = Counter[str]()
+    for listed in _PYTEST.findall(text):
+        for entry in listed.split(", "):
+            name, _, number = entry.rpartition("=")
+            counts[name] += int(number)
+    return Output(counts, tuple(_FAILED.findall(text)))
+
+
+def of_outsiders(text: str) -> Output:
+    """Read the summary of ``make outsiders``: a line a suite."""
+    counts, failures = Counter[str](), []
+    for name, moved, equal, reported, unreported, errors in _SUITE.findall(text.rpartition("\nsuite ")[2]):
+        counts["outsiders' cases"] += int(moved)
+        counts["arrived equal"] += int(equal)
+        counts["differences that were named"] += int(reported)
+        if int(unreported) + int(errors):
+            failures.append(f"{name}: {unreported} differences not named, {errors} errors")
+    return Output(counts, tuple(failures))
+
+
+def of_forecasts(text: str) -> Output:
+    """Read what ``scripts.bench.forecast check`` says."""
+    counts = Counter[str]()
+    for moves, p50, p90 in _FORECAST.findall(text):
+        counts["forecasts"] += int(moves)
+        counts["within P50"] += int(p50)
+        counts["within P90"] += int(p90)
+    return Output(counts)
+
+
+def of_bench(text: str) -> Output:
+    """Read the lines with which a benchmark compares moveout with others."""
+    lines = tuple(line.strip() for line in _RATIO.findall(text))
+    return Output(Counter({"comparisons": len(lines)}), (), lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that a reader can repeat in the checkout."""
+
+    name: str
+    words: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    read: Callable[[str], Output] = of_pytest
+
+    @property
+    def command(self) -> str:
+        """The command as one types it."""
+        variables = "".join(f"{name}={value} " for name, value in self.environment.items())
+        return variables + shlex.join(self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A promise. ``unit`` names the figure that counts towards ``target``; ``beside`` others that are shown."""
+
+    name: str
+    promise: str
+    how: str
+    unit: str
+    target: int
+    steps: tuple[Step, ...]
+    beside: tuple[str, ...] = ()
+
+
+def _torture(name: str, arguments: str, **environment: object) -> Step:
+    return Step(
+        name,
+        ("make", "torture", f"ARGS={arguments}"),
+        {key: str(value) for key, value in environment.items()},
+    )
+
+
+def _outsiders(suite: str, rows: int) -> Step:
+    return Step(suite, ("make", "outsiders", f"ARGS={suite} --rows {rows}"), read=of_outsiders)
+
+
+def _bench(name: str) -> Step:
+    return Step(name, ("make", "bench", f"ARGS={name}"), read=of_bench)
+
+
+_CRASH_POINTS = "tests/crash_points/test_crash_points.py"
+_FORECASTS = (".venv/bin/python", "-m", "scripts.bench.forecast", "check", "--moves", "6")
+_EVICTED = "tests/torture/test_eviction.py"
+ROWS = (
+    Row(
+        "kills",
+        "A kill loses nothing: the same command goes on, and the result is the same",
+        "SIGKILL before and after each durable step of every command, and at random moments",
+        "kills",
+        1000,
+        (
+            *(
+                _torture(f"durable steps: {move}", f"{_CRASH_POINTS} -k 'all and {move}'")
+                for move in (
+                    "export-sqlite",
+                    "transfer",
+                    "restore-sqlite",
+                    "restore-postgres",
+                    "restore-mariadb",
+                )
+            ),
+            _torture("durable steps: buckets", f"{_CRASH_POINTS} -k 'all and (bucket or sync)'"),
+            _torture(
+                "durable steps: other commands",
+                f"{_CRASH_POINTS} -k 'all and not (export or transfer or restore or sync)'",
+            ),
+            _torture("random moments", "tests/torture/test_kills.py", MOVEOUT_KILLS=12),
+            _torture("random moments: databases", "tests/torture/test_kills_databases.py", MOVEOUT_KILLS=12),
+            _torture("random moments: histories", "tests/torture/test_kills_histories.py", MOVEOUT_KILLS=9),
+        ),
+    ),
+    Row(
+        "network-faults",
+        "A fault on the wire is overcome, or ends the command with an error that says so",
+        "a proxy delays, cuts and spoils one request of any command; toxiproxy cuts databases that are followed",
+        "network faults",
+        300,
+        (
+            _torture("requests of S3", "tests/torture/test_faulty_wire.py", MOVEOUT_FAULTS=25),
+            _torture(
+                "connections of databases", "tests/torture/follow/test_faults.py", MOVEOUT_FAULTS_A_ROUND=10
+            ),
+        ),
+    ),
+    Row(
+        "disk-faults",
+        "A full or failing disk ends the command with an error that says so; the same command completes it",
+        "the nth write, fsync, rename, create or read below a folder fails with ENOSPC or EIO",
+        "disk faults",
+        200,
+        (_torture("any call", "tests/disk_faults -k many", MOVEOUT_DISK_FAULTS=10),),
+    ),
+    Row(
+        "evictions",
+        "When the host shuts you out, what is there is sealed, what is missing is named, and it can be continued",
+        "a credential is refused in the middle; servers of a whole host are killed, full or without rights",
+        "evictions",
+        50,
+        (
+            _torture("a bucket, after any request", _EVICTED, MOVEOUT_EVICTIONS=9),
+            _torture("one thing of a whole host", "tests/torture/test_each_in_turn.py"),
+        ),
+    ),
+    Row(
+        "tampers",
+        "Whatever is changed in a bundle, the verification names that very file",
+        "one file is changed, cut, extended, swapped, replaced, renamed or removed; only a named file counts",
+        "tampers",
+        10_000,
+        (_torture("any file", "tests/torture/test_tampers.py", MOVEOUT_TAMPERS=2000),),
+    ),
+    Row(
+        "hostile-inputs",
+        "A bundle or a name of somebody who means harm is read safely, or refused in one sentence",
+        "sealed bundles with other values in JSON, Parquet, SQL and manifests; hostile names of tables and columns",
+        "hostile inputs",
+        500,
+        (_torture("bundles and names", "tests/torture/test_hostile_inputs.py", MOVEOUT_HOSTILE=140),),
+    ),
+    Row(
+        "outsiders",
+        "What other people's test suites create arrives, or the difference is named",
+        "suites of PostgreSQL, MariaDB and others are moved and compared by means of their own",
+        "outsiders' cases",
+        5_000,
+        (
+            _outsiders("postgresql-regress", 1),
+            _outsiders("postgresql-dump", 2),
+            _outsiders("mariadb-suite", 2),
+            _outsiders("odd-keys", 2),
+        ),
+        ("arrived equal", "differences that were named"),
+    ),
+    Row(
+        "forecasts",
+        "Nine of ten moves take no longer than P90",
+        "real moves, each forecast with what moveout comes with, and then timed",
+        "forecasts",
+        48,
+        (Step("moves of several kinds", _FORECASTS, read=of_forecasts),),
+        ("within P50", "within P90"),
+    ),
+    Row(
+        "cutovers",
+        "Nothing is lost or doubled when an application changes over while it writes",
+        "writers transfer money while the move is killed; every acknowledged transfer is at the new database, once",
+        "cutovers",
+        20,
+        (
+            _torture("PostgreSQL", "tests/torture/follow/test_cutover_kills.py", MOVEOUT_CUTOVERS=2),
+            _torture("MariaDB", "tests/torture/follow/test_mysql_cutover_kills.py", MOVEOUT_CUTOVERS=1),
+        ),
+        ("kills",),
+    ),
+    Row(
+        "speeds",
+        "moveout is as fast as the measurements say",
+        "the same work by other tools, in turns on the same servers",
+        "comparisons",
+        10,
+        (
+            _bench("objects"),
+            _bench("transfer"),
+        ),
+    ),
+)
+"""In the order of the page."""

@@ -1,0 +1,101 @@
+"""The scoreboard counts what commands say, keeps it between calls, and claims nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.scoreboard import __main__ as scoreboard
+from scripts.scoreboard import rounds as scoreboard_rounds
+from scripts.scoreboard.page import page
+from scripts.scoreboard.rounds import Round, add_round, next_step, read_rounds, run_step
+from scripts.scoreboard.rows import ROWS, Row, Step, of_bench, of_forecasts, of_outsiders
+
+SUITES = """
+suite                                              moved       equal    reported  unreported      errors
+odd-keys                                             120         100          20           0           0
+mint                                         SKIPPED: no checkout
+mariadb-suite                                         40          38           0           2           1  (skipped)
+"""
+
+
+def row_of(script: str, target: int = 20) -> Row:
+    return Row("tampers", "promise", "how", "tampers", target, (Step("one", ("sh", "-c", script)),))
+
+
+def one_round(row: str, step: str, *, counts: dict[str, int], failures: tuple[str, ...] = ()) -> Round:
+    return Round(row, step, "2026-01-02 03:04", "abc1234", 5.0, counts, failures)
+
+
+def test_output_of_pytest_is_counted(tmp_path: Path) -> None:
+    row = row_of(
+        "echo 'counted: kills of servers=2, tampers=12'; echo 'FAILED tests/a.py::test_b[c d] - why'; exit 1"
+    )
+    done = run_step(row, row.steps[0], tmp_path / "log")
+    assert done.counts == {"kills of servers": 2, "tampers": 12}
+    assert done.failures == ["tests/a.py::test_b[c"]
+
+
+@pytest.mark.parametrize(("script", "what"), [("exit 3", "ended with 3"), ("true", "nothing was counted")])
+def test_a_command_that_counts_nothing_has_failed(script: str, what: str, tmp_path: Path) -> None:
+    row = row_of(script)
+    (failure,) = run_step(row, row.steps[0], tmp_path / "log").failures
+    assert what in failure
+
+
+def test_output_of_other_programs_is_counted() -> None:
+    found = of_outsiders(SUITES)
+    assert found.counts == {"outsiders' cases": 160, "arrived equal": 138, "differences that were named": 20}
+    assert found.failures == ("mariadb-suite: 2 differences not named, 1 errors",)
+    assert of_forecasts("forecasts: 6 moves, 3 within P50, 5 within P90\n").counts["within P90"] == 5
+    assert of_bench("1 s\nmoveout : rclone = 2.70 x the objects a second\n").counts == {"comparisons": 1}
+
+
+def test_later_calls_go_on_until_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoreboard, "ROWS", (row_of("echo counted: tampers=12"),))
+    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md")]
+    assert scoreboard.main([*words, "--page"]) == 0
+    assert read_rounds(tmp_path / "state") == []
+    assert scoreboard.main([*words, "--minutes", "5"]) == 0
+    assert scoreboard.main([*words, "--minutes", "5"]) == 0
+    assert [done.counts["tampers"] for done in read_rounds(tmp_path / "state")] == [12, 12]
+    assert "**24** tampers" in (tmp_path / "page.md").read_text()
+
+
+def test_a_row_that_fails_is_not_tried_again_in_the_same_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scoreboard, "ROWS", (row_of("exit 1"),))
+    words = ["--state", str(tmp_path / "state"), "--to", str(tmp_path / "page.md"), "--minutes", "5"]
+    assert scoreboard.main(words) == 1
+    assert len(read_rounds(tmp_path / "state")) == 1
+    assert "FAILED the command ended with 1" in capsys.readouterr().out
+
+
+def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
+    empty = page([])
+    assert len(re.findall(r"\*\*0\*\* .* \| - \| never \|", empty)) == len(ROWS)
+    assert "Nothing, in no round." in empty
+    add_round(
+        tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 1990}, failures=("tests/x",))
+    )
+    add_round(tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 2000}))
+    text = page(read_rounds(tmp_path / "state"))
+    assert "| **3,990** tampers | 10,000 | 1 of 2 | 2026-01-02, `abc1234` |" in text
+    assert "| tampers: any file | `tests/x` | 1 of 1 rounds passed |" in text
+    assert len(re.findall(r"\*\*0\*\* ", text)) == len(ROWS) - 1
+
+
+def test_steps_take_turns() -> None:
+    row = next(row for row in ROWS if len(row.steps) > 1)
+    assert next_step(row, []) == row.steps[0]
+    assert next_step(row, [one_round(row.name, row.steps[0].name, counts={})]) == row.steps[1]
+
+
+def test_every_step_names_what_is_there() -> None:
+    for row in ROWS:
+        for step in row.steps:
+            for path in re.findall(r"tests/[\w/.]+", " ".join(step.words)):
+                assert (scoreboard_rounds.CHECKOUT / path).exists(), step.command
