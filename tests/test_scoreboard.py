@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,20 @@ def test_every_step_names_what_is_there() -> None:
         for step in row.steps:
             for path in re.findall(r"tests/[\w/.]+", " ".join(step.words)):
                 assert (scoreboard_rounds.CHECKOUT / path).exists(), step.command
+
+
+def test_the_page_alone_does_not_make_a_checkout_a_changed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "--allow-empty", "-m", "m"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(scoreboard_rounds, "CHECKOUT", tmp_path)
+    clean = scoreboard_rounds.commit()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / scoreboard_rounds.PAGE).write_text("page")
+    assert scoreboard_rounds.commit() == clean
+    (tmp_path / "docs" / "other").write_text("other")
+    assert scoreboard_rounds.commit() == f"{clean}-dirty"

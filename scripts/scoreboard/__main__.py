@@ -17,12 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.scoreboard.page import page
-from scripts.scoreboard.rounds import CHECKOUT, Round, add_round, next_step, reached, read_rounds, run_step
+from scripts.scoreboard.rounds import (
+    CHECKOUT,
+    PAGE,
+    Round,
+    add_round,
+    next_step,
+    reached,
+    read_rounds,
+    run_step,
+)
 from scripts.scoreboard.rows import ROWS, Row
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 STATE = _CACHE / "moveout" / "scoreboard.jsonl"
-PAGE = CHECKOUT / "docs" / "reliability.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +64,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after that (default: 30)")
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     parser.add_argument("--state", type=Path, default=STATE, help=f"the finished rounds (default: {STATE})")
-    parser.add_argument("--to", type=Path, default=PAGE, help="the page")
+    parser.add_argument("--to", type=Path, default=CHECKOUT / PAGE, help="the page")
     options = parser.parse_args(argv)
     unknown = sorted(set(options.rows or ()) - set(names))
     if unknown:

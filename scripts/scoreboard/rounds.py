@@ -16,6 +16,7 @@ from pathlib import Path
 from scripts.scoreboard.rows import Row, Step
 
 CHECKOUT = Path(__file__).parents[2]
+PAGE = "docs/reliability.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,11 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
 
 
 def commit() -> str:
-    """Return the commit of the checkout; with a mark where files have been changed since."""
-    words = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty"]
-    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return the commit of the checkout; with a mark where files have been changed since, the page apart."""
+    named = _git("rev-parse", "--short=10", "HEAD").stdout.strip()
+    changed = _git("status", "--porcelain", "--", ".", f":!{PAGE}").stdout
+    return (named or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False)
