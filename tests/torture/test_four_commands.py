@@ -47,7 +47,7 @@ AWS_BUCKETS = {name for _, name in EXPECTED_SOURCES if name.startswith("shop-")}
 
 @pytest.fixture
 def hosts(servers, tmp_path):
-    old, new = (Host.start(servers, name, tmp_path / name) for name in ("old", "new"))
+    old, new = (Host.start(servers, f"four-{name}", tmp_path / name) for name in ("old", "new"))
     old.fill(CONTENTS)
     yield old, new
     old.stop()
