@@ -22,7 +22,7 @@ def overlaps(
     named = [(name, endpoint.url) for name, endpoint in sources.items() if not names_server(endpoint.url)]
     for number, (name, url) in enumerate(named):
         for other, other_url in named[number + 1 :]:
-            if _path(url) == _path(other_url) and server_key(url) == server_key(other_url):
+            if names_same(url, other_url):
                 yield _same_data(name, other)
             elif _lies_in(url, other_url):
                 yield _lies_within(name, other)
@@ -76,6 +76,11 @@ def _same_data(name: str, other: str) -> str:
 
 def _lies_within(inner: str, outer: str) -> str:
     return f"{inner} lies within {outer}: its data is exported twice"
+
+
+def names_same(url: str, other: str) -> bool:
+    """Tell whether two URLs name the same data, whatever users they name."""
+    return _path(url) == _path(other) and server_key(url) == server_key(other)
 
 
 def _as_location(url: str) -> str:

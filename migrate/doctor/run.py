@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, Finding, Fix
 from exporters.engine import load_part
 from migrate.case.model import Endpoint
+from migrate.case.overlaps import names_same
 from migrate.doctor import location
 from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
@@ -109,7 +110,7 @@ def examine_all(
         progress,
     )
     progress.end()
-    destinations = [entry for entry in others if entry.kind == "destination"]
+    destinations = [_not_the_source(entry, move) for entry in others if entry.kind == "destination"]
     locations = [entry for entry in others if entry.kind == "location"]
     return Examinations(
         [*sources, *destinations, *_unfilled_destinations(move), *locations, *_examine_deadline(move)]
@@ -208,6 +209,18 @@ def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mappin
 
 def _examine_location(endpoint: Endpoint, size_bytes: int | None) -> Callable[[], Examination]:
     return lambda: location.examine(endpoint, size_bytes)
+
+
+def _not_the_source(entry: Examined, move: MoveEndpoints) -> Examined:
+    """Return the examination of a destination, with a finding where it is a source itself."""
+    url = move.destinations[entry.name].url
+    same = next((name for name, source in move.sources.items() if names_same(url, source.url)), None)
+    if same is None:
+        return entry
+    fix = Fix("advice", "Write the address of the new server.")
+    problem = f"it is the source {same} itself"
+    finding = Finding("blocks", "destination", entry.url, problem, "Nothing comes up anywhere else.", fix)
+    return replace(entry, examination=replace(entry.examination, findings=[finding]))
 
 
 def _unfilled_destinations(move: MoveEndpoints) -> list[Examined]:

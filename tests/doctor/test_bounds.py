@@ -1,6 +1,7 @@
 """What does not answer is given up; certificates, clocks and time zones are looked at."""
 
 import socket
+import sqlite3
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,14 @@ def test_a_server_that_never_answers_does_not_keep_the_others_waiting(silent, tm
     assert "no answer within 4 s" in silent_one.examination.findings[0].problem
     assert other.examination.error is None
     assert other.examination.facts["snapshot"] == "exact"
+
+
+def test_a_destination_that_is_the_source_is_called_so(tmp_path):
+    sqlite3.connect(tmp_path / "a.db").execute("CREATE TABLE t (i)").connection.close()
+    url = f"sqlite://{tmp_path}/a.db"
+    report = examine_all(MoveEndpoints({"a": Endpoint(url)}, {"a": Endpoint(url)}, {}, workers=1))
+    [finding] = report.examined[1].examination.findings
+    assert (report.exit_code, finding.severity, finding.problem) == (3, "blocks", "it is the source a itself")
 
 
 def certificate(names, days):
