@@ -92,6 +92,7 @@ class Got:
         "get bundle photos/cat.jpg --source media --to .",
         "get bundle 'photos/**' --source media --to photos",
         "get bundle --source media --to all-of-media",
+        "get bundle --source media -- -a-key-with-a-dash.txt",
         "get bundle public.customers --source app --rows 0:10",
     ),
 )

@@ -92,7 +92,8 @@ def test_a_bucket_that_holds_something_is_refused_before_the_restore(minio, buck
     url = f"s3://{bucket}?profile={minio.profile}"
     case = tmp_path / "case.toml"
     case.write_text(
-        f'[[source]]\nname = "media"\nurl = "{url.replace("?", "/old?")}"\n[[destination]]\nsource = "media"\nurl = "{url}"\n'
+        f'[[source]]\nname = "media"\nurl = "{url.replace("?", "/old?")}"\n'
+        f'[[destination]]\nsource = "media"\nurl = "{url}"\n'
         f'[bundle]\nlocation = "{url.replace("?", "/bundle?")}"\n'
     )
     done = call("doctor", "-c", case, "--json")
