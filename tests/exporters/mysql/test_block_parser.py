@@ -52,12 +52,12 @@ def clocks(digits: int) -> st.SearchStrategy[str]:
 CHARACTERS = st.text(st.characters(exclude_categories=["Cs"]), max_size=24)
 LONG = st.sampled_from(["v" * 250, "v" * 251, "é" * 4000, "v" * 65_536])
 DAY = st.dates().map(str)
-ODD_DAYS = st.sampled_from(["0000-00-00", "2001-02-00", "0000-01-01"])
+ODD_DAYS = ["0000-00-00", "2001-02-00", "0000-01-01"]
 TYPES: dict[str, tuple[SqlType, st.SearchStrategy[str]]] = {
     "decimal(65,30)": (sql_type("decimal", precision=65, scale=30), decimals(65, 30)),
     "bit": (sql_type("bit"), whole(64, signed=False)),
     "year": (sql_type("year", "year(4)"), st.integers(1901, 2155).map(str) | st.just("0000")),
-    "date": (sql_type("date"), DAY | ODD_DAYS),
+    "date": (sql_type("date"), DAY | st.sampled_from(ODD_DAYS)),
     "float": (sql_type("float"), st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr)),
     "double": (
         sql_type("double"),
@@ -86,14 +86,15 @@ TYPES |= {
     for precision, scale in ((15, 2), (4, 4), (1, 0), (38, 38), (38, 0))
 }
 for fraction in (0, 3, 6):
-    moments = st.one_of(
-        st.tuples(DAY, clocks(fraction)).map(" ".join), ODD_DAYS.map(lambda day: f"{day} 00:00:00")
-    )
+    zeros = "." + "0" * fraction if fraction else ""
+    odd_moments = [f"{day} 00:00:00{zeros}" for day in ODD_DAYS]
+    moments = st.tuples(DAY, clocks(fraction)).map(" ".join) | st.sampled_from(odd_moments)
     TYPES[f"datetime({fraction})"] = (sql_type("datetime", fraction=fraction), moments)
     TYPES[f"timestamp({fraction})"] = (sql_type("timestamp", fraction=fraction), moments)
+    odd_clocks = [f"{time}{zeros}" for time in ("-01:02:03", "838:59:59", "24:00:00")]
     TYPES[f"time({fraction})"] = (
         sql_type("time", fraction=fraction),
-        clocks(fraction) | st.sampled_from(["-01:02:03", "838:59:59", "24:00:00"]),
+        clocks(fraction) | st.sampled_from(odd_clocks),
     )
 BYTES = "blob"
 ODD = st.sampled_from(
