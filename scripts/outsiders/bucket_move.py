@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import minio
 import pyarrow.parquet as pq
 import urllib3
 from minio.error import S3Error
+from minio.xml import marshal
 
 from scripts.outsiders.program import Outcome, Program
 from scripts.outsiders.suite import Context, SuiteRow
@@ -39,6 +41,16 @@ _SAME_AS_NONE = {"x-amz-storage-class": "STANDARD", "x-amz-object-lock-legal-hol
 """Values that say as much as no header."""
 _REQUEST_ENCODING = re.compile(r"(?:^|,)\s*aws-chunked\s*(?=,|$)")
 """An encoding of a request, not of an object: S3 keeps objects without it, some servers with it."""
+_SETTINGS: Mapping[str, Callable[[minio.Minio, str], Any]] = {
+    "versioning": minio.Minio.get_bucket_versioning,
+    "policy": minio.Minio.get_bucket_policy,
+    "tagging": minio.Minio.get_bucket_tags,
+    "lifecycle": minio.Minio.get_bucket_lifecycle,
+    "encryption": minio.Minio.get_bucket_encryption,
+    "object-lock": minio.Minio.get_object_lock_config,
+}
+"""The settings of a bucket that a MinIO keeps, by moveout's names of them."""
+_NOT_SET = re.compile("NoSuch.*|.*NotFoundError")
 Contents = Mapping[str, Sequence[tuple[Any, ...]]]
 """Of each key its versions, oldest first, with all that the SDK says of them."""
 
@@ -112,6 +124,38 @@ def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, .
     )
 
 
+def read_settings(client: minio.Minio, bucket: str) -> Mapping[str, str]:
+    """Read the settings of a bucket that are set, as text that does not name the bucket."""
+    settings: dict[str, str] = {}
+    for name, read in _SETTINGS.items():
+        try:
+            value = read(client, bucket)
+        except S3Error as error:
+            value = "" if _NOT_SET.fullmatch(error.code or "") else f"unreadable: {error.code}"
+        if name == "policy" and value.startswith("{"):
+            text = json.dumps(_ordered(json.loads(value)), sort_keys=True)
+            value = re.sub(f"arn:aws:s3:::{re.escape(bucket)}(?![\\w.-])", "arn:aws:s3:::BUCKET", text)
+        if name == "versioning":
+            value = "" if value.status == "Off" else value
+        if value:
+            settings[name] = value if isinstance(value, str) else _text(value)
+    return settings
+
+
+def _text(value: Any) -> str:
+    """Return a setting of the SDK as the XML that it is on the wire."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
+    return marshal(value).decode()
+
+
+def _ordered(value: Any) -> Any:
+    """Return the lists of a policy in order: a MinIO gives them in any."""
+    if isinstance(value, dict):
+        return {name: _ordered(item) for name, item in value.items()}
+    return sorted(map(_ordered, value), key=json.dumps) if isinstance(value, list) else value
+
+
 @dataclass(frozen=True, slots=True)
 class BucketMove:
     """From one server to another one."""
@@ -124,7 +168,7 @@ class BucketMove:
         """Move buckets; yield a row for each batch."""
         program = Program.for_servers(self.context.servers, self.context.scratch / "move")
         before = {name: read_contents(client_of(self.source), name) for name in buckets}
-        filled = [name for name in buckets if before[name]]
+        filled = [name for name in buckets if before[name] or read_settings(client_of(self.source), name)]
         for start in range(0, len(filled), _BATCH):
             if self.context.out_of_time:
                 yield SuiteRow("other buckets", skipped="the time is used up")
@@ -188,6 +232,7 @@ class BucketMove:
         self, row: SuiteRow, batch: Mapping[str, Contents], destinations: Mapping[str, str], reported: _Said
     ) -> None:
         for name, source_contents in batch.items():
+            self._compare_settings(row, name, destinations[name], reported)
             destination_contents = read_contents(client_of(self.destination), destinations[name])
             for key in sorted({*source_contents, *destination_contents}):
                 row.moved += 1
@@ -203,6 +248,19 @@ class BucketMove:
                     row.unreported.append(
                         f"{name}/{key!r}: {_difference(source_versions, destination_versions)}"
                     )
+
+    def _compare_settings(self, row: SuiteRow, bucket: str, destination: str, reported: _Said) -> None:
+        source_settings = read_settings(client_of(self.source), bucket)
+        destination_settings = read_settings(client_of(self.destination), destination)
+        for name in sorted({*source_settings, *destination_settings}):
+            row.moved += 1
+            pair = source_settings.get(name, ""), destination_settings.get(name, "")
+            if pair[0] == pair[1]:
+                row.equal += 1
+            elif reason := reported.about_setting(bucket, name):
+                row.losses.append(f"{bucket}, {name}: {reason}")
+            else:
+                row.unreported.append(f"{bucket}, {name}: {pair[0]} / {pair[1]}"[:600])
 
 
 class _Said:
@@ -229,6 +287,13 @@ class _Said:
             if item.startswith((key, repr(key))):
                 return reason
             if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and reason.startswith("versions"):
+                return reason
+        return ""
+
+    def about_setting(self, bucket: str, name: str) -> str:
+        """Return what was reported of a bucket's setting; empty where nothing was."""
+        for item, reason in self._rows:
+            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and reason.startswith(f"bucket {name}:"):
                 return reason
         return ""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,9 @@ from scripts.outsiders.suite import Context, Skipped, SuiteRow
 from scripts.servers import S3Server
 
 _VARIABLE = "OUTSIDERS_S3_TESTS"
+_FILES = ("s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py")
+_WITHOUT = "not lifecycle and not logging and not select"
+"""These wait for what a MinIO does once a day, or for what it does not have."""
 _PACKAGES = (
     "boto3",
     "munch",
@@ -64,40 +69,53 @@ class S3Tests:
         """Run the tests, then move the buckets that they leave."""
         source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
         yield _fill(context, source)
-        yield from BucketMove(context, source, destination).run(context.choose(buckets_of(source)))
+        yield from BucketMove(context, source, destination).run(buckets_of(source))
 
 
 def _fill(context: Context, server: S3Server) -> SuiteRow:
-    """Run the tests; how they end is the server's affair."""
+    """Run the slice's tests; how they end is the server's affair."""
     left = context.seconds_left
     seconds = _FILL_SECONDS if left is None else left * _SHARE
     directory = context.scratch / "s3-tests"
     directory.mkdir()
     (directory / "leave_buckets.py").write_text(_PLUGIN)
     (directory / "s3tests.conf").write_text(_settings(server))
-    log = directory / "log"
-    arguments = ["-m", "pytest", "s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py"]
-    arguments += ["-q", "-p", "leave_buckets", "-p", "no:cacheprovider", "--timeout=20"]
-    arguments += ["--deselect", "nothing", "-k", "not lifecycle and not logging and not select"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {
         "S3TEST_CONF": str(directory / "s3tests.conf"),
         "PYTHONPATH": f"{directory}:{context.material}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    pytest = [str(_python()), "-m", "pytest", "-p", "no:cacheprovider"]
+    listed = subprocess.run(
+        [*pytest, "--collect-only", "-q", *_FILES, "-k", _WITHOUT],
+        cwd=context.material,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tests = context.choose([line for line in listed.stdout.splitlines() if "::" in line])
+    (directory / "tests").write_text("\n".join(tests))
+    log = directory / "log"
     with log.open("w") as out:
         child = subprocess.Popen(
-            [_python(), *arguments], cwd=context.material, env=environment, stdout=out, stderr=out
+            [*pytest, "-v", "-p", "leave_buckets", "--timeout=20", f"@{directory / 'tests'}"],
+            cwd=context.material,
+            env=environment,
+            stdout=out,
+            stderr=out,
         )
         try:
             child.wait(seconds)
-            last_line = next((line for line in reversed(log.read_text().splitlines()) if line), "")
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            last_line = f"ended after {seconds:.0f} s"
+    ends = Counter(re.findall(r"::\S+ ([A-Z]+) ", log.read_text(errors="replace")))
+    result_text = ", ".join(f"{count} {word.lower()}" for word, count in ends.most_common())
     return SuiteRow(
-        "filling buckets", skipped=f"{last_line.strip('= ')}; {len(buckets_of(server))} buckets to be moved"
+        "filling buckets",
+        skipped=f"{len(tests)} tests: {result_text}; {len(buckets_of(server))} buckets to be moved",
     )
 
 
