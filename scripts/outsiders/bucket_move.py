@@ -16,6 +16,7 @@ import minio
 import pyarrow.parquet as pq
 import urllib3
 from minio.error import S3Error
+from minio.versioningconfig import VersioningConfig
 from minio.xml import marshal
 
 from scripts.outsiders.program import Outcome, Program
@@ -34,8 +35,10 @@ _HEADERS = (
     "expires",
     "x-amz-website-redirect-location",
     "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
     "x-amz-storage-class",
+    "x-amz-server-side-encryption",
 )
 _SAME_AS_NONE = {"x-amz-storage-class": "STANDARD", "x-amz-object-lock-legal-hold": "OFF"}
 """Values that say as much as no header."""
@@ -50,7 +53,7 @@ _SETTINGS: Mapping[str, Callable[[minio.Minio, str], Any]] = {
     "object-lock": minio.Minio.get_object_lock_config,
 }
 """The settings of a bucket that a MinIO keeps, by moveout's names of them."""
-_NOT_SET = re.compile("NoSuch.*|.*NotFoundError")
+_NOT_SET = re.compile("NoSuch(?!Bucket$).*|.*NotFoundError")
 Contents = Mapping[str, Sequence[tuple[Any, ...]]]
 """Of each key its versions, oldest first, with all that the SDK says of them."""
 
@@ -64,7 +67,9 @@ def client_of(server: S3Server) -> minio.Minio:
         secret_key=server.secret_key,
         secure=url.scheme == "https",
         region="us-east-1",
-        http_client=urllib3.PoolManager(retries=False, maxsize=_AT_ONCE),
+        http_client=urllib3.PoolManager(
+            retries=False, maxsize=_AT_ONCE, ca_certs=str(server.ca_bundle) if server.ca_bundle else None
+        ),
     )
 
 
@@ -129,24 +134,25 @@ def read_settings(client: minio.Minio, bucket: str) -> Mapping[str, str]:
     settings: dict[str, str] = {}
     for name, read in _SETTINGS.items():
         try:
-            value = read(client, bucket)
+            text = _text(read(client, bucket))
         except S3Error as error:
-            value = "" if _NOT_SET.fullmatch(error.code or "") else f"unreadable: {error.code}"
-        if name == "policy" and value.startswith("{"):
-            text = json.dumps(_ordered(json.loads(value)), sort_keys=True)
-            value = re.sub(f"arn:aws:s3:::{re.escape(bucket)}(?![\\w.-])", "arn:aws:s3:::BUCKET", text)
-        if name == "versioning":
-            value = "" if value.status == "Off" else value
-        if value:
-            settings[name] = value if isinstance(value, str) else _text(value)
+            text = "" if _NOT_SET.fullmatch(error.code or "") else f"unreadable: {error.code}"
+        if text:
+            settings[name] = re.sub(
+                f"arn:aws:s3:::{re.escape(bucket)}(?![\\w.-])", "arn:aws:s3:::BUCKET", text
+            )
     return settings
 
 
 def _text(value: Any) -> str:
-    """Return a setting of the SDK as the XML that it is on the wire."""
+    """Return a setting of the SDK as text; empty where it is not set."""
+    if isinstance(value, VersioningConfig):
+        return "" if value.status == "Off" else str(value.status)
+    if isinstance(value, str):
+        return json.dumps(_ordered(json.loads(value)), sort_keys=True)
     if isinstance(value, Mapping):
         return json.dumps(value, sort_keys=True)
-    return marshal(value).decode()
+    return marshal(value).decode() if value else ""
 
 
 def _ordered(value: Any) -> Any:
@@ -240,10 +246,11 @@ class BucketMove:
                     source_contents.get(key, ()),
                     destination_contents.get(key, ()),
                 )
+                reasons = reported.about(name, key)
                 if list(source_versions) == list(destination_versions):
                     row.equal += 1
-                elif reason := reported.about(name, key):
-                    row.losses.append(f"{name}/{key}: {reason}")
+                elif _explain(reasons, source_versions, destination_versions):
+                    row.losses.append(f"{name}/{key}: {reasons[0]}")
                 else:
                     row.unreported.append(
                         f"{name}/{key!r}: {_difference(source_versions, destination_versions)}"
@@ -267,11 +274,12 @@ class _Said:
     """What moveout reported of its commands: losses and gaps by the item."""
 
     def __init__(self, outcomes: Iterable[Outcome]) -> None:
-        self._rows: list[tuple[str, str]] = []
+        self._rows: list[tuple[str, str, str]] = []
+        """Source, item, reason."""
+        self._lines: list[str] = []
         for outcome in outcomes:
             for restored in outcome.report.get("restored", []):
-                lines = [*restored.get("findings", []), *restored.get("left_out", [])]
-                self._rows += [(line, line) for line in lines]
+                self._lines += [*restored.get("findings", []), *restored.get("left_out", [])]
 
     def read(self, *ledgers: Path) -> None:
         """Take in losses and gaps."""
@@ -279,23 +287,43 @@ class _Said:
             if ledger.exists():
                 for ledger_row in pq.read_table(ledger).to_pylist():
                     reason = f"{ledger_row.get('property') or ledger_row.get('disposition')}: {ledger_row['reason']}"
-                    self._rows.append((ledger_row["item"], reason))
+                    self._rows.append((ledger_row["source"], ledger_row["item"], reason))
 
-    def about(self, bucket: str, key: str) -> str:
-        """Return what was reported of an object, or of its bucket's versions; empty where nothing was."""
-        for item, reason in self._rows:
-            if item.startswith((key, repr(key))):
-                return reason
-            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and reason.startswith("versions"):
-                return reason
-        return ""
+    def about(self, bucket: str, key: str) -> Sequence[str]:
+        """Return what was reported of an object, or of its bucket's versions."""
+        lines = [line for line in self._lines if line.startswith((f"{key}:", f"{key} ", repr(key)))]
+        reasons = [
+            reason
+            for source, item, reason in self._rows
+            if source in {bucket, "old"}
+            and (item in {key, repr(key)} or item.startswith((f"{key} (version ", f"{key!r} (version ")))
+        ]
+        return [*lines, *reasons, *self._about_bucket(bucket, "versions")]
 
     def about_setting(self, bucket: str, name: str) -> str:
         """Return what was reported of a bucket's setting; empty where nothing was."""
-        for item, reason in self._rows:
-            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and reason.startswith(f"bucket {name}:"):
-                return reason
-        return ""
+        return next(iter(self._about_bucket(bucket, f"bucket {name}:")), "")
+
+    def _about_bucket(self, bucket: str, start: str) -> Sequence[str]:
+        names = {bucket, f"r-{bucket}", f"s-{bucket}"}
+        return [reason for _, item, reason in self._rows if item in names and reason.startswith(start)]
+
+
+def _explain(
+    reasons: Sequence[str],
+    source_versions: Sequence[tuple[Any, ...]],
+    destination_versions: Sequence[tuple[Any, ...]],
+) -> bool:
+    """Tell whether what was reported explains a difference: a lost ETag explains no other one."""
+    if not all(reason.startswith("ETag:") for reason in reasons):
+        return True
+    return bool(reasons) and [_without_etag(version) for version in source_versions] == [
+        _without_etag(version) for version in destination_versions
+    ]
+
+
+def _without_etag(version: tuple[Any, ...]) -> tuple[Any, ...]:
+    return version[:2] + version[3:]
 
 
 def _difference(

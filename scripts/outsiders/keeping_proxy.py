@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import shutil
+import ssl
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ _LONGEST_NAME = 55
 @dataclass(slots=True)
 class KeepingProxy:
     """``with KeepingProxy(server, directory) as proxy:`` for clients of ``proxy.netloc``. ``directory`` becomes the
-    data directory of a MinIO that has a bucket for each copy.
+    data directory of a MinIO that has a bucket for each copy. It speaks TLS where the server does.
     """
 
     server: S3Server
@@ -38,6 +39,10 @@ class KeepingProxy:
 
     def __enter__(self) -> Self:
         self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
+        if certificate := self.server.ca_bundle:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate, certificate.with_name("private.key"))
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         settings = self.directory / ".minio.sys"
         settings.mkdir(parents=True)
@@ -74,6 +79,13 @@ class KeepingProxy:
                         copy_function=_copy,
                     )
 
+    def _connection(self) -> http.client.HTTPConnection:
+        netloc = urlsplit(self.server.endpoint).netloc
+        if self.server.ca_bundle is None:
+            return http.client.HTTPConnection(netloc)
+        tls = ssl.create_default_context(cafile=str(self.server.ca_bundle))
+        return http.client.HTTPSConnection(netloc, context=tls)
+
     def forward(self, request: _Handler) -> None:
         """Hand a request on; keep its bucket first if it deletes."""
         url = urlsplit(request.path)
@@ -81,8 +93,7 @@ class KeepingProxy:
         deletes = request.command == "DELETE" or "delete" in query
         if deletes and "uploadId" not in query:
             self._keep(bucket)
-        connection = http.client.HTTPConnection(urlsplit(self.server.endpoint).netloc)
-        with closing(connection):
+        with closing(self._connection()) as connection:
             body = request.body()
             connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
             for name, text in request.headers.items():

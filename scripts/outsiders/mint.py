@@ -32,6 +32,9 @@ _POM = """<project><modelVersion>4.0.0</modelVersion><groupId>outsiders</groupId
 """
 _DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 
+_GO_ON = "sed -i 's/[.]Fatal()/.Error()/' *.go"
+"""Lets tests in Go go on after a failure."""
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -46,12 +49,14 @@ class Client:
     """Where its tests are, if not in mint: a checkout beside that of mint. ``$CHECKOUT`` is its path."""
     jars: Sequence[str] = ()
     """From Maven, into the directory ``jars``."""
+    tls: bool = False
+    """Whether its tests need a server with TLS, and trust any certificate."""
 
 
 CLIENTS = (
     Client(
         "awscli",
-        build=r"sed -E 's/^(\s*test_\w+) &&$/\1/' $MINT/run/core/awscli/test.sh > test.sh",  # go on after a failure
+        build=r"sed -E 's/^(\s*test_\w+) &&$/\1/' $MINT/run/core/awscli/test.sh > test.sh",
         run="bash test.sh http://$SERVER_ENDPOINT",
         needs=("jq",),
     ),
@@ -59,13 +64,13 @@ CLIENTS = (
     Client("s3select", run="python $MINT/run/core/s3select/tests.py"),
     Client(
         "versioning",
-        build="cp -r $MINT/build/versioning src && cd src && go build -o ../tests .",
+        build=f"cp -r $MINT/build/versioning src && cd src && {_GO_ON} && go build -o ../tests .",
         run="./tests",
         needs=("go",),
     ),
     Client(
         "aws-sdk-go-v2",
-        build="cp -r $MINT/run/core/aws-sdk-go-v2 src && cd src && go build -o ../tests .",
+        build=f"cp -r $MINT/run/core/aws-sdk-go-v2 src && cd src && {_GO_ON} && go build -o ../tests .",
         run="./tests",
         needs=("go",),
     ),
@@ -80,6 +85,7 @@ CLIENTS = (
             "software.amazon.awssdk:aws-crt-client:2.38.1",
             "com.fasterxml.jackson.core:jackson-databind:2.20.0",
         ),
+        tls=True,
     ),
     Client(
         "minio-py",
@@ -97,19 +103,28 @@ CLIENTS = (
         "minio-js",
         build="cp -r $CHECKOUT src && cp $MINT/run/core/minio-js/minioreporter.js src && cd src"
         " && npm install --ignore-scripts --no-audit --no-fund",
-        run="cd src && node_modules/.bin/mocha tests/functional/functional-tests.js -R minioreporter",
+        run="cd src && node_modules/.bin/mocha --no-config --exit -r source-map-support/register -r ./babel-register.js"
+        " -R minioreporter tests/functional/functional-tests.js",
         needs=("node", "npm"),
         repository="minio/minio-js",
     ),
     Client(
         "minio-java",
-        build="mkdir classes && javac -cp 'jars/*' -d classes $CHECKOUT/functional/*.java",
+        build="mkdir classes && find $CHECKOUT/{api,adminapi}/src/main $CHECKOUT/functional -name '*.java'"
+        " | xargs javac -nowarn -cp 'jars/*' -d classes",
         run="java -cp 'jars/*:classes' FunctionalTest http://$SERVER_ENDPOINT $ACCESS_KEY $SECRET_KEY $SERVER_REGION",
         needs=("java", "javac", "mvn"),
         repository="minio/minio-java",
         jars=(
-            "io.minio:minio:9.0.3",
-            "io.minio:minio-admin:9.0.3",
+            "com.carrotsearch.thirdparty:simple-xml-safe:2.7.1",
+            "com.google.guava:guava:33.6.0-jre",
+            "com.squareup.okhttp3:okhttp-jvm:5.3.2",
+            "com.fasterxml.jackson.core:jackson-databind:2.21.2",
+            "com.fasterxml.jackson.datatype:jackson-datatype-jsr310:2.21.2",
+            "org.bouncycastle:bcprov-jdk18on:1.84",
+            "org.apache.commons:commons-compress:1.28.0",
+            "commons-codec:commons-codec:1.21.0",
+            "org.xerial.snappy:snappy-java:1.1.10.8",
             "com.github.spotbugs:spotbugs-annotations:4.2.2",
             "org.junit.jupiter:junit-jupiter-api:5.11.4",
         ),
@@ -183,7 +198,7 @@ def _run(client: Client, context: Context, destination: S3Server) -> Iterator[Su
         if built != 0:
             yield SuiteRow("build", skipped=f"it ends with {built}: {_end_of_log(directory)}")
             return
-    source = context.servers.minio(f"outsiders-{client.name}")
+    source = context.servers.minio(f"outsiders-{client.name}", tls=client.tls)
     kept_name = f"outsiders-kept-{client.name}"
     with KeepingProxy(source, context.servers.directory / kept_name / "data") as proxy:
         variables = {
@@ -222,7 +237,7 @@ def _environment(client: Client, context: Context) -> dict[str, str]:
         "MINT_MODE": "full",
         "AWS_DEFAULT_REGION": "us-east-1",
         "SERVER_REGION": "us-east-1",
-        "ENABLE_HTTPS": "0",
+        "ENABLE_HTTPS": str(int(client.tls)),
         "ENABLE_VIRTUAL_STYLE": "0",
         "RUN_ON_FAIL": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

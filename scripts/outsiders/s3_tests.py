@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from scripts.binaries import cache_dir, say
 from scripts.outsiders.bucket_move import BucketMove, buckets_of
 from scripts.outsiders.suite import Context, Skipped, SuiteRow
-from scripts.servers import S3Server
+from scripts.servers import KMS_KEY, S3Server
 
 _VARIABLE = "OUTSIDERS_S3_TESTS"
 _FILES = ("s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py")
@@ -51,7 +51,7 @@ _SECTIONS = ("s3 main", "s3 alt", "s3 tenant", "iam", "iam root", "iam alt root"
 
 
 class S3Tests:
-    """The tests fill a MinIO; their buckets are moved to another one."""
+    """The tests fill a MinIO that encrypts; their buckets are moved to another one."""
 
     name = "s3-tests"
     origin = f"ceph's s3-tests, from the checkout of github.com/ceph/s3-tests that {_VARIABLE} names"
@@ -67,7 +67,10 @@ class S3Tests:
 
     def run(self, context: Context) -> Iterable[SuiteRow]:
         """Run the tests, then move the buckets that they leave."""
-        source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
+        source, destination = (
+            context.servers.minio(name, encrypts=True, tls=True)
+            for name in ("outsiders-old", "outsiders-new")
+        )
         yield _fill(context, source)
         yield from BucketMove(context, source, destination).run(buckets_of(source))
 
@@ -135,8 +138,9 @@ def _settings(server: S3Server) -> str:
     """Return the suite's settings: all its users are one."""
     url = urlsplit(server.endpoint)
     user = f"access_key = {server.access_key}\nsecret_key = {server.secret_key}\n"
+    user += f"kms_keyid = {KMS_KEY}\nkms_keyid2 = {KMS_KEY}\n"
     user += "display_name = one\nuser_id = one\nemail = one@example.com\ntenant = one\n"
-    head = f"[DEFAULT]\nhost = {url.hostname}\nport = {url.port}\nis_secure = False\nssl_verify = False\n"
+    head = f"[DEFAULT]\nhost = {url.hostname}\nport = {url.port}\nis_secure = True\nssl_verify = False\n"
     head += "[fixtures]\nbucket prefix = t-{random}-\n"
     return head + "".join(f"[{name}]\n{user}" for name in _SECTIONS)
 
