@@ -249,7 +249,7 @@ class BucketMove:
                 reasons = reported.about(name, key)
                 if list(source_versions) == list(destination_versions):
                     row.equal += 1
-                elif _explain(reasons, source_versions, destination_versions):
+                elif explains(reasons, source_versions, destination_versions):
                     row.losses.append(f"{name}/{key}: {reasons[0]}")
                 else:
                     row.unreported.append(
@@ -309,7 +309,7 @@ class _Said:
         return [reason for _, item, reason in self._rows if item in names and reason.startswith(start)]
 
 
-def _explain(
+def explains(
     reasons: Sequence[str],
     source_versions: Sequence[tuple[Any, ...]],
     destination_versions: Sequence[tuple[Any, ...]],

@@ -67,7 +67,7 @@ class KeepingProxy:
 
     def _keep(self, bucket: str) -> None:
         with self._lock:
-            if bucket not in self._changed:
+            if not bucket or bucket not in self._changed:  # none in requests of the whole server
                 return
             self._changed.remove(bucket)
             name = f"{bucket[:_LONGEST_NAME].rstrip('-.')}-{next(self._numbers)}"
