@@ -64,7 +64,7 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
     """Run a step's command to its end; what it prints goes to ``log``. A command that fails without naming a test has
     itself failed.
     """
-    started = time.monotonic()
+    started, begun_at = time.monotonic(), commit()
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }
@@ -94,7 +94,7 @@ def run_step(row: Row, step: Step, log: Path) -> Round:
         row.name,
         step.name,
         datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        commit(),
+        begun_at,
         round(time.monotonic() - started, 1),
         dict(output.counts),
         failures,

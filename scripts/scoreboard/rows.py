@@ -157,7 +157,10 @@ ROWS = (
         "the nth write, fsync, rename, create or read below a folder fails with ENOSPC or EIO",
         "disk faults",
         200,
-        (_torture("any call", "tests/disk_faults -k many", MOVEOUT_DISK_FAULTS=10),),
+        tuple(
+            _torture(name, f"tests/disk_faults -k 'many and ({name})'", MOVEOUT_DISK_FAULTS=12)
+            for name in ("restore or verify", "transfer", "export")
+        ),
     ),
     Row(
         "evictions",
