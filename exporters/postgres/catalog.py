@@ -16,8 +16,10 @@ from exporters.postgres.charset.encodings import AS_STORED, may_change
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.column_types import SqlType, kind_of
-from exporters.postgres.rows.type_catalog import fetch, known_types
+from exporters.postgres.rows.type_catalog import known_types
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.sql.columns import Kind
 
 _MOVED = """
@@ -79,18 +81,6 @@ _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 
 TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
-
-PROGRESS_SCHEMA = "moveout_restore"
-"""Where a restore keeps its place in the destination; never a part of the data."""
-
-SEARCH_EVERY_SCHEMA = (
-    "SELECT pg_catalog.set_config('search_path', (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(nspname), ', '"
-    " ORDER BY nspname <> 'public', nspname) FROM pg_catalog.pg_namespace"
-    f" WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', '{PROGRESS_SCHEMA}')), true)"
-)
-"""Until the end of the transaction code of the database's own finds what it names without a schema, as it does for an
-application. What we ask ourselves is not found elsewhere for it: pg_catalog comes first.
-"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from exporters.postgres.definitions.unrepresented import unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.large_objects import privilege_counts_query
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.lock_timeouts import held
 from exporters.tls import (

@@ -16,10 +16,10 @@ from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.definition_files import Dump, Missing, dump, write_schema
 from exporters.postgres.discovery import OWN_OBJECTS
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.chunk_export import export_rows, export_typed
 from exporters.postgres.rows.copy_feed import Chunk, Feeds
 from exporters.postgres.rows.small_chunks import TypedChunk, typed_together
-from exporters.postgres.rows.type_catalog import fetch
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.source_summary import PostgresFinish, summary

@@ -28,7 +28,7 @@ from exporters.postgres.definitions.collation import read_locale, same
 from exporters.postgres.doctor import certificate_of, server_of, server_words, tls_findings
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import (
     MAINTENANCE_DATABASES,
     PostgresAddress,

@@ -27,6 +27,7 @@ _IMPORTED_ONCE = [
     "hypothesis",
     "migrate.restore.mysql.restore",
     "migrate.restore.postgres.restore",
+    "migrate.restore.postgres.row_steps",
     "migrate.restore.sqlite.restore",
     "migrate.storage.s3.store",
     "migrate.transfer",

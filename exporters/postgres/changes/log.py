@@ -53,7 +53,7 @@ from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import PostgresRows, live_rows
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.lock_timeouts import held
 from exporters.postgres.sessions.lock_waits import WaitWatch

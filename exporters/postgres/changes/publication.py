@@ -15,7 +15,7 @@ import psycopg
 from exporters.changes import NotFollowed
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""

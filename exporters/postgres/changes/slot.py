@@ -14,7 +14,7 @@ import psycopg
 
 from exporters.changes import LogState
 from exporters.errors import SourceUnreachableError
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _PREFIX = "moveout_"
 _LONGEST = 63

@@ -11,7 +11,7 @@ import psycopg
 from exporters.postgres.charset.encodings import Ask
 from exporters.postgres.errors import sqlstate
 from exporters.postgres.identifiers import quote_literal
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
 """As report_untranslatable_char and report_invalid_encoding write them (src/backend/utils/mb/mbutils.c)."""

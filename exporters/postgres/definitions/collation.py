@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
 _QUERY = (

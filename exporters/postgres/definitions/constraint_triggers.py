@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 _OF_CONSTRAINTS = """
 SELECT n.nspname::text AS schema, c.relname::text AS "table", kn.nspname::text AS constraint_schema,

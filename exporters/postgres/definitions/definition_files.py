@@ -30,7 +30,7 @@ from exporters.postgres.definitions.system_schema import FIRST_OID, undumped, wi
 from exporters.postgres.definitions.unrepresented import losses_of, unreadable
 from exporters.postgres.definitions.unwritten_by_pg_dump import with_unwritten
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 

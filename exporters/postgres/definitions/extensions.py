@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _EXTENSIONS = """
 SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 DEFINITIONS_ONLY = 18
 """From this version of pg_dump on."""

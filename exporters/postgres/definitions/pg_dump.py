@@ -15,11 +15,11 @@ from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.charset.encodings import Codec
 from exporters.postgres.definitions import roles
 from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
 from exporters.postgres.errors import LOCKS_STEP
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import psycopg
 from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_qualified
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 
 _BATCH = 200
 

@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 
 from exporters.api import Gap, Loss
-from exporters.postgres.catalog import PROGRESS_SCHEMA, PostgresTable
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.definitions.roles import TELLTALE
 from exporters.postgres.identifiers import quote_name
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.sql.source_summary import of_a_restore
 
 _LOSSES = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.definitions.matview_refresh import DUMP_END
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 _MULTIRANGES_VERSION = 140000
 _NO_CHARACTERS = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)

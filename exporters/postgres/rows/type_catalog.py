@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.column_types import SqlType
 
 _TYPES = """
@@ -85,20 +86,3 @@ def known_types(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Kno
         inner = {row[name] for row in rows for name in ("base", "element", "bound")}
         pending = (inner | {row["oid"] for row in field_rows}) - types.keys() - {0}
     return KnownTypes(types, fields)
-
-
-def fetch(
-    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """Return the rows of a query, each by the names of its columns."""
-    cursor = connection.execute(query.encode(), parameters)
-    names = [column.name for column in cursor.description or ()]
-    rows = cursor.fetchall()
-    if any(bytes in set(map(type, column)) for column in zip(*rows, strict=True)):
-        rows = [tuple(map(_text, row)) for row in rows]
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _text(value: Any) -> Any:
-    """Return text also where the server sends "char" columns as bytes."""
-    return value.decode() if isinstance(value, bytes) else value

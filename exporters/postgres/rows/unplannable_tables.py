@@ -15,11 +15,12 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
-from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, PostgresTable
+from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.errors import in_one_line
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.csv_rows import split_lines
 from exporters.postgres.rows.text_codec.float_text import float_text
+from exporters.postgres.schemas import SEARCH_EVERY_SCHEMA
 from exporters.postgres.sessions.snapshot_transaction import NOT_FOUND
 from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows
 

@@ -17,7 +17,7 @@ import psycopg
 
 from exporters.errors import SourceUnreachableError
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.lock_waits import Wait
 
 TRIES = 5

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA
 from exporters.postgres.errors import sqlstate
 from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.schemas import SEARCH_EVERY_SCHEMA
 
 QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a

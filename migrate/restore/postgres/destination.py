@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.errors import BusyError, UsageError
 from migrate.restore.common.missing_destination import naming_create

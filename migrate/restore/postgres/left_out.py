@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique

@@ -9,60 +9,46 @@ crash goes on where it was: see ``destination``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import psycopg
-
-from exporters.api import Loss
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.definitions.collation import create_words, read_locale, same
 from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.live_digests import live_tables
+from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import parse_url
-from exporters.row_digest import Advance, RowsDigest
-from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_comparison import compare_tables
 from migrate.changes.segments import START
-from migrate.errors import NotAllowedError, NotEmptyError, UsageError
+from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.report import RestoreReport
-from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore, is_users_table
 from migrate.restore.postgres.definitions import definition_files, pre_data
-from migrate.restore.postgres.definitions.after_rows import complete
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
 from migrate.restore.postgres.definitions.definition_files import destination_error, read_script
 from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
-from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
 from migrate.restore.postgres.definitions.pre_data_entries import holds_objects
 from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
-from migrate.restore.postgres.rows import large_objects
-from migrate.restore.postgres.rows.generated_columns import computed_otherwise
-from migrate.restore.postgres.rows.load_rows import RowWriter
-from migrate.restore.postgres.rows.prepared_parts import PreparedParts
-from migrate.restore.postgres.rows.recoded_values import held_otherwise
-from migrate.restore.postgres.rows.refused_value_losses import without_refused
-from migrate.restore.postgres.statistics import analyze
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.crash_points import durable
-from migrate.runtime.progress import Progress, SourceTask
-from migrate.runtime.worker_pool import run_all
+from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
+
+if TYPE_CHECKING:
+    from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 
 _SHOWN = 5
 """So many tables that cannot be made are named at once; the outcome has all."""
@@ -133,33 +119,34 @@ class PostgresRestorer:
 def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
     state = sql_destination.read_state(destination)
-    prepared = PreparedParts(run.reader)
+    prepared = None
     if state is None:
         if (outcome := _in_the_way(job, into_existing=into_existing)) is not None:
             return outcome
         _note_locale(job)
-        copied_here = selection.definitions and selection.rows and job.open_pool is None
-        with prepared.filled(parts_of(run.tables) if copied_here else ()):
-            state = _begin(job, alone=not into_existing)
+        state, prepared = _begin_and_prepare(job, alone=not into_existing)
     else:
         _note_locale(job)
     _check_ours(job, state)
     done = sql_destination.read_done(destination)
     if selection.definitions:
         pre_data.go_on(destination.connection, _wanted(job, state, alone=not into_existing), done)
+    from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
+    from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
+
     absent = _absent(job)
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
-    written = _rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
-    script = complete(job, state, done)
+    written = row_steps.copy_rows(job, run, done, prepared) if selection.rows else WrittenRows(0, 0)
+    script = after_rows.complete(job, state, done)
     findings: list[str] = []
     if selection.rows:
-        with _analyzed(job):
-            compared = _compared(job, run)
+        with row_steps.analyzed(job):
+            compared = row_steps.compared(job, run)
         missing = [finding for part_findings in job.damaged.values() for finding in part_findings]
-        findings = [*missing, *_settled(job, compared)]
-        note_recomputed(job)
+        findings = [*missing, *row_steps.settled(job, compared)]
+        row_steps.note_recomputed(job)
         note_other_rows(job, filled)
     if selection.definitions:
         _note_names(job)
@@ -313,11 +300,12 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     if same and not job.selection.rows:
         return _already(job, records)
     if job.selection.rows and run.tables:
-        findings = sentences(
-            compare_tables(_compared(job, run).differing(records), run.found), quote_qualified
-        )
+        from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
+
+        differing = row_steps.compared(job, run).differing(records)
+        findings = sentences(compare_tables(differing, run.found), quote_qualified)
         if same or not findings:
-            note_recomputed(job)
+            row_steps.note_recomputed(job)
             return _already(job, records, findings)
     elif run.whole and not run.tables and _all_there(job):
         return _already(job, records)
@@ -335,7 +323,11 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, into_existing: boo
     if run.whole and not into_existing:
         return sql_destination.content(job.destination)
     conflict = "" if run.whole else sql_destination.table_with_rows(connection, names)
-    return conflict or large_objects.in_the_way(connection, run, filled=not run.whole)
+    if conflict or all(table.number for table in run.tables):
+        return conflict
+    from migrate.restore.postgres.rows import large_objects  # noqa: PLC0415  see ``_prepared``
+
+    return large_objects.in_the_way(connection, run, filled=not run.whole)
 
 
 def _all_there(job: PostgresRestore) -> bool:
@@ -385,6 +377,25 @@ def _already(
     return job.run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
+def _begin_and_prepare(job: PostgresRestore, *, alone: bool) -> tuple[State, PreparedParts]:
+    """Make what the rows need, and the state. Meanwhile a thread prepares rows."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-prepare") as pool:
+        prepared = pool.submit(_prepared, job, stop)
+        try:
+            state = _begin(job, alone=alone)
+        finally:
+            stop.set()
+        return state, prepared.result()
+
+
+def _prepared(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
+    """Import what works on rows, and prepare parts until ``stop`` is set: the server is busy with the definitions."""
+    from migrate.restore.postgres import row_steps  # noqa: PLC0415  a third of what a restore imports
+
+    return row_steps.prepare(job, stop)
+
+
 def _begin(job: PostgresRestore, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
@@ -430,144 +441,3 @@ def _absent(job: PostgresRestore) -> frozenset[Name]:
     for name in sorted(absent)[:_SHOWN]:
         job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")
     return absent
-
-
-def _rows(job: PostgresRestore, run: TableRestore, done: set[str], prepared: PreparedParts) -> WrittenRows:
-    """Copy the parts that are not done, the largest first: the end is reached sooner."""
-    _check_triggers(job)
-
-    def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
-        if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
-            job.refused_parts.extend(left)  # an earlier run has made triggers
-            return
-        if job.open_pool is not None:
-            left = _copied_by_others(job, job.open_pool, left, advance)
-        writer = RowWriter(
-            run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
-        )
-        job.refused_parts.extend(writer.write_all(left))
-        job.note_damage(writer.damaged)
-
-    return run.rows(parts_of(run.tables), done, write)
-
-
-def _copied_by_others(
-    job: PostgresRestore, open_pool: OpenRowPool, parts: Sequence[PartFile], advance: Advance
-) -> list[PartFile]:
-    """Have other machines copy parts; return those that the destination refused."""
-    lead = job.destination.connection.info.backend_pid
-    refused = []
-    for part, is_in in run_all(open_pool(job.run.source, lead, job.run.progress), parts):
-        if is_in:
-            advance(part.rows, part.size_bytes)
-        else:
-            refused.append(part)
-    return refused
-
-
-def _keeps_triggers_from_firing(job: PostgresRestore) -> bool:
-    """Tell whether the role may write rows without any trigger."""
-    with job.destination.connection.transaction(force_rollback=True):
-        return sql_destination.without_triggers(job.destination.connection)
-
-
-def _check_triggers(job: PostgresRestore) -> None:
-    """Triggers are made after the rows; a table that was there before may have some. Raises
-    ``NotAllowedError`` where they can not be kept from firing.
-    """
-    if job.selection.is_everything:
-        return
-    if _keeps_triggers_from_firing(job):
-        return
-    if table := sql_destination.table_with_triggers(job.destination.connection, job.names):
-        raise NotAllowedError(
-            f"{table} has triggers or foreign keys, and this role may not keep them from firing",
-            next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
-        )
-
-
-@contextmanager
-def _analyzed(job: PostgresRestore) -> Iterator[None]:
-    """Analyze the tables by the destination's own connection, while the caller reads them by others."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="moveout-analyze") as pool:
-        notes = pool.submit(analyze, job.destination.connection, stop)
-        try:
-            yield
-            job.run.progress.begin(
-                f"statistics of {job.run.source}", items=0, size_bytes=0, of=SourceTask(job.run.source, 0.0)
-            )
-            job.notes.extend(notes.result())
-            job.run.progress.end()
-        except BaseException:
-            stop.set()
-            with suppress(psycopg.Error):
-                job.destination.connection.cancel()
-            raise
-
-
-def _settled(job: PostgresRestore, run: TableRestore) -> list[str]:
-    """Return the differences that are more than values which the destination computes by itself, does not take or has
-    no bytes for; those are losses, by name.
-    """
-    otherwise = (
-        computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
-        if compare_tables(run.tables, run.found)
-        else {}
-    )
-    for losses in otherwise.values():
-        job.losses.extend(losses)
-        job.left_out.extend(
-            f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
-            for loss in losses
-        )
-    rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
-    return run.findings(rest, quote_qualified)
-
-
-def _compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
-    """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
-    does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
-    """
-    names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
-    numbers = large_objects.numbers(run, job.damaged.keys())
-    run.compare(
-        lambda advance: live_tables(
-            job.destination.address,
-            workers=run.workers,
-            advance=advance,
-            names=names,
-            numbers=numbers,
-            also=job.derived,
-            orders=job.orders,
-            unread=job.unread,
-        )
-    )
-    job.left_out.extend(
-        f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
-    )
-    unknown = job.unread.keys() | job.damaged.keys()
-    return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])
-
-
-def note_recomputed(job: PostgresRestore) -> None:
-    """Record as lost the rows of the materialized views that the comparison has found to hold others."""
-    for view in job.run.views:
-        if (view.schema, view.name) in job.unread:
-            continue
-        digest = job.run.found.get((view.schema, view.name))
-        if digest == RowsDigest(view.items, int(view.digest, 16)):
-            continue
-        loss = Loss(
-            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, digest)
-        )
-        job.losses.append(loss)
-        job.left_out.append(f"the rows of {loss.item}: {loss.reason}")
-
-
-def _reason(view: CatalogRow, digest: RowsDigest | None) -> str:
-    if digest is None:
-        return f"it has none here, for it could not be made or refreshed; the bundle has the source's {view.items}"
-    many = "as many" if digest.rows == view.items else f"{digest.rows} instead of {view.items}"
-    return f"REFRESH computes others here than the source had ({many}); the bundle has the source's"

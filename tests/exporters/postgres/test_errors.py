@@ -192,7 +192,7 @@ def test_a_destination_with_another_restore_in_it_is_refused(
     _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
     url = other_postgres.database()
     with monkeypatch.context() as patch:
-        patch.setattr("migrate.restore.postgres.restore._rows", _break)
+        patch.setattr("migrate.restore.postgres.row_steps.copy_rows", _break)
         with pytest.raises(KeyboardInterrupt):
             restore_database(other, "app", url, workers=1, progress=Silent())
     with pytest.raises(NotEmptyError, match="unfinished restore"):

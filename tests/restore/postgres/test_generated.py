@@ -45,16 +45,16 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
 def test_another_difference_is_still_a_finding(exported, other_postgres, monkeypatch):
     _, reader = exported(CHANGED)
     destination = other_postgres.database()
-    from migrate.restore.postgres import restore
+    from migrate.restore.postgres.definitions import after_rows
 
-    real = restore.complete
+    real = after_rows.complete
 
     def and_spoil(job, state, done):
         script = real(job, state, done)
         run_sql(destination, "UPDATE stale SET t = 'other' WHERE id = 2")
         return script
 
-    monkeypatch.setattr(restore, "complete", and_spoil)
+    monkeypatch.setattr(after_rows, "complete", and_spoil)
     outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."stale_2"']
     assert [one for one in outcome.left_out if "stale_2" in one] == []

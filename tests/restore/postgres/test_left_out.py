@@ -42,11 +42,11 @@ def slow(self, connection, part, *rest, **options):
 sql_rows.RowWriter._copy = slow
 """
 _WHILE_COMPARING = """
-from migrate.restore.postgres import restore as database
+from migrate.restore.postgres import row_steps
 def wait(*_, **__):
     Path(sys.argv[3]).touch()
     time.sleep(60)
-database.live_tables = wait
+row_steps.live_tables = wait
 """
 _RESTORE = """
 import sys

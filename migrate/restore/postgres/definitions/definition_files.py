@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -17,7 +17,9 @@ from migrate.bundle import canonical_json, layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
 from migrate.restore.postgres.definitions.dump_script import DumpEntry, Script, plain_sql, split_script
-from migrate.restore.postgres.rows.source_charset import OwnEncoding
+
+if TYPE_CHECKING:
+    from migrate.restore.postgres.rows.source_charset import OwnEncoding
 
 _CONTENT_KINDS = {
     "AGGREGATE": "function",
@@ -149,6 +151,8 @@ def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEnco
     match = _CLIENT_ENCODING.search(script)
     if match is None or match[2] in (b"UTF8", b"SQL_ASCII"):
         return None
+    from migrate.restore.postgres.rows.source_charset import OwnEncoding  # noqa: PLC0415  it imports Arrow
+
     return OwnEncoding(connection, match[2].decode())
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from exporters.postgres.schemas import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.temporary_grants import is_superuser, lent
 

@@ -7,8 +7,8 @@ not, the part is read anew.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -51,7 +51,6 @@ class PreparedParts:
     def __init__(self, reader: BundleReader) -> None:
         self._reader = reader
         self._parts: dict[str, PreparedPart] = {}
-        self._stop = threading.Event()
 
     def take(self, part: PartFile, types: Mapping[str, str], encoding: str) -> PreparedPart | None:
         """Return a part that is prepared for a table with columns of these types, where text is copied in
@@ -75,25 +74,13 @@ class PreparedParts:
         with suppress(*READ_ERRORS):
             self._parts.update(zip(opened, _encoded(list(opened.values())), strict=True))
 
-    @contextmanager
-    def filled(self, parts: Sequence[PartFile]) -> Iterator[None]:
-        """Prepare small ones of these parts by a thread, the smallest first, as long as the caller does something
-        else.
-        """
+    def fill(self, parts: Sequence[PartFile], stop: threading.Event) -> None:
+        """Prepare small ones of these parts, the smallest first, until ``stop`` is set."""
         small = sorted(filter(_is_small, parts), key=lambda part: part.size_bytes)
-        thread = threading.Thread(target=self._fill, args=(small,), name="moveout-prepare")
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _fill(self, parts: Sequence[PartFile]) -> None:
         size_bytes = 0
-        for batch in batches_of(parts, size_bytes=_SMALL_BYTES, count=_TOGETHER):
+        for batch in batches_of(small, size_bytes=_SMALL_BYTES, count=_TOGETHER):
             size_bytes += sum(part.size_bytes for part in batch)
-            if self._stop.is_set() or size_bytes > _ALL_BYTES:
+            if stop.is_set() or size_bytes > _ALL_BYTES:
                 return
             self.prepare(batch)
 

@@ -1,0 +1,185 @@
+"""The steps of a restore that work on rows: they are copied in parallel, read back, and compared with the bundle's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import psycopg
+
+from exporters.api import Loss
+from exporters.postgres.identifiers import quote_qualified
+from exporters.postgres.live_digests import live_tables
+from exporters.row_digest import Advance, RowsDigest
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.table_comparison import compare_tables
+from migrate.errors import NotAllowedError
+from migrate.restore.common.remote_rows import OpenRowPool
+from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.restore.common.table_restore import TableRestore, WrittenRows
+from migrate.restore.postgres import destination as sql_destination
+from migrate.restore.postgres.context import PostgresRestore
+from migrate.restore.postgres.definitions.post_data import is_mark
+from migrate.restore.postgres.rows import large_objects
+from migrate.restore.postgres.rows.generated_columns import computed_otherwise
+from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.restore.postgres.rows.prepared_parts import PreparedParts
+from migrate.restore.postgres.rows.recoded_values import held_otherwise
+from migrate.restore.postgres.rows.refused_value_losses import without_refused
+from migrate.restore.postgres.statistics import analyze
+from migrate.runtime.progress import SourceTask
+from migrate.runtime.worker_pool import run_all
+
+
+def prepare(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
+    """Prepare small parts until ``stop`` is set, where this process copies them into tables that are made now."""
+    prepared = PreparedParts(job.run.reader)
+    if job.selection.definitions and job.selection.rows and job.open_pool is None:
+        prepared.fill(parts_of(job.run.tables), stop)
+    return prepared
+
+
+def copy_rows(
+    job: PostgresRestore, run: TableRestore, done: set[str], prepared: PreparedParts | None
+) -> WrittenRows:
+    """Copy the parts that are not done, the largest first: the end is reached sooner."""
+    _check_triggers(job)
+
+    def write(todo: Sequence[PartFile], advance: Advance) -> None:
+        left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
+        if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
+            job.refused_parts.extend(left)  # an earlier run has made triggers
+            return
+        if job.open_pool is not None:
+            left = _copied_by_others(job, job.open_pool, left, advance)
+        writer = RowWriter(
+            run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
+        )
+        job.refused_parts.extend(writer.write_all(left))
+        job.note_damage(writer.damaged)
+
+    return run.rows(parts_of(run.tables), done, write)
+
+
+def _copied_by_others(
+    job: PostgresRestore, open_pool: OpenRowPool, parts: Sequence[PartFile], advance: Advance
+) -> list[PartFile]:
+    """Have other machines copy parts; return those that the destination refused."""
+    lead = job.destination.connection.info.backend_pid
+    refused = []
+    for part, is_in in run_all(open_pool(job.run.source, lead, job.run.progress), parts):
+        if is_in:
+            advance(part.rows, part.size_bytes)
+        else:
+            refused.append(part)
+    return refused
+
+
+def _keeps_triggers_from_firing(job: PostgresRestore) -> bool:
+    """Tell whether the role may write rows without any trigger."""
+    with job.destination.connection.transaction(force_rollback=True):
+        return sql_destination.without_triggers(job.destination.connection)
+
+
+def _check_triggers(job: PostgresRestore) -> None:
+    """Triggers are made after the rows; a table that was there before may have some. Raises
+    ``NotAllowedError`` where they can not be kept from firing.
+    """
+    if job.selection.is_everything:
+        return
+    if _keeps_triggers_from_firing(job):
+        return
+    if table := sql_destination.table_with_triggers(job.destination.connection, job.names):
+        raise NotAllowedError(
+            f"{table} has triggers or foreign keys, and this role may not keep them from firing",
+            next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
+        )
+
+
+@contextmanager
+def analyzed(job: PostgresRestore) -> Iterator[None]:
+    """Analyze the tables by the destination's own connection, while the caller reads them by others."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-analyze") as pool:
+        notes = pool.submit(analyze, job.destination.connection, stop)
+        try:
+            yield
+            job.run.progress.begin(
+                f"statistics of {job.run.source}", items=0, size_bytes=0, of=SourceTask(job.run.source, 0.0)
+            )
+            job.notes.extend(notes.result())
+            job.run.progress.end()
+        except BaseException:
+            stop.set()
+            with suppress(psycopg.Error):
+                job.destination.connection.cancel()
+            raise
+
+
+def settled(job: PostgresRestore, run: TableRestore) -> list[str]:
+    """Return the differences that are more than values which the destination computes by itself, does not take or has
+    no bytes for; those are losses, by name.
+    """
+    otherwise = (
+        computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
+        if compare_tables(run.tables, run.found)
+        else {}
+    )
+    for losses in otherwise.values():
+        job.losses.extend(losses)
+        job.left_out.extend(
+            f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
+            for loss in losses
+        )
+    rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
+    return run.findings(rest, quote_qualified)
+
+
+def compared(job: PostgresRestore, run: TableRestore) -> TableRestore:
+    """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
+    does not let be read is left out of that by name; what cannot be read of the bundle is a finding already.
+    """
+    names = {(table.schema, table.name) for table in run.tables} if job.selection.is_part else None
+    numbers = large_objects.numbers(run, job.damaged.keys())
+    run.compare(
+        lambda advance: live_tables(
+            job.destination.address,
+            workers=run.workers,
+            advance=advance,
+            names=names,
+            numbers=numbers,
+            also=job.derived,
+            orders=job.orders,
+            unread=job.unread,
+        )
+    )
+    job.left_out.extend(
+        f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
+    )
+    unknown = job.unread.keys() | job.damaged.keys()
+    return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])
+
+
+def note_recomputed(job: PostgresRestore) -> None:
+    """Record as lost the rows of the materialized views that the comparison has found to hold others."""
+    for view in job.run.views:
+        if (view.schema, view.name) in job.unread:
+            continue
+        digest = job.run.found.get((view.schema, view.name))
+        if digest == RowsDigest(view.items, int(view.digest, 16)):
+            continue
+        loss = Loss(
+            f"materialized view {quote_qualified(view.schema, view.name)}", "rows", _reason(view, digest)
+        )
+        job.losses.append(loss)
+        job.left_out.append(f"the rows of {loss.item}: {loss.reason}")
+
+
+def _reason(view: CatalogRow, digest: RowsDigest | None) -> str:
+    if digest is None:
+        return f"it has none here, for it could not be made or refreshed; the bundle has the source's {view.items}"
+    many = "as many" if digest.rows == view.items else f"{digest.rows} instead of {view.items}"
+    return f"REFRESH computes others here than the source had ({many}); the bundle has the source's"
