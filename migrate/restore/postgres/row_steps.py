@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-
-import psycopg
 
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
@@ -29,9 +27,12 @@ from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 from migrate.restore.postgres.rows.recoded_values import held_otherwise
 from migrate.restore.postgres.rows.refused_value_losses import without_refused
-from migrate.restore.postgres.statistics import analyze
+from migrate.restore.postgres.statistics import Analysis
 from migrate.runtime.progress import SourceTask
 from migrate.runtime.worker_pool import run_all
+
+_ANALYZING_SESSIONS = 2
+"""One alone is not done when the rows have been compared."""
 
 
 def prepare(job: PostgresRestore, stop: threading.Event) -> PreparedParts:
@@ -101,10 +102,10 @@ def _check_triggers(job: PostgresRestore) -> None:
 
 @contextmanager
 def analyzed(job: PostgresRestore) -> Iterator[None]:
-    """Analyze the tables by the destination's own connection, while the caller reads them by others."""
-    stop = threading.Event()
+    """Analyze the tables by sessions of their own, while the caller reads them by others."""
+    analysis = Analysis(job.destination)
     with ThreadPoolExecutor(1, thread_name_prefix="moveout-analyze") as pool:
-        notes = pool.submit(analyze, job.destination.connection, stop)
+        notes = pool.submit(analysis.run, _ANALYZING_SESSIONS if job.run.workers > 1 else 1)
         try:
             yield
             job.run.progress.begin(
@@ -113,9 +114,7 @@ def analyzed(job: PostgresRestore) -> Iterator[None]:
             job.notes.extend(notes.result())
             job.run.progress.end()
         except BaseException:
-            stop.set()
-            with suppress(psycopg.Error):
-                job.destination.connection.cancel()
+            analysis.cancel()
             raise
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
 
+from migrate.errors import MoveoutError
 from migrate.restore.postgres.definitions.refusals import first_line, use_every_schema
+from migrate.restore.postgres.destination import PostgresDestination, connect_writer
 
 _TABLES = """
 WITH RECURSIVE remote(oid) AS (
@@ -31,43 +35,89 @@ comes with its parent where that is analyzed.
 """
 _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _SHOWN = 5
+_TOGETHER = 32
+"""So many tables at most are analyzed by one statement."""
 
 
-def analyze(connection: psycopg.Connection[Any], stop: threading.Event) -> list[str]:
-    """Analyze every table, and return notes about those that cannot be analyzed. A table that fails, because its index
-    calls what works for the application only, say, costs only its own statistics. In no transaction. Who sets ``stop``
-    and cancels the statement ends it.
-    """
-    tables = connection.execute(_TABLES.encode()).fetchall()
-    reasons = {name: _REMOTE for _, name, remote in tables if remote}
-    local = {name: schema for schema, name, remote in tables if not remote}
-    try:
-        if local:
-            connection.execute(f"ANALYZE {', '.join(local)}".encode())
-    except psycopg.Error:
-        if connection.broken or stop.is_set():
-            raise
-        refusals = {name: _refusal(connection, schema, name, stop) for name, schema in local.items()}
-        reasons |= {name: reason for name, reason in refusals.items() if reason}
-    return [_note(reasons)] if reasons else []
+class Analysis:
+    """ANALYZE of every table, by the destination's own connection and, where the server allows that, by others."""
 
+    def __init__(self, destination: PostgresDestination) -> None:
+        self._destination = destination
+        self._waiting: list[list[tuple[str, str]]] = []
+        self._reasons: dict[str, str] = {}
+        self._connections = [destination.connection]
+        self._stop = threading.Event()
 
-def _refusal(connection: psycopg.Connection[Any], schema: str, name: str, stop: threading.Event) -> str:
-    """Analyze one table while code of its indexes finds names without a schema; return why the server stopped, or
-    "".
-    """
-    try:
-        with connection.transaction():
-            use_every_schema(connection, schema)
-            connection.execute(f"ANALYZE {name}".encode())
-    except psycopg.Error as exc:
-        if connection.broken or stop.is_set():
-            raise
-        return first_line(exc)
-    return ""
+    def run(self, sessions: int) -> list[str]:
+        """Analyze every table, and return notes about those that cannot be analyzed. A table that fails, because its
+        index calls what works for the application only, say, costs only its own statistics. In no transaction.
+        """
+        connection = self._destination.connection
+        tables = connection.execute(_TABLES.encode()).fetchall()
+        self._reasons.update((name, _REMOTE) for _, name, remote in tables if remote)
+        local = [(schema, name) for schema, name, remote in tables if not remote]
+        statements = -(-len(local) // _TOGETHER)
+        self._waiting = [local[number::statements] for number in range(statements)]
+        with ThreadPoolExecutor(sessions, thread_name_prefix="moveout-analyze") as pool:
+            others = [pool.submit(self._by_another_session) for _ in range(min(sessions, statements) - 1)]
+            try:
+                self._work(connection)
+                for other in others:
+                    other.result()
+            except BaseException:
+                self.cancel()
+                raise
+        return [_note(self._reasons)] if self._reasons else []
+
+    def cancel(self) -> None:
+        """End what is under way."""
+        self._stop.set()
+        for connection in list(self._connections):
+            with suppress(psycopg.Error):
+                connection.cancel()
+
+    def _by_another_session(self) -> None:
+        try:
+            connection = connect_writer(self._destination.address)
+        except MoveoutError:  # such as no more connections: the first session does all
+            return
+        with closing(connection):
+            self._connections.append(connection)
+            self._work(connection)
+
+    def _work(self, connection: psycopg.Connection[Any]) -> None:
+        """Analyze what waits, as long as no other session takes it."""
+        while not self._stop.is_set():
+            try:
+                tables = self._waiting.pop()
+            except IndexError:
+                return
+            try:
+                connection.execute(f"ANALYZE {', '.join(name for _, name in tables)}".encode())
+            except psycopg.Error:
+                if connection.broken or self._stop.is_set():
+                    raise
+                for schema, name in tables:
+                    if reason := self._refusal(connection, schema, name):
+                        self._reasons[name] = reason
+
+    def _refusal(self, connection: psycopg.Connection[Any], schema: str, name: str) -> str:
+        """Analyze one table while code of its indexes finds names without a schema; return why the server stopped, or
+        "".
+        """
+        try:
+            with connection.transaction():
+                use_every_schema(connection, schema)
+                connection.execute(f"ANALYZE {name}".encode())
+        except psycopg.Error as exc:
+            if connection.broken or self._stop.is_set():
+                raise
+            return first_line(exc)
+        return ""
 
 
 def _note(reasons: Mapping[str, str]) -> str:
-    shown = [f"{name} ({reason})" for name, reason in list(reasons.items())[:_SHOWN]]
+    shown = [f"{name} ({reason})" for name, reason in sorted(reasons.items())[:_SHOWN]]
     more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     return f"these tables have no statistics yet: {', '.join(shown)}{more}"
