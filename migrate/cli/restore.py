@@ -29,8 +29,6 @@ from migrate.cli.common.sources import (
 )
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported, restore_records
-from migrate.custody.log.events import record_if_allowed
-from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, MoveoutError
 from migrate.number_text import bytes_words, count_words, duration_words, things
@@ -41,6 +39,7 @@ from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
+    from migrate.custody.signing.keys import Signer
 
 _SHOWN = 20
 _NOT_RESTORED = "not restored"
@@ -278,12 +277,17 @@ def _run_restore(
             )
         )
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
-    details: dict[str, Any] = {"to": {outcome.source: shown[outcome.source] for outcome in outcomes}}
-    details["findings"] = sum(len(outcome.findings) for outcome in outcomes)
-    details |= {"failed": {failure.source: str(failure.error) for failure in failures}} if failures else {}
-    details |= {"only": list(options.only)} if options.only else {}
-    if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
-        session.progress.note(failure)
+    if signers:
+        from migrate.custody.log.events import record_if_allowed  # noqa: PLC0415  see ``signing_keys``
+
+        details: dict[str, Any] = {"to": {outcome.source: shown[outcome.source] for outcome in outcomes}}
+        details["findings"] = sum(len(outcome.findings) for outcome in outcomes)
+        details |= (
+            {"failed": {failure.source: str(failure.error) for failure in failures}} if failures else {}
+        )
+        details |= {"only": list(options.only)} if options.only else {}
+        if (failure := record_if_allowed(store, signers, "restored", details)) is not None:
+            session.progress.note(failure)
     seconds = time.monotonic() - started
     detailed = session.is_detailed(len(destinations))
     return Restored(store.location, shown, outcomes, seconds, reader.info.id, now(), failures, detailed)

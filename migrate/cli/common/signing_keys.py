@@ -6,16 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from migrate.case.model import Case, Custody
 from migrate.case.secrets import Secret, is_reference
-from migrate.custody.signing import allowed_signers, keys, ssh_agent
-from migrate.custody.signing.allowed_signers import Trust
-from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
+
+if TYPE_CHECKING:
+    from migrate.custody.signing.allowed_signers import Trust
+    from migrate.custody.signing.keys import Signer
 
 PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
 
@@ -72,6 +73,8 @@ def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case |
 
 
 def _signer(path: Path, secret: Secret | None) -> Signer:
+    from migrate.custody.signing import keys, ssh_agent  # noqa: PLC0415  many commands that may sign have no key
+
     if path.suffix == ".pub":
         return ssh_agent.load(path)
     return keys.load(path, lambda: secret.reveal() if secret else None)
@@ -90,6 +93,8 @@ def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case |
 
 def load_trust(path: Path | None, case: Case | None) -> Trust | None:
     """Return the trusted signers, None where none are named."""
+    from migrate.custody.signing import allowed_signers  # noqa: PLC0415  see ``_signer``
+
     chosen = path or custody_of(case).signers
     return allowed_signers.load(chosen) if chosen else None
 
