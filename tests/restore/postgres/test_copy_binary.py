@@ -1,6 +1,6 @@
 """Rows that are restored in binary are those that left, and only where the destination's columns are the source's."""
 
-import time
+import threading
 
 import pytest
 
@@ -171,9 +171,8 @@ def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(expor
         with open_destination(address) as opened, opened.connection.transaction():
             begin_state(opened.connection, State("bundle", "app"))
         prepared = PreparedParts(reader)
-        with prepared.filled(parts):
-            while not sent:
-                time.sleep(0.01)
+        prepared.fill(parts, threading.Event())
+        assert sent
         sent.clear()
         writer = RowWriter(reader, address, workers=1, advance=lambda *_: None, prepared=prepared)
         assert (writer.write_all(parts), sent) == ([], [])
