@@ -429,7 +429,10 @@ def server_digests(url: str) -> dict[str, tuple[int, str]]:
 
 
 def test_the_version_says_which_code_reads_rows():
-    for value, path in (("", _rows.row_path()), ("1", "pure Python")):
+    paths = {"1": "pure Python"}
+    if not os.environ.get(_rows.PURE_VARIABLE):  # else it is not known here what the other path would be
+        paths[""] = _rows.row_path()
+    for value, path in paths.items():
         environment = os.environ | {_rows.PURE_VARIABLE: value}
         shown = subprocess.run(
             [MOVEOUT, "--version"], env=environment, capture_output=True, text=True, check=True
