@@ -12,6 +12,7 @@ from functools import partial
 from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
 from migrate.engines import registry
+from migrate.storage import incompressible
 from migrate.storage.api import Store
 
 SAMPLE_SECONDS = 3.0
@@ -79,7 +80,7 @@ def measure_location(store: Store) -> LocationRates:
     size_bytes = _FIRST_FILE_BYTES
     with ThreadPoolExecutor(_FILES) as pool:
         while True:
-            data = secrets.token_bytes(size_bytes)
+            data = b"".join(incompressible.pieces(size_bytes))
             try:
                 started = time.monotonic()
                 _do_all(pool, partial(_put, store, data), names)

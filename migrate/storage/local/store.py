@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
+from migrate.storage import incompressible
 from migrate.storage.api import PART_BYTES, BaseStore, FileInfo, NewFile, Parts, Tidying, Upload, UploadedPart
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
@@ -56,8 +57,11 @@ class LocalStore(BaseStore):
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:  # noqa: ARG002
         """See ``Store.put``. A directory keeps no ``sha256``."""
+        return self._put(key, [data])
+
+    def _put(self, key: str, pieces: Sequence[bytes | memoryview]) -> FileInfo:
         path = self._path(key)
-        with translated(path), self._written(data) as temporary:
+        with translated(path), self._written(pieces) as temporary:
             self._rename(temporary, path)
         return self._finish(key, path)
 
@@ -84,7 +88,7 @@ class LocalStore(BaseStore):
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``: a hard link is made or refused by the file system in one step."""
         path = self._path(key)
-        with translated(path), self._written(data) as temporary:
+        with translated(path), self._written([data]) as temporary:
             try:
                 self._locked(path, lambda: os.link(temporary, path))
             except FileExistsError as exc:
@@ -96,7 +100,7 @@ class LocalStore(BaseStore):
         rename.
         """
         path = self._path(key)
-        with translated(path), self._written(data) as temporary, self._lock:
+        with translated(path), self._written([data]) as temporary, self._lock:
             try:
                 current = self.stat(key).etag
             except GoneError as exc:
@@ -199,8 +203,8 @@ class LocalStore(BaseStore):
         return shutil.disk_usage(self._nearest_existing()).free
 
     def keep_room(self, key: str, size_bytes: int) -> None:
-        """See ``MultipartStore.keep_room``. The bytes are random: a file system may keep others in less room."""
-        self.put(key, os.urandom(min(size_bytes, self.free_bytes() // _ROOM_SHARE)))
+        """See ``MultipartStore.keep_room``."""
+        self._put(key, list(incompressible.pieces(min(size_bytes, self.free_bytes() // _ROOM_SHARE))))
 
     def free_files(self) -> int | None:
         """See ``MultipartStore.free_files``. Some file systems make inodes as they need them."""
@@ -259,11 +263,11 @@ class LocalStore(BaseStore):
         return self.root / checked(key)
 
     @contextmanager
-    def _written(self, data: bytes) -> Iterator[Path]:
-        """Write ``data`` to a durable temporary file, which is gone at the end, renamed or not."""
+    def _written(self, pieces: Sequence[bytes | memoryview]) -> Iterator[Path]:
+        """Write ``pieces`` to a durable temporary file, which is gone at the end, renamed or not."""
         temporary = self._temporary / uuid.uuid4().hex
         try:
-            _retry_without_directory(temporary, lambda: _write(temporary, data))
+            _retry_without_directory(temporary, lambda: _write(temporary, pieces))
             yield temporary
         finally:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -348,9 +352,9 @@ def _read_exactly(descriptor: int, start: int, size_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
     """Write a new file, durable."""
-    descriptor = _create(path, data)
+    descriptor = _create(path, pieces)
     try:
         os.fsync(descriptor)
     finally:
@@ -364,7 +368,7 @@ def _write_all(paths: Sequence[Path], files: Sequence[NewFile]) -> None:
     descriptors: list[int] = []
     try:
         for path, file in zip(paths, files, strict=True):
-            descriptors.append(_retry_without_directory(path, partial(_create, path, file.data)))
+            descriptors.append(_retry_without_directory(path, partial(_create, path, [file.data])))
             os.posix_fadvise(descriptors[-1], 0, 0, os.POSIX_FADV_DONTNEED)
         for descriptor in descriptors:
             os.fsync(descriptor)
@@ -373,13 +377,14 @@ def _write_all(paths: Sequence[Path], files: Sequence[NewFile]) -> None:
             os.close(descriptor)
 
 
-def _create(path: Path, data: bytes) -> int:
+def _create(path: Path, pieces: Sequence[bytes | memoryview]) -> int:
     """Write a new file; return its open descriptor."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         _stamp(descriptor)
     except BaseException:
         os.close(descriptor)
