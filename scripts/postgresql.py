@@ -9,8 +9,10 @@ import pwd
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -45,6 +47,7 @@ class PostgresServer:
     bin_dir: Path
     directory: Path
     child: Child
+    _temporary: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -63,15 +66,30 @@ class PostgresServer:
             return False
         return True
 
-    def database(self, name: str = "") -> str:
-        """Create an empty database, return its URL. Where the server can be told so, it copies files: to log each page
-        takes half as long again, and twice the writes.
+    def database(self, name: str = "", *, stays: bool = False) -> str:
+        """Create an empty database, return its URL. Without a name it gets one, and goes with ``drop_temporary``
+        unless it ``stays``.
+
+        Where the server can be told so, it copies files: to log each page takes half as long again, and twice the
+        writes.
         """
-        name = name or f"db_{secrets.token_hex(6)}"
+        if not name:
+            name = f"db_{secrets.token_hex(6)}"
+            if not stays:
+                self._temporary.append(name)
         with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
             strategy = "STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {strategy}'.encode())
         return self.url_of(name)
+
+    def drop_temporary(self) -> None:
+        """Drop the databases that nobody has named, 8 MB each, unless something keeps one or the server is gone."""
+        options: dict[str, Any] = {"password": self.password, "autocommit": True, "connect_timeout": 5}
+        with suppress(psycopg.Error), psycopg.connect(self.url, **options) as connection:
+            while self._temporary:
+                with suppress(psycopg.DatabaseError):
+                    name = self._temporary.pop()
+                    connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Execute a statement in one of its databases."""

@@ -309,7 +309,7 @@ class Servers:
     def _borrow(self, prefix: str) -> Path:
         """Make a directory that another user can reach; it goes away with the servers."""
         sweep(Path(tempfile.gettempdir()))
-        path = Path(tempfile.mkdtemp(prefix=f"{_BORROWED}{os.getpid()}-{prefix}"))
+        path = borrowed_directory(prefix)
         path.chmod(0o755)
         self._borrowed.append(path)
         return path
@@ -341,6 +341,11 @@ FOREIGN = ("AWS_", "PG", "MYSQL_", "MOVEOUT_CASE")
 
 
 _BORROWED = "moveout-servers-"
+
+
+def borrowed_directory(prefix: str) -> Path:
+    """Make a directory among temporary files, which ``sweep`` removes once this process is gone."""
+    return Path(tempfile.mkdtemp(prefix=f"{_BORROWED}{os.getpid()}-{prefix}"))
 
 
 def sweep(directory: Path) -> None:

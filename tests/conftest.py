@@ -6,6 +6,7 @@ import secrets
 import signal
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,6 +23,8 @@ from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
 from tests.tools.clients import boto_client
+from tests.tools.memory_files import make_base_directory, remove_base_directory
+from tests.tools.raw_s3 import raw_request
 from tests.tools.tally import print_counts
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +59,14 @@ TOGETHER = ("tests/cluster/", "tests/discover/test_")
 """How the files begin that share what takes long to start: a cluster, an old host."""
 
 
-def pytest_configure() -> None:
+SERVERS = pytest.StashKey[Servers]()
+BUCKETS = pytest.StashKey[list[tuple[S3Server, str]]]()
+"""Those that tests have made, of the file that runs."""
+BASE_DIRECTORY = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
     """Refuse an environment that was made before pyproject.toml changed, and prepare the process."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
     installed = {(entry.name, entry.value) for entry in entry_points(group=ENTRY_POINTS)}
@@ -70,6 +80,17 @@ def pytest_configure() -> None:
     )
     settings.load_profile("loaded")  # how fast a value is made says nothing on a machine that others use, too
     _prepare_process()
+    if config.option.basetemp is None and config.option.markexpr == "not torture":
+        base = make_base_directory()
+        if base is not None:
+            config.stash[BASE_DIRECTORY] = base
+            config.option.basetemp = str(base)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Free the memory that the run's files took."""
+    if BASE_DIRECTORY in config.stash:
+        remove_base_directory(config.stash[BASE_DIRECTORY])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -133,8 +154,23 @@ def _own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_data(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Drop the databases and buckets that the tests of a file have made: together they would fill the memory."""
+    yield
+    if SERVERS not in pytestconfig.stash:
+        return
+    for server in pytestconfig.stash[SERVERS].databases:
+        server.drop_temporary()
+    buckets = pytestconfig.stash[BUCKETS]
+    while buckets:
+        with suppress(AssertionError, OSError):  # a bucket with Object Lock stays, a server may be gone
+            made_on, bucket = buckets.pop()
+            raw_request(made_on, "DELETE", bucket, {"x-minio-force-delete": b"true"})
+
+
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Servers]:
     """The run's servers; ``os.environ`` holds the profiles and passwords that reach them."""
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -144,6 +180,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             patch.delenv(name)
         for name, value in {**running.environment, **GO_SETTINGS}.items():
             patch.setenv(name, value)
+        pytestconfig.stash[SERVERS], pytestconfig.stash[BUCKETS] = running, []
         yield running
 
 
@@ -242,12 +279,13 @@ def toxiproxy(servers: Servers) -> Toxiproxy:
 
 
 @pytest.fixture(scope="session")
-def make_bucket(servers: Servers) -> Callable[[S3Server], str]:
+def make_bucket(servers: Servers, pytestconfig: pytest.Config) -> Callable[[S3Server], str]:
     """Make a fresh bucket on a server, return its name."""
 
     def make(server: S3Server) -> str:
         name = f"bucket-{secrets.token_hex(6)}"
         boto_client(server.profile).create_bucket(Bucket=name)
+        pytestconfig.stash[BUCKETS].append((server, name))
         return name
 
     return make

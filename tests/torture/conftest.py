@@ -37,7 +37,7 @@ class Bundle:
 
 @pytest.fixture(scope="session")
 def old_host(postgres, minio) -> OldHost:
-    url = postgres.database()
+    url = postgres.database(stays=True)
     seed.seed_database(url)
     seed.seed_bucket(minio.profile, "torture-media", list(seed.objects()))
     return OldHost(url, "torture-media", minio.profile)

@@ -11,7 +11,7 @@ from tests.exporters.postgres.databases import export_database, read_bundle, run
 @pytest.fixture(scope="session")
 def torture(postgres) -> str:
     """A database with every type, extreme values and odd definitions."""
-    url = postgres.database()
+    url = postgres.database(stays=True)
     run_sql(url, script("torture.sql"))
     return url
 
