@@ -91,7 +91,7 @@ def copy_stream(connection: Any, loop: asyncio.AbstractEventLoop, statement: str
 
 def _copied_rows(received: _Received) -> RowBlocks:
     """Yield the rows of each COPY, until the server is ready for the next query."""
-    error: BaseException | None = None
+    errors: list[BaseException] = []
     while True:
         messages, consumed = _whole_messages(received)
         received.drop(consumed)
@@ -99,10 +99,10 @@ def _copied_rows(received: _Received) -> RowBlocks:
             if kind in {_DATA, _COMPLETE}:
                 yield body if kind == _DATA else SentRows(int(body[:-1].rpartition(b" ")[2]))
             elif kind == _ERROR:
-                error = _error(body)
+                errors.append(_error(body))
             elif kind == _READY:
-                if error is not None:
-                    raise error
+                if errors:
+                    raise errors.pop()  # kept in a variable, it would keep this frame and the buffer, and they it
                 return
         size = _long_row_bytes(received)
         if size:

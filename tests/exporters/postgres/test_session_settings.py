@@ -1,5 +1,6 @@
 """What a source is asked to bear: connections, locks, time; least privilege; standbys."""
 
+import gc
 import os
 import re
 import shutil
@@ -14,10 +15,10 @@ import psycopg
 import pytest
 
 from exporters.doctor import ExamineRequest
-from exporters.errors import SourceUnreachableError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
 from exporters.postgres.doctor import examine
-from exporters.postgres.rows import copy_feed
+from exporters.postgres.rows import copy_feed, copy_stream
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
@@ -286,6 +287,28 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
         assert time.monotonic() < deadline + 60
         time.sleep(0.2)
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
+
+
+def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
+    """It has nine MB, and the server may refuse thousands of queries, one for each code that is no character."""
+
+    def is_refused(feeds):
+        try:
+            text_of(feeds.copy("SELECT 1 / 0"))
+        except SourceError:
+            return True
+        return False
+
+    with hold(parse_url(postgres.database())) as (session, _):
+        feeds = copy_feed.Feeds(session, workers=1)
+        gc.collect()
+        gc.disable()
+        try:
+            assert is_refused(feeds)
+            assert not [known for known in gc.get_objects() if isinstance(known, copy_stream._Received)]
+        finally:
+            gc.enable()
+            feeds.close()
 
 
 @pytest.mark.parametrize(
