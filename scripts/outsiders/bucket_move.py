@@ -26,6 +26,9 @@ from scripts.servers import S3Server
 _BATCH = 16
 """So many buckets are exported at once."""
 _AT_ONCE = 4
+_RETRIES = urllib3.Retry(
+    6, backoff_factor=0.5, status_forcelist=(500, 503), allowed_methods=None, raise_on_status=False
+)
 _HEADERS = (
     "content-type",
     "cache-control",
@@ -59,7 +62,7 @@ Contents = Mapping[str, Sequence[tuple[Any, ...]]]
 
 
 def client_of(server: S3Server) -> minio.Minio:
-    """Return MinIO's client of a server. It does not try again."""
+    """Return MinIO's client of a server. It tries again where a busy machine keeps the server from its drive."""
     url = urlsplit(server.endpoint)
     return minio.Minio(
         url.netloc,
@@ -68,7 +71,7 @@ def client_of(server: S3Server) -> minio.Minio:
         secure=url.scheme == "https",
         region="us-east-1",
         http_client=urllib3.PoolManager(
-            retries=False, maxsize=_AT_ONCE, ca_certs=str(server.ca_bundle) if server.ca_bundle else None
+            retries=_RETRIES, maxsize=_AT_ONCE, ca_certs=str(server.ca_bundle) if server.ca_bundle else None
         ),
     )
 
@@ -96,7 +99,7 @@ def _read(client: minio.Minio, bucket: str, listed_version: Any) -> tuple[Any, .
     response = None
     try:
         response = client.get_object(bucket, listed_version.object_name, version_id=version)
-        digest = hashlib.sha256(response.read()).hexdigest()
+        digest = hashlib.sha256(response.read(decode_content=False)).hexdigest()
         headers = {name.lower(): value for name, value in response.headers.items()}
         tags: Mapping[str, str] = (
             client.get_object_tags(bucket, listed_version.object_name, version_id=version) or {}

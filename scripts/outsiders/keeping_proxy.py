@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from scripts.servers import S3Server
 
-_HOP_BY_HOP = {"transfer-encoding", "connection", "date", "server", "expect"}
+_HOP_BY_HOP = {"transfer-encoding", "connection", "expect"}
 _BLOCK_BYTES = 2**16
 _LONGEST_NAME = 55
 """Of a bucket's name, so that a number has room behind it."""
