@@ -42,7 +42,9 @@ class KeepingProxy:
         if certificate := self.server.ca_bundle:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(certificate, certificate.with_name("private.key"))
-            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+            self._http.socket = tls.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         settings = self.directory / ".minio.sys"
         settings.mkdir(parents=True)
@@ -70,7 +72,11 @@ class KeepingProxy:
             if not bucket or bucket not in self._changed:  # none in requests of the whole server
                 return
             self._changed.remove(bucket)
-            name = f"{bucket[:_LONGEST_NAME].rstrip('-.')}-{next(self._numbers)}"
+            name = bucket
+            if (self.directory / bucket).exists():
+                if self._has_policy(bucket):
+                    return
+                name = f"{bucket[:_LONGEST_NAME].rstrip('-.')}-{next(self._numbers)}"
             for parent in (Path(), Path(".minio.sys/buckets")):
                 with suppress(OSError, shutil.Error):  # of what others delete meanwhile
                     shutil.copytree(
@@ -78,6 +84,11 @@ class KeepingProxy:
                         self.directory / parent / name,
                         copy_function=_copy,
                     )
+
+    def _has_policy(self, bucket: str) -> bool:
+        """Tell whether a bucket has a policy: that names the bucket, so a MinIO takes no copy of another name."""
+        settings = self.server.directory / ".minio.sys/buckets" / bucket / ".metadata.bin/xl.meta"
+        return settings.exists() and b"arn:aws:s3:::" in settings.read_bytes()
 
     def _connection(self) -> http.client.HTTPConnection:
         netloc = urlsplit(self.server.endpoint).netloc
