@@ -174,8 +174,28 @@ class SegmentFolder:
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         self._store.put(self._segment_key(number, record.sha256), data, sha256=record.sha256)
-        self._store.create(self._record_key(number), canonical_json.encode(asdict(record)))
+        encoded = canonical_json.encode(asdict(record))
+        self._store.create(self._record_key(number), encoded)
+        self._require_written(last, record, encoded)
         return record
+
+    def _require_written(self, last: SegmentRecord | None, record: SegmentRecord, encoded: bytes) -> None:
+        """Raise ``UnreachableError`` where the folder was away while a segment was written: a directory is made anew
+        then, and what lies there is lost when the disk is back. First what was there before is looked for, then what
+        was written: a disk that has come back meanwhile lacks the latter.
+        """
+        try:
+            self._store.stat(self._record_key(last.number) if last else self._prefix + _IDLE)
+            if self._record_bytes(record.number) == encoded:
+                return
+        except GoneError:
+            self._store.delete_all(
+                [self._record_key(record.number), self._segment_key(record.number, record.sha256)]
+            )
+        raise UnreachableError(
+            f"{self._store.location}: the folder {self._prefix} was away while a segment was written",
+            next_step="mount it, or name the location to which the export went",
+        )
 
     def idle_position(self) -> int:
         """Return up to which position nothing came after the newest segment, 0 where that was not written."""

@@ -1,10 +1,12 @@
 """Segments keep messages in order; what an interrupted transaction left does not count."""
 
+import shutil
+
 import pytest
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
-from migrate.errors import AlreadyExistsError, DamageError
+from migrate.errors import AlreadyExistsError, DamageError, UnreachableError
 from migrate.storage.registry import open_location
 
 BEGIN, CHANGE, COMMIT, SHAPE = (MessageKind[name] for name in ("BEGIN", "CHANGE", "COMMIT", "SHAPE"))
@@ -79,3 +81,41 @@ def test_damage_is_named(folder, tmp_path):
     record.write_text(record.read_text().replace('"messages":3', '"messages":2'))
     with pytest.raises(DamageError, match=r"0000000002.json"):
         list(folder.records())
+
+
+@pytest.mark.parametrize("segments_before", [0, 1])
+@pytest.mark.parametrize("is_back", [False, True], ids=["still away", "back"])
+def test_a_segment_that_was_written_while_the_disk_was_away_is_not_durable(
+    tmp_path, monkeypatch, segments_before, is_back
+):
+    """A write makes the directory anew; what lies there is lost when the disk is back."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    folder = SegmentFolder(open_location(str(home)), "app", 0x1234)
+    folder.begin()
+    place = START
+    for number in range(segments_before):
+        place = write(folder, transaction(10 + number, b"before"), place, 10 + number).boundary
+    put, create = folder._store.put, folder._store.create
+
+    def put_away(*arguments, **options):
+        home.rename(away)
+        return put(*arguments, **options)
+
+    def create_and_back(*arguments):
+        made = create(*arguments)
+        if is_back:
+            home.rename(tmp_path / "lost")
+            away.rename(home)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder._store, "put", put_away)
+        patch.setattr(folder._store, "create", create_and_back)
+        with pytest.raises(UnreachableError, match="was away while a segment was written"):
+            write(folder, transaction(20, b"lost"), place, 20)
+    if not is_back:
+        assert list(folder._store.list()) == []
+        shutil.rmtree(home, ignore_errors=True)
+        away.rename(home)
+    write(folder, transaction(20, b"again"), place, 20)
+    assert payloads(SegmentReader(folder)) == [b"before"] * segments_before + [b"again"]

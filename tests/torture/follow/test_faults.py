@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import secrets
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -85,11 +86,9 @@ class Scene:
         home, away = self.disk / "bundle", self.disk / "away"
         home.rename(away)
         time.sleep(chosen.uniform(0.5, 5))
-        assert not home.exists() or not [path for path in home.rglob("*") if path.is_file()]
-        with contextlib.suppress(FileNotFoundError):
-            for path in sorted(home.rglob("*"), reverse=True):
-                path.rmdir()
-            home.rmdir()
+        # A write under way makes the directory anew, sees that, and takes back what it wrote.
+        eventually(lambda: not [path for path in home.rglob("*") if path.is_file() and path.name != ".lock"])
+        shutil.rmtree(home, ignore_errors=True)
         away.rename(home)
 
     def fill(self, _name, chosen):
