@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import time
 
+import boto3
 import pytest
 
 from migrate.errors import (
@@ -25,6 +27,8 @@ from migrate.storage.retry import (
     Retrying,
     RetryPolicy,
 )
+from migrate.storage.s3.metadata.bucket_configuration import read_configuration
+from scripts.process import free_port
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 
 GONE_AWAY = UnreachableError("gone away")
@@ -260,3 +264,20 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
     assert RetryPolicy(note=said.append, sleep=Waits()).run(call) == 1
     assert said == ["gone away; trying again (attempt 2)"]
+
+
+def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():
+    """They are read in threads, which the program joins before it ends."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{free_port()}",
+        region_name="x",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )
+    cancellation = CancellationToken()
+    cancellation.cancel()
+    started = time.monotonic()
+    with pytest.raises(UnreachableError):
+        read_configuration(client, "bucket", cancellation)
+    assert time.monotonic() - started < TOTAL_SECONDS / 2

@@ -220,7 +220,7 @@ class S3Bucket:
 
     def _owner_enforced(self) -> bool:
         try:
-            setting = read_setting(self.boto, self.name, "ownership")
+            setting = read_setting(self.boto, self.name, "ownership", self.cancellation)
         except MoveoutError:
             return False
         rules = setting.get("OwnershipControls", {}).get("Rules", [])
@@ -429,7 +429,7 @@ class S3Bucket:
     def configuration(self) -> Mapping[str, Any]:
         """See ``Bucket.configuration``."""
         with as_source_errors(self.url):
-            return read_configuration(self.boto, self.name)
+            return read_configuration(self.boto, self.name, self.cancellation)
 
     def _ask_tags(self, summary: ObjectSummary, headers: Headers) -> Request | None:
         count = headers.get("x-amz-tagging-count")

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import botocore.exceptions as boto_errors
 
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, RetryPolicy
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access.permission_probe import NO_VERSION, judged
@@ -94,15 +95,15 @@ all).
 """
 
 
-def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
+def read_configuration(client: Any, bucket: str, cancellation: CancellationToken) -> dict[str, Any]:
     """Return the bucket's settings by name. What is not set or not supported by the server is left out; what
     these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
-    ``UnreachableError``.
+    ``UnreachableError``, of a server that does not answer after minutes, or once the run is cancelled.
     """
     configuration: dict[str, Any] = {}
     denied, failing = [], []
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-settings") as threads:
-        futures = {name: threads.submit(read_setting, client, bucket, name) for name in READERS}
+        futures = {name: threads.submit(read_setting, client, bucket, name, cancellation) for name in READERS}
         for name, future in futures.items():
             try:
                 value = future.result()
@@ -121,7 +122,7 @@ def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     return configuration | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
 
 
-def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
+def read_setting(client: Any, bucket: str, name: str, cancellation: CancellationToken) -> Mapping[str, Any]:
     """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``,
     ``UnreachableError``, and ``MoveoutError`` where the server fails at it, and only at it as far as can be told: some
     answer 500 to what they do not support.
@@ -131,11 +132,11 @@ def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
         return _read(client, READERS[name], bucket)
 
     try:
-        return RetryPolicy(total_seconds=_FAILING_SECONDS).run(read)
+        return RetryPolicy(total_seconds=_FAILING_SECONDS, cancellation=cancellation).run(read)
     except UnreachableError as exc:
         if _fails(exc.__cause__):
             raise MoveoutError(str(exc)) from exc
-        return RetryPolicy().run(read)
+        return RetryPolicy(cancellation=cancellation).run(read)
 
 
 def _fails(cause: BaseException | None) -> bool:
@@ -310,7 +311,7 @@ class BucketSettings:
 
     def read(self, name: str) -> dict[str, Any]:
         """Return a setting as plain JSON, empty where it is not set. Raises ``NotAllowedError``."""
-        setting = read_setting(self._client, self.bucket, name)
+        setting = read_setting(self._client, self.bucket, name, self._retry.cancellation)
         plain: dict[str, Any] = json.loads(json.dumps(dict(setting), default=_plain))
         return plain
 
