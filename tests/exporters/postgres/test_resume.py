@@ -12,6 +12,7 @@ from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import hold
 from exporters.postgres.snapshot import PostgresSnapshot
+from migrate.restore.postgres.definitions import after_rows
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
@@ -264,14 +265,14 @@ def _die(*_, **__):
 def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres, monkeypatch):
     _, reader = exported("CREATE TABLE t AS SELECT n AS x FROM generate_series(1, 10) n")
     destination = other_postgres.database()
-    real = restore_database.__globals__["complete"]
+    real = after_rows.complete
 
     def sabotage(run, state, done):
         script = real(run, state, done)
         run.destination.connection.execute("UPDATE public.t SET x = 99 WHERE x = 5")
         return script
 
-    monkeypatch.setitem(restore_database.__globals__, "complete", sabotage)
+    monkeypatch.setattr(after_rows, "complete", sabotage)
     outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert len(outcome.findings) == 1
     assert '"public"."t"' in outcome.findings[0]

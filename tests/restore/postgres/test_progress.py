@@ -27,7 +27,9 @@ def test_progress_ends_with_the_numbers_of_the_result(postgres, other_postgres, 
     assert rows == "2,579"
     assert end_of("export app", exported.err) == (rows, rows, size, size)
     restored = call("restore", tmp_path / "bundle", f"app={destination}", "--report-to", tmp_path / "account")
-    ((rows, size),) = re.findall(r"app: ([\d,]+) restored, (.+) →", restored.out)
+    ((rows, size),) = re.findall(
+        r"app: ([\d,]+) restored and 70 computed \(materialized views\), (.+) →", restored.out
+    )
     assert rows == "2,509"
     assert end_of("restore app", restored.err) == (rows, rows, size, size)
     assert end_of("compare app and its materialized views", restored.err)[:2] == ("2,579", "2,579")
