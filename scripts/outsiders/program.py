@@ -50,9 +50,12 @@ class Outcome:
 
     @property
     def essence(self) -> str:
-        """Return what it reports, without what differs from run to run: times, counts of what was done before."""
+        """Return what it reports, without what differs from run to run: times, counts of what was done before, and the
+        order, in which what was tried again comes first.
+        """
         essence = [
-            {name: entry[name] for name in _LASTING if entry.get(name)} for entry in _entries(self.report)
+            {name: _in_order(entry[name]) for name in _LASTING if entry.get(name)}
+            for entry in _entries(self.report)
         ]
         return f"exit code {self.exit_code}, {essence}"
 
@@ -196,3 +199,7 @@ def _report(stdout: str) -> Mapping[str, Any]:
         return {}
     result: Mapping[str, Any] = report.get("result") or {}
     return result
+
+
+def _in_order(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, list) else value

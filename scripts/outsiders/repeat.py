@@ -60,6 +60,10 @@ def move_repeatedly(
     return [move.row for move in moves]
 
 
+_SHOWN = 700
+"""Characters of two reports that differ, from a bit before their first difference on."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Repeated:
     """One case, what its first restore reported, and what all of its restores show."""
@@ -73,7 +77,11 @@ class _Repeated:
         """Add an error where another restore reports otherwise than the first one."""
         essence, expected = restored.of(self.case.name).essence, self.first.of(self.case.name).essence
         if essence != expected:
-            self.row.errors.append(f"the restore reports otherwise: {expected[:700]} / {essence[:700]}")
+            pairs = enumerate(zip(expected, essence, strict=False))
+            differs = next((place for place, (old, new) in pairs if old != new), 0)
+            start = max(0, differs - _SHOWN // 3)
+            shown = " / ".join(text[start : start + _SHOWN] for text in (expected, essence))
+            self.row.errors.append(f"the restore reports otherwise: … {shown}")
 
     def judge(self, restored: Outcome) -> None:
         """Add how a restore failed, or compare both sides; what an earlier one showed is not added again."""

@@ -148,11 +148,13 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
         findings = [*missing, *row_steps.settled(job, compared)]
         row_steps.note_recomputed(job)
         note_other_rows(job, filled)
+    still = run.still_left_out(_tried_again(job, state), quote_qualified)
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
         if selection.left_out or not selection.is_part:
             known, _ = sql_left_out.read(destination.connection)
+            known = [*known, *still]
             left_out, notes = unlike(destination.connection, job.definitions().extensions(), known)
             job.left_out.extend(left_out)
             job.notes.extend(notes)
@@ -160,7 +162,7 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
-    job.left_out.extend(run.still_left_out(_tried_again(job, state), quote_qualified))
+    job.left_out.extend(still)
     job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
     left_out, notes = sql_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)

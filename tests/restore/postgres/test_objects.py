@@ -9,11 +9,14 @@ from exporters.postgres.live_digests import live_tables
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
+from tests.cli.conftest import call
 from tests.exporters.postgres.databases import (
+    as_role,
     dump,
     dump_bytes,
     export_database,
     fetch,
+    login,
     read_bundle,
     run_each,
     run_sql,
@@ -136,6 +139,24 @@ def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name
     said = "the extension hstore has one of its own here"
     assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {said}",)
     assert fetch(destination, "SELECT h -> 'a' FROM t") == [("1",)]
+
+
+def test_an_altered_member_of_an_extension_is_left_out_in_the_same_words_again(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'lo'"):
+        pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
+    url, destination = postgres.database(), login(other_postgres, "lodger")
+    run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO lodger")
+    run_sql(url, "CREATE EXTENSION lo; ALTER FUNCTION lo_oid(lo) COST 77; CREATE TABLE t (a int)")
+    call("export", f"app={url}", "--to", tmp_path / "bundle")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    command = ("restore", tmp_path / "bundle", f"app={as_role(destination, 'lodger')}", "--json")
+    first, second = (call(*command) for _ in range(2))
+    left_out = [run.json["result"]["restored"][0]["left_out"] for run in (first, second)]
+    assert any("lo_oid" in line for line in left_out[0]), left_out
+    assert sorted(left_out[0]) == sorted(left_out[1])
+    assert (first.code, second.code) == (3, 3)
 
 
 OF_EXTENSIONS = {
