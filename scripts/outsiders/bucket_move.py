@@ -190,11 +190,12 @@ class BucketMove:
         row = SuiteRow(f"buckets {start + 1} to {start + len(batch)}: export, restore")
         bundle, account = self.context.scratch / f"bundle-{start}", self.context.scratch / f"account-{start}"
         destinations = {name: self._make_destination(name, "r") for name in batch}
-        sources = [f"{name}={_url(self.source, name)}" for name in batch]
+        sources = [f"{source_name(name)}={_url(self.source, name)}" for name in batch]
         outcomes = [program.run("export", *sources, "--to", str(bundle))]
         if outcomes[0].finished:
             ends = [
-                f"{name}={_url(self.destination, bucket_name)}" for name, bucket_name in destinations.items()
+                f"{source_name(name)}={_url(self.destination, bucket_name)}"
+                for name, bucket_name in destinations.items()
             ]
             outcomes.append(program.run("restore", str(bundle), *ends, "--report-to", str(account)))
         row.errors += [outcome.failure for outcome in outcomes if not outcome.finished]
@@ -298,7 +299,7 @@ class _Said:
         reasons = [
             reason
             for source, item, reason in self._rows
-            if source in {bucket, "old"}
+            if source in {source_name(bucket), "old"}
             and (item in {key, repr(key)} or item.startswith((f"{key} (version ", f"{key!r} (version ")))
         ]
         return [*lines, *reasons, *self._about_bucket(bucket, "versions")]
@@ -308,7 +309,7 @@ class _Said:
         return next(iter(self._about_bucket(bucket, f"bucket {name}:")), "")
 
     def _about_bucket(self, bucket: str, start: str) -> Sequence[str]:
-        names = {bucket, f"r-{bucket}", f"s-{bucket}"}
+        names = {bucket, source_name(bucket), f"r-{bucket}", f"s-{bucket}"}
         return [reason for _, item, reason in self._rows if item in names and reason.startswith(start)]
 
 
@@ -338,6 +339,11 @@ def _difference(
         pair for pair in zip(source_versions, destination_versions, strict=True) if pair[0] != pair[1]
     )
     return f"{pair[0]} / {pair[1]}"[:600]
+
+
+def source_name(bucket: str) -> str:
+    """Return what a bucket is called as a source: names of sources have no dots, names of buckets no underscores."""
+    return bucket.replace(".", "_")
 
 
 def _url(server: S3Server, bucket: str) -> str:
