@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +30,10 @@ _OWN = (
 )
 _OTHERS = "the bucket holds objects that this sync did not write; --settings replace writes it nevertheless"
 _LOCKS = "it would lock the record of the sync, which lies in the bucket; --record LOCATION, or set it after the move"
+SUSPEND_LATER = (
+    "a sync with --history needs the destination to keep versions; suspend them there after the last run"
+)
+"""Why a destination keeps versions although the source does not any more."""
 _GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the destination"
 _STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
 
@@ -58,13 +62,14 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """``delete``: what the source has no more is removed; ``others``: the bucket holds objects of others; ``inside``:
-    the record lies in the bucket.
+    the record lies in the bucket; ``history``: older versions are copied, too.
     """
 
     wish: Wish = Wish.WRITE
     delete: bool = False
     others: bool = False
     inside: bool = False
+    history: bool = False
 
     def decide(
         self,
@@ -102,6 +107,8 @@ class Rules:
             return _LEFT
         if name == "object-lock" and self.inside and _rule(value):
             return _LOCKS
+        if name == "versioning" and self.history:
+            return SUSPEND_LATER
         if self.wish == Wish.REPLACE:
             return ""
         if not is_unset(name, current) and not (written and same_setting(name, current, written)):
@@ -200,7 +207,7 @@ class BucketSettings:
         destination_settings = {
             name: _plain(destination.setting(name)) for name in sorted({*new, *written_settings})
         }
-        rules = Rules(self._rules.wish, self._rules.delete, other_objects, self._rules.inside)
+        rules = replace(self._rules, others=other_objects)
         return rules.decide(source_settings, new, destination_settings, written_settings)
 
     def _renamed(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:

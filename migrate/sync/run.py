@@ -127,7 +127,7 @@ class _Sync:
     def _settings(self) -> BucketSettings:
         if self._bucket is None:
             chosen = self.options
-            rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart)
+            rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart, history=chosen.history)
             self._bucket = BucketSettings(self.sides, self.record.store, rules)
         return self._bucket
 
