@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import select
 import shutil
 import ssl
 import threading
@@ -18,6 +19,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from scripts.servers import S3Server
 
 _HOP_BY_HOP = {"transfer-encoding", "connection", "expect"}
+_LISTENER_SECONDS = 3.0
+"""So long a client that listens for events waits for a MinIO, which may say nothing before there are some."""
 _BLOCK_BYTES = 2**16
 _LONGEST_NAME = 55
 """Of a bucket's name, so that a number has room behind it."""
@@ -113,6 +116,10 @@ class KeepingProxy:
             if body or request.command in {"PUT", "POST"}:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
+            listens = request.command == "GET" and "events" in query
+            if listens and not _answers(connection):
+                request.end()
+                return
             response = connection.getresponse()
             wrote = not deletes and request.command in {"PUT", "POST"}
             if wrote or "delete" in query or response.headers.get("x-amz-delete-marker"):
@@ -154,6 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         return b"".join(chunks)
 
+    def end(self) -> None:
+        """Say that there is nothing more to come."""
+        self.send_response_only(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        self.wfile.flush()
+
     def answer(self, response: http.client.HTTPResponse) -> None:
         """Hand the response on, while it arrives: some never end."""
         self.send_response_only(response.status, response.reason)
@@ -169,6 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n" if chunked else b"")
         self.wfile.flush()
+
+
+def _answers(connection: http.client.HTTPConnection) -> bool:
+    """Tell whether an answer begins in the time that a listener waits."""
+    readable, _, _ = select.select([connection.sock], [], [], _LISTENER_SECONDS)
+    return bool(readable)
 
 
 def _copy(source: str, copy: str) -> None:

@@ -1,10 +1,15 @@
 """A bucket is kept as it was before each deletion, with its settings, in a MinIO of its own."""
 
 import io
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import minio
 import pytest
+import urllib3
 from minio.commonconfig import ENABLED, Tags
+from minio.credentials import Credentials
+from minio.signer import presign_v4
 from minio.versioningconfig import VersioningConfig
 
 from scripts.outsiders.bucket_move import buckets_of, client_of, read_contents, read_settings
@@ -48,3 +53,21 @@ def test_what_clients_delete_is_kept(tmp_path):
         assert {"policy", "versioning", "tagging"} == set(read_settings(client, "tests"))
         assert read_contents(client, "tests-1") == last != full
         assert read_settings(client, "tests-1") == read_settings(client_of(server), "tests")
+
+
+@pytest.mark.torture
+def test_a_listener_does_not_wait_for_ever_where_there_are_no_events(tmp_path):
+    with Servers(tmp_path, keeps_data=False) as servers:
+        server = servers.minio("old")
+        client_of(server).make_bucket("tests")
+        with KeepingProxy(server, tmp_path / "kept" / "data") as proxy:
+            url = presign_v4(
+                method="GET",
+                url=urlsplit(f"http://{proxy.netloc}/tests?events=s3%3AObjectCreated%3A%2A"),
+                region="us-east-1",
+                credentials=Credentials(server.access_key, server.secret_key),
+                date=datetime.now(UTC),
+                expires=60,
+            )
+            response = urllib3.PoolManager(retries=False).request("GET", url.geturl(), timeout=20)
+            assert (response.status, response.data) == (200, b"")
