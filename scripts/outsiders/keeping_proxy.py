@@ -149,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
+    def handle_expect_100(self) -> bool:
+        """Tell the client to send its body, at once."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
     def body(self) -> bytes:
         """Return the request's body."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -1,6 +1,7 @@
 """A bucket is kept as it was before each deletion, with its settings, in a MinIO of its own."""
 
 import io
+import socket
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -71,3 +72,17 @@ def test_a_listener_does_not_wait_for_ever_where_there_are_no_events(tmp_path):
             )
             response = urllib3.PoolManager(retries=False).request("GET", url.geturl(), timeout=20)
             assert (response.status, response.data) == (200, b"")
+
+
+@pytest.mark.torture
+def test_a_client_that_asks_first_is_told_to_go_on(tmp_path):
+    with (
+        Servers(tmp_path, keeps_data=False) as servers,
+        KeepingProxy(servers.minio("old"), tmp_path / "kept" / "data") as proxy,
+    ):
+        host, _, port = proxy.netloc.partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(
+                b"PUT /tests/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+            )
+            assert client.recv(100).startswith(b"HTTP/1.1 100")
