@@ -174,6 +174,16 @@ class Typed:
         return pa.nulls(self.rows, data_type) if values is None else values
 
 
+def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout, rows: int) -> Typed:
+    """Return a block whose columns are given as values and, where there are some, the text of others."""
+    sides = {
+        number: side.cast(layout.sides[number].type)
+        for number, (_, side) in enumerate(columns)
+        if side is not None
+    }
+    return Typed(tuple(values for values, _ in columns), sides, rows)
+
+
 def array_of(data_type: pa.DataType, rows: int, buffers: Sequence[Buffer | None], nulls: int) -> pa.Array:
     """Return the array of a column that the compiled core has filled: of validity, offsets and values, those that the
     type has.

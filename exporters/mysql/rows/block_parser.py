@@ -20,7 +20,7 @@ from exporters.mysql.rows.long_rows import text_type
 from exporters.mysql.rows.protocol_rows import PacketBlock, RowBlock, payloads_of
 from exporters.mysql.rows.row_columns import columns_of, parse_columns, parse_text
 from exporters.row_digest import RowsDigest, digest_texts
-from exporters.sql.columns import Kind, Layout, Typed, array_of
+from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -69,12 +69,7 @@ class BlockParser:
                     self._typed(number, rows, arrow_buffers, nulls, is_raw=is_raw)
                     for number, (is_raw, *arrow_buffers, nulls) in enumerate(buffers)
                 ]
-                sides = {
-                    number: side.cast(self._layout.sides[number].type)
-                    for number, (_, side) in enumerate(columns)
-                    if side is not None
-                }
-                typed = Typed(tuple(values for values, _ in columns), sides, rows)
+                typed = typed_block(columns, self._layout, rows)
                 return ParsedBlock(typed, RowsDigest(rows, int.from_bytes(digest)), block.text_bytes(rows))
         payloads = payloads_of(block)
         return ParsedBlock(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.errors import SourceError
-from exporters.sql.columns import Kind, Layout, Typed
+from exporters.sql.columns import Kind, Layout, Typed, typed_block
 from exporters.sql.value_codec import merged_sides, parse_exactly, split_utf8
 
 NULL = 0xFB
@@ -118,14 +118,11 @@ def parse_columns(values: Sequence[pa.Array], layout: Layout, *, exactly: bool =
     """Type columns of text. Only a column with a value that its type cannot hold goes the slow way; all do where
     ``exactly`` says so.
     """
-    columns: list[pa.Array] = []
-    sides: dict[int, pa.Array] = {}
-    for i, (column, raw) in enumerate(zip(layout.columns, values, strict=True)):
-        typed, side = parse_text(column.kind, raw, exactly=exactly)
-        columns.append(typed)
-        if side is not None:
-            sides[i] = side.cast(layout.sides[i].type)
-    return Typed(tuple(columns), sides, len(values[0]))
+    columns = [
+        parse_text(column.kind, raw, exactly=exactly)
+        for column, raw in zip(layout.columns, values, strict=True)
+    ]
+    return typed_block(columns, layout, len(values[0]))
 
 
 def parse_text(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:

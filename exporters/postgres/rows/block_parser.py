@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from exporters import _rows
-from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text, typed_block
+from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text
 from exporters.row_digest import RowsDigest, digest_texts
-from exporters.sql.columns import Kind, Layout, Typed, array_of
+from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,7 +56,7 @@ class BlockParser:
             _typed(column.kind, rows, arrow_buffers, nulls, is_raw=is_raw, compare=compare)
             for column, (is_raw, *arrow_buffers, nulls) in zip(self._layout.columns, buffers, strict=True)
         ]
-        return typed_block(columns, self._layout), RowsDigest(rows, int.from_bytes(digest))
+        return typed_block(columns, self._layout, rows), RowsDigest(rows, int.from_bytes(digest))
 
 
 def _core_kind(kind: Kind) -> bytes:

@@ -21,7 +21,7 @@ from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
 from exporters.row_digest import RowsDigest, digest_texts
 from exporters.sql.column_groups import compute_by_key
-from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, sides_of
+from exporters.sql.columns import KIND, PLAIN, Kind, Layout, Typed, columns_in, sides_of, typed_block
 from exporters.sql.value_codec import (
     TEXT,
     joined,
@@ -125,7 +125,7 @@ def parse_block(block: bytes, layout: Layout, *, compare: bool = True) -> Typed:
         ]
     except pa.ArrowInvalid:
         return parse_block_exactly(block, layout)
-    return typed_block(typed, layout)
+    return typed_block(typed, layout, len(parsed[0]))
 
 
 def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array, pa.Array | None]:
@@ -142,19 +142,8 @@ def type_text(kind: Kind, values: pa.Array, *, compare: bool) -> tuple[pa.Array,
 def parse_block_exactly(block: bytes, layout: Layout) -> Typed:
     """Type one block the slow way: compare every value of every column with its text."""
     parsed = _read(block, [_text_type(column.kind) for column in layout.columns])
-    return typed_block(
-        [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)], layout
-    )
-
-
-def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Layout) -> Typed:
-    """Return a block whose columns are given as values and, where there are some, the text of others."""
-    sides = {
-        number: side.cast(layout.sides[number].type)
-        for number, (_, side) in enumerate(columns)
-        if side is not None
-    }
-    return Typed(tuple(values for values, _ in columns), sides, len(columns[0][0]))
+    typed = [parse_text(column.kind, text) for column, text in zip(layout.columns, parsed, strict=True)]
+    return typed_block(typed, layout, len(parsed[0]))
 
 
 def _text_type(kind: Kind) -> pa.DataType:
