@@ -59,6 +59,8 @@ class Engine:
     directory (``scheme:///path/NAME``).
     """
     secrets: tuple[str, ...] = ("password",)
+    secret_variables: tuple[str, ...] = ()
+    """The environment variables that hold a secret. No log has their values."""
     part_reader: str = ""
     """The class of a ``PartReader``: for ``verify --level full`` and ``export --prove``."""
     live_reader: str = ""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from migrate.engines import registry
 from migrate.errors import UsageError
 
 
@@ -128,13 +129,7 @@ _PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^/@:\s]*):[^@\s]*@")
 _PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
 
 
-_SECRET_VARIABLES = (
-    "PGPASSWORD",
-    "MYSQL_PWD",
-    "MOVEOUT_PASSPHRASE",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-)
+_PASSPHRASE_VARIABLE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a name
 _LEAST_SECRET = 4
 """Shorter ones stand in too many words to be left out of a text."""
 _used_secrets: set[str] = set()
@@ -155,7 +150,7 @@ def remember_url_secrets(url: str) -> None:
 
 def hide_secrets(text: str) -> str:
     """Return text without any secret that this process has used, or that its environment has."""
-    for name in _SECRET_VARIABLES:
+    for name in (_PASSPHRASE_VARIABLE, *registry.secret_variables()):
         _remember(os.environ.get(name, ""))
     for secret in sorted(_used_secrets, key=len, reverse=True):
         text = text.replace(secret, "…")

@@ -5,6 +5,7 @@ from exporters.engine import Engine
 ENGINE = Engine(
     name="MySQL or MariaDB",
     schemes=("mysql", "mariadb"),
+    secret_variables=("MYSQL_PWD",),
     exporter="exporters.mysql.source:MysqlExporter",
     part_reader="exporters.mysql.part_reader:MysqlPartReader",
     live_reader="exporters.mysql.live_reader:MysqlLiveReader",

@@ -5,6 +5,7 @@ from exporters.engine import Engine
 ENGINE = Engine(
     name="PostgreSQL",
     schemes=("postgresql", "postgres"),
+    secret_variables=("PGPASSWORD",),
     exporter="exporters.postgres.source:PostgresExporter",
     part_reader="exporters.postgres.part_reader:PostgresPartReader",
     live_reader="exporters.postgres.live_reader:PostgresLiveReader",

@@ -49,6 +49,11 @@ def secret_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for engine in engines() for name in engine.secrets))
 
 
+def secret_variables() -> tuple[str, ...]:
+    """Return the environment variables in which engines look for secrets."""
+    return tuple(dict.fromkeys(name for engine in engines() for name in engine.secret_variables))
+
+
 def engines() -> Sequence[Engine]:
     """Return all engines that can be loaded."""
     return _installed()[0]

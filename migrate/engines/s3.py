@@ -8,6 +8,7 @@ ENGINE = Engine(
     contents="objects",
     url_names="bucket",
     secrets=("access_key_id", "secret_access_key", "session_token"),
+    secret_variables=("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     exporter="exporters.objects.source:ObjectExporter",
     comparison="migrate.verify.live_bucket:compare_bucket",
     restorer="migrate.restore.objects.restore:BucketRestorer",

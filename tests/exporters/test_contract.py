@@ -20,6 +20,7 @@ from exporters.errors import SourceNotAllowedError
 from exporters.objects import ObjectExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.case.model import Endpoint
+from migrate.case.secrets import hide_secrets
 from migrate.custody.hold.sources.contract import HoldRequest
 from migrate.custody.hold.sources.source_hold import open_hold
 from migrate.engines import registry
@@ -243,6 +244,24 @@ def test_an_engine_that_cannot_be_loaded_leaves_the_others_and_is_named(tmp_path
     assert "a cannot be loaded: ModuleNotFoundError" in str(caught.value)
     assert "zz cannot be loaded: its scheme is that of S3" in str(caught.value)
     assert "sqlite://" in caught.value.next_step
+
+
+def test_no_log_has_the_secret_in_a_variable_of_an_installed_engine(tmp_path, monkeypatch):
+    information = tmp_path / "vault-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: vault\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[moveout.engines]\nvault = vault_engine:ENGINE\n")
+    (tmp_path / "vault_engine.py").write_text(
+        "from exporters.engine import Engine\n"
+        "ENGINE = Engine('Vault', ('vault',), exporter='', secret_variables=('VAULT_TOKEN',))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("VAULT_TOKEN", "a-token-of-the-vault")
+    registry.reload()
+    try:
+        assert hide_secrets("refused: a-token-of-the-vault") == "refused: …"
+    finally:
+        registry.reload()
 
 
 def test_the_contract_notices_an_exporter_that_counts_only_what_it_exported(tmp_path):
