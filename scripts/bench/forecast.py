@@ -3,13 +3,14 @@
     sudo nice python -m scripts.bench.forecast record --to DIR [--moves 24] [--seed 1]
     python -m scripts.bench.forecast fit --from DIR
     python -m scripts.bench.forecast validate --from DIR
-    sudo python -m scripts.bench.forecast check [--moves 6]
+    sudo python -m scripts.bench.forecast check [--moves 6] [--to DIR]
 
 ``record`` makes sources of random sizes on real servers, and moves them with ``moveout run``: PostgreSQL, MariaDB,
 SQLite, small and large objects, alone and together, to a local host and over links of a set rate (network namespaces,
 so it needs root). ``fit`` writes ``migrate/plan/reference_runs.json`` from what was recorded. ``validate`` leaves each
 move out in turn, forecasts it from the others before its start and at moments while it runs, and prints a table.
-``check`` makes new moves, and forecasts them from ``migrate/plan/reference_runs.json``.
+``check`` makes new moves, and forecasts them from ``migrate/plan/reference_runs.json``; the table counts all moves of
+``DIR``, also those of earlier checks.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def main() -> int:
     checking = steps.add_parser("check")
     checking.add_argument("--moves", type=int, default=6)
     checking.add_argument("--seed", type=int, default=None)
+    checking.add_argument("--to", type=Path, help="keep the moves here")
     options = parser.parse_args()
     if options.step == "record":
         record(options.to, options.moves, options.seed)
         return 0
     if options.step == "check":
-        check(options.moves, options.seed or secrets.randbelow(10**6))
+        with tempfile.TemporaryDirectory(prefix="moveout-forecasts-") as scratch:
+            check(options.to or Path(scratch), options.moves, options.seed or secrets.randbelow(10**6))
         return 0
     moves = read_moves(options.source)
     if options.step == "fit":
@@ -262,10 +265,10 @@ class RecordedMove:
         return sum(record.seconds for record in self.run)
 
 
-def read_moves(directory: Path) -> list[RecordedMove]:
-    """Return the recorded moves, in the order of their files."""
+def read_moves(directory: Path, seed: int | None = None) -> list[RecordedMove]:
+    """Return the recorded moves in the order of their files, all or those of one seed."""
     moves = []
-    for path in sorted(directory.glob("move-*.json")):
+    for path in sorted(directory.glob(f"move-{'*' if seed is None else seed}-*.json")):
         value = json.loads(path.read_text())
         limit = f", limit {value['bwlimit']}B/s" if value["bwlimit"] else ""
         run = tuple(_named(records) for records in enumerate(value["run"]))
@@ -330,11 +333,25 @@ MOMENTS = (0.0, 0.1, 0.25, 0.5, 0.75)
 
 def validate(moves: Sequence[RecordedMove]) -> int:
     """Forecast each move from the others; print how well that holds. Return 1 where P90 holds in less than 85 %."""
+
+    def others(move: RecordedMove) -> ReferenceClass:
+        return ReferenceClass.of(reference([other for other in moves if other is not move]))
+
+    before_start = _print_table(moves, others)
+    return int(before_start.p90 < 0.85 * before_start.moves)
+
+
+def _print_table(
+    moves: Sequence[RecordedMove], known_of: Callable[[RecordedMove], ReferenceClass]
+) -> Coverage:
+    """Forecast each move before its start and on the way; print how well that holds. Return what held before the
+    start.
+    """
     by_moment: dict[float, Coverage] = {moment: Coverage() for moment in MOMENTS}
     groups: dict[str, Coverage] = {}
     before = Coverage()
     for move in moves:
-        known = ReferenceClass.of(reference([other for other in moves if other is not move]))
+        known = known_of(move)
         for moment in MOMENTS:
             interval, left = _forecast_at(move, known, moment)
             by_moment[moment].add(interval, left)
@@ -352,21 +369,21 @@ def validate(moves: Sequence[RecordedMove]) -> int:
     for name, coverage in sorted(groups.items()):
         print(coverage.row(name))
     print(before.row("samples alone, as a point"))
-    return int(by_moment[0.0].p90 < 0.85 * by_moment[0.0].moves)
+    return by_moment[0.0]
 
 
-def check(count: int, seed: int) -> None:
+def check(directory: Path, count: int, seed: int) -> None:
     """Make new moves, and forecast each from what moveout comes with, which knows nothing of them."""
     known, coverage = ReferenceClass.of(cost_model.reference()), Coverage()
-    with tempfile.TemporaryDirectory(prefix="moveout-forecasts-") as directory:
-        record(Path(directory), count, seed)
-        for move in read_moves(Path(directory)):
-            interval, seconds = _forecast_at(move, known, 0.0)
-            coverage.add(interval, seconds)
-            kinds = ", ".join(move.kinds)
-            print(
-                f"  {kinds} ({move.route}): {seconds:.1f} s; P50 {interval.p50:.1f} s, P90 {interval.p90:.1f} s"
-            )
+    record(directory, count, seed)
+    for move in read_moves(directory, seed):
+        interval, seconds = _forecast_at(move, known, 0.0)
+        coverage.add(interval, seconds)
+        kinds = ", ".join(move.kinds)
+        print(
+            f"  {kinds} ({move.route}): {seconds:.1f} s; P50 {interval.p50:.1f} s, P90 {interval.p90:.1f} s"
+        )
+    _print_table(read_moves(directory), lambda _move: known)
     print(f"forecasts: {coverage.moves} moves, {coverage.p50} within P50, {coverage.p90} within P90")
 
 

@@ -108,7 +108,10 @@ def _bench(name: str) -> Step:
 
 
 _CRASH_POINTS = "tests/crash_points/test_crash_points.py"
-_FORECASTS = (".venv/bin/python", "-m", "scripts.bench.forecast", "check", "--moves", "6")
+_FORECASTS = (
+    *(".venv/bin/python", "-m", "scripts.bench.forecast", "check"),
+    *("--moves", "6", "--to", "build/forecasts"),
+)
 _EVICTED = "tests/torture/test_eviction.py"
 ROWS = (
     Row(
