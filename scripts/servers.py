@@ -146,6 +146,7 @@ class Servers:
                 "MINIO_UPDATE": "off",
                 "MINIO_PROMETHEUS_AUTH_TYPE": "public",
                 "MINIO_SCANNER_SPEED": "slowest",  # else it looks through all buckets each minute
+                "MINIO_DRIVE_MAX_TIMEOUT": "10m",  # else it takes a disk for broken that is busy for half a minute
             }
             if encrypts:
                 env["MINIO_KMS_SECRET_KEY"] = (

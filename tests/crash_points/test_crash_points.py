@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from migrate.cli import main
+from migrate.cli import VERBS, main
 from migrate.runtime.crash_points import CRASH_AT, CRASH_LOG
 from tests.crash_points.custody_moves import CUSTODY_MOVES
 from tests.crash_points.follow_moves import FOLLOW_MOVES
 from tests.crash_points.moves import TABLE_AND_OBJECT_MOVES, Move
-from tests.export.victims import run
+from tests.export.victims import import_once, run
 from tests.tools.tally import count
 
 MOVES = TABLE_AND_OBJECT_MOVES | CUSTODY_MOVES | FOLLOW_MOVES
@@ -25,6 +25,16 @@ SERVERS = {
 """The servers that a move needs, by the last word of its name."""
 LEAN, FEW = ("export-sqlite", "transfer", "restore-postgres"), 2
 """The moves that the default run tries, at so many points each."""
+
+import_once(
+    __name__,
+    "migrate.engines.mysql",
+    "migrate.engines.postgres",
+    "migrate.engines.s3",
+    "migrate.engines.sqlite",
+    "migrate.report.environment",
+    *(f"migrate.cli.{module}" for module, _ in VERBS.values()),
+)
 
 
 def chosen(names: list[str], most: int) -> list[str]:

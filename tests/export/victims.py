@@ -37,7 +37,15 @@ _IMPORTED_ONCE = [
 ]
 """What victims need is imported once, by the process that they are forked from."""
 _FORK_SERVER = multiprocessing.get_context("forkserver")
-_FORK_SERVER.set_forkserver_preload(_IMPORTED_ONCE)
+
+
+def import_once(*modules: str) -> None:
+    """Let further modules be imported once, too, if it comes before the first victim."""
+    _IMPORTED_ONCE.extend(modules)
+    _FORK_SERVER.set_forkserver_preload(_IMPORTED_ONCE)
+
+
+import_once()
 
 
 class Counting:
