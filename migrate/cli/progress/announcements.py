@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from migrate.case.model import Case
 from migrate.cli.common.session import Answer, Session
-from migrate.errors import OK, IncompleteError, MoveoutError
-from migrate.progress.state import ProgressState
+from migrate.cli.progress.listener import Ending, Listener
+from migrate.errors import MoveoutError
 
 A = TypeVar("A", bound=Answer)
 
@@ -31,7 +30,7 @@ _LAST_SECONDS = 15.0
 
 def announced(session: Session, case: Case | None, status_page: str | None, work: Callable[[], A]) -> A:
     """Do the work of a command; meanwhile renew its page, and notify whom the case names."""
-    listeners: list[_Listener] = []
+    listeners: list[Listener] = []
     if status_page:
         from migrate.cli.progress.status_page_file import StatusPageFile  # noqa: PLC0415  few commands write a page
 
@@ -48,36 +47,8 @@ def announced(session: Session, case: Case | None, status_page: str | None, work
     return answer
 
 
-class _Listener(Protocol):
-    """Somebody who is told how far a command is."""
-
-    def look(self, state: ProgressState) -> None:
-        """Take the present state; called every second."""
-        ...
-
-    def end(self, state: ProgressState, ending: Ending) -> None:
-        """Take the last state."""
-        ...
-
-
-@dataclass(slots=True)
-class Ending:
-    """How the command ended."""
-
-    exit_code: int | None = None
-    error: str = ""
-
-    @property
-    def words(self) -> str:
-        """How the command ended, for people."""
-        if self.exit_code is None:
-            return self.error or "stopped"
-        words = {OK: "done, complete", IncompleteError.exit_code: "done, with gaps"}
-        return words.get(self.exit_code, f"ended with exit code {self.exit_code}")
-
-
 @contextmanager
-def _watched(session: Session, listeners: Sequence[_Listener]) -> Iterator[Ending]:
+def _watched(session: Session, listeners: Sequence[Listener]) -> Iterator[Ending]:
     ending, stop = Ending(), threading.Event()
 
     def watch() -> None:

@@ -17,7 +17,7 @@ from rfc3161_client import (
     decode_timestamp_response,
 )
 
-from migrate.custody.signing.timestamps import Chain, Stamp
+from migrate.custody.signing.stamp import Chain, Stamp
 
 _SHA256 = x509.ObjectIdentifier("2.16.840.1.101.3.4.2.1")
 

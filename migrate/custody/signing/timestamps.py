@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 import urllib.error
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.custody.signing.bundle_signatures import root_of
+from migrate.custody.signing.stamp import Stamp
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.storage.api import Store
 
@@ -27,25 +26,6 @@ if TYPE_CHECKING:
 _SECONDS = 30.0
 MAX_BYTES = 65_536
 _NAME = re.compile(r"sig/tagmanifest-sha256\.txt\.[0-9tz-]+\.tsr")
-
-
-Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
-"""Where the certificates of a token lead: to a root that the caller trusts, to a self-signed one in the token, or to a
-root that is not known, so that nothing could be checked.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a token says. ``hash`` is the SHA-256 that it is about, ``authority`` the subject of the certificate that
-    signed it, ``nonce`` the number that the request had asked it to repeat.
-    """
-
-    hash: bytes
-    moment: datetime
-    authority: str
-    nonce: int | None
-    chain: Chain
 
 
 def load_roots(path: Path) -> list[x509.Certificate]:

@@ -1,0 +1,25 @@
+"""What a timestamp authority's token says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
+"""Where the certificates of a token lead: to a root that the caller trusts, to a self-signed one in the token, or to a
+root that is not known, so that nothing could be checked.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a token says. ``hash`` is the SHA-256 that it is about, ``authority`` the subject of the certificate that
+    signed it, ``nonce`` the number that the request had asked it to repeat.
+    """
+
+    hash: bytes
+    moment: datetime
+    authority: str
+    nonce: int | None
+    chain: Chain
