@@ -124,7 +124,7 @@ class Lease:
         """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the location only
         when heartbeats have failed for so long that somebody else may have taken over.
         """
-        if self._lost is None and uptime() - self._refreshed > self._stale_seconds * 0.7:
+        if self._lost is None and not self._is_fresh():
             self._beat()
         if self._lost is not None:
             raise self._lost
@@ -208,10 +208,18 @@ class Lease:
 
     def _release(self) -> None:
         # The beat proves that the lease is ours for another while; the delete that follows cannot hit
-        # another's.
-        self._beat()
+        # another's. A full location takes no beat; the one before holds for as long as `check` relies on it.
+        try:
+            self._beat()
+        except MoveoutError:
+            if not self._is_fresh():
+                raise
         if self._lost is None:
             self._store.delete(layout.LEASE)
+
+    def _is_fresh(self) -> bool:
+        """Tell whether nobody can have taken over since the last heartbeat."""
+        return uptime() - self._refreshed <= self._stale_seconds * 0.7
 
 
 def clear_dead(store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease, LeaseState
-from migrate.errors import AlreadyExistsError, BusyError, UnreachableError, UsageError
+from migrate.errors import AlreadyExistsError, BusyError, NoSpaceError, UnreachableError, UsageError
 from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName
 from migrate.runtime.progress import Silent
@@ -185,6 +185,14 @@ def test_a_run_whose_location_went_away_does_not_wait_for_its_lease(directory, m
     while lease.look(directory) is not None:
         assert time.monotonic() < end
         time.sleep(0.05)
+    plan.assert_all_fired()
+
+
+def test_a_lease_is_released_at_a_full_location(directory):
+    plan = FaultPlan(Fault("replace", fail(NoSpaceError("no space"))))
+    with Lease(Faulty(directory, plan), "export"):
+        pass
+    assert lease.look(directory) is None
     plan.assert_all_fired()
 
 

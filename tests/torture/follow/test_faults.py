@@ -9,6 +9,7 @@ import random
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -114,6 +115,7 @@ class Scene:
 def test_nothing_is_lost_or_doubled(number, pair, toxiproxy, tiny_disk, tmp_path, monkeypatch):
     seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
     chosen = random.Random(f"{seed}/{number}")
+    sys.stderr.write(f"\nMOVEOUT_SEED={seed}\n")
     grow(tiny_disk)
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "follow.log").open("w") as log:
