@@ -62,10 +62,13 @@ from migrate.custody.signing.keys import Signer
 from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
+from migrate.export.seal_time import SealTime, seal_time_before
 from migrate.follow.followed import recorded_bases
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
-from migrate.storage.api import Store
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.api import MultipartStore, Store
+from migrate.storage.rate_limit import SMALL_BYTES
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -275,19 +278,28 @@ def _run_export(
         cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
     )
     cancellation = session.cancellation.child()
-    store = open_location(
-        location.url,
-        secrets=location.reveal(),
-        bwlimit=throttle,
-        note=session.progress.note,
-        cancellation=cancellation,
-    )
+
+    def open_store(token: CancellationToken) -> MultipartStore:
+        return open_location(
+            location.url,
+            secrets=location.reveal(),
+            bwlimit=throttle,
+            at_once_bytes=SMALL_BYTES,
+            note=session.progress.note,
+            cancellation=token,
+        )
+
+    store = open_store(cancellation)
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
     endpoints = _without_dropped(store, endpoints, options, session.progress.note)
     may_be_empty = frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty)
     options = replace(
-        options, may_be_empty=may_be_empty, follow=_change_logs(endpoints, session.progress.note)
+        options,
+        may_be_empty=may_be_empty,
+        follow=_change_logs(endpoints, session.progress.note),
+        open_unit_store=open_store,
+        rate_limiter=throttle,
     )
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
@@ -552,7 +564,10 @@ def export_command(
         endpoints = followed(endpoints, parse_size(sources.retain) if sources.retain else None)
     chosen = from_words({"current_only": selection.current_only, **selection.items.words()})
     options = ExportOptions(
-        prove=proof.prove, strict_snapshot=proof.strict_snapshot, dropped=frozenset(sources.drop or ())
+        prove=proof.prove,
+        strict_snapshot=proof.strict_snapshot,
+        dropped=frozenset(sources.drop or ()),
+        seal_time=seal_time_before(loaded.deadline, loaded.reserve_seconds) if loaded else SealTime(),
     )
     parsed_limits = limits.parse(loaded.limits if loaded else None)
     for sentence in overlaps(endpoints, location, loaded.transfer_to if loaded else None):

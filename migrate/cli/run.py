@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +48,7 @@ from migrate.errors import (
     UsageError,
 )
 from migrate.export import ExportOptions
-from migrate.export.seal_time import SealTime, SealTimeError
+from migrate.export.seal_time import SealTime, SealTimeError, seal_time_before
 from migrate.plan import ReferenceClass
 from migrate.plan.cost_model import reference
 from migrate.plan.forecast import Forecast
@@ -308,7 +308,14 @@ class _Move:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield _EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
             yield _FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
-        yield "export", lambda: None if here is SealState.COMPLETE else self._export(self._seal_time())
+        yield (
+            "export",
+            lambda: (
+                None
+                if here is SealState.COMPLETE
+                else self._export(seal_time_before(self._case.deadline, self._case.reserve_seconds))
+            ),
+        )
         if self._stopped_early and destination is not None and _sealed(self._bundle) is not SealState.NOT:
             yield "transfer", lambda: self._transfer(destination)
         if self._stopped_early:
@@ -412,14 +419,6 @@ class _Move:
         """Show by when all has left, or once it has, by when all is up."""
         what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
         self._session.meter.forecast(what, forecast.moment(interval.p50), forecast.moment(interval.p90))
-
-    def _seal_time(self) -> SealTime:
-        """Return when the export stops for the reserve before the deadline; never, where that moment has passed."""
-        case = self._case
-        if case.deadline is None or case.reserve_seconds is None:
-            return SealTime()
-        moment = case.deadline - timedelta(seconds=case.reserve_seconds)
-        return SealTime(moment if moment > datetime.now(UTC) else None)
 
     @property
     def _stopped_early(self) -> bool:

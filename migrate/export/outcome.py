@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporters.api import Enumeration, Gap
@@ -14,6 +14,9 @@ from migrate.changes.change_logs import FollowRequest
 from migrate.errors import OK, IncompleteError
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.export.unit_runner import OpenPool
+from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.api import MultipartStore
+from migrate.storage.rate_limit import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,9 @@ class ExportOptions:
 
     ``ask``: a source whose finished summary does not add up is asked again; else that summary stands.
 
-    ``seal_time``: when no more is read, so that what there is can be sealed.
+    ``seal_time``: when no more is read, so that what there is can be sealed. ``open_unit_store`` opens the location
+    for the units, whose waiting for it then ends with the token that it is given; by default they share the export's.
+    ``rate_limiter`` is lifted for a seal before the deadline.
 
     ``may_be_empty``: names of sources in which nothing need be. ``dropped``: names of sources that are taken out of the
     bundle.
@@ -49,6 +54,8 @@ class ExportOptions:
     case: CaseInfo | None = None
     follow: Mapping[str, FollowRequest] = field(default_factory=dict)
     seal_time: SealTime = field(default_factory=SealTime)
+    open_unit_store: Callable[[CancellationToken], MultipartStore] | None = None
+    rate_limiter: RateLimiter | None = None
 
 
 @dataclass(frozen=True, slots=True)

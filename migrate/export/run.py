@@ -71,6 +71,9 @@ class ExportRun:
     cancellation: CancellationToken
     followed: FollowedChanges
     room: LocationRoom
+    unit_store: MultipartStore
+    unit_cancellation: CancellationToken
+    """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
@@ -122,6 +125,7 @@ def export(
         followed = stack.enter_context(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )
+        unit_cancellation = cancellation.child()
         run = ExportRun(
             store,
             state,
@@ -134,6 +138,8 @@ def export(
             cancellation,
             followed,
             LocationRoom(store),
+            options.open_unit_store(unit_cancellation) if options.open_unit_store else store,
+            unit_cancellation,
         )
         try:
             return _export(run, sources)
@@ -180,6 +186,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     if all(source.name in left_out and not source.totals.items for source in reconciliations):
         raise no_source_error(broken)
     run.room.release()
+    _lift_rate_limit(run)
     run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(
         run.store,
@@ -244,6 +251,7 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
                 work, run.ledger, pool, most_together, room=run.room, seal_time=run.options.seal_time
             )
             error = units.run()
+            _lift_rate_limit(run)
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
@@ -267,6 +275,12 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
         run.ledger.add_gaps(source.name, summary.gaps)
         run.progress.count_gaps(len(summary.gaps))
     return _reconciliation(run, source, summary, failures), error
+
+
+def _lift_rate_limit(run: ExportRun) -> None:
+    """Have what belongs to a seal before the deadline pass at once: it must not wait for bytes that were sent."""
+    if run.options.seal_time.is_over and run.options.rate_limiter is not None:
+        run.options.rate_limiter.lift()
 
 
 def _show_done(progress: Progress, before: SourceReconciliation) -> None:
@@ -305,9 +319,9 @@ def _separate_groups(run: ExportRun, source: str) -> None:
 
 def _work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:
     return UnitWork(
-        store=run.store,
+        store=run.unit_store,
         lease=run.lease,
-        cancellation=run.cancellation.child(),
+        cancellation=run.unit_cancellation,
         progress=run.progress,
         source=source.name,
         snapshot=snapshot,

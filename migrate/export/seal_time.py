@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from exporters.errors import SourceError
 from migrate.errors import IncompleteError
@@ -43,3 +43,11 @@ class SealTime:
         """Raise ``SealTimeError`` if the moment has come."""
         if self.is_over:
             raise self.error(source)
+
+
+def seal_time_before(deadline: datetime | None, reserve_seconds: float | None) -> SealTime:
+    """Return when an export stops for the reserve before the deadline; never, where that moment has passed."""
+    if deadline is None or reserve_seconds is None:
+        return SealTime()
+    moment = deadline - timedelta(seconds=reserve_seconds)
+    return SealTime(moment if moment > _now() else None)

@@ -63,22 +63,23 @@ def open_location(
     *,
     secrets: Mapping[str, str] | None = None,
     bwlimit: RateLimiter | None = None,
+    at_once_bytes: int = 0,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
     cancellation: CancellationToken | None = None,
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
-    No request is sent yet. ``bwlimit`` may be shared by several locations; passing faults are waited
-    out for ``patience_seconds``, until ``cancellation`` is cancelled. Raises ``UsageError`` and, where there are no
-    credentials, ``NotAllowedError``.
+    No request is sent yet. ``bwlimit`` may be shared by several locations; files of up to ``at_once_bytes`` count and
+    do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled.
+    Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
     _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
     if crash_points.are_watched():
         store = CrashPoints(store)
     if bwlimit is not None:
-        store = RateLimited(store, bwlimit)
+        store = RateLimited(store, bwlimit, cancellation=cancellation, at_once_bytes=at_once_bytes)
     policy = RetryPolicy(
         note=note,
         total_seconds=patience_seconds,

@@ -1,7 +1,6 @@
 """A run with a reserve: the bundle is sealed and sent before the deadline, and the rest follows."""
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from migrate.bundle import layout
 from migrate.export.seal_time import SealTime
@@ -42,7 +41,10 @@ def test_what_is_ready_before_the_deadline_is_sent_and_the_rest_follows(tmp_path
         """The time; that of the deadline once the first source is exported."""
         return deadline if done.exists() else datetime.now(UTC)
 
-    monkeypatch.setattr("migrate.cli.run.SealTime", partial(SealTime, now=clock))
+    def seal_time(deadline, reserve_seconds):
+        return SealTime(deadline - timedelta(seconds=reserve_seconds), clock)
+
+    monkeypatch.setattr("migrate.cli.run.seal_time_before", seal_time)
     steps = [step for step in result("run", "-c", case)["steps"] if step["step"] not in {"doctor", "plan"}]
     assert [step["step"] for step in steps] == ["export", "transfer", "export", "transfer", "verify"]
     assert [step["exit_code"] for step in steps] == [3, 3, 0, 0, 0]

@@ -33,13 +33,14 @@ def nothing(unit: Unit) -> None:
 @dataclass
 class Numbers:
     """The numbers below ``count``, each planned as ``item_bytes``. ``on_export`` is called with each unit before it
-    writes; what it raises, the unit raises.
+    writes; what it raises, the unit raises. ``padding`` is written in front of each number.
     """
 
     name: str = "app"
     url: str = "numbers://host/app"
     count: int = 95
     item_bytes: int = 4
+    padding: bytes = b""
     on_export: Callable[[Unit], None] = nothing
     on_finish: Callable[[], None] = lambda: None
     holds: bool = True
@@ -82,7 +83,7 @@ class NumbersSnapshot:
         with sink.create(f"numbers/{start:08d}.txt") as file:
             self.source.on_export(unit)
             for number in numbers:
-                file.write(f"{number}\n".encode())
+                file.write(self.source.padding + f"{number}\n".encode())
         gaps = [self.source.gaps[n] for n in range(start, start + items) if n in self.source.gaps]
         return Outcome(len(numbers), len(numbers) * 4, sum(numbers), gaps=gaps, facts={"first": start})
 

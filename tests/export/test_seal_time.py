@@ -9,7 +9,9 @@ from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
 from migrate.export.seal_time import SealTime, SealTimeError
 from migrate.progress.meter import Meter
+from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent
+from migrate.storage.rate_limit import SMALL_BYTES, RateLimiter
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
@@ -68,6 +70,35 @@ def test_what_was_read_in_time_is_sealed_and_the_next_run_reads_the_rest(store):
     assert fractions["end", "export first"] >= 0.3, "what an earlier run has exported counts"
     assert (whole.complete, whole.stopped_early) == (True, False)
     assert big.exported[0] == "chunk/00000050"
+
+
+def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
+    limiter = RateLimiter(2**20)
+
+    def open_store(cancellation):
+        return open_location(
+            str(tmp_path / "location"), bwlimit=limiter, at_once_bytes=SMALL_BYTES, cancellation=cancellation
+        )
+
+    sources = [
+        Numbers("first", "numbers://host/first"),
+        Numbers("big", "numbers://host/big", padding=bytes(10**6), item_bytes=10**6),
+    ]
+    cancellation, moment = CancellationToken(), datetime.now(UTC) + timedelta(seconds=1)
+    options = ExportOptions(seal_time=SealTime(moment), open_unit_store=open_store, rate_limiter=limiter)
+    sealed = export(
+        sources,
+        open_store(cancellation),
+        workers=3,
+        progress=Silent(),
+        options=options,
+        cancellation=cancellation,
+    )
+    late_seconds = (datetime.now(UTC) - moment).total_seconds()
+    assert (sealed.stopped_early, sealed.exit_code) == (True, 3)
+    assert 0 < late_seconds < 5, "units of 10 MB each were under way, at 1 MiB a second"
+    assert {source.name: source.complete for source in sealed.sources} == {"first": True, "big": False}
+    assert verify(open_store(cancellation), Level.FULL, workers=2, progress=Silent()).findings == []
 
 
 def test_a_source_whose_last_unit_ends_in_time_is_complete(store):

@@ -9,9 +9,9 @@ import pytest
 
 from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_rate, parse_size
-from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.storage.local.store import LocalStore
-from migrate.storage.rate_limit import RateLimited, RateLimiter
+from migrate.storage.rate_limit import SMALL_BYTES, RateLimited, RateLimiter
 from migrate.storage.registry import open_location
 
 
@@ -129,6 +129,43 @@ def test_a_file_that_only_holds_room_waits_for_no_limit(tmp_path):
     store = RateLimited(LocalStore(tmp_path), RateLimiter(1024, sleep=waits.append))
     store.keep_room("room", 2**20)
     assert (waits, store.stat("room").size_bytes) == ([], 2**20)
+
+
+def test_a_lease_and_a_record_do_not_wait_and_count(tmp_path):
+    limiter = RateLimiter(1024)
+    store = RateLimited(LocalStore(tmp_path), limiter, at_once_bytes=100)
+    limiter.take(2**20)
+    started = time.monotonic()
+    lease = store.create("lease", b"1")
+    store.replace("lease", b"22", etag=lease.etag)
+    store.put("record", b"333")
+    assert time.monotonic() - started < 1
+    assert limiter.settle()[0] == 2**20 + 6
+
+
+def test_what_waits_when_it_is_cancelled_is_not_written(tmp_path):
+    cancellation, limiter = CancellationToken(), RateLimiter(1024)
+    store = RateLimited(LocalStore(tmp_path), limiter, cancellation=cancellation)
+    limiter.take(2**30)
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(store.put, "large", bytes(SMALL_BYTES + 1))
+        small = pool.submit(store.put, "small", b"a record")
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            large.result(5)
+        small.result(5)
+    assert [info.key for info in store.list()] == ["small"]
+
+
+def test_nobody_waits_once_the_limit_is_lifted():
+    limiter = RateLimiter(1)
+    limiter.take(3600)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(limiter.take, 1)
+        limiter.lift()
+        waiting.result(5)
+    limiter.take(2**40)
+    limiter.take(1)
 
 
 def test_an_interruption_cuts_waiting_short():
