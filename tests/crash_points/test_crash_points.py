@@ -1,8 +1,12 @@
-"""A command may die at each durable step, before it and after it; given again, it ends as if nothing had happened."""
+"""A command may die at each durable step, before it and after it; given again, it ends as if nothing had happened.
+
+In the long run, the step between the first and the last of a name is drawn: MOVEOUT_SEED repeats it.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from collections import Counter
@@ -37,12 +41,18 @@ import_once(
 )
 
 
-def chosen(names: list[str], most: int) -> list[str]:
-    """Return at most so many points to die at, in their order: of each name its first, middle and last time."""
+def chosen(names: list[str], most: int, seed: str) -> list[str]:
+    """Return at most so many points to die at, in their order: of each name its first, its last and a drawn time; the
+    middle one in the short run, which is the same each time.
+    """
     totals, passed, points = Counter(names), Counter[str](), []
+    between = {name: (total + 1) // 2 for name, total in totals.items()}
+    if most > FEW:
+        draw = random.Random(seed)
+        between = {name: draw.randint(1, totals[name]) for name in sorted(totals)}
     for name in names:
         passed[name] += 1
-        if passed[name] in {1, (totals[name] + 1) // 2, totals[name]}:
+        if passed[name] in {1, between[name], totals[name]}:
             points.append(f"{name}:{passed[name]}")
     step = max(1, len(points) // most)
     return points[step // 2 :: step]
@@ -83,7 +93,9 @@ def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkey
     log = tmp_path / "points"
     assert ended(move, monkeypatch, **{CRASH_LOG: str(log)}) == 0, said(move)
     expected = move.outcome()
-    tried = chosen(log.read_text().split(), most)
+    seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
+    sys.stderr.write(f"\n{name} (MOVEOUT_SEED={seed})\n")
+    tried = chosen(log.read_text().split(), most, f"{seed}/{name}")
     assert len(tried) >= FEW
     killed = 0
     for number, point in enumerate(tried, 1):
