@@ -99,8 +99,9 @@ def _torture(name: str, arguments: str, **environment: object) -> Step:
     )
 
 
-def _outsiders(suite: str, rows: int) -> Step:
-    return Step(suite, ("make", "outsiders", f"ARGS={suite} --rows {rows}"), read=of_outsiders)
+def _outsiders(suite: str, rows: int, name: str = "", part: str = "1/1") -> Step:
+    words = f"{suite} --rows {rows}" + (f" --slice {part}" if name else "")
+    return Step(f"{suite}{name}", ("make", "outsiders", f"ARGS={words}"), read=of_outsiders)
 
 
 def _bench(name: str) -> Step:
@@ -203,6 +204,8 @@ ROWS = (
             _outsiders("postgresql-dump", 2),
             _outsiders("mariadb-suite", 2),
             _outsiders("odd-keys", 2),
+            _outsiders("postgresql-regress", 1, ": plain", "5/9"),
+            _outsiders("postgresql-regress", 1, ": drops removed", "6/9"),
         ),
         ("arrived equal", "differences that were named"),
     ),
