@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporters.discovery import Discovery, FoundSource, NotTaken
+from exporters.errors import SourceGoneError
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.server_url import as_url, server_key
 from migrate.cli import app
@@ -23,7 +24,7 @@ from migrate.cli.common.session import Session, verb
 from migrate.cli.common.terminal import make_table
 from migrate.discover.aws.services import policy
 from migrate.discover.case_file import CaseChange, CaseText, new_case, updated_case
-from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
+from migrate.discover.servers import ServerAnswer, ask_servers, only_named, servers_of, shown_names
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words, things
 from migrate.runtime.crash_points import durable
@@ -100,12 +101,14 @@ def _as_json(answer: ServerAnswer) -> dict[str, Any]:
     error = answer.error
     about = {"code": error.code, "message": str(error), "next": error.next_step} if error else None
     discovery = asdict(answer.discovery) if answer.discovery else {"sources": [], "not_taken": [], "gaps": []}
-    return {"url": answer.url, "error": about, **discovery}
+    others = [source.name for source in answer.others]
+    return {"url": answer.url, "error": about, **discovery, "others": others}
 
 
 def _draw_answer(console: Console, answer: ServerAnswer) -> None:
     if answer.discovery is None:
-        console.print(Text.assemble((answer.url, "bold"), ("  not asked: ", "bold red"), str(answer.error)))
+        what = "not there" if isinstance(answer.error, SourceGoneError) else "not asked"
+        console.print(Text.assemble((answer.url, "bold"), (f"  {what}: ", "bold red"), str(answer.error)))
         if answer.error is not None and answer.error.next_step:
             console.print(Text(f"→ {answer.error.next_step}"))
         return
@@ -114,6 +117,9 @@ def _draw_answer(console: Console, answer: ServerAnswer) -> None:
         console.print(_table(answer.discovery.sources))
     else:
         console.print("  nothing that moveout takes")
+    if answer.others:
+        others = shown_names(answer.others)
+        console.print(Text.assemble(("! ", "yellow"), f"also on this server, not taken: {others}"))
     for gap in answer.discovery.gaps:
         console.print(Text.assemble(("! ", "yellow"), gap))
     _draw_not_taken(console, answer.discovery)
@@ -212,7 +218,8 @@ def discover_command(
     """Find what there is, and write the case file.
 
     Lists databases, buckets and SQLite files with their sizes, and says what may not be read and what moveout does not
-    take. With a case file it adds what is new, marks what is gone, and leaves all else as it is.
+    take. A URL of one database or bucket takes that one, and names what else its server holds. With a case file it adds
+    what is new, marks what is gone, and leaves all else as it is.
     """
     if print_policy:
         return LeastPolicy(policy())
@@ -228,7 +235,7 @@ def discover_command(
             "no server is named",
             next_step='moveout discover postgresql://me@old "s3://?profile=old" /srv/app --to moveout.toml',
         )
-    return run_discover(session, endpoints, path, loaded)
+    return run_discover(session, endpoints, path, loaded, whole_servers=not urls)
 
 
 def run_discover(
@@ -237,11 +244,15 @@ def run_discover(
     path: Path | None,
     case: Case | None = None,
     new_text: Callable[[Path, Sequence[ServerAnswer]], CaseText] = new_case,
+    *,
+    whole_servers: bool = False,
 ) -> Discovered:
     """Ask the servers, and write or amend the case file at ``path``, unless none of them answered. ``new_text`` makes
-    the text of a new one.
+    the text of a new one. ``whole_servers``: a URL of one database or bucket stands for all of its server.
     """
     answers = ask_servers(endpoints, session.progress)
+    if not whole_servers:
+        answers = only_named(endpoints, answers)
     if path is None or not _discoveries(answers):
         return Discovered(answers, None, [], [])
     written = _write(path, case, answers, new_text)

@@ -19,7 +19,7 @@ import tomlkit
 from exporters.discovery import EMPTY, FoundSource, NotTaken
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers, is_pattern, names_files, server_key
-from migrate.discover.servers import ServerAnswer, servers_of
+from migrate.discover.servers import ServerAnswer, names_one, servers_of
 from migrate.discover.source_names import source_name
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -162,7 +162,8 @@ def _discovered(answers: Sequence[ServerAnswer]) -> Iterator[FoundSource]:
 def _new_servers(answers: Sequence[ServerAnswer], case: Case | None) -> list[str]:
     """Return the servers that no later discovery would ask: neither named nor those of a source."""
     known = {_move_key(server.url) for server in servers_of(case)} if case else set()
-    return [url for url in dict.fromkeys(answer.url for answer in answers) if _move_key(url) not in known]
+    whole = dict.fromkeys(answer.url for answer in answers if not names_one(answer.url))
+    return [url for url in whole if _move_key(url) not in known]
 
 
 def _new_sources(answers: Sequence[ServerAnswer], case: Case | None) -> list[FoundSource]:
@@ -288,7 +289,8 @@ def _state(source: Endpoint, answers: Sequence[ServerAnswer]) -> Literal["there"
     """Say whether a source of the case is on the servers that were asked."""
     if is_pattern(source.url):
         return "unknown"
-    if any(covers(source.url, source_there.url) for source_there in _discovered(answers)):
+    others = [source for answer in answers for source in answer.others]
+    if any(covers(source.url, source_there.url) for source_there in [*_discovered(answers), *others]):
         return "there"
     complete = [answer for answer in answers if answer.discovery is not None and not answer.discovery.gaps]
     asked = any(covers(bare_server(answer.url), source.url) for answer in complete)

@@ -23,13 +23,11 @@ from migrate.case.server_url import (
     pattern_of,
     server_of,
 )
-from migrate.discover.servers import ServerAnswer, ask_servers
+from migrate.discover.servers import ServerAnswer, ask_servers, shown_names
 from migrate.discover.source_names import source_name
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.progress import Progress
-
-_SHOWN = 8
 
 
 def has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
@@ -129,9 +127,7 @@ def _matching(endpoint: Endpoint, answer: ServerAnswer) -> list[FoundSource]:
     listed = answer.discovery.sources
     matching = [source for source in listed if matches(pattern_of(endpoint.url), source.name)]
     if not matching:
-        names = ", ".join(source.name for source in listed[:_SHOWN])
-        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-        there = f"there are {names}{more}" if listed else "there is none at all"
+        there = f"there are {shown_names(listed)}" if listed else "there is none at all"
         raise SourceGoneError(
             f"nothing matches {endpoint.shown}: {there}",
             next_step=f"moveout discover '{server_of(endpoint.shown)}' lists what there is",

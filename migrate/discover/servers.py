@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
-from exporters.discovery import Discover, Discovery
+from exporters.discovery import Discover, Discovery, FoundSource
 from exporters.engine import discovery_of, load_part
+from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import Note
 from migrate.case.model import Case, Endpoint
-from migrate.case.server_url import names_files, server_key, server_of
+from migrate.case.server_url import (
+    bare_server,
+    covers,
+    is_pattern,
+    name_on,
+    names_files,
+    names_server,
+    server_key,
+    server_of,
+)
 from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
@@ -19,15 +29,19 @@ from migrate.runtime.progress import Progress
 _ACCOUNTS: Mapping[str, str] = {"aws": "migrate.discover.aws.account:discover"}
 """By URL scheme, what lists an account that holds sources of several engines."""
 _AT_ONCE = 16
+SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAnswer:
-    """What a server said. ``url`` is the one that was asked, without secrets. One of the other two is None."""
+    """What a server said. ``url`` is the one that was asked, without secrets. One of the other two is None. ``others``
+    are on the server, too, where the URL names one database or bucket.
+    """
 
     url: str
     discovery: Discovery | None
     error: MoveoutError | None = None
+    others: Sequence[FoundSource] = ()
 
 
 def discover_of(url: str, shown: str) -> Discover:
@@ -57,6 +71,63 @@ def ask_servers(
             return list(pool.map(ask, calls))
     finally:
         progress.end()
+
+
+def names_one(url: str) -> bool:
+    """Tell whether a URL names one database or bucket, and not all of a server."""
+    is_known = registry.find(url) is not None
+    return is_known and not (names_files(url) or names_server(url) or is_pattern(url))
+
+
+def only_named(endpoints: Sequence[Endpoint], answers: Sequence[ServerAnswer]) -> list[ServerAnswer]:
+    """Return the answers of servers, each with the database or bucket alone that its URL names, where it names one."""
+    pairs = zip(endpoints, answers, strict=True)
+    narrowed = [_only_named(endpoint.url, answer) for endpoint, answer in pairs]
+    taken = {source.url for answer in narrowed if answer.discovery for source in answer.discovery.sources}
+    return [
+        replace(answer, others=[source for source in answer.others if source.url not in taken])
+        for answer in narrowed
+    ]
+
+
+def _only_named(url: str, answer: ServerAnswer) -> ServerAnswer:
+    if not names_one(url):
+        return answer
+    bucket, _, prefix = (name_on(url, url) or "").partition("/")
+    if answer.discovery is None:
+        if not isinstance(answer.error, SourceNotAllowedError) or not _names_bucket(url):
+            return answer
+        # Many a key may read one bucket, and not list the others.
+        gap = f"what else is there could not be listed: {answer.error}"
+        return ServerAnswer(answer.url, Discovery([FoundSource(url, bucket)], gaps=(gap,)))
+    listed = answer.discovery.sources
+    named = [source for source in listed if covers(url, source.url)]
+    if not named:
+        return ServerAnswer(answer.url, None, _not_there(answer.url, listed))
+    if prefix:
+        named = [FoundSource(url, source.name, region=source.region) for source in named]
+    others = [source for source in listed if not covers(url, source.url)]
+    return ServerAnswer(answer.url, replace(answer.discovery, sources=named, not_taken=()), others=others)
+
+
+def _names_bucket(url: str) -> bool:
+    engine = registry.find(url)
+    return engine is not None and engine.url_names == "bucket"
+
+
+def _not_there(url: str, listed: Sequence[FoundSource]) -> SourceGoneError:
+    there = f"there are {shown_names(listed)}" if listed else "there is none at all"
+    return SourceGoneError(
+        f"nothing of this name is on the server: {there}",
+        next_step=f"moveout discover '{bare_server(url)}' lists what there is",
+    )
+
+
+def shown_names(sources: Sequence[FoundSource]) -> str:
+    """Return the names of sources as a list in words, the first of many."""
+    names = ", ".join(source.name for source in sources[:SHOWN_NAMES])
+    more = f" and {len(sources) - SHOWN_NAMES} more" if len(sources) > SHOWN_NAMES else ""
+    return names + more
 
 
 def servers_of(case: Case) -> list[Endpoint]:

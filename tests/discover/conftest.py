@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,12 +120,20 @@ def limited_accounts(server: S3Server) -> dict[str, str]:
             },
         ],
     }
+    return {**s3_account(server, "limited", policy), "PGPASSWORD": PASSWORD, "MYSQL_PWD": PASSWORD}
+
+
+def only_media(server: S3Server) -> dict[str, str]:
+    """Return the environment of an account that may read one bucket, and list none."""
+    allowed = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{VISIBLE_TO_ALL[:-1]}media/*"]}
+    return s3_account(server, "only-media", {"Version": "2012-10-17", "Statement": [allowed]})
+
+
+def s3_account(server: S3Server, name: str, policy: dict[str, Any]) -> dict[str, str]:
     accounts = Accounts(parse(f"s3://none?profile={server.profile}"))
-    made = accounts.add("limited", policy, datetime.now(UTC) + timedelta(days=1))
+    made = accounts.add(name, policy, datetime.now(UTC) + timedelta(days=1))
     return {
         "AWS_ENDPOINT_URL": server.endpoint,
         "AWS_ACCESS_KEY_ID": made.access_key,
         "AWS_SECRET_ACCESS_KEY": made.secret_key,
-        "PGPASSWORD": PASSWORD,
-        "MYSQL_PWD": PASSWORD,
     }

@@ -9,7 +9,7 @@ from migrate.case.model import load
 from migrate.discover.source_names import source_name
 from scripts.process import free_port
 from tests.cli.conftest import call
-from tests.discover.conftest import READER
+from tests.discover.conftest import READER, only_media
 
 
 def names(server):
@@ -93,6 +93,41 @@ def test_what_an_account_may_not_read_is_named(old_host):
     assert "SHOW DATABASES" in ended.json["result"]["servers"][1]["gaps"][0]
     assert minio["forbidden"]["problems"] == ["its objects may not be listed: AccessDenied"]
     assert minio["media"]["problems"] == []
+
+
+def test_a_url_of_one_database_or_bucket_takes_that_one_and_names_the_others(old_host, tmp_path):
+    case = tmp_path / "moveout.toml"
+    urls = [f"{old_host.pg}/app", f"s3://media?profile={old_host.minio.profile}"]
+    ended = call("init", case, *urls)
+    assert ended.code == 0, ended.out + ended.err
+    assert "also on this server, not taken: Odd Name*, closed, empty, locked" in ended.out
+    assert "also on this server, not taken: bare, forbidden, kept, sealed" in ended.out
+    written = load(case)
+    assert {name: source.url for name, source in written.sources.items()} == {
+        "app": urls[0],
+        "media": urls[1],
+    }
+    assert list(written.servers) == []
+    assert [move.old for move in written.moves] == [old_host.pg, old_host.s3]
+
+    ended = call("discover", f"{old_host.pg}/empty", "--to", case, "--json")
+    assert ended.json["result"]["changes"] == [{"kind": "added", "what": "source", "name": "empty"}]
+    assert ended.json["result"]["servers"][0]["others"] == ["Odd Name*", "app", "closed", "locked"]
+    assert "gone" not in case.read_text()
+
+    ended = call("discover", f"{old_host.pg}/ap")
+    assert ended.code == 7, ended.out
+    assert (
+        "not there: nothing of this name is on the server: there are Odd Name*, app, closed, empty"
+        in ended.out
+    )
+
+
+def test_a_bucket_is_taken_where_the_account_may_not_list_the_others(old_host):
+    ended = call("discover", "s3://media", "--json", env=only_media(old_host.minio))
+    server = ended.json["result"]["servers"][0]
+    assert (names(server), ended.code) == (["media"], 3)
+    assert "what else is there could not be listed" in server["gaps"][0]
 
 
 def test_a_server_that_does_not_answer_is_a_gap_and_the_others_go_on(old_host, tmp_path):
