@@ -26,7 +26,7 @@ from exporters.errors import SourceError
 from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
-from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
+from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
 from migrate.case.server_url import as_url, is_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
@@ -461,8 +461,13 @@ class _Reader:
         if unknown := value.keys() - {"command", "url"}:
             self._fail(f"[case] notify has no {min(unknown)!r}; it may hold command, url")
         command, url = value.get("command", ""), value.get("url", "")
+        remember_url_secrets(url)
         if url and urlsplit(url).scheme not in {"http", "https"}:
-            self._fail(f"[case] notify takes no url {url!r}: it must begin with http:// or https://")
+            self._fail(f"[case] notify takes no url {redact(url)!r}: it must begin with http:// or https://")
+        if url and not _names_host(url):
+            self._fail(
+                "[case] the url of notify names no host; in a user name and password, / : @ are written %2F %3A %40"
+            )
         try:
             shlex.split(command)
         except ValueError as exc:
@@ -486,6 +491,14 @@ class _Reader:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
             self._fail("[limits] workers must be a whole number from 1 to 256")
         return int(value)
+
+
+def _names_host(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # what stands for the port is no number: perhaps a part of a password
+        return False
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -1,5 +1,6 @@
 """Who else hears of a command: readers of the status page, a program and a URL of the user's own."""
 
+import base64
 import json
 import re
 import signal
@@ -28,9 +29,11 @@ class Listener(HTTPServer):
 
     def __init__(self):
         self.events = events = []
+        self.credentials = credentials = []
 
         class Keep(BaseHTTPRequestHandler):
             def do_POST(self):
+                credentials.append(self.headers["Authorization"])
                 events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(204)
                 self.end_headers()
@@ -109,6 +112,22 @@ def test_what_is_missing_is_told_and_stands_on_the_page(tmp_path, listener):
     assert "Done, with gaps" in page.read_text(encoding="utf-8")
 
 
+def test_a_url_with_a_user_and_a_password_is_told_and_shown_without_it(tmp_path, listener):
+    url = listener.url.replace("http://", "http://me:p%40ss%2Fword@")
+    case = write_case(tmp_path, f'{{ url = "{url}" }}')
+    log = tmp_path / "log"
+    words = [MOVEOUT, "export", "-c", case, "-v", "--log-file", log]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert listener.credentials == ["Basic " + base64.b64encode(b"me:p@ss/word").decode()]
+    assert listener.events[-1]["event"] == "ended"
+    case.write_text(case.read_text(encoding="utf-8").replace("http://", "ftp://"), encoding="utf-8")
+    refused = call("export", "-c", case)
+    assert (refused.code, "ftp://me:…@127.0.0.1" in refused.err) == (2, True)
+    texts = ended.stdout + ended.stderr + log.read_text(encoding="utf-8") + refused.err
+    assert not any(secret in texts for secret in ("p%40ss", "p@ss"))
+
+
 def test_a_page_in_a_bucket_is_shown_by_browsers(tmp_path, minio, bucket):
     source = make_large_file(tmp_path / "app.db")
     page = f"s3://{bucket}/pages?profile={minio.profile}"
@@ -140,6 +159,7 @@ def test_a_notification_or_a_page_that_fails_is_a_note(tmp_path):
         ('{ mail = "me" }', "has no 'mail'"),
         ('{ url = "file:///etc/passwd" }', "must begin with http"),
         ('{ command = "say \'" }', "No closing quotation"),
+        ('{ url = "http://me:secret/word@127.0.0.1/" }', "names no host; in a user name and password"),
     ],
 )
 def test_a_notification_that_cannot_be_is_refused_at_once(tmp_path, notify, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 import shlex
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from migrate.case.model import Notify
 from migrate.cli.common.session import Session
@@ -112,7 +114,15 @@ def _run(command: str, data: bytes) -> None:
 
 
 def _post(url: str, data: bytes) -> None:
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  the case file takes http and https only
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(  # noqa: S310  the case file takes http and https only
+        parts._replace(netloc=host).geturl(), data, {"Content-Type": "application/json"}, method="POST"
+    )
+    if at:
+        user, _, password = userinfo.partition(":")
+        token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")  # for this host alone
     with urllib.request.urlopen(request, timeout=NOTIFY_SECONDS):  # noqa: S310  as above
         pass
 
