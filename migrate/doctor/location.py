@@ -5,6 +5,8 @@ A small file is written under ``_work/`` and removed again, because nothing else
 
 from __future__ import annotations
 
+import os
+import pwd
 import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator
@@ -124,7 +126,15 @@ def _rights(store: MultipartStore, location: Endpoint) -> Fix:
             "advice", "Allow s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket on the location."
         )
     path = shlex.quote(location.url.removeprefix("file://"))
-    return Fix("shell", f"mkdir -p {path} && chown $USER {path} && chmod u+rwx {path}")
+    return Fix("shell", f"mkdir -p {path} && chown {_own_user()} {path} && chmod u+rwx {path}")
+
+
+def _own_user() -> str:
+    """Return who runs this: the fix is typed by root, whose $USER is another one."""
+    try:
+        return shlex.quote(pwd.getpwuid(os.geteuid()).pw_name)
+    except KeyError:  # in a container the number may have no name
+        return str(os.geteuid())
 
 
 def _conditions(store: MultipartStore, location: Endpoint) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -134,11 +135,15 @@ def _key(reference: str) -> str:
 
 
 def session(s3_location: S3Location) -> Any:
-    """Return the boto3 session of the location's profile."""
+    """Return the boto3 session of the location's profile. Raise NotAllowedError for a file of profiles that cannot be
+    read: botocore passes over it, and a profile without its endpoint is one of AWS.
+    """
     try:
         inner = botocore.session.Session(
             profile=s3_location.profile, event_hooks=copy.copy(_hooks()), include_builtin_handlers=False
         )
+        for variable in ("config_file", "credentials_file"):
+            _must_be_readable(Path(inner.get_config_variable(variable)).expanduser())
         inner.register_component("data_loader", _loader())
         inner.get_scoped_config()  # looks for the profile
         return boto3.Session(botocore_session=inner, **_given(s3_location.secrets))
@@ -147,6 +152,18 @@ def session(s3_location: S3Location) -> Any:
             f"there is no AWS profile {s3_location.profile!r}",
             next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
+
+
+def _must_be_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except PermissionError as exc:
+        raise NotAllowedError(
+            f"{path}: permission denied, so the profiles in it are not known",
+            next_step="let this user read the file, or name another one: AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE",
+        ) from exc
+    except OSError:
+        return  # no such file: botocore says so where a profile needs it
 
 
 @functools.cache
