@@ -47,6 +47,8 @@ class _Task:
     skipped_items: int = 0
     skipped_bytes: int = 0
     ended: float | None = None
+    stopped: bool = False
+    """Whether it ended before all of it was done."""
     moves: deque[tuple[float, int, int]] = field(default_factory=deque)
     """When something was first seen to have moved, and how far everything was by then."""
 
@@ -213,6 +215,12 @@ class Meter:
         with self._lock:
             self._end_task()
 
+    def stop(self) -> None:
+        """Say that the task under way will not be done."""
+        with self._lock:
+            if self._task is not None:
+                self._task.stopped = True
+
     def close(self) -> None:
         """End what is under way: nothing more will be drawn."""
         self.leave_stage()
@@ -278,7 +286,7 @@ class Meter:
         return TaskProgress(
             task.name,
             task.of.source,
-            "running" if task.ended is None else "done",
+            "running" if task.ended is None else "stopped" if task.stopped else "done",
             # Estimates may be too low: nothing is more than all of it.
             min(items, task.total_items) if task.total_items else items,
             task.total_items,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-State = Literal["waiting", "running", "done"]
+State = Literal["waiting", "running", "done", "stopped"]
 
 SHOWN_TASKS = 200
 """So many tasks of a stage are kept; a stage has one or two a source."""

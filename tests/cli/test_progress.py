@@ -152,6 +152,16 @@ def test_without_a_terminal_the_last_state_is_a_plain_line():
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  verify  100%  3 of 3", lines[1])
 
 
+def test_what_stopped_before_its_end_is_not_shown_as_done():
+    written = io.StringIO()
+    progress = LineProgress(Console(file=written, highlight=False))
+    progress.begin("erase", items=4, size_bytes=0)
+    progress.advance(items=1)
+    progress.stop()
+    progress.close()
+    assert "erase   25%  1 of 4" in written.getvalue()
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "words"),
     [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (3_240_000_000, "3.24 GB"), (7e13, "70 TB")],

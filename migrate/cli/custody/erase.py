@@ -25,7 +25,7 @@ from migrate.custody.erasure.remains import is_kept
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
-from migrate.number_text import bytes_words, count_words, things
+from migrate.number_text import bytes_words, things
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import ObjectLock
 
@@ -49,7 +49,8 @@ class Certified:
         erased = self.done
         console.print(
             f"Erased: {self.location}: {things(erased.versions, 'version')} ({bytes_words(erased.size_bytes)}),"
-            f" {count_words(erased.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
+            f" {things(erased.markers, 'delete marker')}, {things(erased.uploads, 'unfinished upload')};"
+            " a listing afterwards names nothing of the bundle"
         )
         console.print(
             f"The signed certificate is {erased.document.key}; the custody log stays. Not verified:"
@@ -86,6 +87,7 @@ def erase_command(
     signers = [] if dry_run else need_keys(key, passphrase, loaded)
     store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
+    held: list[str] = []
     reasons: list[str] = []
     if not erase.is_begun(store):
         entries, now = custody_log.read(store).entries, vault.now()
@@ -94,11 +96,13 @@ def erase_command(
             for rule_set in load_rules(rules)
             for breach in clock.would_breach(rule_set, entries, _ERASURE, now)
         ]
-        reasons = erase.check(store, vault, breaches, workers=workers)
+        held = erase.check_holds(vault, workers=workers)
+        reasons = erase.check(store, vault, breaches)
         if not dry_run:
+            erase.refuse_held(held)
             erase.refuse(reasons, override)
     if dry_run:
-        return _would_erase(store, vault, reasons)
+        return _would_erase(store, vault, [*held, *reasons])
     if not (yes or session.confirm(f"Erase the bundle at {store.location} for good?")):
         raise UsageError("nothing was erased")
     erased = erase.erase(
@@ -117,8 +121,11 @@ def erase_command(
 
 def _would_erase(store: MultipartStore, vault: ObjectLock, reasons: Sequence[str]) -> WouldDo:
     versions = [version for version in vault.versions() if not is_kept(version)]
+    markers = sum(version.is_marker for version in versions)
     action = (
-        f"would erase for good: {things(len(versions), 'version')} at {store.location}; the custody log stays"
+        f"would erase for good: {things(len(versions) - markers, 'version')}, {things(markers, 'delete marker')}"
+        f" and {things(sum(1 for _ in store.uploads()), 'unfinished upload')} at {store.location};"
+        " the custody log stays"
     )
     problems = [f"speaks against it: {reason}" for reason in reasons]
     return WouldDo(store.location, [action], problems)

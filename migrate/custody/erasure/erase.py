@@ -24,7 +24,7 @@ from migrate.custody.log.events import new_event
 from migrate.custody.obligations.clock import Verdict
 from migrate.custody.signing.keys import Signer
 from migrate.errors import DamageError, NotAllowedError
-from migrate.number_text import things
+from migrate.number_text import count_words, things
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore, exists
 from migrate.storage.object_lock import FileVersion, ObjectLock
@@ -49,27 +49,32 @@ class Erased:
     size_bytes: int
 
 
-def check(
-    store: MultipartStore,
-    vault: ObjectLock,
-    breaches: Sequence[Verdict],
-    *,
-    workers: int,
-) -> list[str]:
-    """Return why the bundle must not be erased: what is held, what the clock says, that there is no receipt, that what
-    is another's would go with it.
-    """
-    reasons = []
-    versions = [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
+def check_holds(vault: ObjectLock, *, workers: int) -> list[str]:
+    """Return what is held at the location: the server removes none of it, whatever reason is given."""
+    versions = _versions(vault)
     now = vault.now()
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
         locks = list(pool.map(vault.lock, versions))
     locked = [lock for lock in locks if lock.legal or (lock.until is not None and lock.until > now)]
-    if locked:
-        ends = [lock.until for lock in locked if lock.until is not None]
-        until = f" until {max(ends).isoformat()}" if ends else ""
-        reasons.append(f"{len(locked)} of {len(versions)} versions are held{until}")
-    if other_files := unknown_files(store, (version.key for version in versions)):
+    if not locked:
+        return []
+    ends = [lock.until for lock in locked if lock.until is not None and lock.until > now]
+    words = [f"until {max(ends):%Y-%m-%d %H:%M} UTC"] if ends else []
+    if legal := sum(lock.legal for lock in locked):
+        words.append(f"{count_words(legal)} of them by a legal hold without an end")
+    return [f"{count_words(len(locked))} of {things(len(versions), 'version')} are held {', '.join(words)}"]
+
+
+def _versions(vault: ObjectLock) -> list[FileVersion]:
+    return [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
+
+
+def check(store: MultipartStore, vault: ObjectLock, breaches: Sequence[Verdict]) -> list[str]:
+    """Return why the bundle must not be erased, unless somebody says why: what the clock says, that there is no
+    receipt, that what is another's would go with it.
+    """
+    reasons = []
+    if other_files := unknown_files(store, (version.key for version in _versions(vault))):
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]
@@ -89,12 +94,23 @@ def _unreceived(store: MultipartStore) -> list[str]:
     return []
 
 
+def refuse_held(held: Sequence[str]) -> None:
+    """Raise ``NotAllowedError`` where something is held: an erasure that cannot succeed is not begun, for its begin is
+    an event that the clock counts.
+    """
+    if held:
+        raise NotAllowedError(
+            f"the bundle cannot be erased: {held[0]}",
+            next_step="moveout hold release lifts a hold; a retention in compliance mode must end. No --override does",
+        )
+
+
 def refuse(reasons: Sequence[str], override: str) -> None:
     """Raise ``NotAllowedError`` where something speaks against it, and nobody says why it is done all the same."""
     if reasons and not override:
         raise NotAllowedError(
             "the bundle must not be erased: " + "; ".join(reasons),
-            next_step="wait until none of this holds (moveout hold release, moveout receive),"
+            next_step="wait until none of this holds (moveout receive, moveout clock),"
             ' or add --override "REASON": it is signed, and stays',
         )
 
