@@ -21,7 +21,7 @@ from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry, chunks, lines
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.storage.api import Store
+from migrate.storage.api import Store, exists
 from migrate.storage.file_reader import RandomAccess
 
 if TYPE_CHECKING:
@@ -295,6 +295,13 @@ def foreign_bag(store: Store) -> UsageError:
     )
 
 
+def step_where_no_bundle(store: Store) -> str:
+    """Return what to do where a location has files, and no bundle: an erased one leaves its record."""
+    if exists(store, layout.CUSTODY_LOG):
+        return f"moveout custody show '{store.location}' says what happened to the bundle: it may be erased"
+    return "check the location's URL; if a bundle lay here, fetch the missing file again from a copy"
+
+
 def _not_sealed(store: Store) -> Exception:
     first = next(iter(store.list()), None)
     if first is None:
@@ -315,7 +322,7 @@ def _not_sealed(store: Store) -> Exception:
             return foreign_bag(store)
         return UsageError(
             f"{store.location} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
-            next_step="check the location's URL; if a bundle lay here, fetch that file again from a copy",
+            next_step=step_where_no_bundle(store),
         )
     return UsageError(
         f"the transfer to {store.location} has not ended", next_step="run the same transfer again to its end"

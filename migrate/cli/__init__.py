@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 from typer.core import TyperCommand, TyperGroup
 
 from exporters import _rows
@@ -187,11 +189,23 @@ app = typer.Typer(
     cls=_Verbs,
     help="Databases and object storage leave a host, whole and provably, before the deadline.",
     no_args_is_help=True,
+    add_completion=False,  # typer's own options take no shell: they guess it from the process above
     epilog=_EPILOG,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+get_completion_inspect_parameters()  # it registers the shells
+
+
+class Shell(StrEnum):
+    """The shells that are completed for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 def _print_version(requested: bool) -> None:
@@ -205,6 +219,24 @@ def _root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    _install: Annotated[
+        Shell | None,
+        typer.Option(
+            "--install-completion",
+            callback=install_callback,
+            metavar="SHELL",
+            help="Install completion for bash, zsh or fish.",
+        ),
+    ] = None,
+    _show: Annotated[
+        Shell | None,
+        typer.Option(
+            "--show-completion",
+            callback=show_callback,
+            metavar="SHELL",
+            help="Print it, to be installed by hand.",
+        ),
+    ] = None,
 ) -> None:
     """Databases and object storage leave a host, whole and provably, before the deadline."""
 

@@ -15,6 +15,7 @@ from migrate.bundle import export_state as state
 from migrate.bundle.commit_records import CommitRecord, group_infos, read_group, read_records
 from migrate.bundle.lease import LeaseState
 from migrate.bundle.progress_database import Totals
+from migrate.bundle.reader import step_where_no_bundle
 from migrate.errors import GoneError, UsageError
 from migrate.export.plan_totals import read_summary
 from migrate.runtime import process_identity
@@ -78,7 +79,10 @@ def export_status(store: Store) -> ExportStatus:
     if making is None:
         kind_of_location, key = state.look(store)
         if kind_of_location is state.LocationKind.FOREIGN:
-            raise UsageError(f"{store.location} holds no export: there is {key}")
+            there = "the record of a bundle" if exists(store, layout.CUSTODY_LOG) else key
+            raise UsageError(
+                f"{store.location} holds no export: there is {there}", next_step=step_where_no_bundle(store)
+            )
         return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
         source_statuses = [_open_source(store, source, executor) for source in making.sources]

@@ -101,6 +101,20 @@ def test_a_shell_completes_commands_options_and_values(line, expected):
 
 
 @pytest.mark.parametrize(
+    ("shell", "path"),
+    [
+        ("bash", ".bash_completions/moveout.sh"),
+        ("zsh", ".zfunc/_moveout"),
+        ("fish", ".config/fish/completions/moveout.fish"),
+    ],
+)
+def test_completion_is_installed_for_the_shell_that_is_named(shell, path, tmp_path):
+    done = run("--install-completion", shell, env={"HOME": str(tmp_path)})
+    assert (done.code, (tmp_path / path).exists()) == (0, True), done.err
+    assert f"complete_{shell}" in run("--show-completion", shell).out
+
+
+@pytest.mark.parametrize(
     ("line", "meant"),
     [("exprt", "'export'"), ("export --bwlimt 5M", "'--bwlimit'"), ("custody verfy", "'verify'")],
 )

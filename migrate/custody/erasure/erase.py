@@ -136,9 +136,9 @@ def erase(
     if erasing is None:
         refuse(reasons, override)
         erasing = _begin(store, vault, signer, override, reasons)
-    progress.begin("erase", items=int(erasing.details.get("versions", 0)), size_bytes=0)
     names = remains.names(store)
     remaining = remains.list_remains(store, vault, names, workers=workers)
+    progress.begin("erase", items=len(remaining.files), size_bytes=0)
     _remove(store, vault, remaining, workers, progress)
     progress.end()
     if left := list(remains.list_remains(store, vault, names, workers=workers).words()):
@@ -235,13 +235,21 @@ def _certificate(
         "uploads": max(len(remaining.uploads), int(erasing.details.get("uploads", 0))),
         "override": erasing.details.get("override", ""),
         "against": erasing.details.get("against", []),
-        "not_verified": list(UNVERIFIABLE),
+        "not_verified": [*_origins(log, store.location), *UNVERIFIABLE],
         "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/: they may name"
         " sources and objects, and hold nothing of their content",
     }
     certificate = documents.resumed(store, documents.make("erasure", about, value))
     documents.keep(store, certificate, [signer])
     return certificate
+
+
+def _origins(log: custody_log.Log, location: str) -> list[str]:
+    """Return a sentence for each place that the bundle was transferred from: by the log alone, it lies there still."""
+    places = {entry.what.details.get("from") for entry in log.at(location, "transferred")} - {None}
+    return [
+        f"The bundle at {place}, from which this one was transferred." for place in sorted(map(str, places))
+    ]
 
 
 def _counts(erasing: CustodyEvent) -> dict[str, Any]:
