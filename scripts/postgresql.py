@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from scripts.binaries import find_postgres
+from scripts.binaries import find_postgres, postgres_major
 from scripts.process import Argv, Child, ServerError, start, unprivileged_user, write_private
 
 _SETTINGS = [
@@ -34,6 +34,7 @@ _SETTINGS = [
     )
     for word in ("-c", setting)
 ]
+_LONG_PASSWORDS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,9 @@ def make_cluster(
 def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
     cluster.data.mkdir(mode=0o700, exist_ok=True)
     password_file = cluster.data.parent / "initdb-password"
-    write_private(password_file, _scram_secret(password))
+    # Before version 14, initdb cuts what it reads to 99 characters.
+    secret = _scram_secret(password) if postgres_major(cluster.bin_dir) >= _LONG_PASSWORDS else password
+    write_private(password_file, secret)
     if cluster.user:
         shutil.chown(cluster.data, cluster.user)
         shutil.chown(password_file, cluster.user)

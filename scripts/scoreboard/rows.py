@@ -132,10 +132,17 @@ ROWS = (
                     "restore-mariadb",
                 )
             ),
-            _torture("durable steps: buckets", f"{_CRASH_POINTS} -k 'all and (bucket or sync)'"),
-            _torture(
-                "durable steps: other commands",
-                f"{_CRASH_POINTS} -k 'all and not (export or transfer or restore or sync)'",
+            *(
+                _torture(
+                    f"durable steps: {name}",
+                    f"{_CRASH_POINTS} -k 'all and ({moves})'",
+                    MOVEOUT_CRASH_POINTS=points,
+                )
+                for name, moves, points in (
+                    ("buckets", "bucket or sync", 8),
+                    ("custody", "sign or receive or erase or grant or hold", 4),
+                    ("followed databases", "follow or cutover or repair", 6),
+                )
             ),
             _torture("random moments", "tests/torture/test_kills.py", MOVEOUT_KILLS=12),
             _torture("random moments: databases", "tests/torture/test_kills_databases.py", MOVEOUT_KILLS=12),

@@ -1,6 +1,7 @@
 """A command may die at each durable step, before it and after it; given again, it ends as if nothing had happened.
 
 In the long run, the step between the first and the last of a name is drawn: MOVEOUT_SEED repeats it.
+MOVEOUT_CRASH_POINTS limits the run to so many steps of each command, which are drawn, too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SERVERS = {
 """The servers that a move needs, by the last word of its name."""
 LEAN, FEW = ("export-sqlite", "transfer", "restore-postgres"), 2
 """The moves that the default run tries, at so many points each."""
+MANY = int(os.environ.get("MOVEOUT_CRASH_POINTS", sys.maxsize))
 
 import_once(
     __name__,
@@ -45,15 +47,16 @@ def chosen(names: list[str], most: int, seed: str) -> list[str]:
     """Return at most so many points to die at, in their order: of each name its first, its last and a drawn time; the
     middle one in the short run, which is the same each time.
     """
-    totals, passed, points = Counter(names), Counter[str](), []
+    totals, passed, points, draw = Counter(names), Counter[str](), list[str](), random.Random(seed)
     between = {name: (total + 1) // 2 for name, total in totals.items()}
     if most > FEW:
-        draw = random.Random(seed)
         between = {name: draw.randint(1, totals[name]) for name in sorted(totals)}
     for name in names:
         passed[name] += 1
         if passed[name] in {1, between[name], totals[name]}:
             points.append(f"{name}:{passed[name]}")
+    if most > FEW:
+        return [points[place] for place in sorted(draw.sample(range(len(points)), min(most, len(points))))]
     step = max(1, len(points) // most)
     return points[step // 2 :: step]
 
@@ -81,9 +84,7 @@ def ended(move: Move, monkeypatch: pytest.MonkeyPatch, **environment: str) -> in
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in LEAN else pytest.mark.torture) for name in MOVES]
 )
-@pytest.mark.parametrize(
-    "most", [FEW, pytest.param(sys.maxsize, marks=pytest.mark.torture)], ids=["few", "all"]
-)
+@pytest.mark.parametrize("most", [FEW, pytest.param(MANY, marks=pytest.mark.torture)], ids=["few", "all"])
 @pytest.mark.timeout(3600)
 def test_ends_at_each_durable_step_and_the_same_command_finishes(request, monkeypatch, tmp_path, name, most):
     """The points are those that an undisturbed run passes; its outcome is the one that every other run has."""
