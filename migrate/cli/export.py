@@ -286,6 +286,7 @@ def _run_export(
             bwlimit=throttle,
             at_once_bytes=SMALL_BYTES,
             note=session.progress.note,
+            deadline=case.deadline if case else None,
             cancellation=token,
         )
 

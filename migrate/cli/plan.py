@@ -495,6 +495,10 @@ def _survey(
     return source_plans, unread
 
 
+_PATIENCE_SECONDS = 10.0
+"""How long a location is tried again that is only measured."""
+
+
 def _measure(locations: Sequence[Endpoint], progress: Progress) -> dict[str, LocationRates | None]:
     """Return how fast locations are, by URL."""
     rates: dict[str, LocationRates | None] = {}
@@ -508,7 +512,9 @@ def _measure(locations: Sequence[Endpoint], progress: Progress) -> dict[str, Loc
 def _location_rates(location: Endpoint) -> LocationRates | None:
     """Return how fast a location is; None for a directory so full that it could not be tried."""
     try:
-        return measure_location(open_location(location.url, secrets=location.reveal()))
+        return measure_location(
+            open_location(location.url, secrets=location.reveal(), patience_seconds=_PATIENCE_SECONDS)
+        )
     except NoSpaceError:
         if free_bytes(location.url, secrets=location.reveal()) is None:
             raise

@@ -116,14 +116,20 @@ def _run_transfer(
         cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
     )
     cancellation = session.cancellation.child()
+    deadline = case.deadline if case else None
     source = open_location(
-        origin.url, secrets=origin.reveal(), note=session.progress.note, cancellation=cancellation
+        origin.url,
+        secrets=origin.reveal(),
+        note=session.progress.note,
+        deadline=deadline,
+        cancellation=cancellation,
     )
     destination_store = open_location(
         destination.url,
         secrets=destination.reveal(),
         bwlimit=throttle,
         note=session.progress.note,
+        deadline=deadline,
         cancellation=cancellation,
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,6 +22,7 @@ from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MultipartStore
 from migrate.storage.crash_points import CrashPoints
 from migrate.storage.object_lock import ObjectLock
+from migrate.storage.outage import outage_of
 from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
 
@@ -66,27 +68,34 @@ def open_location(
     at_once_bytes: int = 0,
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
+    deadline: datetime | None = None,
     cancellation: CancellationToken | None = None,
 ) -> MultipartStore:
     """Return the store of a location: a path, or a URL such as ``s3://bucket/prefix?profile=NAME``.
 
     No request is sent yet. ``bwlimit`` may be shared by several locations; files of up to ``at_once_bytes`` count and
-    do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled.
+    do not wait for it. Passing faults are waited out for ``patience_seconds``, until ``cancellation`` is cancelled, and
+    not beyond a ``deadline`` that lies ahead.
     Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
     _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
     if crash_points.are_watched():
         store = CrashPoints(store)
-    if bwlimit is not None:
-        store = RateLimited(store, bwlimit, cancellation=cancellation, at_once_bytes=at_once_bytes)
     policy = RetryPolicy(
         note=note,
         total_seconds=patience_seconds,
         first_contact_seconds=FIRST_CONTACT_SECONDS,
         cancellation=cancellation,
+        name=store.location,
+        outage=outage_of(store.location),
+        deadline=deadline,
     )
-    return Retrying(store, policy)
+    if bwlimit is None:
+        return Retrying(store, policy)
+    # The limit is outside: nobody waits for it again to try again.
+    tried_again = Retrying(store, policy, on_resent=bwlimit.count)
+    return RateLimited(tried_again, bwlimit, cancellation=cancellation, at_once_bytes=at_once_bytes)
 
 
 def open_object_lock(

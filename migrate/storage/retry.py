@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from migrate.errors import (
@@ -22,6 +23,7 @@ from migrate.errors import (
     MoveoutError,
     SlowDownError,
 )
+from migrate.number_text import duration_words
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import (
     PART_BYTES,
@@ -35,6 +37,7 @@ from migrate.storage.api import (
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
+from migrate.storage.outage import Outage
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +59,10 @@ DAMAGED_ATTEMPTS = 5
 
 class RetryPolicy:
     """When and how long a call is tried again: with full jitter up to ``longest_wait``, or as long as the other side
-    asks, until ``total_seconds`` have passed since its first attempt; ``first_contact_seconds`` before any call has
-    succeeded. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server.
+    asks, until ``total_seconds`` have passed since it failed, or since every call has failed;
+    ``first_contact_seconds`` before any call has succeeded. A ``deadline`` that lies ahead ends it, too. ``note`` is
+    called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name`` names; ``outage`` may
+    be shared by several policies.
 
     A cancelled run waits no more: what fails from then on fails for good.
 
@@ -75,7 +80,14 @@ class RetryPolicy:
         cancellation: CancellationToken | None = None,
         sleep: Callable[[float], None] | None = None,
         limiter: ConcurrencyLimiter | None = None,
+        name: str = "the server",
+        outage: Outage | None = None,
+        deadline: datetime | None = None,
     ) -> None:
+        self._name = name
+        self._outage = outage or Outage()
+        left_seconds = (deadline - datetime.now(UTC)).total_seconds() if deadline else 0.0
+        self._until = time.monotonic() + left_seconds if left_seconds > 0 else None
         self.note: Note = note or _ignore
         self.retries = 0
         self.limiter = limiter or ConcurrencyLimiter()
@@ -94,16 +106,22 @@ class RetryPolicy:
 
     def run(self, call: Callable[[], T]) -> T:
         """Return what the call returns, at its first attempt or a later one. Raises what its last attempt raises."""
-        started = time.monotonic()
         try:
             value = call()  # the usual case must not pay for the machinery of trying again
         except MoveoutError as exc:
             if not exc.retryable:
+                self._end_outage()
                 raise
-            value = self._run_again(call, exc, started)
+            value = self._run_again(call, exc, time.monotonic())
         self._answered = True
+        self._end_outage()
         self.limiter.succeeded()
         return value
+
+    def _end_outage(self) -> None:
+        seconds = self._outage.end()
+        if seconds:
+            self.note(f"{self._name} answers again, after {duration_words(seconds)}")
 
     def _run_again(self, call: Callable[[], T], first: MoveoutError, started: float) -> T:
         import tenacity  # noqa: PLC0415  takes tornado along where that is installed; most commands try nothing again
@@ -129,11 +147,14 @@ class RetryPolicy:
         )(attempt)
 
     def _is_over(self, state: tenacity.RetryCallState, started: float) -> bool:
-        passed = time.monotonic() - started + state.upcoming_sleep
+        now = time.monotonic()
+        self._outage.failed()
+        passed = max(now - started, self._outage.seconds) + state.upcoming_sleep
         limit = self.patience_seconds
         if self._first_contact_seconds is not None and not self._answered:
             limit = min(limit, self._first_contact_seconds)
-        return self.cancellation.is_cancelled or passed > limit or _is_hopeless(state)
+        is_late = self._until is not None and now + state.upcoming_sleep > self._until
+        return self.cancellation.is_cancelled or passed > limit or is_late or _is_hopeless(state)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
@@ -146,8 +167,19 @@ class RetryPolicy:
             error,
             state.upcoming_sleep,
         )
-        if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
-            self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
+        is_long = (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS
+        if is_long and error is not None and self._outage.is_to_tell():
+            self.note(self._words(error))
+
+    def _words(self, error: BaseException) -> str:
+        what = "refuses requests" if isinstance(error, SlowDownError) else "does not answer"
+        seconds = self.patience_seconds
+        if self._until is not None:
+            seconds = min(seconds, self._outage.seconds + self._until - time.monotonic())
+        return (
+            f"{self._name} {what} since {self._outage.moment()}, and is tried again until"
+            f" {self._outage.moment(seconds)}: {error}"
+        )
 
 
 def _wait(state: tenacity.RetryCallState, jitter: float) -> float:
@@ -173,10 +205,17 @@ def _ignore(_: str) -> None:
 
 
 class Retrying(StoreWrapper):
-    """A store whose calls follow a ``RetryPolicy``."""
+    """A store whose calls follow a ``RetryPolicy``. ``on_resent`` is called with the bytes that are sent once more."""
 
-    def __init__(self, store: MultipartStore, policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        store: MultipartStore,
+        policy: RetryPolicy | None = None,
+        *,
+        on_resent: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__(store)
+        self._on_resent = on_resent
         self.policy = policy or RetryPolicy(first_contact_seconds=FIRST_CONTACT_SECONDS)
 
     @property
@@ -186,11 +225,11 @@ class Retrying(StoreWrapper):
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
-        return self.policy.run(lambda: self._store.put(key, data, sha256=sha256))
+        return self._send(len(data), lambda: self._store.put(key, data, sha256=sha256))
 
     def put_all(self, files: Sequence[NewFile]) -> None:
         """See ``Store.put_all``."""
-        self.policy.run(lambda: self._store.put_all(files))
+        self._send(sum(len(file.data) for file in files), lambda: self._store.put_all(files))
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
@@ -249,7 +288,7 @@ class Retrying(StoreWrapper):
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
-        return self.policy.run(lambda: self._store.put_part(key, upload, number, data))
+        return self._send(len(data), lambda: self._store.put_part(key, upload, number, data))
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``."""
@@ -271,6 +310,18 @@ class Retrying(StoreWrapper):
     def abort(self, key: str, upload: str) -> None:
         """See ``MultipartStore.abort``."""
         self.policy.run(lambda: self._store.abort(key, upload))
+
+    def _send(self, size_bytes: int, call: Callable[[], T]) -> T:
+        attempts = 0
+
+        def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and self._on_resent is not None:
+                self._on_resent(size_bytes)
+            return call()
+
+        return self.policy.run(attempt)
 
     def _finished(self, key: str, parts: Parts, crc64nvme: int) -> FileInfo | None:
         """Return the file if it is what these parts make: an earlier attempt has worked, its answer was

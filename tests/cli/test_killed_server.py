@@ -1,12 +1,18 @@
-"""A new server that is killed while it is filled: the others arrive, and the same command completes it."""
+"""A server that is killed while it is filled: the others arrive, and the same command completes it. A location is
+waited for, and named.
+"""
 
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from tests.cli.conftest import MOVEOUT, call, make_file
+from tests.tools.clients import boto_client
 from tests.tools.processes import kill_server, killed_at_end
 
 CASE = """
@@ -83,3 +89,56 @@ def test_a_server_killed_in_restore_costs_its_own_sources_until_the_same_command
     assert call("status", case).code == 0
     with psycopg.connect(shop) as old_side, psycopg.connect(new.url_of("shop")) as new_side:
         assert new_side.execute(ROWS).fetchall() == old_side.execute(ROWS).fetchall()
+
+
+UNTIL = """
+[case]
+name = "night"
+deadline = {deadline}
+[bundle]
+location = "s3://{bucket}/bundle?profile={profile}"
+[limits]
+bwlimit = "1M"
+[[source]]
+name = "file"
+url = "sqlite://{folder}/a.db"
+"""
+
+
+@pytest.mark.torture
+def test_a_location_killed_in_an_export_is_named_and_waited_for_no_longer_than_the_deadline(
+    servers, tmp_path
+):
+    server = servers.minio("killed-location")
+    client = boto_client(server.profile)
+    client.create_bucket(Bucket="location")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("CREATE TABLE t (b BLOB)")
+        for _ in range(40):
+            connection.execute("INSERT INTO t VALUES (randomblob(1000000))")
+        connection.commit()
+    deadline = datetime.now(UTC) + timedelta(seconds=90)
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        UNTIL.format(
+            deadline=deadline.isoformat(), bucket="location", profile=server.profile, folder=tmp_path
+        )
+    )
+    words = [MOVEOUT, "export", "-c", case]
+    with killed_at_end(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while "Contents" not in client.list_objects_v2(Bucket="location", Prefix="bundle/_work/file/"):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        kill_server(server)
+        killed_at = time.monotonic()
+        said, told_after = [], None
+        for line in process.stdout:
+            said.append(line)
+            if told_after is None and "does not answer since" in line:
+                told_after = time.monotonic() - killed_at
+    assert process.returncode == 5, said
+    assert datetime.now(UTC) < deadline + timedelta(seconds=10)
+    assert told_after is not None, "".join(said)
+    assert told_after < 20
+    assert sum("does not answer since" in line for line in said) <= 2, "not a line for each request"
+    assert "→ check the endpoint and the network" in said[-1]

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
@@ -20,9 +21,12 @@ from migrate.errors import (
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
+from migrate.storage.outage import Outage
+from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import (
     DAMAGED_ATTEMPTS,
     FIRST_CONTACT_SECONDS,
+    LONGEST_WAIT_SECONDS,
     TOTAL_SECONDS,
     Retrying,
     RetryPolicy,
@@ -137,8 +141,10 @@ def test_long_waits_are_told(local):
     slow = SlowDownError("the bucket is busy", wait_seconds=30)
     store, _, _ = retrying(local, Fault("read", fail(slow)), note=notes.append, first_contact_seconds=99)
     store.read("a")
-    assert len(notes) == 1
+    assert "refuses requests since" in notes[0]
     assert "the bucket is busy" in notes[0]
+    assert len(notes) == 2
+    assert "answers again" in notes[1]
 
 
 def test_a_create_whose_answer_was_lost_has_won(local):
@@ -263,7 +269,80 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
 
     monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
     assert RetryPolicy(note=said.append, sleep=Waits()).run(call) == 1
-    assert said == ["gone away; trying again (attempt 2)"]
+    assert said[0].startswith("the server does not answer since ")
+    assert said[0].endswith(": gone away")
+    assert (len(said), "answers again" in said[1]) == (2, True)
+
+
+class Clock:
+    """A clock that only sleeping moves on."""
+
+    def __init__(self, monkeypatch):
+        self.time = 1000.0
+        monkeypatch.setattr("migrate.storage.retry.time.monotonic", lambda: self.time)
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+def away():
+    raise GONE_AWAY
+
+
+def test_an_outage_is_told_once_a_minute_and_lasts_as_long_for_all_calls(monkeypatch):
+    clock, said = Clock(monkeypatch), []
+    outage = Outage(clock=lambda: clock.time)
+    first, second = (
+        RetryPolicy(note=said.append, sleep=clock.sleep, name="s3://b", outage=outage) for _ in range(2)
+    )
+    with pytest.raises(UnreachableError):
+        first.run(away)
+    assert TOTAL_SECONDS - LONGEST_WAIT_SECONDS <= clock.time - 1000 <= TOTAL_SECONDS
+    assert 4 <= len(said) <= 6
+    assert all(note.startswith("s3://b does not answer since ") for note in said)
+    assert len(set(said)) == 1, "since when, and until when"
+    given_up_at = clock.time
+    with pytest.raises(UnreachableError):
+        second.run(away)
+    assert clock.time - given_up_at <= LONGEST_WAIT_SECONDS, "the outage is that of all calls"
+
+    assert first.run(lambda: 1) == 1
+    assert said[-1].startswith("s3://b answers again, after ")
+    answered_at = clock.time
+    with pytest.raises(UnreachableError):
+        second.run(away)
+    assert clock.time - answered_at > TOTAL_SECONDS / 2
+
+
+def test_nothing_is_tried_again_beyond_a_deadline_that_lies_ahead(monkeypatch):
+    clock, said = Clock(monkeypatch), []
+    deadline = datetime.now(UTC) + timedelta(seconds=60)
+    policy = RetryPolicy(
+        note=said.append,
+        sleep=clock.sleep,
+        deadline=deadline,
+        name="s3://b",
+        outage=Outage(clock=lambda: clock.time),
+    )
+    with pytest.raises(UnreachableError):
+        policy.run(away)
+    assert 10 < clock.time - 1000 <= 60
+    assert said[0].startswith("s3://b does not answer since ")
+    past = RetryPolicy(sleep=clock.sleep, deadline=datetime.now(UTC) - timedelta(hours=1))
+    begun = clock.time
+    with pytest.raises(UnreachableError):
+        past.run(away)
+    assert clock.time - begun > 60
+
+
+def test_what_is_sent_again_counts_and_waits_for_no_limit(local):
+    limiter = RateLimiter(2**20)
+    faulty = Faulty(local, FaultPlan(Fault("put", fail(GONE_AWAY), times=3)))
+    tried_again = Retrying(faulty, RetryPolicy(sleep=Waits()), on_resent=limiter.count)
+    started = time.monotonic()
+    RateLimited(tried_again, limiter).put("a", bytes(2**20))
+    assert time.monotonic() - started < 1, "it waited once, for nothing"
+    assert limiter.settle()[0] == 4 * 2**20
 
 
 def test_settings_of_a_bucket_are_not_waited_for_by_a_cancelled_run():

@@ -46,9 +46,18 @@ def _stores(
     ]
 
 
+_PATIENCE_SECONDS = 5.0
+"""The file is written anew as often."""
+
+
 def own_store(location: Endpoint, cancellation: CancellationToken) -> Store:
     """Return the location without the bandwidth limit, whose waits would make the file old."""
-    return open_location(location.url, secrets=location.reveal(), cancellation=cancellation)
+    return open_location(
+        location.url,
+        secrets=location.reveal(),
+        patience_seconds=_PATIENCE_SECONDS,
+        cancellation=cancellation,
+    )
 
 
 def unlocked_store(location: Endpoint, cancellation: CancellationToken) -> Store:

@@ -1,0 +1,69 @@
+"""How long a location has failed at all that was asked of it: known to all that use it in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+NOTE_SECONDS = 60.0
+"""An outage is told of no more often than that."""
+_FORGOTTEN_SECONDS = 150.0
+"""A failure so long after the one before belongs to another outage: a silent server takes a minute to fail."""
+
+
+class Outage:
+    """The time since which every call to one location has failed. Thread-safe; ``end`` is cheap."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._begun: float | None = None
+        self._begun_at = datetime.now(UTC)
+        self._failed_at = 0.0
+        self._noted_at: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted; 0 where there is none."""
+        begun = self._begun
+        return 0.0 if begun is None else self._clock() - begun
+
+    def failed(self) -> None:
+        """Note that a call has failed."""
+        with self._lock:
+            now = self._clock()
+            if self._begun is None or now - self._failed_at > _FORGOTTEN_SECONDS:
+                self._begun, self._begun_at, self._noted_at = now, datetime.now(UTC), None
+            self._failed_at = now
+
+    def end(self) -> float:
+        """Note that the location has answered. Return how long an outage was that somebody was told of, else 0."""
+        if self._begun is None:
+            return 0.0
+        with self._lock:
+            seconds, was_told = self.seconds, self._noted_at is not None
+            self._begun = self._noted_at = None
+        return seconds if was_told else 0.0
+
+    def is_to_tell(self) -> bool:
+        """Tell whether somebody is to be told now; the next one a minute later."""
+        with self._lock:
+            now = self._clock()
+            if self._noted_at is not None and now - self._noted_at < NOTE_SECONDS:
+                return False
+            self._noted_at = now
+            return True
+
+    def moment(self, seconds: float = 0.0) -> str:
+        """Return the moment so many seconds after its beginning, for people."""
+        return f"{self._begun_at + timedelta(seconds=seconds):%H:%M:%S} UTC"
+
+
+_outages: dict[str, Outage] = {}
+
+
+def outage_of(location: str) -> Outage:
+    """Return the outage of a location, which all of this process share."""
+    return _outages.setdefault(location, Outage())
