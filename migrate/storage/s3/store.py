@@ -13,9 +13,11 @@ from dataclasses import replace
 from html import escape
 from typing import Any, Literal
 from urllib.parse import unquote_plus
+from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
+from exporters.bucket_api import Page
 from migrate.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -28,7 +30,7 @@ from migrate.errors import (
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, BaseStore, FileInfo, Parts, Upload, UploadedPart
 from migrate.storage.checksums import crc64nvme as crc64
-from migrate.storage.checksums import from_header, to_header
+from migrate.storage.checksums import to_header
 from migrate.storage.key_rules import checked
 from migrate.storage.multipart import HALF_PART_BYTES, part_bytes_for
 from migrate.storage.s3 import client
@@ -44,7 +46,9 @@ from migrate.storage.s3.errors import (
     translate,
 )
 from migrate.storage.s3.http.client import HttpClient, has_succeeded
-from migrate.storage.s3.http.messages import Request, Response, client_error, error_code
+from migrate.storage.s3.http.messages import Request, Response, client_error, error_code, plain
+from migrate.storage.s3.listing.page_parser import parse_objects, parsed
+from migrate.storage.s3.listing.pages import objects_request, token_behind
 from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
 
 _XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -142,20 +146,30 @@ class S3Store(BaseStore):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``; one page in memory."""
-        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self.s3_location.prefix + prefix}
-        if start_after:
-            request["StartAfter"] = self.s3_location.prefix + start_after
+        skip, token = len(self.s3_location.prefix), ""
+        first = self.s3_location.prefix + start_after if start_after else ""
         while True:
-            with self._translated(""):
-                page = self._client.list_objects_v2(**request, MaxKeys=self._page_size)
-            spoken(page, self._named(""))
-            for row in page.get("Contents", ()):
-                key = row["Key"][len(self.s3_location.prefix) :]
-                if key and key > start_after:
-                    yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), as_utc(row["LastModified"]))
-            if not page.get("IsTruncated"):
+            page, token = self._page(self.s3_location.prefix + prefix, first, token)
+            for key, size_bytes, etag, modified in zip(
+                page.keys, page.sizes, page.etags, page.modified, strict=True
+            ):
+                if len(key) > skip and key[skip:] > start_after:
+                    yield FileInfo(key[skip:], size_bytes, etag, modified)
+            if not token:
                 return
-            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _page(self, whole_prefix: str, start_after: str, token: str) -> tuple[Page, str]:
+        """Return a page of a listing, and how it goes on. An answer that says nothing is no empty list."""
+        request = objects_request(whole_prefix, "" if token else start_after, token, self._page_size)
+        with self._translated(""):
+            body = self._send(request).body
+            try:
+                page = parse_objects(body)
+                if not page.keys:
+                    spoken(plain(parsed(body)), self._named(""))
+                return page, token_behind(body, self._named(""))
+            except (ET.ParseError, ValueError) as exc:
+                raise UnreachableError(f"{self._named('')}: what is answered is no listing ({exc})") from exc
 
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
@@ -285,14 +299,15 @@ class S3Store(BaseStore):
 
     def _exchange(self, request: Request) -> Response:
         """Send a request about a file of the location. Return a successful response."""
-        with (
-            self._translated(request.key),
-            self._http.flow.sending(len(request.body), self._cancellation),
-        ):
-            full_request = replace(request, key=self._whole(request.key))
-            response = self._http.exchange(full_request)
-            if not has_succeeded(full_request, response):
-                raise client_error(full_request, response)
+        with self._translated(request.key):
+            return self._send(replace(request, key=self._whole(request.key)))
+
+    def _send(self, request: Request) -> Response:
+        """Send a request about a whole key, or about the bucket. Raises what is yet to be translated."""
+        with self._http.flow.sending(len(request.body), self._cancellation):
+            response = self._http.exchange(request)
+            if not has_succeeded(request, response):
+                raise client_error(request, response)
         return response
 
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
@@ -303,18 +318,17 @@ class S3Store(BaseStore):
 
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
         """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
-        with self._translated(key):
-            response = self._call("head_object", key, ChecksumMode="ENABLED")
-        size_bytes = response.get("ContentLength")
+        request = Request("HeadObject", "HEAD", key, headers={"x-amz-checksum-mode": "ENABLED"})
+        headers = self._exchange(request).headers
+        size_bytes = headers.get("content-length")
         info = FileInfo(
             key=key,
             size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
-            etag=needed(response, "ETag", self._named(key)).strip('"'),
-            modified=as_utc(response["LastModified"]),
-            sha256=response.get("Metadata", {}).get(SHA256_METADATA),
+            etag=needed(headers, "etag", self._named(key)).strip('"'),
+            modified=http_date(headers.get("last-modified", "")),
+            sha256=headers.get(f"x-amz-meta-{SHA256_METADATA}"),
         )
-        checksum = response.get("ChecksumCRC64NVME")
-        return info, from_header(checksum) if checksum and "-" not in checksum else None
+        return info, kept_crc64nvme(headers)
 
     def _listed_size(self, key: str) -> int:
         """Return the size of a file for which HEAD does not report it: a proxy on the way may take it out."""

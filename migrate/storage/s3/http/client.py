@@ -6,11 +6,15 @@ they are, byte by byte. Credentials, regions, certificates and proxies are those
 
 from __future__ import annotations
 
+import functools
 import logging
 import ssl
+import threading
 import time
 import weakref
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -36,6 +40,24 @@ _ELSEWHERE = {301, 307, 400, 403}
 """Statuses of requests that were sent, or signed, for a region that is not the bucket's."""
 
 
+class _IdleConnections:
+    """The open connections to one endpoint that wait for a request, the one used last at the end."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[float, Connection]] = deque()
+        weakref.finalize(self, _close_all, self.queue)
+
+
+_idle_by_endpoint: weakref.WeakValueDictionary[Endpoint, _IdleConnections] = weakref.WeakValueDictionary()
+_idle_lock = threading.Lock()
+
+
+def _idle_connections_to(endpoint: Endpoint) -> _IdleConnections:
+    """Return those of an endpoint, which its clients share: on a long link a new one takes a round trip or three."""
+    with _idle_lock:
+        return _idle_by_endpoint.setdefault(endpoint, _IdleConnections())
+
+
 class HttpClient:
     """Sends each request exactly once. Thread-safe. ``boto`` is the boto3 client of the location."""
 
@@ -44,8 +66,6 @@ class HttpClient:
         self.flow = inflight_limiter_of(str(boto.meta.endpoint_url))
         self._location = location
         self._session = session_of_location or session(location)
-        self._idle: deque[tuple[float, Connection]] = deque()
-        weakref.finalize(self, _close_all, self._idle)
         self._aim(boto)
 
     def _aim(self, boto: Any) -> None:
@@ -61,6 +81,8 @@ class HttpClient:
             address, _tls_context(self._session) if is_secure else None, _proxy(proxy) if proxy else None
         )
         self._origin = f"http://{url.netloc}" if proxy and not is_secure else ""
+        self._shared = _idle_connections_to(self._endpoint)
+        self._idle = self._shared.queue
 
     def call(self, request: Request) -> Response:
         """Return a successful response. Raises ``MoveoutError`` for any other, and where there is none."""
@@ -80,7 +102,6 @@ class HttpClient:
         region = response.headers.get(_REGION, self._region)
         if response.status in _ELSEWHERE and region != self._region:
             self._aim(client(self._location, boto_session=self._session, region=region))
-            _close_all(self._idle)
             response = self._exchange(request, body)
         return response
 
@@ -132,8 +153,24 @@ class HttpClient:
     def release(self, connection: Connection) -> None:
         """Keep a connection for the next request."""
         self._idle.append((time.monotonic(), connection))
-        while self._idle and time.monotonic() - self._idle[0][0] > IDLE_SECONDS:
-            self._idle.popleft()[1].close()
+        with suppress(IndexError):  # another thread was faster
+            while time.monotonic() - self._idle[0][0] > IDLE_SECONDS:
+                self._idle.popleft()[1].close()
+
+    def warm(self, count: int) -> None:
+        """Open connections, all at once, so that the next ``count`` requests need not wait for theirs. A fault is left
+        to the request that meets it.
+        """
+
+        def open_one(connection: Connection) -> None:
+            with suppress(OSError):
+                connection.open()
+                self.release(connection)
+
+        missing = [Connection(self._endpoint) for _ in range(count - len(self._idle))]
+        if missing:
+            with ThreadPoolExecutor(len(missing), thread_name_prefix="moveout-connect") as threads:
+                list(threads.map(open_one, missing))
 
 
 class PendingResponse:
@@ -185,7 +222,13 @@ def _tls_context(session_of_location: Any) -> ssl.SSLContext:
     certificates and botocore's.
     """
     bundle = session_of_location._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no public way
-    context = ssl.create_default_context(cafile=bundle or None)
+    return _tls_context_of(bundle or None)
+
+
+@functools.cache
+def _tls_context_of(bundle: str | None) -> ssl.SSLContext:
+    """Return the context of a bundle of certificates; clients of one endpoint share it, as they share connections."""
+    context = ssl.create_default_context(cafile=bundle)
     if not bundle:
         context.load_verify_locations(botocore.httpsession.where())
     return context

@@ -111,6 +111,12 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    def open(self) -> socket.socket:
+        """Open the connection, if it is not."""
+        if self._socket is None:
+            self._socket = self._endpoint.open()
+        return self._socket
+
     def send(
         self, head: bytes, data: bytes = b"", *, answers_body: bool = True, body: Body | None = None
     ) -> int:
@@ -119,9 +125,7 @@ class Connection:
         answered before it took all.
         """
         self._answers_body, self._send_error = answers_body, None
-        opened = self._socket
-        if opened is None:
-            opened = self._socket = self._endpoint.open()
+        opened = self.open()
         try:
             if len(data) <= _PIECE_BYTES and body is None:
                 opened.sendall(head + data if data else head)

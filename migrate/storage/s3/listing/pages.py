@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import unescape
-from typing import Any
 from urllib.parse import unquote_plus
 
 from exporters.bucket_api import Bound, Page, Position, beginning, no_end
@@ -25,6 +24,7 @@ from migrate.storage.s3.listing.page_parser import (
 PAGE_KEYS = 1000
 """S3's maximum for one page of a listing."""
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
+_BREAKS_OFF = "the listing breaks off without saying how to go on"
 _PLAIN = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[^\0-\x1f\x7f-\x9f\ufffd]*", re.DOTALL)
 """Prefixes that every server takes as they are: no empty segments, none of dots, no control characters."""
 
@@ -45,9 +45,7 @@ class Pages:
         ahead = self._requests.http.begin(request)
         while True:
             body = self._body(request, ahead)
-            token = _next_token(body)
-            if token is None:
-                token = self._parsed_token(parsed(body))
+            token = token_behind(body, self._url)
             if token and (bound := until()) is not None and (last_key(body) or "") >= bound:
                 token = ""
             if token:
@@ -105,17 +103,23 @@ class Pages:
         except UnreachableError:
             return self._requests.call(request).body
 
-    def _parsed_token(self, root: Any) -> str:
-        """Return how to go on after a page, empty after the last."""
-        if root.findtext("{*}IsTruncated") != "true":
-            return ""
-        token = root.findtext("{*}NextContinuationToken") or ""
-        if not token:
-            raise self._broken()
-        return token
-
     def _broken(self) -> UnreachableError:
-        return UnreachableError(f"{self._url}: the listing breaks off without saying how to go on")
+        return UnreachableError(f"{self._url}: {_BREAKS_OFF}")
+
+
+def token_behind(body: bytes, what: str) -> str:
+    """Return the token by which a listing of ``what`` goes on after a page of ListObjectsV2, empty after the last.
+    Raises ``UnreachableError`` where it does not say, and what unreadable pages raise.
+    """
+    token = _next_token(body)
+    if token is not None:
+        return token
+    root = parsed(body)
+    if root.findtext("{*}IsTruncated") != "true":
+        return ""
+    if parsed_token := root.findtext("{*}NextContinuationToken"):
+        return str(parsed_token)
+    raise UnreachableError(f"{what}: {_BREAKS_OFF}")
 
 
 def _next_token(body: bytes) -> str | None:
