@@ -208,9 +208,11 @@ class Lease:
 
     def _release(self) -> None:
         # The beat proves that the lease is ours for another while; the delete that follows cannot hit
-        # another's. A full location takes no beat; the one before holds for as long as `check` relies on it.
+        # another's; one of a moment ago does, too. A full location takes no beat; the one before holds for as long as
+        # `check` relies on it.
         try:
-            self._beat()
+            if uptime() - self._refreshed > self._beat_seconds / 2:
+                self._beat()
         except MoveoutError:
             if not self._is_fresh():
                 raise

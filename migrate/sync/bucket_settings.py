@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -156,6 +157,8 @@ class BucketSettings:
         self._source_settings: Mapping[str, Any] = (
             _plain(sides.source.configuration()) if is_whole_bucket else {}
         )
+        self._new = self._as_new()
+        self._at_beginning = self._read_destination()
 
     @property
     def losses(self) -> list[Loss]:
@@ -164,7 +167,7 @@ class BucketSettings:
 
     def write_first(self, *, other_objects: bool) -> bool:
         """Write what must hold before objects are written; tell whether there was any."""
-        decided = self._decide(other_objects=other_objects)
+        decided = self._decide(self._at_beginning, other_objects=other_objects)
         chosen = {name: value for name, value in decided.write.items() if name in FIRST}
         self._write(chosen)
         return bool(chosen)
@@ -173,7 +176,7 @@ class BucketSettings:
         """Write the rest, remove what is to be removed, and keep what was done; tell whether the losses are others."""
         if not self._source_settings and not self._ours:
             return False
-        decided = self._decide(other_objects=other_objects)
+        decided = self._decide(self._read_destination(), other_objects=other_objects)
         losses = [self._loss(name, reason) for name, reason in decided.stay.items()]
         losses += self._write(decided.write)
         losses += [self._loss(name, reason) for name in decided.remove if (reason := self._remove(name))]
@@ -191,24 +194,35 @@ class BucketSettings:
 
     def foresee(self, *, other_objects: bool) -> list[str]:
         """Return the names of the settings that would be written or removed."""
-        decided = self._decide(other_objects=other_objects)
+        decided = self._decide(self._at_beginning, other_objects=other_objects)
         return sorted([*decided.write, *decided.remove])
 
-    def _decide(self, *, other_objects: bool) -> Decision:
-        unread = {name for kind in UNREAD for name in self._source_settings.get(kind, ())}
-        source_settings = {
-            name: value
+    def _decide(self, destination_settings: Mapping[str, Any], *, other_objects: bool) -> Decision:
+        source_settings = {name: self._source_settings[name] for name in self._new}
+        rules = replace(self._rules, others=other_objects)
+        return rules.decide(source_settings, self._new, destination_settings, self._readable_ours())
+
+    def _as_new(self) -> Mapping[str, Any]:
+        """Return the source's settings that a destination may have, as they are in a bucket of its name."""
+        return {
+            name: self._renamed(name, value)
             for name, value in self._source_settings.items()
             if name not in UNREAD and not is_of_the_host(name, value)
         }
-        written_settings = {name: value for name, value in self._ours.items() if name not in unread}
-        destination = self._sides.destination
-        new = {name: self._renamed(name, value) for name, value in source_settings.items()}
-        destination_settings = {
-            name: _plain(destination.setting(name)) for name in sorted({*new, *written_settings})
-        }
-        rules = replace(self._rules, others=other_objects)
-        return rules.decide(source_settings, new, destination_settings, written_settings)
+
+    def _readable_ours(self) -> Mapping[str, Any]:
+        """Return what a sync wrote, without what the source does not show now."""
+        unread = {name for kind in UNREAD for name in self._source_settings.get(kind, ())}
+        return {name: value for name, value in self._ours.items() if name not in unread}
+
+    def _read_destination(self) -> Mapping[str, Any]:
+        """Return what the destination has of these settings."""
+        names = sorted({*self._new, *self._readable_ours()})
+        if not names:
+            return {}
+        with ThreadPoolExecutor(len(names), thread_name_prefix="moveout-settings") as threads:
+            values = threads.map(self._sides.destination.setting, names)
+            return dict(zip(names, map(_plain, values), strict=True))
 
     def _renamed(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
         return renamed(name, value, self._sides.source.name, self._sides.destination.name)

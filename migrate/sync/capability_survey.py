@@ -5,6 +5,7 @@ takes, and what a sync does not bring there whatever the objects are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -15,7 +16,7 @@ from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
 from migrate.restore.objects.destination_terms import Terms
 from migrate.storage.api import MultipartStore
-from migrate.storage.s3.capability_probe import Capabilities, probe
+from migrate.storage.s3.capability_probe import Capabilities, Later, probe
 from migrate.storage.s3.metadata.acl import CANNED
 from migrate.sync.plan import Sides
 
@@ -40,23 +41,28 @@ class Survey:
         return Terms.of(self.capabilities, encrypts=self.encrypts)
 
 
-def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]) -> Survey:
-    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. Raises
-    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+def survey(
+    sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str], later: Later
+) -> Survey:
+    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. What was
+    written for it is removed ``later``. Raises ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
     """
     known = _kept(sides, store, keys, classes)
     if known is not None:
         return known
     acls = set(CANNED.values()) if sides.source.has_acls else ()
-    capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls)
-    new_survey = Survey(capabilities, bool(sides.destination.setting("encryption")), tuple(_losses(sides)))
+    with ThreadPoolExecutor(2, thread_name_prefix="moveout-survey") as threads:
+        encryption = threads.submit(sides.destination.setting, "encryption")
+        losses = threads.submit(lambda: tuple(_losses(sides)))
+        capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
+        new_survey = Survey(capabilities, bool(encryption.result()), losses.result())
     value = capabilities.as_json() | {
         "version": 1,
         "tried": {"keys": sorted(keys), "classes": sorted(classes)},
         "encrypts": new_survey.encrypts,
         "bucket_losses": [[loss.property, loss.reason] for loss in new_survey.losses],
     }
-    store.put(CAPABILITIES, canonical_json.encode_pretty(value))
+    later(lambda: store.put(CAPABILITIES, canonical_json.encode_pretty(value)))
     return new_survey
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ from migrate.storage.s3.destination_bucket import make_bucket_like, open_destina
 from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
+
+_CONNECTIONS = 8
+"""So many requests about the record are under way at once."""
 
 
 def open_sides(
@@ -31,23 +35,35 @@ def open_sides(
             raise UsageError(
                 "a sync goes from bucket to bucket", next_step="give s3://BUCKET/PREFIX?profile=NAME"
             )
-    source_bucket = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
-    destination_bucket = open_destination_bucket(
-        destination.url, secrets=destination.reveal(), cancellation=cancellation
-    )
-    is_same_bucket = (source_bucket.boto.meta.endpoint_url, source_bucket.name) == (
-        destination_bucket.reader.boto.meta.endpoint_url,
-        destination_bucket.name,
-    ) or (source_bucket.own_name != "" and source_bucket.own_name == destination_bucket.reader.own_name)
-    if is_same_bucket and (
-        source_bucket.prefix.startswith(destination_bucket.prefix)
-        or destination_bucket.prefix.startswith(source_bucket.prefix)
-    ):
+    with ThreadPoolExecutor(6, thread_name_prefix="moveout-open") as threads:
+        opening = threads.submit(
+            open_destination_bucket, destination.url, secrets=destination.reveal(), cancellation=cancellation
+        )
+        source_bucket = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
+        destination_bucket = opening.result()
+        for ask in (destination_bucket.object_lock, destination_bucket.versioning):
+            threads.submit(ask)  # somebody needs the answer later
+        threads.submit(destination_bucket.reader.http.warm, _CONNECTIONS)
+        overlap = (
+            source_bucket.prefix.startswith(destination_bucket.prefix)
+            or destination_bucket.prefix.startswith(source_bucket.prefix)
+        ) and _is_same_bucket(source_bucket, destination_bucket.reader, threads)
+    if overlap:
         raise UsageError(
             f"{source_bucket.url} and {destination_bucket.url} overlap",
             next_step="name another prefix or bucket",
         )
     return Sides(name, source_bucket, destination_bucket, selection)
+
+
+def _is_same_bucket(source: S3Bucket, destination: S3Bucket, threads: Executor) -> bool:
+    """Tell whether both are one bucket, also where different endpoints lead to it; both are then asked at once."""
+    if source.name != destination.name:
+        return False
+    if source.boto.meta.endpoint_url == destination.boto.meta.endpoint_url:
+        return True
+    own_names: list[str] = list(threads.map(lambda bucket: bucket.own_name, (source, destination)))
+    return bool(own_names[0]) and own_names[0] == own_names[1]
 
 
 def lacks_bucket(destination: Endpoint) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from exporters.bucket_api import Page
@@ -28,6 +29,21 @@ def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
             continue
         kept_indexes = [index for index, key in enumerate(page.keys) if not key.startswith(RESERVED)]
         yield page if len(kept_indexes) == len(page.keys) else page.choose(kept_indexes)
+
+
+def begun(pages: Iterator[Page]) -> Iterator[Page]:
+    """Yield pages, of which the first is asked for now, by a thread: so both sides list at the same time."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="moveout-listing")
+    first: Future[Page | None] = thread.submit(next, pages, None)
+    thread.shutdown(wait=False)
+    return _behind(first, pages)
+
+
+def _behind(first: Future[Page | None], pages: Iterator[Page]) -> Iterator[Page]:
+    page = first.result()
+    if page is not None:
+        yield page
+        yield from pages
 
 
 def in_order(pages: Iterable[Page]) -> Iterator[Page]:

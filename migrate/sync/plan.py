@@ -19,7 +19,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Action, Comparison, SyncStep
-from migrate.sync.ordered_listing import RESERVED, in_order, without_records
+from migrate.sync.ordered_listing import RESERVED, begun, in_order, without_records
 from migrate.sync.record.column_pages import KnownPage, UnorderedError
 from migrate.sync.record.sync_record import PLAN_ROWS, Record
 from migrate.sync.versions import version_diff
@@ -117,10 +117,7 @@ class Sides:
     def _walk_histories(
         self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
     ) -> Iterator[SyncStep | int]:
-        source_pages: Iterable[Page] = self.source.pages(versions=True, until=no_end)
-        destination_pages = without_records(
-            self.destination.reader.listing.versions(self.destination.prefix), self.destination.prefix
-        )
+        source_pages, destination_pages = self._listings(versions=True)
         skip, its_skip = len(self.source.prefix), len(self.destination.prefix)
         listed = (
             version_diff.in_order(source_pages, skip)
@@ -142,16 +139,20 @@ class Sides:
     def _walk_objects(
         self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
     ) -> Iterator[SyncStep | int]:
-        source_pages: Iterable[Page] = self.source.pages(versions=False, until=no_end)
-        destination_pages = without_records(
-            self.destination.reader.listing.objects(self.destination.prefix), self.destination.prefix
-        )
+        source_pages, destination_pages = self._listings(versions=False)
         steps = comparison.steps(
             in_order(source_pages) if "source" in unordered else source_pages,
             in_order(destination_pages) if "destination" in unordered else destination_pages,
             known,
         )
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
+
+    def _listings(self, *, versions: bool) -> tuple[Iterator[Page], Iterator[Page]]:
+        """Return the listing of the source and that of the destination, both begun."""
+        listing, prefix = self.destination.reader.listing, self.destination.prefix
+        source_pages = self.source.pages(versions=versions, until=no_end)
+        destination_pages = listing.versions(prefix) if versions else listing.objects(prefix)
+        return begun(iter(source_pages)), without_records(begun(destination_pages), prefix)
 
     def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         return Outage(self.source).watch(self.source.heads(summaries))

@@ -14,6 +14,7 @@ removed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, cast
@@ -106,14 +107,17 @@ class SyncReport:
 
     def close(self, outcome: SyncOutcome) -> None:
         """Write the outcome of the command."""
-        self.write_json("report.json", outcome.as_json())
-        self._store.put("REPORT.html", page(outcome, self._first_losses(outcome.losses)))
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-report") as threads:
+            report = threads.submit(self.write_json, "report.json", outcome.as_json())
+            self._store.put("REPORT.html", page(outcome, self._first_losses(outcome.losses)))
+            report.result()
 
     def _first_losses(self, count: int) -> list[Loss]:
         """Return the beginning of the loss ledger, which an earlier run may have written."""
         if not count:
             return []
-        ledger = read_losses(RandomAccess(self._store, LOSSES), LOSSES)
+        size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), None)
+        ledger = read_losses(RandomAccess(self._store, LOSSES, size_bytes=size_bytes), LOSSES)
         return [loss for _, loss in islice(ledger, _SHOWN)]
 
     def _drop(self, name: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 from exporters.api import Loss
@@ -19,7 +21,8 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import clear_probe_objects, is_probe_object, refused_markers
-from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
+from migrate.storage.s3.http.concurrent_requests import CONNECTIONS
+from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, Wish
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
 from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
@@ -31,11 +34,13 @@ from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
-from migrate.sync.record.sync_record import Header, Record
+from migrate.sync.record.record_files import RecordFiles
+from migrate.sync.record.sync_record import HEADER, Header, Record
 from migrate.sync.report import PROOF, SyncReport
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.hidden_keys import HiddenKeys
 
+_AHEAD = 16
 CUTOVER_TRIES = 5
 """So often what has changed since is copied before a cutover is given up: then the source is still written to."""
 
@@ -89,9 +94,14 @@ def sync(
     sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
     if options.dry_run:
         return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
-    with Lease(store, "sync", progress=progress) as lease:
-        record = Record(store, fresh)
-        return _Sync(sides, record, options, progress, throttle, workers, lease.check).run()
+    with (
+        ThreadPoolExecutor(_AHEAD, thread_name_prefix="moveout-ahead") as threads,
+        Lease(store, "sync", progress=progress) as lease,
+    ):
+        files = RecordFiles(store)
+        files.load((HEADER, KEPT, CAPABILITIES))
+        record = Record(files, fresh, threads)
+        return _Sync(sides, record, options, progress, throttle, workers, lease.check, threads).run()
 
 
 def _check(options: SyncOptions) -> None:
@@ -120,21 +130,30 @@ class _Sync:
     throttle: RateLimiter | None
     workers: int
     check: Callable[[], None] = _nobody
+    threads: Executor | None = None
+    """They ask for what is needed later."""
+    _pending: list[Future[object]] = field(default_factory=list)
     _settled: bool = False
-    _bucket: BucketSettings | None = None
+    _bucket: Future[BucketSettings] | BucketSettings | None = None
 
     @property
     def _settings(self) -> BucketSettings:
         if self._bucket is None:
-            chosen = self.options
-            rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart, history=chosen.history)
-            self._bucket = BucketSettings(self.sides, self.record.store, rules)
+            self._bucket = self._read_settings()
+        elif isinstance(self._bucket, Future):
+            self._bucket = self._bucket.result()
         return self._bucket
+
+    def _read_settings(self) -> BucketSettings:
+        chosen = self.options
+        rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart, history=chosen.history)
+        return BucketSettings(self.sides, self.record.store, rules)
 
     def run(self) -> SyncOutcome:
         """Do all of it."""
-        if not self.record.header.generation:
-            self.record.write_header()
+        assert self.threads is not None
+        self._bucket = self.threads.submit(self._read_settings)
+        self.record.begin()
         self._settled = self.record.settle()
         if self.options.history:
             hidden = HiddenKeys(self.record.store, self.sides.destination)
@@ -145,7 +164,18 @@ class _Sync:
         if self.options.cutover:
             outcome = self._cut_over(report, outcome)
         report.close(outcome)
+        self._wait()
         return outcome
+
+    def _later(self, call: Callable[[], object]) -> None:
+        """Do it by a thread, beside what comes next. ``_wait`` raises what becomes of it."""
+        assert self.threads is not None
+        self._pending.append(self.threads.submit(call))
+
+    def _wait(self) -> None:
+        """Wait for what ``_later`` was told."""
+        while self._pending:
+            self._pending.pop().result()
 
     def foresee(self) -> SyncOutcome:
         """Say what would be done; write nothing."""
@@ -165,6 +195,7 @@ class _Sync:
         for _ in range(CUTOVER_TRIES):
             if not outcome.complete:
                 return replace(outcome, unproven="not every object is at the destination")
+            self._wait()
             proof, walk = prove(self.sides, self.record, self.progress)
             if proof is not None:
                 report.write_json(PROOF, proof.as_json())
@@ -193,14 +224,17 @@ class _Sync:
         other_objects = (other_objects and not self.options.delete) or any(
             gap.reason.startswith(FOREIGN) for gap in outcome.gaps
         )
-        lost_settings = self._settings.write_last(other_objects=other_objects)
-        if self._fold(plan, outcome, removal) or self._settled or lost_settings:
+        assert self.threads is not None
+        settings = self.threads.submit(self._settings.write_last, other_objects=other_objects)
+        is_folded = self._fold(plan, outcome, removal)
+        if settings.result() or is_folded or self._settled:
             self._write_losses(report, plan, self._survey(plan))
+            self._wait()
             self._settled = False
         report.write_gaps(self._steps(plan, Action.EXCLUDED, Action.STUCK), [*outcome.gaps, *removal.gaps()])
         removed = frozenset(removed_object.which for removed_object in removal.removed)
         report.write_extra(self._steps(plan, Action.EXTRA), removed)
-        self.record.sweep()
+        self._later(self.record.sweep)
         return self._outcome(plan, outcome, removal)
 
     def _clear_probe_objects(self, plan: Plan) -> bool:
@@ -212,9 +246,11 @@ class _Sync:
         return bool(probe_objects)
 
     def _copy(self, report: SyncReport, plan: Plan) -> Done:
+        for bucket in (self.sides.source, self.sides.destination.reader):
+            self._later(partial(bucket.requests.http.warm, min(plan.to_do, CONNECTIONS)))
         capability_survey = self._survey(plan)
         context = self._context(capability_survey.terms)
-        self._write_losses(report, plan, capability_survey)
+        self._later(partial(self._write_losses, report, plan, capability_survey))
         uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(
@@ -228,6 +264,7 @@ class _Sync:
             locks_itself=bool((self.sides.destination.object_lock() or {}).get("Rule")),
         )
         outcome = work.all(self.workers)
+        self._wait()
         self.progress.end()
         uploads.clear()
         return outcome
@@ -235,7 +272,7 @@ class _Sync:
     def _survey(self, plan: Plan) -> Survey:
         """Return what the destination takes, and what a sync does not bring there."""
         keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
-        capability_survey = survey(self.sides, self.record.store, keys, classes)
+        capability_survey = survey(self.sides, self.record.store, keys, classes, self._later)
         if not capability_survey.capabilities.probed:
             self.progress.note(f"the destination was not tried out: {capability_survey.capabilities.why}")
         return capability_survey

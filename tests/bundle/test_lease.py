@@ -172,7 +172,7 @@ def test_a_location_out_of_reach_stops_the_run_only_once_others_may_take_over(di
 
 def test_a_run_whose_location_went_away_does_not_wait_for_its_lease(directory, monkeypatch):
     monkeypatch.setattr(lease, "_RELEASE_SECONDS", 0.2)
-    plan, is_back = FaultPlan(Fault("replace", fail(UnreachableError("no answer")))), threading.Event()
+    plan, is_back = FaultPlan(Fault("delete", fail(UnreachableError("no answer")))), threading.Event()
     policy = RetryPolicy(sleep=lambda _: is_back.wait(60))
     with (
         pytest.raises(UnreachableError, match="cut"),

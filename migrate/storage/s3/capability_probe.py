@@ -13,12 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
-from migrate.storage.s3.destination_bucket import DestinationBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.http.messages import was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
 
@@ -71,6 +72,15 @@ class Capabilities:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+Later = Callable[[Callable[[], object]], object]
+"""What does a thing at once, or by and by."""
+
+
+def do_now(call: Callable[[], object]) -> object:
+    """Do it at once."""
+    return call()
+
+
 def probe(
     destination: DestinationBucket,
     *,
@@ -79,39 +89,48 @@ def probe(
     tags: bool = False,
     any_tags: bool = False,
     acls: Iterable[str] = (),
+    later: Later = do_now,
 ) -> Capabilities:
     """Try out these oddities, storage classes and canned ACLs, and tags (``any_tags``), also those that are not plain
-    (``tags``). Leaves nothing behind. Raises ``UnreachableError``, ``NotAllowedError``.
+    (``tags``). Leaves nothing behind, once all is done that was handed to ``later``. Raises ``UnreachableError``,
+    ``NotAllowedError``.
     """
-    lock = destination.object_lock()
-    capabilities = Capabilities(
-        url=destination.url,
-        server=destination.server,
-        at=datetime.now(UTC).isoformat(),
-        versioning=destination.versioning(),
-        object_lock=lock is not None,
-    )
+    lock, at = destination.object_lock(), datetime.now(UTC).isoformat()
     if lock and lock.get("Rule"):
         reason = "the bucket locks everything that is written to it; what is tried out would stay"
-        return Capabilities(**{**capabilities.as_json(), "probed": False, "why": reason})
+        return Capabilities(
+            destination.url,
+            destination.server,
+            at,
+            destination.versioning(),
+            object_lock=True,
+            probed=False,
+            why=reason,
+        )
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
 
         def tried(trial: Callable[[DestinationBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
             return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
 
-        refused_keys = tried(partial(_try_keys, versions=bool(capabilities.versioning)), {*keys, *ALWAYS})
-        refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
-        refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}) if tags else None
-        lost_tags = threads.submit(_try_tags, destination, {"moveout": "canary"}) if any_tags else None
+        versioning = threads.submit(destination.versioning)
+        refused_keys = tried(partial(_try_keys, versioning=versioning, later=later), {*keys, *ALWAYS})
+        refused_classes, refused_acls = (
+            tried(partial(_try_class, later=later), classes),
+            tried(partial(_try_acl, later=later), acls),
+        )
+        refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}, later) if tags else None
+        lost_tags = threads.submit(_try_tags, destination, {"moveout": "canary"}, later) if any_tags else None
         return Capabilities(
-            **{
-                **capabilities.as_json(),
-                "refused_keys": _faults(refused_keys),
-                "refused_classes": _faults(refused_classes),
-                "refused_tags": refused_tags.result() if refused_tags else "",
-                "lost_tags": lost_tags.result() if lost_tags else "",
-                "refused_acls": _faults(refused_acls),
-            }
+            destination.url,
+            destination.server,
+            at,
+            versioning.result(),
+            object_lock=lock is not None,
+            refused_keys=_faults(refused_keys),
+            refused_classes=_faults(refused_classes),
+            refused_tags=refused_tags.result() if refused_tags else "",
+            lost_tags=lost_tags.result() if lost_tags else "",
+            refused_acls=_faults(refused_acls),
         )
 
 
@@ -165,9 +184,11 @@ def refused_markers(destination: DestinationBucket) -> frozenset[str]:
     return frozenset(kind for kind, is_refused in refused.items() if is_refused)
 
 
-def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> str | None:
-    """Return what the destination does with such keys, None where it keeps them. ``versions``: these are listed,
-    too.
+def _try_keys(
+    destination: DestinationBucket, kind: str, *, versioning: Future[str], later: Later
+) -> str | None:
+    """Return what the destination does with such keys, None where it keeps them. Where it keeps versions, these
+    are listed, too.
     """
     name = _new_name()
     sample_keys = _sample(destination, kind, name)
@@ -189,13 +210,13 @@ def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> s
             _differently({version.key for version in stored}, set(sample_keys))
             or (
                 _differently({version.key for version in _versions(destination, name)}, set(sample_keys))
-                if versions
+                if versioning.result()
                 else None
             )
             or _changed(destination, stored, bodies)
         )
     finally:
-        _clear(destination, name, sample_keys)
+        later(lambda: _clear(destination, name, sample_keys))
 
 
 def _attempt(
@@ -210,12 +231,12 @@ def _attempt(
         if described.key == plain:
             raise
         destination.attempt(Description(plain), body)
-        _quietly(destination, plain, "")
+        _quietly(destination.delete_all([plain]))
         return exc
 
 
 def _try_one(
-    destination: DestinationBucket, difference: Callable[[str], str | None], **described: Any
+    destination: DestinationBucket, difference: Callable[[str], str | None], later: Later, **described: Any
 ) -> str | None:
     """Write one object so described; ``difference`` looks at it by its key. Return what is wrong, or None."""
     name = _new_name()
@@ -224,29 +245,29 @@ def _try_one(
         error = destination.attempt(Description(key, **described), _BODY)
         return difference(key) if error is None else f"refuses it ({error})"
     finally:
-        _clear(destination, name, [key])
+        later(lambda: _clear(destination, name, [key]))
 
 
-def _try_tags(destination: DestinationBucket, tags: Mapping[str, str]) -> str:
+def _try_tags(destination: DestinationBucket, tags: Mapping[str, str], later: Later) -> str:
     def difference(key: str) -> str | None:
         return None if destination.tags(key) == tags else "takes it and does not keep it"
 
-    return _try_one(destination, difference, tags=tags) or ""
+    return _try_one(destination, difference, later, tags=tags) or ""
 
 
-def _try_acl(destination: DestinationBucket, acl: str) -> str | None:
+def _try_acl(destination: DestinationBucket, acl: str, *, later: Later) -> str | None:
     def difference(key: str) -> str | None:
         return None if destination.acl(key) == acl else "takes it, and has another one afterwards"
 
-    return _try_one(destination, difference, acl=acl)
+    return _try_one(destination, difference, later, acl=acl)
 
 
-def _try_class(destination: DestinationBucket, storage_class: str) -> str | None:
+def _try_class(destination: DestinationBucket, storage_class: str, *, later: Later) -> str | None:
     def difference(key: str) -> str | None:
         actual_class = next((summary.storage_class for summary in destination.list(prefix=key)), "")
         return None if actual_class == storage_class else f"makes {actual_class or 'nothing'} of it"
 
-    return _try_one(destination, difference, storage_class=storage_class)
+    return _try_one(destination, difference, later, storage_class=storage_class)
 
 
 def _differently(stored_keys: set[str], expected_keys: set[str]) -> str | None:
@@ -263,8 +284,8 @@ def _changed(
 ) -> str | None:
     """Return what has become of canaries that are listed by their names: of their content, headers and metadata."""
     expected_headers = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
-    for summary in (summary for summary in stored if summary.key in bodies):
-        fetched = destination.reader.head(summary)
+    for fetched in destination.reader.heads(summary for summary in stored if summary.key in bodies):
+        summary = fetched.summary
         if fetched.error is not None:
             return f"lists it and cannot read it ({fetched.error})"
         size_bytes = int(fetched.headers.get("content-length", summary.size_bytes))
@@ -300,33 +321,34 @@ def _versions(destination: DestinationBucket, name: str) -> list[ObjectSummary]:
 def _everywhere(
     destination: DestinationBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
 ) -> list[ObjectSummary]:
-    summaries: list[ObjectSummary] = []
-    for within in {"", destination.prefix}:
-        for prefix in (f"{within}{name}", f"{within}/{name}"):
-            try:
-                summaries += listing(prefix)
-            except (UnreachableError, NotAllowedError):
-                raise
-            except MoveoutError:
-                continue  # what it cannot list it cannot hold
-    return summaries
+    def listed(prefix: str) -> list[ObjectSummary]:
+        try:
+            return list(listing(prefix))
+        except (UnreachableError, NotAllowedError):
+            raise
+        except MoveoutError:
+            return []  # what it cannot list it cannot hold
+
+    prefixes = [f"{within}{slash}{name}" for within in {"", destination.prefix} for slash in ("", "/")]
+    with ThreadPoolExecutor(len(prefixes), thread_name_prefix="moveout-canary") as threads:
+        return list(chain.from_iterable(threads.map(listed, prefixes)))
 
 
 def _clear(destination: DestinationBucket, name: str, sample_keys: Sequence[str]) -> None:
     """Remove the canaries, all versions of them."""
-    for key in {*(summary.key for summary in _stored(destination, name)), *sample_keys}:
-        _quietly(destination, key, "")
-    for left in _versions(destination, name):
+    keys = {*(summary.key for summary in _stored(destination, name)), *sample_keys}
+    _quietly(destination.delete_all(sorted(keys)))
+    versions = [
+        (key, left.version_id)
+        for left in _versions(destination, name)
         # SeaweedFS 4.53 lists versions, and only them, with U+FFFD for characters that XML cannot carry.
-        for key in [left.key] if left.key in sample_keys else [left.key, *sample_keys]:
-            _quietly(destination, key, left.version_id)
+        for key in ([left.key] if left.key in sample_keys else [left.key, *sample_keys])
+    ]
+    _quietly(destination.delete_versions(versions))
 
 
-def _quietly(destination: DestinationBucket, key: str, version_id: str) -> None:
-    try:
-        destination.delete(key, version_id)
-    except UnreachableError as exc:
-        if not was_answered(exc):
-            raise
-    except MoveoutError:
-        return  # a key that it refuses to write it also refuses to delete
+def _quietly(removals: Iterable[Written]) -> None:
+    """Wait for removals. A key that a server refuses to write it also refuses to delete."""
+    for removal in removals:
+        if isinstance(removal.error, UnreachableError) and not was_answered(removal.error):
+            raise removal.error

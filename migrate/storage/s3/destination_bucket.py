@@ -98,6 +98,8 @@ class DestinationBucket:
         self._boto = self.reader.boto
         self._requests = self.reader.requests
         self._location = s3_location
+        self._object_lock: Mapping[str, Any] | None = None
+        self._versioning: str | None = None
 
     @property
     def server(self) -> str:
@@ -285,7 +287,12 @@ class DestinationBucket:
         return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(_VERSION, "")
 
     def versioning(self) -> str:
-        """Return ``Enabled``, ``Suspended`` or nothing."""
+        """Return ``Enabled``, ``Suspended`` or nothing. It is asked for once, and again after a setting was written."""
+        if self._versioning is None:
+            self._versioning = self._read_versioning()
+        return self._versioning
+
+    def _read_versioning(self) -> str:
         try:
             body = self._requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""})).body
         except UnreachableError:
@@ -328,9 +335,11 @@ class DestinationBucket:
 
     def object_lock(self) -> Mapping[str, Any] | None:
         """Return the bucket's lock configuration (with its ``Rule`` of default retention, if there is one); None
-        where it has none.
+        where it has none. It is asked for once, and again after a setting was written.
         """
-        configuration: Mapping[str, Any] = self.setting("object-lock").get("ObjectLockConfiguration", {})
+        if self._object_lock is None:
+            self._object_lock = self.setting("object-lock").get("ObjectLockConfiguration", {})
+        configuration = self._object_lock
         return configuration if configuration.get("ObjectLockEnabled") == "Enabled" else None
 
     def configuration(self) -> Mapping[str, Any]:
@@ -348,11 +357,16 @@ class DestinationBucket:
 
     def configure(self, name: str, value: Mapping[str, Any]) -> bool:
         """Write one setting, as ``configuration`` gives it. Return whether there is a way to write it."""
+        self._forget_settings()
         return write_setting(self._boto, self.name, name, value)
 
     def unset(self, name: str) -> bool:
         """Take one setting away. Return whether there is a way to."""
+        self._forget_settings()
         return remove_setting(self._boto, self.name, name)
+
+    def _forget_settings(self) -> None:
+        self._object_lock = self._versioning = None
 
 
 def open_destination_bucket(

@@ -413,17 +413,15 @@ class S3Bucket:
 
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
         """See ``Bucket.tags_readable``."""
+        jobs = (Job(summary, tags_request(summary)) for summary in samples)
         with as_source_errors(self.url):
-            for summary in samples:
-                try:
-                    self.requests.call(tags_request(summary))
-                except NotAllowedError:
+            for answer in self.requests.run(jobs, window_bytes=0):
+                if isinstance(answer.error, NotAllowedError):
                     return False
-                except (GoneError, UnreachableError):  # of this object alone, or reading it shows it
-                    continue
-                except MoveoutError:  # the server supports no tags
-                    self._no_tags = True
-                    return True
+                if answer.error is None or isinstance(answer.error, GoneError | UnreachableError):
+                    continue  # an error of this object alone, or reading it shows it
+                self._no_tags = True  # the server supports no tags
+                return True
         return True
 
     def configuration(self) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import heapq
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
@@ -74,11 +75,15 @@ class Header:
 
 
 class Record:
-    """The record at its store. For one thread, but for ``write_done``."""
+    """The record at its store. For one thread, but for ``write_done``. By ``threads``, if there are any, the plan is
+    written while the next piece of it is made; whoever reads it waits until all of it is there.
+    """
 
-    def __init__(self, store: MultipartStore, fresh: Header) -> None:
+    def __init__(self, store: MultipartStore, fresh: Header, threads: Executor | None = None) -> None:
         self.store = store
         self.header = _read_header(store, fresh) or fresh
+        self._threads = threads
+        self._being_written: Future[object] | None = None
 
     def known(self) -> Iterator[KnownPage]:
         """Yield what is known of each key, by key."""
@@ -130,12 +135,30 @@ class Record:
 
     def write_plan(self, run: str, number: int, steps: Sequence[SyncStep]) -> None:
         """Write a piece of the plan."""
-        self.store.put(f"{run}plan-{number:06d}.parquet", plan_bytes(steps))
+        self._write_later(self.store.put, f"{run}plan-{number:06d}.parquet", plan_bytes(steps))
 
     def plan(self, run: str) -> Iterator[SyncStep]:
-        """Yield the plan again."""
+        """Yield the plan again. Nothing is touched before it was read, so all of it is written by then."""
+        self._finish_writing()
         for name in self._names(f"{run}plan-"):
             yield from read_plan(self._read(name))
+
+    def begin(self) -> None:
+        """Write the header of a new record: what a plan belongs to is known before there is one."""
+        if not self.header.generation:
+            self._write_later(self.write_header)
+
+    def _write_later(self, write: Callable[..., object], *arguments: Any) -> None:
+        self._finish_writing()
+        if self._threads is None:
+            write(*arguments)
+        else:
+            self._being_written = self._threads.submit(write, *arguments)
+
+    def _finish_writing(self) -> None:
+        being_written, self._being_written = self._being_written, None
+        if being_written is not None:
+            being_written.result()
 
     def write_done(self, run: str, number: int, rows: Sequence[dict[str, Any]]) -> None:
         """Commit what a span has done. Spans are numbered in the order of their keys, and do not overlap."""
@@ -145,8 +168,9 @@ class Record:
 
     def fold(self, run: str, dropped: Iterable[tuple[str, str]]) -> None:
         """Make the index that has what the run has done, and has not what is ``dropped`` (see ``which``; by key). The
-        old one counts until the new one is whole.
+        old one counts until the header is written.
         """
+        self._finish_writing()
         done_names = self._names(f"{run}done-")
         new = (table for name in done_names for table in _tables(self._read(name)))
         generation = self.header.generation + 1
@@ -161,7 +185,6 @@ class Record:
         self.header = replace(
             self.header, generation=generation, files=files, rows=rows, size_bytes=size_bytes
         )
-        self.write_header()
 
     def settle(self) -> bool:
         """Take in what runs have done that did not end; tell whether there was any. Their plans stay: they say what may
@@ -172,8 +195,8 @@ class Record:
             done_names = self._names(f"{run}done-")
             if done_names:
                 self.fold(run, ())
-            for name in done_names:
-                self.store.delete(name)
+                self.write_header()
+            self.store.delete_all(done_names)
         return self.header.generation > before
 
     def write_header(self) -> None:
@@ -182,14 +205,13 @@ class Record:
 
     def sweep(self, *runs: str) -> None:
         """Remove what these runs have left, or all, and generations of the index that do not count."""
-        for run in runs or self.runs():
-            # What is done goes first: without its plan nobody would know whose it is.
-            for name in sorted(self._names(run)):
-                self.store.delete(name)
+        self._finish_writing()
+        chosen_runs = runs or self.runs()
+        # What is done goes first: without its plan nobody would know whose it is.
+        for kind in ("done-", "plan-"):
+            self.store.delete_all([name for run in chosen_runs for name in self._names(run + kind)])
         current = _index_folder(self.header.generation)
-        for name in self._names("index/"):
-            if not name.startswith(current):
-                self.store.delete(name)
+        self.store.delete_all([name for name in self._names("index/") if not name.startswith(current)])
 
     def _index(self) -> list[str]:
         return [_index_file(self.header.generation, number) for number in range(self.header.files)]

@@ -44,7 +44,7 @@ READERS = {
     "intelligent-tiering": "list_bucket_intelligent_tiering_configurations",
 }
 """Names in the bundle, and the calls that read them."""
-_AT_ONCE = 8
+_AT_ONCE = 21
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
 _FAILING_SECONDS = 2.0
