@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.bundle_json import LeftOutSource
 from migrate.errors import DamageError, GoneError, NotEmptyError
-from migrate.storage.api import Store
+from migrate.storage.api import Store, exists
 
 VERSION = 1
 
@@ -150,13 +152,18 @@ def seal_time(store: Store, state: ExportState) -> str:
 
 def look(store: Store) -> tuple[LocationKind, str]:
     """Say what lies at the location, and name one file of it (the one that shows it)."""
-    for key in (layout.EXPORT_STATE, layout.TAG_MANIFEST):
-        try:
-            store.stat(key)
-        except GoneError:
-            continue
-        return (LocationKind.EXPORT if key == layout.EXPORT_STATE else LocationKind.SEALED), key
-    for info in store.list():
+    listing = iter(store.list())
+    with ThreadPoolExecutor(
+        2, thread_name_prefix="moveout-look"
+    ) as threads:  # on a long link each takes its time
+        is_sealed = threads.submit(exists, store, layout.TAG_MANIFEST)
+        first = threads.submit(next, listing, None)
+        if exists(store, layout.EXPORT_STATE):
+            return LocationKind.EXPORT, layout.EXPORT_STATE
+        if is_sealed.result():
+            return LocationKind.SEALED, layout.TAG_MANIFEST
+        first_info = first.result()
+    for info in chain([first_info] if first_info else [], listing):
         if info.key == layout.TRANSFER_STATE or not info.key.startswith(layout.WORK):
             return LocationKind.FOREIGN, info.key
     return LocationKind.EMPTY, ""

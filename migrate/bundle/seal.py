@@ -19,9 +19,10 @@ Hashes come from the commit records: no payload is read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -84,9 +85,10 @@ def seal(
     """
     sealed = seal_time(store, state)
     check()
-    ledger.add_files(_write_tables(store, ledger, reconciliations))
+    rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
+    ledger.add_files(_write_tables(store, ledger, reconciliations, rows, executor))
     check()
-    _abort_uploads(store)
+    aborting = executor.submit(_abort_uploads, store)
     _reconcile(store, ledger, executor)
     check()
     complete = all(reconciliation.complete for reconciliation in reconciliations)
@@ -99,20 +101,29 @@ def seal(
     )
     if page is not None:
         contents = SealedTables(
-            bundle_json.decode(bundle), (size_bytes, files), reconciliations, store, ledger
+            bundle_json.decode(bundle),
+            (size_bytes, files),
+            reconciliations,
+            [*chain.from_iterable(rows.values())],
+            store,
+            ledger,
         )
-        tags.append(_write(store, layout.REPORT, [page(contents)]))
-    for key, data in (
-        (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),
-        (layout.BUNDLE_META, bundle),
-        (layout.BAG_INFO, _bag_info(state, reconciliations, sealed, (size_bytes, files))),
-        (layout.BAGIT, tag_files.DECLARATION),
-    ):
-        check()
-        tags.append(_write(store, key, [data]))
+        tags.append(_write(store, layout.REPORT, page(contents)))
+    check()
+    tags += executor.map(
+        partial(_write, store),
+        (layout.RECONCILIATION, layout.BUNDLE_META, layout.BAG_INFO, layout.BAGIT),
+        (
+            canonical_json.encode_pretty(reconciliation_json(reconciliations)),
+            bundle,
+            _bag_info(state, reconciliations, sealed, (size_bytes, files)),
+            tag_files.DECLARATION,
+        ),
+    )
+    aborting.result()
     check()
     tags.sort(key=lambda tag: tag.key)
-    _write(store, layout.TAG_MANIFEST, [tag_files.manifest_line(tag.key, tag.sha256) for tag in tags])
+    _write(store, layout.TAG_MANIFEST, b"".join(tag_files.manifest_line(tag.key, tag.sha256) for tag in tags))
     if complete:
         clean_work(store, executor)
     return Sealed(state.id, complete, files, size_bytes, reconciliations)
@@ -151,9 +162,13 @@ def unseal(store: MultipartStore) -> None:
 
 
 def _write_tables(
-    store: MultipartStore, ledger: ProgressDatabase, reconciliations: Sequence[SourceReconciliation]
+    store: MultipartStore,
+    ledger: ProgressDatabase,
+    reconciliations: Sequence[SourceReconciliation],
+    rows: Mapping[str, Sequence[CatalogRow]],
+    executor: Executor,
 ) -> list[FileRecord]:
-    rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
+    """Write the tables of contents, all at once."""
     losses = (
         (reconciliation.name, loss)
         for reconciliation in reconciliations
@@ -170,15 +185,20 @@ def _write_tables(
             for gap in ledger.gaps(reconciliation.name)
         )
         tables.append((layout.GAPS, lambda file: catalog.write_gaps(file, gaps)))
-    written = [
-        _write(store, layout.duckdb_script(source), [duckdb_views.script(source, rows_of_source)])
+    scripts = [
+        executor.submit(
+            _write, store, layout.duckdb_script(source), duckdb_views.script(source, rows_of_source)
+        )
         for source, rows_of_source in rows.items()
     ]
-    for key, fill in tables:
-        with FileWriter(store, key) as writer:
-            fill(cast("BinaryIO", writer))
-        written.append(_record(writer))
-    return written
+    files = [executor.submit(_write_table, store, key, fill) for key, fill in tables]
+    return [future.result() for future in (*scripts, *files)]
+
+
+def _write_table(store: MultipartStore, key: str, fill: Callable[[BinaryIO], object]) -> FileRecord:
+    with FileWriter(store, key) as writer:
+        fill(cast("BinaryIO", writer))
+    return _record(writer)
 
 
 def _catalog_rows(reconciliation: SourceReconciliation) -> list[CatalogRow]:
@@ -318,10 +338,9 @@ def _abort_uploads(store: MultipartStore) -> None:
         store.abort(upload.key, upload.id)
 
 
-def _write(store: MultipartStore, key: str, lines: Sequence[bytes]) -> FileRecord:
+def _write(store: MultipartStore, key: str, data: bytes) -> FileRecord:
     with FileWriter(store, key) as writer:
-        for line in lines:
-            writer.write(line)
+        writer.write(data)
     return _record(writer)
 
 
@@ -347,6 +366,7 @@ class SealedTables:
     info: BundleInfo
     payload: tuple[int, int]
     reconciliations: Sequence[SourceReconciliation]
+    catalog_rows: Sequence[CatalogRow]
     store: Store
     ledger: ProgressDatabase
 
@@ -356,7 +376,7 @@ class SealedTables:
 
     def catalog(self) -> Sequence[CatalogRow]:
         """Return every table and bucket of the bundle."""
-        return catalog.read_catalog(RandomAccess(self.store, layout.CATALOG), layout.CATALOG)
+        return self.catalog_rows
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
         """Yield (source, loss)."""

@@ -55,6 +55,9 @@ from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore
 
+_REQUESTS = 16
+"""So many small files of the location are asked for, written or removed at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportRun:
@@ -217,8 +220,9 @@ def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceErro
 
 def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
     """Export one source; return its summary, and the error if it broke off."""
+    final = run.executor.submit(_read_final, run.store, source.name)
     _separate_groups(run, source.name)
-    before = _finished_before(run, source)
+    before = _finished_before(run, source, final.result())
     if before is not None and _stands(run, before):
         run.followed.go_on(source.name, before.summary.positions)
         _show_done(run.progress, before)
@@ -384,11 +388,18 @@ def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: boo
     return summary
 
 
-def _finished_before(run: ExportRun, source: Source) -> SourceReconciliation | None:
-    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
+def _read_final(store: MultipartStore, source: str) -> FinalRecord | None:
     try:
-        final = read_final(run.store, source.name)
+        return read_final(store, source)
     except GoneError:
+        return None
+
+
+def _finished_before(
+    run: ExportRun, source: Source, final: FinalRecord | None
+) -> SourceReconciliation | None:
+    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
+    if final is None:
         return None
     _load_records(run, source.name)
     run.ledger.add_final(final)
@@ -462,10 +473,10 @@ def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutc
 
 @contextmanager
 def _threads(workers: int, lease: Lease, cancellation: CancellationToken) -> Iterator[Executor]:
-    """Lend threads that read commit records; wait for them at the end. Where some do not end in time, the lease is not
-    given back: another run has to see that this process is dead, or that the lease has grown stale.
+    """Lend threads for small files of the location; wait for them at the end. Where some do not end in time, the lease
+    is not given back: another run has to see that this process is dead, or that the lease has grown stale.
     """
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="moveout-records")
+    executor = ThreadPoolExecutor(max(workers, _REQUESTS), thread_name_prefix="moveout-records")
     try:
         yield executor
     finally:
