@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Protocol, cast
 
 LOCK_SECONDS = 60.0
+GENTLE_CONNECTIONS = 3
+"""One for the snapshot, one to read, one to see who blocks."""
 ARCHIVE_TIERS = ("auto", "no", "Bulk", "Standard", "Expedited")
 """How archived objects are retrieved: by the deadline, not at all, or by one of S3's tiers, the cheapest first."""
 
@@ -19,7 +21,8 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``max_connections`` at once to one database (None: as many as the workers need, at least two). A
+    """``gentle``: a database is read by short statements, with pauses that follow its load, where its engine can.
+    ``max_connections`` at once to one database (None: as many as the workers need, at least two). A
     statement ends after ``statement_seconds`` (0: never), waiting for a lock after ``lock_seconds``. Archived objects
     are brought back by ``archive_tier`` (S3's name of it, ``auto``, or ``no``), if they can be by the ``deadline``.
     """
@@ -29,6 +32,7 @@ class Limits:
     lock_seconds: float = LOCK_SECONDS
     archive_tier: str = "auto"
     deadline: datetime | None = None
+    gentle: bool = False
 
     def allowed(self, reserved: int, *, requested: int) -> int:
         """Return how many of the ``requested`` connections are allowed when ``reserved`` are taken; at least one."""

@@ -15,11 +15,12 @@ import psycopg
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.chunk_plan import rows_of
+from exporters.postgres.chunk_plan import Range, rows_of
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect
+from exporters.postgres.sessions.gentle_pace import FRESH_VIEW, GentleReads, ServerLoad, load_query
 from exporters.postgres.sessions.session_limits import explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
@@ -73,6 +74,7 @@ class Counting:
         self, session: PostgresSession, tables: Mapping[int, PostgresTable], *, workers: int
     ) -> None:
         self._session = session
+        self._gentle = GentleReads(self._load) if session.session_limits.limits.gentle else None
         self._lock = threading.Lock()
         self._idle: list[_Counter] = []
         self._busy: list[_Counter] = []
@@ -112,8 +114,25 @@ class Counting:
             return Counted(self._asked(lambda counter: counter.copied(counted(table))), {})
         names = [column.name for column in table.columns if column.measured]
         sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
-        rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
+        whole: Range = (0, None)
+        ranges = [whole] if self._gentle is None else self._gentle.ranges(table, whole)
+        answers = [self._numbers(f"SELECT count(*){sums} {rows_of(table, pages)}") for pages in ranges]
+        rows, *octets = map(sum, zip(*answers, strict=True))
         return Counted(rows, dict(zip(names, octets, strict=True)))
+
+    def _load(self) -> ServerLoad:
+        """Ask how busy the server is. A server that does not say is taken for idle."""
+        query = load_query(self._session.session_limits.application)
+        try:
+            self._asked(
+                lambda counter: counter.transaction.run(
+                    lambda: counter.connection.execute(FRESH_VIEW.encode())
+                )
+            )
+            active, lag_ms = self._numbers(query)
+        except SourceError:
+            return ServerLoad()
+        return ServerLoad(active, lag_ms / 1000)
 
     def _numbers(self, query: str) -> list[int]:
         return self._asked(lambda counter: counter.numbers(query))

@@ -24,6 +24,11 @@ from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import NAME as PLAN
 from exporters.sql.chunk_plan import Plan
 
+_GENTLY = (
+    "{name} is read gently: short statements, with pauses that follow the server's load. Its snapshot is held until the"
+    " last row is read, and so long VACUUM removes nothing that was deleted since."
+)
+
 
 class PostgresExporter:
     """Opens ``postgresql://user@host:port/database``. See ``exporters.api.Exporter``."""
@@ -100,6 +105,8 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
+            if self._manners.limits.gentle:
+                self._manners.note(_GENTLY.format(name=self.name))
             positions = snapshot_positions.remember(workspace, session.position)
             with closing(PostgresSnapshot(session, tables, plan, positions, workers)) as view:
                 yield view

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from xxhash import xxh3_128
@@ -27,6 +28,20 @@ class SentRows:
 
 RowBlocks = Generator[bytes | bytearray | LongRowText | SentRows, None, None]
 """Whole lines, each ended by a newline; long lines, without it; the server's count at the end."""
+
+
+def together(sources: Iterable[RowBlocks]) -> RowBlocks:
+    """Yield the rows of several queries as those of one: the sum of their counts comes last."""
+    sent_rows = 0
+    for source in sources:
+        with closing(source):
+            for block in source:
+                if isinstance(block, SentRows):
+                    sent_rows += block.count
+                else:
+                    yield block
+    yield SentRows(sent_rows)
+
 
 BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""

@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from exporters.discovery import NotTaken
 from exporters.errors import SourceError
-from exporters.limits import ARCHIVE_TIERS, Limits
+from exporters.limits import ARCHIVE_TIERS, GENTLE_CONNECTIONS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact, remember_url_secrets
@@ -63,7 +63,15 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "bundle": ("location", *LOCATION_SECRETS),
     "transfer": ("location", *LOCATION_SECRETS),
     "destination": ("source", "url", "from", "to"),
-    "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
+    "limits": (
+        "workers",
+        "bwlimit",
+        "max_connections",
+        "statement_timeout",
+        "lock_timeout",
+        "archived",
+        "gentle",
+    ),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
     "left_out": ("url", "reason"),
     "not_taken": ("kind", "name", "size_bytes", "region", "advice"),
@@ -478,10 +486,14 @@ class _Reader:
         most = table.get("max_connections")
         if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 2):
             self._fail("[limits] max_connections must be a whole number, at least 2")
+        gentle = table.get("gentle", False)
+        if not isinstance(gentle, bool):
+            self._fail("[limits] gentle must be true or false")
         try:
-            return parse_limits(
+            limits = parse_limits(
                 most, table.get("statement_timeout"), table.get("lock_timeout"), table.get("archived")
             )
+            return gently(limits) if gentle else limits
         except UsageError as exc:
             raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
 
@@ -530,6 +542,11 @@ def parse_limits(
         lock_seconds=base.lock_seconds if lock is None else _seconds("lock_timeout", lock),
         archive_tier=base.archive_tier if archived is None else _archive_tier(str(archived)),
     )
+
+
+def gently(limits: Limits) -> Limits:
+    """Return limits that spare a database, with few connections where their number is not given."""
+    return replace(limits, gentle=True, max_connections=limits.max_connections or GENTLE_CONNECTIONS)
 
 
 def _archive_tier(word: str) -> str:

@@ -97,6 +97,7 @@ url = "s3://media?profile=new"
 # [limits]
 # workers = 8
 # bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"
+# gentle = true          # source databases: short statements, pauses that follow their load
 # max_connections = 4    # to a source database at once
 # statement_timeout = "30m"
 # lock_timeout = "60s"   # waiting for another session's lock

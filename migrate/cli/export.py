@@ -19,7 +19,7 @@ from migrate.bundle.bundle_json import CaseInfo, read_sealed
 from migrate.bundle.export_state import SourceName, read_state
 from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
-from migrate.case.model import Case, Endpoint, parse_limits
+from migrate.case.model import Case, Endpoint, gently, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
@@ -474,6 +474,14 @@ class _ExportSelection:
 class _LimitOptions:
     """The options that spare a source."""
 
+    gentle: Annotated[
+        bool,
+        typer.Option(
+            "--gentle",
+            help="Spare source databases: short statements, pauses that follow their load, three connections. Takes"
+            " longer, and holds the snapshot as long.",
+        ),
+    ] = False
     max_connections: Annotated[
         int | None,
         typer.Option("--max-connections", min=2, metavar="N", help="To a source database, at once."),
@@ -499,9 +507,10 @@ class _LimitOptions:
 
     def parse(self, base: Limits | None) -> Limits:
         """Return the limits; what is not said is that of ``base``."""
-        return parse_limits(
+        limits = parse_limits(
             self.max_connections, self.statement_timeout, self.lock_timeout, self.archived, base=base
         )
+        return gently(limits) if self.gentle else limits
 
 
 _NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (

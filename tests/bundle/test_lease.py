@@ -190,8 +190,8 @@ def test_a_run_whose_location_went_away_does_not_wait_for_its_lease(directory, m
 
 def test_a_lease_is_released_at_a_full_location(directory):
     plan = FaultPlan(Fault("replace", fail(NoSpaceError("no space"))))
-    with Lease(Faulty(directory, plan), "export"):
-        pass
+    with Lease(Faulty(directory, plan), "export", beat_seconds=0.2):
+        time.sleep(0.15)  # one that was refreshed just now needs no beat
     assert lease.look(directory) is None
     plan.assert_all_fired()
 

@@ -43,11 +43,20 @@ from exporters.postgres.sessions.connection import (
     pin_statement,
     row_connection_options,
 )
+from exporters.postgres.sessions.gentle_pace import FRESH_VIEW, GentleReads, ServerLoad, load_query
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
 from exporters.sql.large_values.long_values import LONG_BYTES, PIECE_BYTES
-from exporters.sql.row_blocks import LongRowText, RowBlocks, SentRows, SmallRows, small_rows, text_of
+from exporters.sql.row_blocks import (
+    LongRowText,
+    RowBlocks,
+    SentRows,
+    SmallRows,
+    small_rows,
+    text_of,
+    together,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -267,14 +276,31 @@ class Feeds:
         self._codec = Codec(self._encoding, self._conversions)
         self._room = threading.BoundedSemaphore(session.session_limits.workers(workers))
         self._idle: list[tuple[Feed, Transaction]] = []
+        self._gentle = GentleReads(self._load) if session.session_limits.limits.gentle else None
 
     def numbers(self, query: str) -> list[int]:
         """Run a query for one row of numbers."""
         return [int(number) for number in text_of(self.copy(query)).split(b",")]
 
     def rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
-        """Yield a chunk's rows. Whether some may be long is asked first, and in some encodings, whether their text
-        comes through UTF-8 as it is.
+        """Yield a chunk's rows; gently by many statements, where that is wanted."""
+        if self._gentle is None:
+            return self._rows(table, pages)
+        return together(self._rows(table, part) for part in self._gentle.ranges(table, pages))
+
+    def _load(self) -> ServerLoad:
+        """Ask how busy the server is. A server that does not say is taken for idle."""
+        try:
+            with self._lent() as (feed, transaction):
+                transaction.run(lambda: feed.execute(FRESH_VIEW))
+            active, lag_ms = self.numbers(load_query(self._session.session_limits.application))
+        except SourceError:
+            return ServerLoad()
+        return ServerLoad(active, lag_ms / 1000)
+
+    def _rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
+        """Yield the rows of a range of pages. Whether some may be long is asked first, and in some encodings, whether
+        their text comes through UTF-8 as it is.
         """
         if table.oid == large_objects.OID:
             return self.copy(f"{large_objects.SELECT} {table.condition}")

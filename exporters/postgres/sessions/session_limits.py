@@ -36,7 +36,8 @@ class SessionLimits:
         """Return the statement that sets a session's limits."""
         values = (self.limits.statement_seconds, self.limits.lock_seconds)
         statement, lock = (max(0, round(seconds * 1000)) for seconds in values)
-        return f"SET statement_timeout = {statement}; SET lock_timeout = {lock}"
+        alone = "; SET max_parallel_workers_per_gather = 0" if self.limits.gentle else ""
+        return f"SET statement_timeout = {statement}; SET lock_timeout = {lock}{alone}"
 
 
 def explained(error: SourceError, watch: WaitWatch | None) -> SourceError:

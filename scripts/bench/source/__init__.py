@@ -1,0 +1,1 @@
+"""What a source bears while it is exported."""
