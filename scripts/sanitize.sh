@@ -20,4 +20,5 @@ fi
 # The interpreter is built without the sanitizer, so its library comes first. What Python keeps to its end is no leak.
 LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$copy \
   "$python" -m pytest -p no:cacheprovider -n 0 tests/exporters/postgres/test_block_parser.py \
-  tests/exporters/mysql/test_block_parser.py tests/exporters/mysql/test_protocol_rows.py "$@"
+  tests/exporters/mysql/test_block_parser.py tests/exporters/mysql/test_protocol_rows.py \
+  tests/restore/postgres/test_binary_rows.py "$@"

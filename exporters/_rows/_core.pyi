@@ -32,3 +32,9 @@ def whole_messages(received: Buffer, most_bytes: int, /) -> tuple[list[tuple[int
 # The bytes of the rows that have arrived from a MySQL server: whole packets up to a payload of more than so many bytes,
 # or to the end of the rows.
 def whole_packets(received: Buffer, most_bytes: int, /) -> int: ...
+
+# Rows of columns as COPY takes them in binary. Each column: its letter (see binary_rows.h), its parameter, the number of
+# its first row in the buffers, and these (validity, offsets, values). Raises ValueError where they have not so many rows.
+def binary_rows(
+    columns: tuple[tuple[int, int, int, Buffer | None, Buffer | None, Buffer], ...], rows: int, /
+) -> Buffer: ...

@@ -30,7 +30,7 @@ static bool set_null(Column *column, const Fields *fields, size_t row) {
     return true;
 }
 
-/* Reads one value into its place. */
+/* Reads one value into its place, which is aligned as its C type is. */
 typedef bool (*ReadValue)(Field field, ColumnKind kind, unsigned char *place);
 
 /* The compiler makes a loop of its own for each kind, because width and read are constants where this is called. */
@@ -68,42 +68,24 @@ INTEGER_READER(read_uint32, uint32_t, 0, UINT32_MAX)
 INTEGER_READER(read_int64, int64_t, INT64_MIN, INT64_MAX)
 
 static inline bool read_float64(Field field, ColumnKind kind, unsigned char *place) {
-    double value;
     (void)kind;
-    if (!read_double(field, &value)) return false;
-    memcpy(place, &value, sizeof value);
-    return true;
+    return read_double(field, (double *)(void *)place);
 }
 
 static inline bool read_decimal128(Field field, ColumnKind kind, unsigned char *place) {
-    __int128 value;
-    if (!read_decimal(field, kind.precision, kind.scale, &value)) return false;
-    memcpy(place, &value, sizeof value);
-    return true;
+    return read_decimal(field, kind.precision, kind.scale, (__int128 *)(void *)place);
 }
 
 static inline bool read_date32(Field field, ColumnKind kind, unsigned char *place) {
-    int32_t days;
     (void)kind;
-    if (!read_date(field, &days)) return false;
-    memcpy(place, &days, sizeof days);
-    return true;
+    return read_date(field, (int32_t *)(void *)place);
 }
 
 static inline bool read_time64(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t microseconds;
-    bool is_time = kind.letter == 'T' ? read_time(field, &microseconds)
-                                      : read_timestamp(field, kind.letter == 'Z', &microseconds);
-    if (is_time) memcpy(place, &microseconds, sizeof microseconds);
-    return is_time;
-}
-
-static inline bool read_digits64(Field field, ColumnKind kind, unsigned char *place) {
-    int64_t microseconds;
-    bool is_time = kind.letter == 'K' ? read_fixed_time(field, kind.scale, &microseconds)
-                                      : read_fixed_timestamp(field, kind.scale, &microseconds);
-    if (is_time) memcpy(place, &microseconds, sizeof microseconds);
-    return is_time;
+    unsigned digits = strchr("KY", kind.letter) ? kind.scale : ANY_DIGITS;
+    int64_t *microseconds = (int64_t *)(void *)place;
+    return strchr("TK", kind.letter) ? read_time(field, digits, microseconds)
+                                     : read_timestamp(field, digits, kind.letter == 'Z', microseconds);
 }
 
 static inline bool read_uuid128(Field field, ColumnKind kind, unsigned char *place) {
@@ -135,8 +117,12 @@ static bool allocate_text(const Fields *fields, size_t number, Column *column) {
            allocate(&column->buffers[VALUES], size);
 }
 
-/* Copy a field without its quotes; return the end of the copy. */
-static unsigned char *copy_unquoted(Field field, unsigned char *to) {
+/* Copies the bytes of a value; returns the end of the copy, NULL where it is none of the kind. */
+typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, unsigned char *to);
+
+/* Text without its quotes. */
+static inline unsigned char *copy_text(const Fields *fields, Field field, unsigned char *to) {
+    if (!fields->has_quotes || field.text[0] != '"') return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
     const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
     while (from < end) {
         const unsigned char *quote = memchr(from, '"', (size_t)(end - from));
@@ -146,6 +132,29 @@ static unsigned char *copy_unquoted(Field field, unsigned char *to) {
         from += size + (quote != NULL); /* the second of two quotes */
     }
     return to;
+}
+
+static inline unsigned char *copy_hex(const Fields *fields, Field field, unsigned char *to) {
+    (void)fields;
+    return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
+}
+
+static inline __attribute__((always_inline)) FillResult fill_variable(const Fields *fields, size_t number, CopyValue copy,
+                                                                      Column *column) {
+    if (!allocate_text(fields, number, column)) return NO_ROOM;
+    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
+    unsigned char *values = column->buffers[VALUES].data, *to = values;
+    for (size_t row = 0; row < fields->rows; row++) {
+        Field field = field_at(fields, row, number);
+        if (is_null(fields, field)) {
+            if (!set_null(column, fields, row)) return NO_ROOM;
+        } else if (!(to = copy(fields, field, to))) {
+            return OTHER_TEXT;
+        }
+        offsets[row + 1] = (int32_t)(to - values);
+    }
+    column->buffers[VALUES].size = (size_t)(to - values);
+    return FILLED;
 }
 
 /* Whether each value of a column is UTF-8. */
@@ -161,42 +170,8 @@ static bool values_are_utf8(const Column *column, size_t rows) {
 }
 
 static FillResult fill_text(const Fields *fields, size_t number, bool must_be_utf8, Column *column) {
-    if (!allocate_text(fields, number, column)) return NO_ROOM;
-    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
-    unsigned char *values = column->buffers[VALUES].data, *to = values;
-    for (size_t row = 0; row < fields->rows; row++) {
-        Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (fields->has_quotes && field.text[0] == '"') {
-            to = copy_unquoted(field, to);
-        } else {
-            memcpy(to, field.text, field.size);
-            to += field.size;
-        }
-        offsets[row + 1] = (int32_t)(to - values);
-    }
-    column->buffers[VALUES].size = (size_t)(to - values);
-    return !must_be_utf8 || values_are_utf8(column, fields->rows) ? FILLED : OTHER_TEXT;
-}
-
-static FillResult fill_bytes(const Fields *fields, size_t number, Column *column) {
-    if (!allocate_text(fields, number, column)) return NO_ROOM;
-    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
-    unsigned char *values = column->buffers[VALUES].data, *to = values;
-    for (size_t row = 0; row < fields->rows; row++) {
-        Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (!read_hex(field, to)) {
-            return OTHER_TEXT;
-        } else {
-            to += (field.size - 2) / 2;
-        }
-        offsets[row + 1] = (int32_t)(to - values);
-    }
-    column->buffers[VALUES].size = (size_t)(to - values);
-    return FILLED;
+    FillResult result = fill_variable(fields, number, copy_text, column);
+    return result == FILLED && must_be_utf8 && !values_are_utf8(column, fields->rows) ? OTHER_TEXT : result;
 }
 
 bool is_known(ColumnKind kind) {
@@ -220,11 +195,11 @@ static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Col
         case 'D': return fill_fixed(fields, number, kind, sizeof(int32_t), read_date32, column);
         case 'T':
         case 'S':
-        case 'Z': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
+        case 'Z':
         case 'K':
-        case 'Y': return fill_fixed(fields, number, kind, sizeof(int64_t), read_digits64, column);
+        case 'Y': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
         case 'U': return fill_fixed(fields, number, kind, 16, read_uuid128, column);
-        case 'X': return fill_bytes(fields, number, column);
+        case 'X': return fill_variable(fields, number, copy_hex, column);
         case 't': return fill_text(fields, number, true, column);
         default: return fill_text(fields, number, false, column);
     }

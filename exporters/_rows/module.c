@@ -6,13 +6,14 @@
 #include <Python.h>
 #include <stdlib.h>
 
+#include "binary_rows.h"
 #include "columns.h"
 #include "lines.h"
 #include "messages.h"
 #include "packets.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 3, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 4, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -74,25 +75,18 @@ static PyObject *as_digest(unsigned __int128 digest) {
     return PyBytes_FromStringAndSize((const char *)bytes, DIGEST_BYTES);
 }
 
-/* How rows are cut out of a block, and the digest of their texts. */
-typedef struct {
-    CutResult (*cut)(const unsigned char *text, size_t size, size_t columns, Fields *fields);
-    unsigned __int128 (*digest)(const Fields *fields);
-} RowFormat;
+/* Cuts the rows of a block into fields. */
+typedef CutResult (*CutRows)(const unsigned char *text, size_t size, size_t columns, Fields *fields);
 
-static unsigned __int128 digest_of_lines(const Fields *fields) {
+/* The digest of the texts of rows: of lines, or of packets, which have no separator. */
+static unsigned __int128 digest_of(const Fields *fields) {
+    size_t rows;
     unsigned __int128 digest = 0;
-    for (size_t row = 0; row < fields->rows; row++) {
+    if (!fields->separator) digest_packets(fields->text, fields->size, &rows, &digest);
+    for (size_t row = 0; fields->separator && row < fields->rows; row++) {
         Field text = line_at(fields, row);
         digest += xxh3_128(text.text, text.size);
     }
-    return digest;
-}
-
-static unsigned __int128 digest_of_packets(const Fields *fields) {
-    size_t rows;
-    unsigned __int128 digest;
-    digest_packets(fields->text, fields->size, &rows, &digest);
     return digest;
 }
 
@@ -105,7 +99,7 @@ static PyObject *as_block(const Fields *fields, unsigned __int128 digest, Column
     return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(digest), list) : NULL;
 }
 
-static PyObject *parse_rows(PyObject *arguments, RowFormat format) {
+static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
     Py_buffer block, kinds;
     PyObject *result = NULL;
     if (!PyArg_ParseTuple(arguments, "y*y*", &block, &kinds)) return NULL;
@@ -124,8 +118,8 @@ static PyObject *parse_rows(PyObject *arguments, RowFormat format) {
         bool has_memory = true;
         CutResult cut;
         Py_BEGIN_ALLOW_THREADS
-        cut = format.cut(block.buf, (size_t)block.len, count, &fields);
-        if (cut == CUT) digest = format.digest(&fields);
+        cut = cut_rows(block.buf, (size_t)block.len, count, &fields);
+        if (cut == CUT) digest = digest_of(&fields);
         for (size_t i = 0; cut == CUT && has_memory && i < count; i++)
             has_memory = fill_column(&fields, i, kind[i], &columns[i]);
         Py_END_ALLOW_THREADS
@@ -145,12 +139,12 @@ static PyObject *parse_rows(PyObject *arguments, RowFormat format) {
 
 static PyObject *parse(PyObject *module, PyObject *arguments) {
     (void)module;
-    return parse_rows(arguments, (RowFormat){cut_fields, digest_of_lines});
+    return parse_rows(arguments, cut_fields);
 }
 
 static PyObject *parse_packets(PyObject *module, PyObject *arguments) {
     (void)module;
-    return parse_rows(arguments, (RowFormat){cut_packets, digest_of_packets});
+    return parse_rows(arguments, cut_packets);
 }
 
 typedef bool (*DigestBlock)(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
@@ -248,7 +242,43 @@ static PyObject *whole_packets(PyObject *module, PyObject *arguments) {
     return PyLong_FromSize_t(size);
 }
 
+static bool take_column(PyObject *tuple, ArrowColumn *column, Py_buffer *buffers) {
+    if (!PyArg_ParseTuple(tuple, "bLnz*z*y*", &column->letter, &column->parameter, &column->offset, &buffers[VALIDITY],
+                          &buffers[OFFSETS], &buffers[VALUES]))
+        return false;
+    for (int i = 0; i < BUFFERS; i++) column->buffers[i] = (Field){buffers[i].buf, (size_t)buffers[i].len};
+    return true;
+}
+
+static PyObject *binary_rows(PyObject *module, PyObject *arguments) {
+    PyObject *tuple;
+    Py_ssize_t row_count, taken = 0;
+    WriteResult result = NOT_WRITTEN;
+    Bytes rows = {0};
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "O!n", &PyTuple_Type, &tuple, &row_count)) return NULL;
+    Py_ssize_t count = PyTuple_Size(tuple);
+    ArrowColumn *columns = calloc((size_t)count + 1, sizeof *columns); /* of nothing it may return NULL */
+    Py_buffer *buffers = calloc((size_t)count + 1, BUFFERS * sizeof *buffers);
+    bool has_memory = columns && buffers;
+    while (has_memory && taken < count &&
+           take_column(PyTuple_GetItem(tuple, taken), &columns[taken], &buffers[taken * BUFFERS]))
+        taken++;
+    if (has_memory && taken == count) {
+        Py_BEGIN_ALLOW_THREADS
+        result = write_rows(columns, (size_t)count, (size_t)row_count, &rows);
+        Py_END_ALLOW_THREADS
+        if (result == NOT_WRITTEN) PyErr_SetString(PyExc_ValueError, "a column has not so many rows, or an unknown letter");
+    }
+    if (!has_memory || result == NO_ROOM_FOR_ROWS) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < taken * BUFFERS; i++) PyBuffer_Release(&buffers[i]);
+    free(buffers);
+    free(columns);
+    return result == WRITTEN ? as_object(&rows) : NULL;
+}
+
 static PyMethodDef functions[] = {
+    {"binary_rows", binary_rows, METH_VARARGS, NULL},
     {"parse", parse, METH_VARARGS, NULL},
     {"parse_packets", parse_packets, METH_VARARGS, NULL},
     {"digest_block", digest_block, METH_O, NULL},

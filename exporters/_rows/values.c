@@ -115,10 +115,13 @@ bool read_date(Field field, int32_t *days) {
     return true;
 }
 
-/* HH:MM:SS and a fraction of so many digits behind it. */
-static bool read_clock(Field field, size_t digits, int64_t *microseconds) {
+bool read_time(Field field, unsigned digits, int64_t *microseconds) {
     const unsigned char *text = field.text;
     uint32_t hours, minutes, seconds, fraction = 0;
+    if (digits == ANY_DIGITS) {
+        digits = field.size > CLOCK_CHARACTERS + 1 ? (unsigned)field.size - CLOCK_CHARACTERS - 1 : 0;
+        if (digits && text[field.size - 1] == '0') return false;
+    }
     if (field.size != CLOCK_CHARACTERS + digits + (digits > 0) || text[2] != ':' || text[5] != ':') return false;
     if (!read_digits(text, 2, &hours) || !read_digits(text + 3, 2, &minutes) || !read_digits(text + 6, 2, &seconds))
         return false;
@@ -132,45 +135,17 @@ static bool read_clock(Field field, size_t digits, int64_t *microseconds) {
     return true;
 }
 
-bool read_time(Field field, int64_t *microseconds) {
-    if (field.size <= CLOCK_CHARACTERS) return read_clock(field, 0, microseconds);
-    return field.text[field.size - 1] != '0' && field.size > CLOCK_CHARACTERS + 1 &&
-           read_clock(field, field.size - CLOCK_CHARACTERS - 1, microseconds);
-}
-
-bool read_fixed_time(Field field, unsigned digits, int64_t *microseconds) {
-    return read_clock(field, digits, microseconds);
-}
-
-/* Cut a date and a blank off the beginning. */
-static bool split_date(Field field, int64_t *microseconds, Field *clock) {
+bool read_timestamp(Field field, unsigned digits, bool has_zone, int64_t *microseconds) {
     int32_t days;
     if (field.size <= DATE_CHARACTERS || field.text[DATE_CHARACTERS] != ' ') return false;
-    if (!read_date((Field){field.text, DATE_CHARACTERS}, &days)) return false;
-    *microseconds = days * MICROSECONDS_OF_DAY;
-    *clock = (Field){field.text + DATE_CHARACTERS + 1, field.size - DATE_CHARACTERS - 1};
-    return true;
-}
-
-bool read_timestamp(Field field, bool has_zone, int64_t *microseconds) {
-    int64_t day, time;
-    Field clock;
-    if (!split_date(field, &day, &clock)) return false;
+    Field clock = {field.text + DATE_CHARACTERS + 1, field.size - DATE_CHARACTERS - 1};
     if (has_zone) {
         if (clock.size < ZONE_CHARACTERS) return false;
         clock.size -= ZONE_CHARACTERS;
         if (memcmp(clock.text + clock.size, "+00", ZONE_CHARACTERS) != 0) return false;
     }
-    if (!read_time(clock, &time)) return false;
-    *microseconds = day + time;
-    return true;
-}
-
-bool read_fixed_timestamp(Field field, unsigned digits, int64_t *microseconds) {
-    int64_t day, time;
-    Field clock;
-    if (!split_date(field, &day, &clock) || !read_clock(clock, digits, &time)) return false;
-    *microseconds = day + time;
+    if (!read_date((Field){field.text, DATE_CHARACTERS}, &days) || !read_time(clock, digits, microseconds)) return false;
+    *microseconds += days * MICROSECONDS_OF_DAY;
     return true;
 }
 

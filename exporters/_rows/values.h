@@ -21,15 +21,14 @@ bool read_double(Field field, double *value);
 /* YYYY-MM-DD, years 1 to 9999, to days since 1970. */
 bool read_date(Field field, int32_t *days);
 
-/* HH:MM:SS up to 23:59:59, with a fraction of up to six digits that does not end with a zero, to microseconds. */
-bool read_time(Field field, int64_t *microseconds);
+enum { ANY_DIGITS = 0xFF };
+
+/* HH:MM:SS up to 23:59:59, with a fraction of exactly so many digits, to microseconds. Any digits: up to six, the last one
+ * no zero. */
+bool read_time(Field field, unsigned digits, int64_t *microseconds);
 
 /* A date, a blank and a time, to microseconds since 1970; with a zone, +00 stands behind it. */
-bool read_timestamp(Field field, bool has_zone, int64_t *microseconds);
-
-/* The same with a fraction of exactly so many digits, zeros included. */
-bool read_fixed_time(Field field, unsigned digits, int64_t *microseconds);
-bool read_fixed_timestamp(Field field, unsigned digits, int64_t *microseconds);
+bool read_timestamp(Field field, unsigned digits, bool has_zone, int64_t *microseconds);
 
 /* 8-4-4-4-12 digits, lower case, to 16 bytes. */
 bool read_uuid(Field field, unsigned char *bytes);

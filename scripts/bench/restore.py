@@ -4,8 +4,9 @@ python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--sc
 
 Loads lineitem once (database ``moveout_bench``), exports it by moveout and by ``pg_dump -Fd -j2``, then
 lets both restore it by turns into a fresh database of the same server. pg_restore ends with the indexes;
-moveout also runs ANALYZE and reads all rows back to compare them, so its time is printed with that and
-without.
+moveout also runs ANALYZE and reads all rows back to compare them, so what it takes is printed with that and
+without. Ratios are medians of those of the single turns; the seconds of the processor are the client's and the
+server's together, without the start of either program.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import psycopg
@@ -28,11 +30,15 @@ from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
-from scripts.bench.postgres import load
+from scripts.bench.postgres import load, server
 from scripts.bench.tables import moveout_to
+from scripts.cost import cost_of, used_by
 
 JOBS = 2
 _DESTINATION = "moveout_bench_restored"
+_SETTLE_SECONDS = 0.3
+_BEYOND = ("compare", "statistics")
+"""Stages of ours without which pg_restore does."""
 _INDEXES = (
     "ALTER TABLE lineitem ADD PRIMARY KEY (l_orderkey, l_linenumber)",
     "CREATE INDEX lineitem_part ON lineitem (l_partkey, l_suppkey)",
@@ -40,20 +46,52 @@ _INDEXES = (
 )
 
 
-class _Stages(Silent):
-    """Remembers when each stage began."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Seconds of the clock, and of the processor: the client's and the server's."""
 
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, float]] = []
+    clock: float
+    client: float
+    server: float
+
+    @property
+    def processor(self) -> float:
+        return self.client + self.server
+
+    def since(self, earlier: _Taken) -> _Taken:
+        """Return what was taken in between."""
+        return _Taken(self.clock - earlier.clock, self.client - earlier.client, self.server - earlier.server)
+
+    def __str__(self) -> str:
+        return f"{self.clock:5.1f} s, {self.client:4.1f} + {self.server:4.1f} s of CPU"
+
+
+class _Stages(Silent):
+    """Remembers what had been taken when each stage began. The clock stands still while that is read: a server knows
+    only after a while what sessions took that have ended.
+    """
+
+    def __init__(self, server_pid: int) -> None:
+        self._server_pid = server_pid
+        self._stopped_seconds = 0.0
+        self.begun = [("", self._now())]
 
     def begin(self, what: str, *, items: int, size_bytes: int, of: SourceTask = OF_NO_SOURCE) -> None:
         del items, size_bytes, of
-        self.begun.append((what.partition(" ")[0], time.perf_counter()))
+        self.begun.append((what.partition(" ")[0], self._now()))
 
-    def seconds(self, end: float) -> dict[str, float]:
-        """Return how long each stage took."""
-        ends = [begin for _, begin in self.begun[1:]] + [end]
-        return {stage: after - begin for (stage, begin), after in zip(self.begun, ends, strict=True)}
+    def _now(self) -> _Taken:
+        clock, client = time.perf_counter(), time.process_time()
+        time.sleep(_SETTLE_SECONDS)
+        taken = _Taken(clock - self._stopped_seconds, client, used_by(self._server_pid))
+        self._stopped_seconds += time.perf_counter() - clock
+        return taken
+
+    def taken(self) -> dict[str, _Taken]:
+        """Return what each stage has taken; the last one ends now."""
+        names, starts = zip(*self.begun, strict=True)
+        ends = [*starts[1:], self._now()]
+        return {name: end.since(start) for name, start, end in zip(names, starts, ends, strict=True)}
 
 
 @contextmanager
@@ -83,21 +121,38 @@ def _prepare(url: str, scale: float, directory: Path) -> Path:
     return tools.directory / "pg_restore"
 
 
-def _pg_restore(program: Path, destination: str, directory: Path) -> float:
-    started = time.perf_counter()
-    subprocess.run([program, f"-j{JOBS}", "-d", destination, directory / "dump"], check=True)
-    return time.perf_counter() - started
+def _pg_restore(program: Path, destination: str, directory: Path) -> _Taken:
+    server_pid = server(destination)
+    before = used_by(server_pid)
+    cost = cost_of([program, f"-j{JOBS}", "-d", destination, directory / "dump"])
+    time.sleep(_SETTLE_SECONDS)
+    return _Taken(cost.seconds, cost.cpu_seconds, used_by(server_pid) - before)
 
 
-def _moveout(destination: str, directory: Path) -> tuple[float, dict[str, float]]:
-    stages = _Stages()
-    started = time.perf_counter()
+def _moveout(destination: str, directory: Path) -> dict[str, _Taken]:
+    stages = _Stages(server(destination))
     reader = BundleReader(open_location(str(directory / "bundle")))
     outcome = restore_database(reader, "bench", destination, workers=JOBS, progress=stages)
-    finished = time.perf_counter()
     if outcome.findings:
         raise SystemExit(str(outcome.findings))
-    return finished - started, stages.seconds(finished)
+    return stages.taken()
+
+
+def _sum(parts: Iterable[_Taken]) -> _Taken:
+    clock, client, server_seconds = map(sum, zip(*map(astuple, parts), strict=True))
+    return _Taken(clock, client, server_seconds)
+
+
+def _print_ratios(name: str, ours: Sequence[_Taken], peer: Sequence[_Taken]) -> None:
+    turns = list(zip(peer, ours, strict=True))
+    clock = [theirs.clock / mine.clock for theirs, mine in turns]
+    processor = [theirs.processor / mine.processor for theirs, mine in turns]
+    print(
+        f"{name:35s} {statistics.median(mine.clock for mine in ours):6.1f} s"
+        f"  {statistics.median(clock):5.2f}x of pg_restore's speed ({min(clock):.2f}-{max(clock):.2f}),"
+        f" by processor time {statistics.median(processor):.2f}x"
+        f" ({min(processor):.2f}-{max(processor):.2f})"
+    )
 
 
 def main() -> None:
@@ -108,32 +163,25 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="moveout-bench-"))
-    pg_restore_seconds: list[float] = []
-    moveout_seconds: list[float] = []
-    bare: list[float] = []
+    peer: list[_Taken] = []
+    whole: list[_Taken] = []
+    bare: list[_Taken] = []
     try:
         program = _prepare(options.url, options.scale, directory)
         for _ in range(options.runs):
             with _fresh(options.url) as destination:
-                pg_restore_seconds.append(_pg_restore(program, destination, directory))
+                peer.append(_pg_restore(program, destination, directory))
             with _fresh(options.url) as destination:
-                seconds, stages = _moveout(destination, directory)
-            moveout_seconds.append(seconds)
-            bare.append(seconds - stages.get("compare", 0.0) - stages.get("statistics", 0.0))
-            parts = ", ".join(f"{name} {took:.1f} s" for name, took in stages.items())
-            print(
-                f"pg_restore -j{JOBS} {pg_restore_seconds[-1]:6.1f} s   moveout {seconds:6.1f} s ({parts})",
-                flush=True,
-            )
+                stages = _moveout(destination, directory)
+            whole.append(_sum(stages.values()))
+            bare.append(_sum(taken for name, taken in stages.items() if name not in _BEYOND))
+            print(f"pg_restore -j{JOBS} {peer[-1]};  moveout {bare[-1]}, with all it does {whole[-1]}")
+            for name, taken in stages.items():
+                print(f"    {name or 'definitions':12s} {taken}", flush=True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    peer = statistics.median(pg_restore_seconds)
-    for name, figures in (
-        ("moveout, all it does", moveout_seconds),
-        ("moveout, as far as pg_restore goes", bare),
-    ):
-        median = statistics.median(figures)
-        print(f"{name:35s} {median:6.1f} s  {peer / median:5.2f}x of pg_restore's speed ({peer:.1f} s)")
+    _print_ratios("moveout, all it does", whole, peer)
+    _print_ratios("moveout, as far as pg_restore goes", bare, peer)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 documentation, COPY, "Binary Format"; the values are what each type's receive function reads, src/backend/utils/adt).
 
 Not every type is written so: a table that has a column of another type, or a value in a side column, goes as CSV.
+The compiled core makes the rows where it is built; without it Arrow makes the same, slower.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import lru_cache, partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters import _rows
 from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.codecs import apart
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL
@@ -30,18 +32,22 @@ _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 """What stands before all rows, and behind them."""
 
+Block = bytes | memoryview
 Encode = Callable[[pa.Array], Pieces]
 """Makes what stands before values, and them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How values of a kind are written where the column's type matches ``declared``. ``prefix``: the bytes of each
-    value that stand before what is stored.
+    """How values of a kind are written where the column's type matches ``declared``: by Arrow, and by the compiled core
+    if that knows them by a letter (binary_rows.h), with a parameter for it. ``prefix``: the bytes of each value that
+    stand before what is stored.
     """
 
     declared: re.Pattern[str]
     encode: Encode
+    letter: str = ""
+    parameter: int = 0
     prefix: bytes = b""
 
 
@@ -51,17 +57,25 @@ class Encoder:
 
     columns: Sequence[tuple[str, _Kind]]
 
-    def blocks(self, file: ParquetPart) -> Iterator[tuple[bytes, int]]:
+    def blocks(self, file: ParquetPart) -> Iterator[tuple[Block, int]]:
         """Yield what COPY takes, and the number of rows in it."""
         yield _BEGIN, 0
         for some in rows_of(file):
             if isinstance(some, LongRow):
                 yield from ((piece, 0) for piece in self._long_row(some))
                 yield b"", 1
+            elif _rows.core is not None:
+                yield self.compiled(some), some.num_rows
             else:
                 columns = [kind.encode(some.column(name)) for name, kind in self.columns]
                 yield self.block(columns), some.num_rows
         yield _END, 0
+
+    def compiled(self, batch: pa.RecordBatch) -> memoryview:
+        """Return the rows of a batch, made by the compiled core."""
+        assert _rows.core is not None
+        columns = tuple(_core_column(kind, batch.column(name)) for name, kind in self.columns)
+        return memoryview(_rows.core.binary_rows(columns, batch.num_rows))
 
     def block(self, columns: Sequence[Pieces]) -> bytes:
         """Return the rows of columns that are encoded already."""
@@ -80,16 +94,39 @@ class Encoder:
                 yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
 
 
-def blocks_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> list[bytes]:
+def blocks_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> Sequence[Block]:
     """Return the rows of several small batches, each batch by itself."""
+    if _rows.core is not None:
+        return [encoder.compiled(batch) for encoder, batch in batches]
     columns = [(kind, batch.column(name)) for encoder, batch in batches for name, kind in encoder.columns]
     pieces = iter(compute_by_key(columns, lambda kind, values: kind.encode(values)))
     return [encoder.block([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
 
 
-def whole(blocks: Sequence[bytes]) -> bytes:
+def whole(blocks: Sequence[Block]) -> bytes:
     """Return what COPY takes, of all rows."""
     return b"".join((_BEGIN, *blocks, _END))
+
+
+def _core_column(
+    kind: _Kind, values: pa.Array
+) -> tuple[int, int, int, pa.Buffer | None, pa.Buffer | None, pa.Buffer]:
+    """Return a column as the compiled core takes it."""
+    letter, parameter = kind.letter, kind.parameter
+    if not letter:
+        letter, values = "r", _joined(kind.encode(values))
+    elif letter in "tj":
+        values = same_text(values)
+        values = values if pa.types.is_string(values.type) else values.cast(pa.binary())
+    elif letter == "U":
+        values = same_text(values)
+    elif letter == "n":
+        letter = _LETTERS[values.type.bit_width // 8]
+    elif letter == "d":
+        parameter = values.type.scale
+    validity, *middle, data = values.buffers()
+    offsets = middle[0] if middle else None
+    return ord(letter), parameter, values.offset, validity, offsets, data or _NO_BYTES
 
 
 def _joined(pieces: Pieces) -> pa.Array | pa.Scalar:
@@ -102,6 +139,9 @@ _EPOCH_DAYS = 10957
 _EPOCH_MICROS = _EPOCH_DAYS * 86_400_000_000
 """Dates and times count from 2000-01-01."""
 _CODES = {1: "B", 2: "h", 4: "i", 8: "q"}
+_LETTERS = {2: "h", 4: "i", 8: "l"}
+"""The compiled core's for numbers of so many bytes."""
+_NO_BYTES = pa.py_buffer(b"")
 _MANY = 2**14
 _MOST_DIGITS = 15
 """With up to three more, that whole digits of 10,000 stand behind the point, they fit into 64 bits."""
@@ -274,21 +314,21 @@ def _four(size: pa.Array) -> pa.Array:
 _JSONB = b"\1"
 _MODIFIER = re.compile(r"\(\d+(,\d+)?\)")
 _KINDS: Mapping[str, Sequence[_Kind]] = {
-    "bool": [_Kind(re.compile("boolean"), _bool)],
-    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _number)],
-    "decimal": [_Kind(re.compile(r"numeric\(\d+,\d+\)"), _decimal)],
-    "float8": [_Kind(re.compile("double precision"), _number)],
-    "float4": [_Kind(re.compile("real"), _number)],
-    "single": [_Kind(re.compile("real"), _number)],
-    "date": [_Kind(re.compile("date"), _date)],
-    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), _number)],
-    "timestamp": [_Kind(re.compile(r"timestamp(\(\d\))? without time zone"), _moment)],
-    "timestamptz": [_Kind(re.compile(r"timestamp(\(\d\))? with time zone"), _moment)],
+    "bool": [_Kind(re.compile("boolean"), _bool, "b")],
+    "int": [_Kind(re.compile("smallint|integer|bigint|oid"), _number, "n")],
+    "decimal": [_Kind(re.compile(r"numeric\(\d+,\d+\)"), _decimal, "d")],
+    "float8": [_Kind(re.compile("double precision"), _number, "n")],
+    "float4": [_Kind(re.compile("real"), _number, "n")],
+    "single": [_Kind(re.compile("real"), _number, "n")],
+    "date": [_Kind(re.compile("date"), _date, "i", _EPOCH_DAYS)],
+    "time": [_Kind(re.compile(r"time(\(\d\))? without time zone"), _number, "n")],
+    "timestamp": [_Kind(re.compile(r"timestamp(\(\d\))? without time zone"), _moment, "l", _EPOCH_MICROS)],
+    "timestamptz": [_Kind(re.compile(r"timestamp(\(\d\))? with time zone"), _moment, "l", _EPOCH_MICROS)],
     "interval": [_Kind(re.compile("interval.*"), _interval)],
-    "text": [_Kind(re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes)],
-    "bytes": [_Kind(re.compile("bytea"), _bytes)],
-    "json": [_Kind(re.compile("json"), _bytes), _Kind(re.compile("jsonb"), _jsonb, prefix=_JSONB)],
-    "uuid": [_Kind(re.compile("uuid"), _uuid)],
+    "text": [_Kind(re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes, "t")],
+    "bytes": [_Kind(re.compile("bytea"), _bytes, "t")],
+    "json": [_Kind(re.compile("json"), _bytes, "t"), _Kind(re.compile("jsonb"), _jsonb, "j", prefix=_JSONB)],
+    "uuid": [_Kind(re.compile("uuid"), _uuid, "U")],
 }
 """How values of each kind are written: the first whose type matches."""
 _OIDS: Mapping[str, int] = {

@@ -290,30 +290,27 @@ class RowWriter:
         connection: psycopg.Connection[Any],
         part: PartFile,
         statement: str,
-        blocks: Iterator[tuple[bytes, int]],
+        blocks: Iterator[tuple[copy_binary.Block, int]],
         shown: Shown,
     ) -> None:
         """Copy the blocks of a part, each with its number of rows, in pieces: small blocks together, because each piece
         has the driver wait for the server.
         """
-        pending: list[bytes] = []
+        pending: list[copy_binary.Block] = []
         pending_bytes = 0
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.cancellation):
                 pending.append(block)
                 pending_bytes += len(block)
                 if pending_bytes >= _PIECE_BYTES:
-                    view = memoryview(b"".join(pending))
-                    for start in range(0, len(view), _PIECE_BYTES):
-                        copy.write(view[start : start + _PIECE_BYTES])
+                    _write(copy, pending)
                     pending, pending_bytes = [], 0
                 shown.add(part, rows)
-            if pending:
-                copy.write(b"".join(pending))
+            _write(copy, pending)
 
     def _filtered(
         self, file: ParquetPart, part: PartFile, names: Sequence[str], stack: ExitStack
-    ) -> Iterator[tuple[bytes, int]]:
+    ) -> Iterator[tuple[copy_binary.Block, int]]:
         """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
         connection = stack.enter_context(closing(self._connect()))
         stack.enter_context(connection.transaction())
@@ -331,7 +328,7 @@ class RowWriter:
         stack: ExitStack,
         *,
         generated: bool,
-    ) -> tuple[str, Iterator[tuple[bytes, int]]]:
+    ) -> tuple[str, Iterator[tuple[copy_binary.Block, int]]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
         that the source's server computed. ``types`` of the destination's columns, by name.
         """
@@ -350,6 +347,11 @@ class RowWriter:
         if not self._copied_as:
             self._copied_as = copy_encoding(database_encoding(connection))
         return connection
+
+
+def _write(copy: psycopg.Copy, blocks: Sequence[copy_binary.Block]) -> None:
+    """Send blocks together. A large one comes alone, and is not copied before the driver cuts it."""
+    copy.write(blocks[0] if len(blocks) == 1 else b"".join(blocks))
 
 
 def _statement(label: str, names: Sequence[str], options: str) -> str:

@@ -1,0 +1,24 @@
+/* Rows of Arrow columns as COPY takes them (PostgreSQL documentation, COPY, "Binary Format"). */
+#ifndef MOVEOUT_BINARY_ROWS_H
+#define MOVEOUT_BINARY_ROWS_H
+
+#include "columns.h"
+
+/* A column whose first row is number offset of its buffers. Letters: b bool; h i l numbers of 16, 32 and 64 bits, from
+ * which the parameter is subtracted; d decimal, U 16 bytes, t text, j text behind the number of jsonb's format, r fields
+ * as they are sent, with their lengths. Of decimals the parameter says how many digits stand behind the point. */
+typedef struct {
+    unsigned char letter;
+    int64_t parameter;
+    size_t offset;
+    Field buffers[BUFFERS];
+    unsigned digits; /* of 10,000, of each decimal */
+} ArrowColumn;
+
+typedef enum { WRITTEN, NOT_WRITTEN, NO_ROOM_FOR_ROWS } WriteResult;
+
+/* Write all rows. NOT_WRITTEN: a letter is unknown, or a buffer has not what so many rows need. Whoever calls frees
+ * rows->data. */
+WriteResult write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows);
+
+#endif
