@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.postgres.live_digests import live_tables
+from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
@@ -507,3 +509,21 @@ def test_small_tables_share_transactions_and_what_is_refused_costs_only_itself(
         }
         made[name] = len(fetch(destination, rows)), len(fetch(destination, keys)), len(outcome.left_out)
     assert made == {"together": (1, 1, 0), "refused": (6, 1, 1)}
+
+
+def test_sessions_that_make_indexes_sort_in_half_of_the_servers_buffers(other_postgres, monkeypatch):
+    url = other_postgres.database()
+    name = url.rpartition("/")[2]
+    run_sql(url, f"ALTER DATABASE {name} SET maintenance_work_mem = '2MB'")
+    buffers_kb = int(
+        fetch(url, "SELECT setting::int8 * 8 FROM pg_settings WHERE name = 'shared_buffers'")[0][0]
+    )
+    monkeypatch.setattr(sql_steps, "MEMORY_KB", 1024)
+    for sessions, expected_kb in ((2, buffers_kb // 4), (buffers_kb // 2, 2048)):
+        runner = sql_steps.StepRunner(parse_url(url), b"", workers=sessions, advance=lambda: None)
+        with closing(runner._connect()) as connection:
+            query = "SELECT setting::int8 FROM pg_settings WHERE name = 'maintenance_work_mem'"
+            assert connection.execute(query).fetchone() == (expected_kb,)
+    monkeypatch.undo()
+    with closing(runner._connect()) as connection:
+        assert connection.execute("SHOW maintenance_work_mem").fetchone() == ("256MB",)

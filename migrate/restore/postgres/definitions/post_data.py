@@ -23,7 +23,18 @@ from migrate.runtime.crash_points import durable
 OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
 """Entries of post-data that fill something."""
 MEMORY_KB = 256 * 1024
-"""A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
+"""A session that makes indexes may sort at least so much in memory."""
+_SORT_MEMORY = """
+SELECT set_config(own.name, asked.kb || 'kB', false) FROM pg_catalog.pg_settings AS own, (
+  SELECT greatest(%(least)s, least(%(most)s, setting::int8 * 8 / 2 / %(sessions)s)) AS kb
+  FROM pg_catalog.pg_settings WHERE name = 'shared_buffers') AS asked
+WHERE own.name = 'maintenance_work_mem' AND own.setting::int8 < asked.kb
+"""
+"""All sessions together half of the server's buffers, which are a quarter of the memory of a server that is set up for
+it. Every role may set this, and what the server allows by itself is not made less.
+"""
+_MOST_MEMORY_KB = 2 * 2**20 - 1
+"""In one session. More than 2 GB a server on Windows does not take (PostgreSQL documentation, 20.4)."""
 TOGETHER = 32
 """So many light entries are made in one transaction."""
 _MARK = "post-data/"
@@ -219,11 +230,8 @@ class StepRunner:
         connection = connect_writer(self._address)
         try:
             connection.execute(self._head)
-            connection.execute(
-                "SELECT set_config(name, %s, false) FROM pg_catalog.pg_settings"
-                " WHERE name = 'maintenance_work_mem' AND setting::int8 < %s",
-                (f"{MEMORY_KB}kB", MEMORY_KB),
-            )
+            memory = {"least": MEMORY_KB, "most": _MOST_MEMORY_KB, "sessions": self._workers}
+            connection.execute(_SORT_MEMORY.encode(), memory)
         except BaseException:
             connection.close()
             raise
