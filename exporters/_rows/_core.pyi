@@ -33,8 +33,8 @@ def whole_messages(received: Buffer, most_bytes: int, /) -> tuple[list[tuple[int
 # or to the end of the rows.
 def whole_packets(received: Buffer, most_bytes: int, /) -> int: ...
 
-# Rows of columns as COPY takes them in binary. Each column: its letter (see binary_rows.h), its parameter, the number of
-# its first row in the buffers, and these (validity, offsets, values). Raises ValueError where they have not so many rows.
+# Rows of columns as COPY takes them in binary. Each column: its letter (see binary_rows.h), its parameter, the number
+# of its first row in the buffers, and these (validity, offsets, values). Raises ValueError where they lack rows.
 def binary_rows(
     columns: tuple[tuple[int, int, int, Buffer | None, Buffer | None, Buffer], ...], rows: int, /
 ) -> Buffer: ...
