@@ -181,7 +181,7 @@ ROWS = (
         50,
         (
             _torture("a bucket, after any request", _EVICTED, MOVEOUT_EVICTIONS=9),
-            _torture("one thing of a whole host", "tests/torture/test_each_in_turn.py"),
+            _torture("one thing of a whole host", "tests/torture/test_each_in_turn.py", MOVEOUT_BREAKS=3),
         ),
     ),
     Row(

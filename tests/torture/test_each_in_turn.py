@@ -1,10 +1,13 @@
 """A whole move in which one thing breaks: the others arrive, the summary names it, and the same command completes it.
 
-``pytest -s`` prints what a user sees, and a table of all cases at the end.
+``pytest -s`` prints what a user sees, and a table of all cases at the end. MOVEOUT_BREAKS draws so many of the cases,
+and MOVEOUT_SEED repeats the draw.
 """
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import shutil
 import subprocess
@@ -271,7 +274,14 @@ def table():
     sys.stderr.write("\n" + "\n".join(" | ".join(row) for row in rows) + "\n")
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=[case.name.replace(" ", "-") for case in BREAKS])
+def drawn() -> list[Break]:
+    """Return the cases of this run, in their order."""
+    seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
+    most = min(int(os.environ.get("MOVEOUT_BREAKS", len(BREAKS))), len(BREAKS))
+    return [BREAKS[place] for place in sorted(random.Random(seed).sample(range(len(BREAKS)), most))]
+
+
+@pytest.mark.parametrize("broken", drawn(), ids=lambda case: case.name.replace(" ", "-"))
 def test_the_others_arrive_and_the_same_command_completes_it(broken, trial, table):
     if not broken.stage:
         broken.act(trial)
