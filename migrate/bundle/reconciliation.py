@@ -97,12 +97,11 @@ def _nothing_in(summary: SourceSummary, totals: Totals, gaps: Mapping[str, int])
 
 
 def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
-    if not enumerations:
+    counted = [item for item in enumerations if not item.not_counted]
+    if not counted:
         return ["nothing was counted"]
     by_what: dict[str, list[Enumeration]] = defaultdict(list)
-    for item in enumerations:
-        if item.not_counted:
-            continue
+    for item in counted:
         by_what[item.what].append(item)
     reasons = []
     for what, items in sorted(by_what.items()):

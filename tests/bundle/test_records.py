@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.api import CatalogEntry, Enumeration, Gap, Loss, Outcome, SourceSummary, Unit
-from migrate.bundle import layout, reconciliation
+from migrate.bundle import canonical_json, commit_records, layout, reconciliation
 from migrate.bundle.commit_records import (
     CommitRecord,
     FileRecord,
@@ -112,6 +114,39 @@ def test_units_of_a_group_get_records_of_their_own(tmp_path):
     assert read_record(store, "app", "other").files == record("other", "x").files
 
 
+def test_records_are_read_in_order_a_few_ahead(tmp_path):
+    """More than are read ahead; whatever is no record in the folder is left alone."""
+    store = LocalStore(tmp_path)
+    for number in range(2 * commit_records._AHEAD):
+        write_record(store, record(f"{number:04}", f"f{number:04}"))
+    store.put(f"{layout.units_prefix('app')}0000.json.tmp", b"half")
+    ids = list(record_ids(store, "app"))
+    asked: list[str] = []
+    with ThreadPoolExecutor(3) as executor:
+        records = commit_records.read_records(store, "app", (asked.append(i) or i for i in ids), executor)
+        assert (next(records).unit.id, len(asked)) == ("0000", commit_records._AHEAD)
+        assert (
+            [one.unit.id for one in records] == ids[1:] == [f"{number:04}" for number in range(1, len(ids))]
+        )
+
+
+def test_units_are_committed_alone_or_together(tmp_path):
+    store = LocalStore(tmp_path)
+    write_records(store, [])
+    assert list(store.list()) == []
+    write_records(store, [record("alone")])
+    assert (list(record_ids(store, "app")), group_infos(store, "app")) == (["alone"], [])
+    write_records(store, [record("one"), record("two")])
+    store.put(f"{layout.groups_prefix('app')}x.tmp", b"half")
+    assert (list(record_ids(store, "app")), len(group_infos(store, "app"))) == (["alone"], 1)
+
+
+@pytest.mark.parametrize("records", [None, {}, [[]], [{}, 3]])
+def test_a_group_of_something_else_is_damage(records):
+    with pytest.raises(DamageError, match="the-key"):
+        decode_group(canonical_json.encode({"version": 1, "records": records}), "the-key", "app")
+
+
 def refuse(error: DamageError) -> None:
     raise error
 
@@ -193,9 +228,18 @@ def test_a_final_record_is_read_as_it_was_written(tmp_path):
         "PostgreSQL",
     )
     store = LocalStore(tmp_path)
-    final = FinalRecord("app", summary, [FileRecord("data/app/x", 1, "0" * 64, 7)])
-    write_final(store, final)
-    assert read_final(store, "app") == final
+    uncounted = Enumeration("bytes", "octet_length()", 0, "too slow")
+    more = replace(summary, enumerations=[*summary.enumerations, uncounted], has_definitions=True)
+    for final in (
+        FinalRecord("app", told, [FileRecord("data/app/x", 1, "0" * 64, 7)]) for told in (summary, more)
+    ):
+        write_final(store, final)
+        assert read_final(store, "app") == final
+    whole = store.read(layout.final_record("app"))
+    for part in (b'"files"', b'"entries"', b'"sha256"', b'"kind"'):
+        store.put(layout.final_record("shop"), whole.replace(part, b'"x"'))
+        with pytest.raises(DamageError, match=layout.final_record("shop")):
+            read_final(store, "shop")
 
 
 def counts(*numbers: int) -> list[Enumeration]:
