@@ -174,12 +174,56 @@ def test_the_ledger_gives_files_in_the_order_of_listings_and_each_note_once():
         assert ledger.owner("data/app/b-c") == ("app", "b")
 
 
+def test_the_ledger_keeps_sources_apart():
+    shop = CommitRecord("shop", Unit("a", 9, 9, {}), Outcome(9, 90), [], {"lsn": 2}, "2026-01-01T00:00:02Z")
+    later = replace(shop, unit=Unit("b", 1, 1, {}), finished="2026-01-01T00:00:05Z")
+    older = replace(shop, unit=Unit("c", 1, 1, {}), position={"lsn": 1}, finished="2026-01-01T00:00:01Z")
+    with ProgressDatabase() as ledger:
+        ledger.add_all([record("a", "x"), shop, later, older])
+        ledger.add_final(
+            FinalRecord("shop", SourceSummary([], [], [Gap("g", "failed", "r")], [Loss("i", "p", "r")]), [])
+        )
+        ledger.add_gaps(
+            "shop", [Gap("g", "excluded", "r"), Gap("g", "failed", "again"), Gap("h", "failed", "r")]
+        )
+        ledger.add_files([FileRecord("data/catalog.parquet", 1, "0" * 64, 2)])
+        assert ledger.gap_counts("shop") == {"failed": 2, "excluded": 1}
+        assert (ledger.gap_counts("app"), list(ledger.losses("app"))) == ({}, [])
+        assert [gap.disposition for gap in ledger.gaps("shop")] == ["excluded", "failed", "failed"]
+        assert ledger.positions("shop") == [({"lsn": 1}, 1, 9), ({"lsn": 2}, 2, 18)]
+        assert ledger.times()[:3] == [(f"2026-01-01T00:00:0{second}Z", 90) for second in (1, 2, 5)]
+        assert (ledger.totals("shop"), ledger.unit_count()) == (Totals(3, 27, 270), 4)
+        assert [ledger.has("shop", name) for name in ("a", "x")] == [True, False]
+        assert [ledger.owner(f"data/{name}") for name in ("app/x", "catalog.parquet", "y")] == [
+            ("app", "a"),
+            ("", ""),
+            None,
+        ]
+        ledger.plan("shop", [Unit(name, 1, 2, {"n": name}) for name in "cab"])
+        ledger.plan("app", [Unit("d", 1, 2, {})])
+        (first, unit), (second, _) = ledger.planned("shop", 0, 2)
+        assert (first, unit) == (1, Unit("c", 1, 2, {"n": "c"}))
+        assert [planned.id for _, planned in ledger.planned("shop", second, 2)] == ["b"]
+        ledger.forget("shop")
+        assert (ledger.totals("shop"), ledger.gap_counts("shop"), ledger.planned("shop", 0, 9)) == (
+            Totals(0, 0, 0),
+            {},
+            [],
+        )
+        assert (ledger.totals("app").units, len(ledger.planned("app", 0, 9)), len(list(ledger.files()))) == (
+            1,
+            1,
+            2,
+        )
+
+
 def test_two_units_cannot_write_one_file():
     with ProgressDatabase() as ledger:
         ledger.add(record("a", "x"))
         with pytest.raises(MoveoutError, match="data/app/x was written twice"):
-            ledger.add(record("b", "x"))
+            ledger.add_all([record("c", "y"), record("b", "x")])
         assert ledger.totals("app").units == 1
+        assert [file.key for file in ledger.files()] == ["data/app/x"]
 
 
 def fill(ledger: ProgressDatabase) -> None:

@@ -49,7 +49,10 @@ def walk(*batches: list[dict]) -> tuple[list[tuple[str, list[str]]], list[str], 
     }
     findings: list[Finding] = []
     index = IndexWalk(Index(list(batches)), "media", files, findings)
-    packs = [(job.file.key, [member.key for member in job.members]) for job in index.packs()]
+    jobs = list(index.packs())
+    members = [member for job in jobs for member in job.members]
+    assert [member.sha256 for member in members] == [f"of {member.key}" for member in members]
+    packs = [(job.file.key, [member.key for member in job.members]) for job in jobs]
     return packs, [f"{finding.key}: {finding.what}" for finding in findings], index.exported
 
 

@@ -1,0 +1,196 @@
+"""The seal: what lies at a location and what the commit records say must agree, or nothing is sealed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from exporters.api import CatalogEntry, Enumeration, Gap, Outcome, SourceSummary, Unit
+from migrate.bundle import layout
+from migrate.bundle.commit_records import (
+    CommitRecord,
+    FileRecord,
+    FinalRecord,
+    group_infos,
+    record_ids,
+    write_final,
+    write_records,
+)
+from migrate.bundle.export_state import SourceName, new_state, write_state
+from migrate.bundle.left_behind import LeftBehind, ServerRest
+from migrate.bundle.progress_database import ProgressDatabase
+from migrate.bundle.reader import BundleReader
+from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
+from migrate.bundle.seal import Sealed, clean_work, compare, seal, unseal
+from migrate.errors import DamageError, UsageError
+from migrate.runtime.progress import Silent
+from migrate.storage.file_writer import FileWriter
+from migrate.storage.local.store import LocalStore
+from migrate.verify import Level, verify
+
+STATE = new_state([SourceName("app", "toy://app", "file 1"), SourceName("shop", "toy://shop")])
+
+
+@pytest.fixture
+def store(tmp_path) -> LocalStore:
+    """A location with two sources: ``app`` has units "one" and "two" in a group, and "big"; ``shop`` has nothing."""
+    store = LocalStore(tmp_path / "bundle")
+    write_state(store, STATE)
+    write_records(store, [unit(store, "one"), unit(store, "two")])
+    write_records(store, [unit(store, "big", 3)])
+    for source in ("app", "shop"):
+        write_final(store, FinalRecord(source, SourceSummary([], []), []))
+    return store
+
+
+def unit(store: LocalStore, name: str, items: int = 1, source="app") -> CommitRecord:
+    with FileWriter(store, f"data/{source}/{name}") as file:
+        file.write(name.encode())
+    written = FileRecord(file.key, file.size_bytes, file.sha256, file.crc64nvme)
+    outcome = Outcome(items, len(name))
+    return CommitRecord(
+        source, Unit(name, items, len(name), {}), outcome, [written], {"at": 1}, "2026-01-01T00:00:00Z"
+    )
+
+
+def seal_it(store: LocalStore, gaps: dict[str, list[Gap]] | None = None, **options: object) -> Sealed:
+    """Seal from the records that there are, as an export does."""
+    from migrate.bundle.commit_records import read_group, read_record
+
+    with ProgressDatabase() as ledger, ThreadPoolExecutor(2) as executor:
+        for info in group_infos(store, "app"):
+            ledger.add_all(read_group(store, "app", info.key))
+        for unit_id in record_ids(store, "app"):
+            ledger.add(read_record(store, "app", unit_id))
+        reconciliations = []
+        for source in ("app", "shop"):
+            ledger.add_gaps(source, (gaps or {}).get(source, []))
+            totals, counts = ledger.totals(source), ledger.gap_counts(source)
+            entries = [CatalogEntry("table", 1, "", "t", totals.items, totals.size_bytes, "", {})]
+            enumerations = [Enumeration("rows", way, totals.items) for way in ("counted", "exported")]
+            summary = SourceSummary(entries, enumerations, positions=ledger.positions(source) and [{"at": 1}])
+            reasons = reasons_incomplete(summary, totals, counts)
+            found = list(ledger.gaps(source))
+            dispositions = {"exported": totals.items, **counts}
+            reconciliations.append(
+                SourceReconciliation(source, f"toy://{source}", summary, totals, dispositions, found, reasons)
+            )
+        return seal(store, STATE, ledger, reconciliations, executor=executor, check=lambda: None, **options)
+
+
+def findings(store: LocalStore) -> list[str]:
+    return [str(one) for one in verify(store, Level.FULL, workers=1, progress=Silent()).findings]
+
+
+def test_a_complete_bundle_says_what_is_in_it_and_leaves_no_work(store):
+    left = LeftBehind([ServerRest("toy://host", ["other.db"])])
+    sealed = seal_it(store, left_behind=left)
+    assert (sealed.id, sealed.complete) == (STATE.id, True)
+    assert not [info.key for info in store.list() if info.key.startswith(layout.WORK)]
+    assert findings(store) == []
+    reader = BundleReader(store)
+    assert [file.key for file in reader.manifest()] == sorted(info.key for info in store.list(layout.DATA))
+    assert (sealed.files, sealed.size_bytes) == (
+        len(list(store.list(layout.DATA))),
+        sum(info.size_bytes for info in store.list(layout.DATA)),
+    )
+    assert [row.items for row in reader.catalog()] == [5, 0]
+    info = reader.info
+    assert [(source.name, source.kind, source.identity, source.complete) for source in info.sources] == [
+        ("app", "toy", "file 1", True),
+        ("shop", "toy", "", True),
+    ]
+    assert info.left_behind is not None
+    assert list(info.left_behind.sentences()) == ["Also on toy://host, not in this case: other.db."]
+    assert "data/gaps.parquet" not in {file.key for file in reader.manifest()}
+
+
+def test_an_incomplete_bundle_names_its_gaps_and_can_be_continued(store):
+    before = {info.key for info in store.list(layout.WORK)}
+    sealed = seal_it(store, {"shop": [Gap("x", "failed", "gone")]})
+    assert not sealed.complete
+    assert before <= {info.key for info in store.list(layout.WORK)}
+    assert findings(store) == []
+    reader = BundleReader(store)
+    assert list(reader.gaps()) == [("shop", Gap("x", "failed", "gone"))]
+    assert (reader.info.complete, reader.bag_info["Moveout-Status"]) == (False, "incomplete")
+    assert [source.complete for source in reader.info.sources] == [True, False]
+    store.put("sig/custody.jsonl", b"{}")
+    store.put("sig/bundle.sig", b"x")
+    unseal(store)
+    left = {info.key for info in store.list()}
+    assert left >= before
+    payload = {"data/app/one", "data/app/two", "data/app/big"}
+    assert {key for key in left - before if not key.endswith("duckdb.sql")} - payload <= {"sig/custody.jsonl"}
+    assert seal_it(store).complete
+
+
+def test_what_no_record_names_is_removed_also_what_was_half_uploaded(store):
+    store.put("data/app/stray", b"stray")
+    upload = store.begin("data/app/half")
+    assert [one.key for one in store.uploads(layout.DATA)] == ["data/app/half"]
+    assert seal_it(store).complete
+    assert list(store.uploads(layout.DATA)) == []
+    assert "data/app/stray" not in {info.key for info in store.list()}
+    assert upload
+    assert findings(store) == []
+
+
+@pytest.mark.parametrize("unit_id", ["two", "big"])
+@pytest.mark.parametrize(("content", "found"), [(None, "no such file"), (b"longer", "6 bytes")])
+def test_a_file_that_is_not_as_its_record_says_voids_that_record_alone(store, unit_id, content, found):
+    key = f"data/app/{unit_id}"
+    store.delete(key)
+    if content:
+        store.put(key, content)
+    with pytest.raises(DamageError, match=f"{key}.*expected 3 bytes, found {found}$"):
+        seal_it(store)
+    assert sorted(record_ids(store, "app")) == sorted({"one", "two", "big"} - {unit_id})
+    finals = {info.key for info in store.list(layout.WORK)} & {
+        layout.final_record(name) for name in ("app", "shop")
+    }
+    assert finals == {layout.final_record("shop")}
+    with pytest.raises(UsageError, match="not sealed yet"):
+        findings(store)
+    write_records(store, [unit(store, unit_id, 3 if unit_id == "big" else 1)])
+    assert seal_it(store).complete
+
+
+def test_several_files_that_are_missing_are_counted(store):
+    for name in ("one", "two"):
+        store.delete(f"data/app/{name}")
+    with pytest.raises(DamageError, match=r"data/app/one.* \(1 more files likewise\)"):
+        seal_it(store)
+    assert list(record_ids(store, "app")) == ["big"]
+
+
+def test_a_listing_is_compared_key_by_key(tmp_path):
+    store = LocalStore(tmp_path)
+    for name in ("b", "c", "e", "f"):
+        store.put(f"data/{name}", b"12")
+    files = [
+        FileRecord(f"data/{name}", size, "", 0) for name, size in (("a", 1), ("c", 2), ("d", 0), ("e", 3))
+    ]
+    assert list(compare(iter(files), store)) == [
+        ("data/a", 1, None),
+        ("data/b", None, 2),
+        ("data/d", 0, None),
+        ("data/e", 3, 2),
+        ("data/f", None, 2),
+    ]
+    assert list(compare(iter([*files, FileRecord("data/g", 4, "", 0)]), store))[-1] == ("data/g", 4, None)
+
+
+def test_what_says_that_there_is_work_goes_last(store, monkeypatch):
+    """A run that is killed while it cleans leaves what the next one knows it by; the lease is its holder's."""
+    store.put(layout.LEASE, b"{}")
+    with ThreadPoolExecutor(1) as executor:
+        monkeypatch.setattr(store, "delete", stop, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            clean_work(store, executor)
+        assert [info.key for info in store.list(layout.WORK)] == sorted([layout.EXPORT_STATE, layout.LEASE])
+
+
+def stop(key: str) -> None:
+    raise KeyboardInterrupt
