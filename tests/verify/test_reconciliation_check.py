@@ -124,3 +124,26 @@ def test_a_complete_source_is_counted_twice_and_adds_up(whole, change, finding):
     files = changed(whole, layout.RECONCILIATION, lambda it: change(it["sources"][0]))
     found = [line for line in said(files).splitlines() if "says that app is complete, though" in line]
     assert [line for line in found if finding in line], found
+
+
+def test_what_cannot_be_read_is_named(whole):
+    files = {**whole, layout.CATALOG: bytes(len(whole[layout.CATALOG]))}
+    assert "data/catalog.parquet: cannot be read" in said(files)
+
+
+def test_each_source_is_compared_with_its_own_rows(tmp_path):
+    """Of two sources, one that lacks what the other has is named."""
+    location = open_location(str(tmp_path / "bundle"))
+    sources = [
+        Numbers(count=15, name="app"),
+        Numbers(count=5, name="shop", gaps={3: Gap("3", "failed", "gone")}),
+    ]
+    export(sources, location, workers=1, progress=Silent())
+    files = {key: data for key, data in contents(location).items() if not key.startswith(layout.WORK)}
+    assert said(files) == ""
+    files = changed(files, layout.BUNDLE_META, lambda it: it["sources"].reverse())
+    assert said(files) == ""
+    files = changed(files, layout.RECONCILIATION, lambda it: it["sources"][0].update(items=16))
+    assert "has two numbers of exported items of app" in said(files)
+    assert "app is complete, though the catalog says 15 items, the commit records 16" in said(files)
+    assert "shop" not in said(files)

@@ -1,0 +1,136 @@
+"""Values in tables: what Parquet holds against what the catalog says, by part, by chunk and by table."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.case.model import Endpoint
+from migrate.cli.common.sources import open_sources
+from migrate.export import export
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from migrate.verify import table_contents
+
+PART = "data/app/tables/1/"
+
+
+class Bytes(Silent):
+    """Hears of the bytes that were read."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.size_bytes += size_bytes
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """Two tables of the same shape, one in chunks of several parts, and an empty one."""
+    directory = tmp_path_factory.mktemp("tables")
+    with sqlite3.connect(directory / "app.db") as db:
+        for name, first in (("people", 0), ("others", 9)):
+            db.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, name TEXT)")
+            rows = [(number, f"name {number + first}") for number in range(50)]
+            db.executemany(f"INSERT INTO {name} VALUES (?, ?)", rows)
+        db.execute("CREATE TABLE nobody (id INTEGER)")
+    db.close()
+    with open_sources({"app": Endpoint(f"sqlite:///{directory}/app.db")}) as sources:
+        assert export(
+            sources, open_location(str(directory / "bundle")), workers=1, progress=Silent()
+        ).complete
+    return directory / "bundle"
+
+
+@pytest.fixture
+def reader(bundle) -> BundleReader:
+    return BundleReader(open_location(str(bundle)))
+
+
+def look(reader: BundleReader, rows: list[CatalogRow]) -> tuple[list[str], dict[str, int], int]:
+    """Return the findings, the rows of each table that was read whole, and the bytes that the progress heard of."""
+    digests, progress = [], Bytes()
+    found = table_contents.check(reader, rows, workers=2, digests=digests, progress=progress)
+    findings = [f"{finding.key}: {finding.what}" for finding in found]
+    assert all(len(digest.digest) == 32 for digest in digests)
+    return findings, {digest.name: digest.rows for digest in digests}, progress.size_bytes
+
+
+def test_whole_tables_have_no_findings_and_the_progress_reaches_its_end(reader):
+    rows = reader.catalog()
+    assert look(reader, rows) == (
+        [],
+        {"people": 50, "others": 50, "nobody": 0},
+        table_contents.text_bytes(reader, rows),
+    )
+    assert table_contents.text_bytes(reader, rows) == sum(row.size_bytes for row in rows) > 0
+
+
+def changed(reader: BundleReader, **changes: object) -> list[CatalogRow]:
+    """The catalog's row of ``people`` with other values."""
+    (row,) = [row for row in reader.catalog() if row.name == "people"]
+    return [replace(row, **changes)]
+
+
+def test_another_digest_or_number_of_rows_is_named(reader):
+    (row,) = changed(reader)
+    name, directory = (
+        f"app: {row.schema}.people" if row.schema else "app: people",
+        f"data/app/{row.directory}/",
+    )
+    differs = f"the digest of {name} differs: its values are not those that were exported"
+    (part,) = row.details["parts"]
+    key = f"data/app/{part['name']}"
+    assert look(reader, changed(reader, items=49))[:2] == (
+        [f"data/catalog.parquet: rows of {name}"],
+        {"people": 50},
+    )
+    assert look(reader, changed(reader, digest="0" * 32))[0] == [f"{directory}: {differs}"]
+    wrong_part = {**row.details, "parts": [{**part, "rows": 51}]}
+    assert look(reader, changed(reader, details=wrong_part))[0] == [f"{key}: rows of {name}"]
+    chunks = [{"parts": [part["name"]], "digest": row.digest}, {"parts": [part["name"]], "digest": "1" * 32}]
+    wrong_chunk = {**row.details, "chunks": chunks}
+    assert look(reader, changed(reader, details=wrong_chunk, digest="0" * 32))[0] == [
+        f"{directory}: {differs}",
+        f"{key}: the difference is in chunk 1 of {name}",
+    ]
+    assert look(reader, changed(reader, details=wrong_chunk))[0] == []
+
+
+@pytest.mark.parametrize("chunks", [3, [{"parts": ["other"], "digest": ""}], [{"digest": ""}]])
+def test_a_malformed_list_of_chunks_is_a_finding(reader, chunks):
+    (row,) = changed(reader)
+    rows = changed(reader, details={**row.details, "chunks": chunks}, digest="0" * 32)
+    assert look(reader, rows)[0][1].endswith("people has no list of chunks")
+
+
+@pytest.mark.parametrize("parts", [3, None, [{}], [{"name": "x", "rows": "many"}]])
+def test_a_malformed_list_of_parts_is_a_finding_and_other_tables_are_read(reader, parts):
+    (row,) = changed(reader, details={"parts": parts})
+    (other,) = [row for row in reader.catalog() if row.name == "others"]
+    (finding,), read, _ = look(reader, [row, other])
+    assert finding.endswith("people has no list of parts")
+    assert read == {"others": 50}
+
+
+def test_a_part_that_cannot_be_read_is_named_and_its_table_was_not_read(reader):
+    (row,) = changed(reader)
+    (part,) = row.details["parts"]
+    details = {**row.details, "parts": [part, {"name": "tables/9/gone.parquet", "rows": 1}]}
+    assert look(reader, changed(reader, details=details)) == (
+        ["data/app/tables/9/gone.parquet: is missing; it is in the catalog"],
+        {},
+        row.size_bytes + row.size_bytes // row.items,
+    )
+    (script,) = [file.key for file in reader.manifest() if file.key.endswith("duckdb.sql")]
+    details = {**row.details, "parts": [{"name": script.removeprefix("data/app/"), "rows": 1}]}
+    assert look(reader, changed(reader, details=details))[:2] == (
+        [f"{script}: cannot be read as Parquet"],
+        {},
+    )
