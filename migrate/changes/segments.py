@@ -118,12 +118,17 @@ class SegmentFolder:
             yield record
 
     def last(self) -> SegmentRecord | None:
-        """Return the newest record, None where there is none. Raises ``DamageError``."""
+        """Return the newest record, None where there is none. Raises ``DamageError``, also where one before it is gone:
+        readers would take that for the end.
+        """
         numbers = [
             int(info.key[len(self._prefix) :].removesuffix(".json"))
             for info in self._store.list(self._prefix)
             if info.key.endswith(".json")
         ]
+        for number, there in enumerate(numbers, 1):
+            if number != there:
+                raise self._no_record(number)
         return self._parse(numbers[-1], self._needed(numbers[-1])) if numbers else None
 
     def read(self, record: SegmentRecord) -> Iterator[Message]:
@@ -240,8 +245,11 @@ class SegmentFolder:
         data = self._record_bytes(number)
         if data is None:
             self.require_begun()
-            raise DamageError(self._record_key(number), expected="the record of a segment", found="nothing")
+            raise self._no_record(number)
         return data
+
+    def _no_record(self, number: int) -> DamageError:
+        return DamageError(self._record_key(number), expected="the record of a segment", found="nothing")
 
     def _parse(self, number: int, data: bytes) -> SegmentRecord:
         key = self._record_key(number)

@@ -83,6 +83,51 @@ def test_damage_is_named(folder, tmp_path):
         list(folder.records())
 
 
+def test_a_record_that_is_gone_is_named_whoever_reads_on(folder, tmp_path):
+    """Without it readers would take the record before for the last one."""
+    assert folder.last() is None
+    place = START
+    for number in (1, 2, 3):
+        place = write(folder, transaction(number, b"%d" % number), place, number).boundary
+    assert folder.last() == list(folder.records())[-1] == next(folder.records(2))
+    record = tmp_path / "changes" / "app" / f"{0x1234:016x}" / "0000000002.json"
+    whole = record.read_text()
+    record.unlink()
+    for read in (folder.last, lambda: list(folder.records(2))):
+        with pytest.raises(DamageError, match=r"0000000002.json"):
+            read()
+    for old, new in (('"after"', '"x"'), ('"after":[1,3]', '"after":[1]'), ('"number":2', '"nomber":2')):
+        record.write_text(whole.replace(old, new))
+        with pytest.raises(DamageError, match=r"0000000002.json"):
+            list(folder.records())
+
+
+def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tmp_path):
+    assert folder.idle_position() == 0
+    folder.write_idle_position(77)
+    assert folder.idle_position() == 77
+    first = write(folder, transaction(80, b"a"), START, 80)
+    assert (first.after, first.boundary, first.messages, first.transactions) == (START, Place(1, 3), 3, 1)
+    other = SegmentFolder(folder._store, "app", 0x99)
+    assert other.idle_position() == 0
+    with pytest.raises(UnreachableError, match="has no folder"):
+        write(other, transaction(1, b"b"), START, 1)
+    other.begin()
+    shop = SegmentFolder(folder._store, "shop", 0x99)
+    for each in (other, shop):
+        each.begin()
+        write(each, transaction(1, b"b"), START, 1)
+    folder.remove_others()
+    assert (payloads(SegmentReader(folder)), payloads(SegmentReader(shop))) == ([b"a"], [b"b"])
+    assert list(folder._store.list("changes/app/" + f"{0x99:016x}")) == []
+    with pytest.raises(UnreachableError, match="has no folder"):
+        other.write_idle_position(3)
+    for damaged in (b"{", b'{"version":1}', b'{"version":1,"position":"7"}'):
+        folder._store.put(f"changes/app/{0x1234:016x}/idle", damaged)
+        with pytest.raises(DamageError, match="idle"):
+            folder.idle_position()
+
+
 @pytest.mark.parametrize("segments_before", [0, 1])
 @pytest.mark.parametrize("is_back", [False, True], ids=["still away", "back"])
 def test_a_segment_that_was_written_while_the_disk_was_away_is_not_durable(
