@@ -11,6 +11,7 @@ FROM ?=
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
+MUTANTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/moveout/mutants/venv
 CORE := $(wildcard exporters/_rows/*.c exporters/_rows/*.h)
 MOVEOUT := $(VENV)/bin/moveout
 # Tests and demo start the program hundreds of times: it is compiled once, whatever the shell says.
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
 .PHONY: help discover doctor plan evacuate status export transfer verify restore clean setup demo handover servers test
-.PHONY: torture pure sanitize outsiders scoreboard check bench docs
+.PHONY: torture pure sanitize mutants outsiders scoreboard check bench docs
 
 help:
 	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) ":" } \
@@ -114,6 +115,16 @@ pure: $(VENV)/.ready ## run the tests of tables without the compiled core
 
 sanitize: $(VENV)/.ready ## run the tests of the compiled core under the address sanitizer
 	@scripts/sanitize.sh $(VENV) $(ARGS)
+
+$(MUTANTS)/.ready: requirements/mutants.txt scripts/make_venv.sh
+	@scripts/make_venv.sh $(MUTANTS)
+	@echo "setup: installing the locked packages for mutants into $(MUTANTS) ..."
+	@$(MUTANTS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	@touch $@
+
+mutants: $(VENV)/.ready $(MUTANTS)/.ready ## change code in one place at a time; list what no test notices
+	@$(PY) -m scripts.servers get > /dev/null
+	@PYTHONPATH=. nice -n 15 $(MUTANTS)/bin/python -m scripts.mutants $(ARGS)
 
 outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout
 	@$(PY) -m scripts.outsiders $(ARGS)

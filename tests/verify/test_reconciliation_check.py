@@ -136,7 +136,7 @@ def test_each_source_is_compared_with_its_own_rows(tmp_path):
     location = open_location(str(tmp_path / "bundle"))
     sources = [
         Numbers(count=15, name="app"),
-        Numbers(count=5, name="shop", gaps={3: Gap("3", "failed", "gone")}),
+        Numbers(count=5, name="shop", gaps={3: Gap("3", "excluded", "gone")}),
     ]
     export(sources, location, workers=1, progress=Silent())
     files = {key: data for key, data in contents(location).items() if not key.startswith(layout.WORK)}

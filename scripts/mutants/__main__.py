@@ -1,0 +1,315 @@
+"""``make mutants``: change modules in one place at a time, and list the changes that no test notices.
+
+``make mutants ARGS="verify bundle --most 30"`` tries 30 changes of each module of two packages. The state lies outside
+of the checkout: a later call goes on, and tries again what survived. It works in a copy of the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.mutants.mutate import Mutant, sample
+from scripts.mutants.report import known_reasons, print_page, read_results
+from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of, tests_of
+from scripts.mutants.traces import Traces
+
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
+_MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
+_MOST_TESTS = 25
+_SLOWEST_SECONDS = 25.0
+_STARTED_SECONDS = 90
+
+
+class WarmTests:
+    """The process that runs tests; it is started again where a mutant has broken it."""
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        self._process: subprocess.Popen[str] | None = None
+        self._directory = _MEMORY / f"moveout-mutants-{os.getpid()}"
+
+    def run(self, tests: Sequence[str], options: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+        """Run tests, return the answer."""
+        request = {"tests": list(tests), "options": list(options), "timeout": 600.0, **more}
+        for _ in range(2):
+            process = self._process or self._start()
+            assert process.stdin
+            assert process.stdout
+            try:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+            except BrokenPipeError:
+                answer = ""
+            if answer:
+                return dict(json.loads(answer))
+            self.stop()
+        raise RuntimeError("the process that runs tests ends again and again")
+
+    def stop(self) -> None:
+        """End it with its servers."""
+        if self._process is not None:
+            assert self._process.stdin
+            self._process.stdin.close()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            self._process = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._process = subprocess.Popen(
+            [self._tree / ".venv" / "bin" / "python", "-m", "scripts.mutants.warm_tests", self._directory],
+            cwd=self._tree,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": f"{self._tree}:{self._tree}/build/site", "TMPDIR": str(_MEMORY)},
+        )
+        assert self._process.stdout
+        self._process.stdout.readline()
+        return self._process
+
+
+def copy_tree(tree: Path) -> None:
+    """Bring the copy up to date with the checkout; files that are the same stay as they are."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    listed += [path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "exporters").rglob("*.so")]
+    for name in filter(lambda name: (CHECKOUT / name).is_file(), listed):
+        content, copy = (CHECKOUT / name).read_bytes(), tree / name
+        if not copy.exists() or copy.read_bytes() != content:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, copy)
+    for gone in set(_tests_in(tree)) - set(listed):
+        (tree / gone).unlink()
+    (tree / ".venv").unlink(missing_ok=True)
+    (tree / ".venv").symlink_to(CHECKOUT / ".venv")
+    site = tree / "build" / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    (site / "sitecustomize.py").write_text("from scripts.mutants.line_trace import begin\n\nbegin()\n")
+
+
+def _tests_in(tree: Path) -> Iterator[str]:
+    return (path.relative_to(tree).as_posix() for path in (tree / "tests").rglob("test_*.py"))
+
+
+def trace(package: Package, runner: WarmTests, state: Path, tree: Path) -> dict[str, Any]:
+    """Return by test how long it takes and which lines it reaches. A file of tests is traced once; where a module has
+    changed since, its lines are found again by their text.
+    """
+    modules = [name for each in PACKAGES for name in modules_of(each)]
+    traces = Traces(state / "traces")
+    tests: dict[str, Any] = {}
+    for name in tests_of(package):
+        if not traces.has(name):
+            traces.keep(name, modules, _trace_file(name, modules, runner, tree))
+        tests.update(traces.read(name))
+    return tests
+
+
+def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path) -> dict[str, Any]:
+    folder = tree / "build" / "lines"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    environment = {"MOVEOUT_TRACE_TO": str(folder), "MOVEOUT_TRACE_MODULES": ":".join(modules)}
+    answer = runner.run([name], environment=environment)
+    if answer["code"] not in {0, 1, 5}:
+        raise RuntimeError(f"{name} cannot be run: {answer['code']}\n{answer['output']}")
+    tests = {
+        test: {**told, "lines": {}}
+        for test, told in answer["tests"].items()
+        if told["passed"] and told["seconds"] < _SLOWEST_SECONDS
+    }
+    print(f"  traced {name}: {len(tests)} tests of {len(answer['tests'])}, {answer['seconds']} s", flush=True)
+    for log in folder.iterdir():
+        for line in log.read_text().splitlines():
+            current, module, number = line.split("\t")
+            test, _, phase = current.rpartition(" (")
+            for reached in (
+                tests if phase == "setup)" else {test} & set(tests)
+            ):  # others may use a fixture, too
+                tests[reached]["lines"].setdefault(module, []).append(int(number))
+    for told in tests.values():
+        told["lines"] = {module: sorted(set(numbers)) for module, numbers in told["lines"].items()}
+    return tests
+
+
+def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[str]:
+    """Return the tests that reach the changed statement, fast files first; those of a file stay together."""
+    reaching = [
+        name
+        for name, told in tests.items()
+        if mutant.module in told["lines"]
+        and (not mutant.lines or mutant.lines.intersection(told["lines"][mutant.module]))
+    ]
+    chosen = sorted(reaching, key=lambda name: float(tests[name]["seconds"]))[:_MOST_TESTS]
+    total: dict[str, float] = {}
+    for name in chosen:
+        file = name.partition("::")[0]
+        total[file] = total.get(file, 0.0) + tests[name]["seconds"]
+    return sorted(chosen, key=lambda name: (total[name.partition("::")[0]], tests[name]["seconds"]))
+
+
+class Trials:
+    """Tries mutants in the copy of the checkout, and keeps what became of them."""
+
+    def __init__(self, runner: WarmTests, tree: Path, state: Path) -> None:
+        self._runner = runner
+        self._tree = tree
+        self._state = state
+        self._clock = 10**9
+        """Each text of a module gets a time of its own, else Python takes what it has compiled before."""
+
+    def judge(self, mutant: Mutant, tests: Mapping[str, Any]) -> str:
+        """Return ``killed``, ``timeout``, ``survived`` or ``unreached``."""
+        chosen = choose(mutant, tests)
+        if not chosen:
+            return "unreached"
+        seconds = 60 + 4 * sum(tests[name]["seconds"] for name in chosen)
+        answer = self._run(mutant.module, mutant.code, chosen, seconds)
+        if answer["code"] == 0:
+            return "survived"
+        if answer["code"] > 0 and answer["code"] not in {4, 5}:
+            return "killed"
+        original = (CHECKOUT / mutant.module).read_text(encoding="utf-8")
+        control = self._run(mutant.module, original, chosen, seconds)
+        if control["code"]:
+            print(f"  the tests fail without the mutant: {control['output']}", flush=True)
+            return "unclear"
+        return "timeout" if answer["code"] == -1 else "killed"
+
+    def _run(self, module: str, code: str, tests: Sequence[str], seconds: float) -> dict[str, Any]:
+        path = self._tree / module
+        original = (CHECKOUT / module).read_text(encoding="utf-8")
+        self._write(path, code)
+        try:
+            name = module.removesuffix(".py").replace("/", ".")
+            return self._runner.run(tests, ["-x"], timeout=seconds, module=name)
+        finally:
+            self._write(path, original)
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        self._clock += 2
+        os.utime(path, (self._clock, self._clock))
+
+    def keep(self, package: Package, mutant: Mutant, digest: str, outcome: str) -> None:
+        """Append the result, which later calls know then."""
+        told = {
+            "package": package.name,
+            "module": mutant.module,
+            "digest": digest,
+            "operator": mutant.operator,
+            "occurrence": mutant.occurrence,
+            "line": mutant.line,
+            "before": mutant.before,
+            "after": mutant.after,
+            "outcome": outcome,
+        }
+        with (self._state / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told, ensure_ascii=False) + "\n")
+
+
+def try_module(
+    package: Package, module: str, trials: Trials, options: argparse.Namespace, tests: Mapping[str, Any]
+) -> None:
+    """Try a sample of a module's mutants, those apart that were killed before, and print what survives."""
+    code = (CHECKOUT / module).read_text(encoding="utf-8")
+    digest = hashlib.sha256(code.encode()).hexdigest()[:16]
+    mutants, places = sample(module, code, options.most, options.seed)
+    before = read_results(options.state)
+    reasons = known_reasons()
+    for mutant in mutants:
+        key = module, mutant.operator, mutant.occurrence, digest
+        if before.get(key, {}).get("outcome") in (
+            {"killed", "timeout"} if options.again else {"killed", "timeout", "survived", "unreached"}
+        ):
+            continue
+        if (module, mutant.before, mutant.after) in reasons:
+            trials.keep(package, mutant, digest, "reasoned")
+            continue
+        outcome = trials.judge(mutant, tests)
+        trials.keep(package, mutant, digest, outcome)
+        if outcome not in {"killed", "timeout"}:
+            print(
+                f"  {outcome}: {module}:{mutant.line} {mutant.operator}\n    {mutant.before}\n    {mutant.after}",
+                flush=True,
+            )
+    results = read_results(options.state)
+    mine = [
+        results.get((module, m.operator, m.occurrence, digest), {"outcome": "?"})["outcome"] for m in mutants
+    ]
+    counts = ", ".join(f"{mine.count(name)} {name}" for name in sorted(set(mine)))
+    print(f"{module}: {len(mutants)} mutants of {places}: {counts}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see the module's docstring."""
+    names = [package.name for package in PACKAGES]
+    parser = argparse.ArgumentParser(
+        prog="make mutants", description="Change code, and see whether tests notice."
+    )
+    parser.add_argument(
+        "only", nargs="*", metavar="NAME", help=f"a package ({', '.join(names)}) or a part of a path"
+    )
+    parser.add_argument("--most", type=int, default=30, help="mutants of a module (default: 30)")
+    parser.add_argument("--seed", type=int, default=1, help="chooses them (default: 1)")
+    parser.add_argument("--again", action="store_true", help="try again what survived")
+    parser.add_argument("--trace", action="store_true", help="only note which lines the tests reach")
+    parser.add_argument("--page", action="store_true", help="print the table of results, try nothing")
+    parser.add_argument(
+        "--state", type=Path, default=_CACHE, help=f"results, and the copy (default: {_CACHE})"
+    )
+    options = parser.parse_args(argv)
+    if options.page:
+        print_page(options.state)
+        return 0
+    tree = options.state / "tree"
+    tree.mkdir(parents=True, exist_ok=True)
+    lock = (options.state / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        parser.error(f"another run works in {tree}; --state names another directory")
+    copy_tree(tree)
+    runner = WarmTests(tree)
+    trials = Trials(runner, tree, options.state)
+    try:
+        for package in PACKAGES:
+            modules = [
+                module
+                for module in modules_of(package)
+                if not options.only or any(name == package.name or name in module for name in options.only)
+            ]
+            if modules:
+                tests = trace(package, runner, options.state, tree)
+            for module in [] if options.trace else modules:
+                try_module(package, module, trials, options, tests)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        runner.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

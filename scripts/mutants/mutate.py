@@ -1,0 +1,188 @@
+"""What can be changed in a module: the operators of cosmic-ray, and two of our own."""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cosmic_ray.plugins
+import parso
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.operator import Operator
+
+_LEFT_ALONE = re.compile(r"os\.kill|killpg|^@dataclass")
+"""A changed number would be another signal, or another process; slots and frozen classes behave as others do."""
+
+
+class RemoveStatement(Operator):  # type: ignore[misc]
+    """Replaces a call whose result nobody takes, a raise, or an augmented assignment by ``pass``."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
+        if node.type == "simple_stmt" and _is_effect(node.children[0]):
+            yield node.start_pos, node.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:  # noqa: ARG002
+        nothing = parso.parse("pass").children[0]
+        nothing.prefix = node.children[0].get_first_leaf().prefix
+        node.children[0] = nothing
+        return node
+
+    @classmethod
+    def examples(cls) -> tuple[()]:
+        return ()
+
+
+class ReturnNothing(Operator):  # type: ignore[misc]
+    """Returns None, or an empty text where a text is returned."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
+        if node.type == "return_stmt" and node.children[1].get_code().strip() != "None":
+            yield node.start_pos, node.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:  # noqa: ARG002
+        node.children[1] = parso.parse(" None").children[0]
+        return node
+
+    @classmethod
+    def examples(cls) -> tuple[()]:
+        return ()
+
+
+def _is_effect(node: Any) -> bool:
+    if node.type == "expr_stmt":
+        return getattr(node.children[1], "type", "") == "operator" and node.children[1].value != "="
+    if node.type == "raise_stmt":
+        return True
+    return (
+        node.type == "atom_expr"
+        and node.children[-1].type == "trailer"
+        and node.children[-1].children[0] == "("
+    )
+
+
+_OWN = {"RemoveStatement": RemoveStatement, "ReturnNothing": ReturnNothing}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A module with one change. ``lines`` are those of the statement that holds it, empty outside of functions."""
+
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+    before: str
+    after: str
+    lines: frozenset[int]
+    code: str
+
+
+def sample(module: str, code: str, most: int, seed: int) -> tuple[list[Mutant], int]:
+    """Return at most so many mutants of a module, chosen by the seed, and how many places could be changed.
+
+    Of all changes of one kind in one place one is chosen.
+    """
+    places: dict[Any, list[tuple[str, Any, int]]] = defaultdict(list)
+    nodes = list(ast_nodes(get_ast(code)))
+    for name, operator in _operators():
+        positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
+        for occurrence, start in enumerate(positions):
+            places[start, _kind(name)].append((name, operator, occurrence))
+    chance = random.Random(f"{seed} {module}")
+    order = sorted(places)
+    chance.shuffle(order)
+    original = _meaning(ast.parse(code))
+    chosen: list[Mutant] = []
+    left_out = 0
+    for number, place in enumerate(order):
+        if len(chosen) >= most:
+            return sorted(chosen, key=lambda mutant: mutant.line), len(order) - left_out * len(
+                order
+            ) // number
+        name, operator, occurrence = chance.choice(places[place])
+        mutant = _mutant(module, code, original, (name, operator, occurrence), place[0][0])
+        if mutant is None:
+            left_out += 1
+        else:
+            chosen.append(mutant)
+    return sorted(chosen, key=lambda mutant: mutant.line), len(order) - left_out
+
+
+def _operators() -> Iterator[tuple[str, Any]]:
+    for name in sorted(cosmic_ray.plugins.operator_names()):
+        operator = cosmic_ray.plugins.get_operator(name)
+        if not operator.arguments() and "no-op" not in name:
+            yield name.removeprefix("core/"), operator()
+    for name, own in _OWN.items():
+        yield name, own()
+
+
+def _kind(operator: str) -> str:
+    return re.sub(r"(Replace\w+?Operator)_.*", r"\1", operator)
+
+
+def _mutant(module: str, code: str, original: str, change: tuple[str, Any, int], line: int) -> Mutant | None:
+    """Return the mutant, None if only an annotation changes, if it does not compile, or is left alone."""
+    name, operator, occurrence = change
+    mutated = mutate_code(code, operator, occurrence)
+    try:
+        if mutated is None or _meaning(ast.parse(mutated)) == original:
+            return None
+    except SyntaxError:
+        return None
+    before, after = _difference(code.splitlines(), mutated.splitlines())
+    if _LEFT_ALONE.search(before):
+        return None
+    return Mutant(module, name, occurrence, line, before, after, _statement(ast.parse(code), line), mutated)
+
+
+def _difference(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
+    """Return the lines that differ, of both texts."""
+    start = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+    same = 0
+    while same < min(len(before), len(after)) - start and before[-1 - same] == after[-1 - same]:
+        same += 1
+    removed, added = before[start : len(before) - same], after[start : len(after) - same]
+    return " ".join(" ".join(removed).split()), " ".join(" ".join(added).split())
+
+
+class _WithoutNotes(ast.NodeTransformer):
+    """Drops what does nothing: annotations and docstrings."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(0)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def _meaning(tree: ast.Module) -> str:
+    return ast.dump(_WithoutNotes().visit(tree))
+
+
+def _statement(tree: ast.Module, line: int) -> frozenset[int]:
+    """Return the lines of the innermost statement at a line, of a function only."""
+    inside: ast.stmt | None = None
+    in_function = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            if inside is None or node.lineno >= inside.lineno:
+                inside = node
+            in_function |= isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line
+    if inside is None or not in_function:
+        return frozenset()
+    body = getattr(inside, "body", None)
+    last = body[0].lineno - 1 if body else inside.end_lineno or inside.lineno
+    return frozenset(range(inside.lineno, max(last, line) + 1))

@@ -1,0 +1,70 @@
+"""Which test reaches which line, kept: tracing a file of tests takes twice as long as running it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scripts.mutants.table import CHECKOUT
+
+
+class Traces:
+    """Those of each file of tests, with the modules as they were then."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def has(self, tests: str) -> bool:
+        """Tell whether a file of tests was traced as it is now."""
+        return self._path(tests).exists()
+
+    def keep(self, tests: str, modules: Iterable[str], told: dict[str, Any]) -> None:
+        """Keep what a file of tests reaches."""
+        digests = {}
+        for module in modules:
+            text = (CHECKOUT / module).read_text(encoding="utf-8")
+            digests[module] = _digest(text)
+            (self._directory / f"{digests[module]}.py").write_text(text, encoding="utf-8")
+        self._path(tests).write_text(json.dumps({"modules": digests, "tests": told}))
+
+    def read(self, tests: str) -> dict[str, Any]:
+        """Return what a file of tests reaches, in the lines of today."""
+        kept = json.loads(self._path(tests).read_text())
+        for told in kept["tests"].values():
+            told["lines"] = {
+                module: self._today(module, kept["modules"][module], tuple(lines))
+                for module, lines in told["lines"].items()
+            }
+        return dict(kept["tests"])
+
+    def _today(self, module: str, digest: str, lines: Sequence[int]) -> list[int]:
+        path = CHECKOUT / module
+        if not path.exists() or _digest(path.read_text(encoding="utf-8")) == digest:
+            return list(lines)
+        moved = _moved(self._directory / f"{digest}.py", path)
+        return sorted({moved[line] for line in lines if line in moved})
+
+    def _path(self, tests: str) -> Path:
+        return self._directory / f"{_digest((CHECKOUT / tests).read_text(encoding='utf-8'))}.json"
+
+
+@cache
+def _moved(before: Path, after: Path) -> dict[int, int]:
+    """Return by line where it stands now. One that was replaced stands where its replacement begins."""
+    old, new = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
+    moved = {}
+    for kind, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        for line in range(start, end):
+            place = new_start + (line - start if kind == "equal" else 0)
+            moved[line + 1] = min(place, max(new_end - 1, new_start)) + 1
+    return moved
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
