@@ -59,7 +59,7 @@ def _is_effect(node: Any) -> bool:
         return getattr(node.children[1], "type", "") == "operator" and node.children[1].value != "="
     if node.type == "raise_stmt":
         return True
-    return (
+    return bool(()
         node.type == "atom_expr"
         and node.children[-1].type == "trailer"
         and node.children[-1].children[0] == "("
