@@ -16,8 +16,9 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 
-_LEFT_ALONE = re.compile(r"os\.kill|killpg|^@dataclass")
-"""A changed number would be another signal, or another process; slots and frozen classes behave as others do."""
+_LEFT_ALONE = re.compile(r"os\.kill|killpg|^@dataclass|^\*,$")
+"""A changed number would be another signal, or another process; slots, frozen classes and
+keywords by name alone behave as others do."""
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]
@@ -59,11 +60,8 @@ def _is_effect(node: Any) -> bool:
         return getattr(node.children[1], "type", "") == "operator" and node.children[1].value != "="
     if node.type == "raise_stmt":
         return True
-    return bool(()
-        node.type == "atom_expr"
-        and node.children[-1].type == "trailer"
-        and node.children[-1].children[0] == "("
-    )
+    last = node.children[-1] if node.type == "atom_expr" else None
+    return last is not None and bool(last.type == "trailer" and last.children[0] == "(")
 
 
 _OWN = {"RemoveStatement": RemoveStatement, "ReturnNothing": ReturnNothing}
