@@ -15,18 +15,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.mutants.mutate import Mutant, sample
-from scripts.mutants.report import known_reasons, print_page, read_results
+from scripts.mutants.results import keep_result, known_reasons, print_page, read_results
 from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of, tests_of
 from scripts.mutants.traces import Traces
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "moveout" / "mutants"
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-_MOST_TESTS = 25
+_FIRST, _MOST_TESTS = 5, 60
 _SLOWEST_SECONDS = 25.0
 _STARTED_SECONDS = 90
 
@@ -104,7 +105,7 @@ def copy_tree(tree: Path) -> None:
     (tree / ".venv").symlink_to(CHECKOUT / ".venv")
     site = tree / "build" / "site"
     site.mkdir(parents=True, exist_ok=True)
-    (site / "sitecustomize.py").write_text("from scripts.mutants.line_trace import begin\n\nbegin()\n")
+    (site / "sitecustomize.py").write_text("from scripts.mutants.traces import begin\n\nbegin()\n")
 
 
 def _tests_in(tree: Path) -> Iterator[str]:
@@ -152,38 +153,40 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
     return tests
 
 
-def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[str]:
-    """Return the tests that reach the changed statement, fast files first; those of a file stay together."""
-    reaching = [
-        name
-        for name, told in tests.items()
-        if mutant.module in told["lines"]
-        and (not mutant.lines or mutant.lines.intersection(told["lines"][mutant.module]))
-    ]
-    chosen = sorted(reaching, key=lambda name: float(tests[name]["seconds"]))[:_MOST_TESTS]
-    total: dict[str, float] = {}
-    for name in chosen:
-        file = name.partition("::")[0]
-        total[file] = total.get(file, 0.0) + tests[name]["seconds"]
-    return sorted(chosen, key=lambda name: (total[name.partition("::")[0]], tests[name]["seconds"]))
+def choose(mutant: Mutant, tests: Mapping[str, Any]) -> list[list[str]]:
+    """Return the tests that reach the changed statement: the fastest of each file, and then others. Fast files come
+    first.
+    """
+    by_file: dict[str, list[str]] = {}
+    for name in sorted(tests, key=lambda name: float(tests[name]["seconds"])):
+        lines = tests[name]["lines"].get(mutant.module)
+        if lines and (not mutant.lines or mutant.lines.intersection(lines)):
+            by_file.setdefault(name.partition("::")[0], []).append(name)
+    files = sorted(by_file.values(), key=lambda names: float(tests[names[0]]["seconds"]))
+    stages = [[name for names in files for name in names[:_FIRST]]]
+    stages.append([name for names in files for name in names[_FIRST:]][:_MOST_TESTS])
+    return [stage for stage in stages if stage]
 
 
 class Trials:
-    """Tries mutants in the copy of the checkout, and keeps what became of them."""
+    """Tries mutants in the copy of the checkout."""
 
-    def __init__(self, runner: WarmTests, tree: Path, state: Path) -> None:
+    def __init__(self, runner: WarmTests, tree: Path) -> None:
         self._runner = runner
         self._tree = tree
-        self._state = state
-        self._clock = 10**9
+        self._clock = 0
         """Each text of a module gets a time of its own, else Python takes what it has compiled before."""
 
     def judge(self, mutant: Mutant, tests: Mapping[str, Any]) -> str:
-        """Return ``killed``, ``timeout``, ``survived`` or ``unreached``."""
-        chosen = choose(mutant, tests)
-        if not chosen:
-            return "unreached"
-        seconds = 60 + 4 * sum(tests[name]["seconds"] for name in chosen)
+        """Return ``killed``, ``timeout``, ``survived``, ``unreached``, or ``unclear`` where the tests fail anyway."""
+        outcome = "unreached"
+        for chosen in choose(mutant, tests):
+            outcome = self._judge(mutant, chosen, 60 + 4 * sum(tests[name]["seconds"] for name in chosen))
+            if outcome != "survived":
+                break
+        return outcome
+
+    def _judge(self, mutant: Mutant, chosen: Sequence[str], seconds: float) -> str:
         answer = self._run(mutant.module, mutant.code, chosen, seconds)
         if answer["code"] == 0:
             return "survived"
@@ -208,24 +211,8 @@ class Trials:
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
-        self._clock += 2
+        self._clock = max(self._clock + 1, int(time.time()))
         os.utime(path, (self._clock, self._clock))
-
-    def keep(self, package: Package, mutant: Mutant, digest: str, outcome: str) -> None:
-        """Append the result, which later calls know then."""
-        told = {
-            "package": package.name,
-            "module": mutant.module,
-            "digest": digest,
-            "operator": mutant.operator,
-            "occurrence": mutant.occurrence,
-            "line": mutant.line,
-            "before": mutant.before,
-            "after": mutant.after,
-            "outcome": outcome,
-        }
-        with (self._state / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def try_module(
@@ -244,10 +231,10 @@ def try_module(
         ):
             continue
         if (module, mutant.before, mutant.after) in reasons:
-            trials.keep(package, mutant, digest, "reasoned")
+            keep_result(options.state, package, mutant, digest, "reasoned")
             continue
         outcome = trials.judge(mutant, tests)
-        trials.keep(package, mutant, digest, outcome)
+        keep_result(options.state, package, mutant, digest, outcome)
         if outcome not in {"killed", "timeout"}:
             print(
                 f"  {outcome}: {module}:{mutant.line} {mutant.operator}\n    {mutant.before}\n    {mutant.after}",
@@ -291,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"another run works in {tree}; --state names another directory")
     copy_tree(tree)
     runner = WarmTests(tree)
-    trials = Trials(runner, tree, options.state)
+    trials = Trials(runner, tree)
     try:
         for package in PACKAGES:
             modules = [

@@ -29,6 +29,7 @@ _BUNDLE = (
             "bundle_json",
             "seal",
             "table_comparison",
+            "duckdb_views",
             "lease",
             "hostile",
         )

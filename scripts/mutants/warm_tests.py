@@ -24,7 +24,7 @@ import psycopg
 import pytest
 
 import scripts.servers
-from scripts.mutants.line_trace import begin
+from scripts.mutants.traces import begin
 from scripts.servers import S3Server, Servers
 
 _LIBRARIES = (

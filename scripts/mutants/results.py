@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from scripts.mutants.table import CHECKOUT, PACKAGES
+from scripts.mutants.mutate import Mutant
+from scripts.mutants.table import CHECKOUT, PACKAGES, Package
 
 _REASONS = CHECKOUT / "scripts" / "mutants" / "reasons.toml"
 _Key = tuple[str, str, int, str]
@@ -22,6 +23,23 @@ def read_results(state: Path) -> dict[_Key, dict[str, Any]]:
         told = json.loads(line)
         results[told["module"], told["operator"], told["occurrence"], told["digest"]] = told
     return results
+
+
+def keep_result(state: Path, package: Package, mutant: Mutant, digest: str, outcome: str) -> None:
+    """Append the result of a mutant of a module with that digest, which later calls know then."""
+    told = {
+        "package": package.name,
+        "module": mutant.module,
+        "digest": digest,
+        "operator": mutant.operator,
+        "occurrence": mutant.occurrence,
+        "line": mutant.line,
+        "before": mutant.before,
+        "after": mutant.after,
+        "outcome": outcome,
+    }
+    with (state / "results.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def known_reasons() -> dict[tuple[str, str, str], str]:
