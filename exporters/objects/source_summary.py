@@ -245,7 +245,7 @@ class Closing:
         for denied in configuration.get("denied", ()):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
         for failing in configuration.get("failing", ()):
-            yield Loss(name, f"bucket {failing}", "the server fails when it is asked for it")
+            yield Loss(name, f"bucket {failing}", "the server answers with an error when it is asked for it")
         yield from self._lost_versions(configuration)
         if lists_no_keys_beneath(self.bucket.server):
             yield Loss(name, "keys below the names of objects", BENEATH)

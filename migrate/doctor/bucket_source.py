@@ -224,7 +224,14 @@ def _settings(source: _ExaminedBucket) -> Iterator[Finding]:
     for setting in configuration.get("failing", ()):
         item = f"setting {setting} of {source.location.bucket}"
         advice = Fix("advice", "Ask the provider whether the bucket has one.", source.server)
-        yield Finding("info", "settings", item, "the server fails at it", "It is not exported.", advice)
+        yield Finding(
+            "info",
+            "settings",
+            item,
+            "the server answers with an error when it is asked for it",
+            "It is not exported.",
+            advice,
+        )
 
 
 def _contents(source: _ExaminedBucket, survey: dict[str, Any]) -> Iterator[Finding]:

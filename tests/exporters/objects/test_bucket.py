@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
 import pytest
 
 from exporters.bucket_api import ObjectSummary
@@ -14,12 +16,15 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
+from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.s3.destination_bucket import open_destination_bucket
+from migrate.storage.s3.metadata.bucket_configuration import read_configuration
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.exporters.objects.conftest import ODD_KEYS, MakeShop, Shop, bodies_of
+from tests.tools.http_proxy import Answer, Asked, HttpProxy, refusal
 
 WINDOW = 1 << 20
 
@@ -33,6 +38,40 @@ def test_odd_keys_are_listed_and_read(shop: Shop) -> None:
     assert [one.body.decode() for one in bucket.fetch(listed, window_bytes=WINDOW)] == [
         one.key for one in listed
     ]
+
+
+@dataclass(slots=True)
+class RefusingProxy(HttpProxy):
+    """Answers some questions about a bucket by errors: by the name of the question."""
+
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def handle(self, asked: Asked) -> Answer | None:
+        for name, (status, code) in self.answers.items():
+            if name in asked.query and asked.path.count("/") == 1:
+                return refusal(status, code)
+        return self.forward(asked)
+
+
+def test_only_what_a_server_calls_unset_or_unknown_is_not_set(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    rule = {"ID": "1", "Status": "Enabled", "Filter": {"Prefix": "a"}, "Expiration": {"Days": 9}}
+    shop.boto.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration={"Rules": [rule]})
+    answers = {
+        "lifecycle": (400, "InvalidRequest"),
+        "website": (409, "InvalidBucketState"),
+        "cors": (404, "NoSuchCORSConfiguration"),
+        "tagging": (501, "NotImplemented"),
+        "logging": (405, "MethodNotAllowed"),
+        "replication": (400, "UnsupportedArgument"),
+        "policy": (403, "AccessDenied"),
+    }
+    with RefusingProxy(shop.server.endpoint, answers=answers) as proxy:
+        client = boto3.Session(profile_name=shop.server.profile).client("s3", endpoint_url=proxy.endpoint)
+        found = read_configuration(client, shop.name, CancellationToken())
+    assert found["failing"] == ["lifecycle", "website"]
+    assert found["denied"] == ["policy"]
+    assert not found.keys() & {"cors", "tagging", "logging", "replication", "lifecycle"}
 
 
 def test_headers_metadata_and_tags_come_with_the_body(shop: Shop) -> None:

@@ -48,6 +48,16 @@ _AT_ONCE = 21
 """Settings that are read at once: each takes one round trip."""
 _WRITE_SECONDS = 5.0
 _FAILING_SECONDS = 2.0
+_UNSET_STATUS = (404, 405, 501)
+"""Not set: S3 answers 404 with a code of the setting's own, such as NoSuchLifecycleConfiguration. Or not known."""
+_UNSET_CODES = (
+    "NotImplemented",
+    "XNotImplemented",
+    "MethodNotAllowed",
+    "UnsupportedOperation",
+    "UnsupportedArgument",
+)
+"""Codes of servers that do not have a setting; some send them with the status 400 or 403."""
 _TOP_LEVEL = ("TransitionDefaultMinimumObjectSize",)
 """What is read as a field of a setting (of lifecycle) and written as an argument of its own."""
 
@@ -97,7 +107,8 @@ all).
 
 def read_configuration(client: Any, bucket: str, cancellation: CancellationToken) -> dict[str, Any]:
     """Return the bucket's settings by name. What is not set or not supported by the server is left out; what
-    these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
+    these credentials may not read is listed under ``denied``, what the server fails at, or refuses to say,
+    under ``failing``. Raises
     ``UnreachableError``, of a server that does not answer after minutes, or once the run is cancelled.
     """
     configuration: dict[str, Any] = {}
@@ -124,8 +135,8 @@ def read_configuration(client: Any, bucket: str, cancellation: CancellationToken
 
 def read_setting(client: Any, bucket: str, name: str, cancellation: CancellationToken) -> Mapping[str, Any]:
     """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``,
-    ``UnreachableError``, and ``MoveoutError`` where the server fails at it, and only at it as far as can be told: some
-    answer 500 to what they do not support.
+    ``UnreachableError``, and ``MoveoutError`` where the server refuses to say it, or fails at it, and only at it as far
+    as can be told: some answer 500 to what they do not support.
     """
 
     def read() -> Mapping[str, Any]:
@@ -150,7 +161,7 @@ def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
         response = getattr(client, call)(Bucket=bucket)
     except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError, ET.ParseError) as exc:
         error = translate(exc, f"{bucket}: {call}")
-        if isinstance(error, NotAllowedError | UnreachableError) and not _unknown(exc):
+        if not _is_unset(exc):
             raise error from exc
         return {}
     setting = {name: value for name, value in response.items() if name != "ResponseMetadata" and value}
@@ -170,12 +181,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _unknown(exc: Exception) -> bool:
-    """Tell whether the server has no such setting at all."""
+def _is_unset(exc: Exception) -> bool:
+    """Tell whether a setting is not set, or the server has no such setting at all. Any other refusal says nothing."""
     if not isinstance(exc, boto_errors.ClientError):
         return False
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status in {405, 501} or exc.response.get("Error", {}).get("Code") == "NotImplemented"
+    return status in _UNSET_STATUS or exc.response.get("Error", {}).get("Code") in _UNSET_CODES
 
 
 def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
