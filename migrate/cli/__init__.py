@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -198,6 +199,8 @@ app = typer.Typer(
 
 
 get_completion_inspect_parameters()  # it registers the shells
+_ZSH_FIRST_TAB = '\n[[ $zsh_eval_context[-1] == loadautofunc ]] && _moveout_completion "$@"\n'
+"""zsh loads the file at the first Tab, as the function that completes: typer's file then only defines another one."""
 
 
 class Shell(StrEnum):
@@ -206,6 +209,15 @@ class Shell(StrEnum):
     BASH = "bash"
     ZSH = "zsh"
     FISH = "fish"
+
+
+def _install_completion(ctx: typer.Context, param: typer.CallbackParam, shell: Shell | None) -> None:
+    try:
+        install_callback(ctx, param, shell)
+    finally:
+        path = Path.home() / ".zfunc/_moveout"
+        if shell is Shell.ZSH and path.exists():
+            path.write_text(path.read_text(encoding="utf-8") + _ZSH_FIRST_TAB, encoding="utf-8")
 
 
 def _print_version(requested: bool) -> None:
@@ -223,7 +235,7 @@ def _root(
         Shell | None,
         typer.Option(
             "--install-completion",
-            callback=install_callback,
+            callback=_install_completion,
             metavar="SHELL",
             help="Install completion for bash, zsh or fish.",
         ),

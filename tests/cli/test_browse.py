@@ -88,6 +88,7 @@ def test_what_is_there_is_listed(location):
         ("get {location} --source shop ", ["big", "notes.txt", "photos/"]),
         ("ls {location} --source shop photos/", ["photos/1.jpg", "photos/2.jpg"]),
         ("get {location} --source shop x", []),
+        ("get {location} ", ["--source"]),
         ("get {location}/nothing --source ", []),
         ("get -c {case} --source shop p", ["photos/"]),
         ("get ", []),

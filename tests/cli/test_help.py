@@ -111,6 +111,7 @@ def test_a_shell_completes_commands_options_and_values(line, expected):
 def test_completion_is_installed_for_the_shell_that_is_named(shell, path, tmp_path):
     done = run("--install-completion", shell, env={"HOME": str(tmp_path)})
     assert (done.code, (tmp_path / path).exists()) == (0, True), done.err
+    assert (tmp_path / path).read_text().count("loadautofunc") == (shell == "zsh")
     assert f"complete_{shell}" in run("--show-completion", shell).out
 
 

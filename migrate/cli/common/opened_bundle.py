@@ -32,11 +32,13 @@ def complete_source(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_item(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell. A location has no
-    answer: the shell completes directories itself.
+    """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell: first of all the option
+    that names the source, where there are several. A location has no answer: the shell completes directories itself.
     """
     with suppress(MoveoutError):
         reader = _named_bundle(context)
+        if not context.params.get("source") and len(reader.sources) > 1:
+            return ["--source"]
         name = source_name(reader, context.params.get("source"))
         names = _keys if single_objects.is_bucket(reader, name) else _tables
         return sorted(set(names(reader, name, incomplete)))

@@ -155,9 +155,10 @@ def grant_paper(
     """Return the page about a grant. ``way``: names and values that say by what the bundle can be read. No secret and
     no link is on it.
     """
+    end = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return Paper(
         title="Grant",
-        sentence=f"{to} may read the bundle at {location}, and nothing else, until the moment named below",
+        sentence=f"{to} may read the bundle at {location}, and nothing else, until {end}",
         parties=[("Granted by", _party(signer, signer.name)), ("Granted to", to)],
         facts=[("May", "list and read this bundle"), ("Bundle at", location), *way],
         moments=[
