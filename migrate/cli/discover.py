@@ -158,7 +158,8 @@ def _draw_not_taken(console: Console, discovery: Discovery) -> None:
 def _draw_case(console: Console, discovered: Discovered) -> None:
     path = discovered.path
     if path is None:
-        console.print("→ write the case file by --to moveout.toml", style="dim")
+        if _discoveries(discovered.answers):
+            console.print("→ write the case file by --to moveout.toml", style="dim")
         return
     words = {"added": "added", "gone": "marked as gone", "back": "not gone any more"}
     for kind, word in words.items():

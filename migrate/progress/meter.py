@@ -341,6 +341,9 @@ class Meter:
             left = tasks[-1].seconds_left
         if left is None:
             return None
+        left = max(
+            left, *(task.seconds_left or 0.0 for task in tasks), 0.0
+        )  # a burst before it made the pace higher
         waiting = sum(stage.weight for stage in self._stages if stage.state() == "waiting")
         begun = sum(stage.weight for stage in self._stages if stage.state() != "waiting")
         spent = sum(self._seconds(stage) for stage in self._stages)

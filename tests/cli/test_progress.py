@@ -152,6 +152,25 @@ def test_without_a_terminal_the_last_state_is_a_plain_line():
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  verify  100%  3 of 3", lines[1])
 
 
+def test_all_of_it_takes_no_less_time_than_what_is_under_way():
+    """Sources are weighed by their items, too: a quick one made the share of all rise fast."""
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.expect(["app", "media"])
+    meter.begin("export app", items=200_000, size_bytes=1_000_000, of=SourceTask("app", 1.0))
+    for _ in range(4):
+        clock.now += 1
+        meter.advance(items=50_000, size_bytes=250_000)
+        meter.state()
+    meter.begin("export media", items=4, size_bytes=40_000_000, of=SourceTask("media", 1.0))
+    for _ in range(4):
+        clock.now += 5
+        meter.advance(items=1, size_bytes=5_000_000)
+        state = meter.state()
+    assert state.tasks[-1].seconds_left == pytest.approx(20, rel=0.1)
+    assert state.seconds_left >= state.tasks[-1].seconds_left
+
+
 def test_what_stopped_before_its_end_is_not_shown_as_done():
     written = io.StringIO()
     progress = LineProgress(Console(file=written, highlight=False))
