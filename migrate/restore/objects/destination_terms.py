@@ -16,6 +16,8 @@ from migrate.storage.s3.tar_upload import fits
 
 LARGEST_PART_BYTES = 64 * 2**20
 """Parts of the source's own size are sent up to this: each is held in memory, several at once."""
+ONE_PART_BYTES = 2**20
+"""An upload in one part is sent as one from this size on: it takes three requests, not one."""
 STANDARD = "STANDARD"
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
@@ -140,7 +142,14 @@ def in_parts(row: ObjectRow) -> bool:
 def has_own_parts(row: ObjectRow) -> bool:
     """Tell whether a version is sent in the very parts in which the source had it, so that its ETag is the same."""
     sizes = row.part_sizes
-    return len(sizes) > 1 and sum(sizes) == row.size_bytes and max(sizes) <= LARGEST_PART_BYTES
+    if not sizes or sum(sizes) != row.size_bytes or max(sizes) > LARGEST_PART_BYTES:
+        return False
+    return len(sizes) > 1 or (row.size_bytes >= ONE_PART_BYTES and _loses_no_checksum(row))
+
+
+def _loses_no_checksum(row: ObjectRow) -> bool:
+    """Tell whether a version keeps no more of its checksums when it is sent by one request."""
+    return keeps_checksum(row.checksums, in_parts=True) or not keeps_checksum(row.checksums, in_parts=False)
 
 
 def has_same_etag(row: ObjectRow) -> bool:

@@ -381,6 +381,9 @@ def test_metadata_that_is_no_ascii_arrives_also_with_what_goes_in_parts(
         for number, start in enumerate(range(0, len(body), 6 * 2**20), 1)
     ]
     parts.complete("large", upload, sent, crc64nvme=crc64nvme(body))
+    one_upload = parts.begin_described(Description("one"))
+    one_part = parts.put_part("one", one_upload, 1, body[: 2**20])
+    parts.complete("one", one_upload, [one_part], crc64nvme=crc64nvme(body[: 2**20]))
     shop.put("own", b"checked", ChecksumAlgorithm="SHA256")
     reader = take_out(shop.url, tmp_path / "bundle")
     assert restore(reader, destination.url).findings == ()
@@ -390,6 +393,9 @@ def test_metadata_that_is_no_ascii_arrives_also_with_what_goes_in_parts(
     old, new = (one.boto.head_object(Bucket=one.name, Key="large")["ETag"] for one in (shop, destination))
     assert old == new
     assert new.endswith('-8"')
+    old, new = (one.boto.head_object(Bucket=one.name, Key="one")["ETag"] for one in (shop, destination))
+    assert old == new
+    assert new.endswith('-1"')
     wanted = {"Bucket": destination.name, "Key": "own", "ChecksumMode": "ENABLED"}
     assert "ChecksumSHA256" in destination.boto.head_object(**wanted)
 
