@@ -99,6 +99,10 @@ def _torture(name: str, arguments: str, **environment: object) -> Step:
     )
 
 
+def _cutovers(name: str, arguments: str, **environment: object) -> Step:
+    return _torture(name, arguments, MOVEOUT_CUTOVERS=2, **environment)
+
+
 def _outsiders(suite: str, rows: int, name: str = "", part: str = "1/1") -> Step:
     words = f"{suite} --rows {rows}" + (f" --slice {part}" if name else "")
     return Step(f"{suite}{name}", ("make", "outsiders", f"ARGS={words}"), read=of_outsiders)
@@ -114,6 +118,10 @@ _FORECASTS = (
     *("--moves", "6", "--to", "build/forecasts"),
 )
 _EVICTED = "tests/torture/test_eviction.py"
+_CUTOVERS = "tests/torture/follow/test_cutover_kills.py"
+_MYSQL_CUTOVERS = "tests/torture/follow/test_mysql_cutover_kills.py"
+_FAULTS = "tests/torture/follow/test_faults.py"
+_POSTGRES_15 = "/usr/lib/postgresql/15/bin"
 ROWS = (
     Row(
         "kills",
@@ -230,12 +238,16 @@ ROWS = (
         "Nothing is lost or doubled when an application changes over while it writes",
         "writers transfer money while the move is killed; every acknowledged transfer is at the new database, once",
         "cutovers",
-        20,
+        200,
         (
-            _torture("PostgreSQL", "tests/torture/follow/test_cutover_kills.py", MOVEOUT_CUTOVERS=2),
-            _torture("MariaDB", "tests/torture/follow/test_mysql_cutover_kills.py", MOVEOUT_CUTOVERS=1),
+            _cutovers("MySQL", f"{_MYSQL_CUTOVERS} -k 'not mariadb'"),
+            _cutovers("PostgreSQL 18", _CUTOVERS, MOVEOUT_POSTGRES="wheel"),
+            _cutovers("MariaDB", f"{_MYSQL_CUTOVERS} -k mariadb"),
+            _cutovers("PostgreSQL 15", _CUTOVERS, MOVEOUT_POSTGRES=_POSTGRES_15),
+            _cutovers("PostgreSQL 18: faults", _FAULTS, MOVEOUT_POSTGRES="wheel"),
+            _cutovers("PostgreSQL 15: faults", _FAULTS, MOVEOUT_POSTGRES=_POSTGRES_15),
         ),
-        ("kills",),
+        ("kills", "kills of servers"),
     ),
     Row(
         "speeds",
