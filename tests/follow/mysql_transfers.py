@@ -23,7 +23,7 @@ class Application(MoneyWriters):
 
     refusals = (pymysql.Error,)
 
-    def __init__(self, server, url, *, comes_back=False):
+    def __init__(self, server, url, *, writers=WRITERS, comes_back=False):
         self._server, self._database = server, parse_url(url).database
         self._user = f"app_{secrets.token_hex(4)}"
         account = f"{self._user}@'127.0.0.1'"
@@ -31,7 +31,7 @@ class Application(MoneyWriters):
             url,
             f"CREATE USER {account} IDENTIFIED BY '{server.password}'; GRANT ALL ON {self._database}.* TO {account}",
         )
-        super().__init__(WRITERS, comes_back=comes_back)
+        super().__init__(writers, comes_back=comes_back)
 
     def _write_until_refused(self, writer):
         with pymysql.connect(

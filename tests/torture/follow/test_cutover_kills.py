@@ -75,10 +75,10 @@ def test_nothing_is_lost_or_doubled(number, postgres, other_postgres, moments, t
     old, new = postgres.database(), other_postgres.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
-    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}")
+    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}", transfer=True)
     writers = Writers(old)
     try:
-        steps = ["run"] if number % 2 else ["export", "restore"]
+        steps = ["run"] if number % 2 else ["export", "transfer", "restore"]
         for step in steps:
             for moment in moments(f"{step} {number}", 18 // len(steps), KILLS // len(steps)):
                 moveout(step, "-c", "moveout.toml", kill_after=moment)

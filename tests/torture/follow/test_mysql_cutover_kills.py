@@ -17,7 +17,7 @@ from tests.torture.command import MOVEOUT, moveout, must
 pytestmark = pytest.mark.torture
 
 ROUNDS = range(int(os.environ.get("MOVEOUT_CUTOVERS", "4")))
-KILLS = 3
+KILLS, WRITERS = 3, 16
 
 
 _SETTINGS = ["binlog-format=ROW", "binlog-row-metadata=FULL", "innodb-flush-log-at-trx-commit=1"]
@@ -56,13 +56,12 @@ def test_nothing_is_lost_or_doubled(number, servers_of_flavour, moments, tmp_pat
     old, new = old_server.database(), new_server.database()
     run_sql(old, BANK)
     monkeypatch.chdir(tmp_path)
-    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}", follow=False)
-    application = Application(old_server, old, comes_back=True)
+    write_move_case(tmp_path, old, new, name=f"bank-{secrets.token_hex(4)}", follow=False, transfer=True)
+    application = Application(old_server, old, writers=WRITERS, comes_back=True)
     try:
-        moveout("export", "-c", "moveout.toml", "--follow", kill_after=moments(f"export {number}", 6, 1)[0])
-        must("export", "-c", "moveout.toml", "--follow")
-        moveout("restore", "-c", "moveout.toml", kill_after=moments(f"restore {number}", 6, 1)[0])
-        must("restore", "-c", "moveout.toml")
+        for step, *options in (("export", "--follow"), ("transfer",), ("restore",)):
+            moveout(step, "-c", "moveout.toml", *options, kill_after=moments(f"{step} {number}", 6, 1)[0])
+            must(step, "-c", "moveout.toml", *options)
         for moment in moments(f"follow {number}", 8, KILLS):
             moveout("follow", "-c", "moveout.toml", kill_after=2 + moment)
         kill_servers(old_server, new_server, moments(f"servers {number}", 5, 3))
