@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.follow.cutover import (
+    COUNTED_AFTER_SECONDS,
     Cutover,
     CutoverRecord,
     ProvenBucket,
@@ -275,19 +277,23 @@ class _Cutovers:
 
     def catch_up(self) -> None:
         """Catch up again and again, until that is short, or no longer becomes shorter: what was written during the last
-        time arrives under the hold.
+        time arrives under the hold. As long as somebody was just at work at a destination, go on for a while.
         """
-        shortest = math.inf
-        for number in range(1, _CATCH_UPS + 1):
+        shortest, counted_by = math.inf, time.monotonic() + COUNTED_AFTER_SECONDS
+        for number in itertools.count(1):
             begun = time.monotonic()
             self.each(_catch_up)
             seconds = time.monotonic() - begun
             self.session.progress.note(
                 f"caught up in {duration_words(seconds)}, round {number} before the hold"
             )
-            if seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER:
-                return
-            shortest = seconds
+            is_short = seconds <= _SHORT_SECONDS or seconds > shortest * _SHORTER or number >= _CATCH_UPS
+            shortest = min(shortest, seconds)
+            if is_short:
+                if time.monotonic() >= counted_by or not any(self.each(_recent_sessions)):
+                    return
+                self.session.cancellation.wait(_POLL_SECONDS)
+                self.session.cancellation.check()
 
     def wait_until_quiet(self) -> None:
         """Wait until nothing has arrived for a while: what wrote to the old side has stopped."""
@@ -523,6 +529,11 @@ def _undo(session: Session, case: Case, file: Path, signers: Sequence[Signer]) -
 def _catch_up(cutover: SourceCutover) -> object:
     """Catch up; return something that is equal as long as nothing is written."""
     return cutover.catch_up()
+
+
+def _recent_sessions(cutover: SourceCutover) -> Sequence[str]:
+    """Return who was just at work at the destination."""
+    return cutover.recent_sessions()
 
 
 def _catch_up_unless_followed(cutover: SourceCutover) -> bool:

@@ -55,6 +55,10 @@ _CAPTURE_SECONDS = 5.0
 """So often changes are captured while both sides are compared before the hold."""
 _COUNTED_SECONDS, _COUNTED_POLL_SECONDS = 1.0, 0.1
 """So long a server may take to count what a session has written that has ended."""
+COUNTED_AFTER_SECONDS = 17.0
+"""So long before the hold one waits for sessions at the destination to be idle for as long as their server may take to
+count what they wrote. Tables are read whole because of the others.
+"""
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
 Result = TypeVar("Result")
@@ -143,6 +147,11 @@ class Cutover:
         self.report("compare before the hold")
         self._early = None
         source, destination = self.followed.source, self.followed.destination
+        counted_by = time.monotonic() + COUNTED_AFTER_SECONDS
+        while (sessions := self.recent_sessions()) and time.monotonic() < counted_by:
+            self.report(f"waiting until {sessions[0]} has been idle at the destination for a while")
+            self.cancellation.wait(_COUNTED_SECONDS)
+            self.cancellation.check()
         mark, _ = self._drain(Stages(lambda _: None))
         self.cancellation.wait(_COUNTED_SECONDS)
         self.cancellation.check()
@@ -157,6 +166,10 @@ class Cutover:
         else:
             early.begin_without_keys(self._read_and_capture(live_tables(source), live_tables(destination)))
         self._early = early
+
+    def recent_sessions(self) -> Sequence[str]:
+        """Return the sessions of others that may have written to the destination what its server has not counted."""
+        return uncounted_sessions(self.followed.destination)
 
     def prove(self) -> ProvenSource:
         """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
@@ -222,7 +235,7 @@ class Cutover:
         if early is None:
             return {}, {}
         logged = followed.open_log().logged_tables(followed.log)
-        sessions = uncounted_sessions(followed.destination)
+        sessions = self.recent_sessions()
         for name in [*early.digests]:
             if name not in logged or table_label(name) in mark.skipped:
                 early.drop(name, "not all of its changes are in the log")

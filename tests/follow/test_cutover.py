@@ -243,6 +243,8 @@ def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
         source["read_whole"]["public.goods"],
     )
     run_sql(new, "DROP TRIGGER tamper ON goods; UPDATE goods SET n = 6 WHERE id IN (4, 5)")
+    for module in ("follow", "cli"):
+        monkeypatch.setattr(f"migrate.{module}.cutover.COUNTED_AFTER_SECONDS", 0)
     with psycopg.connect(new, autocommit=True, application_name="intruder") as session:
         compare_early = Cutover.compare_early
 
@@ -258,6 +260,28 @@ def test_a_wrong_row_is_found_whoever_made_it(move, monkeypatch):
     assert [finding["key"] for finding in source["differences"]] == ["public.still"]
     assert "(intruder) is connected to the destination" in source["read_whole"]["public.still"]
     assert source["compared_early"] == []
+
+
+@pytest.mark.torture
+def test_a_session_that_was_just_at_work_at_the_destination_is_waited_for(move, monkeypatch):
+    """Then its server has counted what it wrote, and no table is read whole because of it."""
+    old, new = move
+    run_sql(old, MORE)
+    bring_over()
+    with psycopg.connect(new, autocommit=True, application_name="pool") as session:
+        session.execute("UPDATE goods SET n = 5 WHERE id = 5")  # as it is
+        compare_early = Cutover.compare_early
+
+        def compare_and_ask(cutover):
+            compare_early(cutover)
+            session.execute("SELECT count(*) FROM goods")
+
+        monkeypatch.setattr(Cutover, "compare_early", compare_and_ask)
+        switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--json")
+    assert switched.code == 0, switched
+    (source,) = switched.json["result"]["sources"]
+    assert "public.goods" in source["compared_early"]
+    assert "public.keyless" in source["read_whole"]
 
 
 def test_run_does_all_up_to_the_cutover_and_goes_on_where_it_was_killed(move, tmp_path):
