@@ -185,6 +185,10 @@ class LocatedRows(LiveRows, Protocol):
         ...
 
 
+KEYED_READERS = 4
+"""So many threads read rows by their keys at once."""
+
+
 @runtime_checkable
 class KeyedRows(LocatedRows, Protocol):
     """The rows of a live database of which single ones are read by their keys. Methods raise ``SourceError``."""
@@ -209,7 +213,7 @@ class KeyedRows(LocatedRows, Protocol):
     def digest_with_keys(
         self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
     ) -> RowsDigest:
-        """Return the digest of the rows that have one of these keys. The columns must be exact keys."""
+        """Return the digest of the rows that have one of these keys. The columns must be exact keys. Thread-safe."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from exporters.changes import RowKey
-from exporters.engine import Texts
+from exporters.engine import KEYED_READERS, Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import rows_of
@@ -172,7 +172,8 @@ def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
 def live_rows(address: PostgresAddress, snapshot: str = "") -> Iterator[PostgresRows]:
     """Open the database under one snapshot, or that of another session. Raises ``SourceError``."""
     with hold(address, snapshot=snapshot) as (session, tables):
-        feeds = Feeds(session, workers=1)
+        # each reader may have to ask, in the middle of its rows, how characters are converted
+        feeds = Feeds(session, workers=2 * KEYED_READERS)
         try:
             yield PostgresRows(session, tables, feeds)
         finally:

@@ -55,7 +55,7 @@ from migrate.storage.api import Store
 _QUIET_SECONDS = 10.0
 """Without a hold: so long nothing may arrive before the source counts as stopped."""
 _POLL_SECONDS = 1.0
-_CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.8
+_CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.9
 """Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
 shortest time before the next one has to be.
 """

@@ -6,13 +6,13 @@ mark. All rows whose keys the log does not name after that mark are equal on bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from exporters.changes import RowKey, TouchedRows
-from exporters.engine import KeyedRows, WriteState
+from exporters.engine import KEYED_READERS, KeyedRows, WriteState
 from exporters.row_digest import RowsDigest
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
@@ -184,14 +184,25 @@ def keyed_rows(endpoint: Endpoint) -> Iterator[KeyedRows]:
 
 
 def digests_with_keys(rows: KeyedRows, touched: Touched, check: Check) -> dict[TableName, RowsDigest]:
-    """Return the digests of touched rows of one side, by table."""
-    digests = {}
-    for name, table in touched.items():
-        digests[name], keys = RowsDigest(), list(table.keys)
-        for start in range(0, len(keys), _BATCH_KEYS):
-            check()
-            batch = keys[start : start + _BATCH_KEYS]
-            digests[name] += rows.digest_with_keys(*name, table.columns, batch)
+    """Return the digests of touched rows of one side, by table. Several queries run at once: each waits for the disk
+    of its server.
+    """
+    batches = [
+        (name, table.columns, keys[start : start + _BATCH_KEYS])
+        for name, table in touched.items()
+        for keys in [list(table.keys)]
+        for start in range(0, len(keys), _BATCH_KEYS)
+    ]
+    digests = {name: RowsDigest() for name in touched}
+
+    def read(batch: tuple[TableName, Sequence[str], Sequence[RowKey]]) -> RowsDigest:
+        check()
+        name, columns, keys = batch
+        return rows.digest_with_keys(*name, columns, keys)
+
+    with ThreadPoolExecutor(KEYED_READERS) as pool:
+        for (name, _, _), digest in zip(batches, pool.map(read, batches), strict=True):
+            digests[name] += digest
     return digests
 
 
