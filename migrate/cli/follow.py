@@ -27,6 +27,7 @@ from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources
 from migrate.follow.followed import FollowedSource, followed_sources, reread_table
 from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
+from migrate.follow.table_digests import table_label
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
@@ -330,7 +331,10 @@ class Resynced:
 def resync_command(
     session: Session,
     tables: Annotated[
-        list[str], typer.Argument(metavar="NAME:SCHEMA.TABLE …", help="The source, and which table of it.")
+        list[str],
+        typer.Argument(
+            metavar="NAME:SCHEMA.TABLE …", help="The source, and which table; of MySQL: NAME:TABLE."
+        ),
     ],
     *,
     case: CaseFile = None,
@@ -356,9 +360,9 @@ def _table_name(word: str) -> tuple[str, str, str]:
     """Return source, schema and table. Raises ``UsageError``."""
     source, colon, table = word.partition(":")
     schema, dot, name = table.partition(".")
-    if not (source and colon and schema and dot and name):
+    if not (source and colon and schema and (name or not dot)):
         raise UsageError(f"{word!r} is not NAME:SCHEMA.TABLE", next_step="for example: app:public.orders")
-    return source, schema, name
+    return (source, schema, name) if dot else (source, "", schema)
 
 
 def _reread(
@@ -368,7 +372,7 @@ def _reread(
         raise UsageError(
             f"{source} is not followed", next_step=f"the followed sources are {', '.join(followed)}"
         )
-    session.progress.note(f"{source}: reading {schema}.{name} again")
+    session.progress.note(f"{source}: reading {table_label((schema, name))} again")
     repaired, position = reread_table(
         followed[source], schema, name, cancellation=session.cancellation, note=session.progress.note
     )

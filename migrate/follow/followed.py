@@ -16,6 +16,7 @@ from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, IncompleteError, UsageError
+from migrate.follow.table_digests import table_label
 from migrate.repair.live_repair import repair_table
 from migrate.repair.repair import TableRepair
 from migrate.runtime.cancellation import CancellationToken
@@ -163,7 +164,7 @@ def reread_table(
     ``IncompleteError`` where rows are refused; errors of both servers.
     """
     log = followed.open_log()
-    table = f"{schema}.{name}"
+    table = table_label((schema, name))
     with closing(followed.open_writer()) as writer:
         if not isinstance(log, RereadableLog) or not isinstance(writer, RereadingWriter):
             raise UsageError(

@@ -10,17 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
-from exporters.changes import BASE_AGAIN, ChangeBase, ChangeStream, LogState, NotFollowed
-from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.changes import BASE_AGAIN, FOLLOW, ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
 from exporters.limits import Note
 from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
 from exporters.mysql.changes.log_requirements import obstacles
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
+from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
 
@@ -75,6 +83,31 @@ class MysqlChangeLog:
                     yield stream
             finally:
                 self._end_reader()  # the server would see only at its next heartbeat that it is gone
+
+    @contextmanager
+    def reread(
+        self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
+    ) -> Iterator[tuple[int, MysqlRows]]:
+        """See ``exporters.engine.RereadableLog``. The snapshot begins as that of a base does: no transaction is
+        unfinished then, so its position lies between two of them.
+        """
+        del note
+        label = ".".join(filter(None, (schema, name)))
+        if name in log["apart"]:
+            raise SourceUsageError(
+                f"{label} cannot be followed: it had no transactions when the base was taken",
+                next_step="Nothing has to be done: the cutover reads it again.",
+            )
+        with hold(self._address, workers=1, log=self) as (session, tables):
+            table = next((table for table in tables if not schema and table.name == name), None)
+            if table is None:
+                raise SourceUsageError(
+                    f"{self._address.url} has no table {label}",
+                    next_step="NAME:TABLE names one, without a database.",
+                )
+            if not table.transactional:
+                raise SourceUsageError(f"{label} cannot be followed: {table.engine} has no transactions")
+            yield session.position[FOLLOW]["position"], MysqlRows(session, tables)
 
     def end(self, log: Mapping[str, Any]) -> int:
         """See ``ChangeLog``."""

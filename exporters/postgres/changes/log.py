@@ -160,7 +160,11 @@ class PostgresChangeLog:
                         (t for t in read_tables(control) if (t.schema, t.name) == (schema, name)), None
                     )
                     if table is None:
-                        raise SourceUsageError(f"{self._address.url} has no table {schema}.{name}")
+                        label = ".".join(filter(None, (schema, name)))
+                        raise SourceUsageError(
+                            f"{self._address.url} has no table {label}",
+                            next_step="NAME:SCHEMA.TABLE names one.",
+                        )
                     if obstacle := publish_table(control, log["publication"], table):
                         raise SourceUsageError(f"{table.label} cannot be followed: {obstacle}")
                 replication = stack.enter_context(closing(self._replication(limits.application)))

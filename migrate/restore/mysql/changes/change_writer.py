@@ -12,7 +12,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pymysql
@@ -59,6 +59,7 @@ from migrate.restore.mysql.changes.follow_marks import (
     mark_table,
     move_mark,
     read_mark,
+    write_details,
 )
 from migrate.runtime.crash_points import durable
 
@@ -94,7 +95,7 @@ class MysqlChangeWriter:
         marked = read_mark(connection, source)
         self._details = marked[1] if marked else FollowDetails("", "")
         self.events = self._details.events
-        self._skipped = set(self._details.skipped)
+        self._began = 0
         self._files = BinlogFiles(self._details.stem, 0, {})
         self._mark_table = mark_table(connection)
         self._format = self._loaded = b""
@@ -129,7 +130,9 @@ class MysqlChangeWriter:
     def take(self, message: Message) -> None:
         """See ``ChangeWriter``."""
         with self._translated():
-            if message.kind is MessageKind.SHAPE:
+            if message.kind is MessageKind.BEGIN:
+                self._began = message.position
+            elif message.kind is MessageKind.SHAPE:
                 self._take_shape(message.payload)
             elif message.kind is MessageKind.CHANGE:
                 self._take_change(message)
@@ -156,9 +159,32 @@ class MysqlChangeWriter:
                 self._connection.run("ROLLBACK")
         self._is_open = False
 
+    def begin_again(self, table: str) -> None:
+        """See ``RereadingWriter``."""
+        others = [name for name in self._details.skipped if name != table]
+        self._write_details(replace(self._details, skipped=[*others, table]))
+
+    def end_again(self, table: str, position: int) -> None:
+        """See ``RereadingWriter``."""
+        others = [name for name in self._details.skipped if name != table]
+        reread = {**self._details.reread, table: position}
+        self._write_details(replace(self._details, skipped=others, reread=reread))
+
     def close(self) -> None:
         """See ``ChangeWriter``."""
         self._connection.close()
+
+    def _write_details(self, details: FollowDetails) -> None:
+        assert self._mark_table
+        with self._translated():
+            write_details(self._connection, self._mark_table, self._source, details)
+        self._details = details
+
+    def _is_skipped(self, name: str) -> bool:
+        """Tell whether the open transaction's changes of a table are left out: all of that table are, or its rows were
+        read again later, and have them.
+        """
+        return name in self._details.skipped or self._began < self._details.reread.get(name, 0)
 
     def _take_shape(self, event: bytes) -> None:
         if event_type(event) == EventType.FORMAT:
@@ -193,7 +219,7 @@ class MysqlChangeWriter:
 
     def _take_rows(self, message: Message) -> None:
         table = self._tables[table_number(message.payload)]
-        if table.logged.name in self._skipped:
+        if self._is_skipped(table.logged.name):
             return
         if table.destination is None:
             table.destination = self._destination_table(table.logged, message)
@@ -245,7 +271,7 @@ class MysqlChangeWriter:
     def _truncate(self, statement: LoggedStatement, where: str) -> None:
         """Empty a table. The server commits by itself: ``commits_before`` has seen to what was taken before."""
         (name,) = statement.tables
-        if name in self._skipped:
+        if self._is_skipped(name):
             return
         if not self._has(name):
             raise ChangeConflictError(
@@ -274,7 +300,7 @@ class MysqlChangeWriter:
             is_done = (
                 words[:1] != ["DROP"] or "TABLE" not in words[1] or not any(map(self._has, statement.tables))
             )
-        if not is_done:
+        if not (is_done or all(map(self._is_skipped, statement.tables))):
             raise ChangeConflictError(
                 f"{', '.join(map(quote_name, statement.tables))} was changed at {where}",
                 next_step=f"run at the destination: {statement.text}; then give the same command again",

@@ -13,8 +13,8 @@ from migrate.restore.mysql.changes.destination_table import DestinationTable
 _SHOWN_CHARACTERS = 60
 _SHOWN_COLUMNS = 8
 _NEXT_STEP = (
-    "somebody else wrote to the destination, or the restore left something out: make its row as it was at the source,"
-    " then give the same command again"
+    "somebody else wrote to the destination, or the restore left something out: moveout resync reads the table again"
+    " (or make its row as it was at the source); then give the same command again"
 )
 
 

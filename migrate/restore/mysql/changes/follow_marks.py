@@ -22,14 +22,15 @@ from migrate.changes.segments import Place
 @dataclass(frozen=True, slots=True)
 class FollowDetails:
     """What one must know of a source to apply its changes: the name of its ``database``, how the names of its log's
-    files begin (``stem``), the ``events`` that run once the destination is in use, and the tables that are ``skipped``
-    (see ``Mark``).
+    files begin (``stem``), the ``events`` that run once the destination is in use, the tables that are ``skipped`` (see
+    ``Mark``), and those that were ``reread``: by the position up to which they have all changes.
     """
 
     database: str
     stem: str
     events: Sequence[str] = field(default=())
     skipped: Sequence[str] = field(default=())
+    reread: Mapping[str, int] = field(default_factory=dict)
 
 
 def begin_mark(connection: Connection, table: str, source: str, base: int, details: FollowDetails) -> None:
@@ -39,8 +40,7 @@ def begin_mark(connection: Connection, table: str, source: str, base: int, detai
         " segment BIGINT, message BIGINT, position BIGINT, details LONGTEXT)"
         " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     )
-    text = json.dumps(asdict(details), ensure_ascii=False)
-    values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(text)}"
+    values = f"{quote_literal(source)}, {base}, 0, 0, {base}, {quote_literal(_as_text(details))}"
     connection.run(f"REPLACE INTO {quote_name(table)} VALUES ({values})")
 
 
@@ -79,6 +79,14 @@ def move_mark(connection: Connection, table: str, source: str, mark: Mark) -> bo
     return count == 1
 
 
+def write_details(connection: Connection, table: str, source: str, details: FollowDetails) -> None:
+    """Replace what one must know of a source."""
+    connection.run(
+        f"UPDATE {quote_name(table)} SET details = {quote_literal(_as_text(details))}"
+        f" WHERE source = {quote_literal(source)}"
+    )
+
+
 def forget_mark(connection: Connection, source: str) -> None:
     """Remove the mark of a source, and the table of marks where it is empty then."""
     table = mark_table(connection)
@@ -98,3 +106,7 @@ def applied_mark(url: str, secrets: Mapping[str, str], source: str) -> Mark | No
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
     return recorded[0] if recorded else None
+
+
+def _as_text(details: FollowDetails) -> str:
+    return json.dumps(asdict(details), ensure_ascii=False)
