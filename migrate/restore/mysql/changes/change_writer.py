@@ -194,7 +194,8 @@ class MysqlChangeWriter:
                 names = "MySQL", "MariaDB"
                 raise IncompleteError(
                     f"{self._shown}: changes of {names[is_mariadb]} cannot be applied to {names[not is_mariadb]}",
-                    next_step=f"restore to a server of {names[is_mariadb]}, or move without --follow",
+                    next_step=f"restore to a server of {names[is_mariadb]}; or export without --follow to a new"
+                    " location, restore that, and let moveout follow --delta compare the tables",
                 )
             return
         logged = read_table_map(event)
