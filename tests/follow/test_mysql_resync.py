@@ -11,6 +11,10 @@ from tests.follow.mysql_transfers import BANK, Application, check_transfers
 from tests.tools.waiting import eventually
 
 CASE = ("-c", "moveout.toml")
+KINDRED = """
+CREATE TABLE parents (id INT PRIMARY KEY);
+CREATE TABLE children (id INT PRIMARY KEY, parent INT, FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE);
+"""
 
 
 @pytest.fixture(params=["mariadb", pytest.param("mysql", marks=pytest.mark.torture)])
@@ -28,6 +32,7 @@ def test_tables_are_read_again_while_the_source_is_written_to(sides, tmp_path, m
     """
     old, new = (server.database() for server in sides)
     run_sql(old, f"{BANK} CREATE TABLE plain (id INT) ENGINE=MyISAM; CREATE TABLE goods (id INT PRIMARY KEY)")
+    run_sql(old, KINDRED)
     monkeypatch.chdir(tmp_path)
     write_move_case(tmp_path, old, new, follow=False)
     assert call("export", *CASE, "--follow").code == 0
@@ -46,6 +51,9 @@ def test_tables_are_read_again_while_the_source_is_written_to(sides, tmp_path, m
         refused = call("resync", *CASE, "app:plain")
         assert (refused.code, "the cutover reads it again" in refused.err) == (2, True), refused
         assert call("resync", *CASE, "app:no.goods").code == 2
+        for kindred in ("parents", "children"):
+            refused = call("resync", *CASE, f"app:{kindred}")
+            assert (refused.code, "a foreign key that changes rows" in refused.err) == (2, True), refused
         resynced = call("resync", *CASE, "app:goods")
         assert (resynced.code, "not repaired" in resynced.out + resynced.err) == (3, False), resynced
         run_sql(new, "DROP TABLE goods; CREATE TABLE goods (id INT PRIMARY KEY, n INT)")

@@ -36,11 +36,11 @@ _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
 _ACTING_KEYS = """
-SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE CONSTRAINT_SCHEMA = {schema}
   AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
 """
-"""The tables of foreign keys that change rows."""
+"""The tables of foreign keys that change rows, and those to which they refer."""
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -89,7 +89,8 @@ class MysqlChangeLog:
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
     ) -> Iterator[tuple[int, MysqlRows]]:
         """See ``exporters.engine.RereadableLog``. The snapshot begins as that of a base does: no transaction is
-        unfinished then, so its position lies between two of them.
+        unfinished then, so its position lies between two of them. What a foreign key does to rows is not in the log: an
+        older change of one table would change newer rows of the other one.
         """
         del note
         label = ".".join(filter(None, (schema, name)))
@@ -107,6 +108,12 @@ class MysqlChangeLog:
                 )
             if not table.transactional:
                 raise SourceUsageError(f"{label} cannot be followed: {table.engine} has no transactions")
+            keys = session.holder.rows(_ACTING_KEYS.format(schema=quote_literal(self._address.database)))
+            if any(name in map(str, pair) for pair in keys):
+                raise SourceUsageError(
+                    f"{label} cannot be read again by itself: a foreign key that changes rows connects it with others",
+                    next_step=BASE_AGAIN,
+                )
             yield session.position[FOLLOW]["position"], MysqlRows(session, tables)
 
     def end(self, log: Mapping[str, Any]) -> int:
@@ -139,7 +146,7 @@ class MysqlChangeLog:
         with closing(connect(self._address)) as control:
             try:
                 names = {table.name for table in read_tables(control) if table.transactional}
-                acting = {str(name) for (name,) in control.rows(_ACTING_KEYS.format(schema=schema))}
+                acting = {str(name) for name, _ in control.rows(_ACTING_KEYS.format(schema=schema))}
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
         return frozenset(("", name) for name in names - acting - {*log["apart"]})
