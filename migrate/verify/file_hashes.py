@@ -48,6 +48,16 @@ def check_file(
     return findings
 
 
+def read_file(store: Store, progress: Progress, file: Expected) -> tuple[bytes, list[Finding]]:
+    """Return the bytes of a file, read once, and what differs, as ``check_file`` does. Raises ``GoneError``."""
+    data = store.read(file.key)
+    progress.advance(items=1, size_bytes=len(data))
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == file.sha256 or file.size_bytes not in {None, len(data)}:
+        return data, []
+    return data, [Finding(file.key, "its SHA-256 differs", file.sha256, digest)]
+
+
 class MemberWalk:
     """Hashes the members of a pack as the pack streams by."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, TypeVar, cast
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -12,7 +13,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.bundle.table_comparison import TableDigest
 from migrate.engines import registry
-from migrate.errors import DamageError
+from migrate.errors import DamageError, GoneError
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import ThreadWorkerPool, run_all
 from migrate.storage.api import Store
@@ -22,7 +23,7 @@ from migrate.verify import (
     table_contents,
     tag_file_checks,
 )
-from migrate.verify.file_hashes import check_file
+from migrate.verify.file_hashes import check_file, read_file
 from migrate.verify.file_presence import Counted, check_payload
 from migrate.verify.object_contents import IndexWalk, PackJob
 from migrate.verify.outcome import Level, VerifyOutcome
@@ -32,6 +33,8 @@ Item = TypeVar("Item")
 
 PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
 """Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
+READ_ONCE_BYTES = 64 * 2**20
+"""Parts of tables up to this size are held in memory while they are rendered; larger ones are read a second time."""
 _UNREAD = (
     "{0.name}: every byte was hashed, but the values in its tables were not compared: no engine that is installed here"
     " reads the Parquet files of {0.kind}:// sources"
@@ -95,19 +98,44 @@ class _FullCheck:
                     self._check_objects(reader, source.name, rows, findings)
                 elif engine is None or not engine.part_reader:
                     self._progress.note(_UNREAD.format(source))
+        if reader is not None:
+            findings.extend(self._check_tables(reader, rows))
         present = check_payload(self._store, self._tags, findings, counted)
         rest = (file for file, _ in present if file.key not in self._hashed)
         files: ThreadWorkerPool[Expected, list[Finding]] = self._pool(self._check_file)
         for _, file_findings in run_all(files, rest):
             findings.extend(file_findings)
-        if reader is not None:
-            # Few threads, too: memory that one has used is not lent to another.
-            workers = min(self._workers, PARTS_AT_ONCE)
-            findings.extend(
-                table_contents.check(
-                    reader, rows, workers=workers, digests=self.digests, progress=self._progress
-                )
+
+    def _check_tables(self, reader: BundleReader, rows: list[CatalogRow]) -> list[Finding]:
+        """Compare the values in tables; a part that fits into memory is read once, and hashed on the way."""
+        part_findings: list[Finding] = []
+        files = self._files_of({source.name for source in reader.sources.values()}, ("tables/",))
+
+        def open_part(key: str) -> BinaryIO:
+            file = files.pop(key, None)
+            if file is None or file.size_bytes is None or file.size_bytes > READ_ONCE_BYTES:
+                return cast("BinaryIO", reader.open(key))
+            try:
+                data, differences = read_file(self._store, self._progress, file)
+            except GoneError:
+                return cast("BinaryIO", reader.open(key))
+            self._hashed.add(key)
+            part_findings.extend(differences)
+            return io.BytesIO(data)
+
+        # Few threads, too: memory that one has used is not lent to another.
+        workers = min(self._workers, PARTS_AT_ONCE)
+        differences = list(
+            table_contents.check(
+                reader,
+                rows,
+                workers=workers,
+                digests=self.digests,
+                progress=self._progress,
+                open_part=open_part,
             )
+        )
+        return part_findings + differences
 
     def _pool(self, work: Callable[[Item], list[Finding]]) -> ThreadWorkerPool[Item, list[Finding]]:
         return ThreadWorkerPool(work, self._workers, name="moveout-verify", ahead=self._workers)
@@ -128,7 +156,7 @@ class _FullCheck:
     def _check_objects(
         self, reader: BundleReader, source: str, rows: list[CatalogRow], findings: list[Finding]
     ) -> None:
-        files = self._source_files(source)
+        files = self._files_of({source}, ("packs/", "large/", "index/"))
         walk = IndexWalk(reader, source, files, findings)
         try:
             packs: ThreadWorkerPool[PackJob, list[Finding]] = self._pool(self._check_pack)
@@ -142,12 +170,10 @@ class _FullCheck:
             key = layout.source_file(source, "index/")
             findings.append(Finding(key, "rows that say exported", str(listed), str(walk.exported)))
 
-    def _source_files(self, source: str) -> dict[str, Expected]:
-        """Return packs, large files and index files of a source; an unreadable list is reported
-        elsewhere.
-        """
+    def _files_of(self, sources: set[str], kinds: Sequence[str]) -> dict[str, Expected]:
+        """Return the files of these kinds of sources, such as ``packs/``; an unreadable list is reported elsewhere."""
         files: dict[str, Expected] = {}
-        prefixes = tuple(layout.source_file(source, kind) for kind in ("packs/", "large/", "index/"))
+        prefixes = tuple(layout.source_file(source, kind) for source in sources for kind in kinds)
         try:
             for file in expected_files(self._store, self._tags, []):
                 if file.key.startswith(prefixes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -79,9 +79,11 @@ def check(
     workers: int,
     digests: list[TableDigest],
     progress: Progress,
+    open_part: Callable[[str], Any] | None = None,
 ) -> Iterator[Finding]:
     """Yield what differs, part by part, chunk by chunk and table by table. ``digests`` fills up with what was read of
-    whole tables; ``progress`` hears of as many bytes as ``text_bytes`` promises.
+    whole tables; ``progress`` hears of as many bytes as ``text_bytes`` promises. ``open_part`` opens a file by its key,
+    and raises like ``BundleReader.open``, which is the default.
     """
     tables: list[_TableCheck] = []
     for row, engine in _readable(reader, rows):
@@ -95,7 +97,9 @@ def check(
         if not parts:
             yield from table.finish()
     items = ((table, part) for table in tables for part in table.parts)
-    pool = ThreadWorkerPool(partial(_digest, reader), workers, name="moveout-verify-tables", ahead=workers)
+    pool = ThreadWorkerPool(
+        partial(_digest, open_part or reader.open), workers, name="moveout-verify-tables", ahead=workers
+    )
     for (table, part), result in run_all(pool, items):
         progress.advance(size_bytes=table.row.size_bytes * part.rows // max(1, table.row.items))
         yield from table.take(part, result)
@@ -127,10 +131,10 @@ def _chunks(
             yield Finding(keys[0], what, str(chunk["digest"]), to_hex(digest.digest))
 
 
-def _digest(reader: BundleReader, item: tuple[_TableCheck, _TablePart]) -> RowsDigest | Finding:
+def _digest(open_part: Callable[[str], Any], item: tuple[_TableCheck, _TablePart]) -> RowsDigest | Finding:
     part_reader, part = item[0].part_reader, item[1]
     try:
-        with reader.open(part.key) as file:
+        with open_part(part.key) as file:
             return part_reader.digest_part(file, part.rows)
     except DamageError:
         return Finding(part.key, "is missing; it is in the catalog")

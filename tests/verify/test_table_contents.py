@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.export import export
 from migrate.runtime.progress import Silent
+from migrate.storage.api import StoreWrapper
 from migrate.storage.registry import open_location
-from migrate.verify import table_contents
+from migrate.verify import Level, table_contents, verify
+from migrate.verify.run import READ_ONCE_BYTES
 
 PART = "data/app/tables/1/"
 
@@ -134,3 +138,40 @@ def test_a_part_that_cannot_be_read_is_named_and_its_table_was_not_read(reader):
         [f"{script}: cannot be read as Parquet"],
         {},
     )
+
+
+class CountingReads(StoreWrapper):
+    """Counts the bytes that are read of each file."""
+
+    def __init__(self, store) -> None:
+        super().__init__(store)
+        self.read_bytes: Counter[str] = Counter()
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        data = super().read(key, start, length)
+        self.read_bytes[key] += len(data)
+        return data
+
+
+@pytest.mark.parametrize("in_memory_bytes", [READ_ONCE_BYTES, 0])
+def test_a_full_verification_reads_each_part_of_a_table_once_where_it_fits_into_memory(
+    bundle, monkeypatch, in_memory_bytes
+):
+    monkeypatch.setattr("migrate.verify.run.READ_ONCE_BYTES", in_memory_bytes)
+    store = CountingReads(open_location(str(bundle)))
+    outcome = verify(store, Level.FULL, workers=2, progress=Silent())
+    parts = {info.key: info.size_bytes for info in store.list("data/app/tables/")}
+    times = {store.read_bytes[key] / size_bytes for key, size_bytes in parts.items()}
+    assert outcome.findings == []
+    assert times == ({1.0} if in_memory_bytes else {2.0})
+
+
+def test_a_damaged_part_that_is_read_once_is_named_with_its_hash(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    part = next((copy / "data/app/tables").glob("*/*.parquet"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    found = verify(open_location(str(copy)), Level.FULL, workers=2, progress=Silent()).findings
+    key = str(part.relative_to(copy))
+    assert "its SHA-256 differs" in {finding.what for finding in found if finding.key == key}
