@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scripts.servers import Servers, environment_for
 
@@ -134,6 +134,17 @@ class Program:
         """Run a command with --json to its end."""
         outcome = self._run_until(arguments, HANGS_AFTER_SECONDS)
         return outcome or Outcome(arguments, -1, "", "it hangs", HANGS_AFTER_SECONDS)
+
+    def start(self, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a command, and do not wait for it."""
+        return subprocess.Popen(
+            self._argv(arguments),
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
     def run_killed(self, command: Killed, *, kills: int, chance: random.Random) -> KilledOutcomes:
         """Run a command that is killed at random moments, then run it to its end. A run that ends before its moment is

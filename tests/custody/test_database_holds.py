@@ -50,11 +50,13 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
     url, role = database
     path, one, before = tmp_path / "undo.json", PostgresHold(url), settings_of(url)
     older = psycopg.connect(url, autocommit=True, application_name="shop")
+    older.execute("BEGIN; INSERT INTO posts VALUES (1); PREPARE TRANSACTION 'of two'")
     try:
         (standing,) = place(path, {"app": one})
         assert [(finding.key.split()[1], finding.found) for finding in standing.findings] == [
-            ("session", "postgres shop")
-        ]
+            ("session", "postgres shop"), ("prepared", ""),
+        ]  # fmt: skip
+        older.execute("COMMIT PREPARED 'of two'")  # which writes, whatever the hold says
         assert [row for row in settings_of(url) if row[0] == role and row[1]]
         with psycopg.connect(url) as fresh, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             fresh.execute("INSERT INTO posts VALUES (1)")

@@ -16,7 +16,7 @@ from exporters.changes import LogState
 from exporters.errors import SourceUnreachableError
 from exporters.postgres.query_rows import fetch
 
-_PREFIX = "moveout_"
+PREFIX = "moveout_"
 _LONGEST = 63
 _HASH = 8
 OBJECT_IN_USE = "55006"
@@ -45,10 +45,10 @@ _DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WH
 def own_name(name: str) -> str:
     """Return the name of slot and publication: what a server takes of ``name``, and a hash where that is not all."""
     plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
-    if plain != name or len(plain) > _LONGEST - len(_PREFIX):
+    if plain != name or len(plain) > _LONGEST - len(PREFIX):
         digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH]
-        plain = f"{plain[: _LONGEST - len(_PREFIX) - _HASH - 1]}_{digest}"
-    return _PREFIX + plain
+        plain = f"{plain[: _LONGEST - len(PREFIX) - _HASH - 1]}_{digest}"
+    return PREFIX + plain
 
 
 def parse_lsn(text: str) -> int:

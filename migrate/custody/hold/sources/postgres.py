@@ -37,6 +37,7 @@ SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catal
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
   AND (backend_start IS NULL OR backend_start < %s::timestamptz) ORDER BY pid
 """
+_PREPARED = "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
 _NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
 _ENDING_SECONDS = 10.0
 _SHOWN = 20
@@ -108,7 +109,8 @@ class PostgresHold:
         return str(row[0].isoformat())
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
-        """See ``SourceHold.open_write_paths``: what a new session begins with, and sessions from before."""
+        """See ``SourceHold.open_write_paths``: what a new session begins with, sessions from before, and
+        prepared transactions."""
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
         findings = []
@@ -126,7 +128,19 @@ class PostgresHold:
         ]
         if len(older) > _SHOWN:
             findings.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
-        return findings
+        return findings + self._prepared()
+
+    def _prepared(self) -> list[Finding]:
+        """Return the transactions that are prepared: COMMIT PREPARED writes, also where all is read-only."""
+        with self._translated():
+            rows = self._connection.execute(_PREPARED.encode()).fetchall()
+        return [
+            Finding(
+                f"prepared transaction {gid}",
+                "is neither committed nor rolled back, and may still be; end it",
+            )
+            for (gid,) in rows
+        ]
 
     def _older(self, since: str) -> list[tuple[int, str, str]]:
         with self._translated():

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.changes.slot import PREFIX
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 from exporters.postgres.sessions.connection import connect, parse_url
@@ -24,6 +25,8 @@ types AS (
   FROM pg_catalog.pg_type t JOIN schemas n ON n.oid = t.typnamespace
   WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_class c
     WHERE c.oid = t.typrelid AND c.relkind = 'c')),
+others(class, oid) AS (
+  {others}),
 objects(kind, label, part_of, class, oid) AS (
   SELECT 'schema', quote_ident(nspname), '', 'pg_catalog.pg_namespace'::regclass, oid FROM schemas
   UNION ALL SELECT 'extension', quote_ident(extname), '', 'pg_catalog.pg_extension'::regclass, oid
@@ -51,11 +54,34 @@ objects(kind, label, part_of, class, oid) AS (
   FROM pg_catalog.pg_proc p JOIN schemas n ON n.oid = p.pronamespace
   UNION ALL SELECT 'type', label, '', 'pg_catalog.pg_type'::regclass, oid FROM types
   UNION ALL SELECT 'label', format('%L of %s', e.enumlabel, t.label), t.label, 'pg_catalog.pg_type'::regclass, t.oid
-  FROM pg_catalog.pg_enum e JOIN types t ON t.oid = e.enumtypid)
+  FROM pg_catalog.pg_enum e JOIN types t ON t.oid = e.enumtypid
+  UNION ALL SELECT i.type, i.identity, split_part(i.identity, ' in publication ', 2), o.class, o.oid
+  FROM others o, pg_catalog.pg_identify_object(o.class, o.oid, 0) i
+  WHERE o.oid >= {first_oid} AND i.identity !~ '{our_publications}')
 SELECT kind, label, part_of FROM objects o
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
   WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
-""".replace("{own}", PROGRESS_SCHEMA)
+"""
+_OTHERS = (
+    "pg_am", "pg_cast", "pg_collation", "pg_conversion", "pg_event_trigger", "pg_foreign_data_wrapper",
+    "pg_foreign_server", "pg_language", "pg_opclass", "pg_operator", "pg_opfamily", "pg_publication",
+    "pg_publication_rel", "pg_statistic_ext", "pg_transform", "pg_ts_config", "pg_ts_dict", "pg_ts_parser",
+    "pg_ts_template",
+)  # fmt: skip
+"""Catalogs of objects that the server itself names, by their types and identities."""
+_FIRST_OID = 16384
+"""Numbers below are of objects that come with the server (FirstNormalObjectId)."""
+_OBJECTS = (
+    _OBJECTS.replace("{own}", PROGRESS_SCHEMA)
+    .replace("{first_oid}", str(_FIRST_OID))
+    .replace("{our_publications}", rf"(^| in publication )\"?{PREFIX}")
+    .replace(
+        "{others}",
+        " UNION ALL ".join(
+            f"SELECT 'pg_catalog.{name}'::regclass, oid FROM pg_catalog.{name}" for name in _OTHERS
+        ),
+    )
+)
 """Objects by their kinds and names, and of what each is a part; those of extensions come with these. The texts of
 definitions are left out, since another version of the server writes them otherwise.
 """

@@ -104,7 +104,7 @@ class _Remainder:
         columns = ", ".join(quote_name(column.name) for column in table.columns if not column.generated)
         with durable("cutover.postgres.table_again"), self.writer.transaction():
             self.writer.execute("SET LOCAL session_replication_role = replica")
-            self.writer.execute(f"DELETE FROM ONLY {table.label}".encode())
+            self._empty(table)
             reading = f"COPY (SELECT {columns} FROM ONLY {table.label}) TO STDOUT"
             writing = f"COPY {table.label} ({columns}) FROM STDIN"
             with (
@@ -113,6 +113,17 @@ class _Remainder:
             ):
                 for data in rows:
                     target.write(data)
+
+    def _empty(self, table: PostgresTable) -> None:
+        """Remove all rows. Where a publication of the application came along, a table without replica identity refuses
+        DELETE, and never TRUNCATE.
+        """
+        try:
+            with self.writer.transaction():
+                self.writer.execute(f"TRUNCATE ONLY {table.label}".encode())
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.InsufficientPrivilege):
+            # Another table refers to it, or this role may only delete.
+            self.writer.execute(f"DELETE FROM ONLY {table.label}".encode())
 
     def _large_objects(self) -> int:
         """Copy the large objects that differ, and remove those that the source no longer has."""

@@ -69,3 +69,17 @@ def test_what_cannot_be_as_at_the_source_is_named(sides):
     carried = carry_remainder(request)
     assert carried.missing == ["sequence public.later", "sequence public.untouched", "table public.late"]
     assert "public.below was refreshed" in " ".join(carried.notes)
+
+
+def test_a_publication_of_the_application_hinders_nothing(sides):
+    """At the destination, too, a table that it publishes without a replica identity refuses DELETE."""
+    source, destination, request = sides
+    for url in (source, destination):
+        run_sql(url, "CREATE PUBLICATION theirs FOR ALL TABLES")
+    run_sql(source, "INSERT INTO keyless (n) VALUES (1), (2)")
+    run_sql(destination, "INSERT INTO keyless (n) VALUES (9)")
+    run_sql(source, "CREATE PUBLICATION later FOR TABLE keyed; CREATE COLLATION sorted (locale = 'C')")
+    carried = carry_remainder(request)
+    assert carried.counts["tables"] == 1
+    assert fetch(destination, "SELECT n FROM keyless ORDER BY 1") == [(1,), (2,)]
+    assert carried.missing == ["collation public.sorted", "publication later"]
