@@ -19,6 +19,9 @@ from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words
 from migrate.storage.api import Store
 
+_CLOCKS_DIFFER_SECONDS = 5.0
+"""So far apart the clocks of two machines may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeptChanges:
@@ -101,7 +104,7 @@ def _status_of(
         kept.segments,
         kept.size_bytes,
         behind,
-        _age_seconds(kept.written) if behind else behind,
+        age_seconds(kept.written) if behind else behind,
         state.retained_bytes if state else None,
         state.is_read if state else None,
         log.show(max(mark.position, mark.base)) if mark else "",
@@ -131,10 +134,14 @@ def _kept(store: Store, source: str, base: int) -> KeptChanges:
     )
 
 
-def _age_seconds(written: str) -> float | None:
+def age_seconds(written: str) -> float | None:
+    """Return how long ago something was written; None where the clock that wrote it is ahead of ours, so that nobody
+    knows.
+    """
     if not written:
         return None
-    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds())
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()
+    return max(seconds, 0.0) if seconds > -_CLOCKS_DIFFER_SECONDS else None
 
 
 def _forget_mark(followed: FollowedSource) -> bool:

@@ -26,7 +26,9 @@ class PgcopydbFollow:
     """One move for each test that writes to its source after the copy has begun."""
 
     name = "pgcopydb-follow"
-    origin = f"pgcopydb's tests cdc-* and follow-*; the database pagila from the checkout that {_PAGILA} names"
+    origin = (
+        f"pgcopydb's tests cdc-* and follow-*; the database pagila from the checkout that {_PAGILA} names"
+    )
 
     def obtain(self) -> Path | Skipped:
         """Return the directory of the tests."""
@@ -41,7 +43,9 @@ class PgcopydbFollow:
         for directory in context.choose(directories):
             workload = workload_of(directory, pagila)
             if workload is None:
-                yield SuiteRow(directory.name, skipped=f"it needs the database pagila: set {_PAGILA} to a checkout")
+                yield SuiteRow(
+                    directory.name, skipped=f"it needs the database pagila: set {_PAGILA} to a checkout"
+                )
             elif not workload.after:
                 yield SuiteRow(directory.name, skipped="its scripts write nothing after the copy has begun")
             else:

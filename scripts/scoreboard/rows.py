@@ -221,6 +221,7 @@ ROWS = (
             _outsiders("odd-keys", 2),
             _outsiders("postgresql-regress", 1, ": plain", "5/9"),
             _outsiders("postgresql-regress", 1, ": drops removed", "6/9"),
+            _outsiders("postgresql-subscription", 12),
         ),
         ("arrived equal", "differences that were named"),
     ),

@@ -3,11 +3,12 @@
 import contextlib
 import socket
 import threading
+from typing import Self
 
 
 class MovingAddress:
-    """``with MovingAddress(port) as address:`` forwards ``address.port`` of loopback to a port; ``move`` chooses another
-    one, and ends all connections.
+    """``with MovingAddress(port) as address:`` forwards ``address.port`` of loopback to a port; ``move`` chooses
+    another one, and ends all connections.
     """
 
     def __init__(self, target: int) -> None:
@@ -17,7 +18,7 @@ class MovingAddress:
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> "MovingAddress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

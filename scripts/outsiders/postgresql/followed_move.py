@@ -27,7 +27,7 @@ _SETTINGS = ("wal_level=logical", "max_prepared_transactions=20", "logical_decod
 """What the publishers of PostgreSQL's subscription tests have: large transactions are spilled early."""
 _STATEMENT_SECONDS = 120.0
 _FOLLOW_BEGINS_SECONDS = 30.0
-_REFUSED = "NOT SWITCHED"
+_REFUSED, _HINDERED = "NOT SWITCHED", "NOT SWITCHED by an error"
 _AT_ONCE = 6
 """So many databases are the sources of one case: a command of its own for each would cost more than the work."""
 _PROVED = ("ROWS", "COLUMNS", "LARGE OBJECT")
@@ -87,8 +87,8 @@ class FollowedMoves:
                 yield SuiteRow("others", skipped="the time is used up")
                 return
             rows = self._move(chosen)
-            if len(chosen) > 1 and any(row.errors or row.losses for row in rows):
-                hindered = [row for row in rows if row.errors or _is_refused(row)]
+            if len(chosen) > 1:
+                hindered = [row for row in rows if row.errors or _is_hindered(row)]
                 alone = [one for one in chosen if any(row.variant == one.name for row in hindered)]
                 rows = [row for row in rows if row not in hindered]
                 rows += [row for workload in alone for row in self._move([workload])]
@@ -199,9 +199,7 @@ class _Move:
             key = (name, step.session)
             if key not in self._sessions:
                 self._sessions[key] = self.stack.enter_context(
-                    psycopg.connect(
-                        self.source.url_of(name), password=self.source.password, autocommit=True
-                    )
+                    psycopg.connect(self.source.url_of(name), password=self.source.password, autocommit=True)
                 )
             with suppress(psycopg.Error):
                 self._sessions[key].execute(step.text.encode())
@@ -231,8 +229,8 @@ class _Move:
         if outcome.traceback:
             self._fail(outcome.failure)
         for name, lines in self.reported.items():
-            lines += _named(outcome.of(name).report)
-            lines += [line for line in outcome.stderr.splitlines() if name in line or len(self.rows) == 1]
+            lines.extend(_named(outcome.of(name).report))
+            lines.extend(line for line in outcome.stderr.splitlines() if name in line or len(self.rows) == 1)
 
     def _judge(self, switched: Outcome) -> None:
         """Compare both sides. Where nothing was switched, that is a difference, which the command names."""
@@ -245,14 +243,15 @@ class _Move:
             except psycopg.Error as error:  # a table whose columns differ cannot be read alike
                 difference = Difference("COLUMNS", name, str(error))
                 comparison = Comparison(1, 0, [difference])
-            row.moved, row.equal = comparison.relations, comparison.equal
+            row.moved, row.equal = comparison.relations, max(comparison.equal, 0)
             is_equal = any(
                 entry.get("name") == name and not entry.get("differences") for entry in _sources(switched)
             )
             if not switched.report.get("switched") and not is_equal:
-                found = list(_named(switched.of(name).report)) or switched.stderr.splitlines()[-4:]
-                words = " | ".join(found)[:1500]
-                row.losses.append(f"{_REFUSED} (exit code {switched.exit_code}): {words}")
+                found = list(_named(switched.of(name).report))
+                words = " | ".join(found or switched.stderr.splitlines()[-4:])[:1500]
+                refusal = f"{_REFUSED} (exit code {switched.exit_code})" if found else _HINDERED
+                row.losses.append(f"{refusal}: {words}")
                 continue
             for difference in comparison.differences:
                 if _OURS.search(str(difference)):
@@ -269,15 +268,17 @@ def _sources(outcome: Outcome) -> Sequence[Mapping[str, Any]]:
     return sources
 
 
-def _is_refused(row: SuiteRow) -> bool:
-    return any(line.startswith(_REFUSED) for line in row.losses)
+def _is_hindered(row: SuiteRow) -> bool:
+    return any(line.startswith(_HINDERED) for line in row.losses)
 
 
 def _named(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a report names as missing or different, and no table that it calls equal."""
     for entry in [*report.get("sources", []), *report.get("restored", [])]:
         carried = entry.get("carried") or {}
-        lists = [entry.get(name) for name in ("missing", "gaps", "losses", "left_out", "differences", "findings")]
+        lists = [
+            entry.get(name) for name in ("missing", "gaps", "losses", "left_out", "differences", "findings")
+        ]
         for items in (*lists, carried.get("missing"), carried.get("notes")):
             yield from map(str, items or [])
 

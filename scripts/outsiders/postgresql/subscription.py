@@ -101,7 +101,11 @@ def workloads_of(test: str, events: Sequence[Event]) -> Iterator[Workload]:
         label = test if len(publishers) == 1 else f"{test} {node}"
         begins = next((number for number, event in enumerate(events) if event.node == node), 0)
         subscribed = next(
-            (number for number, event in enumerate(events) if number > begins and _SUBSCRIBES.search(event.text)),
+            (
+                number
+                for number, event in enumerate(events)
+                if number > begins and _SUBSCRIBES.search(event.text)
+            ),
             len(events),
         )
         defined = max(

@@ -167,9 +167,7 @@ def rows_of(server, query):
 
 
 @pytest.mark.parametrize("major", [17, 18])
-def test_a_slot_that_the_standby_keeps_is_read_on(
-    major, make_cluster, other_postgres, tmp_path, monkeypatch
-):
+def test_a_slot_that_the_standby_keeps_is_read_on(major, make_cluster, other_postgres, tmp_path, monkeypatch):
     cluster = make_cluster(major)
     password = cluster.primary.password
     with followed(cluster, other_postgres, monkeypatch) as source:
@@ -189,7 +187,7 @@ def test_a_slot_that_the_standby_keeps_is_read_on(
 
 
 def live_tables_of(server):
-    from exporters.postgres.sessions.connection import parse_url  # noqa: PLC0415
+    from exporters.postgres.sessions.connection import parse_url
 
     return live_tables(parse_url(server.url_of("app"), password=server.password))
 
@@ -210,8 +208,6 @@ def test_a_standby_without_the_slot_stops_the_source_by_name_and_a_delta_pass_br
             (error,) = follower.state().stopped
         assert "does not exist any more" in str(error)
         assert "export --follow" in error.next_step
-        delta = DeltaSource(
-            "app", source.source, source.destination, open_location(str(tmp_path / "delta"))
-        )
+        delta = DeltaSource("app", source.source, source.destination, open_location(str(tmp_path / "delta")))
         delta.take_pass(CancellationToken())
         assert live_tables(source.destination.url) == live_tables_of(cluster.standby)

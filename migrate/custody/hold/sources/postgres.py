@@ -110,7 +110,8 @@ class PostgresHold:
 
     def open_write_paths(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_write_paths``: what a new session begins with, sessions from before, and
-        prepared transactions."""
+        prepared transactions.
+        """
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
         findings = []

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +19,7 @@ from migrate.restore.mysql.changes.change_writer import open_change_writer
 from migrate.restore.mysql.changes.follow_marks import FollowDetails, begin_mark
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
+from scripts.mariadb import MariadbServer
 from tests.exporters.mysql.databases import run_sql, session
 
 
@@ -74,9 +75,20 @@ def mark_base(url: str, source: str, base: ChangeBase, events: tuple[str, ...] =
 @pytest.fixture(scope="module")
 def make_pair(followed_mariadb, other_mariadb, tmp_path_factory) -> Callable[..., Pair]:
     """Make both databases by a script."""
+    return _pair_maker(followed_mariadb, other_mariadb, tmp_path_factory)
 
+
+@pytest.fixture(scope="module")
+def make_mysql_pair(servers, other_mysql, tmp_path_factory) -> Iterator[Callable[..., Pair]]:
+    """The same at servers of MySQL, for the long tests only."""
+    followed = servers.mysql("mysql-followed", settings=["binlog-row-metadata=FULL"])
+    yield _pair_maker(followed, other_mysql, tmp_path_factory)
+    followed.child.stop()
+
+
+def _pair_maker(old: MariadbServer, new: MariadbServer, tmp_path_factory) -> Callable[..., Pair]:
     def make(script: str, events: tuple[str, ...] = ()) -> Pair:
-        source, destination = followed_mariadb.database(), other_mariadb.database()
+        source, destination = old.database(), new.database()
         location = open_location(str(tmp_path_factory.mktemp("bundle")))
         for url in (source, destination):
             run_sql(url, script)

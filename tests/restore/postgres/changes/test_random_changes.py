@@ -1,9 +1,11 @@
 """After any workload the destination has what the source has."""
 
 import contextlib
+import os
+import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 
 from exporters.postgres.live_digests import live_tables
 from migrate.changes.apply import Applying
@@ -30,11 +32,12 @@ def follow(make_shared_pair):
         yield follow
 
 
-def check(follow, examples):
+def check(follow, examples, chosen=None):
+    @seed(chosen)
     @settings(
         max_examples=examples,
         deadline=None,
-        derandomize=True,
+        derandomize=chosen is None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -52,4 +55,6 @@ def test_a_few_workloads(follow):
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 def test_many_workloads(follow):
-    check(follow, 200)
+    chosen = int(os.environ.get("MOVEOUT_SEED") or random.SystemRandom().randrange(10**9))
+    print(f"MOVEOUT_SEED={chosen}")  # noqa: T201  which repeats it
+    check(follow, int(os.environ.get("MOVEOUT_WORKLOADS", "200")), chosen)
