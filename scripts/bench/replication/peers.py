@@ -106,10 +106,15 @@ THINGS = (
         "SELECT count(*), (SELECT count(*) FROM child) FROM audit",
     ),
     Thing(
-        "rows that move between partitions, generated columns",
-        "CREATE TABLE parts (id int, place int, twice int GENERATED ALWAYS AS (id * 2) STORED, PRIMARY KEY (id, place))"
-        " PARTITION BY LIST (place); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0); CREATE TABLE parts_1"
-        " PARTITION OF parts DEFAULT",
+        "generated columns",
+        "CREATE TABLE doubled (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED)",
+        ("INSERT INTO doubled VALUES ({n})", "UPDATE doubled SET id = -id WHERE id = {n} - 1"),
+        "SELECT * FROM doubled ORDER BY 1",
+    ),
+    Thing(
+        "rows that move between partitions",
+        "CREATE TABLE parts (id int, place int, PRIMARY KEY (id, place)) PARTITION BY LIST (place);"
+        " CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0); CREATE TABLE parts_1 PARTITION OF parts DEFAULT",
         ("INSERT INTO parts VALUES ({n}, 0)", "UPDATE parts SET place = 1 WHERE id = {n} - 1"),
         "SELECT *, tableoid::regclass::text FROM parts ORDER BY 1",
     ),
@@ -172,10 +177,14 @@ def main() -> int:
     """Let each tool follow, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument(
+        "--without", default="", metavar="WORD", help="leave out things with this in their name"
+    )
     parser.add_argument("--tool", choices=_TOOLS, help="only this one")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
     print(f"--seed {options.seed}")
+    things = [thing for thing in THINGS if not options.without or options.without not in thing.name]
     results: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
         settings = ["wal_level=logical", "max_prepared_transactions=10", "max_replication_slots=20"]
@@ -189,21 +198,21 @@ def main() -> int:
             name = tool.split()[0]
             for server in (source, destination):
                 server.database(name)
-            for thing in THINGS:
+            for thing in things:
                 source.execute(thing.before, name)
             folder = Path(directory) / f"work-{name}"
             folder.mkdir()
             chance = random.Random(options.seed)
 
             def write(name: str = name, chance: random.Random = chance) -> None:
-                _write(source, name, options.turns, chance)
+                _write(source, name, things, options.turns, chance)
 
             pair = Pair(source, destination, name, folder, environment_for(servers), write)
             followed = follow(pair)
-            results[tool] = [_compared(pair, thing) for thing in THINGS]
+            results[tool] = [_compared(pair, thing) for thing in things]
             print(f"{tool}: {followed.words} ({followed.seconds:.1f} s after the last change)", flush=True)
     print(f"\n| {'what':56} | " + " | ".join(results) + " |")
-    for number, thing in enumerate(THINGS):
+    for number, thing in enumerate(things):
         print(f"| {thing.name:56} | " + " | ".join(result[number] for result in results.values()) + " |")
     return 0
 
@@ -217,9 +226,11 @@ def _plugins(folder: Path) -> Path:
     return folder
 
 
-def _write(server: PostgresServer, database: str, turns: int, chance: random.Random) -> None:
+def _write(
+    server: PostgresServer, database: str, things: Sequence[Thing], turns: int, chance: random.Random
+) -> None:
     """Run the turns of all things, mixed. A statement that the server refuses is left out, and counted by the word."""
-    numbers = [(thing, n) for thing in THINGS for n in range(1, turns + 1)]
+    numbers = [(thing, n) for thing in things for n in range(1, turns + 1)]
     order = sorted(range(len(numbers)), key=lambda index: (numbers[index][1], chance.random()))
     with psycopg.connect(server.url_of(database), password=server.password, autocommit=True) as connection:
         for index in order:
