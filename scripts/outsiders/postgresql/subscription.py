@@ -58,7 +58,7 @@ class PostgresqlSubscription:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class RecordedStep:
     """What a test does to one of its servers: ``sql``, ``end session``, ``stop`` or ``start``."""
 
     node: str
@@ -68,7 +68,7 @@ class Event:
     session: int | None = None
 
 
-def record(test: Path, file: Path) -> list[Event]:
+def record(test: Path, file: Path) -> list[RecordedStep]:
     """Run a test with the recorder, and return what it does. Its own checks fail, since nothing answers it."""
     subprocess.run(
         ["perl", f"-I{_RECORDER}", test],
@@ -83,14 +83,14 @@ def record(test: Path, file: Path) -> list[Event]:
     return [_event(json.loads(line)) for line in file.read_bytes().splitlines()]
 
 
-def _event(fields: Mapping[str, Any]) -> Event:
-    names = {name: fields[name] for name in Event.__slots__ if name in fields}
+def _event(fields: Mapping[str, Any]) -> RecordedStep:
+    names = {name: fields[name] for name in RecordedStep.__slots__ if name in fields}
     if "text" in names:
         names["text"] = names["text"].encode("latin1").decode("utf-8", "replace")
-    return Event(**names)
+    return RecordedStep(**names)
 
 
-def workloads_of(test: str, events: Sequence[Event]) -> Iterator[Workload]:
+def workloads_of(test: str, events: Sequence[RecordedStep]) -> Iterator[Workload]:
     """Yield the moves of a test's publishers: their database, divided where the first subscriber comes, and again
     after the last definition.
     """
@@ -127,16 +127,16 @@ def workloads_of(test: str, events: Sequence[Event]) -> Iterator[Workload]:
                 yield Workload(label + suffix, *steps)
 
 
-def defines(event: Event) -> bool:
+def defines(event: RecordedStep) -> bool:
     """True where a statement changes definitions."""
     return event.kind == "sql" and bool(_DEFINES.search(event.text))
 
 
-def _is_of(event: Event, node: str, database: str) -> bool:
+def _is_of(event: RecordedStep, node: str, database: str) -> bool:
     return event.node == node and event.database in {"", database}
 
 
-def _step(event: Event) -> Step | None:
+def _step(event: RecordedStep) -> Step | None:
     if event.kind == "stop":
         return Step(is_restart=True)
     if event.kind == "end session":

@@ -6,12 +6,10 @@ The jumps are made by libfaketime (a Debian package), which changes no clock tha
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from scripts.outsiders.debian import fetch_package
@@ -45,7 +43,6 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",  # what one user makes another one cannot open
         }
         self.jump(0)
 
@@ -70,15 +67,15 @@ def followed_by_process(environment):
             process.wait()
 
 
-def test_clocks_jump(library, servers, other_postgres, tmp_path, monkeypatch):
-    clocks_folder = Path("/tmp") / f"clocks-{os.getpid()}"
-    clocks_folder.mkdir(mode=0o755)
-    library = Path(shutil.copy(library, clocks_folder))  # where every user reaches it
-    servers_clock = Clock(clocks_folder / "server", library)
-    own_clock = Clock(tmp_path / "own", library)
+@pytest.mark.parametrize("whose", ["server", "follow"])
+def test_clocks_jump(whose, library, servers, other_postgres, tmp_path, monkeypatch):
+    if whose == "server" and os.geteuid() == 0:
+        pytest.skip("NOT TESTED: the library's memory is ours, and as root the server runs as another user")
+    clock = Clock(tmp_path / "clock", library)
     with monkeypatch.context() as variables:
-        for name, value in servers_clock.environment.items():
-            variables.setenv(name, value)
+        if whose == "server":
+            for name, value in clock.environment.items():
+                variables.setenv(name, value)
         server = servers.postgres("jumping", settings=["wal_level=logical"])
     try:
         old, new = server.database(), other_postgres.database()
@@ -88,28 +85,23 @@ def test_clocks_jump(library, servers, other_postgres, tmp_path, monkeypatch):
         must("export", "-c", "moveout.toml")
         must("restore", "-c", "moveout.toml")
         written = 0
-        with followed_by_process(own_clock.environment) as process:
-            for clock, hours in (
-                (servers_clock, 2), (servers_clock, 0), (own_clock, 2), (own_clock, -2), (servers_clock, -2),
-                (own_clock, 0),
-            ):  # fmt: skip
+        with followed_by_process(clock.environment if whose == "follow" else {}) as process:
+            for hours in (2, 0, -2, 0):
                 clock.jump(hours)
                 time.sleep(2)
                 for _ in range(20):
                     written += 1
-                    with psycopg.connect(old, autocommit=True) as connection:
-                        connection.execute("INSERT INTO t VALUES (%s)", (written,))
+                    run_sql(old, f"INSERT INTO t VALUES ({written})")
                 eventually(lambda: fetch(new, COUNT) == [(written,)])  # noqa: B023
                 assert process.poll() is None
                 check_status()
-        servers_clock.jump(0)
-        assert fetch(old, "SELECT max(at) - min(at) > '1 h' FROM t") == [(True,)]  # the jumps were made
+        jumped = fetch(old, "SELECT max(at) - min(at) > '1 h' FROM t") == [(True,)]
+        assert jumped == (whose == "server")
         switched = moveout("cutover", "-c", "moveout.toml", "--hold", "--yes")
         assert switched.code == 0, switched.said
         assert fetch(new, "SELECT * FROM t ORDER BY 1") == fetch(old, "SELECT * FROM t ORDER BY 1")
     finally:
         servers.end(server)
-        shutil.rmtree(clocks_folder)
 
 
 def check_status():
