@@ -26,7 +26,8 @@ _RECORD_SECONDS = 60.0
 _SUBSCRIBES = re.compile(r"\bCREATE\s+SUBSCRIPTION\b", re.IGNORECASE)
 _PUBLISHES = re.compile(r"\bCREATE\s+PUBLICATION\b", re.IGNORECASE)
 _DEFINES = re.compile(r"\b(?:CREATE|ALTER|DROP)\s+(?!PUBLICATION|SUBSCRIPTION|ROLE|USER\b)\w+", re.IGNORECASE)
-_NOT_OURS = re.compile(r"\A\s*CREATE\s+DATABASE\b", re.IGNORECASE)
+_NOT_OURS = re.compile(r"\A\s*CREATE\s+DATABASE\b|\bsynchronous_standby_names\b", re.IGNORECASE)
+"""Databases are made before; for a subscriber that does not exist commits would wait."""
 
 
 class PostgresqlSubscription:
