@@ -181,7 +181,7 @@ class Trials:
         """Return ``killed``, ``timeout``, ``survived``, ``unreached``, or ``unclear`` where the tests fail anyway."""
         outcome = "unreached"
         for chosen in choose(mutant, tests):
-            outcome = self._judge(mutant, chosen, 60 + 4 * sum(tests[name]["seconds"] for name in chosen))
+            outcome = self._judge(mutant, chosen, 40 + 4 * sum(tests[name]["seconds"] for name in chosen))
             if outcome != "survived":
                 break
         return outcome

@@ -47,7 +47,10 @@ _EXPORT = (
     "tests/export/test_crash.py",
 )
 _TRANSFER = ("tests/transfer",)
-_CHANGES = ("tests/changes",)
+_CHANGES = tuple(
+    f"tests/changes/test_{name}.py"
+    for name in ("apply", "capture_rules", "segments", "capture", "export_follow")
+)
 _FOLLOW = (
     *_CHANGES,
     *(

@@ -147,6 +147,13 @@ def test_a_group_of_something_else_is_damage(records):
         decode_group(canonical_json.encode({"version": 1, "records": records}), "the-key", "app")
 
 
+@pytest.mark.parametrize("data", [b"{}", b"[1]", b"[{}, 1]", b"[", b"\xff"])
+def test_only_a_list_of_objects_is_one(data):
+    assert canonical_json.decode_objects(b'[{"a": 1}]', "the-key") == [{"a": 1}]
+    with pytest.raises(DamageError, match="the-key"):
+        canonical_json.decode_objects(data, "the-key")
+
+
 def refuse(error: DamageError) -> None:
     raise error
 

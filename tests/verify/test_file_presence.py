@@ -106,6 +106,11 @@ def test_two_lists_that_differ_are_a_finding(store, files, manifest, good, findi
     assert finding in first
 
 
+def test_a_list_that_is_gone_ends_the_comparison(store):
+    store.delete(layout.MANIFEST)
+    assert look(store, frozenset({layout.MANIFEST}), (12, 4)) == ([], [], Counted(0, 0))
+
+
 def test_a_list_that_ends_within_is_a_finding_and_what_was_before_is_compared(store):
     store.put(layout.MANIFEST, store.read(layout.MANIFEST)[:-20])
     store.delete("data/b")

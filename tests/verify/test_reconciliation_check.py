@@ -131,6 +131,21 @@ def test_what_cannot_be_read_is_named(whole):
     assert "data/catalog.parquet: cannot be read" in said(files)
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        (layout.BAG_INFO, b"Payload-Oxum: ", b"Payload-Oxum: x"),
+        (layout.BAGIT, b"BagIt-Version", b"Bag-Version"),
+        (layout.BUNDLE_META, b'"id"', b'"ID"'),
+    ],
+)
+def test_a_tag_file_that_was_sealed_as_it_is_must_have_the_form(whole, key, old, new):
+    assert old in whole[key]
+    files = {**whole, key: whole[key].replace(old, new)}
+    files[layout.TAG_MANIFEST] = tag_manifest(files)
+    assert f"{key}: is not as the format demands" in said(files)
+
+
 def test_each_source_is_compared_with_its_own_rows(tmp_path):
     """Of two sources, one that lacks what the other has is named."""
     location = open_location(str(tmp_path / "bundle"))
