@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.mutants.mutate import Mutant, sample
-from scripts.mutants.results import keep_result, known_reasons, print_page, read_results
+from scripts.mutants.results import digest_of, keep_result, known_reasons, print_page, read_results
 from scripts.mutants.table import CHECKOUT, PACKAGES, Package, modules_of, tests_of
 from scripts.mutants.traces import Traces
 
@@ -220,7 +219,7 @@ def try_module(
 ) -> None:
     """Try a sample of a module's mutants, those apart that were killed before, and print what survives."""
     code = (CHECKOUT / module).read_text(encoding="utf-8")
-    digest = hashlib.sha256(code.encode()).hexdigest()[:16]
+    digest = digest_of(module)
     mutants, places = sample(module, code, options.most, options.seed)
     before = read_results(options.state)
     reasons = known_reasons()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections import Counter
@@ -23,6 +24,12 @@ def read_results(state: Path) -> dict[_Key, dict[str, Any]]:
         told = json.loads(line)
         results[told["module"], told["operator"], told["occurrence"], told["digest"]] = told
     return results
+
+
+def digest_of(module: str) -> str:
+    """Return what tells a module from one with other text; "" where there is none any more."""
+    path = CHECKOUT / module
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
 
 
 def keep_result(state: Path, package: Package, mutant: Mutant, digest: str, outcome: str) -> None:
@@ -57,7 +64,9 @@ def print_page(state: Path) -> None:
     reasons = known_reasons()
     by_package: dict[str, Counter[str]] = {package.name: Counter() for package in PACKAGES}
     left = []
-    for told in read_results(state).values():
+    for (module, _, _, digest), told in read_results(state).items():
+        if digest != digest_of(module):
+            continue
         outcome = told["outcome"]
         if outcome not in {"killed", "timeout"}:
             known = (told["module"], told["before"], told["after"]) in reasons

@@ -130,6 +130,7 @@ def test_what_was_withdrawn_is_rolled_back_and_its_repetition_applied(folder):
 
 
 def test_before_a_conflict_everything_is_kept(folder):
+    reported: list[tuple[int, int]] = []
     rows = Rows(refuses=b"c")
     write(
         folder,
@@ -139,7 +140,10 @@ def test_before_a_conflict_everything_is_kept(folder):
         *transaction(40, b"d"),
     )
     with pytest.raises(ChangeConflictError, match="c"):
-        run(folder, rows, until=40)
+        Applying(folder, rows, lambda mark, count: reported.append((mark.position, count))).run(
+            CancellationToken(), lambda mark: mark.position >= 40
+        )
+    assert reported == [(10, 1), (20, 1)]
     assert (rows.committed, rows.kept_mark) == ([b"a", b"b"], Mark(7, Place(1, 6), 20))
     rows.refuses = b"none"
     assert run(folder, rows).position == 40

@@ -156,3 +156,12 @@ def test_up_to_an_end_what_has_arrived_is_written_at_once(folder):
     log = Log(folder, TRANSACTIONS, at_once=5).opened(0)
     Capture(folder).run(log, CancellationToken(), end=10)
     assert (kept(folder), set(log.acknowledged)) == ([b"a", b"b"], {10})
+
+
+def test_where_a_position_is_reached_what_else_has_arrived_comes_again(folder, monkeypatch):
+    monkeypatch.setattr(capture, "SEGMENT_SECONDS", 0.0)
+    log = Log(folder, TRANSACTIONS, at_once=100).opened(0)
+    Capture(folder).run(log, CancellationToken(), lambda position: position >= 10)
+    assert (kept(folder), log.acknowledged) == ([b"a", b"b"], [10])
+    run(folder, log)
+    assert kept(folder) == PAYLOADS

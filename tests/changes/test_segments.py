@@ -6,7 +6,7 @@ import pytest
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
-from migrate.errors import AlreadyExistsError, DamageError, UnreachableError
+from migrate.errors import AlreadyExistsError, DamageError, UnreachableError, UsageError
 from migrate.storage.registry import open_location
 
 BEGIN, CHANGE, COMMIT, SHAPE = (MessageKind[name] for name in ("BEGIN", "CHANGE", "COMMIT", "SHAPE"))
@@ -100,6 +100,9 @@ def test_a_record_that_is_gone_is_named_whoever_reads_on(folder, tmp_path):
         record.write_text(whole.replace(old, new))
         with pytest.raises(DamageError, match=r"0000000002.json"):
             list(folder.records())
+    record.write_text(whole.replace('"version":1', '"version":2'))
+    with pytest.raises(UsageError, match="version 2"):
+        list(folder.records())
 
 
 def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tmp_path):
@@ -126,6 +129,9 @@ def test_up_to_where_nothing_came_is_kept_and_other_bases_are_removed(folder, tm
         folder._store.put(f"changes/app/{0x1234:016x}/idle", damaged)
         with pytest.raises(DamageError, match="idle"):
             folder.idle_position()
+    folder._store.put(f"changes/app/{0x1234:016x}/idle", b'{"version":2,"position":7}')
+    with pytest.raises(UsageError, match="version 2"):
+        folder.idle_position()
 
 
 @pytest.mark.parametrize("segments_before", [0, 1])
