@@ -128,11 +128,11 @@ def _kind(operator: str) -> str:
 def _mutant(module: str, code: str, original: str, change: tuple[str, Any, int], line: int) -> Mutant | None:
     """Return the mutant, None if only an annotation changes, if it does not compile, or is left alone."""
     name, operator, occurrence = change
-    mutated = mutate_code(code, operator, occurrence)
     try:
+        mutated = mutate_code(code, operator, occurrence)
         if mutated is None or _meaning(ast.parse(mutated)) == original:
             return None
-    except SyntaxError:
+    except (SyntaxError, AttributeError):  # cosmic-ray itself stumbles over names with a dot
         return None
     before, after = _difference(code.splitlines(), mutated.splitlines())
     if _LEFT_ALONE.search(before):

@@ -50,7 +50,7 @@ _EXPORT = (
 _TRANSFER = ("tests/transfer",)
 _CHANGES = tuple(
     f"tests/changes/test_{name}.py"
-    for name in ("apply", "capture_rules", "segments", "capture", "export_follow")
+    for name in ("apply", "capture_rules", "segments", "delta_record", "capture", "export_follow")
 )
 _FOLLOW = (
     *_CHANGES,

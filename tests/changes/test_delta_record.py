@@ -1,0 +1,28 @@
+"""What is kept of delta passes is read as it was written."""
+
+import json
+
+import pytest
+
+from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
+from migrate.errors import DamageError
+from migrate.storage.local.store import LocalStore
+
+
+def test_records_of_delta_passes(tmp_path):
+    store = LocalStore(tmp_path)
+    assert (read_delta(store, "app"), list(recorded_deltas(store))) == (None, [])
+    app = DeltaRecord(
+        "app", "no rights", 2, "2026-01-01T00:00:00Z", 1.5, 7, 3, ["a: it has no key"], {"a": "1"}
+    )
+    shop = DeltaRecord("shop", unequal=[])
+    for record in (app, shop):
+        write_delta(store, record)
+        assert read_delta(store, record.source) == record
+    store.put("changes/app/other.json", b"{}")
+    assert list(recorded_deltas(store)) == [app, shop]
+    written = json.loads(store.read("changes/shop/delta.json"))
+    assert (written["passes"], written["seconds"], written["rows"], written["tables_read"]) == (0, 0.0, 0, 0)
+    store.put("changes/shop/delta.json", json.dumps(written | {"pauses": 1}).encode())
+    with pytest.raises(DamageError, match=r"changes/shop/delta\.json"):
+        read_delta(store, "shop")
