@@ -194,3 +194,20 @@ def test_what_says_that_there_is_work_goes_last(store, monkeypatch):
 
 def stop(key: str) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_small_file_is_read_only_if_its_bytes_are_those_of_the_manifest(store):
+    seal_it(store)
+    reader = BundleReader(store)
+    (file,) = reader.source_files("app", "one")
+    assert reader.read_checked(file) == b"one"
+    digests = set()
+    for number in range(8):
+        store.put(file.key, bytes([number]) * 3)
+        with pytest.raises(DamageError, match=file.key) as caught:
+            reader.read_checked(file)
+        digests.add(caught.value.found > file.sha256)
+    assert digests == {True, False}
+    store.delete(file.key)
+    with pytest.raises(DamageError, match=f"{file.key}.*found none"):
+        reader.read_checked(file)
