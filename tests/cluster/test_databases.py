@@ -16,6 +16,7 @@ from tests.cluster.conftest import committed, wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.clients import boto_client
 
 TABLES = 12
 CHANGE = "".join(
@@ -66,8 +67,9 @@ def test_what_one_machine_reads_is_read_by_the_lead(cluster, postgres, minio, bu
     url = postgres.database()
     run_sql(url, "CREATE TABLE few (id int); INSERT INTO few VALUES (1), (2)")
     with sqlite3.connect(tmp_path / "some.db") as connection:
-        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
     connection.close()
+    boto_client(minio.profile).put_object(Bucket=bucket, Key="a", Body=b"1")
     cluster.join()
     cluster.wait()
     sources = [
