@@ -14,6 +14,7 @@ PRODUCT = Path(__file__).parents[2] / "migrate"
 OF_THE_LOCATION = PRODUCT / "storage" / "local"
 """Its writes are named by the wrapper around every location."""
 SAVEPOINTS = {
+    "restore/postgres/changes/remainder.py:_empty",
     "restore/postgres/definitions/pre_data_entries.py:_error",
     "restore/postgres/definitions/pre_data_entries.py:make",
     "restore/postgres/definitions/refusals.py:refusal_of",
