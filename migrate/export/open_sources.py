@@ -61,4 +61,6 @@ class _Host:
     def bucket(self, url: str) -> Bucket:
         from migrate.storage.s3.source_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
 
-        return open_bucket(url, secrets=self._endpoint.reveal(), cancellation=self._cancellation)
+        return open_bucket(
+            url, secrets=self._endpoint.reveal(), cancellation=self._cancellation, note=self.note
+        )

@@ -11,6 +11,8 @@ NOTE_SECONDS = 60.0
 """An outage is told of no more often than that."""
 _FORGOTTEN_SECONDS = 150.0
 """A failure so long after the one before belongs to another outage: a silent server takes a minute to fail."""
+SILENT_SECONDS = 15.0
+"""A server that gives no answer for so long is told of, and waited for."""
 
 
 class Outage:
@@ -23,6 +25,9 @@ class Outage:
         self._begun_at = datetime.now(UTC)
         self._failed_at = 0.0
         self._noted_at: float | None = None
+        self._under_way: dict[object, float] = {}
+        self._answered = 0.0
+        self._silent_at: datetime | None = None
 
     @property
     def seconds(self) -> float:
@@ -35,16 +40,45 @@ class Outage:
         with self._lock:
             now = self._clock()
             if self._begun is None or now - self._failed_at > _FORGOTTEN_SECONDS:
-                self._begun, self._begun_at, self._noted_at = now, datetime.now(UTC), None
+                self._begun, self._begun_at = now, datetime.now(UTC)
+                if self._silent_at is None:
+                    self._noted_at = None
             self._failed_at = now
+
+    def asked(self) -> object:
+        """Note that a call is under way; return what stands for it in ``over``."""
+        call = object()
+        self._under_way[call] = self._clock()
+        return call
+
+    def over(self, call: object) -> None:
+        """Note that a call is under way no more, answered or not."""
+        self._under_way.pop(call, None)
+
+    def now(self) -> float:
+        """Return the time of its clock."""
+        return self._clock()
+
+    def silent_seconds(self, moved: float) -> float:
+        """Return how long the calls under way have had no answer; ``moved`` is when bytes came or went."""
+        begun = min(list(self._under_way.values()), default=None)
+        return 0.0 if begun is None else self._clock() - max(begun, self._answered, moved)
+
+    def silent(self, seconds: float) -> None:
+        """Note that the location has been silent for so long."""
+        with self._lock:
+            if self._begun is None and self._silent_at is None:
+                self._silent_at = datetime.now(UTC) - timedelta(seconds=seconds)
+                self._noted_at = None
 
     def end(self) -> float:
         """Note that the location has answered. Return how long an outage was that somebody was told of, else 0."""
-        if self._begun is None:
+        self._answered = self._clock()
+        if self._begun is None and self._silent_at is None:
             return 0.0
         with self._lock:
-            seconds, was_told = self.seconds, self._noted_at is not None
-            self._begun = self._noted_at = None
+            seconds, was_told = (datetime.now(UTC) - self._since).total_seconds(), self._noted_at is not None
+            self._begun = self._noted_at = self._silent_at = None
         return seconds if was_told else 0.0
 
     def is_to_tell(self) -> bool:
@@ -56,9 +90,19 @@ class Outage:
             self._noted_at = now
             return True
 
+    @property
+    def _since(self) -> datetime:
+        return self._silent_at or self._begun_at
+
+    @property
+    def since(self) -> str:
+        """Return when it began, for people: with the silence, where there was one before the first failure."""
+        return f"{self._since:%H:%M:%S} UTC"
+
     def moment(self, seconds: float = 0.0) -> str:
-        """Return the moment so many seconds after its beginning, for people."""
-        return f"{self._begun_at + timedelta(seconds=seconds):%H:%M:%S} UTC"
+        """Return the moment so many seconds after the first failure, for people; before it: after the silence began."""
+        begun = self._begun_at if self._begun is not None else self._since
+        return f"{begun + timedelta(seconds=seconds):%H:%M:%S} UTC"
 
 
 _outages: dict[str, Outage] = {}

@@ -25,6 +25,7 @@ from migrate.storage.object_lock import ObjectLock
 from migrate.storage.outage import outage_of
 from migrate.storage.rate_limit import RateLimited, RateLimiter
 from migrate.storage.retry import FIRST_CONTACT_SECONDS, TOTAL_SECONDS, Note, Retrying, RetryPolicy
+from migrate.storage.silence import Moving
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def open_location(
     """
     _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
+    moved_bytes = store.moved_bytes if isinstance(store, Moving) else None
     if crash_points.are_watched():
         store = CrashPoints(store)
     policy = RetryPolicy(
@@ -90,6 +92,7 @@ def open_location(
         name=store.location,
         outage=outage_of(store.location),
         deadline=deadline,
+        moved_bytes=moved_bytes,
     )
     if bwlimit is None:
         return Retrying(store, policy)

@@ -37,7 +37,8 @@ from migrate.storage.api import (
 )
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import ConcurrencyLimiter
-from migrate.storage.outage import Outage
+from migrate.storage.outage import SILENT_SECONDS, Outage
+from migrate.storage.silence import watch
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ TOTAL_SECONDS = 300.0
 FIRST_CONTACT_SECONDS = 10.0
 """A server that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""So long a call waits for an answer before it fails."""
 DAMAGED_ATTEMPTS = 5
 """How often bytes are sent that arrive damaged each time."""
 
@@ -62,7 +65,8 @@ class RetryPolicy:
     asks, until ``total_seconds`` have passed since it failed, or since every call has failed;
     ``first_contact_seconds`` before any call has succeeded. A ``deadline`` that lies ahead ends it, too. ``note`` is
     called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name`` names; ``outage`` may
-    be shared by several policies.
+    be shared by several policies. ``note`` is also called when calls have had no answer for 15 s, and no byte moved as
+    ``moved_bytes`` counts them. They go on: only a slow server answers yet.
 
     A cancelled run waits no more: what fails from then on fails for good.
 
@@ -83,6 +87,7 @@ class RetryPolicy:
         name: str = "the server",
         outage: Outage | None = None,
         deadline: datetime | None = None,
+        moved_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._name = name
         self._outage = outage or Outage()
@@ -98,6 +103,11 @@ class RetryPolicy:
         self.cancellation = cancellation or CancellationToken()
         self._waits = first_wait, longest_wait
         self._sleep = self.cancellation.sleep if sleep is None else sleep
+        self._moved_bytes = moved_bytes or (lambda: 0)
+        self._moved = (0, 0.0)
+        """The last count of bytes, and when it was another."""
+        if note is not None:
+            watch(self)
 
     @property
     def patience_seconds(self) -> float:
@@ -107,18 +117,39 @@ class RetryPolicy:
     def run(self, call: Callable[[], T]) -> T:
         """Return what the call returns, at its first attempt or a later one. Raises what its last attempt raises."""
         try:
-            value = call()  # the usual case must not pay for the machinery of trying again
+            value = self.ask(call)  # the usual case must not pay for the machinery of trying again
         except MoveoutError as exc:
             if not exc.retryable:
-                self._end_outage()
+                self.note_answer()
                 raise
             value = self._run_again(call, exc, time.monotonic())
         self._answered = True
-        self._end_outage()
+        self.note_answer()
         self.limiter.succeeded()
         return value
 
-    def _end_outage(self) -> None:
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what the call returns, once; who waits long for it is told so."""
+        under_way = self._outage.asked()
+        try:
+            return call()
+        finally:
+            self._outage.over(under_way)
+
+    def look(self) -> None:
+        """See ``Watched``."""
+        moved_bytes = self._moved_bytes()
+        if moved_bytes != self._moved[0]:
+            self._moved = (moved_bytes, self._outage.now())
+        seconds = self._outage.silent_seconds(self._moved[1])
+        if seconds < SILENT_SECONDS or self.cancellation.is_cancelled:
+            return
+        self._outage.silent(seconds)
+        if self._outage.is_to_tell():
+            self.note(self._words(f"requests have had no answer for {seconds:.0f} s"))
+
+    def note_answer(self) -> None:
+        """Note that the server has answered."""
         seconds = self._outage.end()
         if seconds:
             self.note(f"{self._name} answers again, after {duration_words(seconds)}")
@@ -135,7 +166,7 @@ class RetryPolicy:
             if error is not None:
                 raised, error = error, None
                 raise raised
-            return call()
+            return self.ask(call)
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_passes),
@@ -150,11 +181,15 @@ class RetryPolicy:
         now = time.monotonic()
         self._outage.failed()
         passed = max(now - started, self._outage.seconds) + state.upcoming_sleep
-        limit = self.patience_seconds
-        if self._first_contact_seconds is not None and not self._answered:
-            limit = min(limit, self._first_contact_seconds)
+        limit = self._limit_seconds
         is_late = self._until is not None and now + state.upcoming_sleep > self._until
         return self.cancellation.is_cancelled or passed > limit or is_late or _is_hopeless(state)
+
+    @property
+    def _limit_seconds(self) -> float:
+        if self._first_contact_seconds is not None and not self._answered:
+            return min(self.patience_seconds, self._first_contact_seconds)
+        return self.patience_seconds
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
@@ -171,13 +206,16 @@ class RetryPolicy:
         if is_long and error is not None and self._outage.is_to_tell():
             self.note(self._words(error))
 
-    def _words(self, error: BaseException) -> str:
+    def _words(self, error: BaseException | str) -> str:
         what = "refuses requests" if isinstance(error, SlowDownError) else "does not answer"
-        seconds = self.patience_seconds
+        seconds = self._limit_seconds
+        if not self._outage.seconds:  # no call has failed yet
+            seconds += ANSWER_SECONDS
         if self._until is not None:
-            seconds = min(seconds, self._outage.seconds + self._until - time.monotonic())
+            passed = self._outage.seconds or SILENT_SECONDS
+            seconds = min(seconds, passed + self._until - time.monotonic())
         return (
-            f"{self._name} {what} since {self._outage.moment()}, and is tried again until"
+            f"{self._name} {what} since {self._outage.since}, and is tried again until"
             f" {self._outage.moment(seconds)}: {error}"
         )
 

@@ -2,6 +2,8 @@
 waited for, and named.
 """
 
+import os
+import signal
 import sqlite3
 import subprocess
 import time
@@ -142,3 +144,44 @@ def test_a_location_killed_in_an_export_is_named_and_waited_for_no_longer_than_t
     assert told_after < 20
     assert sum("does not answer since" in line for line in said) <= 2, "not a line for each request"
     assert "→ check the endpoint and the network" in said[-1]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("stopped", ["location", "source"])
+def test_a_server_that_is_silent_is_named_soon_and_waited_for(servers, tmp_path, stopped):
+    server = servers.minio(f"silent-{stopped}")
+    client = boto_client(server.profile)
+    client.create_bucket(Bucket="photos")
+    bucket = f"s3://photos{{}}?profile={server.profile}"
+    if stopped == "location":
+        with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+            connection.execute("CREATE TABLE t (b BLOB)")
+            connection.executemany("INSERT INTO t VALUES (randomblob(1000000))", [()] * 40)
+            connection.commit()
+        words = [f"file=sqlite://{tmp_path}/a.db", "--to", bucket.format("/bundle")]
+    else:
+        for number in range(20):
+            client.put_object(Bucket="photos", Key=f"{number:02}", Body=os.urandom(2 * 2**20))
+        words = ["photos=" + bucket.format(""), "--to", tmp_path / "bundle"]
+    command = [MOVEOUT, "export", "--bwlimit", "1M", "--workers", "2", *words]
+    with killed_at_end(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        time.sleep(8)
+        assert process.poll() is None, process.stdout.read()
+        os.kill(server.child.popen.pid, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        said, told_after = [], None
+        try:
+            while told_after is None and (line := process.stdout.readline()):
+                said.append(line)
+                if "does not answer since" in line:
+                    told_after = time.monotonic() - stopped_at
+        finally:
+            os.kill(server.child.popen.pid, signal.SIGCONT)
+        said += process.stdout.readlines()
+        code = process.wait()
+    assert code == 0, "".join(said)
+    assert told_after is not None, "".join(said)
+    assert told_after < 30, "a request is sent every few seconds, and waits for 15"
+    (line,) = [line for line in said if "does not answer since" in line]
+    assert "s3://photos" in line
+    assert any("answers again" in line for line in said)

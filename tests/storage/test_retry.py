@@ -147,6 +147,50 @@ def test_long_waits_are_told(local):
     assert "answers again" in notes[1]
 
 
+def test_a_call_without_an_answer_is_told_of_once_and_still_succeeds(local):
+    local.put("a", b"1")
+    notes, now, moved = [], [100.0], [0]
+    policy = RetryPolicy(
+        note=notes.append,
+        name="s3://b",
+        outage=Outage(clock=lambda: now[0]),
+        moved_bytes=lambda: moved[0],
+    )
+    policy.run(lambda: None)
+
+    def slow() -> bytes:
+        for second in (10, 16, 40):
+            now[0] = 100.0 + second
+            policy.look()
+            assert len(notes) == (second >= 16)
+        return local.read("a")
+
+    assert policy.run(slow) == b"1"
+    assert notes[0].startswith("s3://b does not answer since ")
+    assert "and is tried again until" in notes[0]
+    assert [note.partition(",")[0] for note in notes[1:]] == ["s3://b answers again"]
+    now[0] = 1000.0
+    policy.look()
+    assert len(notes) == 2, "nothing is under way"
+
+
+def test_a_call_whose_bytes_move_is_not_silent():
+    notes, now, moved = [], [100.0], [0]
+    outage = Outage(clock=lambda: now[0])
+    policy = RetryPolicy(note=notes.append, outage=outage, moved_bytes=lambda: moved[0])
+
+    def slow() -> None:
+        for second in (14, 28, 42):
+            now[0], moved[0] = 100.0 + second, second
+            policy.look()
+        assert notes == []
+        now[0] = 158.0
+        policy.look()
+
+    policy.run(slow)
+    assert "does not answer since" in notes[0]
+
+
 def test_a_create_whose_answer_was_lost_has_won(local):
     store, plan, _ = retrying(local, Fault("create", lose_answer()))
     assert store.create("lease", b"mine").size_bytes == 4

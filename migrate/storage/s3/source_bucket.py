@@ -43,6 +43,7 @@ from migrate.errors import (
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import part_sizes
+from migrate.storage.retry import Note
 from migrate.storage.s3 import client
 from migrate.storage.s3.errors import as_source_errors, source_error
 from migrate.storage.s3.http.client import HttpClient
@@ -91,7 +92,13 @@ class S3Bucket:
 
     crc64nvme = staticmethod(crc64nvme)
 
-    def __init__(self, s3_location: client.S3Location, cancellation: CancellationToken | None = None) -> None:
+    def __init__(
+        self,
+        s3_location: client.S3Location,
+        cancellation: CancellationToken | None = None,
+        *,
+        note: Note | None = None,
+    ) -> None:
         self.s3_location = s3_location
         self.cancellation = cancellation or CancellationToken()
         self.name = s3_location.bucket
@@ -100,7 +107,7 @@ class S3Bucket:
         boto_session = client.session(s3_location)  # 25 ms each
         self.boto = client.client(s3_location, boto_session=boto_session)
         self.http = HttpClient(self.boto, s3_location, boto_session)
-        self.requests = Requests(self.http, self.cancellation)
+        self.requests = Requests(self.http, self.cancellation, note=note)
         self.listing = Pages(self.requests, self.url)
         encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
@@ -451,14 +458,19 @@ class S3Bucket:
 
 
 def open_bucket(
-    url: str, *, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken | None = None
+    url: str,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    cancellation: CancellationToken | None = None,
+    note: Note | None = None,
 ) -> S3Bucket:
-    """Open the bucket of ``s3://bucket/prefix?profile=NAME`` and prove that it can be listed.
+    """Open the bucket of ``s3://bucket/prefix?profile=NAME`` and prove that it can be listed. ``note`` is called where
+    it does not answer for long.
 
     Raises ``SourceError``s: a wrong URL (2), credentials (4), no answer (5), no such bucket (7).
     """
     with as_source_errors(url.partition("?")[0]):
-        bucket = S3Bucket(client.parse(url, secrets=secrets), cancellation)
+        bucket = S3Bucket(client.parse(url, secrets=secrets), cancellation, note=note)
         bucket.check()
         return bucket
 

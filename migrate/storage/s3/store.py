@@ -79,6 +79,10 @@ class S3Store(BaseStore):
         self._page_size = 1000
         self._cancellation = cancellation or CancellationToken()
 
+    def moved_bytes(self) -> int:
+        """See ``Moving``."""
+        return self._http.moved_bytes()
+
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata. Browsers show pages, and download the rest."""
         crc = to_header(crc64(data))

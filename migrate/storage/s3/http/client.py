@@ -45,6 +45,8 @@ class _IdleConnections:
 
     def __init__(self) -> None:
         self.queue: deque[tuple[float, Connection]] = deque()
+        self.all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        """Those that do not wait, too."""
         weakref.finalize(self, _close_all, self.queue)
 
 
@@ -148,7 +150,20 @@ class HttpClient:
             ):
                 return connection
             connection.close()
-        return Connection(self._endpoint)
+        return self._new_connection()
+
+    def moved_bytes(self) -> int:
+        """Return how many bytes the open connections to the server have carried, as far as this machine counts them."""
+        try:
+            connections = list(self._shared.all)
+        except RuntimeError:  # another thread has opened one meanwhile
+            return -1
+        return sum(connection.moved_bytes() for connection in connections)
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._endpoint)
+        self._shared.all.add(connection)
+        return connection
 
     def release(self, connection: Connection) -> None:
         """Keep a connection for the next request."""
@@ -167,7 +182,7 @@ class HttpClient:
                 connection.open()
                 self.release(connection)
 
-        missing = [Connection(self._endpoint) for _ in range(count - len(self._idle))]
+        missing = [self._new_connection() for _ in range(count - len(self._idle))]
         if missing:
             with ThreadPoolExecutor(len(missing), thread_name_prefix="moveout-connect") as threads:
                 list(threads.map(open_one, missing))

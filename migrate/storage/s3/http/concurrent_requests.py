@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from migrate.errors import MoveoutError, SlowDownError, UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.inflight_limit import Body, carrying
-from migrate.storage.retry import RetryPolicy
+from migrate.storage.retry import Note, RetryPolicy
 from migrate.storage.s3.errors import translate
 from migrate.storage.s3.http.client import HttpClient, PendingResponse, successful
 from migrate.storage.s3.http.connection import SILENT_SECONDS, Connection
@@ -66,10 +66,12 @@ FollowUp = Callable[[Item, Headers], Request | None]
 class Requests:
     """Sends requests to one bucket and tries them again. Thread-safe: all threads share connections and patience."""
 
-    def __init__(self, http: HttpClient, cancellation: CancellationToken) -> None:
+    def __init__(
+        self, http: HttpClient, cancellation: CancellationToken, *, note: Note | None = None
+    ) -> None:
         self.http = http
         self.cancellation = cancellation
-        self.retry = _BucketRetry(cancellation)
+        self.retry = _BucketRetry(http, cancellation, note)
         self.limiter = self.retry.limiter
         self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="moveout-body")
 
@@ -158,8 +160,14 @@ class Requests:
 class _BucketRetry(RetryPolicy):
     """Has less patience once it was in vain: see ``PATIENCE_SECONDS``."""
 
-    def __init__(self, cancellation: CancellationToken) -> None:
-        super().__init__(total_seconds=PATIENCE_SECONDS, cancellation=cancellation)
+    def __init__(self, http: HttpClient, cancellation: CancellationToken, note: Note | None) -> None:
+        super().__init__(
+            total_seconds=PATIENCE_SECONDS,
+            cancellation=cancellation,
+            note=note,
+            name=f"s3://{http.bucket}",
+            moved_bytes=http.moved_bytes,
+        )
         self._in_vain_at = -1
         """How many requests were answered when one was given up."""
 
@@ -235,6 +243,9 @@ class _Run(Generic[Item]):
 
     def receive(self) -> None:
         """Take what has come, at least the response to one job: to the first one, where too much is held already."""
+        self._requests.retry.ask(self._receive)
+
+    def _receive(self) -> None:
         first = self.sent[0]
         if first.future is not None:
             self._end(first)
@@ -285,6 +296,7 @@ class _Run(Generic[Item]):
                     response = sent.future.result()
             except OSError as exc:
                 raise translate(exc, request.key) from exc
+            self._requests.retry.note_answer()
             sent.response = successful(request, response, request.key)
             sent.held_bytes = len(response.body)
         except MoveoutError as exc:

@@ -152,6 +152,15 @@ class Connection:
             self.close()
         return response
 
+    def moved_bytes(self) -> int:
+        """Return the bytes that the other side has taken and sent (tcp(7), TCP_INFO), 0 where that is not known."""
+        opened = self._socket
+        with suppress(OSError, AttributeError, struct.error):
+            if opened is not None:
+                info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+                return sum(struct.unpack_from("QQ", info, 120))
+        return 0
+
     def close(self) -> None:
         """Close the connection."""
         if self._socket is not None:
