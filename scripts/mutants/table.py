@@ -30,6 +30,7 @@ _BUNDLE = (
             "findings",
             "seal",
             "table_comparison",
+            "object_index",
             "duckdb_views",
             "lease",
             "hostile",

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -83,6 +84,19 @@ def test_every_table_has_a_view_of_another_name(tmp_path):
     assert [rows for _, rows in sorted(found.items(), key=lambda one: one[1])] == [
         [[n]] for n in range(1, 10)
     ]
+
+
+def test_a_table_that_shares_its_directory_is_read_file_by_file(tmp_path):
+    """Not every part needs a side column."""
+    (tmp_path / "data/app/shared").mkdir(parents=True)
+    parts = [{"name": f"shared/{number}.parquet", "rows": 1} for number in range(3)]
+    for number, part in enumerate(parts):
+        columns = {"n": [number]} | ({"n$exact": ["one"]} if number else {})
+        pq.write_table(pa.table(columns), tmp_path / layout.source_file("app", part["name"]))
+    row = table(1, "", "t", exact=["n"])
+    row.details["parts"] = parts[:2]
+    text = script("app", [replace(row, directory="")]).decode()
+    assert views(tmp_path, text) == {("main", "t"): [[0, None], [1, "one"]]}
 
 
 def test_what_has_no_columns_or_no_parts_has_no_view():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -217,6 +218,23 @@ def test_of_many_runs_that_start_at_once_one_wins(store):
     for thread in threads:
         thread.join()
     assert (len(won), len(lost)) == (1, 5)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_interrupted_start_leaves_no_lease_of_its_own(directory, taken):
+    if taken:
+        left_by(directory, ELSEWHERE)
+
+    def interrupt(create):
+        with suppress(AlreadyExistsError):
+            create()
+        raise KeyboardInterrupt
+
+    plan = FaultPlan(Fault("create", interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Lease(Faulty(directory, plan), "export", **QUICK).__enter__()
+    left = lease.look(directory)
+    assert (left and left[0].process) == (ELSEWHERE if taken else None)
 
 
 def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
