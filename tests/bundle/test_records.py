@@ -379,6 +379,15 @@ def test_a_workspace_keeps_whole_files(tmp_path):
     workspace.delete("plan.json")
     workspace.delete("plan.json")
     assert workspace.read("plan.json") is None
+    with pytest.raises(UsageError, match="'../plan.json' cannot be the name of a workspace file"):
+        workspace.write("../plan.json", b"1")
+
+
+def test_a_workspace_tells_of_listed_items_only_who_asks(tmp_path):
+    counts = []
+    StoreWorkspace(LocalStore(tmp_path), "app").listed(1)
+    StoreWorkspace(LocalStore(tmp_path), "app", counts.append).listed(2)
+    assert counts == [2]
 
 
 @pytest.mark.parametrize("name", ["a", "media-1", "app_shop", "0" * 63])
