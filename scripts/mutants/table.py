@@ -57,7 +57,17 @@ _FOLLOW = (
     *_CHANGES,
     *(
         f"tests/follow/test_{name}.py"
-        for name in ("definitions", "delta", "follower", "handover", "resync", "follow_command", "cutover")
+        for name in (
+            "definitions",
+            "delta",
+            "early_comparison",
+            "table_digests",
+            "follower",
+            "handover",
+            "resync",
+            "follow_command",
+            "cutover",
+        )
     ),
 )
 

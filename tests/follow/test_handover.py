@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 
 from migrate.bundle import layout, lease
-from migrate.errors import BusyError
+from migrate.errors import BusyError, UsageError
+from migrate.follow import handover
 from migrate.follow.cutover import CutoverRecord, write_record
-from migrate.follow.handover import CutoverWatch, cutover_lease
+from migrate.follow.handover import CutoverWatch, cutover_lease, refuse_after_switch, take_over
+from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 
@@ -37,3 +39,48 @@ def test_a_cutover_that_was_killed_holds_no_follow_up(tmp_path):
     assert not watch.is_requested()
     with cutover_lease(store, Silent()):
         assert watch.is_requested()
+
+
+class Followed:
+    """A follow that ends when it was asked some times."""
+
+    name = "app"
+
+    def __init__(self, times):
+        self.times = times
+
+    def is_at_work(self):
+        self.times -= 1
+        return self.times >= 0
+
+
+def test_a_cutover_waits_for_a_follow_and_says_so_once(monkeypatch):
+    monkeypatch.setattr(handover, "_POLL_SECONDS", 0.001)
+    notes, followed = [], Followed(3)
+    take_over(followed, CancellationToken(), notes.append)
+    assert (notes, followed.times) == (["waiting until moveout follow has ended"], -1)
+    take_over(Followed(0), CancellationToken(), notes.append)
+    assert len(notes) == 1
+
+
+def test_a_follow_that_does_not_end_is_busy(monkeypatch):
+    monkeypatch.setattr(handover, "_HANDOVER_SECONDS", handover._POLL_SECONDS)
+    followed = Followed(100)
+    with pytest.raises(BusyError, match="app is still followed by another moveout"):
+        take_over(followed, CancellationToken())
+    assert followed.times == 98
+
+
+def test_a_cutover_that_is_stopped_waits_no_longer():
+    stopped = CancellationToken()
+    stopped.cancel()
+    with pytest.raises(Cancelled):
+        take_over(Followed(100), stopped)
+
+
+def test_nothing_is_followed_after_the_switch(tmp_path):
+    store = open_location(str(tmp_path))
+    refuse_after_switch(store)
+    write_record(store, CutoverRecord("2026-11-28T00:00:00", "2026-11-28T00:00:09", 9.0, []))
+    with pytest.raises(UsageError, match="the switch was made at 2026-11-28T00:00:09"):
+        refuse_after_switch(store)

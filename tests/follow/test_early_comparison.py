@@ -1,0 +1,187 @@
+"""Which tables are still equal while the source is written to, and why the others are not; rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from exporters.changes import RowKey, TouchedRows
+from exporters.engine import WriteState
+from exporters.row_digest import RowsDigest, digest_texts
+from migrate.changes.apply import Mark
+from migrate.follow import early_comparison
+from migrate.follow.early_comparison import EarlyComparison, digests_with_keys
+
+NAME = ("public", "t")
+
+
+class Side:
+    """The rows of one table by their key."""
+
+    def __init__(self, exact: bool = True, **rows: str) -> None:
+        self.rows = rows
+        self.exact = exact
+
+    def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
+        assert (schema, name, tuple(columns)) == (*NAME, ("id",))
+        return self.exact
+
+    def digest_with_keys(
+        self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
+    ) -> RowsDigest:
+        assert (schema, name, tuple(columns)) == (*NAME, ("id",))
+        wanted = [key.decode() for (key,) in keys]
+        return digest_texts([f"{key}={self.rows[key]}".encode() for key in wanted if key in self.rows])
+
+    def whole(self) -> dict:
+        return {NAME: self.of(*self.rows)}
+
+    def of(self, *keys: str) -> RowsDigest:
+        return self.digest_with_keys(*NAME, ("id",), [(key.encode(),) for key in keys])
+
+
+def touched(*keys: str, reason: str = "") -> dict:
+    return {NAME: TouchedRows(("id",), {(key.encode(),) for key in keys}, reason)}
+
+
+def nothing() -> None:
+    pass
+
+
+def begun(source: Side, destination: Side, *keys: str) -> EarlyComparison:
+    early = EarlyComparison(Mark(0), {})
+    early.begin(source, destination, (source.whole(), destination.whole()), touched(*keys), nothing)
+    return early
+
+
+def test_a_table_is_taken_where_only_touched_rows_differ():
+    source, destination = Side(a="1", b="2", c="3"), Side(a="1", b="1")
+    early = begun(source, destination, "b", "c")
+    assert (early.digests, early.dropped) == (destination.whole(), {})
+
+
+def test_a_table_whose_other_rows_differ_is_dropped():
+    early = begun(Side(a="1", b="2"), Side(a="2", b="1"), "b")
+    assert early.digests == {}
+    assert early.dropped == {NAME: "it was not the same on both sides before the hold"}
+
+
+def test_without_keys_only_equal_tables_are_taken():
+    early = EarlyComparison(Mark(0), {})
+    one, other = digest_texts([b"1"]), digest_texts([b"2"])
+    at_source = {NAME: one, ("", "u"): one, ("", "only here"): one}
+    early.begin_without_keys((at_source, {NAME: one, ("", "u"): other, ("", "only there"): one}))
+    assert (early.digests, list(early.dropped)) == ({NAME: one}, [("", "u")])
+
+
+@pytest.mark.parametrize("at_source", [True, False])
+def test_keys_of_which_equal_values_have_several_texts_drop_their_table(at_source):
+    early = begun(Side(exact=not at_source, a="1"), Side(exact=at_source, a="1"), "a")
+    assert early.dropped == {NAME: "equal values of its key may have several texts"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows", "is_held", "drops"),
+    [(3, 23, True, True), (3, 24, True, False), (2, 1, True, False), (3, 23, False, False)],
+)
+def test_many_touched_rows_are_not_compared_by_keys_under_the_hold(monkeypatch, keys, rows, is_held, drops):
+    monkeypatch.setattr(early_comparison, "_MANY_KEYS", 2)
+    early = EarlyComparison(Mark(0), {}, digests={NAME: RowsDigest(rows)})
+    left = early.comparable(touched(*map(str, range(keys))), is_held=is_held)
+    assert early.dropped == ({NAME: "a large part of its rows was written to"} if drops else {})
+    assert list(left) == ([] if drops else [NAME])
+
+
+def test_a_table_of_which_the_log_does_not_name_all_rows_is_dropped():
+    early = EarlyComparison(Mark(0), {}, digests={NAME: RowsDigest(1)})
+    assert early.comparable(touched("a", reason="it was emptied") | {("", "u"): TouchedRows()}) == {}
+    assert early.dropped == {NAME: "it was emptied"}
+
+
+def test_a_round_moves_the_digest_on_and_leaves_rows_that_changed_again_to_the_next():
+    before = Side(a="1", b="1", c="1")
+    early = begun(before, before)
+    destination = Side(a="2", b="2", c="1", d="1")
+    source = Side(a="2", b="3", c="1", d="1")
+    rows_before = {NAME: before.of("a", "b", "d")}
+    early.take_round(source, destination, touched("a", "b", "d"), touched("b"), rows_before, nothing)
+    assert (early.digests, early.dropped, early.touched) == (destination.whole(), {}, {NAME: 2})
+
+
+@pytest.mark.parametrize("different", ["a", "b", "c", "d", "e"])
+def test_a_round_names_the_row_that_differs(different):
+    before = Side()
+    early = begun(before, before)
+    keys = dict.fromkeys("abcde", "1")
+    destination = Side(**(keys | {different: "2"}))
+    early.take_round(Side(**keys), destination, touched(*keys), {}, {NAME: before.of()}, nothing)
+    assert early.dropped == {NAME: f"its rows with id = {different} are not the same on both sides"}
+    assert (early.digests, early.touched) == ({}, {})
+
+
+def test_a_round_drops_what_later_changes_do_not_name():
+    early = begun(Side(), Side())
+    early.take_round(
+        Side(), Side(), touched("a"), touched(reason="it was emptied"), {NAME: RowsDigest()}, nothing
+    )
+    assert early.dropped == {NAME: "it was emptied"}
+
+
+def test_changes_whose_rows_are_not_known_drop_their_table():
+    other = ("public", "u")
+    early = EarlyComparison(Mark(0), {}, digests={NAME: RowsDigest(1), other: RowsDigest(1)})
+    early.add_written({NAME: 2, other: 1}, {NAME})
+    early.add_written({NAME: 3}, {NAME})
+    assert early.written == {NAME: 5, other: 1}
+    assert early.dropped == {other: "it was written to after the comparison before the hold"}
+
+
+BEFORE = WriteState("s", 10), WriteState("d", 20)
+STRANGER = "somebody else may have written to it at the destination"
+
+
+@pytest.mark.parametrize(
+    ("states", "is_touched", "reason"),
+    [
+        ((WriteState("s", 10), WriteState("d", 23)), False, ""),
+        ((WriteState("s", 13), WriteState("d", 23)), True, ""),
+        (None, False, "a server does not say whether it was written to"),
+        (
+            (WriteState("s", 10), WriteState("e", 23)),
+            False,
+            "the destination's server says that it was changed, or counts anew",
+        ),
+        (
+            (WriteState("t", 10), WriteState("d", 23)),
+            False,
+            "the source's server says that it was changed, or counts anew",
+        ),
+        ((WriteState("s", 10), WriteState("d", 24)), False, STRANGER),
+        ((WriteState("s", 10), WriteState("d", 22)), True, STRANGER),
+        (
+            (WriteState("s", 13), WriteState("d", 23)),
+            False,
+            "the source's server has counted writes that are not in the log",
+        ),
+    ],
+)
+def test_a_table_to_which_anybody_else_has_written_is_not_equal_any_more(states, is_touched, reason):
+    early = EarlyComparison(Mark(0), {NAME: BEFORE}, digests={NAME: RowsDigest(1)}, written={NAME: 3})
+    early.touched = {NAME: 1} if is_touched else {}
+    assert early.still_equal({NAME: states} if states else {}) == ({} if reason else {NAME: RowsDigest(1)})
+    assert early.dropped == ({NAME: reason} if reason else {})
+
+
+@pytest.mark.parametrize(("rows", "counted"), [(22, False), (23, True), (24, True)])
+def test_what_was_applied_is_counted_once_the_server_says_so(rows, counted):
+    early = EarlyComparison(Mark(0), {NAME: BEFORE}, digests={NAME: RowsDigest(1)}, written={NAME: 3})
+    assert early.are_counted({NAME: (BEFORE[0], WriteState("d", rows))}) is counted
+    assert early.are_counted({})
+
+
+def test_rows_are_read_in_batches_and_each_asks_whether_to_go_on(monkeypatch):
+    monkeypatch.setattr(early_comparison, "_BATCH_KEYS", 2)
+    side, asked = Side(**dict.fromkeys("abcde", "1")), []
+    found = digests_with_keys(side, touched(*"abcde"), lambda: asked.append(1))
+    assert (found, len(asked)) == (side.whole(), 3)

@@ -1,0 +1,104 @@
+"""The digests of both sides, and what is said where they differ; tables in memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from exporters.engine import WriteState
+from exporters.row_digest import RowsDigest
+from migrate.case.model import Endpoint
+from migrate.follow import table_digests
+from migrate.follow.table_digests import (
+    as_recorded,
+    differences,
+    live_reader,
+    read_digests,
+    read_states,
+    recorded_digests,
+    uncounted_sessions,
+)
+
+T, U = ("public", "t"), ("", "u")
+
+
+class Counting:
+    """Stands for the reader of an engine whose servers count writes."""
+
+    def write_states(self, url, *, secrets):
+        assert secrets == {}
+        names = {"x://source": [T, U], "x://destination": [T]}[url]
+        return {name: WriteState(url, 1) for name in names}
+
+    def uncounted_sessions(self, url, *, secrets):
+        return [url]
+
+    def live_tables(self, url, *, secrets, workers, advance, unread, without):
+        advance(1, 1)
+        return {U: RowsDigest(workers, 255)}
+
+
+def test_both_sides_are_read_and_what_could_not_be_is_said():
+    def side(digest, reason):
+        def read(*, workers, advance, unread, without):
+            advance(workers, 0)
+            if reason:
+                unread[T] = reason
+            return {name: RowsDigest(1, digest) for name in (T, U) if name not in without}
+
+        return read
+
+    rows = []
+    at_source, at_destination, findings = read_digests(
+        side(1, ""), side(2, "denied"), workers=3, without=[T], advance=lambda count, _: rows.append(count)
+    )
+    assert (at_source, at_destination, rows) == ({U: RowsDigest(1, 1)}, {U: RowsDigest(1, 2)}, [3, 3])
+    assert [(one.key, one.what) for one in findings] == [
+        ("public.t", "could not be read at the destination: denied")
+    ]
+
+
+def test_each_difference_is_named():
+    at_source = {
+        T: RowsDigest(1, 1),
+        U: RowsDigest(2, 1),
+        ("", "v"): RowsDigest(1, 1),
+        ("", "w"): RowsDigest(),
+    }
+    at_destination = {
+        T: RowsDigest(1, 2),
+        U: RowsDigest(1, 1),
+        ("", "w"): RowsDigest(),
+        ("", "x"): RowsDigest(),
+    }
+    found = [(one.key, one.what, one.expected, one.found) for one in differences(at_source, at_destination)]
+    assert found == [
+        ("u", "has other rows", "2", "1"),
+        ("v", "is not at the destination", "", ""),
+        ("x", "is not at the source", "", ""),
+        ("public.t", "has other values", f"{1:032x}", f"{2:032x}"),
+    ]
+    assert differences(at_source, at_source) == []
+
+
+def test_a_record_has_rows_and_hex_digits_by_name():
+    assert as_recorded({T: RowsDigest(2, 255)}) == {"public.t": (2, f"{255:032x}")}
+
+
+def test_what_servers_count_is_asked_of_both(monkeypatch):
+    monkeypatch.setattr(table_digests, "live_reader", lambda _: Counting())
+    source, destination = Endpoint("x://source"), Endpoint("x://destination")
+    assert read_states(source, destination) == {
+        T: (WriteState("x://source", 1), WriteState("x://destination", 1))
+    }
+    assert uncounted_sessions(source) == ["x://source"]
+    assert recorded_digests(source, workers=4) == {"u": (4, f"{255:032x}")}
+
+
+def test_servers_that_count_nothing_say_nothing(monkeypatch):
+    monkeypatch.setattr(table_digests, "live_reader", lambda _: SimpleNamespace())
+    source, destination = Endpoint("x://source"), Endpoint("x://destination")
+    assert (read_states(source, destination), uncounted_sessions(source)) == ({}, ())
+
+
+def test_a_reader_is_that_of_the_engine():
+    assert type(live_reader(Endpoint("sqlite:///a"))).__module__.startswith("exporters.sqlite.")
