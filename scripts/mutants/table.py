@@ -46,6 +46,7 @@ _EXPORT = (
     "tests/export/test_seal_time.py",
     "tests/export/test_seal_without_source.py",
     "tests/export/test_read_back.py",
+    "tests/export/test_foresight.py",
     "tests/export/test_crash.py",
 )
 _TRANSFER = ("tests/transfer",)
@@ -62,6 +63,7 @@ _FOLLOW = (
             "delta",
             "early_comparison",
             "table_digests",
+            "follower_state",
             "follower",
             "handover",
             "resync",

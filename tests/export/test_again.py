@@ -126,3 +126,18 @@ def test_a_kill_in_the_second_reading_takes_nothing_away(
     assert store.stat(record)
     assert numbers(store) == [number for number in range(95) if number != 13]
     assert go(store, Numbers()).complete
+
+
+def test_what_a_source_has_no_more_is_not_in_the_bundle(store: MultipartStore) -> None:
+    assert go(store, Numbers(count=30)).complete
+    assert numbers(store) == list(range(30))
+
+
+def test_a_source_that_breaks_off_takes_no_unit_that_was_not_begun(
+    store: MultipartStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_runner, "RETRY_WAITS", (0.0,))
+    source = Numbers(holds=False, on_export=raising(SourceUnreachableError("away")))
+    assert go(store, source).exit_code == 3
+    assert len(set(source.exported)) < 10
+    check_as_before(store)

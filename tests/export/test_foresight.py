@@ -1,0 +1,73 @@
+"""A snapshot is told that the last units are under way: once, in time, and not before."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from exporters.errors import SourceGoneError
+from migrate.export import ExportOptions, export, source_units
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_location
+from tests.export.sources import Numbers, NumbersSnapshot
+
+MIB = 2**20
+
+
+@dataclass
+class Foresighted(Numbers):
+    """Ten units, each too large to be one of a group. ``foreseen``: how many units had begun by then."""
+
+    item_bytes: int = MIB
+    early: bool = True
+    foreseen: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        with super().snapshot(workspace, workers=workers):
+            yield ForesightedSnapshot(self)
+
+
+class ForesightedSnapshot(NumbersSnapshot):
+    source: Foresighted
+
+    @property
+    def foresees_early(self):
+        return self.source.early
+
+    def foresee_finish(self):
+        self.source.foreseen.append(len(self.source.exported))
+
+
+def go(tmp_path, source):
+    return export(
+        [source], open_location(str(tmp_path)), workers=1, progress=Silent(), options=ExportOptions()
+    )
+
+
+def test_it_is_told_once_when_little_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
+    source = Foresighted()
+    assert go(tmp_path, source).complete
+    (begun,) = source.foreseen
+    assert begun >= 7
+
+
+def test_one_that_may_not_begin_early_is_told_when_all_units_are_handed_out(tmp_path):
+    source = Foresighted(early=False)
+    assert go(tmp_path, source).complete
+    (begun,) = source.foreseen
+    assert begun >= 7
+
+
+def test_one_whose_source_breaks_off_is_not_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_units, "LAST_BYTES", 25 * MIB)
+    monkeypatch.setattr(source_units, "GIVE_UP_AFTER", 2)
+
+    def gone(unit):
+        if unit.spec["start"] >= 50:
+            raise SourceGoneError("gone")
+
+    source = Foresighted(on_export=gone)
+    assert not go(tmp_path, source).complete
+    assert source.foreseen == []
