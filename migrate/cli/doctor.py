@@ -22,6 +22,7 @@ from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
+from migrate.discover.left_behind import servers_without_sources
 from migrate.doctor import iam
 from migrate.doctor.fix_scripts import make_scripts, write_scripts
 from migrate.doctor.run import Examinations, Examined, MoveEndpoints, examine_all
@@ -194,7 +195,10 @@ def run_doctor(
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     locations = _locations_of(case) if options.locations is None else options.locations
     destinations = case.destinations if case else {}
-    move = MoveEndpoints(sources, destinations, locations, workers, until, is_local, options.unfilled)
+    servers = servers_without_sources(case, sources) if case else []
+    move = MoveEndpoints(
+        sources, destinations, locations, workers, until, is_local, options.unfilled, servers
+    )
     examinations = examine_all(move, progress=session.progress)
     findings = [finding for entry in examinations.examined for finding in entry.examination.findings]
     scripts = write_scripts(options.fixes, make_scripts(findings)) if options.fixes else []

@@ -18,7 +18,9 @@ from rich.text import Text
 from migrate.bundle import bundle_json, layout
 from migrate.bundle.bundle_json import BundleInfo
 from migrate.bundle.findings import Finding
+from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint
+from migrate.case.server_url import bare_server
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
 from migrate.cli.common.options import AllowEmpty, Create
@@ -37,6 +39,7 @@ from migrate.cli.restore import Restored, RestoreOptions, run_restore
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import REPAIR_STEP, Verified, run_verify
 from migrate.discover.expand import Destinations
+from migrate.discover.left_behind import servers_without_sources
 from migrate.errors import (
     OK,
     DamageError,
@@ -122,7 +125,8 @@ class Evacuated:
         last = {step.name: step.exit_code for step in steps}
         codes = {name: code for name, code in last.items() if code}
         if not codes:
-            return IncompleteError.exit_code if self.moved.unfilled or self.moved.copy_problem else OK
+            moved = self.moved
+            return IncompleteError.exit_code if moved.unfilled or moved.copy_problem or moved.unlisted else OK
         if not self.moved.location:
             return next(iter(codes.values()))
         return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
@@ -496,6 +500,7 @@ class _Move:
             now=datetime.now(UTC),
             unfilled=self._unfilled,
             left_behind=seal.left_behind if seal else None,
+            unlisted=self._unlisted(seal.left_behind if seal else None),
             follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
         )
 
@@ -522,6 +527,14 @@ class _Move:
         else:
             stages["followed"] = self._followed.lines(followed if isinstance(followed, Followed) else None)
         return stages
+
+    def _unlisted(self, left_behind: LeftBehind | None) -> list[str]:
+        """Return the servers of the case of which nothing leaves, because nobody could list them."""
+        without = {
+            bare_server(server.shown) for server in servers_without_sources(self._case, self._case.sources)
+        }
+        rests = left_behind.servers if left_behind else ()
+        return [rest.url for rest in rests if rest.reason and rest.url in without]
 
     def _out_at(self, seal: BundleInfo | None) -> datetime | None:
         """Return when everything lay where it was verified: when this run had sent it, or when the last file was

@@ -8,6 +8,7 @@ from migrate.bundle.left_behind import LeftBehind, ServerRest
 from migrate.case.model import Case, Endpoint
 from migrate.case.server_url import bare_server, covers
 from migrate.discover.servers import ServerAnswer, ask_servers, servers_of
+from migrate.engines import registry
 from migrate.runtime.progress import Progress
 
 
@@ -25,6 +26,18 @@ def find_left_behind(case: Case, sources: Mapping[str, Endpoint], progress: Prog
         [(entry.url, entry.reason) for entry in case.left_out],
         case.not_taken,
     )
+
+
+def servers_without_sources(case: Case, sources: Mapping[str, Endpoint]) -> list[Endpoint]:
+    """Return the servers that a case names, and of which nothing leaves and nothing is left out on purpose. Accounts
+    are none of them: what they hold has other addresses.
+    """
+    known = [*(source.url for source in sources.values()), *(entry.url for entry in case.left_out)]
+    return [
+        server
+        for server in case.servers
+        if registry.find(server.url) is not None and not any(covers(server.url, url) for url in known)
+    ]
 
 
 def _rest_of(

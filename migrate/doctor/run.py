@@ -12,6 +12,8 @@ from exporters.doctor import SEVERITIES, Examination, Examine, ExamineRequest, F
 from exporters.engine import load_part
 from migrate.case.model import Endpoint
 from migrate.case.overlaps import names_same
+from migrate.case.server_url import bare_server
+from migrate.discover.servers import ask_servers, shown_names
 from migrate.doctor import location
 from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError, UnreachableError
@@ -67,7 +69,7 @@ class Examinations:
 @dataclass(frozen=True, slots=True)
 class MoveEndpoints:
     """What is to be examined. ``deadline_is_local``: it was written without a time zone. ``unfilled``: sources that
-    come up nowhere yet, by the URL of their server.
+    come up nowhere yet, by the URL of their server. ``without_sources``: servers of which the case takes nothing.
     """
 
     sources: Mapping[str, Endpoint]
@@ -77,6 +79,7 @@ class MoveEndpoints:
     deadline: datetime | None = None
     deadline_is_local: bool = False
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    without_sources: Sequence[Endpoint] = ()
 
 
 def examine_all(
@@ -84,12 +87,16 @@ def examine_all(
 ) -> Examinations:
     """Examine sources at once; then destinations and locations, which depend on what the sources need."""
     progress = progress or Silent()
-    count = len(move.sources) + len(move.destinations) + len(move.locations)
+    count = sum(map(len, (move.sources, move.without_sources, move.destinations, move.locations)))
     progress.begin("doctor", items=count, size_bytes=0)
     sources = _at_once(
         [
             ("source", name, endpoint, _examine_source(endpoint, move))
             for name, endpoint in move.sources.items()
+        ]
+        + [
+            ("source", bare_server(server.shown), server, _examine_server(server))
+            for server in move.without_sources
         ],
         seconds,
         progress,
@@ -176,6 +183,22 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
 
 def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Examination]:
     return lambda: _examine(endpoint, registry.engine_for(endpoint.url, endpoint.shown).doctor, move, {})
+
+
+def _examine_server(server: Endpoint) -> Callable[[], Examination]:
+    """Return what lists a server of which the case takes nothing. An empty one is none to speak of."""
+
+    def examine() -> Examination:
+        (answer,) = ask_servers([server], Silent(), names_only=True)
+        if answer.discovery is None or not answer.discovery.sources:
+            return Examination(error=answer.error)
+        problem = f"nothing of it is in the case: it holds {shown_names(answer.discovery.sources)}"
+        fix = Fix("advice", "moveout discover -c CASE adds it; [[left_out]] leaves it behind, with a reason.")
+        return Examination(
+            {}, [Finding("info", "source", server.shown, problem, _CONSEQUENCES["source"], fix)]
+        )
+
+    return examine
 
 
 def _examine_destination(

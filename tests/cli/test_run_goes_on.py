@@ -158,3 +158,23 @@ def test_a_run_that_makes_what_is_missing_does_not_call_it_missing(minio, bucket
     case.write_text(CASE.format(deadline="2099-01-01T00:00:00Z") + move)
     ended = call("run", "-c", case, "--create")
     assert (ended.code, "The restore makes it." in ended.out, "--create" in ended.out) == (0, True, False)
+
+
+def test_a_server_of_which_nothing_could_be_listed_is_no_success(case, tmp_path):
+    server = "postgresql://nobody@127.0.0.1:1"
+    text = CASE.format(deadline="2099-01-01T00:00:00Z") + MOVE.format(name="one", folder=tmp_path, new="new")
+    case.write_text(f'{text}[[server]]\nurl = "{server}"\n')
+    examined = call("doctor", "-c", case, "--json")
+    assert examined.code == 5
+    finding = examined.json["result"]["examined"][1]["findings"][0]
+    assert (finding["severity"], finding["consequence"]) == ("blocks", "Nothing of it leaves.")
+    moved = call("run", "-c", case, "--json")
+    assert moved.code == 3, moved.err
+    assert (
+        f"NOTHING of {server} is out: what it holds could not be listed." in moved.json["result"]["sentences"]
+    )
+    assert call("run", "-c", case).code == 3
+
+    case.write_text(f'{text}[[left_out]]\nurl = "{server}/*"\nreason = "it is empty"\n')
+    assert server not in call("doctor", "-c", case).out
+    assert call("run", "-c", case).code == 0

@@ -41,6 +41,8 @@ class Moved:
     unfilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By old server, the sources that come up nowhere: the case file has no address of the new server."""
     left_behind: LeftBehind | None = None
+    unlisted: Sequence[str] = ()
+    """Servers of the case of which nothing is out: they could not be listed."""
     copy_problem: str = ""
     """Why the bundle is not where it is transferred to, or cannot be read there."""
     follow_sentence: str = ""
@@ -84,6 +86,8 @@ class Moved:
                 f"Not brought up: {_names(names)}. The case file does not say where {server} comes up again: write"
                 ' the new address into its [[destination]], to = "…", and run the same command again.'
             )
+        for server in self.unlisted:
+            yield f"NOTHING of {server} is out: what it holds could not be listed."
         seen, step = left_behind_lines(self.left_behind)
         yield from seen
         if seen:
