@@ -252,7 +252,13 @@ def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, Sourc
             work = _work(run, source, snapshot)
             pool, most_together = _pool(run, source, work)
             units = UnitRun(
-                work, run.ledger, pool, most_together, room=run.room, seal_time=run.options.seal_time
+                work,
+                run.ledger,
+                pool,
+                most_together,
+                room=run.room,
+                seal_time=run.options.seal_time,
+                rate_limiter=run.options.rate_limiter,
             )
             error = units.run()
             _lift_rate_limit(run)

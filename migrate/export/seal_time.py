@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from exporters.errors import SourceError
 from migrate.errors import IncompleteError
 
+_UNDER_WAY_SHARE = 0.1
+"""What is under way at once may take so much of the time that is left."""
+
 
 class SealTimeError(SourceError, IncompleteError):
     """A source was not read to its end, because the bundle is to be sealed now."""
@@ -31,6 +34,16 @@ class SealTime:
     def is_over(self) -> bool:
         """Whether the moment has come."""
         return self.moment is not None and self.now() >= self.moment
+
+    def may_begin(self, size_bytes: int, under_way_bytes: int, bytes_per_second: float | None) -> bool:
+        """Tell whether a unit may begin beside those under way, with which it shares a limit on bytes a second (None:
+        there is none). All together may take a tenth of the time that is left, so that they arrive one after the other:
+        if all began at once, none would be whole in time. Beside nothing a unit may always begin.
+        """
+        if self.moment is None or bytes_per_second is None or not under_way_bytes:
+            return True
+        left_seconds = (self.moment - self.now()).total_seconds()
+        return under_way_bytes + size_bytes <= bytes_per_second * left_seconds * _UNDER_WAY_SHARE
 
     def error(self, source: str) -> SealTimeError:
         """Return why a source is not read any more."""

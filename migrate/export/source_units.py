@@ -31,6 +31,7 @@ from migrate.export.unit_runner import (
     is_small,
 )
 from migrate.runtime.worker_pool import IDLE_SECONDS, TICK_SECONDS
+from migrate.storage.rate_limit import RateLimiter
 
 SUMMARY_SECONDS = 10.0
 LAST_BYTES = 256 * 2**20
@@ -53,6 +54,7 @@ class UnitRun:
         *,
         room: LocationRoom,
         seal_time: SealTime,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self.failed: list[str] = []
         self._work = work
@@ -62,6 +64,8 @@ class UnitRun:
         self._source = work.source
         self._room = room
         self._seal_time = seal_time
+        self._rate_limiter = rate_limiter
+        self._under_way_bytes = 0
         self._recorded_ids: set[str] = set()
         self._denied_in_a_row = 0
         self._error: SourceError | None = None
@@ -141,12 +145,17 @@ class UnitRun:
         return group or None
 
     def _next(self) -> PlannedUnit | None:
-        unit = self._plan.next() if self._error is None else None
+        unit = self._plan.peek() if self._error is None else None
         if unit is None:
             return None
-        recorded = unit.id in self._recorded_ids
+        planned = PlannedUnit(unit, unit.id in self._recorded_ids)
+        rate = None if self._rate_limiter is None else self._rate_limiter.present_rate
+        if not self._seal_time.may_begin(_bytes_to_send(planned), self._under_way_bytes, rate):
+            return None
+        self._plan.next()
         self._recorded_ids.discard(unit.id)
-        return PlannedUnit(unit, recorded)
+        self._under_way_bytes += _bytes_to_send(planned)
+        return planned
 
     def _foresee(self) -> None:
         """Notify a snapshot that supports it that the last units are under way."""
@@ -162,6 +171,7 @@ class UnitRun:
     def _settle(self) -> None:
         waiting = self._pool.has_idle_worker and not self._plan.has_all
         for group, result in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
+            self._under_way_bytes -= sum(_bytes_to_send(planned) for planned in group)
             settled: Sequence[SettledUnit] = (
                 [(planned.unit, result) for planned in group] if isinstance(result, Exception) else result
             )
@@ -212,3 +222,8 @@ class UnitRun:
                 self._source,
                 Summary(self._plan.totals, self._plan.has_all, exported, now()),
             )
+
+
+def _bytes_to_send(planned: PlannedUnit) -> int:
+    """Return how many bytes a unit sends, by its estimate; none where an earlier run has done it."""
+    return 0 if planned.recorded else planned.unit.size_bytes

@@ -54,9 +54,13 @@ class Planner:
         """Whether every unit has been planned."""
         return self._has_all
 
+    def peek(self) -> Unit | None:
+        """Return the unit that ``next`` will return, None where there is none now."""
+        return self._buffer[0][1] if self._buffer or self.ready() else None
+
     def next(self) -> Unit | None:
         """Return the next unit, None where there is none now."""
-        if not self._buffer and not self.ready():
+        if self.peek() is None:
             return None
         self._last, unit = self._buffer.popleft()
         return unit

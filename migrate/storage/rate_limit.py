@@ -54,6 +54,11 @@ class RateLimiter:
         """The rate; of a timetable the lowest; None where there is no limit."""
         return self._table.lowest
 
+    @property
+    def present_rate(self) -> float | None:
+        """The bytes a second that may pass now; None where there is no limit."""
+        return None if self._is_lifted else self._table.at(self._local_time())
+
     def take(self, size_bytes: int, cancellation: CancellationToken | None = None) -> None:
         """Wait until ``size_bytes`` may pass. Raises ``Cancelled`` where ``cancellation`` ends the waiting for more
         than ``SMALL_BYTES``: they are not to pass.
@@ -96,15 +101,15 @@ class RateLimiter:
 
     def _pay(self) -> float | None:
         """Pay for the time that has passed, at the rate that holds now; return the rate."""
-        now, rate = self._clock(), None if self._is_lifted else self._table.at(self._local_time())
+        now, rate = self._clock(), self.present_rate
         paid = self._taken if rate is None else self._paid + rate * (now - self._paid_at)
         self._paid, self._paid_at = min(paid, self._taken), now
         return rate
 
 
 class RateLimited(StoreWrapper):
-    """A store whose bodies, read and written, count against a rate limiter. Files of up to ``at_once_bytes``, and
-    conditional ones such as a lease, do not wait for it.
+    """A store whose bodies, read and written, count against a rate limiter. Files, and parts of files, of up to
+    ``at_once_bytes``, and conditional ones such as a lease, do not wait for it.
 
     ``cancellation`` ends the waiting: what waits is not written, but for a small record of what has arrived.
     """
@@ -154,7 +159,10 @@ class RateLimited(StoreWrapper):
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
-        self._take(len(data))
+        if len(data) <= self._at_once_bytes:
+            self._throttle.count(len(data))  # the rest of a file
+        else:
+            self._take(len(data))
         return super().put_part(key, upload, number, data)
 
     def _take(self, size_bytes: int) -> None:

@@ -101,6 +101,18 @@ def test_the_seal_waits_for_no_bytes_that_wait_for_the_rate_limit(tmp_path):
     assert verify(open_store(cancellation), Level.FULL, workers=2, progress=Silent()).findings == []
 
 
+def test_what_is_under_way_at_once_takes_a_tenth_of_the_time_that_is_left():
+    clock = Clock()
+    moment = SealTime(START + timedelta(seconds=100), clock)
+    assert moment.may_begin(500, under_way_bytes=500, bytes_per_second=100)
+    assert not moment.may_begin(501, under_way_bytes=500, bytes_per_second=100)
+    assert moment.may_begin(10**9, under_way_bytes=0, bytes_per_second=100), "some of it arrives"
+    assert moment.may_begin(10**9, under_way_bytes=500, bytes_per_second=None)
+    assert SealTime(None).may_begin(10**9, under_way_bytes=500, bytes_per_second=100)
+    clock.strike()
+    assert not moment.may_begin(0, under_way_bytes=1, bytes_per_second=100)
+
+
 def test_a_source_whose_last_unit_ends_in_time_is_complete(store):
     clock = Clock()
 
