@@ -56,11 +56,14 @@ class NotTaken:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Everything that was seen at one host. ``gaps`` are sentences: what could not be listed, and why."""
+    """Everything that was seen at one host. ``gaps`` are sentences: what could not be listed, and why.
+    ``left_out`` are names of databases that every server has, with nothing in them.
+    """
 
     sources: Sequence[FoundSource]
     not_taken: Sequence[NotTaken] = ()
     gaps: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 class Discover(Protocol):

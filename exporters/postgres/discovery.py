@@ -100,10 +100,11 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
     with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="discover") as pool:
         read = pool.map(lambda database: _read_contents(address, database), looked_into)
         contents = dict(zip((database.oid for database in looked_into), read, strict=True))
-    sources = []
+    sources, left_out = [], []
     for database in offered:
         content = contents.get(database.oid, _Contents())
         if database.name == _MAINTENANCE and content.empty:
+            left_out.append(database.name)
             if not names_only:
                 note(f"{address.url}: the database {_MAINTENANCE} is as every server has it, and is left out")
             continue
@@ -118,7 +119,7 @@ def discover(url: str, *, secrets: Mapping[str, str], note: Note, names_only: bo
                 content.problems,
             )
         )
-    return Discovery(sources, _not_taken(databases, sizes))
+    return Discovery(sources, _not_taken(databases, sizes), left_out=left_out)
 
 
 def _not_taken(databases: Sequence[_Database], sizes: Mapping[int, int | None]) -> list[NotTaken]:

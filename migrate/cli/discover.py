@@ -100,7 +100,7 @@ def _discoveries(answers: Sequence[ServerAnswer]) -> list[Discovery]:
 def _as_json(answer: ServerAnswer) -> dict[str, Any]:
     error = answer.error
     about = {"code": error.code, "message": str(error), "next": error.next_step} if error else None
-    discovery = asdict(answer.discovery) if answer.discovery else {"sources": [], "not_taken": [], "gaps": []}
+    discovery = asdict(answer.discovery or Discovery([]))
     others = [source.name for source in answer.others]
     return {"url": answer.url, "error": about, **discovery, "others": others}
 
@@ -166,7 +166,8 @@ def _draw_case(console: Console, discovered: Discovered) -> None:
         changes = [change for change in discovered.changes if change.kind == kind]
         if changes:
             console.print(Text(f"{path}, {word}: {_changes_words(changes)}"))
-    if not discovered.changes:
+    has_any = any(discovery.sources or discovery.not_taken for discovery in _discoveries(discovered.answers))
+    if has_any and not discovered.changes:
         console.print(f"{path} knew all of it: nothing was changed")
     if discovered.unfilled:
         servers = ", ".join(discovered.unfilled)

@@ -103,7 +103,13 @@ def _only_named(url: str, answer: ServerAnswer) -> ServerAnswer:
     listed = answer.discovery.sources
     named = [source for source in listed if covers(url, source.url)]
     if not named:
-        return ServerAnswer(answer.url, None, _not_there(answer.url, listed))
+        if bucket not in answer.discovery.left_out:
+            return ServerAnswer(answer.url, None, _not_there(answer.url, listed))
+        gap = (
+            f"the database {bucket} is empty, and the URL names this one alone;"
+            f" for all of the server: moveout discover '{bare_server(url)}'"
+        )
+        return replace(answer, discovery=Discovery([], gaps=(gap,)), others=listed)
     if prefix:
         named = [FoundSource(url, source.name, region=source.region) for source in named]
     others = [source for source in listed if not covers(url, source.url)]

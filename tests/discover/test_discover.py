@@ -123,6 +123,17 @@ def test_a_url_of_one_database_or_bucket_takes_that_one_and_names_the_others(old
     )
 
 
+def test_a_url_of_the_empty_database_of_every_server_says_what_takes_all_of_it(old_host, tmp_path):
+    ended = call("discover", f"{old_host.pg}/postgres", "--to", tmp_path / "moveout.toml")
+    assert ended.code == 3, ended.out
+    words = " ".join(ended.out.split())
+    assert "also on this server, not taken: Odd Name*, app, closed, empty, locked" in words
+    assert "the database postgres is empty, and the URL names this one alone" in words
+    assert f"for all of the server: moveout discover '{old_host.pg}'" in words
+    assert "not there" not in words
+    assert "knew all of it" not in words
+
+
 def test_a_bucket_is_taken_where_the_account_may_not_list_the_others(old_host):
     ended = call("discover", "s3://media", "--json", env=only_media(old_host.minio))
     server = ended.json["result"]["servers"][0]
