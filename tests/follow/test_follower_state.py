@@ -125,6 +125,34 @@ def test_a_destination_that_cannot_be_written_to_is_closed(answer, raised):
     assert writer.is_closed
 
 
+def test_what_was_captured_counts_as_applied_only_where_nothing_waits(monkeypatch):
+    applied = []
+
+    class Applying:
+        is_settled = is_committed = False
+
+        def __init__(self, *_):
+            pass
+
+        def run(self, _, reached):
+            one._counts.captured = 700
+            assert not reached(Mark(0, position=100))
+            for self.is_settled, position in ((False, 200), (True, 300)):
+                assert not reached(Mark(0, position=position))
+                applied.append(one._counts.applied)
+            one._capture_failed = True
+            assert not reached(Mark(0, position=800))
+            assert not reached(Mark(0, position=800))
+            self.is_committed = True
+            assert reached(Mark(0, position=800))
+
+    monkeypatch.setattr("migrate.follow.follower.Applying", Applying)
+    one = follower(Source(Writer(Mark(1000))))
+    one._apply()
+    assert applied == [0, 700]
+    assert one.followed.writer.is_closed
+
+
 def test_what_ends_a_thread_is_kept_and_noted():
     def ends_by(error):
         def loop():

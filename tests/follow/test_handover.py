@@ -64,7 +64,8 @@ def test_a_cutover_waits_for_a_follow_and_says_so_once(monkeypatch):
 
 
 def test_a_follow_that_does_not_end_is_busy(monkeypatch):
-    monkeypatch.setattr(handover, "_HANDOVER_SECONDS", handover._POLL_SECONDS)
+    monkeypatch.setattr(handover, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(handover, "_HANDOVER_SECONDS", 0.01)
     followed = Followed(100)
     with pytest.raises(BusyError, match="app is still followed by another moveout"):
         take_over(followed, CancellationToken())
