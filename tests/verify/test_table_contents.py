@@ -123,6 +123,13 @@ def test_a_malformed_list_of_parts_is_a_finding_and_other_tables_are_read(reader
     assert read == {"others": 50}
 
 
+def test_a_table_that_lost_its_list_of_parts_is_named(reader):
+    (row,) = changed(reader)
+    findings, read, _ = look(reader, changed(reader, details={**row.details, "parts": []}))
+    assert findings[0].startswith("data/catalog.parquet: rows of app: ")
+    assert read == {"people": 0}
+
+
 def test_a_part_that_cannot_be_read_is_named_and_its_table_was_not_read(reader):
     (row,) = changed(reader)
     (part,) = row.details["parts"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
+from exporters.engine import Engine
+from migrate.engines import registry
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
@@ -123,3 +126,28 @@ def test_an_open_export_is_not_a_bundle(tmp_path):
 
 def crash() -> None:
     raise KeyboardInterrupt
+
+
+def seal_anew(bundle: Path, key: str, data: bytes) -> None:
+    """Write a file, and its hash into the lists of hashes."""
+    (bundle / key).write_bytes(data)
+    for manifest, name in (("manifest-sha256.txt", key), ("tagmanifest-sha256.txt", "manifest-sha256.txt")):
+        digest = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
+        lines = (bundle / manifest).read_text().splitlines()
+        lines = [f"{digest}  {name}" if line.endswith(f"  {name}") else line for line in lines]
+        (bundle / manifest).write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_a_catalog_that_was_sealed_and_is_none_is_named(bundle):
+    catalog = "data/catalog.parquet"
+    seal_anew(bundle, catalog, bytes((bundle / catalog).stat().st_size))
+    found = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
+    assert found[catalog] == "cannot be read"
+
+
+def test_the_objects_in_the_index_of_a_bucket_are_counted(bundle, monkeypatch):
+    engine = Engine("Numbers", ("numbers",), "", contents="objects")
+    monkeypatch.setattr(registry, "_by_scheme", lambda: {"numbers": engine})
+    (finding,) = look(bundle, Level.FULL).findings
+    assert (finding.key, finding.what) == ("data/app/index/", "rows that say exported")
+    assert (finding.expected, finding.found) == ("95", "0")
