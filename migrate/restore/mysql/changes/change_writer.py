@@ -1,9 +1,9 @@
 """Writes the changes of a MySQL or MariaDB source to a destination of the same flavour.
 
 The statement ``BINLOG`` hands events of the log to the server, which reads the rows itself, as a replica does. So all
-types of values arrive as they were, triggers do not fire, and foreign keys act as they did at the source. Only the name
-of the database is changed on the way. Where the server refuses rows, the transaction is rolled back; the same changes
-come again and are written row by row, so that the one which does not fit is named.
+types of values arrive as they were, triggers do not fire, and foreign keys act where the log lacks what they did at the
+source. Only the name of the database is changed on the way. Where the server refuses rows, the transaction is rolled
+back; the same changes come again and are written row by row, so that the one which does not fit is named.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from exporters.mysql.changes.row_events import (
     single_rows,
     uncompressed,
     with_flags,
+    with_logged_keys,
 )
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
@@ -227,11 +228,12 @@ class MysqlChangeWriter:
         if table.destination.is_sequence:
             return
         self._begin()
+        rows = message.payload if self._connection.is_mariadb else with_logged_keys(message.payload)
         if self._single_events:
             self._single_events -= 1
-            self._write_single(table, message)
+            self._write_single(table, message._replace(payload=rows))
             return
-        rows = uncompressed(message.payload)
+        rows = uncompressed(rows)
         self._waiting.append((table, rows))
         self._waiting_bytes += len(rows)
         if self._waiting_bytes >= self._most_bytes // 2:

@@ -75,18 +75,20 @@ def mark_base(url: str, source: str, base: ChangeBase, events: tuple[str, ...] =
 @pytest.fixture(scope="module")
 def make_pair(followed_mariadb, other_mariadb, tmp_path_factory) -> Callable[..., Pair]:
     """Make both databases by a script."""
-    return _pair_maker(followed_mariadb, other_mariadb, tmp_path_factory)
+    return pair_maker(followed_mariadb, other_mariadb, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def make_mysql_pair(servers, other_mysql, tmp_path_factory) -> Iterator[Callable[..., Pair]]:
     """The same at servers of MySQL, for the long tests only."""
     followed = servers.mysql("mysql-followed", settings=["binlog-row-metadata=FULL"])
-    yield _pair_maker(followed, other_mysql, tmp_path_factory)
+    yield pair_maker(followed, other_mysql, tmp_path_factory)
     followed.child.stop()
 
 
-def _pair_maker(old: MariadbServer, new: MariadbServer, tmp_path_factory) -> Callable[..., Pair]:
+def pair_maker(old: MariadbServer, new: MariadbServer, tmp_path_factory) -> Callable[..., Pair]:
+    """Return what makes a database at each of both servers by a script."""
+
     def make(script: str, events: tuple[str, ...] = ()) -> Pair:
         source, destination = old.database(), new.database()
         location = open_location(str(tmp_path_factory.mktemp("bundle")))
