@@ -55,14 +55,10 @@ class Outage:
         """Note that a call is under way no more, answered or not."""
         self._under_way.pop(call, None)
 
-    def now(self) -> float:
-        """Return the time of its clock."""
-        return self._clock()
-
-    def silent_seconds(self, moved: float) -> float:
-        """Return how long the calls under way have had no answer; ``moved`` is when bytes came or went."""
+    def silent_seconds(self) -> float:
+        """Return how long the calls under way have had no answer."""
         begun = min(list(self._under_way.values()), default=None)
-        return 0.0 if begun is None else self._clock() - max(begun, self._answered, moved)
+        return 0.0 if begun is None else self._clock() - max(begun, self._answered)
 
     def silent(self, seconds: float) -> None:
         """Note that the location has been silent for so long."""

@@ -81,7 +81,7 @@ def open_location(
     """
     _log.info("location %s", redact(url))
     store = _type_of(url).open(url, Access(secrets, note, cancellation))
-    moved_bytes = store.moved_bytes if isinstance(store, Moving) else None
+    stuck_seconds = store.stuck_seconds if isinstance(store, Moving) else None
     if crash_points.are_watched():
         store = CrashPoints(store)
     policy = RetryPolicy(
@@ -92,7 +92,7 @@ def open_location(
         name=store.location,
         outage=outage_of(store.location),
         deadline=deadline,
-        moved_bytes=moved_bytes,
+        stuck_seconds=stuck_seconds,
     )
     if bwlimit is None:
         return Retrying(store, policy)

@@ -65,8 +65,8 @@ class RetryPolicy:
     asks, until ``total_seconds`` have passed since it failed, or since every call has failed;
     ``first_contact_seconds`` before any call has succeeded. A ``deadline`` that lies ahead ends it, too. ``note`` is
     called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name`` names; ``outage`` may
-    be shared by several policies. ``note`` is also called when calls have had no answer for 15 s, and no byte moved as
-    ``moved_bytes`` counts them. They go on: only a slow server answers yet.
+    be shared by several policies. ``note`` is also called when calls have had no answer for 15 s, and, where
+    ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server answers yet.
 
     A cancelled run waits no more: what fails from then on fails for good.
 
@@ -87,7 +87,7 @@ class RetryPolicy:
         name: str = "the server",
         outage: Outage | None = None,
         deadline: datetime | None = None,
-        moved_bytes: Callable[[], int] | None = None,
+        stuck_seconds: Callable[[], float | None] | None = None,
     ) -> None:
         self._name = name
         self._outage = outage or Outage()
@@ -103,9 +103,7 @@ class RetryPolicy:
         self.cancellation = cancellation or CancellationToken()
         self._waits = first_wait, longest_wait
         self._sleep = self.cancellation.sleep if sleep is None else sleep
-        self._moved_bytes = moved_bytes or (lambda: 0)
-        self._moved = (0, 0.0)
-        """The last count of bytes, and when it was another."""
+        self._stuck_seconds = stuck_seconds
         if note is not None:
             watch(self)
 
@@ -138,10 +136,10 @@ class RetryPolicy:
 
     def look(self) -> None:
         """See ``Watched``."""
-        moved_bytes = self._moved_bytes()
-        if moved_bytes != self._moved[0]:
-            self._moved = (moved_bytes, self._outage.now())
-        seconds = self._outage.silent_seconds(self._moved[1])
+        seconds = self._outage.silent_seconds()
+        stuck_seconds = self._stuck_seconds() if self._stuck_seconds is not None else None
+        if stuck_seconds is not None:
+            seconds = min(seconds, stuck_seconds)
         if seconds < SILENT_SECONDS or self.cancellation.is_cancelled:
             return
         self._outage.silent(seconds)

@@ -12,10 +12,10 @@ _LOOK_SECONDS = 1.0
 
 @runtime_checkable
 class Moving(Protocol):
-    """A store that knows how many bytes its connections have carried: a slow server is not a silent one."""
+    """A store that knows whether bytes come or go: a slow server is not a silent one."""
 
-    def moved_bytes(self) -> int:
-        """Return a number that changes while bytes come or go."""
+    def stuck_seconds(self) -> float | None:
+        """Return for how long no byte came or went for the request that waits longest; None where none is known."""
         ...
 
 

@@ -149,13 +149,8 @@ def test_long_waits_are_told(local):
 
 def test_a_call_without_an_answer_is_told_of_once_and_still_succeeds(local):
     local.put("a", b"1")
-    notes, now, moved = [], [100.0], [0]
-    policy = RetryPolicy(
-        note=notes.append,
-        name="s3://b",
-        outage=Outage(clock=lambda: now[0]),
-        moved_bytes=lambda: moved[0],
-    )
+    notes, now = [], [100.0]
+    policy = RetryPolicy(note=notes.append, name="s3://b", outage=Outage(clock=lambda: now[0]))
     policy.run(lambda: None)
 
     def slow() -> bytes:
@@ -175,16 +170,16 @@ def test_a_call_without_an_answer_is_told_of_once_and_still_succeeds(local):
 
 
 def test_a_call_whose_bytes_move_is_not_silent():
-    notes, now, moved = [], [100.0], [0]
+    notes, now, stuck = [], [100.0], [1.0]
     outage = Outage(clock=lambda: now[0])
-    policy = RetryPolicy(note=notes.append, outage=outage, moved_bytes=lambda: moved[0])
+    policy = RetryPolicy(note=notes.append, outage=outage, stuck_seconds=lambda: stuck[0])
 
     def slow() -> None:
         for second in (14, 28, 42):
-            now[0], moved[0] = 100.0 + second, second
+            now[0] = 100.0 + second
             policy.look()
         assert notes == []
-        now[0] = 158.0
+        stuck[0] = 16.0
         policy.look()
 
     policy.run(slow)

@@ -79,9 +79,9 @@ class S3Store(BaseStore):
         self._page_size = 1000
         self._cancellation = cancellation or CancellationToken()
 
-    def moved_bytes(self) -> int:
+    def stuck_seconds(self) -> float | None:
         """See ``Moving``."""
-        return self._http.moved_bytes()
+        return self._http.stuck_seconds()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata. Browsers show pages, and download the rest."""

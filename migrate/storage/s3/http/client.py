@@ -152,13 +152,14 @@ class HttpClient:
             connection.close()
         return self._new_connection()
 
-    def moved_bytes(self) -> int:
-        """Return how many bytes the open connections to the server have carried, as far as this machine counts them."""
+    def stuck_seconds(self) -> float | None:
+        """See ``migrate.storage.silence.Moving``: of all requests to the server."""
         try:
             connections = list(self._shared.all)
         except RuntimeError:  # another thread has opened one meanwhile
-            return -1
-        return sum(connection.moved_bytes() for connection in connections)
+            return 0.0
+        stuck = [connection.stuck_seconds() for connection in connections]
+        return max((seconds for seconds in stuck if seconds is not None), default=None)
 
     def _new_connection(self) -> Connection:
         connection = Connection(self._endpoint)

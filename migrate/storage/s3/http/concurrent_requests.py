@@ -80,6 +80,12 @@ class Requests:
         with self.http.flow.sending(len(request.body), self.cancellation):
             return self.retry.run(lambda: self.http.call(request))
 
+    def wait(self, pending: PendingResponse) -> Response:
+        """Return the response to a request that was sent ahead. Raises ``MoveoutError``."""
+        response = self.retry.ask(pending.wait)
+        self.retry.note_answer()
+        return response
+
     def run(
         self, jobs: Iterable[Job[Item]], *, window_bytes: int, follow_up: FollowUp[Item] | None = None
     ) -> Iterator[Answer[Item]]:
@@ -131,7 +137,7 @@ class Requests:
         job, error = sent.job, sent.error
         if pending is not None:
             try:
-                return Answer(job.item, job.request, sent.response, pending.wait())
+                return Answer(job.item, job.request, sent.response, self.wait(pending))
             except MoveoutError as exc:
                 error = exc
         assert error is not None
@@ -166,7 +172,7 @@ class _BucketRetry(RetryPolicy):
             cancellation=cancellation,
             note=note,
             name=f"s3://{http.bucket}",
-            moved_bytes=http.moved_bytes,
+            stuck_seconds=http.stuck_seconds,
         )
         self._in_vain_at = -1
         """How many requests were answered when one was given up."""

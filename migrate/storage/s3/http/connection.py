@@ -11,6 +11,7 @@ import ssl
 import struct
 import sys
 import termios
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,8 @@ class Connection:
         self._socket: socket.socket | None = None
         self._answers_body = True
         self._send_error: OSError | None = None
+        self._asked_at: float | None = None
+        self._moved_bytes, self._moved_at = 0, 0.0
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
@@ -126,6 +129,7 @@ class Connection:
         """
         self._answers_body, self._send_error = answers_body, None
         opened = self.open()
+        self._asked_at = time.monotonic()
         try:
             if len(data) <= _PIECE_BYTES and body is None:
                 opened.sendall(head + data if data else head)
@@ -148,24 +152,27 @@ class Connection:
         except (OSError, ValueError) as exc:
             self.close()
             raise error or (exc if isinstance(exc, OSError) else ConnectionError(str(exc))) from exc
+        self._asked_at = None
         if not is_kept or error is not None:
             self.close()
         return response
 
-    def moved_bytes(self) -> int:
-        """Return the bytes that the other side has taken and sent (tcp(7), TCP_INFO), 0 where that is not known."""
-        opened = self._socket
-        with suppress(OSError, AttributeError, struct.error):
-            if opened is not None:
-                info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-                return sum(struct.unpack_from("QQ", info, 120))
-        return 0
+    def stuck_seconds(self) -> float | None:
+        """Return how long a request has waited while no byte came or went, seen now and at earlier calls; None where
+        none is under way.
+        """
+        asked_at, opened, now = self._asked_at, self._socket, time.monotonic()
+        if asked_at is None or opened is None:
+            return None
+        if (moved_bytes := _moved_bytes(opened)) != self._moved_bytes:
+            self._moved_bytes, self._moved_at = moved_bytes, now
+        return now - max(asked_at, self._moved_at)
 
     def close(self) -> None:
         """Close the connection."""
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
+            self._socket = self._asked_at = None
 
     def __del__(self) -> None:
         """Close a connection that nobody holds: a client needs no end of its own."""
@@ -266,6 +273,14 @@ def _to_end(opened: socket.socket, body_start: bytes) -> bytes:
     while got := opened.recv(_PIECE_BYTES):
         body += got
     return bytes(body)
+
+
+def _moved_bytes(opened: socket.socket) -> int:
+    """Return the bytes that the other side has taken and sent, where reported: Linux does (tcp(7), TCP_INFO)."""
+    with suppress(OSError, AttributeError, struct.error):
+        info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        return sum(struct.unpack_from("QQ", info, 120))
+    return 0
 
 
 def _queued(opened: socket.socket) -> int:

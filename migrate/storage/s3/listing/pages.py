@@ -99,7 +99,7 @@ class Pages:
 
     def _body(self, request: Request, ahead: PendingResponse) -> bytes:
         try:
-            return ahead.wait().body
+            return self._requests.wait(ahead).body
         except UnreachableError:
             return self._requests.call(request).body
 
