@@ -54,7 +54,7 @@ class Copy:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(5)
 
     def do_in_order(self) -> int:
         return len([task.do() for task in self.tasks])
