@@ -5,7 +5,7 @@ for less, whatever the source answers by then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
+from migrate.errors import GoneError
 from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
+from tests.faults import Fault, FaultPlan, Faulty
 
 FAILED = Gap("13", "failed", "it could not be read")
 
@@ -98,7 +100,9 @@ def test_a_unit_that_fails_the_second_time_stays_as_it_was(store: MultipartStore
 )
 def test_a_second_reading_that_has_less_is_dropped(store: MultipartStore, gaps: dict[int, Gap]) -> None:
     source = Numbers(gaps=dict(gaps))
-    assert go(store, source).exit_code == 3
+    outcome = go(store, source)
+    assert outcome.exit_code == 3
+    assert "chunk/00000010" not in " ".join(outcome.sources[0].reasons)
     assert source.exported == ["chunk/00000010"]
     assert numbers(store) == [number for number in range(95) if number != 13]
 
@@ -141,3 +145,32 @@ def test_a_source_that_breaks_off_takes_no_unit_that_was_not_begun(
     assert go(store, source).exit_code == 3
     assert len(set(source.exported)) < 10
     check_as_before(store)
+
+
+def test_progress_is_told_what_an_earlier_run_has_done(store: MultipartStore) -> None:
+    skipped: list[int] = []
+
+    class Told(Silent):
+        def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+            skipped.append(items)
+
+    export([Numbers()], store, workers=2, progress=Told(), options=ExportOptions())
+    assert sum(skipped) == 85
+
+
+def test_no_record_describes_files_that_were_replaced(store: MultipartStore) -> None:
+    """The run ends between the new files of a unit and their record."""
+    record, key = layout.commit_record("app", "chunk/00000000"), "data/app/numbers/00000000.txt"
+
+    def break_off(put: Callable[[], object]) -> object:
+        if store.read(key).startswith(b"00\n"):
+            raise GoneError("the disk went away")
+        return put()
+
+    with suppress(GoneError):
+        go(
+            Faulty(store, FaultPlan(Fault("put", break_off, prefix=record, times=99))),
+            Numbers(holds=False, padding=b"0"),
+        )
+    assert store.read(key).startswith(b"00\n")
+    assert record not in [info.key for info in store.list("_work/")]
