@@ -20,7 +20,7 @@ from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.rows.unplannable_tables import counted
 from exporters.postgres.sessions.connection import connect
-from exporters.postgres.sessions.gentle_pace import FRESH_VIEW, GentleReads, ServerLoad, load_query
+from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
 from exporters.postgres.sessions.session_limits import explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
@@ -121,18 +121,12 @@ class Counting:
         return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def _load(self) -> ServerLoad:
-        """Ask how busy the server is. A server that does not say is taken for idle."""
-        query = load_query(self._session.session_limits.application)
-        try:
-            self._asked(
-                lambda counter: counter.transaction.run(
-                    lambda: counter.connection.execute(FRESH_VIEW.encode())
-                )
-            )
-            active, lag_ms = self._numbers(query)
-        except SourceError:
-            return ServerLoad()
-        return ServerLoad(active, lag_ms / 1000)
+        return read_load(self._session.session_limits.application, self._run, self._numbers)
+
+    def _run(self, statement: str) -> None:
+        self._asked(
+            lambda counter: counter.transaction.run(lambda: counter.connection.execute(statement.encode()))
+        )
 
     def _numbers(self, query: str) -> list[int]:
         return self._asked(lambda counter: counter.numbers(query))

@@ -312,14 +312,8 @@ class _Move:
             examined = DoctorOptions(unfilled=self._unfilled)
             yield _EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
             yield _FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
-        yield (
-            "export",
-            lambda: (
-                None
-                if here is SealState.COMPLETE
-                else self._export(seal_time_before(self._case.deadline, self._case.reserve_seconds))
-            ),
-        )
+        seal_time = seal_time_before(case.deadline, case.reserve_seconds)
+        yield "export", lambda: None if here is SealState.COMPLETE else self._export(seal_time)
         if self._stopped_early and destination is not None and _sealed(self._bundle) is not SealState.NOT:
             yield "transfer", lambda: self._transfer(destination)
         if self._stopped_early:

@@ -215,11 +215,12 @@ class Meter:
         with self._lock:
             self._end_task()
 
-    def stop(self) -> None:
-        """Say that the task under way will not be done."""
+    def break_off(self) -> None:
+        """End what is under way before it is done: nothing more will be drawn."""
         with self._lock:
             if self._task is not None:
                 self._task.stopped = True
+        self.close()
 
     def close(self) -> None:
         """End what is under way: nothing more will be drawn."""

@@ -73,12 +73,12 @@ class Outage:
         if self._begun is None and self._silent_at is None:
             return 0.0
         with self._lock:
-            seconds, was_told = (datetime.now(UTC) - self._since).total_seconds(), self._noted_at is not None
+            seconds, was_noted = (datetime.now(UTC) - self._since).total_seconds(), self._noted_at is not None
             self._begun = self._noted_at = self._silent_at = None
-        return seconds if was_told else 0.0
+        return seconds if was_noted else 0.0
 
-    def is_to_tell(self) -> bool:
-        """Tell whether somebody is to be told now; the next one a minute later."""
+    def is_note_due(self) -> bool:
+        """Return whether a note is due now; the next one is a minute later."""
         with self._lock:
             now = self._clock()
             if self._noted_at is not None and now - self._noted_at < NOTE_SECONDS:

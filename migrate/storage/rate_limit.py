@@ -129,10 +129,7 @@ class RateLimited(StoreWrapper):
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
-        if len(data) <= self._at_once_bytes:
-            self._throttle.count(len(data))
-        else:
-            self._take(len(data))
+        self._take(len(data), at_once_bytes=self._at_once_bytes)
         return super().put(key, data, sha256=sha256)
 
     def put_all(self, files: Sequence[NewFile]) -> None:
@@ -159,11 +156,11 @@ class RateLimited(StoreWrapper):
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:
         """See ``MultipartStore.put_part``."""
-        if len(data) <= self._at_once_bytes:
-            self._throttle.count(len(data))  # the rest of a file
-        else:
-            self._take(len(data))
+        self._take(len(data), at_once_bytes=self._at_once_bytes)  # the rest of a file may be small
         return super().put_part(key, upload, number, data)
 
-    def _take(self, size_bytes: int) -> None:
-        self._throttle.take(size_bytes, self._cancellation)
+    def _take(self, size_bytes: int, *, at_once_bytes: int = -1) -> None:
+        if size_bytes <= at_once_bytes:
+            self._throttle.count(size_bytes)
+        else:
+            self._throttle.take(size_bytes, self._cancellation)

@@ -143,7 +143,7 @@ class RetryPolicy:
         if seconds < SILENT_SECONDS or self.cancellation.is_cancelled:
             return
         self._outage.silent(seconds)
-        if self._outage.is_to_tell():
+        if self._outage.is_note_due():
             self.note(self._words(f"requests have had no answer for {seconds:.0f} s"))
 
     def note_answer(self) -> None:
@@ -201,7 +201,7 @@ class RetryPolicy:
             state.upcoming_sleep,
         )
         is_long = (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS
-        if is_long and error is not None and self._outage.is_to_tell():
+        if is_long and error is not None and self._outage.is_note_due():
             self.note(self._words(error))
 
     def _words(self, error: BaseException | str) -> str:

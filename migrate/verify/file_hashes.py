@@ -43,19 +43,20 @@ def check_file(
         return []
     progress.advance(items=1)
     findings = walk.end()
-    if digest.hexdigest() != file.sha256 and file.size_bytes in {None, size_bytes}:
-        findings.insert(0, Finding(file.key, "its SHA-256 differs", file.sha256, digest.hexdigest()))
-    return findings
+    return _differences(file, size_bytes, digest.hexdigest()) + findings
 
 
 def read_file(store: Store, progress: Progress, file: Expected) -> tuple[bytes, list[Finding]]:
     """Return the bytes of a file, read once, and what differs, as ``check_file`` does. Raises ``GoneError``."""
     data = store.read(file.key)
     progress.advance(items=1, size_bytes=len(data))
-    digest = hashlib.sha256(data).hexdigest()
-    if digest == file.sha256 or file.size_bytes not in {None, len(data)}:
-        return data, []
-    return data, [Finding(file.key, "its SHA-256 differs", file.sha256, digest)]
+    return data, _differences(file, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _differences(file: Expected, size_bytes: int, digest: str) -> list[Finding]:
+    if digest == file.sha256 or file.size_bytes not in {None, size_bytes}:
+        return []
+    return [Finding(file.key, "its SHA-256 differs", file.sha256, digest)]
 
 
 class MemberWalk:

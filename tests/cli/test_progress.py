@@ -176,8 +176,7 @@ def test_what_stopped_before_its_end_is_not_shown_as_done():
     progress = LineProgress(Console(file=written, highlight=False))
     progress.begin("erase", items=4, size_bytes=0)
     progress.advance(items=1)
-    progress.stop()
-    progress.close()
+    progress.break_off()
     assert "erase   25%  1 of 4" in written.getvalue()
 
 

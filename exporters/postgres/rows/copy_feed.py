@@ -43,7 +43,7 @@ from exporters.postgres.sessions.connection import (
     pin_statement,
     row_connection_options,
 )
-from exporters.postgres.sessions.gentle_pace import FRESH_VIEW, GentleReads, ServerLoad, load_query
+from exporters.postgres.sessions.gentle_pace import GentleReads, ServerLoad, read_load
 from exporters.postgres.sessions.session_limits import SessionLimits, explained
 from exporters.postgres.sessions.snapshot_session import PostgresSession
 from exporters.postgres.sessions.snapshot_transaction import Transaction
@@ -289,14 +289,11 @@ class Feeds:
         return together(self._rows(table, part) for part in self._gentle.ranges(table, pages))
 
     def _load(self) -> ServerLoad:
-        """Ask how busy the server is. A server that does not say is taken for idle."""
-        try:
-            with self._lent() as (feed, transaction):
-                transaction.run(lambda: feed.execute(FRESH_VIEW))
-            active, lag_ms = self.numbers(load_query(self._session.session_limits.application))
-        except SourceError:
-            return ServerLoad()
-        return ServerLoad(active, lag_ms / 1000)
+        return read_load(self._session.session_limits.application, self._run, self.numbers)
+
+    def _run(self, statement: str) -> None:
+        with self._lent() as (feed, transaction):
+            transaction.run(lambda: feed.execute(statement))
 
     def _rows(self, table: PostgresTable, pages: Range) -> RowBlocks:
         """Yield the rows of a range of pages. Whether some may be long is asked first, and in some encodings, whether

@@ -5,10 +5,11 @@ follows the server's load. The snapshot is held all that time, so VACUUM keeps f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from exporters.errors import SourceError
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.chunk_plan import Range
 from exporters.postgres.identifiers import quote_literal
@@ -23,7 +24,7 @@ _FIRST_BYTES, _LEAST_BYTES, _MOST_BYTES = 8 * 2**20, 2**18, 2**30
 _GROWTH = 2.0
 """A statement reads at most so many times what the one before read."""
 
-FRESH_VIEW = "SELECT pg_catalog.pg_stat_clear_snapshot()"
+_FRESH_VIEW = "SELECT pg_catalog.pg_stat_clear_snapshot()"
 """Within a transaction the server shows its sessions as they were when they were first looked at."""
 
 
@@ -37,7 +38,21 @@ class ServerLoad:
     lag_seconds: float = 0.0
 
 
-def load_query(application: str) -> str:
+def read_load(
+    application: str, run: Callable[[str], object], numbers: Callable[[str], Sequence[int]]
+) -> ServerLoad:
+    """Ask how busy the server is, beside the sessions of ``application``. A server that does not say is taken for idle.
+    ``run`` runs a statement, ``numbers`` returns the one row of a query, both in the same session.
+    """
+    try:
+        run(_FRESH_VIEW)
+        active_sessions, lag_ms = numbers(_load_query(application))
+    except SourceError:
+        return ServerLoad()
+    return ServerLoad(active_sessions, lag_ms / 1000)
+
+
+def _load_query(application: str) -> str:
     """Return the query for the load of a server: sessions, and the lag in milliseconds."""
     return (
         "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE state = 'active'"

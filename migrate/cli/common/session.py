@@ -295,17 +295,14 @@ def _run(session: Session, log_file: Path | None, work: Callable[[], Answer]) ->
         ):
             answer = work()
     except MoveoutError as exc:
-        session.meter.stop()
-        session.meter.close()
+        session.meter.break_off()
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
     except (KeyboardInterrupt, Cancelled):
-        session.meter.stop()
-        session.meter.close()
+        session.meter.break_off()
         step = "run the same command again: what is done stays done"
         return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
     except Exception as exc:
-        session.meter.stop()
-        session.meter.close()
+        session.meter.break_off()
         traceback.print_exc(file=sys.stderr)
         session.write_log("traceback", text=traceback.format_exc())
         step = "this is a defect of moveout; what is done stays done. Please report the lines above"
