@@ -134,9 +134,9 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
     if answer["code"] not in {0, 1, 5}:
         raise RuntimeError(f"{name} cannot be run: {answer['code']}\n{answer['output']}")
     tests = {
-        test: {**told, "lines": {}}
-        for test, told in answer["tests"].items()
-        if told["passed"] and told["seconds"] < _SLOWEST_SECONDS
+        test: {**timing, "lines": {}}
+        for test, timing in answer["tests"].items()
+        if timing["passed"] and timing["seconds"] < _SLOWEST_SECONDS
     }
     print(f"  traced {name}: {len(tests)} tests of {len(answer['tests'])}, {answer['seconds']} s", flush=True)
     for log in folder.iterdir():
@@ -147,8 +147,8 @@ def _trace_file(name: str, modules: Sequence[str], runner: WarmTests, tree: Path
                 tests if phase == "setup)" else {test} & set(tests)
             ):  # others may use a fixture, too
                 tests[reached]["lines"].setdefault(module, []).append(int(number))
-    for told in tests.values():
-        told["lines"] = {module: sorted(set(numbers)) for module, numbers in told["lines"].items()}
+    for timing in tests.values():
+        timing["lines"] = {module: sorted(set(numbers)) for module, numbers in timing["lines"].items()}
     return tests
 
 
