@@ -131,7 +131,8 @@ def crash() -> None:
 def seal_anew(bundle: Path, key: str, data: bytes) -> None:
     """Write a file, and its hash into the lists of hashes."""
     (bundle / key).write_bytes(data)
-    for manifest, name in (("manifest-sha256.txt", key), ("tagmanifest-sha256.txt", "manifest-sha256.txt")):
+    tags = "tagmanifest-sha256.txt"
+    for manifest, name in (("manifest-sha256.txt", key), (tags, key), (tags, "manifest-sha256.txt")):
         digest = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
         lines = (bundle / manifest).read_text().splitlines()
         lines = [f"{digest}  {name}" if line.endswith(f"  {name}") else line for line in lines]
@@ -145,9 +146,24 @@ def test_a_catalog_that_was_sealed_and_is_none_is_named(bundle):
     assert found[catalog] == "cannot be read"
 
 
-def test_the_objects_in_the_index_of_a_bucket_are_counted(bundle, monkeypatch):
+@pytest.fixture
+def numbers_are_objects(monkeypatch):
     engine = Engine("Numbers", ("numbers",), "", contents="objects")
     monkeypatch.setattr(registry, "_by_scheme", lambda: {"numbers": engine})
+
+
+@pytest.mark.usefixtures("numbers_are_objects")
+def test_an_index_that_was_sealed_and_is_none_is_named(bundle):
+    first, index = "data/app/numbers/00000000.txt", "data/app/index/objects-0.parquet"
+    (bundle / first).rename(bundle / index)
+    for name in ("meta/files.jsonl", "manifest-sha256.txt"):
+        seal_anew(bundle, name, (bundle / name).read_bytes().replace(first.encode(), index.encode()))
+    found = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
+    assert found == {index: "cannot be read"}
+
+
+@pytest.mark.usefixtures("numbers_are_objects")
+def test_the_objects_in_the_index_of_a_bucket_are_counted(bundle):
     (finding,) = look(bundle, Level.FULL).findings
     assert (finding.key, finding.what) == ("data/app/index/", "rows that say exported")
     assert (finding.expected, finding.found) == ("95", "0")
