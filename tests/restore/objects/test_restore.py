@@ -322,26 +322,6 @@ def test_a_missing_large_file_is_named_and_comes_after_a_repair(
     assert sorted(destination.keys()) == ["large.bin", "small.bin"]
 
 
-def test_every_difference_is_found(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
-    shop = make_shop(minio)
-    fill(shop, odd=False)
-    reader = take_out(shop.url, tmp_path / "bundle")
-    assert compare(reader, shop.url) == []
-    shop.put("new")
-    shop.boto.delete_object(Bucket=shop.name, Key="small/001.bin")
-    shop.put(
-        "small/002.bin", b"z" * 100, ContentType="application/x-thing", Metadata={"n": "100", "who": "me"}
-    )
-    shop.put("small/003.bin", b"longer than before" * 100)
-    shop.boto.put_object_tagging(
-        Bucket=shop.name, Key="described", Tagging={"TagSet": [{"Key": "project", "Value": "red"}]}
-    )
-    different = ["described", "described", "new", "small/001.bin", "small/002.bin", "small/003.bin"]
-    for read_all in (False, True):
-        found = compare_bucket(reader, "shop", shop.url, workers=2, progress=Silent(), read_all=read_all)
-        assert sorted(one.key for one in found) == different
-
-
 def test_settings_come_along(
     minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
