@@ -120,6 +120,8 @@ def test_where_no_source_can_be_read_the_worst_error_names_all(store, tmp_path):
     ]
     with pytest.raises(SourceGoneError, match=r"(?s)s0: denied.*s1: gone.*s2: no answer"):
         go(store, *lost)
+    with pytest.raises(SourceNotAllowedError, match=r"^denied$"):
+        go(store, lost[0])
     assert not (tmp_path / "location").exists()
     sealed = go(store, *lost[:2], Numbers())
     assert [source.items for source in sealed.sources] == [0, 0, 95]

@@ -51,6 +51,8 @@ def test_a_followed_database_comes_up_with_what_was_written_since(move):
     assert "has changes of the source since" in again.out
     part = call("restore", bundle, f"app={destination}", "--only", "accounts")
     assert (part.code, "older than the others" in part.err) == (2, True)
+    repair = call("verify", bundle, "--against", f"app={destination}", "--repair")
+    assert (repair.code, "a repair would undo them" in repair.err) == (2, True)
     run_sql(source, "ALTER TABLE accounts ADD COLUMN name text; UPDATE accounts SET name = 'x' WHERE id = 1")
     stopped = call("follow", bundle, f"app={destination}", "--until-caught-up")
     assert stopped.code == 3

@@ -4,8 +4,10 @@ import pytest
 
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.sessions.connection import parse_url
+from migrate.changes.delta_record import DeltaRecord, write_delta
 from migrate.repair.row_differences import row_differences
 from migrate.repair.sides import ServerSide
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
 from tests.verify.fresh_databases import (
@@ -233,6 +235,19 @@ def test_refused_rows_wait_for_those_removed_later_and_the_rest_is_named(databas
     )
     (finding,) = compared["findings"]
     assert "2 missing rows" in finding["what"]
+
+
+@pytest.mark.parametrize("database", [Sqlite], indirect=True, ids=["sqlite"])
+def test_a_destination_that_delta_passes_brought_further_is_not_put_back(database):
+    database.run(*database.change)
+    location = open_location(str(database.location))
+    write_delta(location, DeltaRecord("app", passes=1))
+    before = database.fetch("SELECT * FROM items ORDER BY 1")
+    ended = call("verify", database.location, "--against", f"app={database.url}", "--repair")
+    assert (ended.code, "a repair would undo them" in ended.err) == (2, True)
+    assert database.fetch("SELECT * FROM items ORDER BY 1") == before
+    write_delta(location, DeltaRecord("app", reason="no log"))
+    assert counts(repair(database, code=0))["parents"] == (3, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
