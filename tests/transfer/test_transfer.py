@@ -46,8 +46,8 @@ def origin(unspoilt: Path, tmp_path: Path) -> MultipartStore:
     return open_location(str(tmp_path / "origin"))
 
 
-def move(origin: MultipartStore, destination: MultipartStore, **options) -> TransferOutcome:
-    return transfer(origin, destination, workers=4, progress=Silent(), **options)
+def move(origin: MultipartStore, destination: MultipartStore, *, workers=4, **options) -> TransferOutcome:
+    return transfer(origin, destination, workers=workers, progress=Silent(), **options)
 
 
 def spoil(store: MultipartStore, key: str) -> None:
@@ -81,9 +81,9 @@ def test_a_second_run_moves_nothing(sealed, destination):
     assert {info.key: info.etag for info in destination.list()} == etags
 
 
-def test_a_bundle_travels_from_bucket_to_directory(s3_location, sealed, tmp_path):
-    move(open_location(str(sealed[0])), s3_location)
-    move(s3_location, open_location(str(tmp_path / "back")))
+def test_one_worker_brings_a_bundle_to_a_bucket_and_back_to_a_directory(s3_location, sealed, tmp_path):
+    move(open_location(str(sealed[0])), s3_location, workers=1)
+    move(s3_location, open_location(str(tmp_path / "back")), workers=1)
     assert contents(LocalStore(tmp_path / "back")) == sealed[1]
 
 

@@ -1,0 +1,88 @@
+"""What a server keeps of its log, against what it may keep; a log in memory stands for the engines' own."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from exporters.changes import LogState
+from exporters.errors import SourceUnreachableError
+from migrate.changes import retained_log
+from migrate.changes.retained_log import RetainedLogWatch
+from migrate.runtime.cancellation import CancellationToken
+
+
+@dataclass
+class Log:
+    """A log that gives these states in turn; the last one stays."""
+
+    states: list[LogState | SourceUnreachableError]
+    asked: int = 0
+    all_given: threading.Event = field(default_factory=threading.Event)
+    dropped: list[bool] = field(default_factory=list)
+
+    def state(self, objects: dict) -> LogState:
+        assert objects == {"slot": "s"}
+        self.asked += 1
+        if self.asked > len(self.states):
+            self.all_given.set()
+        state = self.states[min(self.asked, len(self.states)) - 1]
+        if isinstance(state, SourceUnreachableError):
+            raise state
+        return state
+
+    def drop(self, objects: dict, *, even_if_read: bool = False) -> None:
+        assert objects == {"slot": "s"}
+        self.dropped.append(even_if_read)
+
+    def show(self, position: int) -> str:
+        return f"position {position}"
+
+
+def keeps(retained_bytes: int, **more: object) -> LogState:
+    return LogState(end=9, acknowledged=7, retained_bytes=retained_bytes, is_read=True, **more)
+
+
+def watch(monkeypatch, *states: LogState | SourceUnreachableError, limit: int | None = 1000):
+    """Return the log, the error, and the notes, when all states were given or the watch has ended."""
+    monkeypatch.setattr(retained_log, "_POLL_SECONDS", 0.001)
+    log, notes, whole = Log(list(states)), [], CancellationToken()
+    with RetainedLogWatch(log, {"slot": "s"}, limit, whole, notes.append) as retained:
+        while not retained.cancellation.is_cancelled and not log.all_given.wait(0.001):
+            pass
+        ended = retained.cancellation.is_cancelled
+    assert ended == (retained.error is not None)
+    assert not whole.is_cancelled
+    return log, str(retained.error or ""), notes
+
+
+def test_a_server_that_keeps_nearly_too_much_is_named_once_until_it_keeps_less(monkeypatch):
+    log, error, notes = watch(monkeypatch, keeps(799), keeps(800), keeps(999))
+    assert (error, log.dropped, len(notes)) == ("", [], 1)
+    assert "the server keeps 800 B of its log" in notes[0]
+    assert len(watch(monkeypatch, keeps(800), keeps(799), keeps(800))[2]) == 2
+
+
+def test_a_server_that_keeps_too_much_is_freed_and_the_error_says_what_is_lost(monkeypatch):
+    log, error, _ = watch(monkeypatch, keeps(0), keeps(1000))
+    assert log.dropped == [True]
+    assert "1 kB are allowed" in error
+    assert "changes after position 7 are not known" in error
+
+
+def test_a_log_that_is_lost_ends_the_capture(monkeypatch):
+    log, error, notes = watch(monkeypatch, keeps(0), keeps(0, lost="the slot is gone"))
+    assert (error, log.dropped, notes) == ("the slot is gone", [], [])
+
+
+@pytest.mark.parametrize(("limit", "reserved"), [(None, True), (1000, False)])
+def test_what_a_server_keeps_without_us_or_without_a_limit_ends_nothing(monkeypatch, limit, reserved):
+    log, error, notes = watch(monkeypatch, keeps(5000, is_reserved=reserved), limit=limit)
+    assert (error, log.dropped, notes) == ("", [], [])
+
+
+def test_a_server_that_does_not_answer_is_asked_again(monkeypatch):
+    log, _, _ = watch(monkeypatch, SourceUnreachableError("gone for now"), keeps(1000))
+    assert log.dropped == [True]
