@@ -1,6 +1,7 @@
 """``make bench``: the benchmarks one after the other, each in a process of its own, each against another tool.
 
 ``make bench ARGS=transfer`` runs one of them. For their own options call them: ``python -m scripts.bench.transfer -h``.
+``--quick`` takes a few minutes for each of those that it knows: less data, fewer turns.
 """
 
 from __future__ import annotations
@@ -25,24 +26,36 @@ NAMES = (
     "restore",
     "many_tables",
     "mysql",
+    "moves",
     "memory",
     "million",
     "custody",
 )
 _WITH_POSTGRES = ("postgres", "restore", "many_tables")
 _WITH_MARIADB = ("mysql",)
+_QUICK = {
+    "objects": ("--objects", "5000", "--runs", "2"),
+    "transfer": ("--large", "2", "--runs", "2"),
+    "postgres": ("--scale", "0.1", "--runs", "3", "--tools", "moveout,connectorx,duckdb"),
+    "mysql": ("--scale", "0.1", "--runs", "3"),
+    "restore": ("--scale", "0.1", "--runs", "3"),
+    "moves": ("--scale", "0.02", "--runs", "1", "--data", "lineitem", "types"),
+}
+"""Options with which a benchmark takes minutes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named, or all; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure moveout beside other tools.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    names = parser.parse_args(argv).names or NAMES
+    parser.add_argument("--quick", action="store_true", help=f"less of each of {', '.join(_QUICK)}")
+    options = parser.parse_args(argv)
+    names = options.names or (tuple(_QUICK) if options.quick else NAMES)
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}; known are {', '.join(NAMES)}")
     try:
-        failed = [name for name in names if _run(name) != 0]
+        failed = [name for name in names if _run(name, _QUICK.get(name, ()) if options.quick else ()) != 0]
     except ServerError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -53,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run(name: str) -> int:
-    """Run one benchmark, return its exit code; a database's needs a server that others start for themselves."""
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Run one benchmark with these options, return its exit code; a database's needs a server that others start for themselves."""
     print(f"\n== {name}", flush=True)
-    command = [sys.executable, "-m", f"scripts.bench.{name}"]
+    command = [sys.executable, "-m", f"scripts.bench.{name}", *arguments]
     if name not in _WITH_POSTGRES + _WITH_MARIADB:
         return subprocess.run(command, check=False).returncode
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:

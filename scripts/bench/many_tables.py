@@ -69,11 +69,16 @@ def load(url: str, tables: int) -> str:
             return destination
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
     with psycopg.connect(destination, autocommit=True) as connection:
-        for number in range(1, tables + 1):
-            for statement in _statements(number):
-                connection.execute(statement.encode())
+        fill(connection, tables)
         connection.execute("VACUUM ANALYZE")
     return destination
+
+
+def fill(connection: psycopg.Connection, tables: int) -> None:
+    """Make so many tables with rows."""
+    for number in range(1, tables + 1):
+        for statement in _statements(number):
+            connection.execute(statement.encode())
 
 
 def _statements(number: int) -> list[str]:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import pymysql
 
 from exporters.mysql.connection import parse_url
-from scripts.bench.tables import Bench, connectorx_to, lineitem, run
+from scripts.bench.tables import Bench, connectorx_to, run, tpch
 
 DATABASE = "moveout_bench"
 
@@ -46,24 +46,30 @@ def load(url: str, scale: float) -> tuple[str, int]:
     """Return the URL of the database with lineitem in it, made where it is not there, and its rows."""
     with _connect(url) as connection, connection.cursor() as cursor:
         if not cursor.execute(f"SHOW DATABASES LIKE '{DATABASE}'"):
-            _fill(cursor, DATABASE, scale)
+            cursor.execute(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
+            cursor.execute(f"USE {DATABASE}")
+            fill(cursor, scale)
         cursor.execute(f"SELECT count(*) FROM {DATABASE}.lineitem")
         (rows,) = cursor.fetchone() or (0,)
     return f"{url.rpartition('/')[0]}/{DATABASE}", rows
 
 
-def _fill(cursor: pymysql.cursors.Cursor, database: str, scale: float) -> None:
+def fill(cursor: pymysql.cursors.Cursor, scale: float) -> None:
+    """Make lineitem, in the session's database."""
+    cursor.execute(_TABLE)
+    with tpch(scale, "lineitem") as files:
+        copy(cursor, "lineitem", files["lineitem"])
+    cursor.execute("ANALYZE TABLE lineitem")
+
+
+def copy(cursor: pymysql.cursors.Cursor, table: str, path: Path) -> None:
+    """Load a CSV with a header into a table."""
     cursor.execute("SET GLOBAL local_infile = 1")
     cursor.execute("SET SESSION unique_checks = 0")
-    cursor.execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
-    cursor.execute(f"USE {database}")
-    cursor.execute(_TABLE)
-    with lineitem(scale) as path:
-        cursor.execute(
-            f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE lineitem FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"'"
-            " IGNORE 1 LINES"
-        )
-    cursor.execute("ANALYZE TABLE lineitem")
+    cursor.execute(
+        f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {table} FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"'"
+        " IGNORE 1 LINES"
+    )
 
 
 def server(url: str) -> int:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from scripts.bench.tables import Bench, connectorx_to, lineitem, run
+from scripts.bench.tables import Bench, connectorx_to, run, tpch
 from scripts.cost import parent_of
 
 DATABASE = "moveout_bench"
@@ -38,22 +38,25 @@ def load(url: str, scale: float) -> tuple[str, int]:
             connection.execute(f"CREATE DATABASE {DATABASE}".encode())
     with psycopg.connect(destination, autocommit=True) as connection:
         if not known:
-            _fill(connection, scale)
+            fill(connection, scale)
         counted = connection.execute("SELECT count(*) FROM lineitem").fetchone()
     return destination, counted[0] if counted else 0
 
 
-def _fill(connection: psycopg.Connection, scale: float) -> None:
+def fill(connection: psycopg.Connection, scale: float) -> None:
+    """Make lineitem, without a key."""
     connection.execute(_TABLE)
-    with (
-        lineitem(scale) as path,
-        path.open("rb") as file,
-        connection.cursor() as cursor,
-        cursor.copy("COPY lineitem FROM STDIN (FORMAT csv, HEADER)") as copy,
-    ):
-        while piece := file.read(2**20):
-            copy.write(piece)
+    with tpch(scale, "lineitem") as files:
+        copy(connection, "lineitem", files["lineitem"])
     connection.execute("VACUUM ANALYZE lineitem")
+
+
+def copy(connection: psycopg.Connection, table: str, path: Path) -> None:
+    """Copy a CSV with a header into a table."""
+    statement = f"COPY {table} FROM STDIN (FORMAT csv, HEADER)".encode()
+    with path.open("rb") as file, connection.cursor() as cursor, cursor.copy(statement) as into:
+        while piece := file.read(2**20):
+            into.write(piece)
 
 
 def server(url: str) -> int:

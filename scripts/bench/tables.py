@@ -44,13 +44,14 @@ class Bench:
 
 
 @contextmanager
-def lineitem(scale: float) -> Iterator[Path]:
-    """Make lineitem.csv, with a header, in a directory that goes away again."""
+def tpch(scale: float, *tables: str) -> Iterator[Mapping[str, Path]]:
+    """Make tables of TPC-H as CSV, with a header, in a directory that goes away again; yield the file of each."""
     with tempfile.TemporaryDirectory() as directory:
         generator = Path(sys.executable).with_name("tpchgen-cli")
-        command = [str(generator), "csv", "-s", str(scale), "--tables", "lineitem", "--output-dir", directory]
+        names = ",".join(tables)
+        command = [str(generator), "csv", "-s", str(scale), "--tables", names, "--output-dir", directory]
         subprocess.run(command, check=True)
-        yield Path(directory) / "lineitem.csv"
+        yield {table: Path(directory, f"{table}.csv") for table in tables}
 
 
 def moveout_to(url: str, directory: Path) -> list[str]:
@@ -135,11 +136,12 @@ def run(bench: Bench) -> None:
     }
     first = tools[0]
     for tool in tools:
+        beside_first = tool != first
+        time_ratio = f", {seconds[tool] / seconds[first]:.2f}x of {first}'s time" if beside_first else ""
+        cpu_ratio = f", {sum(cpu[tool]) / sum(cpu[first]):.2f}x of {first}'s" if beside_first else ""
         peak_bytes = max(run.cost.peak_bytes for run in runs[tool])
         print(
-            f"{tool:12s} {seconds[tool]:6.2f} s  {rows / seconds[tool]:9,.0f} rows/s  "
-            f"{seconds[tool] / seconds[first]:5.2f}x of {first}'s time  "
-            f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server, "
-            f"{sum(cpu[tool]) / sum(cpu[first]):5.2f}x of {first}'s  {peak_bytes / MB:6.0f} MB peak  "
-            f"{runs[tool][0].size_bytes / MB:5.0f} MB Parquet"
+            f"{tool:12s} {seconds[tool]:6.2f} s, {rows / seconds[tool]:9,.0f} rows/s{time_ratio};  "
+            f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server{cpu_ratio};  "
+            f"{peak_bytes / MB:6.0f} MB peak, {runs[tool][0].size_bytes / MB:5.0f} MB Parquet"
         )

@@ -109,7 +109,7 @@ def _outsiders(suite: str, rows: int, name: str = "", part: str = "1/1") -> Step
 
 
 def _bench(name: str) -> Step:
-    return Step(name, ("make", "bench", f"ARGS={name}"), read=of_bench)
+    return Step(name, ("make", "bench", f"ARGS=--quick {name}"), read=of_bench)
 
 
 _CRASH_POINTS = "tests/crash_points/test_crash_points.py"
@@ -256,10 +256,7 @@ ROWS = (
         "the same work by other tools, in turns on the same servers",
         "comparisons",
         10,
-        (
-            _bench("objects"),
-            _bench("transfer"),
-        ),
+        tuple(map(_bench, ("objects", "transfer", "postgres", "mysql", "restore", "moves"))),
     ),
 )
 """In the order of the page."""

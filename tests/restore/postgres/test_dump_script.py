@@ -78,6 +78,32 @@ def foreign_key(table: str, name: str, other: str) -> bytes:
     return entry("FK CONSTRAINT", f"t {name}", sql)
 
 
+def heavy(*entries: bytes) -> list[tuple[str, bool]]:
+    """What is made at once of entries of a large table, and whether it is the index of a key."""
+    script = split_script(HEAD + b"".join(entries))
+    first = stages(script.entries, {("public", "t"): 2**30})[0]
+    return sorted((step.entry.name, step.makes_index) for step in first.steps)
+
+
+def test_the_index_of_a_key_is_made_beside_the_other_indexes_of_a_large_table():
+    script = split_script(HEAD + constraint("public.t", "pk") + index("i", "public.t"))
+    first, last = stages(script.entries, {("public", "t"): 2**30})
+    (key,) = last.steps
+    assert [step.fits(LockedTables.of(first.steps)) for step in first.steps] == [True, True]
+    assert key.key.create_index.endswith(b"CREATE UNIQUE INDEX pk ON ONLY public.t USING btree (id);")
+    assert key.key.take_index.endswith(b"\n    ADD CONSTRAINT pk PRIMARY KEY USING INDEX pk;")
+    assert key.key.drop_index == b"DROP INDEX public.pk;"
+
+
+def test_a_key_is_made_at_once_where_that_is_as_good():
+    assert heavy(constraint("public.t", "pk")) == [("t pk", False)]
+    assert planned(constraint("public.t", "pk"), index("i", "public.t")) == [(True, ["t pk", "i"])]
+    for clause in ("DEFERRABLE", "INCLUDE (b)", "WITH (fillfactor='70')"):
+        sql = f"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT pk PRIMARY KEY (id) {clause};"
+        key = entry("CONSTRAINT", "t pk", sql)
+        assert heavy(key, index("i", "public.t")) == [("i", False), ("t pk", False)]
+
+
 def planned(*entries: bytes, weights=None) -> list[tuple[bool, list[str]]]:
     found = stages(split_script(HEAD + b"".join(entries)).entries, weights)
     return [(stage.parallel, [step.entry.name for step in stage.steps]) for stage in found]

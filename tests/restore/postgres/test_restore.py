@@ -15,6 +15,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.restore.common.selection import Selection
 from migrate.restore.postgres.definitions import post_data as sql_steps
+from migrate.restore.postgres.definitions import post_data_order
 from migrate.restore.postgres.definitions import pre_data as sql_define
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -156,6 +157,35 @@ def test_steps_that_meet_in_a_deadlock_are_made_alone(shop, other_postgres, monk
     destination = other_postgres.database()
     assert restore(reader, destination).findings == ()
     assert len(met) > 5
+    assert dump(destination) == dump(url)
+
+
+def test_keys_of_large_tables_are_made_of_indexes_that_an_interrupted_restore_has_made(
+    shop, other_postgres, monkeypatch
+):
+    url, reader = shop
+    real, taken = sql_steps.StepRunner._accepts, []
+
+    def accepts(self, step, sql, *marks):
+        if b"USING INDEX" not in sql:
+            return real(self, step, sql, *marks)
+        if not taken:
+            taken.append(step.entry.name)
+            raise KeyboardInterrupt
+        accepted = real(self, step, sql, *marks)
+        taken.append((step.entry.name, accepted))
+        return accepted
+
+    monkeypatch.setattr(post_data_order, "_LIGHT_BYTES", -1)
+    monkeypatch.setattr(sql_steps.StepRunner, "_accepts", accepts)
+    destination = other_postgres.database()
+    with pytest.raises(KeyboardInterrupt):
+        restore(reader, destination)
+    made = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'post-data/%-index'"
+    assert fetch(destination, made)[0][0] > 1
+    assert restore(reader, destination).findings == ()
+    assert ("orders orders_pkey", True) in taken
+    assert ("event event_pkey", False) in taken  # of a partitioned table the server makes it at once only
     assert dump(destination) == dump(url)
 
 

@@ -14,8 +14,7 @@ import psycopg
 from exporters.postgres.sessions.connection import PostgresAddress
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
-from migrate.restore.postgres.definitions.dump_script import DumpEntry
-from migrate.restore.postgres.definitions.post_data_order import LockedTables, PostDataStep, Stage
+from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
 from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
 from migrate.restore.postgres.destination import connect_writer, mark_done
 from migrate.runtime.crash_points import durable
@@ -58,6 +57,8 @@ class StepRunner:
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
+        self._indexed: set[int] = set()
+        """The keys, by number of their entries, whose indexes are there."""
         self.left_out: list[str] = []
         self.rows_missing = False
         """Some rows are still to come, in a later run. What depends on them is made, and not marked as done."""
@@ -65,7 +66,7 @@ class StepRunner:
     @staticmethod
     def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
         """Return how many steps an earlier run has made."""
-        return sum(mark_of(step.entry) in done for stage in stages for step in stage.steps)
+        return sum(mark_of(step) in done for stage in stages for step in stage.steps)
 
     def run(
         self, stages: Sequence[Stage], done: AbstractSet[str], write_rows: Callable[[], None] = lambda: None
@@ -74,12 +75,14 @@ class StepRunner:
         ``write_rows`` is called once, before the first stage that needs all rows.
         """
         first = next((number for number, stage in enumerate(stages) if stage.needs_rows), len(stages))
+        steps = [step for stage in stages for step in stage.steps]
+        self._indexed = {step.entry.number for step in steps if step.makes_index and mark_of(step) in done}
         try:
             with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
                 for number, stage in enumerate([*stages, Stage((), parallel=False)]):
                     if number == first:
                         write_rows()
-                    todo = [step for step in stage.steps if mark_of(step.entry) not in done]
+                    todo = [step for step in stage.steps if mark_of(step) not in done]
                     if stage.parallel:
                         self._at_once(pool, todo)
                     else:
@@ -145,7 +148,7 @@ class StepRunner:
             wait(running)
             self._stop.clear()
         for step in again:
-            self._make(step)
+            self._make_each([step])
 
     def _try(self, steps: Sequence[PostDataStep]) -> bool:
         """Make steps; False where others were in their way, so that they have to be made alone."""
@@ -162,14 +165,50 @@ class StepRunner:
         if len(steps) > 1 and self._make_together(steps):
             return
         for step in steps:
-            self._make(step)
+            if step.key is None:
+                self._make(step)
+            elif step.makes_index:
+                self._make_index(step, step.key)
+            else:
+                self._make_key(step, step.key)
+
+    def _make_index(self, step: PostDataStep, key: KeyByIndex) -> None:
+        """Make the index of a key. Where the server refuses it, the key says so."""
+        if self._accepts(step, key.create_index, mark_of(step)):
+            self._indexed.add(step.entry.number)
+        self._advance()
+
+    def _make_key(self, step: PostDataStep, key: KeyByIndex) -> None:
+        """Make a key of its index. If the server refuses that, the index goes, and the key is made as at the source."""
+        if step.entry.number in self._indexed:
+            self._indexed.discard(step.entry.number)
+            if self._accepts(step, key.take_index, mark_of(step)):
+                self._advance()
+                return
+            self._accepts(step, key.drop_index)
+        self._make(step)
+
+    def _accepts(self, step: PostDataStep, sql: bytes, *marks: str) -> bool:
+        """Execute a statement for a step, in a transaction with these marks; tell whether the server accepts it."""
+        with self._lent() as connection:
+            try:
+                with durable("restore.postgres.key_by_index"), connection.transaction():
+                    mark_done(connection, *marks)
+                    connection.execute(sql)
+            except _IN_EACH_OTHERS_WAY:
+                raise
+            except psycopg.Error as exc:
+                if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
+                    raise ddl_error(exc, step.entry.label) from exc
+                return False
+        return True
 
     def _make_together(self, steps: Sequence[PostDataStep]) -> bool:
         """Make entries in one transaction; tell whether that succeeded. If not, nothing of it is there."""
         with self._lent() as connection:
             try:
                 with durable("restore.postgres.post_data_together"), connection.transaction():
-                    mark_done(connection, *(mark_of(step.entry) for step in steps))
+                    mark_done(connection, *(mark_of(step) for step in steps))
                     connection.execute(b"\n".join(step.entry.sql for step in steps))
             except _IN_EACH_OTHERS_WAY:
                 raise
@@ -189,10 +228,10 @@ class StepRunner:
             try:
                 with durable("restore.postgres.post_data"), connection.transaction():
                     if not (self.rows_missing and entry.kind in OF_ROWS):
-                        mark_done(connection, mark_of(entry))
+                        mark_done(connection, mark_of(step))
                     with aid.given(connection, entry):
                         connection.execute(entry.sql)
-                    sql_left_out.add(connection, mark_of(entry), left_out, notes)
+                    sql_left_out.add(connection, mark_of(step), left_out, notes)
             except _IN_EACH_OTHERS_WAY:
                 raise
             except psycopg.Error as exc:
@@ -255,9 +294,9 @@ def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list
     return steps
 
 
-def mark_of(entry: DumpEntry) -> str:
-    """Return by what name the destination remembers that an entry is made."""
-    return f"{_MARK}{entry.number:06d}"
+def mark_of(step: PostDataStep) -> str:
+    """Return by what name the destination remembers that an entry, or the index of a key, is made."""
+    return f"{_MARK}{step.entry.number:06d}{'-index' if step.makes_index else ''}"
 
 
 def is_mark(name: str) -> bool:

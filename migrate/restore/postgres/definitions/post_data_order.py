@@ -4,11 +4,15 @@ pg_dump's order is right one by one. Indexes and the constraints that are indexe
 other, neither do foreign keys once all indexes are there, so those go in parallel; what holds for sure is
 kept: an entry that is not known to be independent (a function or a view that pg_dump had to put after the
 data) divides the script, and nothing moves across it.
+
+A key locks its table exclusively while its index is made, so that the table's other indexes wait, and one processor
+does most of the work. So of a large table the index is made first, beside the others, and then becomes the key.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -20,6 +24,14 @@ _INDEX = re.compile(
 )
 _ALTER = re.compile(rb"^ALTER TABLE (?:IF EXISTS )?(?:ONLY )?(" + QUALIFIED + rb")", re.MULTILINE)
 _FOREIGN_KEY = re.compile(rb"^(    ADD CONSTRAINT [^\n]+ FOREIGN KEY [^\n]+);$", re.MULTILINE)
+_KEY = re.compile(
+    rb"\A((?:SET default_[a-z_]+ = [^;\n]*;|--\n|\s)*)(ALTER TABLE ONLY ("
+    + QUALIFIED
+    + rb")\n    ADD CONSTRAINT ("
+    + NAME
+    + rb") (PRIMARY KEY|UNIQUE)) (\([^()]+\));\s*\Z"
+)
+"""A key without further clauses: what is set for it, its statement as far as the columns, and what that names."""
 _REFERENCES = re.compile(rb" REFERENCES (" + QUALIFIED + rb")\(")
 
 _POSTPONED = frozenset(
@@ -61,6 +73,15 @@ class TableLock(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyByIndex:
+    """Statements: the index of a key, the key that takes it, and what takes the index away again."""
+
+    create_index: bytes
+    take_index: bytes
+    drop_index: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PostDataStep:
     """An entry with the tables that it locks; without any it is made alone."""
 
@@ -71,6 +92,10 @@ class PostDataStep:
     """Of the table that it is about."""
     parents: frozenset[Name] = frozenset()
     """The tables to which a foreign key refers."""
+    key: KeyByIndex | None = None
+    """How a key is made of an index that was made before; of that index as well."""
+    makes_index: bool = False
+    """It makes the index of the key only."""
 
     @property
     def is_light(self) -> bool:
@@ -81,6 +106,27 @@ class PostDataStep:
         """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
         sql, count = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
         return replace(self, entry=replace(self.entry, sql=sql)) if count == 1 else None
+
+    def by_index(self) -> tuple[PostDataStep, PostDataStep] | None:
+        """Return a key as two steps, its index and then the key; None where it is no key, or has more clauses."""
+        match = _KEY.match(self.entry.sql) if self.entry.kind == "CONSTRAINT" else None
+        if match is None:
+            return None
+        settings, statement, table, name, _, columns = match.groups()
+        schema = table[: re.match(NAME, table).end()]  # type: ignore[union-attr]  # QUALIFIED begins with a name
+        key = KeyByIndex(
+            settings
+            + b"CREATE UNIQUE INDEX "
+            + name
+            + b" ON ONLY "
+            + table
+            + b" USING btree "
+            + columns
+            + b";",
+            settings + statement + b" USING INDEX " + name + b";",
+            b"DROP INDEX " + schema + b"." + name + b";",
+        )
+        return replace(self, key=key, lock=TableLock.SHARED, makes_index=True), replace(self, key=key)
 
     def fits(self, locked: LockedTables) -> bool:
         """Tell whether it can be made while others hold these locks."""
@@ -128,8 +174,9 @@ class _Segment:
     others: list[PostDataStep] = field(default_factory=list)
 
     def stages(self, weights: Mapping[Name, int]) -> Iterator[Stage]:
-        yield Stage(tuple(_heaviest_first(self.indexes, weights)), parallel=True)
-        yield Stage(tuple(self.attached), parallel=False)
+        indexes, keys = _keys_apart(self.indexes)
+        yield Stage(tuple(_heaviest_first(indexes, weights)), parallel=True)
+        yield Stage((*keys, *self.attached), parallel=False)
         yield Stage(tuple(_by_parent(_heaviest_first(self.foreign_keys, weights))), parallel=True)
         yield Stage(tuple(self.others), parallel=False)
 
@@ -171,6 +218,22 @@ def _step(entry: DumpEntry, weights: Mapping[Name, int]) -> PostDataStep:
     others = _REFERENCES.findall(entry.sql) if entry.kind == "FK CONSTRAINT" else []
     parents = frozenset(map(unquote, others))
     return PostDataStep(entry, parents | {table}, size_bytes=weights.get(table, 0), parents=parents)
+
+
+def _keys_apart(steps: Sequence[PostDataStep]) -> tuple[list[PostDataStep], list[PostDataStep]]:
+    """Return what can be made at once, and the keys that come after it because their indexes are among that: those of
+    tables for which it takes long, and that have other indexes.
+    """
+    of_table = Counter(table for step in steps for table in step.tables)
+    indexes, keys = [], []
+    for step in steps:
+        has_others = any(of_table[table] > 1 for table in step.tables)
+        if not step.is_light and has_others and (both := step.by_index()) is not None:
+            indexes.append(both[0])
+            keys.append(both[1])
+        else:
+            indexes.append(step)
+    return indexes, keys
 
 
 def _heaviest_first(steps: Iterable[PostDataStep], weights: Mapping[Name, int]) -> list[PostDataStep]:
