@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    """Run one benchmark with these options, return its exit code; a database's needs a server that others start for themselves."""
+    """Run one benchmark with these options, and return its exit code. A database's needs a server, others start their
+    own.
+    """
     print(f"\n== {name}", flush=True)
     command = [sys.executable, "-m", f"scripts.bench.{name}", *arguments]
     if name not in _WITH_POSTGRES + _WITH_MARIADB:
