@@ -72,6 +72,7 @@ _FOLLOW = (
             "early_comparison",
             "table_digests",
             "follower_state",
+            "kept_things",
             "follower",
             "handover",
             "resync",

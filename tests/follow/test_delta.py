@@ -2,6 +2,7 @@
 
 import secrets
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -93,15 +94,18 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     assert switched.code == 0, switched
     assert switched.json["result"]["switched"]
     assert engine.fetch(new, "SELECT * FROM quiet") == [(7,)]
+    engine.run_sql(new, "INSERT INTO quiet VALUES (9)")
     undone = call("cutover", *case, "--undo", "--json")
     assert undone.code == 0, undone
-    assert undone.json["result"]["written_since"] == {"app": []}
+    (table,) = undone.json["result"]["written_since"]["app"]
+    assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
 
 
 def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message():
     class BrokenSource(DeltaSource):
         def take_pass(self, cancellation):
+            time.sleep(0.05)
             raise ZeroDivisionError("a defect")
 
     notes = []

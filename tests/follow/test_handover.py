@@ -1,6 +1,7 @@
 """A follow sees that a cutover is at work, or has made the switch; one that was killed holds nobody up."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -55,10 +56,11 @@ class Followed:
 
 
 def test_a_cutover_waits_for_a_follow_and_says_so_once(monkeypatch):
-    monkeypatch.setattr(handover, "_POLL_SECONDS", 0.001)
-    notes, followed = [], Followed(3)
+    monkeypatch.setattr(handover, "_POLL_SECONDS", 0.01)
+    notes, followed, began = [], Followed(3), time.monotonic()
     take_over(followed, CancellationToken(), notes.append)
     assert (notes, followed.times) == (["waiting until moveout follow has ended"], -1)
+    assert time.monotonic() - began >= 0.03
     take_over(Followed(0), CancellationToken(), notes.append)
     assert len(notes) == 1
 
