@@ -154,6 +154,13 @@ def test_only_a_list_of_objects_is_one(data):
         canonical_json.decode_objects(data, "the-key")
 
 
+def test_the_same_values_are_the_same_bytes():
+    values = {"b": 1, "a": {"d": 2, "c": 3}}
+    same = {"a": {"c": 3, "d": 2}, "b": 1}
+    for encode in (canonical_json.encode, canonical_json.encode_pretty):
+        assert encode(values) == encode(same)
+
+
 def refuse(error: DamageError) -> None:
     raise error
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from exporters.engine import Engine
+from exporters.objects.index_rows import INDEX
 from migrate.engines import registry
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
@@ -152,14 +158,50 @@ def numbers_are_objects(monkeypatch):
     monkeypatch.setattr(registry, "_by_scheme", lambda: {"numbers": engine})
 
 
+def put_in_place_of(bundle: Path, old: str, new: str, data: bytes) -> None:
+    """Write a file in place of one of the bundle; the new name stands at the same place of the lists."""
+    (bundle / new).parent.mkdir(exist_ok=True)
+    (bundle / old).rename(bundle / new)
+    (bundle / new).write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    lines = (bundle / "meta/files.jsonl").read_text().splitlines()
+    for number, record in enumerate(map(json.loads, lines)):
+        if record["key"] == old:
+            record |= {"key": new, "size_bytes": len(data), "sha256": sha256}
+            lines[number] = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    seal_anew(bundle, "meta/files.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    manifest = re.sub(rf"\w+  {old}\n", f"{sha256}  {new}\n", (bundle / "manifest-sha256.txt").read_text())
+    seal_anew(bundle, "manifest-sha256.txt", manifest.encode())
+
+
 @pytest.mark.usefixtures("numbers_are_objects")
 def test_an_index_that_was_sealed_and_is_none_is_named(bundle):
-    first, index = "data/app/numbers/00000000.txt", "data/app/index/objects-0.parquet"
-    (bundle / first).rename(bundle / index)
-    for name in ("meta/files.jsonl", "manifest-sha256.txt"):
-        seal_anew(bundle, name, (bundle / name).read_bytes().replace(first.encode(), index.encode()))
+    index = "data/app/index/objects-0.parquet"
+    put_in_place_of(bundle, "data/app/index/numbers.txt", index, b"no Parquet")
     found = {finding.key: finding.what for finding in look(bundle, Level.FULL).findings}
-    assert found == {index: "cannot be read"}
+    assert found[index] == "cannot be read"
+    assert "data/app/index/" not in found
+
+
+@pytest.mark.usefixtures("numbers_are_objects")
+def test_an_object_that_is_another_one_in_its_pack_is_named(bundle):
+    objects = {"one": b"12345", "two": b"1234567"}
+    pack = "data/app/packs/0.tar"
+    put_in_place_of(bundle, "data/app/numbers/00000090.txt", pack, b"12345" + b"1234568")
+    places = {"one": 0, "two": 5}
+    rows = [
+        dict.fromkeys(INDEX.names)
+        | {"key": key, "size": len(body), "length": len(body), "offset": places[key]}
+        | {"sha256": hashlib.sha256(body).hexdigest(), "pack": "packs/0.tar", "disposition": "exported"}
+        for key, body in objects.items()
+    ]
+    written = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, INDEX), written)
+    index = "data/app/index/objects-0.parquet"
+    put_in_place_of(bundle, "data/app/index/numbers.txt", index, written.getvalue())
+    found = [str(finding) for finding in look(bundle, Level.FULL).findings if finding.key.startswith(pack)]
+    assert len(found) == 1
+    assert "'two'" in found[0]
 
 
 @pytest.mark.usefixtures("numbers_are_objects")
