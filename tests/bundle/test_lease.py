@@ -88,20 +88,21 @@ def test_a_stale_lease_of_another_machine_is_taken_over_after_a_while(store):
 
 
 def test_a_beating_lease_of_another_machine_is_refused(directory):
-    """As soon as it moves."""
+    """As soon as it moves; who holds it now is named."""
     state = left_by(directory, ELSEWHERE)
+    taken_over = replace(state, process=replace(ELSEWHERE, pid=4712))
     ended = threading.Event()
 
     def beat():
         for beats in range(1000):
             if ended.wait(0.2):
                 return
-            directory.put(layout.LEASE, lease.encode(replace(state, beats=beats)))
+            directory.put(layout.LEASE, lease.encode(replace(taken_over, beats=beats)))
 
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(BusyError, match="export on other-host, process 4711, since 2026"):
+        with pytest.raises(BusyError, match="export on other-host, process 4712, since 2026"):
             Lease(directory, "export", beat_seconds=0.1, stale_seconds=5).__enter__()
     finally:
         ended.set()

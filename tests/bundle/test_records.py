@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -145,6 +146,14 @@ def test_units_are_committed_alone_or_together(tmp_path):
 def test_a_group_of_something_else_is_damage(records):
     with pytest.raises(DamageError, match="the-key"):
         decode_group(canonical_json.encode({"version": 1, "records": records}), "the-key", "app")
+
+
+def test_a_record_of_a_newer_moveout_is_refused_alone_and_in_a_group():
+    newer = [json.loads(encode_record(record("one"))) | {"version": 2}]
+    with pytest.raises(UsageError, match="the-key has version 2; this moveout reads up to version 1"):
+        decode_record(canonical_json.encode(newer[0]), "the-key", "app")
+    with pytest.raises(UsageError, match="the-key has version 2; this moveout reads up to version 1"):
+        decode_group(canonical_json.encode({"version": 1, "records": newer}), "the-key", "app")
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[1]", b"[{}, 1]", b"[", b"\xff"])
