@@ -10,6 +10,7 @@
     │   └── SlowDownError         5   the server asks for fewer requests
     ├── DamageError               6   bytes differ from the manifest
     │   └── DamagedOnTheWayError  6   the server received other bytes than were sent
+    ├── NotEqualError             6   both sides of a cutover cannot be made equal
     ├── GoneError                 7   a file, bucket, database or bundle does not exist
     ├── NoSpaceError              8   no space left
     ├── DeadlineError             9   the work will not be finished before the deadline
@@ -85,7 +86,7 @@ class UnreachableError(MoveoutError):
 
 
 class BusyError(UnreachableError):
-    """Another run works on this location."""
+    """Another run works on this location, or something is written to that has to be still."""
 
     code = "busy"
     retryable = False
@@ -118,6 +119,13 @@ class DamagedOnTheWayError(DamageError):
     """The server received other bytes than were sent, and refused them."""
 
     retryable = True
+
+
+class NotEqualError(MoveoutError):
+    """Both sides of a cutover cannot be made equal, so nothing is switched."""
+
+    exit_code = 6
+    code = "damage"
 
 
 class GoneError(MoveoutError):

@@ -29,6 +29,7 @@ from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.postgres.catalog import PostgresTable, read_tables
 from exporters.postgres.changes.publication import followed_tables
+from exporters.postgres.changes.timelines import FAILOVER_VERSION
 from exporters.postgres.charset.server_conversion import database_encoding
 from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions.collation import read_locale
@@ -36,7 +37,7 @@ from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.definitions.sequences import read_sequences
 from exporters.postgres.definitions.unrepresented import unreadable
 from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, translate
-from exporters.postgres.identifiers import quote_name
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.large_objects import privilege_counts_query
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
@@ -68,6 +69,9 @@ SELECT current_user AS role, rolsuper AS superuser, rolconnlimit AS connection_l
   current_setting('wal_level') AS wal_level, current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_replication_slots)::int AS slots, current_setting('max_wal_senders')::int AS max_senders,
   (SELECT count(*) FROM pg_stat_replication)::int AS senders,
+  ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1)
+    AS standbys,
+  coalesce(current_setting('synchronized_standby_slots', true), '') AS synchronized,
   current_setting('hot_standby_feedback') AS feedback,
   current_setting('max_standby_streaming_delay') AS standby_delay,
   pg_database_size(current_database()) AS size_bytes,
@@ -416,10 +420,39 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
     return faults
 
 
+def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield what a failover to a standby would do to a source that is followed."""
+    standbys = ", ".join(source.facts["standbys"])
+    if not standbys:
+        return
+    consequence = "After a failover following may stop, and the base must be taken again."
+    if source.connection.info.server_version < FAILOVER_VERSION:
+        problem = f"before PostgreSQL 17 its standbys ({standbys}) have no slot for changes"
+        advice = Fix("advice", "Do not fail over between the base and the cutover.")
+        yield Finding("info", "changes", source.server, problem, consequence, advice)
+    elif not source.facts["synchronized"]:
+        problem = (
+            f"its standbys ({standbys}) may lack what was captured: synchronized_standby_slots is not set"
+        )
+        statement = (
+            f"ALTER SYSTEM SET synchronized_standby_slots = {quote_literal(standbys)};\nSELECT pg_reload_conf();\n"
+            "-- While one of these standbys is away, nothing is followed."
+        )
+        yield Finding(
+            "info",
+            "changes",
+            source.server,
+            problem,
+            consequence,
+            Fix("sql", statement, source.server, "postgres"),
+        )
+
+
 def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
     consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
     for problem, fix in _change_faults(source):
         yield Finding("info", "changes", source.server, problem, consequence, fix)
+    yield from _failover(source)
     by_reason: dict[str, list[NotFollowed]] = {}
     for table in followed_tables(source.connection, source.tables).not_followed:
         by_reason.setdefault(table.reason, []).append(table)

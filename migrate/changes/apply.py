@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from exporters.changes import Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentReader, WithdrawnError
-from migrate.errors import IncompleteError
+from migrate.errors import GoneError, IncompleteError
 from migrate.runtime.cancellation import CancellationToken
 
 BATCH_CHANGES = 5_000
@@ -107,7 +107,7 @@ class Applying:
     ) -> None:
         mark = writer.mark()
         if mark is None:
-            raise IncompleteError(
+            raise GoneError(
                 "the destination was not restored from this bundle yet",
                 next_step="moveout restore brings it up; then give the same command again",
             )

@@ -117,6 +117,10 @@ class SegmentFolder:
             previous = hashlib.sha256(data).hexdigest()
             yield record
 
+    def record(self, number: int) -> SegmentRecord:
+        """Return the record of a segment that exists. Raises ``DamageError``."""
+        return self._parse(number, self._needed(number))
+
     def last(self) -> SegmentRecord | None:
         """Return the newest record, None where there is none. Raises ``DamageError``, also where one before it is gone:
         readers would take that for the end.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,15 @@ from migrate.custody.hold.sources.contract import HoldRequest, SourceHold
 from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
-from migrate.errors import OK, DamageError, IncompleteError, UsageError
+from migrate.errors import (
+    OK,
+    BusyError,
+    DamageError,
+    IncompleteError,
+    MoveoutError,
+    NotEqualError,
+    UsageError,
+)
 from migrate.follow.cutover import (
     COUNTED_AFTER_SECONDS,
     Cutover,
@@ -354,8 +362,11 @@ def switched_before(
 ) -> Switched | None:
     """Return the switch that an earlier cutover has made, if any. One that died then has not told the custody log."""
     assert case.bundle is not None
+    session.facts["switched"] = None
     store = session.store(case.bundle)
-    if (record := read_record(store)) is None:
+    record = read_record(store)
+    session.facts["switched"] = record is not None
+    if record is None:
         return None
     file = str(options.file) if options.file.exists() else ""
     return Switched(record, file, _tell_custody_log(store, signers, record))
@@ -364,9 +375,11 @@ def switched_before(
 def run_cutover(
     session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions, *, yes: bool
 ) -> Switched:
-    """Switch the followed databases and the buckets of a case."""
+    """Switch the followed databases and the buckets of a case. Raises ``NotEqualError`` where something cannot be
+    brought over before the switch: ``IncompleteError`` would mean that the switch was made, with gaps.
+    """
     store, followed = _followed(session, case)
-    with ExitStack() as stack:
+    with _not_switched(), ExitStack() as stack:
         hold = _confirmed_hold(session, followed, options, stack, yes=yes) if options.hold else None
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
@@ -379,11 +392,27 @@ def run_cutover(
             return _switch(cutovers, buckets, None, lease)
         try:
             return _switch(cutovers, buckets, hold, lease)
-        except BaseException:
-            session.err.print(
-                Text(f"Not switched; moveout hold undo {options.file} releases the old databases.")
-            )
+        except BaseException as error:
+            if isinstance(error, MoveoutError) and session.facts.get("switched") is False:
+                with suppress(MoveoutError):  # the next lines say that they are held
+                    hold.release()
+            if options.file.exists():
+                session.facts["undo"] = str(options.file)
+                words = (
+                    "the switch was made" if session.facts.get("switched") else "the old databases are held"
+                )
+                session.err.print(
+                    Text(f"{words}; moveout cutover --undo --undo-file {options.file} releases them")
+                )
             raise
+
+
+@contextmanager
+def _not_switched() -> Iterator[None]:
+    try:
+        yield
+    except IncompleteError as error:
+        raise NotEqualError(str(error), next_step=error.next_step) from error
 
 
 def _confirmed_hold(
@@ -433,14 +462,17 @@ class _Hold:
     plan: UndoFile
 
     def place(self) -> None:
-        """Hold them. Raises ``IncompleteError`` where they can still be written to; they are released then."""
+        """Hold them. Raises ``BusyError`` where they can still be written to; they are released then."""
         source_hold.place(self.file, self.holds, self.plan)
         known = undo_file.read(self.file) or self.plan
         source_hold.close_write_paths(self.holds, known)
         standings = source_hold.survey(self.holds, known)
         if open_paths := [finding for standing in standings for finding in standing.findings]:
             self.release()
-            raise IncompleteError(f"the old side can still be written to: {open_paths[0]}")
+            raise BusyError(
+                f"the old side can still be written to: {open_paths[0]}",
+                next_step="end that, then give the same command again",
+            )
 
     def release(self) -> None:
         """Make them as they were; nothing happens where nothing was changed."""
@@ -468,7 +500,10 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     if switched.is_switched:
         cutovers.each(lambda cutover: cutover.activate())
         lease.check()
+        facts = cutovers.session.facts
+        facts["switched"] = None  # not known, where the location does not answer
         write_record(cutovers.store, record)
+        facts["switched"] = True
         return replace(switched, notes=_tell_custody_log(cutovers.store, buckets.signers, record))
     if hold:
         hold.release()

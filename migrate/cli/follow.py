@@ -33,6 +33,8 @@ from migrate.repair.repair import TableRepair
 from migrate.storage.api import Store
 
 _REPORT_SECONDS = 10.0
+_LAG_SECONDS = 5.0
+"""A lag below is not worth a forecast."""
 _POLL_SECONDS = 0.2
 _WATCH_SECONDS = 2.0
 """So often the location is asked whether a cutover has begun."""
@@ -98,6 +100,7 @@ def _as_json(source: FollowState | DeltaState) -> dict[str, Any]:
         "applied": source.applied,
         "lag_bytes": source.lag_bytes,
         "lag_seconds": source.lag_seconds,
+        "catch_up_seconds": source.catch_up_seconds,
         "changes": source.changes,
         "caught_up": source.is_caught_up,
         "stopped": errors,
@@ -122,6 +125,8 @@ def state_line(source: FollowState | DeltaState) -> str:
         words.append("the source does not say how far it is")
     elif not source.is_waiting:
         lag = f"{duration_words(source.lag_seconds)}, {bytes_words(source.lag_bytes)} behind"
+        if source.catch_up_seconds is not None and source.lag_seconds >= _LAG_SECONDS:
+            lag += f", caught up in about {duration_words(source.catch_up_seconds)}"
         words.append(lag if source.lag_bytes else "nothing is behind")
     if source.stopped:
         words.append("STOPPED")

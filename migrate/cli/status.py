@@ -39,7 +39,7 @@ from migrate.cli.progress.status_page_file import shown_state
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export import ExportStatus, SourceStatus, export_status
-from migrate.follow.status import FollowStatus, follow_status
+from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
 from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
 from migrate.report.status_page import ShownRun, status_page
@@ -165,18 +165,28 @@ def _followed_words(followed: FollowStatus) -> str:
     ]
     if followed.lag_bytes is not None:
         age = f", since {duration_words(followed.lag_seconds)}" if followed.lag_seconds else ""
-        behind = f"{bytes_words(followed.lag_bytes)} behind{age}" if followed.lag_bytes else "nothing behind"
-        words.append(behind)
+        behind = f"{bytes_words(followed.lag_bytes)} of the log are not captured{age}"
+        words.append(behind if followed.lag_bytes else "all of the log is captured")
     if followed.retained_bytes is not None:
         reading = "a capture is at work" if followed.is_read else "NO capture is at work"
         words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
     if followed.applied:
-        words.append(f"applied up to {followed.applied}")
+        words += [f"applied up to {followed.applied}", _waiting_words(followed.waiting)]
     if followed.skipped:
         words.append(f"not followed, since the restore left them out: {', '.join(followed.skipped)}")
     if followed.undefined:
         words.append(f"NOT at the destination: {', '.join(followed.undefined)}")
     return "; ".join(words)
+
+
+def _waiting_words(waiting: WaitingChanges | None) -> str:
+    if waiting is None:
+        return "all that is captured is applied"
+    changes = f"about {things(waiting.changes, 'change')}"
+    if not waiting.is_counted:
+        changes = f"more than {things(waiting.changes, 'change')}"
+    age = "" if waiting.lag_seconds is None else f", since {duration_words(waiting.lag_seconds)}"
+    return f"{changes}, {bytes_words(waiting.lag_bytes)} of the log, wait to be applied{age}"
 
 
 def _draw_deadline(console: Console, until: datetime) -> None:

@@ -25,14 +25,14 @@ from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.changes.segments import SegmentReader
 from migrate.engines import registry
-from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, IncompleteError
+from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError
 from migrate.follow.early_comparison import (
     EarlyComparison,
     Touched,
     digests_with_keys,
     keyed_rows,
 )
-from migrate.follow.followed import FollowedSource
+from migrate.follow.followed import FollowedSource, require_base
 from migrate.follow.table_digests import (
     Digests,
     ReadTables,
@@ -172,7 +172,7 @@ class Cutover:
         return uncounted_sessions(self.followed.destination)
 
     def prove(self) -> ProvenSource:
-        """Bring over all that the held source has, and compare. Raises ``IncompleteError`` where the source was written
+        """Bring over all that the held source has, and compare. Raises ``BusyError`` where the source was written
         to meanwhile, and errors of both servers and of the location.
         """
         followed, stages = self.followed, Stages(self.report)
@@ -326,6 +326,8 @@ class Cutover:
         folder = self.followed.folder(self.store)
         last = folder.last()
         with closing(self.followed.open_writer()) as writer:
+            if (before := writer.mark()) is not None:
+                require_base(self.followed, before)
             try:
                 mark = Applying(folder, writer).run(
                     self.cancellation, until=lambda at: last is None or at.place >= last.boundary
@@ -413,9 +415,9 @@ def carry_remainder(
     )
 
 
-def written_meanwhile(source: str) -> IncompleteError:
+def written_meanwhile(source: str) -> BusyError:
     """Return the error for a source that does not keep still."""
-    return IncompleteError(
+    return BusyError(
         f"{source} was written to while it was compared",
         next_step="stop what writes there, or let moveout hold it: --hold; then give the command again",
     )

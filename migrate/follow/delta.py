@@ -196,7 +196,7 @@ class DeltaCutover:
         return ()
 
     def prove(self) -> ProvenSource:
-        """Take the last pass, bring over what tables do not hold, and compare. Raises ``IncompleteError`` where the
+        """Take the last pass, bring over what tables do not hold, and compare. Raises ``BusyError`` where the
         source was written to meanwhile, and errors of both servers and of the location.
         """
         source, stages = self.followed, Stages(self.report)

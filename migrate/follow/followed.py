@@ -91,6 +91,18 @@ class FollowedSource:
         return SegmentFolder(store, self.name, self.base)
 
 
+def require_base(followed: FollowedSource, mark: Mark) -> None:
+    """Raise ``IncompleteError`` where the destination was restored from another snapshot than that of the changes."""
+    if mark.base == followed.base:
+        return
+    log = followed.open_log()
+    raise IncompleteError(
+        f"{followed.destination.shown} was restored from a snapshot at {log.show(mark.base)}; the changes come after"
+        f" one at {log.show(followed.base)}",
+        next_step="drop the database, and give moveout restore again: it has the newer snapshot",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedBase:
     """The base of one source, as a sealed bundle records it. ``url`` holds no secrets; ``position``, ``log`` and

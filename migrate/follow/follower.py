@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from exporters.changes import NotFollowed
 from migrate.changes.apply import Applying, ChangeWriter, Mark
 from migrate.changes.capture_thread import keep_capturing
-from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
-from migrate.follow.followed import FollowedSource
+from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.follow.followed import FollowedSource, require_base
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.retry_pauses import RetryPauses
 from migrate.storage.api import Store
@@ -42,7 +42,8 @@ _STALE_SECONDS = 15.0
 class FollowState:
     """How far a source is. Positions are as its server writes them, "" where they are not known. ``lag_bytes``: how
     much of the log is not applied. ``lag_seconds``: how old that is. ``rate``: changes that were applied each second,
-    of late. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
+    of late. ``catch_up_seconds``: after how long nothing is behind, at the speed of late; None where the lag does not
+    become less. ``stopped``: why changes are not captured, or not applied, any more. ``is_waiting``: the destination
     was not restored yet. ``skipped``: the tables that the restore left out, whose changes are left out, too.
     ``undefined``: what only the source defines. ``refusing``: the tables that refuse changes to the application since
     they are followed.
@@ -61,6 +62,7 @@ class FollowState:
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     refusing: tuple[NotFollowed, ...] = ()
+    catch_up_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class _Counts:
     is_compared: bool = False
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
+    lags: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
 
 
 def run_guarded(loop: Callable[[], None], errors: list[MoveoutError], note: Callable[[str], None]) -> None:
@@ -176,6 +179,7 @@ class Follower:
             counts.skipped,
             counts.undefined,
             counts.refusing,
+            self._catch_up_seconds(lag_bytes),
         )
 
     def _note(self, message: str) -> None:
@@ -187,6 +191,12 @@ class Follower:
             return 0.0
         return (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
 
+    def _catch_up_seconds(self, lag_bytes: int | None) -> float | None:
+        lags = list(self._counts.lags)
+        if not lag_bytes or not lags or (gained := lags[0][1] - lags[-1][1]) <= 0:
+            return None
+        return lag_bytes * (lags[-1][0] - lags[0][0]) / gained
+
     def _watch(self) -> None:
         """Ask where the log ends, and now and then what the source has defined since."""
         compared_at = -_DEFINITIONS_SECONDS
@@ -196,6 +206,7 @@ class Follower:
             try:
                 asked_at, end = time.monotonic(), self._log.state(self.followed.log, counts.captured).end
                 counts.ends.append((asked_at, end))
+                counts.lags.append((asked_at, self._log.distance_bytes(counts.applied, end)))
                 counts.first_end = end if counts.first_end is None else counts.first_end
                 if not counts.is_waiting and asked_at - compared_at >= _DEFINITIONS_SECONDS:
                     compared_at = asked_at
@@ -281,13 +292,9 @@ class Follower:
             self._heed(mark)
             return writer
         writer.close()
-        if mark is None:
-            return None
-        raise IncompleteError(
-            f"{self.followed.destination.shown} was restored from a snapshot at {self._log.show(mark.base)}; the"
-            f" changes come after one at {self._log.show(self.followed.base)}",
-            next_step="drop the database, and give moveout restore again: it has the newer snapshot",
-        )
+        if mark is not None:
+            require_base(self.followed, mark)
+        return None
 
     def _heed(self, mark: Mark) -> None:
         """Take down what a destination says when it is opened."""

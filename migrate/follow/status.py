@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from exporters.changes import LogState
+from exporters.changes import ChangeLog, LogState
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.changes.retained_log import is_near
-from migrate.changes.segments import SegmentFolder, folder
+from migrate.changes.segments import Place, SegmentFolder, folder
 from migrate.errors import MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words
 from migrate.storage.api import Store
 
+_COUNTED_SEGMENTS = 50
+"""The changes of more segments are not counted: each costs a request."""
 _CLOCKS_DIFFER_SECONDS = 5.0
 """So far apart the clocks of two machines may be."""
 
@@ -34,12 +36,31 @@ class KeptChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingChanges:
+    """What is captured, and not applied yet. ``changes``: about how many, of ``segments``; where these are more than
+    ``_COUNTED_SEGMENTS``, of the first of them. ``lag_bytes`` of the source's log. ``lag_seconds``: since when the
+    oldest waits; None where clocks do not say.
+    """
+
+    changes: int
+    segments: int
+    lag_bytes: int
+    lag_seconds: float | None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether ``changes`` are all of them."""
+        return self.segments <= _COUNTED_SEGMENTS
+
+
+@dataclass(frozen=True, slots=True)
 class FollowStatus:
     """How far the changes of one source are. Positions are as its server writes them. ``captured``: what was committed
     before it is at the location. ``lag_bytes`` and ``lag_seconds``: how much of the log is not, and for how long at
     most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
-    up to where the destination has them, "" where that is not known. ``skipped``: tables whose changes are left out.
+    up to where the destination has them, "" where that is not known; ``waiting``: what is captured and not there yet.
+    ``skipped``: tables whose changes are left out.
     ``undefined``: what only the source defines.
     """
 
@@ -57,6 +78,7 @@ class FollowStatus:
     lost: bool = False
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    waiting: WaitingChanges | None = None
 
 
 def follow_status(
@@ -97,6 +119,7 @@ def _status_of(
             undefined = followed.definition_gaps(mark.skipped) if mark is not None else ()
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
+    is_ours = mark is not None and mark.base == base.position
     return FollowStatus(
         base.source,
         log.show(base.position),
@@ -107,12 +130,36 @@ def _status_of(
         age_seconds(kept.written) if behind else behind,
         state.retained_bytes if state else None,
         state.is_read if state else None,
-        log.show(max(mark.position, mark.base)) if mark else "",
+        log.show(max(mark.position, mark.base)) if mark and is_ours else "",
         problem,
         lost=bool(state and state.lost),
         skipped=mark.skipped if mark else (),
         undefined=undefined,
+        waiting=_waiting(store, base, log, mark) if mark is not None and is_ours else None,
     )
+
+
+def _waiting(store: Store, base: RecordedBase, log: ChangeLog, mark: Mark) -> WaitingChanges | None:
+    """Return what is captured and not applied; None where there is nothing."""
+    segments = SegmentFolder(store, base.source, base.position)
+    last = segments.last()
+    if last is None or mark.place >= last.boundary:
+        return None
+    first = mark.place.segment
+    ends = mark.place >= Place(first, segments.record(first).messages) if first else True
+    unread = [segments.record(number) for number in _counted(first + ends, last.number)]
+    messages = sum(record.messages - 2 * record.transactions for record in unread)
+    read = 0 if ends else mark.place.message
+    return WaitingChanges(
+        max(messages - read, 1),
+        last.number - first - ends + 1,
+        log.distance_bytes(max(mark.position, mark.base), last.position),
+        age_seconds(unread[0].written),
+    )
+
+
+def _counted(first: int, last: int) -> range:
+    return range(first, min(last, first + _COUNTED_SEGMENTS - 1) + 1)
 
 
 def _near_limit(state: LogState, source: Endpoint) -> str:

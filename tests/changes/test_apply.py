@@ -10,7 +10,7 @@ from exporters.changes import Message, MessageKind
 from migrate.changes import apply
 from migrate.changes.apply import Applying, ChangeConflictError, Mark
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
-from migrate.errors import IncompleteError
+from migrate.errors import GoneError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.local.store import LocalStore
 
@@ -185,5 +185,5 @@ def test_a_cancelled_run_ends_at_a_commit_and_another_goes_on(folder):
 
 
 def test_a_destination_that_was_not_restored_is_refused(folder):
-    with pytest.raises(IncompleteError, match="was not restored from this bundle yet"):
+    with pytest.raises(GoneError, match="was not restored from this bundle yet"):
         Applying(folder, Rows(kept_mark=None))

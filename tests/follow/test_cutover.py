@@ -131,9 +131,39 @@ def test_nothing_is_switched_where_both_sides_differ(move, monkeypatch):
     assert "NOT SWITCHED" in refused.out
     run_sql(old, TRANSFER.format(1, 2))  # released
     run_sql(new, "DELETE FROM accounts WHERE id = 99")
-    without_hold = call("cutover", "-c", "moveout.toml")
-    assert without_hold.code == 0, without_hold
-    assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+    still_equal = Cutover._still_equal
+
+    def write_and_look(self, mark):
+        run_sql(old, TRANSFER.format(1, 2))
+        return still_equal(self, mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cutover, "_still_equal", write_and_look)
+        written = call("cutover", "-c", "moveout.toml", "--json")
+    assert (written.code, written.json["error"]["switched"]) == (5, False), written
+    assert "was written to while it was compared" in written.json["error"]["message"]
+    without_hold = call("cutover", "-c", "moveout.toml", "--json")
+    assert (without_hold.code, without_hold.json["result"]["switched"]) == (0, True), without_hold
+    assert fetch(new, "SELECT count(*) FROM log") == [(2,)]
+
+
+def test_no_error_before_the_switch_has_the_exit_code_of_a_switch_with_gaps(move):
+    old, new = move
+    assert call("export", "-c", "moveout.toml").code == 0
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
+    early = call(*words)
+    assert (early.code, early.json["error"]["switched"]) == (7, False), early
+    assert call("restore", "-c", "moveout.toml").code == 0
+    run_sql(old, "BEGIN; UPDATE accounts SET balance = 100 WHERE id = 9; PREPARE TRANSACTION 'open'")
+    try:
+        prepared = call(*words)
+    finally:
+        run_sql(old, "COMMIT PREPARED 'open'")
+    assert (prepared.code, prepared.json["error"]["switched"]) == (5, False), prepared
+    run_sql(old, TRANSFER.format(1, 2))  # released
+    run_sql(new, "DELETE FROM accounts WHERE id = 1")
+    conflict = call(*words)
+    assert (conflict.code, conflict.json["error"]["switched"]) == (6, False), conflict
 
 
 def bring_over():
@@ -330,7 +360,7 @@ def test_buckets_of_the_case_are_switched_in_the_same_window(move, minio, other_
     source_client.delete_object(Bucket=source, Key="deleted")
     words = ["cutover", "-c", "moveout.toml", "--hold", "--yes"]
     refused = call(*words)
-    assert (refused.code, "bucket media: " in refused.err) == (3, True), refused
+    assert (refused.code, "bucket media: " in refused.err) == (6, True), refused
     run_sql(old, TRANSFER.format(1, 2))  # it was not held
     differs = call(*words, "--overwrite")
     assert (differs.code, "NOT SWITCHED" in differs.out) == (6, True), differs

@@ -1,5 +1,7 @@
 """What the source defines after the base is named by follow, status and cutover before it costs anything."""
 
+import re
+
 import pytest
 
 from tests.cli.conftest import call
@@ -72,8 +74,10 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     run_sql(old, ROWS)
     stopped = call("follow", "-c", "moveout.toml", "--until-caught-up")
     assert (stopped.code, "STOPPED" in stopped.out) == (3, True), stopped
+    shown = " ".join(call("status", "-c", "moveout.toml").out.split())
+    assert re.search(r"about \d+ changes?, [\d,.]+ k?B of the log, wait to be applied, since ", shown), shown
     refused = call("cutover", "-c", "moveout.toml")
-    assert refused.code == 3, refused
+    assert refused.code == 6, refused
     for statement in LATER.values():
         run_sql(new, statement)
     resynced = call("resync", "-c", "moveout.toml", "app:later.made")

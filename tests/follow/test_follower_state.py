@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.cli.follow import state_line
 from migrate.errors import GoneError, IncompleteError, MoveoutError, UnreachableError
 from migrate.follow.follower import Follower, run_guarded
 from migrate.runtime.cancellation import CancellationToken, Cancelled
@@ -78,6 +80,10 @@ def test_lag_and_rate_are_told_where_the_end_is_known():
     state = one.state()
     assert (state.lag_bytes, state.rate, state.applied) == (400, 15.0, "at 100")
     assert 5 <= state.lag_seconds < 8
+    assert state.catch_up_seconds is None
+    counts.lags.extend([(1.0, 1200), (5.0, 400)])
+    assert one.state().catch_up_seconds == 2.0
+    assert "400 B behind, caught up in about 2.0 s" in state_line(replace(one.state(), is_waiting=False))
     counts.applied = 500
     assert (one.state().lag_bytes, one.state().lag_seconds) == (0, 0.0)
     counts.ends.append((now - 3600, 900))

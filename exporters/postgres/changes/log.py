@@ -49,6 +49,7 @@ from exporters.postgres.changes.slot import (
     parse_lsn,
     read_state,
 )
+from exporters.postgres.changes.timelines import FAILOVER_VERSION, Timeline, read_timeline
 from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
@@ -61,7 +62,6 @@ from exporters.postgres.sessions.session_limits import SessionLimits
 
 Answer = TypeVar("Answer")
 
-_FAILOVER_VERSION = 170000
 _EXPORTED = "EXPORT_SNAPSHOT"
 """The option in the form that all servers read (PostgreSQL, "Streaming Replication Protocol")."""
 _LONGEST_NAME = 50
@@ -94,6 +94,7 @@ class PostgresChangeLog:
         self._address = address
         self._given_name = name
         self._name = own_name(name)
+        self._timeline = 0
 
     @contextmanager
     def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
@@ -127,12 +128,16 @@ class PostgresChangeLog:
     def stream(self, log: Mapping[str, Any], after: int) -> Iterator[ChangeStream]:
         """See ``ChangeLog``."""
         with closing(self._replication()) as replication:
-            system = _first(replication, "IDENTIFY_SYSTEM")[0]
+            system, number = _first(replication, "IDENTIFY_SYSTEM")[:2]
             if system != log["system"]:
                 raise SourceGoneError(
                     f"{self._address.url} is another server than the one whose changes were kept",
                     next_step=f"Check the URL. {BASE_AGAIN}",
                 )
+            try:
+                timeline = read_timeline(replication, int(number), log.get("timeline", 1))
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self._address.url) from exc
             if replication.info.parameter_status("server_encoding") == "SQL_ASCII":
                 replication.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
             try:
@@ -141,7 +146,10 @@ class PostgresChangeLog:
                 )
             except SourceError as exc:
                 raise self._explained(exc, log, after) from exc
-            self._require_continuity(self.state(log), after)
+            state = self.state(log)
+            self._require_history(timeline, state, after, max(self._timeline, log.get("timeline", 1)))
+            self._require_continuity(state, after)
+            self._timeline = timeline.number
             with stream:
                 yield stream
 
@@ -235,11 +243,12 @@ class PostgresChangeLog:
         return connect(self._address, application, replication="database")
 
     def _make_slot(self, replication: psycopg.Connection[Any], followed: FollowedTables) -> ChangeBase:
-        failover = replication.info.server_version >= _FAILOVER_VERSION
+        failover = replication.info.server_version >= FAILOVER_VERSION
         options = "(SNAPSHOT 'export', FAILOVER true)" if failover else _EXPORTED
-        system = _first(replication, "IDENTIFY_SYSTEM")[0]
+        system, timeline = _first(replication, "IDENTIFY_SYSTEM")[:2]
         position, snapshot = _create_slot(replication, f'"{self._name}"', options)
-        log = {"slot": self._name, "publication": self._name, "system": system}
+        names = {"slot": self._name, "publication": self._name}
+        log = names | {"system": system, "timeline": int(timeline)}
         return ChangeBase(self._given_name, position, snapshot, log, followed.not_followed)
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> bool:
@@ -270,6 +279,20 @@ class PostgresChangeLog:
         return SourceGoneError(
             f"{self._address.url}: {reason}: what was committed after {lsn_text(after)} cannot be read",
             next_step=BASE_AGAIN,
+        )
+
+    def _require_history(self, timeline: Timeline, state: LogState, after: int, known: int) -> None:
+        """Raise where the server has failed over to one that lacks what was captured. Its log may be longer by now, and
+        what it wrote before ``after`` would be left out without a word. ``known``: the newest timeline that was read.
+        """
+        left_at = timeline.lost_from(state.acknowledged, after)
+        if left_at is None and timeline.number >= known:
+            return
+        lacks = "" if left_at is None else f": it lacks what was captured after {lsn_text(left_at)}"
+        raise SourceGoneError(
+            f"{self._address.url} has failed over to a standby whose log is another one than the captured one{lacks}",
+            next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN} To prevent it, set"
+            " synchronized_standby_slots at the primary.",
         )
 
     def _require_continuity(self, state: LogState, after: int) -> None:

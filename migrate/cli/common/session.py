@@ -35,6 +35,7 @@ from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.registry import open_location
 
 JSON_VERSION = 1
+_NO_FACTS: Mapping[str, Any] = {}
 _MAX_WORKERS = 256
 _DETAILED_SOURCES = 3
 """Of more sources than these, an answer has a line each, unless told."""
@@ -77,6 +78,8 @@ class Session:
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     """Cancelled by a signal: Ctrl-C, SIGTERM, a terminal that is closed."""
     log: LogFile | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the JSON of an error says besides."""
 
     def workers(self, *, default: int, case: int | None = None) -> int:
         """Return the number of workers: the option, else the case's, else ``default``."""
@@ -358,7 +361,7 @@ def _leave_terminal() -> None:
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
     if session.json:
-        print_error(session.command, exit_code, code, message, next_step)
+        print_error(session.command, exit_code, code, message, next_step, session.facts)
     session.write_log("error", exit_code=exit_code, code=code, text=message, next=next_step)
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:
@@ -367,9 +370,16 @@ def _fail(session: Session, exit_code: int, code: str, message: str, next_step: 
     return exit_code
 
 
-def print_error(command: str, exit_code: int, code: str, message: str, next_step: str) -> None:
-    """Print an error as one object."""
-    error = {"code": code, "message": message, "next": next_step}
+def print_error(
+    command: str,
+    exit_code: int,
+    code: str,
+    message: str,
+    next_step: str,
+    facts: Mapping[str, Any] = _NO_FACTS,
+) -> None:
+    """Print an error as one object, with facts besides."""
+    error = {"code": code, "message": message, "next": next_step, **facts}
     _print_json(command, exit_code, {"error": error})
 
 

@@ -25,7 +25,7 @@ from migrate.cli.moves.followed_move import commands_of
 from migrate.cli.restore import RestoreOptions
 from migrate.cli.run import Evacuated, run_case
 from migrate.custody.signing.keys import Signer
-from migrate.errors import OK, UsageError
+from migrate.errors import OK, IncompleteError, NotEqualError, UsageError
 from migrate.number_text import bytes_words
 from migrate.runtime.state_folder import state_folder
 
@@ -83,14 +83,19 @@ class SyncedDatabase:
 
     @property
     def exit_code(self) -> int:
-        """That of the cutover, else of the steps before it."""
-        return self.switched.exit_code if self.switched else self.moved.exit_code
+        """That of the cutover, else of the steps before it; 6 where these left a gap, so that nothing was switched."""
+        if self.switched is not None:
+            return self.switched.exit_code
+        is_refused = self.cutover and self.moved.exit_code == IncompleteError.exit_code
+        return NotEqualError.exit_code if is_refused else self.moved.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the result of the steps, and of the cutover."""
         switched = self.switched.as_json() if self.switched else None
         folder = {"folder": str(self.folder), "size_bytes": self.size_bytes}
-        return {"move": self.moved.as_json(), "cutover": switched, "work": folder}
+        is_switched = self.switched is not None and self.switched.is_switched
+        result = {"move": self.moved.as_json(), "cutover": switched, "work": folder}
+        return result | ({"switched": is_switched} if self.cutover else {})
 
     def draw(self, console: Console) -> None:
         """Print both, and where the working folder lies."""
@@ -122,12 +127,10 @@ def sync_database(
         session, case, commands_of(asked.folder / _CASE), RestoreOptions(scheduler=None, create=asked.create)
     )
     moved = replace(moved, moved=replace(moved.moved, only_copy=False))  # nobody keeps this bundle
-    switched = None
-    if asked.cutover and moved.exit_code == OK:
+    switched = switched_before(session, case, hold, signers) if asked.cutover else None
+    if asked.cutover and switched is None and moved.exit_code == OK:
         buckets = cutover_buckets(session, case, BucketOptions(), signers)
-        switched = switched_before(session, case, hold, signers) or run_cutover(
-            session, case, buckets, hold, yes=yes
-        )
+        switched = run_cutover(session, case, buckets, hold, yes=yes)
     size_bytes = sum(path.stat().st_size for path in asked.folder.rglob("*") if path.is_file())
     return SyncedDatabase(moved, switched, asked.folder, size_bytes, asked.cutover)
 

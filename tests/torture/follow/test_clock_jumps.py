@@ -6,44 +6,43 @@ The jumps are made by libfaketime (a Debian package), which changes no clock tha
 
 import contextlib
 import os
+import shutil
 import subprocess
+import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from scripts.binaries import find_postgres
+from scripts.mariadb import find_mariadb
 from scripts.outsiders.debian import fetch_package
 from scripts.outsiders.suite import Skipped
-from tests.exporters.postgres.databases import fetch, run_sql
+from tests.exporters.mysql import databases as mysql_databases
+from tests.exporters.postgres import databases
 from tests.follow.move_case import write_move_case
 from tests.tools.waiting import eventually
 from tests.torture.command import MOVEOUT, moveout, must
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
-TABLE = "CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT now())"
-COUNT = "SELECT count(*) FROM t"
-
-
-@pytest.fixture(scope="module")
-def library():
-    """The library that changes what a program takes for the time."""
-    package = fetch_package("libfaketime")
-    if isinstance(package, Skipped):
-        pytest.skip(f"NOT TESTED: {package.reason}")
-    return next(package.rglob("libfaketime.so.1"))
+TABLE = "CREATE TABLE t (id int PRIMARY KEY, at timestamp DEFAULT CURRENT_TIMESTAMP)"
+BINLOG = ["binlog-format=ROW", "binlog-row-metadata=FULL"]
+HOURS = (2, 0, -2, 0)
 
 
 class Clock:
-    """The clock of a program that is started with ``environment``: so many hours beside the machine's."""
+    """The clock of a program: so many hours beside the machine's. Every user may read its file."""
 
-    def __init__(self, file: Path, library: Path) -> None:
-        self._file = file
+    def __init__(self, directory: Path, library: Path) -> None:
+        self._file = directory / "clock"
         self.environment = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_CACHE_DURATION": "1",
+            "LD_PRELOAD": str(shutil.copy(library, directory)),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+        self._programs = directory / "programs"
         self.jump(0)
 
     def jump(self, hours: int) -> None:
@@ -51,6 +50,48 @@ class Clock:
         fresh.write_text(f"{hours:+d}h\n")
         fresh.chmod(0o644)
         fresh.rename(self._file)
+
+    @contextlib.contextmanager
+    def jumping(self):
+        """Let it jump all the time."""
+        ended = threading.Event()
+
+        def jump():
+            while not ended.is_set():
+                for hours in HOURS:
+                    self.jump(hours)
+                    ended.wait(0.7)
+
+        thread = threading.Thread(target=jump)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def wrapped(self, program: Path) -> Path:
+        """Return a directory with a program that has this clock. The library keeps memory that belongs to the first
+        user who loads it, so only the server itself loads it.
+        """
+        variables = " ".join(f"{name}={value}" for name, value in self.environment.items())
+        self._programs.mkdir()
+        script = self._programs / program.name
+        script.write_text(f'#!/bin/sh\n{variables} exec {program} "$@"\n')
+        script.chmod(0o755)
+        return self._programs
+
+
+@pytest.fixture
+def make_clock():
+    """Make a clock; ``name``: of the library that changes what a program takes for the time."""
+    package = fetch_package("libfaketime")
+    if isinstance(package, Skipped):
+        pytest.skip(f"NOT TESTED: {package.reason}")
+    with tempfile.TemporaryDirectory(prefix="moveout-clock-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield lambda library: Clock(directory, next(package.rglob(library)))
 
 
 @contextlib.contextmanager
@@ -67,41 +108,67 @@ def followed_by_process(environment):
             process.wait()
 
 
-@pytest.mark.parametrize("whose", ["server", "follow"])
-def test_clocks_jump(whose, library, servers, other_postgres, tmp_path, monkeypatch):
-    if whose == "server" and os.geteuid() == 0:
-        pytest.skip("NOT TESTED: the library's memory is ours, and as root the server runs as another user")
-    clock = Clock(tmp_path / "clock", library)
-    with monkeypatch.context() as variables:
-        if whose == "server":
-            for name, value in clock.environment.items():
-                variables.setenv(name, value)
-        server = servers.postgres("jumping", settings=["wal_level=logical"])
+def ask(url, statement):
+    """Execute a statement at a PostgreSQL or a MariaDB; return its rows."""
+    if url.startswith("mysql"):
+        return mysql_databases.fetch(url, statement)
+    return databases.fetch(url, statement)
+
+
+def make_server(servers, clock, whose):
+    """A server that has the clock, unless that is the one of follow."""
+    if whose == "mariadb":
+        with pytest.MonkeyPatch.context() as variables:
+            variables.setenv("PATH", f"{clock.wrapped(find_mariadb())}:{os.environ['PATH']}")
+            return servers.mariadb("jumping", settings=BINLOG)
+    programs = None
+    if whose == "postgresql":
+        real = find_postgres()
+        programs = clock.wrapped(real / "postgres")
+        for name in ("initdb", "pg_dump", "psql"):
+            (programs / name).symlink_to(real / name)
+    return servers.postgres(f"jumping-{whose}", programs, settings=["wal_level=logical"])
+
+
+@pytest.mark.parametrize("whose", ["postgresql", "mariadb", "follow"])
+def test_clocks_jump(whose, make_clock, servers, request, tmp_path, monkeypatch):
+    """While a source is followed, and during the switch."""
+    clock = make_clock("libfaketimeMT.so.1" if whose == "mariadb" else "libfaketime.so.1")
+    server = make_server(servers, clock, whose)
+    other = request.getfixturevalue("other_mariadb" if whose == "mariadb" else "other_postgres")
     try:
-        old, new = server.database(), other_postgres.database()
-        run_sql(old, TABLE)
+        old, new = server.database(), other.database()
+        run = mysql_databases.run_sql if whose == "mariadb" else databases.run_sql
+        run(old, TABLE)
         monkeypatch.chdir(tmp_path)
         write_move_case(tmp_path, old, new, name="jumps")
         must("export", "-c", "moveout.toml")
         must("restore", "-c", "moveout.toml")
         written = 0
-        with followed_by_process(clock.environment if whose == "follow" else {}) as process:
-            for hours in (2, 0, -2, 0):
+        own_clock = clock.environment if whose == "follow" else {}
+        with followed_by_process(own_clock) as process:
+            for hours in HOURS:
                 clock.jump(hours)
                 time.sleep(2)
                 for _ in range(20):
                     written += 1
-                    run_sql(old, f"INSERT INTO t VALUES ({written})")
-                eventually(lambda: fetch(new, COUNT) == [(written,)])  # noqa: B023
+                    run(old, f"INSERT INTO t (id) VALUES ({written})")
+                eventually(lambda: ask(new, "SELECT count(*) FROM t")[0][0] == written)  # noqa: B023
                 assert process.poll() is None
                 check_status()
-        jumped = fetch(old, "SELECT max(at) - min(at) > '1 h' FROM t") == [(True,)]
-        assert jumped == (whose == "server")
-        switched = moveout("cutover", "-c", "moveout.toml", "--hold", "--yes")
-        assert switched.code == 0, switched.said
-        assert fetch(new, "SELECT * FROM t ORDER BY 1") == fetch(old, "SELECT * FROM t ORDER BY 1")
+        ((first, last),) = ask(old, "SELECT min(at), max(at) FROM t")
+        assert ((last - first).total_seconds() > 3600) == (whose != "follow")
+        words = [MOVEOUT, "cutover", "-c", "moveout.toml", "--hold", "--whole-server", "--yes"]
+        with clock.jumping():
+            switched = subprocess.run(
+                words, env={**os.environ, **own_clock}, capture_output=True, text=True, check=False
+            )
+        assert switched.returncode == 0, switched
+        assert ask(new, "SELECT * FROM t ORDER BY 1") == ask(old, "SELECT * FROM t ORDER BY 1")
     finally:
-        servers.end(server)
+        clock.jump(0)
+        if whose != "mariadb":
+            servers.end(server)
 
 
 def check_status():
@@ -122,15 +189,15 @@ def test_an_hour_of_silence_in_a_minute(servers, other_postgres, tmp_path, monke
     other = servers.postgres("silent-new", settings=settings[2:])
     try:
         old, new = server.database(), other.database()
-        run_sql(old, TABLE)
+        databases.run_sql(old, TABLE)
         monkeypatch.chdir(tmp_path)
         write_move_case(tmp_path, old, new, name="silence")
         must("export", "-c", "moveout.toml")
         must("restore", "-c", "moveout.toml")
         with followed_by_process({}) as process:
             for number in (1, 2):
-                run_sql(old, f"INSERT INTO t VALUES ({number})")
-                eventually(lambda number=number: fetch(new, COUNT) == [(number,)])
+                databases.run_sql(old, f"INSERT INTO t VALUES ({number})")
+                eventually(lambda number=number: ask(new, "SELECT count(*) FROM t") == [(number,)])
                 time.sleep(45)
                 assert process.poll() is None
         switched = moveout("cutover", "-c", "moveout.toml", "--hold", "--yes")

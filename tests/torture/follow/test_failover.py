@@ -24,6 +24,7 @@ from migrate.storage.registry import open_location
 from scripts.postgres_versions import find_postgres_of
 from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
+from tests.cli.conftest import call
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.conftest import restored
 from tests.follow.test_follower import following
@@ -211,3 +212,75 @@ def test_a_standby_without_the_slot_stops_the_source_by_name_and_a_delta_pass_br
         delta = DeltaSource("app", source.source, source.destination, open_location(str(tmp_path / "delta")))
         delta.take_pass(CancellationToken())
         assert live_tables(source.destination.url) == live_tables_of(cluster.standby)
+
+
+def cut_off(standby):
+    """Let a standby receive nothing more."""
+    standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+    standby.execute("SELECT pg_reload_conf()")
+    eventually(lambda: rows_of(standby, "SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)])
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["followed all the time", "followed again later"])
+def test_a_standby_that_lacks_what_was_captured_stops_the_source_by_name(
+    is_away, make_cluster, other_postgres, tmp_path, monkeypatch
+):
+    """Its log goes on elsewhere than the captured one, also where it is longer by now; else what it has written before
+    that position would be left out without a word.
+    """
+    cluster = make_cluster(18, waits=False)
+    with followed(cluster, other_postgres, monkeypatch) as source:
+        new, bundle = source.destination.url, open_location(str(tmp_path))
+
+        def write(*numbers):
+            with psycopg.connect(
+                source.source.url, password=cluster.primary.password, autocommit=True
+            ) as connection:
+                for number in numbers:
+                    connection.execute("INSERT INTO t VALUES (%s, repeat('v', 1000))", (number,))
+
+        def arrived(number):
+            return fetch(new, f"SELECT count(*) FROM t WHERE id = {number}") == [(1,)]
+
+        with following(bundle, source) as ((follower,), notes):
+            write(1)
+            eventually(lambda: arrived(1))
+            eventually(lambda: rows_of(cluster.standby, KEPT))
+            eventually(lambda: rows_of(cluster.standby, "SELECT count(*) FROM t") == [(1,)])
+            cut_off(cluster.standby)
+            write(*range(100, 120))
+            eventually(lambda: arrived(119))
+            if not is_away:
+                cluster.fail_over()
+                eventually(lambda: follower.is_ended)
+                (error,) = follower.state().stopped
+        if is_away:
+            cluster.fail_over()
+            write(*range(200, 300))  # so that its log is longer than what was captured
+            with following(bundle, source) as ((follower,), notes):
+                eventually(lambda: follower.is_ended)
+                (error,) = follower.state().stopped
+        assert "standby" in str(error), notes
+        assert "export --follow" in error.next_step
+        assert arrived(119)
+        assert not arrived(299)
+
+
+def failover_findings(cluster, monkeypatch):
+    """What doctor says of a failover."""
+    monkeypatch.setenv("PGPASSWORD", cluster.primary.password)
+    done = call("doctor", f"app={cluster.primary.url_of('app')}", "--json")
+    (examined,) = [one for one in done.json["result"]["examined"] if one["kind"] == "source"]
+    return [finding for finding in examined["findings"] if "standbys (standby)" in finding["problem"]]
+
+
+@pytest.mark.parametrize("major", [15, 18])
+def test_doctor_says_what_a_failover_would_do(major, make_cluster, monkeypatch):
+    cluster = make_cluster(major, waits=False)
+    cluster.primary.database("app")
+    (finding,) = failover_findings(cluster, monkeypatch)
+    assert "the base must be taken again" in finding["consequence"]
+    if major == 18:
+        for statement in finding["fix"]["text"].split(";\n")[:2]:
+            cluster.primary.execute(statement)
+        eventually(lambda: failover_findings(cluster, monkeypatch) == [])
