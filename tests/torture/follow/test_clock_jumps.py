@@ -158,7 +158,7 @@ def test_clocks_jump(whose, make_clock, servers, request, tmp_path, monkeypatch)
                 check_status()
         ((first, last),) = ask(old, "SELECT min(at), max(at) FROM t")
         assert ((last - first).total_seconds() > 3600) == (whose != "follow")
-        words = [MOVEOUT, "cutover", "-c", "moveout.toml", "--hold", "--whole-server", "--yes"]
+        words = [str(MOVEOUT), "cutover", "-c", "moveout.toml", "--hold", "--whole-server", "--yes"]
         with clock.jumping():
             switched = subprocess.run(
                 words, env={**os.environ, **own_clock}, capture_output=True, text=True, check=False
