@@ -588,7 +588,7 @@ def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: Ho
     with ExitStack() as stack:
         holds = _open_holds(followed, stack, whole_server=options.whole_server) if options.hold else {}
         for name, hold in holds.items():
-            actions += [f"would hold {name}: {change.says}" for change in hold.changes()]
+            actions += [f"would hold {name}: {change.says}" for change in source_hold.permitted_changes(hold)]
     for source, is_followed in zip(followed, at_work, strict=True):
         if is_followed:
             actions.append(f"would take {source.name} over from the moveout follow that is at work")

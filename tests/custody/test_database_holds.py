@@ -15,10 +15,11 @@ import pytest
 from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.custody.hold.sources.postgres import PostgresHold
 from migrate.custody.hold.sources.sqlite import SqliteHold
-from migrate.errors import BusyError, DamageError, UsageError
+from migrate.errors import BusyError, DamageError, NotAllowedError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
 from tests.exporters.mysql.databases import fetch, run_sql
+from tests.exporters.postgres.databases import as_role, login
 
 
 @pytest.fixture
@@ -207,3 +208,21 @@ def test_without_an_undo_file_nothing_is_changed(database, tmp_path):
     one.close()
     assert settings_of(url) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_role_that_may_not_hold_is_refused_before_anything_is_changed(other_postgres):
+    url = login(other_postgres, "holder")
+    hold = PostgresHold(as_role(url, "holder"), password=other_postgres.password)
+    with contextlib.closing(hold):
+        with pytest.raises(NotAllowedError, match="only the owner of the database, postgres") as refused:
+            source_hold.planned({"app": hold}, undo_file.new("test"))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(refused.value.next_step)
+            with pytest.raises(NotAllowedError, match="see and end the sessions of postgres"):
+                source_hold.planned({"app": hold}, undo_file.new("test"))
+        plan = source_hold.planned({"app": hold}, undo_file.new("test"))
+        login(other_postgres, "hidden")
+        since = hold.mark()
+        with psycopg.connect(as_role(url, "hidden"), password=other_postgres.password):
+            (path,) = [path for path in hold.open_write_paths(since) if path.key.startswith("session")]
+        assert (path.found, bool(plan.sources["app"].changes)) == ("hidden", True)

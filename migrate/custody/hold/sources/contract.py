@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from migrate.bundle.findings import Finding
 
@@ -83,6 +83,15 @@ class SourceHold(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@runtime_checkable
+class CheckedHold(Protocol):
+    """A ``SourceHold`` that knows whether it may do what it has to, before it does it."""
+
+    def require_rights(self) -> None:
+        """Raise ``NotAllowedError`` where settings may not be changed, or sessions may not be ended."""
         ...
 
 

@@ -109,6 +109,12 @@ class ServerHold(_ServerMode):
         ]
         return [*self._events.changes(), *variables]
 
+    def require_rights(self) -> None:
+        """See ``CheckedHold``: only who may change a variable may set it to what it is."""
+        for change in self.changes():
+            if change.setting in _VARIABLES:
+                self._server.run(_sql(change.setting, str(change.before)))
+
     def read(self, setting: str) -> Any:
         """See ``SourceHold.read``; None where the server has no such variable."""
         if self._events.has(setting):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.errors import SourceUsageError
+from exporters.errors import SourceNotAllowedError, SourceUsageError
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.sessions.connection import connect, parse_url
@@ -32,12 +32,27 @@ FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = 
 WHERE s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
   AND pg_catalog.lower(split_part(c.value, '=', 1)) = '{_NAME}'
 """
-_SESSIONS = """
-SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catalog.pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+_IS_CLIENT = """(a.backend_type = 'client backend' OR (a.backend_type IS NULL AND a.usesysid IS NOT NULL
+    AND a.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_replication)))"""
+"""Of other roles' sessions an ordinary role sees neither kind nor age, unless it has pg_read_all_stats."""
+_SESSIONS = f"""
+SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catalog.pg_stat_activity a
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND {_IS_CLIENT}
   AND (backend_start IS NULL OR backend_start < %s::timestamptz) ORDER BY pid
 """
 _PREPARED = "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY 1"
+_OWNERS = """
+SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_has_role(datdba, 'USAGE')
+FROM pg_catalog.pg_database WHERE datname = current_database()
+"""
+_UNENDABLE = f"""
+SELECT DISTINCT r.rolname FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {_IS_CLIENT}
+  AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+  AND (r.rolsuper OR NOT (pg_catalog.pg_has_role(r.oid, 'USAGE')
+    OR (pg_catalog.pg_has_role('pg_signal_backend', 'USAGE') AND pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))))
+ORDER BY 1
+"""
 _NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
 _ENDING_SECONDS = 10.0
 _SHOWN = 20
@@ -71,6 +86,26 @@ class PostgresHold:
             if not _is_on(counts):
                 changes.append(self._change(_ROLE + role, own_setting))
         return changes
+
+    def require_rights(self) -> None:
+        """See ``CheckedHold``."""
+        with self._translated():
+            owner_row = self._connection.execute(_OWNERS.encode()).fetchone()
+            assert owner_row is not None
+            owner, is_owner = owner_row
+            unendable = [str(row[0]) for row in self._connection.execute(_UNENDABLE.encode()).fetchall()]
+            role = quote_name(self._connection.info.user)
+        if not is_owner:
+            raise SourceNotAllowedError(
+                f"{self.url}: only the owner of the database, {owner}, may make it read-only",
+                next_step=f"ALTER DATABASE {quote_name(self._database)} OWNER TO {role};",
+            )
+        if unendable:
+            raise SourceNotAllowedError(
+                f"{self.url}: the role {role} may not see and end the sessions of {', '.join(unendable)}",
+                next_step=f"GRANT pg_signal_backend, pg_read_all_stats TO {role}; sessions of superusers have to be"
+                " ended by one",
+            )
 
     def _change(self, setting: str, before: str | None) -> Change:
         return Change(setting, before, "on", before, self._sql(setting, "on"), self._sql(setting, before))

@@ -16,7 +16,7 @@ from exporters.engine import load_part
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
 from migrate.custody.hold.sources import undo_file
-from migrate.custody.hold.sources.contract import Change, HoldRequest, OpenHold, SourceHold
+from migrate.custody.hold.sources.contract import Change, CheckedHold, HoldRequest, OpenHold, SourceHold
 from migrate.custody.hold.sources.undo_file import Recorded, UndoFile
 from migrate.engines import registry
 from migrate.errors import DamageError, UsageError
@@ -54,7 +54,8 @@ def open_hold(endpoint: Endpoint, wish: HoldRequest) -> SourceHold:
 def planned(holds: Holds, known: UndoFile) -> UndoFile:
     """Return the undo file with what has to be changed now added to what it says. Nothing is changed.
 
-    Raises ``UsageError`` where a source of this name is another one, or a setting was changed by somebody else since.
+    Raises ``UsageError`` where a source of this name is another one, or a setting was changed by somebody else since;
+    ``NotAllowedError`` where the role may not make the changes.
     """
     for name, hold in holds.items():
         recorded = known.sources.get(name, Recorded(hold.url))
@@ -65,9 +66,17 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
             )
         _refuse_foreign(name, hold, recorded.changes)
         settings = {change.setting for change in recorded.changes}
-        new_changes = [change for change in hold.changes() if change.setting not in settings]
+        new_changes = [change for change in permitted_changes(hold) if change.setting not in settings]
         known = known.with_source(name, replace(recorded, changes=(*recorded.changes, *new_changes)))
     return known
+
+
+def permitted_changes(hold: SourceHold) -> Sequence[Change]:
+    """Return what has to change. Raises ``NotAllowedError`` where it is known that the role may not do that."""
+    changes = hold.changes()
+    if changes and isinstance(hold, CheckedHold):
+        hold.require_rights()
+    return changes
 
 
 def pending(holds: Holds, plan: UndoFile) -> list[tuple[str, Change]]:
