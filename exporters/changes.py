@@ -22,7 +22,10 @@ from exporters.limits import Note
 FOLLOW = "follow"
 """The key under which the position of a followed source's snapshot has what ``ChangeBase.described`` returns."""
 
-BASE_AGAIN = "Take the base again: moveout export --follow to a new location."
+BASE_AGAIN = (
+    "Take the base again: moveout export --follow to a new location; or let moveout follow --delta compare the tables"
+    " from now on."
+)
 """The next step where changes after a base can no longer arrive."""
 
 

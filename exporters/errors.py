@@ -25,6 +25,7 @@ An error of a source has a second base class that says which kind it is, so a ca
     ├── SourceNotAllowedError     4   also a NotAllowedError
     ├── SourceUnreachableError    5   also an UnreachableError
     ├── SourceGoneError           7   also a GoneError
+    │   └── SourceReplacedError   7   another server is where the source was
     └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
         ├── SourceChangedError    3   the item has changed since it was listed
         └── SourceDamagedError    3   the bytes of the item differ from the source's own checksum
@@ -190,6 +191,10 @@ class SourceGoneError(SourceError, GoneError):
     """The source does not exist."""
 
     code = "gone"
+
+
+class SourceReplacedError(SourceGoneError):
+    """Another server has the address of the source."""
 
 
 class SourceItemError(SourceError, IncompleteError):

@@ -117,6 +117,9 @@ class Switched:
             console.print(
                 Text("NOT SWITCHED: both sides differ; the old side is in use as before", style="bold red")
             )
+            console.print(
+                "→ moveout resync reads a table again, where its log is followed; then give moveout follow again"
+            )
             return
         console.print(
             f"Switched at {self.record.switched_at}: nothing could be written for"

@@ -12,14 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from exporters.engine import Engine
+from exporters.engine import Engine, load_part
+from exporters.errors import SourceError, SourceGoneError, SourceReplacedError
 from migrate.case.model import Endpoint
+from migrate.changes.capture import resume_position
 from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_deltas, write_delta
 from migrate.changes.remainder import Carried
+from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.cutover import ProvenSource, Stages, carry_remainder, written_meanwhile
-from migrate.follow.followed import FollowedSource, followed_sources, recorded_bases
+from migrate.follow.followed import FollowedSource, RecordedBase, followed_sources, recorded_bases
 from migrate.follow.follower import run_guarded
 from migrate.follow.table_digests import as_recorded, differences, live_tables, read_digests
 from migrate.repair.live_repair import open_repair, repair_from_source
@@ -53,6 +56,11 @@ class DeltaSource:
         except BusyError:
             return True
 
+    def activate(self) -> None:
+        """Start at the destination what must not run while the source is followed. Raises ``SourceError``."""
+        if reference := self.destination_engine.activation:
+            load_part(reference)(self.destination.url, self.destination.reveal(), self.name)
+
     def take_pass(self, cancellation: CancellationToken) -> DeltaRecord:
         """Make the destination equal to the source as it is now, and record that. Raises errors of both servers and of
         the location.
@@ -84,20 +92,40 @@ def sources_to_follow(
     every: bool = False,
 ) -> list[FollowedSource | DeltaSource]:
     """Return the sources of a bundle that have a destination, and either a base, or delta passes since their log cannot
-    be followed. ``every``: others get delta passes, too, but buckets, which have none. Raises ``UsageError`` where
-    there is no such source.
+    be followed. ``every``: others get delta passes, too, but buckets, which have none; so do, for good, those with a
+    base whose log is gone. Raises ``UsageError`` where there is no such source.
     """
-    bases = {base.source for base in recorded_bases(store)}
+    bases = {base.source: base for base in recorded_bases(store)}
     recorded = {record.source for record in recorded_deltas(store)}
     deltas = []
-    for name in sorted((sources.keys() & destinations.keys()) - bases):
+    for name in sorted(sources.keys() & destinations.keys()):
+        has_log = name in bases and name not in recorded
+        if has_log and not (every and _is_log_gone(store, bases[name], sources[name])):
+            continue
         source = DeltaSource(name, sources[name], destinations[name], store)
         if (every or name in recorded) and source.destination_engine.row_repair:
             deltas.append(source)
             if name not in recorded:
                 write_delta(store, DeltaRecord(name))
-    followed = followed_sources(store, sources, destinations, may_be_none=bool(deltas))
+    by_log = {
+        name: endpoint for name, endpoint in sources.items() if name not in {one.name for one in deltas}
+    }
+    followed = followed_sources(store, by_log, destinations, may_be_none=bool(deltas))
     return [*followed, *deltas]
+
+
+def _is_log_gone(store: Store, base: RecordedBase, source: Endpoint) -> bool:
+    """Tell whether the log does not continue what is captured; False where that cannot be asked."""
+    after = resume_position(SegmentFolder(store, base.source, base.position), base.position)
+    try:
+        with base.open_log(source).stream(base.log, after):
+            return False
+    except SourceReplacedError:
+        return False
+    except SourceGoneError:
+        return True
+    except SourceError:
+        return False
 
 
 @dataclass(slots=True)
@@ -219,7 +247,8 @@ class DeltaCutover:
         """Do nothing: nothing is open."""
 
     def activate(self) -> None:
-        """Do nothing: a restore without a base has held nothing back."""
+        """See ``Cutover``: the restore of a base may have held something back."""
+        self.followed.activate()
 
     def _carry(self) -> Carried:
         source = self.followed

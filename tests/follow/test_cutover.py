@@ -475,3 +475,23 @@ def test_a_file_is_synced_to_another_one_by_delta_passes(tmp_path):
             assert "The only bundle" not in done.out
     with closing(sqlite3.connect(tmp_path / "new.db")) as new:
         assert new.execute("SELECT id FROM t").fetchall() == [(0,), (1,)]
+
+
+@pytest.mark.torture
+def test_a_source_whose_slot_is_gone_is_kept_up_by_delta_passes(move):
+    old, new = move
+    bring_over()
+    slots = "pg_replication_slots WHERE database = current_database()"
+    run_sql(old, f"SELECT pg_drop_replication_slot(slot_name) FROM {slots}")
+    run_sql(old, TRANSFER.format(1, 2))
+    words = ["-c", "moveout.toml", "--until-caught-up"]
+    stopped = call("follow", *words)
+    assert (stopped.code, "moveout follow --delta" in " ".join(stopped.out.split())) == (3, True), stopped
+    for _ in range(2):
+        passed = call("follow", "--delta", *words)
+        assert (passed.code, "delta pass" in passed.out) == (0, True), passed
+    assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+    run_sql(old, TRANSFER.format(2, 3))
+    switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    assert switched.code == 0, switched
+    assert fetch(new, "SELECT count(*) FROM log") == [(2,)]

@@ -15,6 +15,7 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceReplacedError,
     SourceUnreachableError,
     SourceUsageError,
 )
@@ -241,8 +242,8 @@ class MysqlChangeLog:
     def _require_server(self, connection: Connection, log: Mapping[str, Any]) -> None:
         identity = server_identity(connection)
         if identity != log["server"]:
-            raise SourceGoneError(
+            raise SourceReplacedError(
                 f"{self._address.url} is another server ({identity}) than the one whose changes were kept"
                 f" ({log['server']})",
-                next_step=f"Check the URL. {BASE_AGAIN}",
+                next_step="Check the URL. If it is right: moveout export --follow to a new location.",
             )

@@ -26,6 +26,7 @@ from exporters.errors import (
     SourceError,
     SourceGoneError,
     SourceNotAllowedError,
+    SourceReplacedError,
     SourceUnreachableError,
     SourceUsageError,
 )
@@ -130,9 +131,9 @@ class PostgresChangeLog:
         with closing(self._replication()) as replication:
             system, number = _first(replication, "IDENTIFY_SYSTEM")[:2]
             if system != log["system"]:
-                raise SourceGoneError(
+                raise SourceReplacedError(
                     f"{self._address.url} is another server than the one whose changes were kept",
-                    next_step=f"Check the URL. {BASE_AGAIN}",
+                    next_step="Check the URL. If it is right: moveout export --follow to a new location.",
                 )
             try:
                 timeline = read_timeline(replication, int(number), log.get("timeline", 1))
