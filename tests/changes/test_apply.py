@@ -116,6 +116,15 @@ def test_a_kill_at_any_change_loses_and_repeats_nothing(folder):
         assert rows.committed == changes, killed
 
 
+def test_what_was_read_to_its_end_and_is_not_committed_is_not_settled(folder):
+    write(folder, *transaction(10, b"a"), *transaction(20, b"b"))
+    applying = Applying(folder, Rows(kills_before=b"b"))
+    assert applying.is_committed
+    with pytest.raises(KilledError):
+        applying.run(CancellationToken(), lambda mark: mark.position >= 20)
+    assert (applying.is_committed, applying.is_settled) == (False, False)
+
+
 def test_what_was_withdrawn_is_rolled_back_and_its_repetition_applied(folder):
     rows, applying = Rows(), None
     first = write(folder, *transaction(10, b"a"), *transaction(20, b"lost")[:2])
