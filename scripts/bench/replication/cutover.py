@@ -1,10 +1,11 @@
-"""How long a cutover keeps a PostgreSQL database from being written to, beside another checkout of moveout.
+"""How long a cutover keeps a database from being written to, beside another checkout of moveout.
 
-    python -m scripts.bench.replication.cutover [--mb 500 | --scale 350 [--rate 500]] [--rounds 3] [--other DIRECTORY]
+    python -m scripts.bench.replication.cutover [--engine mariadb] [--mb 500 | --scale 350 [--rate 500]] [--rounds 3]
+        [--other DIRECTORY]
 
 A database of eight tables of equal size is followed. A writer updates one of them all the time. With ``--scale`` it is
-the database of pgbench (15 MB for each step), to which pgbench writes. Each round switches and goes back with either
-checkout in turn.
+the database of pgbench (15 MB for each step), to which pgbench writes. At MariaDB and MySQL it always is such a one.
+Each round switches and goes back with either checkout in turn.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
+from scripts.bench.replication.loads import Bank, Pgbench, meanwhile
 from scripts.bench.turns import beside
-from scripts.postgresql import PostgresServer
 from scripts.servers import Servers, environment_for
 
 _TABLES = 8
@@ -38,7 +39,19 @@ CREATE TABLE t{number} (id int PRIMARY KEY, name text, price numeric(12,2), seen
 INSERT INTO t{number} SELECT n, md5(n::text), n * 1.25, timestamptz '2024-01-01' + n * interval '1 minute',
   repeat(md5((n + {number})::text), 5) FROM generate_series(1, {rows}) n;
 """
+_MYSQL_SETTINGS = ["innodb-buffer-pool-size=512M"]
+_LOGGED = ["binlog-format=ROW", "binlog-row-metadata=FULL"]
+_STEP_MB = 15
 _UPDATE = "UPDATE t1 SET price = price + 1 WHERE id = %s"
+
+
+class _Move(NamedTuple):
+    """The URLs of both databases, what writes to the old one, and how that is held."""
+
+    old: str
+    new: str
+    writing: AbstractContextManager[None]
+    hold: Sequence[str]
 
 
 def main() -> int:
@@ -46,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--engine", choices=["postgresql", "mariadb", "mysql"], default="postgresql")
     parser.add_argument("--mb", type=int, default=500)
     parser.add_argument("--scale", type=int, default=0)
     parser.add_argument("--rate", type=int, default=500)
@@ -54,17 +68,11 @@ def main() -> int:
     options = parser.parse_args()
     checkouts = {"this": Path.cwd()} | ({"other": options.other} if options.other else {})
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
-        source = servers.postgres("source", settings=["wal_level=logical", *_SETTINGS])
-        destination = servers.postgres("destination", settings=_SETTINGS)
+        measured_move = (
+            _postgres(servers, options) if options.engine == "postgresql" else _bank(servers, options)
+        )
+        old, new, writing, hold = measured_move
         variables = environment_for(servers)
-        old, new = source.database("app"), destination.database("app")
-        rows = options.mb * 2**20 // _TABLES // _ROW_BYTES
-        if options.scale:
-            pgbench = _Pgbench(source, old, options.rate)
-            pgbench.fill(options.scale)
-        else:
-            for number in range(1, _TABLES + 1):
-                source.execute(_TABLE.format(number=number, rows=rows), "app")
         case = Path(directory) / "moveout.toml"
         case.write_text(
             f'[case]\nname = "bench"\nfollow = true\n[[source]]\nname = "app"\nurl = "{old}"\n'
@@ -75,66 +83,53 @@ def main() -> int:
             _moveout(variables, Path.cwd(), verb, "-c", case)
             print(f"{verb} {time.monotonic() - begun:.0f} s", flush=True)
         measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in checkouts}
-        with pgbench.writing() if options.scale else _writing(old, source.password, rows):
+        with writing:
             for _ in range(options.rounds):
                 for name, checkout in checkouts.items():
-                    measured[name].append(_switch(variables, checkout, case))
+                    measured[name].append(_switch(variables, checkout, case, hold))
         for name, runs in measured.items():
             print(f"{name:6} {_words(runs)}")
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Pgbench:
-    """PostgreSQL's own load: three updates and one insert a transaction. Its history has no key, so the log needs whole
-    rows of it.
-    """
-
-    server: PostgresServer
-    url: str
-    rate: int
-
-    def fill(self, scale: int) -> None:
-        """Make the tables."""
-        subprocess.run(
-            [*self._command(), "-i", "-q", "-s", str(scale), self.url], env=self._environment, check=True
-        )
-        self.server.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL", "app")
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Write meanwhile. The hold ends all clients; they come back again and again."""
-
-        def write(stop: threading.Event) -> None:
-            words = ["-n", "-c", "8", "-R", str(self.rate), "-T", "100000", self.url]
-            while not stop.wait(0.5):
-                with subprocess.Popen(
-                    [*self._command(), *words],
-                    env=self._environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                ) as process:
-                    while process.poll() is None and not stop.wait(0.2):
-                        pass
-                    process.terminate()
-
-        with _meanwhile(write):
-            yield
-
-    def _command(self) -> list[str]:
-        return [str(self.server.bin_dir / "pgbench")]
-
-    @property
-    def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "PGPASSWORD": self.server.password}
+def _postgres(servers: Servers, options: argparse.Namespace) -> _Move:
+    """Make and fill the databases of a PostgreSQL."""
+    source = servers.postgres("source", settings=["wal_level=logical", *_SETTINGS])
+    destination = servers.postgres("destination", settings=_SETTINGS)
+    old, new = source.database("app"), destination.database("app")
+    if options.scale:
+        pgbench = Pgbench(source, old, options.rate)
+        pgbench.fill(options.scale)
+        return _Move(old, new, pgbench.writing(), ["--hold"])
+    rows = options.mb * 2**20 // _TABLES // _ROW_BYTES
+    for number in range(1, _TABLES + 1):
+        source.execute(_TABLE.format(number=number, rows=rows), "app")
+    return _Move(old, new, _writing(old, source.password, rows), ["--hold"])
 
 
-def _switch(variables: Mapping[str, str], checkout: Path, case: Path) -> Mapping[str, float]:
+def _bank(servers: Servers, options: argparse.Namespace) -> _Move:
+    """Make and fill the databases of a MariaDB or MySQL."""
+    start = getattr(servers, options.engine)
+    source = start(f"{options.engine}-old", settings=[*_MYSQL_SETTINGS, *_LOGGED])
+    destination = start(f"{options.engine}-new", settings=_MYSQL_SETTINGS)
+    old, new = source.database("app"), destination.database("app")
+    bank = Bank(source, old, options.rate)
+    bank.fill(options.scale or max(options.mb // _STEP_MB, 1))
+    return _Move(
+        old, new, bank.writing(), ["--hold", *(["--whole-server"] if options.engine == "mariadb" else [])]
+    )
+
+
+def _switch(
+    variables: Mapping[str, str], checkout: Path, case: Path, hold: Sequence[str]
+) -> Mapping[str, float]:
     """Switch, and go back; return the seconds of the whole, of the downtime, and of its stages."""
     undo = ["--undo-file", case.with_name("undo.json")]
     begun = time.monotonic()
-    words = ["cutover", "-c", case, "--hold", "--yes", "--json", *undo]
+    words = ["cutover", "-c", case, *hold, "--yes", "--json", *undo]
     result = json.loads(_moveout(variables, checkout, *words))["result"]
+    for name, reason in result["sources"][0]["read_whole"].items():
+        print(f"read whole: {name}: {reason}", flush=True)
     seconds = {"command": time.monotonic() - begun, "downtime": result["downtime_seconds"]}
     seconds |= result["sources"][0]["seconds"]
     _moveout(variables, checkout, "cutover", "-c", case, "--undo", *undo)
@@ -161,21 +156,8 @@ def _writing(url: str, password: str, rows: int) -> Iterator[None]:
                     number += 1
                     connection.execute(_UPDATE, (number * 7919 % rows + 1,))
 
-    with _meanwhile(write):
+    with meanwhile(write):
         yield
-
-
-@contextlib.contextmanager
-def _meanwhile(write: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run a writer in a thread; at the end its event is set, and it is waited for."""
-    stop = threading.Event()
-    writer = threading.Thread(target=write, args=[stop], daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join()
 
 
 def _words(runs: list[Mapping[str, Any]]) -> str:
