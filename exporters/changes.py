@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from exporters.limits import Note
+from exporters.touched_rows import TouchedRows
 
 FOLLOW = "follow"
 """The key under which the position of a followed source's snapshot has what ``ChangeBase.described`` returns."""
@@ -64,21 +65,6 @@ class NotFollowed:
     def sentence(self) -> str:
         """What is wrong with it, and the statement that ends that."""
         return f"{self.name}: {self.reason} → {self.remedy}"
-
-
-RowKey = tuple[bytes, ...]
-"""The values of a row's key, as texts of the source's server."""
-
-
-@dataclass(slots=True)
-class TouchedRows:
-    """The rows of one table that some changes name: by the ``columns`` of their key, ``keys`` has its values before and
-    after each change. ``reason``: why these are not all rows that have changed, "" where they are.
-    """
-
-    columns: tuple[str, ...] = ()
-    keys: set[RowKey] = field(default_factory=set)
-    reason: str = ""
 
 
 _NAMED = 5
@@ -188,6 +174,14 @@ class ChangeLog(Protocol):
         """Return the tables, by (schema, name), all of whose changes are in the log. Raises ``SourceError``."""
         ...
 
+    def touched_rows(
+        self, log: Mapping[str, Any], messages: Iterable[Message]
+    ) -> Mapping[tuple[str, str], TouchedRows]:
+        """Return the rows that messages change, by the (schema, name) of their table. The last transaction may be
+        unfinished. Raises ``SourceDamagedError``.
+        """
+        ...
+
     def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """Return the tables that refuse changes to the application since they are followed, and what ends that. Raises
         ``SourceError``.
@@ -206,15 +200,4 @@ class ChangeLog(Protocol):
 
     def show(self, position: int) -> str:
         """Return a position as the engine's own tools write it."""
-        ...
-
-
-@runtime_checkable
-class KeyedLog(Protocol):
-    """A ``ChangeLog`` whose messages name the rows that they change."""
-
-    def touched_rows(self, messages: Iterable[Message]) -> Mapping[tuple[str, str], TouchedRows]:
-        """Return the rows that messages change, by the (schema, name) of their table. The last transaction may be
-        unfinished. Raises ``SourceDamagedError``.
-        """
         ...

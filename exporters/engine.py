@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runt
 
 if TYPE_CHECKING:  # every command asks which engines there are; few use one
     from exporters.api import Exporter
-    from exporters.changes import RowKey
     from exporters.discovery import Discover
     from exporters.limits import Note
     from exporters.row_digest import Advance, RowsDigest
+    from exporters.touched_rows import RowKey
 
 ENTRY_POINTS = "moveout.engines"
 
@@ -205,8 +205,8 @@ class KeyedRows(LocatedRows, Protocol):
         ...
 
     def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
-        """Tell whether the rows of a table are found by the texts of these columns, and equal values of each column
-        have one text.
+        """Tell whether the rows of a table are found by what the log has of these columns, and equal values of each
+        column are the same in the log.
         """
         ...
 
@@ -214,6 +214,23 @@ class KeyedRows(LocatedRows, Protocol):
         self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
     ) -> RowsDigest:
         """Return the digest of the rows that have one of these keys. The columns must be exact keys. Thread-safe."""
+        ...
+
+    def key_text(self, schema: str, name: str, columns: Sequence[str], key: RowKey) -> str:
+        """Return a key for people. The columns must be exact keys."""
+        ...
+
+
+@runtime_checkable
+class KeyedReader(Protocol):
+    """A ``LiveReader`` of an engine whose changes are followed."""
+
+    def keyed_rows(
+        self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
+    ) -> AbstractContextManager[KeyedRows]:
+        """Open a live database to compare rows of it. ``is_one_moment``: all is read as of the same moment; else as of
+        several ones since it was opened, none before that. Raises ``SourceError``.
+        """
         ...
 
 
@@ -258,22 +275,29 @@ class LiveReader(Protocol):
 
 
 class WriteState(NamedTuple):
-    """What a server says of the writes to a table. ``rows``: how many rows were written to it since the server began to
-    count, 0 where it does not count them. ``identity`` is another text once its rows may have another text, the server
-    has begun to count anew, or, where it does not count, something was written.
+    """What a server says of the writes to a table. ``identity`` is another text once its rows may have another text, or
+    the server has begun to count anew. ``rows``: how many rows were written to it since then, None where the server
+    does not count them by table. ``of_server``: what it counts of the writes to any of its tables besides that, None
+    where it does not count all writes. ``last_write`` is another text after each write, "" where the server does not
+    have its time.
     """
 
     identity: str
-    rows: int = 0
+    rows: int | None
+    of_server: int | None = 0
+    last_write: str = ""
 
 
 @runtime_checkable
 class WriteCounters(Protocol):
     """A ``LiveReader`` whose servers know what is written to each table."""
 
-    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
+    def write_states(
+        self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False
+    ) -> Mapping[tuple[str, str], WriteState]:
         """Return the state of each table by (schema, name); not of the tables of which the server does not know that.
-        Raises ``SourceError``.
+        ``is_settled``: what the states count has been committed or rolled back when this returns. Raises
+        ``SourceError``.
         """
         ...
 

@@ -93,5 +93,9 @@ def where_clause(table: MysqlTable, keys: Range) -> str:
 
 def row_select(table: MysqlTable, keys: Range = (None, None)) -> str:
     """Return the query with a column a value."""
-    values = ",".join(column.value for column in table.columns)
-    return f"SELECT {values} FROM {table.source}{where_clause(table, keys)}"
+    return f"SELECT {selected_values(table)} FROM {table.source}{where_clause(table, keys)}"
+
+
+def selected_values(table: MysqlTable) -> str:
+    """Return what a query for rows selects."""
+    return ",".join(column.value for column in table.columns)

@@ -22,7 +22,7 @@ from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.row_feed import Feeds
-from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock, unreadable_tables
+from exporters.mysql.sessions.snapshot_locks import NO_LOCK, ONE_SESSION, snapshot_lock, unreadable_tables
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
@@ -46,10 +46,15 @@ class MysqlSession:
 
 @contextmanager
 def hold(
-    address: MysqlAddress, *, workers: int, log: ChangeLog | None = None, note: Note = lambda _: None
+    address: MysqlAddress,
+    *,
+    workers: int,
+    log: ChangeLog | None = None,
+    note: Note = lambda _: None,
+    is_one_moment: bool = True,
 ) -> Iterator[tuple[MysqlSession, list[MysqlTable]]]:
-    """Take a snapshot that ``workers`` sessions see. With a ``log`` it is that of a new base of it. Raises
-    ``SourceError``.
+    """Take a snapshot that ``workers`` sessions see. With a ``log`` it is that of a new base of it. Unless it
+    ``is_one_moment``, no lock is asked for, and each session has a snapshot of its own. Raises ``SourceError``.
     """
     opened: list[Connection] = []
     feeds: Feeds | None = None
@@ -57,7 +62,16 @@ def hold(
         opened.extend(connect(address) for _ in range(workers + 1))
         try:
             tables = read_tables(opened[0])
-            session = _begin(address, opened, tables, log, note)
+            for connection in opened:
+                connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            begun = (
+                _begin_base(opened, log, note)
+                if log
+                else _begin_snapshot(address, opened, tables)
+                if is_one_moment
+                else _begin_apart(opened)
+            )
+            session = _session(address, opened, tables, begun)
             feeds = session.feeds
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
@@ -69,17 +83,10 @@ def hold(
             connection.close()
 
 
-def _begin(
-    address: MysqlAddress,
-    opened: Sequence[Connection],
-    tables: Sequence[MysqlTable],
-    log: ChangeLog | None,
-    note: Note,
+def _session(
+    address: MysqlAddress, opened: Sequence[Connection], tables: Sequence[MysqlTable], begun: _Begun
 ) -> MysqlSession:
-    for connection in opened:
-        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     holder = opened[0]
-    begun = _begin_base(opened, log, note) if log else _begin_snapshot(address, opened, tables)
     unreadable = unreadable_tables(holder, tables)
     server = f"{'MariaDB' if holder.is_mariadb else 'MySQL'} {holder.version}"
     position = {
@@ -117,6 +124,13 @@ def _begin_snapshot(
         for connection in opened:
             _start(connection)
         return _Begun(lock.name, lock.refusals, _position(lock.connection))
+
+
+def _begin_apart(opened: Sequence[Connection]) -> _Begun:
+    """Begin the transactions one after the other."""
+    for connection in opened:
+        _start(connection)
+    return _Begun(NO_LOCK)
 
 
 def _begin_base(opened: Sequence[Connection], log: ChangeLog, note: Note) -> _Begun:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut
 from exporters.mysql.connection import MysqlAddress
-from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.consistent_snapshot import MysqlSession, hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, RowsDigest
@@ -28,25 +28,32 @@ def live_tables(
     and without some tables. Raises ``SourceError``.
     """
     with hold(address, workers=max(1, workers)) as (session, tables):
-        try:
-            work = [
-                (_without(table, without), keys)
-                for table in tables
-                if not table.elsewhere
-                and (names is None or table.name in names)
-                and table.name not in without_tables
-                for keys in cut(session.holder, table)
-            ]
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
-        table_digests: dict[tuple[str, str], RowsDigest] = {}
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            digests = pool.map(
-                lambda item: session.feeds.use(lambda feed: digest_rows(feed, item[0], item[1], advance)),
-                work,
-            )
-            for (table, _), digest in zip(work, digests, strict=True):
-                table_digests["", table.name] = table_digests.get(("", table.name), RowsDigest()) + digest
+        compared = [
+            _without(table, without)
+            for table in tables
+            if not table.elsewhere
+            and (names is None or table.name in names)
+            and table.name not in without_tables
+        ]
+        return digests_of(session, compared, workers=workers, advance=advance)
+
+
+def digests_of(
+    session: MysqlSession, tables: Sequence[MysqlTable], *, workers: int, advance: Advance | None
+) -> Mapping[tuple[str, str], RowsDigest]:
+    """Return the digests of tables by ("", name), as a snapshot has them. Raises ``SourceError``."""
+    try:
+        work = [(table, keys) for table in tables for keys in cut(session.holder, table)]
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, session.address.url) from exc
+    table_digests: dict[tuple[str, str], RowsDigest] = {}
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        digests = pool.map(
+            lambda item: session.feeds.use(lambda feed: digest_rows(feed, item[0], item[1], advance)),
+            work,
+        )
+        for (table, _), digest in zip(work, digests, strict=True):
+            table_digests["", table.name] = table_digests.get(("", table.name), RowsDigest()) + digest
     return table_digests
 
 

@@ -5,25 +5,52 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
-from exporters.engine import LiveRows, WriteState
-from exporters.mysql.connection import connect, parse_url
-from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.identifiers import quote_literal
+import pymysql
+
+from exporters.engine import KeyedRows, LiveRows, WriteState
+from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
-from exporters.mysql.live_rows import live_rows
+from exporters.mysql.live_rows import live_rows, open_keyed_rows
+from exporters.mysql.written_counts import server_writes
 from exporters.row_digest import Advance, RowsDigest
 
-_CACHING = "information_schema_stats_expiry"
-"""MySQL 8.0 and later say what they knew up to a day ago."""
-_WRITTEN = """
-SELECT TABLE_NAME, CONCAT_WS(' ', CREATE_TIME, COALESCE(UPDATE_TIME, 'never'), NOW() - INTERVAL
+_SETTLED_SECONDS = 15
+"""So long one waits for transactions that have written to end."""
+_LAST_WRITES = """
+SELECT TABLE_NAME, CONCAT_WS(' ', CREATE_TIME, NOW() - INTERVAL
   (SELECT VARIABLE_VALUE FROM {status} WHERE VARIABLE_NAME = 'Uptime') SECOND, (
   SELECT SUM(CRC32(CONCAT_WS(' ', c.ORDINAL_POSITION, c.COLUMN_NAME, c.COLUMN_TYPE, c.COLLATION_NAME,
     c.GENERATION_EXPRESSION))) FROM information_schema.COLUMNS c
-  WHERE c.TABLE_SCHEMA = {schema} AND c.TABLE_NAME = TABLES.TABLE_NAME))
-FROM information_schema.TABLES
-WHERE TABLE_SCHEMA = {schema} AND ENGINE = 'InnoDB' AND COALESCE(CREATE_OPTIONS, '') NOT LIKE '%partitioned%'
-  AND COALESCE(UPDATE_TIME < NOW() - INTERVAL 2 SECOND, TRUE)
+  WHERE c.TABLE_SCHEMA = {schema} AND c.TABLE_NAME = TABLES.TABLE_NAME)),
+  IF(UPDATE_TIME < NOW() - INTERVAL 2 SECOND OR UPDATE_TIME IS NULL AND COALESCE(CREATE_OPTIONS, '')
+    NOT LIKE '%partitioned%', COALESCE(UPDATE_TIME, 'never'), SYSDATE(6))
+FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND ENGINE = 'InnoDB'
+"""
+"""A time of a write has whole seconds, so one that is not over for long may be followed by another one. Of partitioned
+tables there is none. The server forgets it when it starts, or when it closes the table.
+"""
+_WRITES_BY_TABLE = """
+SELECT OBJECT_NAME, COUNT_WRITE FROM performance_schema.table_io_waits_summary_by_table
+WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = {schema}
+"""
+_COUNTS_ALL = """
+SELECT NOT EXISTS (SELECT * FROM performance_schema.setup_instruments
+    WHERE NAME = 'wait/io/table/sql/handler' AND ENABLED = 'NO')
+  AND NOT EXISTS (SELECT * FROM performance_schema.setup_consumers
+    WHERE NAME IN ('global_instrumentation', 'thread_instrumentation') AND ENABLED = 'NO')
+  AND NOT EXISTS (SELECT * FROM performance_schema.setup_actors WHERE ENABLED = 'NO')
+  AND EXISTS (SELECT * FROM performance_schema.setup_actors WHERE HOST = '%' AND USER = '%')
+  AND NOT EXISTS (SELECT * FROM performance_schema.setup_objects
+    WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA IN ('%', {schema}) AND ENABLED = 'NO')
+  AND EXISTS (SELECT * FROM performance_schema.setup_objects
+    WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = '%' AND OBJECT_NAME = '%')
+  AND 0 = (SELECT SUM(VARIABLE_VALUE) FROM performance_schema.global_status
+    WHERE VARIABLE_NAME IN ('Performance_schema_table_instances_lost', 'Performance_schema_table_handles_lost'))
+"""
+"""Whether MySQL counts what all sessions write to all tables of a database. A table that was not opened yet has no
+count.
 """
 
 
@@ -48,31 +75,84 @@ class MysqlLiveReader:
             address, workers=workers, advance=advance, without_tables={name for _, name in without}
         )
 
-    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
-        """See ``WriteCounters``: InnoDB's time of the last write, and the columns of the table. That time has whole
-        seconds, so a table that was just written to is left out. The server knows none of partitioned tables, and
-        forgets it when it starts.
+    def write_states(
+        self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False
+    ) -> Mapping[tuple[str, str], WriteState]:
+        """See ``WriteCounters``. MySQL counts the rows that are written to each table, MariaDB those of the whole
+        server; neither counts TRUNCATE by table. They count at once, also what is rolled back later.
         """
         address = parse_url(url, password=secrets.get("password"))
         with closing(connect(address)) as connection:
             try:
-                if connection.variable(_CACHING) is not None:
-                    connection.run(f"SET SESSION {_CACHING} = 0")
-                status = (
-                    "information_schema.GLOBAL_STATUS"
-                    if connection.is_mariadb
-                    else "performance_schema.global_status"
-                )
-                query = _WRITTEN.format(schema=quote_literal(address.database), status=status)
-                return {("", str(name)): WriteState(str(state)) for name, state in connection.rows(query)}
+                states = _read_states(connection)
+                if is_settled and states and not _waits_for_writers(connection, [name for _, name in states]):
+                    return {}
             except DRIVER_ERRORS as exc:
                 raise translate(exc, address.url) from exc
+        return states
 
     def uncounted_sessions(self, url: str, *, secrets: Mapping[str, str]) -> Sequence[str]:
-        """See ``WriteCounters``: the time of a write is there at once."""
+        """See ``WriteCounters``: a write is counted at once."""
         del url, secrets
         return ()
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""
         return live_rows(parse_url(url, password=secrets.get("password")))
+
+    def keyed_rows(
+        self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
+    ) -> AbstractContextManager[KeyedRows]:
+        """See ``KeyedReader``."""
+        return open_keyed_rows(parse_url(url, password=secrets.get("password")), is_one_moment=is_one_moment)
+
+
+def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]:
+    """Return the state of each table. Raises the driver's errors."""
+    schema = quote_literal(connection.address.database)
+    by_table, of_server = _counts_by_table(connection, schema), server_writes(connection)
+    status = (
+        "information_schema.GLOBAL_STATUS" if connection.is_mariadb else "performance_schema.global_status"
+    )
+    return {
+        ("", str(name)): WriteState(
+            str(identity),
+            None if by_table is None else by_table.get(str(name), 0),
+            of_server if connection.is_mariadb or by_table is not None else None,
+            str(last_write),
+        )
+        for name, identity, last_write in connection.rows(_LAST_WRITES.format(schema=schema, status=status))
+    }
+
+
+def _counts_by_table(connection: Connection, schema: str) -> Mapping[str, int] | None:
+    """Return how many rows were written to each table; None where the server does not count them, or not for this
+    account. Raises the driver's errors.
+    """
+    if connection.is_mariadb:
+        return None
+    try:
+        if not connection.value(_COUNTS_ALL.format(schema=schema)):
+            return None
+        return {
+            str(name): int(count) for name, count in connection.rows(_WRITES_BY_TABLE.format(schema=schema))
+        }
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return None
+
+
+def _waits_for_writers(connection: Connection, names: Sequence[str]) -> bool:
+    """Wait until no transaction that has written to these tables is unfinished; False where that cannot be, or takes
+    too long. Raises the driver's errors.
+    """
+    connection.run(f"SET SESSION lock_wait_timeout = {_SETTLED_SECONDS}")
+    try:
+        connection.run(f"LOCK TABLES {', '.join(f'{quote_name(name)} READ' for name in names)}")
+    except pymysql.Error as exc:
+        if not is_refused(exc):
+            raise
+        return False
+    connection.run("UNLOCK TABLES")
+    return True

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
-from exporters.engine import Texts
+from exporters.engine import KEYED_READERS, Texts
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import MysqlAddress
 from exporters.mysql.consistent_snapshot import MysqlSession, hold
+from exporters.mysql.live_digests import digests_of
+from exporters.mysql.rows import keyed_rows
+from exporters.mysql.rows.chunk_export import digest_query
 from exporters.mysql.rows.row_feed import Feed
+from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.row_blocks import LongRowText
+from exporters.touched_rows import RowKey
 
 
 class MysqlRows:
-    """See ``exporters.engine.LocatedRows``. Databases' own names are not compared: schemas are empty."""
+    """See ``exporters.engine.LocatedRows`` and ``KeyedRows``. Schemas are empty: databases' names are not compared."""
 
     def __init__(self, session: MysqlSession, tables: Sequence[MysqlTable]) -> None:
         self._session = session
@@ -56,9 +61,48 @@ class MysqlRows:
         """See ``LocatedRows``: a row's values find it."""
         self.each(schema, name, lambda texts: take(texts, ()))
 
+    def digests(
+        self,
+        *,
+        workers: int,
+        advance: Advance,
+        unread: dict[tuple[str, str], str] | None = None,
+        without: Collection[tuple[str, str]] = (),
+    ) -> Mapping[tuple[str, str], RowsDigest]:
+        """See ``KeyedRows``."""
+        del unread
+        tables = [table for name, table in self._tables.items() if ("", name) not in without]
+        return digests_of(self._session, tables, workers=workers, advance=advance)
+
+    def has_exact_keys(self, schema: str, name: str, columns: Sequence[str]) -> bool:
+        """See ``KeyedRows``."""
+        del schema
+        table = self._tables.get(name)
+        return table is not None and keyed_rows.has_exact_keys(table, columns)
+
+    def digest_with_keys(
+        self, schema: str, name: str, columns: Sequence[str], keys: Sequence[RowKey]
+    ) -> RowsDigest:
+        """See ``KeyedRows``."""
+        del schema
+        query = keyed_rows.select_with_keys(self._tables[name], columns, keys)
+        return self._session.feeds.use(lambda feed: digest_query(feed, query))
+
+    def key_text(self, schema: str, name: str, columns: Sequence[str], key: RowKey) -> str:
+        """See ``KeyedRows``."""
+        del schema
+        return keyed_rows.key_text(self._tables[name], columns, key)
+
 
 @contextmanager
-def live_rows(address: MysqlAddress) -> Iterator[MysqlRows]:
-    """Open the database under one snapshot. Raises ``SourceError``."""
-    with hold(address, workers=1) as (session, tables):
+def live_rows(address: MysqlAddress, *, readers: int = 1, is_one_moment: bool = True) -> Iterator[MysqlRows]:
+    """Open the database for so many readers at once, under one snapshot, or each under one of its own. Raises
+    ``SourceError``.
+    """
+    with hold(address, workers=readers, is_one_moment=is_one_moment) as (session, tables):
         yield MysqlRows(session, tables)
+
+
+def open_keyed_rows(address: MysqlAddress, *, is_one_moment: bool) -> AbstractContextManager[MysqlRows]:
+    """Open the database to compare rows of it; see ``exporters.engine.KeyedReader``."""
+    return live_rows(address, readers=KEYED_READERS, is_one_moment=is_one_moment)

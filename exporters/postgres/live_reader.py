@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 
-from exporters.engine import LiveRows, WriteState
+from exporters.engine import KeyedRows, LiveRows, WriteState
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
@@ -66,8 +66,13 @@ class PostgresLiveReader:
             address, workers=workers, advance=advance, also=also, unread=unread, without=without
         )
 
-    def write_states(self, url: str, *, secrets: Mapping[str, str]) -> Mapping[tuple[str, str], WriteState]:
-        """See ``WriteCounters``: the counts of rows that were written, the file and the columns of the table."""
+    def write_states(
+        self, url: str, *, secrets: Mapping[str, str], is_settled: bool = False
+    ) -> Mapping[tuple[str, str], WriteState]:
+        """See ``WriteCounters``: the counts of rows that were written, the file and the columns of the table. A session
+        counts what it has written when its transaction has ended.
+        """
+        del is_settled
         address = parse_url(url, password=secrets.get("password"))
         with closing(connect(address)) as connection:
             if connection.info.server_version < _LIVE_COUNTS_VERSION:
@@ -92,4 +97,11 @@ class PostgresLiveReader:
 
     def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""
+        return live_rows(parse_url(url, password=secrets.get("password")))
+
+    def keyed_rows(
+        self, url: str, *, secrets: Mapping[str, str], is_one_moment: bool
+    ) -> AbstractContextManager[KeyedRows]:
+        """See ``KeyedReader``: one snapshot costs no more."""
+        del is_one_moment
         return live_rows(parse_url(url, password=secrets.get("password")))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
-from exporters.changes import RowKey
 from exporters.engine import KEYED_READERS, Texts
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
@@ -28,6 +27,7 @@ from exporters.postgres.sessions.connection import PostgresAddress
 from exporters.postgres.sessions.snapshot_session import PostgresSession, hold
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.row_blocks import LongRowText, RowBlocks, in_blocks
+from exporters.touched_rows import RowKey
 
 
 class PostgresRows:
@@ -142,6 +142,12 @@ class PostgresRows:
         """See ``KeyedRows``."""
         table = keyed_rows.with_keys(self._tables[schema, name], columns, keys)
         return digest_rows(self._feeds.rows(table, (0, None)), None, has_columns=True)
+
+    def key_text(self, schema: str, name: str, columns: Sequence[str], key: RowKey) -> str:
+        """See ``KeyedRows``."""
+        del schema, name
+        values = zip(columns, key, strict=True)
+        return ", ".join(f"{column} = {value.decode(errors='replace')}" for column, value in values)
 
     def changed_since(self, schema: str, name: str, state: str) -> tuple[bool, str]:
         """See ``VersionedRows``. A state is the snapshot, the rows and the file of a table."""

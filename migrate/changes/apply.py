@@ -43,8 +43,8 @@ class ChangeWriter(Protocol):
     """
 
     written: dict[tuple[str, str], int]
-    """The tables, by (schema, name), to which changes were written since it was opened, and to how many rows; 0 where
-    the server does not count that (see ``WriteState``). What was rolled back counts, too, as it does for the server.
+    """The tables, by (schema, name), to which changes were written since it was opened, and to how many rows. What was
+    rolled back counts, too, as it does for the server (see ``WriteState.rows``).
     """
 
     def mark(self) -> Mark | None:
@@ -60,6 +60,10 @@ class ChangeWriter(Protocol):
         Changes of the tables that the mark names as skipped are left out.
         Raises ``ChangeConflictError``.
         """
+        ...
+
+    def written_of_server(self) -> int:
+        """Return what the server counts besides of the writes since it was opened: see ``WriteState.of_server``."""
         ...
 
     def commits_before(self, message: Message) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from exporters.changes import ChangeStream, KeyedLog
+from exporters.changes import ChangeStream
 from exporters.engine import load_part
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
 from migrate.case.model import Endpoint
@@ -155,16 +155,16 @@ class Cutover:
         mark, _ = self._drain(Stages(lambda _: None))
         self.cancellation.wait(_COUNTED_SECONDS)
         self.cancellation.check()
-        early = EarlyComparison(mark, read_states(source, destination))
-        if self._is_keyed:
-            with keyed_rows(source) as source_rows, keyed_rows(destination) as destination_rows:
-                self.progress.grow(items=sum(source_rows.tables().values()) * 2)
-                digests = self._read_and_capture(source_rows.digests, destination_rows.digests)
-                self._retried(self._capture)  # all that the source's snapshot has
-                touched = self._touched_since(mark)
-                early.begin(source_rows, destination_rows, digests, touched, self.cancellation.check)
-        else:
-            early.begin_without_keys(self._read_and_capture(live_tables(source), live_tables(destination)))
+        early = EarlyComparison(mark, read_states(source, destination, is_settled=True))
+        with (
+            keyed_rows(source, is_one_moment=True) as source_rows,
+            keyed_rows(destination, is_one_moment=True) as destination_rows,
+        ):
+            self.progress.grow(items=sum(source_rows.tables().values()) * 2)
+            digests = self._read_and_capture(source_rows.digests, destination_rows.digests)
+            self._retried(self._capture)  # all that the source's snapshot has
+            touched = self._touched_since(mark)
+            early.begin(source_rows, destination_rows, digests, touched, self.cancellation.check)
         self._early = early
 
     def recent_sessions(self) -> Sequence[str]:
@@ -177,6 +177,8 @@ class Cutover:
         """
         followed, stages = self.followed, Stages(self.report)
         mark, end = self._drain(stages, is_held=True)
+        with stages.timed("ask both servers what was written"):
+            early, read_whole = self._still_equal(mark)
         with stages.timed("carry over what the log lacks"):
             carried = carry_remainder(
                 followed.source,
@@ -186,7 +188,6 @@ class Cutover:
                 skipped=mark.skipped,
             )
         with stages.timed("compare whole tables"):
-            early, read_whole = self._still_equal(mark)
             source_digests, destination_digests, findings = read_digests(
                 live_tables(followed.source),
                 live_tables(followed.destination),
@@ -223,11 +224,6 @@ class Cutover:
     def activate(self) -> None:
         """Let the destination act by itself: no changes are applied any more."""
         self.followed.activate()
-
-    @property
-    def _is_keyed(self) -> bool:
-        """Whether the log names the rows that it changes."""
-        return isinstance(self.followed.open_log(), KeyedLog)
 
     def _still_equal(self, mark: Mark) -> tuple[Digests, Mapping[TableName, str]]:
         """Return the tables that were equal before the hold and are equal now, and why others are to be read whole."""
@@ -273,7 +269,7 @@ class Cutover:
         written at the source meanwhile.
         """
         early, destination = self._early, self.followed.destination
-        if early is None or not self._is_keyed:
+        if early is None:
             with stages.timed("drain"):
                 return self._retried(self._capture_and_apply)
         check = self.cancellation.check
@@ -299,10 +295,10 @@ class Cutover:
 
     def _touched_since(self, mark: Mark) -> Touched:
         """Return the rows that the captured changes after a mark have touched."""
-        log = self.followed.open_log()
-        assert isinstance(log, KeyedLog)
         reader = SegmentReader(self.followed.folder(self.store), mark.place)
-        return log.touched_rows(stored.message for stored in reader.read())
+        return self.followed.open_log().touched_rows(
+            self.followed.log, (stored.message for stored in reader.read())
+        )
 
     def _retried(self, step: Callable[[], Result]) -> Result:
         """Do a step. A follow that has just begun may be in the way for a moment."""
@@ -334,7 +330,10 @@ class Cutover:
                 )
             finally:
                 if self._early is not None:
-                    self._early.add_written(writer.written, touched)
+                    of_server = 0
+                    with suppress(SourceError):  # else the server's count shows that it is not known
+                        of_server = writer.written_of_server()
+                    self._early.add_written(writer.written, of_server, touched)
         self.cancellation.check()
         return mark
 

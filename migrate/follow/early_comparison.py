@@ -6,14 +6,14 @@ mark. All rows whose keys the log does not name after that mark are equal on bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from exporters.changes import RowKey, TouchedRows
-from exporters.engine import KEYED_READERS, KeyedRows, WriteState
+from exporters.engine import KEYED_READERS, KeyedReader, KeyedRows, WriteState
 from exporters.row_digest import RowsDigest
+from exporters.touched_rows import RowKey, TouchedRows
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
 from migrate.errors import UsageError
@@ -32,8 +32,9 @@ Touched = Mapping[TableName, TouchedRows]
 class EarlyComparison:
     """The tables that are equal. ``digests``: those of the destination as of ``mark``. ``states``: what both servers
     said before of the writes to each table. ``written``: the tables to which changes were applied since, and to how
-    many rows. ``touched``: the tables whose changed rows were compared by their keys, and how many the last time.
-    ``dropped``: the tables that have to be read whole under the hold, and why.
+    many rows; ``written_of_server``: what else the destination's server has counted of that. ``touched``: the tables
+    whose changed rows were compared by their keys, and how many the last time. ``dropped``: the tables that have to be
+    read whole under the hold, and why.
     """
 
     mark: Mark
@@ -41,6 +42,7 @@ class EarlyComparison:
     digests: dict[TableName, RowsDigest] = field(default_factory=dict)
     dropped: dict[TableName, str] = field(default_factory=dict)
     written: dict[TableName, int] = field(default_factory=dict)
+    written_of_server: int = 0
     touched: dict[TableName, int] = field(default_factory=dict)
 
     def begin(
@@ -54,28 +56,14 @@ class EarlyComparison:
         """Take the tables that are equal but for the rows that were ``touched`` since the mark. ``digests``: of all
         rows on both sides. The source's may be from any moment since the mark.
         """
-        self._take_all(digests)
-        touched = self.with_exact_keys(self.comparable(touched), source)
-        touched = self.with_exact_keys(touched, destination)
-        self._drop_different(digests, *_digests_of_both(source, destination, touched, check))
-
-    def begin_without_keys(self, digests: tuple[Digests, Digests]) -> None:
-        """Take the tables that are equal on both sides."""
-        self._take_all(digests)
-        self._drop_different(digests, {}, {})
-
-    def _take_all(self, digests: tuple[Digests, Digests]) -> None:
-        """Take the tables that both sides have."""
         at_source, at_destination = digests
         self.digests = {name: digest for name, digest in at_destination.items() if name in at_source}
-
-    def _drop_different(
-        self, digests: tuple[Digests, Digests], touched_at_source: Digests, touched_at_destination: Digests
-    ) -> None:
-        """Drop the tables that are not equal without their touched rows."""
+        touched = self.with_exact_keys(self.comparable(touched), source)
+        touched = self.with_exact_keys(touched, destination)
+        touched_at_source, touched_at_destination = _digests_of_both(source, destination, touched, check)
         nothing = RowsDigest()
         for name, digest in [*self.digests.items()]:
-            untouched = digests[0][name] - touched_at_source.get(name, nothing)
+            untouched = at_source[name] - touched_at_source.get(name, nothing)
             if untouched != digest - touched_at_destination.get(name, nothing):
                 self.drop(name, _DIFFERENT_BEFORE)
 
@@ -104,10 +92,13 @@ class EarlyComparison:
             self.drop(name, "equal values of its key may have several texts")
         return {name: table for name, table in touched.items() if name in self.digests}
 
-    def add_written(self, written: Mapping[TableName, int], touched: Collection[TableName]) -> None:
+    def add_written(
+        self, written: Mapping[TableName, int], of_server: int, touched: Collection[TableName]
+    ) -> None:
         """Note changes that were applied at the destination; drop the tables of which it is not known which rows of
         them were ``touched``.
         """
+        self.written_of_server += of_server
         for name, rows in written.items():
             self.written[name] = self.written.get(name, 0) + rows
             if name not in touched:
@@ -153,7 +144,7 @@ class EarlyComparison:
     def are_counted(self, states: Mapping[TableName, tuple[WriteState, WriteState]]) -> bool:
         """Tell whether the destination's server has counted all that was applied."""
         return all(
-            states[name][1].rows >= self.states[name][1].rows + self.written.get(name, 0)
+            (states[name][1].rows or 0) >= (self.states[name][1].rows or 0) + self.written.get(name, 0)
             for name in self.digests.keys() & states.keys() & self.states.keys()
         )
 
@@ -167,20 +158,25 @@ class EarlyComparison:
             return "the destination's server says that it was changed, or counts anew"
         if source.identity != source_before.identity:
             return "the source's server says that it was changed, or counts anew"
-        if destination.rows != destination_before.rows + self.written.get(name, 0):
+        if destination.of_server is None or destination_before.of_server is None:
+            if destination.last_write != destination_before.last_write:
+                return "the destination's server does not count the rows that are written to it"
+        elif destination.of_server != destination_before.of_server + self.written_of_server:
+            return "somebody else may have written to tables of the destination's server"
+        elif destination.rows != _sum(destination_before.rows, self.written.get(name, 0)):
             return "somebody else may have written to it at the destination"
-        if name not in self.touched and source.rows != source_before.rows:
+        is_quiet = (source.rows, source.last_write) == (source_before.rows, source_before.last_write)
+        if name not in self.touched and not is_quiet:
             return "the source's server has counted writes that are not in the log"
         return ""
 
 
-@contextmanager
-def keyed_rows(endpoint: Endpoint) -> Iterator[KeyedRows]:
-    """Open one side under one snapshot. Raises ``UsageError`` where its engine does not find rows by keys."""
-    with live_reader(endpoint).live_rows(endpoint.url, secrets=endpoint.reveal()) as rows:
-        if not isinstance(rows, KeyedRows):
-            raise UsageError(f"rows of {endpoint.shown} cannot be found by their keys")
-        yield rows
+def keyed_rows(endpoint: Endpoint, *, is_one_moment: bool = False) -> AbstractContextManager[KeyedRows]:
+    """Open one side; see ``KeyedReader``. Raises ``UsageError`` where its engine does not find rows by keys."""
+    reader = live_reader(endpoint)
+    if not isinstance(reader, KeyedReader):
+        raise UsageError(f"rows of {endpoint.shown} cannot be found by their keys")
+    return reader.keyed_rows(endpoint.url, secrets=endpoint.reveal(), is_one_moment=is_one_moment)
 
 
 def digests_with_keys(rows: KeyedRows, touched: Touched, check: Check) -> dict[TableName, RowsDigest]:
@@ -225,8 +221,11 @@ def _different_key(source: KeyedRows, destination: KeyedRows, name: TableName, t
             digests_with_keys(rows, {name: half}, lambda: None)[name] for rows in (source, destination)
         ]
         keys = [*half.keys] if digests[0] != digests[1] else keys[len(keys) // 2 :]
-    values = zip(table.columns, keys[0], strict=True)
-    return ", ".join(f"{column} = {value.decode(errors='replace')}" for column, value in values)
+    return source.key_text(*name, table.columns, keys[0])
+
+
+def _sum(before: int | None, more: int) -> int | None:
+    return None if before is None else before + more
 
 
 def _only(table: TouchedRows, keys: set[RowKey]) -> TouchedRows:

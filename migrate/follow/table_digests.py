@@ -58,9 +58,14 @@ def read_digests(
     return source_digests, destination_digests, findings
 
 
-def read_states(source: Endpoint, destination: Endpoint) -> Mapping[TableName, tuple[WriteState, WriteState]]:
-    """Return what both servers say of the writes to each table; none where one of them does not say so."""
-    at_source, at_destination = (_write_states(side) for side in (source, destination))
+def read_states(
+    source: Endpoint, destination: Endpoint, *, is_settled: bool = False
+) -> Mapping[TableName, tuple[WriteState, WriteState]]:
+    """Return what both servers say of the writes to each table; none where one of them does not say so. ``is_settled``:
+    what they say of the destination has been committed or rolled back when this returns.
+    """
+    at_source = _write_states(source, is_settled=False)
+    at_destination = _write_states(destination, is_settled=is_settled)
     both = at_source.keys() & at_destination.keys()
     return {name: (at_source[name], at_destination[name]) for name in both}
 
@@ -122,8 +127,8 @@ def live_reader(endpoint: Endpoint) -> LiveReader:
     return live_reader_of(registry.engine_for(endpoint.url, endpoint.shown))
 
 
-def _write_states(endpoint: Endpoint) -> Mapping[TableName, WriteState]:
+def _write_states(endpoint: Endpoint, *, is_settled: bool) -> Mapping[TableName, WriteState]:
     reader = live_reader(endpoint)
     if not isinstance(reader, WriteCounters):
         return {}
-    return reader.write_states(endpoint.url, secrets=endpoint.reveal())
+    return reader.write_states(endpoint.url, secrets=endpoint.reveal(), is_settled=is_settled)

@@ -44,6 +44,9 @@ class Rows:
                 raise ChangeConflictError(message.payload.decode(), next_step="")
             self.taken.append(message.payload)
 
+    def written_of_server(self) -> int:
+        return 0
+
     def commits_before(self, message: Message) -> bool:
         return message.payload == self.stands_alone
 

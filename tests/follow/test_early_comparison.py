@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from exporters.changes import RowKey, TouchedRows
 from exporters.engine import WriteState
 from exporters.row_digest import RowsDigest, digest_texts
+from exporters.touched_rows import RowKey, TouchedRows
 from migrate.changes.apply import Mark
 from migrate.follow import early_comparison
 from migrate.follow.early_comparison import EarlyComparison, digests_with_keys
@@ -33,6 +33,9 @@ class Side:
         assert (schema, name, tuple(columns)) == (*NAME, ("id",))
         wanted = [key.decode() for (key,) in keys]
         return digest_texts([f"{key}={self.rows[key]}".encode() for key in wanted if key in self.rows])
+
+    def key_text(self, schema: str, name: str, columns: Sequence[str], key: RowKey) -> str:
+        return f"{name}'s {columns[0]} {key[0].decode()}"
 
     def whole(self) -> dict:
         return {NAME: self.of(*self.rows)}
@@ -67,12 +70,11 @@ def test_a_table_whose_other_rows_differ_is_dropped():
     assert early.dropped == {NAME: "it was not the same on both sides before the hold"}
 
 
-def test_without_keys_only_equal_tables_are_taken():
-    early = EarlyComparison(Mark(0), {})
-    one, other = digest_texts([b"1"]), digest_texts([b"2"])
-    at_source = {NAME: one, ("", "u"): one, ("", "only here"): one}
-    early.begin_without_keys((at_source, {NAME: one, ("", "u"): other, ("", "only there"): one}))
-    assert (early.digests, list(early.dropped)) == ({NAME: one}, [("", "u")])
+def test_only_tables_that_both_sides_have_are_taken():
+    early, one = EarlyComparison(Mark(0), {}), digest_texts([b"1"])
+    digests = {NAME: one, ("", "only here"): one}, {NAME: one, ("", "only there"): one}
+    early.begin(Side(), Side(), digests, {}, nothing)
+    assert (early.digests, early.dropped) == ({NAME: one}, {})
 
 
 @pytest.mark.parametrize("at_source", [True, False])
@@ -116,7 +118,7 @@ def test_a_round_names_the_row_that_differs(different):
     keys = dict.fromkeys("abcde", "1")
     destination = Side(**(keys | {different: "2"}))
     early.take_round(Side(**keys), destination, touched(*keys), {}, {NAME: before.of()}, nothing)
-    assert early.dropped == {NAME: f"its rows with id = {different} are not the same on both sides"}
+    assert early.dropped == {NAME: f"its rows with t's id {different} are not the same on both sides"}
     assert (early.digests, early.touched) == ({}, {})
 
 
@@ -131,14 +133,16 @@ def test_a_round_drops_what_later_changes_do_not_name():
 def test_changes_whose_rows_are_not_known_drop_their_table():
     other = ("public", "u")
     early = EarlyComparison(Mark(0), {}, digests={NAME: RowsDigest(1), other: RowsDigest(1)})
-    early.add_written({NAME: 2, other: 1}, {NAME})
-    early.add_written({NAME: 3}, {NAME})
-    assert early.written == {NAME: 5, other: 1}
+    early.add_written({NAME: 2, other: 1}, 7, {NAME})
+    early.add_written({NAME: 3}, 1, {NAME})
+    assert (early.written, early.written_of_server) == ({NAME: 5, other: 1}, 8)
     assert early.dropped == {other: "it was written to after the comparison before the hold"}
 
 
 BEFORE = WriteState("s", 10), WriteState("d", 20)
 STRANGER = "somebody else may have written to it at the destination"
+UNCOUNTED = WriteState("s", None, None, "then"), WriteState("d", None, None, "then")
+BY_SERVER = WriteState("s", None, 7, "then"), WriteState("d", None, 10, "then")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +174,34 @@ def test_a_table_to_which_anybody_else_has_written_is_not_equal_any_more(states,
     early = EarlyComparison(Mark(0), {NAME: BEFORE}, digests={NAME: RowsDigest(1)}, written={NAME: 3})
     early.touched = {NAME: 1} if is_touched else {}
     assert early.still_equal({NAME: states} if states else {}) == ({} if reason else {NAME: RowsDigest(1)})
+    assert early.dropped == ({NAME: reason} if reason else {})
+
+
+@pytest.mark.parametrize(
+    ("before", "source", "destination", "is_touched", "reason"),
+    [
+        (UNCOUNTED, UNCOUNTED[0], UNCOUNTED[1], False, ""),
+        (
+            UNCOUNTED, UNCOUNTED[0], WriteState("d", None, None, "now"), True,
+            "the destination's server does not count the rows that are written to it",
+        ),
+        (
+            UNCOUNTED, WriteState("s", None, None, "now"), UNCOUNTED[1], False,
+            "the source's server has counted writes that are not in the log",
+        ),
+        (BY_SERVER, WriteState("s", None, 9, "then"), WriteState("d", None, 15, "now"), False, ""),
+        (BY_SERVER, WriteState("s", None, 9, "now"), WriteState("d", None, 15, "now"), True, ""),
+        (
+            BY_SERVER, WriteState("s", None, 9, "then"), WriteState("d", None, 16, "now"), True,
+            "somebody else may have written to tables of the destination's server",
+        ),
+    ],
+)  # fmt: skip
+def test_servers_that_count_otherwise_prove_less(before, source, destination, is_touched, reason):
+    early = EarlyComparison(Mark(0), {NAME: before}, digests={NAME: RowsDigest(1)}, written={NAME: 3})
+    early.written_of_server = 5
+    early.touched = {NAME: 1} if is_touched else {}
+    early.still_equal({NAME: (source, destination)})
     assert early.dropped == ({NAME: reason} if reason else {})
 
 

@@ -24,10 +24,10 @@ T, U = ("public", "t"), ("", "u")
 class Counting:
     """Stands for the reader of an engine whose servers count writes."""
 
-    def write_states(self, url, *, secrets):
+    def write_states(self, url, *, secrets, is_settled):
         assert secrets == {}
         names = {"x://source": [T, U], "x://destination": [T]}[url]
-        return {name: WriteState(url, 1) for name in names}
+        return {name: WriteState(url, 1, is_settled) for name in names}
 
     def uncounted_sessions(self, url, *, secrets):
         return [url]
@@ -87,9 +87,10 @@ def test_a_record_has_rows_and_hex_digits_by_name():
 def test_what_servers_count_is_asked_of_both(monkeypatch):
     monkeypatch.setattr(table_digests, "live_reader", lambda _: Counting())
     source, destination = Endpoint("x://source"), Endpoint("x://destination")
-    assert read_states(source, destination) == {
-        T: (WriteState("x://source", 1), WriteState("x://destination", 1))
-    }
+    for is_settled in (True, False):  # the source is in use
+        assert read_states(source, destination, is_settled=is_settled) == {
+            T: (WriteState("x://source", 1, False), WriteState("x://destination", 1, is_settled))
+        }
     assert uncounted_sessions(source) == ["x://source"]
     assert recorded_digests(source, workers=4) == {"u": (4, f"{255:032x}")}
 

@@ -172,8 +172,14 @@ class TableMap:
             for labels in _label_lists(self.details.get(kind, b""))
         ]
 
+    @property
+    def key(self) -> tuple[int, ...]:
+        """The indexes of the columns of the primary key, none where the server does not write them."""
+        plain = list(_integers(self.details.get(_KEY, b"")))
+        return tuple(plain or list(_integers(self.details.get(_KEY_WITH_PREFIXES, b"")))[::2])
 
-_COLUMN_NAMES, _SET_LABELS, _ENUM_LABELS = 4, 5, 6
+
+_COLUMN_NAMES, _SET_LABELS, _ENUM_LABELS, _KEY, _KEY_WITH_PREFIXES = 4, 5, 6, 8, 9
 _TWO_BYTES = frozenset({15, 16, 246, 247, 248, 253, 254, 141})
 _ONE_BYTE = frozenset({4, 5, 17, 18, 19, 140, 242, 245, 249, 250, 251, 252, 255})
 _FLAGS_END = _TABLE_BYTES + 2
@@ -210,6 +216,13 @@ def _strings(data: bytes) -> Iterator[bytes]:
     while position < len(data):
         string, position = _packed_string(data, position)
         yield string
+
+
+def _integers(data: bytes) -> Iterator[int]:
+    position = 0
+    while position < len(data):
+        number, position = packed_integer(data, position)
+        yield number
 
 
 def _label_lists(data: bytes) -> Iterator[list[bytes]]:

@@ -6,11 +6,19 @@ Nothing is made at the server. It keeps the log for as long as its settings say,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
-from exporters.changes import BASE_AGAIN, FOLLOW, ChangeBase, ChangeStream, LogState, NotFollowed
+from exporters.changes import (
+    BASE_AGAIN,
+    FOLLOW,
+    ChangeBase,
+    ChangeStream,
+    LogState,
+    Message,
+    NotFollowed,
+)
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -24,6 +32,7 @@ from exporters.mysql.catalog import MysqlTable, read_sequences, read_tables
 from exporters.mysql.changes.binlog_files import BinlogFiles, distance_bytes, read_files
 from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
 from exporters.mysql.changes.log_requirements import obstacles
+from exporters.mysql.changes.touched_rows import touched_rows
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
 from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.discovery import server_identity
@@ -32,6 +41,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_rows import MysqlRows
 from exporters.mysql.sessions.account_rights import read_rights
 from exporters.mysql.sessions.snapshot_locks import ONE_SESSION, snapshot_lock
+from exporters.touched_rows import TouchedRows
 
 _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
@@ -42,6 +52,8 @@ WHERE CONSTRAINT_SCHEMA = {schema}
   AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
 """
 """The tables of foreign keys that change rows, and those to which they refer."""
+_KEYS_OF_ENGINE = "innodb_native_foreign_keys"
+"""Whether InnoDB acts for foreign keys, below the log; servers before MySQL 9.6 do not know it, and do."""
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -142,15 +154,25 @@ class MysqlChangeLog:
         )
 
     def logged_tables(self, log: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-        """See ``ChangeLog``. What a foreign key does to the rows of its table is not in the log (before MySQL 9.6)."""
+        """See ``ChangeLog``. What a foreign key does to the rows of its table is in the log from MySQL 9.6 on, where
+        the server itself acts for the foreign keys.
+        """
         schema = quote_literal(self._address.database)
         with closing(connect(self._address)) as control:
             try:
                 names = {table.name for table in read_tables(control) if table.transactional}
-                acting = {str(name) for name, _ in control.rows(_ACTING_KEYS.format(schema=schema))}
+                acting = set()
+                if control.variable(_KEYS_OF_ENGINE) != "OFF":
+                    acting = {str(name) for name, _ in control.rows(_ACTING_KEYS.format(schema=schema))}
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
         return frozenset(("", name) for name in names - acting - {*log["apart"]})
+
+    def touched_rows(
+        self, log: Mapping[str, Any], messages: Iterable[Message]
+    ) -> Mapping[tuple[str, str], TouchedRows]:
+        """See ``ChangeLog``."""
+        return touched_rows(messages, log["database"])
 
     def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:
         """See ``ChangeLog``: nothing at the server follows a table."""

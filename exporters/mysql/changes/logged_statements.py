@@ -6,7 +6,7 @@ With binlog_format=ROW these are definitions, TRUNCATE and savepoints. Other ses
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from exporters.mysql.changes.binlog_events import Query
@@ -28,6 +28,7 @@ _ON_ONE = re.compile(
     re.IGNORECASE,
 )
 _ON_MANY = re.compile(rf"(?:DROP\s+TABLES?\s+{_IF}|RENAME\s+TABLES?\s+{_IF})", re.IGNORECASE)
+_EXCHANGED = re.compile(rf"\bEXCHANGE\s+PARTITION\s+{_NAME}\s+WITH\s+TABLE\s+", re.IGNORECASE)
 _SEPARATOR = re.compile(rf"{_WAIT}\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _SAVEPOINT = re.compile(r"(?:SAVEPOINT\s|ROLLBACK\s+(?:WORK\s+)?TO\s)", re.IGNORECASE)
 _ROLLBACK = re.compile(r"ROLLBACK(?:\s+WORK)?\s*;?$", re.IGNORECASE)
@@ -62,7 +63,12 @@ def read_statement(query: Query, database: str) -> LoggedStatement | None:
     if match := _TRUNCATE.match(text):
         return _about(StatementKind.TRUNCATE, text, match.end(), query, database)
     if match := _ON_ONE.match(text):
-        return _about(StatementKind.DEFINITION, text, match.end(), query, database)
+        one = _about(StatementKind.DEFINITION, text, match.end(), query, database)
+        exchanged = _EXCHANGED.search(text, match.end())
+        if exchanged is None:
+            return one
+        other = _about(StatementKind.DEFINITION, text, exchanged.end(), query, database)
+        return replace(one, tables=one.tables + other.tables) if one and other else one or other
     if match := _ON_MANY.match(text):
         return _about(StatementKind.DEFINITION, text, match.end(), query, database, many=True)
     if _ROLLBACK.match(text):

@@ -1,4 +1,4 @@
-"""Single rows of events of the binary log, for a change that has to be named: their bytes, and their values as text.
+"""Single rows of events of the binary log: how many there are, their bytes, and values.
 
 Whoever applies changes hands events to the server as they came; nothing here decides what a row becomes.
 """
@@ -6,7 +6,7 @@ Whoever applies changes hands events to the server as they came; nothing here de
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from exporters.mysql.changes.binlog_events import (
@@ -46,6 +46,8 @@ _BIT, _DECIMAL, _ENUM, _SET, _STRING = 16, 246, 247, 248, 254
 _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 _INTEGERS = frozenset({1, 2, 3, 8, 9})
 _FLOATS = {4: "<f", 5: "<d"}
+_LOOKED_UP = frozenset({10, 17, 18, _DECIMAL})
+"""DATE, TIMESTAMP and DATETIME in their newer forms, and DECIMAL."""
 _TEXTS = _VARIABLE | {_STRING} | _BLOBS
 
 
@@ -87,22 +89,81 @@ def single_rows(event: bytes, table: TableMap) -> Iterator[LoggedRow]:
     """Yield the rows of an event, each with an event of its own. Raises ``ValueError`` where they cannot be told apart:
     updates of parts of JSON.
     """
-    if event_type(event) == PARTIAL_ROWS:
-        raise ValueError("updates of parts of JSON")
     event = uncompressed(event)
     kind = event_type(event)
-    present, start = _present_columns(event)
-    head, rows = event[:start], event[start:]
-    begin = 0
-    while begin < len(rows):
-        images, end = [], begin
-        for columns in present:
-            image, end = _image(rows, end, table, columns)
-            images.append(image)
+    _, start = _present_columns(event)
+    for begin, end, images in row_images(event, table):
         old = None if kind in INSERTS else images[0]
         new = None if kind in DELETES else images[-1]
-        yield LoggedRow(with_length(head + rows[begin:end]), old, new)
+        yield LoggedRow(with_length(event[:start] + event[begin:end]), old, new)
+
+
+def row_images(event: bytes, table: TableMap) -> Iterator[tuple[int, int, list[Image]]]:
+    """Yield where each row of an event that is not compressed begins and ends, and its images: the one before, the one
+    after the change, as far as there are such. Raises ``ValueError`` as ``single_rows`` does.
+    """
+    if event_type(event) == PARTIAL_ROWS:
+        raise ValueError("updates of parts of JSON")
+    present, begin = _present_columns(event)
+    while begin < len(event):
+        images, end = [], begin
+        for columns in present:
+            image, end = _image(event, end, table, columns)
+            images.append(image)
+        yield begin, end, images
         begin = end
+
+
+def count_rows(event: bytes, table: TableMap) -> int:
+    """Return how many rows an event has that is not compressed. Raises ``ValueError`` as ``single_rows`` does."""
+    if event_type(event) == PARTIAL_ROWS:
+        raise ValueError("updates of parts of JSON")
+    present, position = _present_columns(event)
+    walks = [_Walk.over(table, columns) for columns in present]
+    count = 0
+    while position < len(event):
+        for walk in walks:
+            position = walk.skip(event, position)
+        count += 1
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """How one passes over the image of a row. ``columns``: type and what else is known of each. ``steps``, for rows
+    without NULL: bytes to pass over, then the width of the length of a value, 0 for none.
+    """
+
+    null_bytes: int
+    columns: Sequence[tuple[int, bytes]]
+    steps: Sequence[tuple[int, int]]
+
+    @classmethod
+    def over(cls, table: TableMap, present: bytes) -> _Walk:
+        columns = [(table.types[number], table.metadata[number]) for number in _numbers(table, present)]
+        steps, fixed = [], 0
+        for kind, metadata in columns:
+            width = _length_width(kind, metadata)
+            if width:
+                steps.append((fixed, width))
+                fixed = 0
+            else:
+                fixed += _span(b"", 0, kind, metadata)[1]
+        return cls((len(columns) + 7) // 8, columns, [*steps, (fixed, 0)])
+
+    def skip(self, rows: bytes, position: int) -> int:
+        """Return where an image ends."""
+        nulls = int.from_bytes(rows[position : position + self.null_bytes], "little")
+        position += self.null_bytes
+        if nulls & ((1 << len(self.columns)) - 1):
+            for index, (kind, metadata) in enumerate(self.columns):
+                if not nulls >> index & 1:
+                    _, position = _span(rows, position, kind, metadata)
+            return position
+        for fixed, width in self.steps:
+            position += fixed
+            position += width + int.from_bytes(rows[position : position + width], "little")
+        return position
 
 
 def uncompressed(event: bytes) -> bytes:
@@ -131,7 +192,7 @@ def _present_columns(event: bytes) -> tuple[list[bytes], int]:
 
 def _image(rows: bytes, position: int, table: TableMap, present: bytes) -> tuple[Image, int]:
     """Return a row, and where the next one begins."""
-    columns = [number for number in range(len(table.types)) if present[number // 8] >> number % 8 & 1]
+    columns = _numbers(table, present)
     nulls = rows[position : position + (len(columns) + 7) // 8]
     position += len(nulls)
     image: Image = {}
@@ -144,16 +205,20 @@ def _image(rows: bytes, position: int, table: TableMap, present: bytes) -> tuple
     return image, position
 
 
+def _numbers(table: TableMap, present: bytes) -> list[int]:
+    """Return the numbers of the columns that an image has."""
+    return [number for number in range(len(table.types)) if present[number // 8] >> number % 8 & 1]
+
+
 def _span(rows: bytes, position: int, kind: int, metadata: bytes) -> tuple[int, int]:
     """Return where a value begins and ends (``log_event_print_value`` in the server's log_event.cc)."""
     if (size := _FIXED.get(kind)) is not None:
         return position, position + size
     if kind in _FRACTIONS:
         return position, position + _FRACTIONS[kind] + (metadata[0] + 1) // 2
-    if kind in _BLOBS:
-        return _prefixed(rows, position, metadata[0])
-    if kind in _VARIABLE:
-        return _prefixed(rows, position, 2 if int.from_bytes(metadata, "little") > 0xFF else 1)
+    if width := _length_width(kind, metadata):
+        begin = position + width
+        return begin, begin + int.from_bytes(rows[position:begin], "little")
     if kind == _BIT:
         return position, position + metadata[1] + (metadata[0] > 0)
     if kind == _DECIMAL:
@@ -161,17 +226,29 @@ def _span(rows: bytes, position: int, kind: int, metadata: bytes) -> tuple[int, 
     if kind in {_ENUM, _SET}:
         return position, position + metadata[1]
     if kind == _STRING:
-        real, length = metadata
-        if real in {_ENUM, _SET}:
-            return position, position + length
-        longest = length if real & 0x30 == 0x30 else length | ((real & 0x30) ^ 0x30) << 4
-        return _prefixed(rows, position, 2 if longest > 0xFF else 1)
+        return position, position + metadata[1]  # ENUM or SET
     raise ValueError(f"a column of type {kind}")
 
 
-def _prefixed(rows: bytes, position: int, width: int) -> tuple[int, int]:
-    begin = position + width
-    return begin, begin + int.from_bytes(rows[position:begin], "little")
+def _length_width(kind: int, metadata: bytes) -> int:
+    """Return in how many bytes the length of a value stands before it, 0 where it has none."""
+    if kind in _BLOBS:
+        return metadata[0]
+    if kind in _VARIABLE:
+        return 2 if int.from_bytes(metadata, "little") > 0xFF else 1
+    if kind == _STRING and metadata[0] not in {_ENUM, _SET}:
+        real, length = metadata
+        longest = length if real & 0x30 == 0x30 else length | ((real & 0x30) ^ 0x30) << 4
+        return 2 if longest > 0xFF else 1
+    return 0
+
+
+def is_looked_up_by(kind: int, metadata: bytes) -> bool:
+    """Tell whether one looks a row up by a value of this type as the log has it; not by labels, bits, floating-point
+    numbers, times of the day and the older forms of moments.
+    """
+    is_label = kind == _STRING and metadata[0] in {_ENUM, _SET}
+    return kind in _INTEGERS | _TEXTS | _LOOKED_UP and not is_label
 
 
 def _decimal_bytes(precision: int, scale: int) -> int:

@@ -46,8 +46,13 @@ def export_rows(
 
 def digest_rows(feed: Feed, table: MysqlTable, keys: Range, advance: Advance | None = None) -> RowsDigest:
     """Return rows and digest of an interval. Raises ``SourceError``."""
+    return digest_query(feed, row_select(table, keys), advance)
+
+
+def digest_query(feed: Feed, query: str, advance: Advance | None = None) -> RowsDigest:
+    """Return rows and digest of what a query selects. Raises ``SourceError``."""
     digest = RowsDigest()
-    for block in feed.blocks(row_select(table, keys)):
+    for block in feed.blocks(query):
         size_bytes, part = digest_long(block) if isinstance(block, LongRowText) else digest_block(block)
         digest += part
         if advance is not None:

@@ -2,7 +2,8 @@
 
 ``global read lock``   FLUSH TABLES WITH READ LOCK for as long as it takes to begin all transactions (milliseconds).
 ``table locks``        LOCK TABLES … READ on all tables, for as long.
-``one session``        no lock at all.
+``one session``        no lock could be had.
+``no lock``            none was asked for: each session has a snapshot of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.connection import Connection, MysqlAddress, connect
 from exporters.mysql.errors import is_about_the_thing, message_of, number_of
 
-GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION = "global read lock", "table locks", "one session"
+GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION, NO_LOCK = "global read lock", "table locks", "one session", "no lock"
 LOCK_SECONDS = 30
 """So long may a lock wait for running statements; others wait behind it meanwhile."""
 _NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}

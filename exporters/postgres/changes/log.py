@@ -20,7 +20,6 @@ from exporters.changes import (
     LogState,
     Message,
     NotFollowed,
-    TouchedRows,
 )
 from exporters.errors import (
     SourceError,
@@ -60,6 +59,7 @@ from exporters.postgres.sessions.connection import PostgresAddress, connect, par
 from exporters.postgres.sessions.lock_timeouts import held
 from exporters.postgres.sessions.lock_waits import WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits
+from exporters.touched_rows import TouchedRows
 
 Answer = TypeVar("Answer")
 
@@ -206,8 +206,11 @@ class PostgresChangeLog:
         """See ``ChangeLog``: those of the publication."""
         return self._asked(lambda control: published_tables(control, log["publication"]))
 
-    def touched_rows(self, messages: Iterable[Message]) -> Mapping[tuple[str, str], TouchedRows]:
-        """See ``KeyedLog``."""
+    def touched_rows(
+        self, log: Mapping[str, Any], messages: Iterable[Message]
+    ) -> Mapping[tuple[str, str], TouchedRows]:
+        """See ``ChangeLog``."""
+        del log
         return touched_rows(messages)
 
     def refusing_tables(self, log: Mapping[str, Any]) -> Sequence[NotFollowed]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from exporters.changes import Message, MessageKind, RowKey, TouchedRows
+from exporters.changes import Message, MessageKind
 from exporters.postgres.changes.pgoutput import (
     UNCHANGED,
     Begin,
@@ -17,28 +17,27 @@ from exporters.postgres.changes.pgoutput import (
     Update,
     decode,
 )
+from exporters.touched_rows import RowKey, TouchedRows, TouchedTables
 
-MOST_KEYS = 500_000
-"""So many keys of a table are kept at most: about 75 MB."""
 _BY_KEY = "di"
 """The replica identities that are the columns of an index: the primary key, or another one."""
 _TableName = tuple[str, str]
 
 
 def touched_rows(messages: Iterable[Message]) -> Mapping[_TableName, TouchedRows]:
-    """See ``exporters.changes.KeyedLog``."""
+    """See ``exporters.changes.ChangeLog``."""
     collected = _Collected()
     for message in messages:
         if message.kind in {MessageKind.CHANGE, MessageKind.SHAPE}:
             collected.take(message)
-    return {name: rows for name, rows in collected.tables.items() if rows.keys or rows.reason}
+    return collected.tables.touched()
 
 
 class _Collected:
     """The rows of messages so far."""
 
     def __init__(self) -> None:
-        self.tables: dict[_TableName, TouchedRows] = {}
+        self.tables = TouchedTables()
         self._relations: dict[int, Relation] = {}
         self._numbers: dict[_TableName, int] = {}
         self._keys: dict[int, tuple[int, ...]] = {}
@@ -66,10 +65,9 @@ class _Collected:
         self._relations[relation.oid] = relation
         name = relation.schema, relation.name
         same_name = self._numbers.setdefault(name, relation.oid)
-        rows = self.tables.setdefault(name, TouchedRows())
         key = tuple(index for index, column in enumerate(relation.columns) if column.is_key)
         self._keys[relation.oid] = key if relation.identity in _BY_KEY else ()
-        rows.columns = tuple(relation.columns[index].name for index in self._keys[relation.oid])
+        self.tables.define(name, tuple(relation.columns[index].name for index in self._keys[relation.oid]))
         if before is not None or same_name != relation.oid:
             for changed in filter(None, (before, relation)):
                 self._refuse(changed, "its definition has changed")
@@ -83,22 +81,9 @@ class _Collected:
         self._add(change.relation, new)
 
     def _add(self, number: int, row: Row) -> None:
-        relation, columns = self._relations[number], self._keys[number]
-        rows = self.tables[relation.schema, relation.name]
-        if rows.reason:
-            return
-        if not columns:
-            self._refuse(relation, "the log does not name its rows by a key")
-            return
-        key: RowKey = tuple([value for index in columns if isinstance(value := row[index], bytes)])
-        if len(key) < len(columns):
-            self._refuse(relation, "the log lacks a value of a key")
-            return
-        rows.keys.add(key)
-        if len(rows.keys) > MOST_KEYS:
-            self._refuse(relation, f"more than {MOST_KEYS:,} of its rows were written")
+        relation = self._relations[number]
+        key: RowKey = tuple([value for index in self._keys[number] if isinstance(value := row[index], bytes)])
+        self.tables.add((relation.schema, relation.name), key)
 
     def _refuse(self, relation: Relation, reason: str) -> None:
-        rows = self.tables[relation.schema, relation.name]
-        rows.reason = rows.reason or reason
-        rows.keys.clear()
+        self.tables.refuse((relation.schema, relation.name), reason)

@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 
-from exporters.changes import RowKey
 from exporters.postgres.catalog import PostgresColumn, PostgresTable
 from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.touched_rows import RowKey
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i

@@ -38,6 +38,7 @@ from exporters.mysql.changes.logged_statements import LoggedStatement, Statement
 from exporters.mysql.changes.row_events import (
     STATEMENT_END,
     LoggedRow,
+    count_rows,
     flags_of,
     single_rows,
     uncompressed,
@@ -48,6 +49,7 @@ from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, message_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import read_rights
+from exporters.mysql.written_counts import server_writes
 from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, IncompleteError, NotAllowedError
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
@@ -120,6 +122,11 @@ class MysqlChangeWriter:
         """See ``ChangeWriter``."""
         with self._translated():
             forget_mark(self._connection, self._source)
+
+    def written_of_server(self) -> int:
+        """See ``ChangeWriter``: what its session has written."""
+        with self._translated():
+            return server_writes(self._connection, "SESSION")
 
     def commits_before(self, message: Message) -> bool:
         """See ``ChangeWriter``: TRUNCATE is no part of a transaction, and neither is a new format of events."""
@@ -242,7 +249,7 @@ class MysqlChangeWriter:
     def _destination_table(self, logged: TableMap, message: Message) -> DestinationTable:
         table = read_table(self._connection, logged.name)
         where = self._files.show(message.position)
-        self.written["", logged.name] = 0
+        self.written.setdefault(("", logged.name), 0)
         return require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
 
     def _statement(self, message: Message) -> LoggedStatement | None:
@@ -254,7 +261,8 @@ class MysqlChangeWriter:
 
     def _take_statement(self, statement: LoggedStatement, message: Message) -> None:
         where = self._files.show(message.position)
-        self.written |= {("", name): 0 for name in statement.tables}
+        for name in statement.tables:
+            self.written.setdefault(("", name), 0)
         if statement.kind is StatementKind.SAVEPOINT:
             self._begin()
             self._write()
@@ -335,7 +343,7 @@ class MysqlChangeWriter:
         if not self._waiting:
             return
         events = list(self._events())
-        self._waiting, self._waiting_bytes = [], 0
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         try:
             self._connection.run(_binlog(events))
         except pymysql.Error as exc:
@@ -343,6 +351,9 @@ class MysqlChangeWriter:
                 raise
             self._single_events = _SINGLE_EVENTS
             raise ChangeConflictError(f"the destination refuses changes: {message_of(exc)}") from exc
+        for table, rows in waiting:
+            with suppress(ValueError):  # then it is not known of which rows the server counts the writes
+                self.written["", table.logged.name] += count_rows(rows, table.logged)
 
     def _events(self) -> Iterator[bytes]:
         """Yield what waits, as few statements of a replica: the maps of some tables, then rows of these in their order,
@@ -386,6 +397,7 @@ class MysqlChangeWriter:
                 problem = f"{self._files.show(message.position)}: {message_of(exc)}"
                 raise conflict(self._connection, destination, table.logged, row, problem) from exc
             self.single_changes += 1
+            self.written["", table.logged.name] += 1
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

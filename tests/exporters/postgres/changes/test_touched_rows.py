@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from exporters.postgres.changes import touched_rows as module
+from exporters import touched_rows as module
 from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
