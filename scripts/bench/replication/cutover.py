@@ -45,7 +45,7 @@ _STEP_MB = 15
 _UPDATE = "UPDATE t1 SET price = price + 1 WHERE id = %s"
 
 
-class _Move(NamedTuple):
+class _FilledSides(NamedTuple):
     """The URLs of both databases, what writes to the old one, and how that is held."""
 
     old: str
@@ -92,7 +92,7 @@ def main() -> int:
     return 0
 
 
-def _postgres(servers: Servers, options: argparse.Namespace) -> _Move:
+def _postgres(servers: Servers, options: argparse.Namespace) -> _FilledSides:
     """Make and fill the databases of a PostgreSQL."""
     source = servers.postgres("source", settings=["wal_level=logical", *_SETTINGS])
     destination = servers.postgres("destination", settings=_SETTINGS)
@@ -100,14 +100,14 @@ def _postgres(servers: Servers, options: argparse.Namespace) -> _Move:
     if options.scale:
         pgbench = Pgbench(source, old, options.rate)
         pgbench.fill(options.scale)
-        return _Move(old, new, pgbench.writing(), ["--hold"])
+        return _FilledSides(old, new, pgbench.writing(), ["--hold"])
     rows = options.mb * 2**20 // _TABLES // _ROW_BYTES
     for number in range(1, _TABLES + 1):
         source.execute(_TABLE.format(number=number, rows=rows), "app")
-    return _Move(old, new, _writing(old, source.password, rows), ["--hold"])
+    return _FilledSides(old, new, _writing(old, source.password, rows), ["--hold"])
 
 
-def _bank(servers: Servers, options: argparse.Namespace) -> _Move:
+def _bank(servers: Servers, options: argparse.Namespace) -> _FilledSides:
     """Make and fill the databases of a MariaDB or MySQL."""
     start = getattr(servers, options.engine)
     source = start(f"{options.engine}-old", settings=[*_MYSQL_SETTINGS, *_LOGGED])
@@ -115,7 +115,7 @@ def _bank(servers: Servers, options: argparse.Namespace) -> _Move:
     old, new = source.database("app"), destination.database("app")
     bank = Bank(source, old, options.rate)
     bank.fill(options.scale or max(options.mb // _STEP_MB, 1))
-    return _Move(
+    return _FilledSides(
         old, new, bank.writing(), ["--hold", *(["--whole-server"] if options.engine == "mariadb" else [])]
     )
 
