@@ -12,6 +12,7 @@ from exporters.changes import ChangeLog, LogState
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
 from migrate.errors import MoveoutError
@@ -84,12 +85,15 @@ class FollowStatus:
 def follow_status(
     store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
 ) -> list[FollowStatus]:
-    """Return how far the followed sources of a sealed bundle are. The servers of those among ``sources`` are asked, and
-    the ``destinations``. Raises errors of the location.
+    """Return how far the followed sources of a sealed bundle are, but for those that are kept up by delta passes since
+    their log is gone. The servers of those among ``sources`` are asked, and the ``destinations``. Raises errors of the
+    location.
     """
+    deltas = {record.source for record in recorded_deltas(store)}
     return [
         _status_of(store, base, sources.get(base.source), destinations.get(base.source))
         for base in recorded_bases(store)
+        if base.source not in deltas
     ]
 
 

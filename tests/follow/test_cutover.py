@@ -491,6 +491,8 @@ def test_a_source_whose_slot_is_gone_is_kept_up_by_delta_passes(move):
         passed = call("follow", "--delta", *words)
         assert (passed.code, "delta pass" in passed.out) == (0, True), passed
     assert fetch(new, "SELECT count(*) FROM log") == [(1,)]
+    status = call("status", "-c", "moveout.toml")
+    assert (status.code, "kept up by delta passes: pass 2" in status.out) == (0, True), status
     run_sql(old, TRANSFER.format(2, 3))
     switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert switched.code == 0, switched
