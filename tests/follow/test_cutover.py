@@ -497,3 +497,17 @@ def test_a_source_whose_slot_is_gone_is_kept_up_by_delta_passes(move):
     switched = call("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert switched.code == 0, switched
     assert fetch(new, "SELECT count(*) FROM log") == [(2,)]
+
+
+@pytest.mark.torture
+def test_a_column_that_only_the_source_has_is_named_with_what_to_do(move):
+    """Of a table that is not followed, too."""
+    old, new = move
+    bring_over()
+    run_sql(old, "ALTER TABLE keyless ADD COLUMN more int; INSERT INTO keyless VALUES ('a', 1)")
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
+    refused = call(*words)
+    assert (refused.code, refused.json["error"]["switched"]) == (6, False), refused
+    assert "have other definitions: column" in refused.json["error"]["message"]
+    run_sql(new, "ALTER TABLE keyless ADD COLUMN more int")
+    assert call(*words).code == 0

@@ -22,6 +22,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from migrate.changes.remainder import Carried, RemainderRequest
+from migrate.errors import IncompleteError
 from migrate.restore.postgres.changes.definition_gaps import missing_definitions
 from migrate.restore.postgres.destination import connect_writer
 from migrate.runtime.crash_points import durable
@@ -46,6 +47,11 @@ def carry_remainder(request: RemainderRequest) -> Carried:
         writer = stack.enter_context(closing(connect_writer(destination)))
         try:
             return _Remainder(source, destination, reader, writer, request).carry()
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as exc:
+            raise IncompleteError(
+                f"{source.url} and {destination.url} have other definitions: {exc.diag.message_primary}",
+                next_step="give the source's ALTER TABLE at the destination, too; then give the same command again",
+            ) from exc
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{source.url} or {destination.url}") from exc
 
