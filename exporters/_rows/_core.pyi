@@ -6,8 +6,8 @@ from typing_extensions import Buffer
 INTERFACE: int
 
 # Whether it is the text of all values as bytes, because one is none of the kind; the buffers of the Arrow array
-# (validity, offsets, values; None for one that it has not); the number of NULLs.
-_Column: TypeAlias = tuple[bool, Buffer | None, Buffer | None, Buffer, int]
+# (validity, offsets, values; None for one that it has not); the number of NULLs. Of lists the items, instead of values.
+_Column: TypeAlias = tuple[bool, Buffer | None, Buffer | None, Buffer | _Column, int]
 
 # Rows, digest (big-endian) and columns of a block of CSV lines; None where it is not exactly what the server prints.
 # Kinds: three bytes for each column, see columns.h.
@@ -25,9 +25,9 @@ def digest_packets(block: Buffer, /) -> tuple[int, bytes] | None: ...
 # The digest of rows, given as their texts.
 def digest_texts(texts: list[bytes], /) -> bytes: ...
 
-# The messages that have arrived from a PostgreSQL server, by kind and body, up to a row of more than so many bytes; and
-# the bytes that all of them take. Rows without another message between them are one body. Raises ConnectionError.
-def whole_messages(received: Buffer, most_bytes: int, /) -> tuple[list[tuple[int, bytes]], int]: ...
+# The rows that have arrived from a PostgreSQL server, up to one of more than so many bytes or another message; and the
+# bytes that their messages take.
+def whole_rows(received: Buffer, most_bytes: int, /) -> tuple[bytes, int]: ...
 
 # The bytes of the rows that have arrived from a MySQL server: whole packets up to a payload of more than so many bytes,
 # or to the end of the rows.

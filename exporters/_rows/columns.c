@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "values.h"
 
@@ -13,8 +14,10 @@ static bool allocate(Bytes *buffer, size_t size) {
     return buffer->data != NULL;
 }
 
-static void release(Column *column) {
+void release_column(Column *column) {
     for (int i = 0; i < BUFFERS; i++) free(column->buffers[i].data);
+    if (column->items) release_column(column->items);
+    free(column->items);
     *column = (Column){0};
 }
 
@@ -174,7 +177,60 @@ static FillResult fill_text(const Fields *fields, size_t number, bool must_be_ut
     return result == FILLED && must_be_utf8 && !values_are_utf8(column, fields->rows) ? OTHER_TEXT : result;
 }
 
+static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+
+/* Cut an array of one dimension, as array_out prints it (src/backend/utils/adt/arrayfuncs.c of PostgreSQL). An item stands
+ * in quotes exactly where it needs them. Escaped quotes become doubled ones, as they stand in CSV; NULL becomes a field
+ * without anything. False: it is no such array, or a backslash stands in an item. */
+static bool cut_array(unsigned char *text, size_t at, size_t end, bool with_quotes, Fields *items) {
+    if (at == end || text[at++] != '{' || text[--end] != '}' || at > end) return false;
+    for (bool is_last = at == end; !is_last; at++) {
+        size_t start = at += text[at] == '"';
+        bool is_quoted = text[at - 1] == '"', needs_quotes = false;
+        for (; at < end && text[at] != (is_quoted ? '"' : ','); at++) {
+            if (text[at] == '\\' && text[at + 1] != '"') return false;
+            if (text[at] == '\\') text[at++] = '"';
+            needs_quotes |= memchr("{},\" \t\n\v\f\r", text[at], 10) != NULL;
+        }
+        size_t size = at - start;
+        bool is_word = size == 4 && strncasecmp((const char *)text + start, "NULL", size) == 0;
+        bool is_nothing = is_word && !is_quoted && memcmp(text + start, "NULL", size) == 0;
+        if (!is_nothing && is_quoted != (needs_quotes || is_word || !size)) return false;
+        if (!size && !with_quotes) return false; /* an empty text, of what is none */
+        if ((is_quoted && at++ >= end) || (at < end && text[at] != ',')) return false;
+        uint32_t *bounds = items->bounds + 2 * items->rows++;
+        bounds[0] = (uint32_t)(start - (is_quoted && with_quotes));
+        bounds[1] = (uint32_t)(is_nothing ? start : start + size + (is_quoted && with_quotes)) + items->separator;
+        is_last = at == end;
+    }
+    return true;
+}
+
+/* Lists of what the precision says, a letter: their text is cut into items, and these become a column of their own. */
+static FillResult fill_list(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    FillResult result = fill_text(fields, number, false, column);
+    if (result != FILLED) return result;
+    Bytes text = column->buffers[VALUES];
+    int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
+    Fields items = {.text = text.data, .columns = 1, .stride = 2, .separator = 1, .has_quotes = true};
+    items.bounds = malloc((text.size + 2) * sizeof *items.bounds); /* two for an item, which takes two bytes */
+    if (!items.bounds || !(column->items = calloc(1, sizeof *column->items))) result = NO_ROOM;
+    for (size_t row = 0, start = 0, end; result == FILLED && row < fields->rows; row++, start = end) {
+        end = (size_t)offsets[row + 1];
+        if (!is_null(fields, field_at(fields, row, number)) &&
+            !cut_array(text.data, start, end, kind.precision == 't', &items))
+            result = OTHER_TEXT;
+        offsets[row + 1] = (int32_t)items.rows;
+    }
+    if (result == FILLED) result = fill(&items, 0, (ColumnKind){.letter = kind.precision}, column->items);
+    free(items.bounds);
+    free(text.data);
+    column->buffers[VALUES] = (Bytes){0};
+    return result;
+}
+
 bool is_known(ColumnKind kind) {
+    if (kind.letter == 'L') return kind.precision && strchr("bhilofDTSZt", kind.precision);
     if (kind.letter == 'd') return kind.precision && kind.precision <= 38 && kind.scale <= kind.precision;
     if (strchr("KY", kind.letter)) return kind.letter && kind.scale <= 6;
     return strchr("bcBhHiolfDTSZUXtr", kind.letter);
@@ -200,6 +256,7 @@ static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Col
         case 'Y': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
         case 'U': return fill_fixed(fields, number, kind, 16, read_uuid128, column);
         case 'X': return fill_variable(fields, number, copy_hex, column);
+        case 'L': return fill_list(fields, number, kind, column);
         case 't': return fill_text(fields, number, true, column);
         default: return fill_text(fields, number, false, column);
     }
@@ -209,7 +266,7 @@ bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *c
     *column = (Column){0};
     FillResult result = fill(fields, number, kind, column);
     if (result == OTHER_TEXT) {
-        release(column);
+        release_column(column);
         result = fill_text(fields, number, false, column);
         column->is_raw = true;
     }

@@ -16,8 +16,8 @@ typedef struct {
 
 /* Whether a letter is one of: b bool, c h i l integers of 8, 16, 32 and 64 bits, B H o of 8, 16 and 32 without sign, f
  * double, d decimal, D date, T time, S timestamp, Z timestamp with time zone, K time and Y timestamp with as many digits of
- * a second as the scale says, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are; and its precision and
- * scale are those of a decimal. */
+ * a second as the scale says, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are, L lists of the letter
+ * that stands as precision (one of bhilofDTSZt); and its precision and scale are those of a decimal. */
 bool is_known(ColumnKind kind);
 
 typedef struct {
@@ -27,13 +27,17 @@ typedef struct {
 
 enum { VALIDITY, OFFSETS, VALUES, BUFFERS };
 
-typedef struct {
+typedef struct Column {
     Bytes buffers[BUFFERS]; /* without data where the type has no such buffer, or no value is NULL */
+    struct Column *items;   /* of lists, instead of values */
     size_t nulls;
     bool is_raw; /* some value is none of the kind: the column has the text of all of them, as bytes */
 } Column;
 
-/* Make a column of a block. Returns false where memory is missing. Whoever calls frees the buffers, in any case. */
+/* Make a column of a block. Returns false where memory is missing. Whoever calls releases it, in any case. */
 bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+
+/* Free the buffers of a column, and leave it empty. */
+void release_column(Column *column);
 
 #endif

@@ -13,7 +13,7 @@
 #include "packets.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 4, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 5, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -61,7 +61,8 @@ static PyObject *as_object(Bytes *bytes) {
 static PyObject *as_column(Column *column) {
     PyObject *buffers[BUFFERS];
     for (int i = 0; i < BUFFERS; i++) {
-        if ((buffers[i] = as_object(&column->buffers[i]))) continue;
+        buffers[i] = i == VALUES && column->items ? as_column(column->items) : as_object(&column->buffers[i]);
+        if (buffers[i]) continue;
         while (i-- > 0) Py_DECREF(buffers[i]);
         return NULL;
     }
@@ -128,8 +129,7 @@ static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
         else
             result = cut == CUT ? as_block(&fields, digest, columns) : Py_NewRef(Py_None);
         free(fields.bounds);
-        for (size_t i = 0; i < count; i++)
-            for (int k = 0; k < BUFFERS; k++) free(columns[i].buffers[k].data);
+        for (size_t i = 0; i < count; i++) release_column(&columns[i]);
         free(columns);
     }
     PyBuffer_Release(&kinds);
@@ -187,49 +187,16 @@ static PyObject *digest_texts(PyObject *module, PyObject *texts) {
     return as_digest(digest);
 }
 
-/* Add one message, or the rows that stand here as one. Returns the bytes taken, 0 where nothing whole stands here, -1 for
- * an error. */
-static Py_ssize_t add_message(PyObject *list, const unsigned char *text, size_t size, size_t most_bytes) {
-    Message message;
-    MessageResult result = message_at(text, size, most_bytes, &message);
-    if (result == NOT_WHOLE) return 0;
-    if (result == NO_MESSAGE) {
-        PyErr_SetString(PyExc_ConnectionError, "the server sent what is no message of its protocol");
-        return -1;
-    }
-    size_t taken = MESSAGE_HEAD_BYTES + message.size;
-    PyObject *body;
-    if (message.kind == COPY_DATA) {
-        size_t row_bytes;
-        rows_at(text, size, most_bytes, &row_bytes, &taken);
-        body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
-        if (body) copy_rows(text, taken, (unsigned char *)PyBytes_AsString(body));
-    } else {
-        body = PyBytes_FromStringAndSize((const char *)message.body, (Py_ssize_t)message.size);
-    }
-    PyObject *entry = body ? Py_BuildValue("(iN)", message.kind, body) : NULL;
-    if (!entry) return -1;
-    int status = PyList_Append(list, entry);
-    Py_DECREF(entry);
-    return status < 0 ? -1 : (Py_ssize_t)taken;
-}
-
-static PyObject *whole_messages(PyObject *module, PyObject *arguments) {
+static PyObject *whole_rows(PyObject *module, PyObject *arguments) {
     Py_buffer received;
-    Py_ssize_t most_bytes, taken = 0, position = 0;
+    Py_ssize_t most_bytes;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
-    PyObject *list = PyList_New(0);
-    if (list && most_bytes >= 0) {
-        do {
-            taken = add_message(list, (const unsigned char *)received.buf + position,
-                                (size_t)(received.len - position), (size_t)most_bytes);
-            position += taken;
-        } while (taken > 0);
-    }
+    size_t row_bytes, taken = rows_at(received.buf, (size_t)received.len, most_bytes < 0 ? 0 : (size_t)most_bytes, &row_bytes);
+    PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
+    if (rows) copy_rows(received.buf, taken, (unsigned char *)PyBytes_AsString(rows));
     PyBuffer_Release(&received);
-    if (taken < 0) Py_CLEAR(list);
-    return list ? Py_BuildValue("(Nn)", list, position) : NULL;
+    return rows ? Py_BuildValue("(Nn)", rows, (Py_ssize_t)taken) : NULL;
 }
 
 static PyObject *whole_packets(PyObject *module, PyObject *arguments) {
@@ -285,7 +252,7 @@ static PyMethodDef functions[] = {
     {"digest_packets", digest_packet_block, METH_O, NULL},
     {"whole_packets", whole_packets, METH_VARARGS, NULL},
     {"digest_texts", digest_texts, METH_O, NULL},
-    {"whole_messages", whole_messages, METH_VARARGS, NULL},
+    {"whole_rows", whole_rows, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

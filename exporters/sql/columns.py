@@ -184,10 +184,17 @@ def typed_block(columns: Sequence[tuple[pa.Array, pa.Array | None]], layout: Lay
     return Typed(tuple(values for values, _ in columns), sides, rows)
 
 
-def array_of(data_type: pa.DataType, rows: int, buffers: Sequence[Buffer | None], nulls: int) -> pa.Array:
+def array_of(
+    data_type: pa.DataType,
+    rows: int,
+    buffers: Sequence[Buffer | None],
+    nulls: int,
+    *,
+    children: Sequence[pa.Array] = (),
+) -> pa.Array:
     """Return the array of a column that the compiled core has filled: of validity, offsets and values, those that the
-    type has.
+    type has; of lists with their items as ``children``.
     """
     validity, *data = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
     used = [buffer for buffer in data if buffer is not None]
-    return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls)
+    return pa.Array.from_buffers(data_type, rows, [validity, *used], nulls, children=list(children) or None)

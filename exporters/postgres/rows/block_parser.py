@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,9 +16,6 @@ from exporters import _rows
 from exporters.postgres.rows.csv_rows import parse_block, parse_text, split_lines, type_text
 from exporters.row_digest import RowsDigest, digest_texts
 from exporters.sql.columns import Kind, Layout, Typed, array_of, typed_block
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _LETTERS: Mapping[pa.DataType, str] = {
     pa.bool_(): "b",
@@ -34,7 +31,9 @@ _LETTERS: Mapping[pa.DataType, str] = {
 """The core's letters of types that a column is parsed as (``columns.h``)."""
 _LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
 """The same of kinds that are parsed as text first."""
-_TEXT, _BYTES = "t", "r"
+_TEXT, _BYTES, _LIST = "t", "r", "L"
+_ITEM_LETTERS: Mapping[pa.DataType, str] = {**_LETTERS, pa.float64(): "f", pa.string(): _TEXT}
+"""The letters of what lists are made of."""
 
 
 class BlockParser:
@@ -60,25 +59,38 @@ class BlockParser:
 
 
 def _core_kind(kind: Kind) -> bytes:
-    """Return the three bytes by which the core knows a kind: letter, precision, scale."""
+    """Return the three bytes by which the core knows a kind: letter, precision, scale; of lists the letter of their
+    items as precision.
+    """
     if pa.types.is_decimal(kind.parsed):
         return bytes([ord("d"), kind.parsed.precision, kind.parsed.scale])
+    if pa.types.is_list(kind.stored) and not kind.encoding and kind.stored.value_type in _ITEM_LETTERS:
+        return bytes([ord(_LIST), ord(_ITEM_LETTERS[kind.stored.value_type]), 0])
     letter = _LETTERS.get(kind.parsed) or _LETTERS_BY_NAME.get(kind.name)
     return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, 0])
 
 
 def _typed(
-    kind: Kind, rows: int, buffers: list[Buffer | None], nulls: int, *, is_raw: bool, compare: bool
+    kind: Kind, rows: int, buffers: list[Any], nulls: int, *, is_raw: bool, compare: bool
 ) -> tuple[pa.Array, pa.Array | None]:
-    """Return the values of a column and, if some are not of its type, their text."""
+    """Return the values of a column and, if some are not of its type, their text. ``buffers``: see ``_core.pyi``."""
     array = partial(array_of, rows=rows, buffers=buffers, nulls=nulls)
     if is_raw:
         text = array(pa.binary())
         return parse_text(
             kind, text if kind.encoding or pa.types.is_binary(kind.parsed) else text.cast(pa.string())
         )
+    if isinstance(buffers[-1], tuple):
+        return _lists(kind.stored, rows, buffers, nulls), None
     if kind.name == "uuid":
         return pa.uuid().wrap_array(array(pa.binary(16))), None
     if kind.name in _LETTERS_BY_NAME:
         return array(kind.stored), None
     return type_text(kind, array(kind.parsed), compare=compare)
+
+
+def _lists(stored: pa.DataType, rows: int, buffers: list[Any], nulls: int) -> pa.Array:
+    """Return lists whose items the core has made, as a column."""
+    validity, offsets, (_, *item_buffers, item_nulls) = buffers
+    items = array_of(stored.value_type, memoryview(offsets).cast("i")[rows], item_buffers, item_nulls)
+    return array_of(stored, rows, [validity, offsets], nulls, children=[items])

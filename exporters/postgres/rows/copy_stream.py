@@ -125,26 +125,23 @@ def _whole_messages(received: _Received) -> tuple[list[tuple[int, bytes]], int]:
     """Return the messages that have arrived up to a long line, by kind and body, and the bytes that all of them take.
     Lines without another message between them are one body. Raises ``ConnectionError``.
     """
-    if _rows.core is not None:
-        cut: tuple[list[tuple[int, bytes]], int]
-        with memoryview(received.buffer)[: received.size] as view:
-            cut = _rows.core.whole_messages(view, LONG_BYTES)
-        return cut
     lines: list[bytes] = []
     messages: list[tuple[int, bytes]] = []
     start = 0
     with memoryview(received.buffer)[: received.size] as view:
         while len(view) - start >= _HEAD:
-            kind, size = (
-                view[start],
-                int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH,
-            )
+            kind = view[start]
+            size = int.from_bytes(view[start + 1 : start + _HEAD], "big", signed=True) - _LENGTH
             if size < 0:
                 raise ConnectionError("the server sent what is no message of its protocol")
             begin, end = start + _HEAD, start + _HEAD + size
             if end > len(view) or (kind == _DATA and size > LONG_BYTES):
                 break
-            if kind == _DATA:
+            if kind == _DATA and _rows.core is not None:
+                rows, row_messages_bytes = _rows.core.whole_rows(view[start:], LONG_BYTES)
+                lines.append(rows)
+                end = start + row_messages_bytes
+            elif kind == _DATA:
                 lines.append(bytes(view[begin:end]))
             else:
                 if lines:

@@ -97,14 +97,52 @@ TYPES: dict[str, tuple[SqlType, st.SearchStrategy[str]]] = {
         "uuid": st.uuids().map(str),
         "bytea": st.binary(max_size=20).map(lambda data: "\\x" + data.hex()),
         "interval": st.sampled_from(["P1Y", "P1DT2H", "PT0S", "P-1M"]),
-        "_int4": st.sampled_from(["{}", "{1,2}", "{NULL,-3}"]),
     }.items()
 } | {
     f"numeric({p},{s})": (numeric(p, s), st.one_of(st.just("NaN"), decimals(p, s)))
     for p, s in ((15, 2), (4, 4), (1, 0), (18, 0), (19, 3), (38, 0), (38, 38), (38, 10))
 }
+
+
+def array_text(items: list[str | None]) -> str:
+    """An array as array_out writes it."""
+    return "{" + ",".join("NULL" if item is None else array_item(item) for item in items) + "}"
+
+
+def array_item(item: str) -> str:
+    if item and item.upper() != "NULL" and not set(item) & set('{},"\\ \t\n\v\f\r'):
+        return item
+    return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+LISTED = ("bool", "int2", "int4", "int8", "oid", "float8", "date", "time", "timestamp", "timestamptz", "uuid")
+NESTED = st.sampled_from(["{{1,2},{3,4}}", "[0:1]={1,2}", "{}"])
+for name in (*LISTED, "text", "numeric(15,2)"):
+    element, strategy = TYPES[name]
+    arrays = st.lists(st.one_of(st.none(), strategy), max_size=4).map(array_text)
+    array_type = SqlType(
+        f"_{element.name}", built_in=True, modifier=element.modifier, shape="list", parts=(element,)
+    )
+    TYPES[f"{name}[]"] = array_type, st.one_of(arrays, NESTED) if name == "int4" else arrays
+
 _WORDS = [
     "",
+    "{",
+    "{}",
+    "{1,}",
+    "{,}",
+    '{""}',
+    '{"',
+    '{"}',
+    '{"1"}',
+    "{null}",
+    "{NULL",
+    '{"null",NULL}',
+    "{a b}",
+    '{"a"b}',
+    '{"\\"",x\\"}',
+    '{"\\\\"}',
+    "{1}{2}",
     "007",
     "-0",
     "+1",
