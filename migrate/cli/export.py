@@ -23,7 +23,6 @@ from migrate.case.model import Case, Endpoint, gently, parse_limits
 from migrate.case.overlaps import overlaps
 from migrate.case.selection import from_words
 from migrate.changes.change_logs import FollowRequest, followable
-from migrate.changes.delta_record import recorded_deltas
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
@@ -36,7 +35,7 @@ from migrate.cli.common.options import (
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers, verb
-from migrate.cli.common.signing_keys import SigningOptions, custody_of
+from migrate.cli.common.signing_keys import SigningOptions, custody_of, draw_signed
 from migrate.cli.common.source_summary import (
     SourceFailure,
     SummaryLine,
@@ -54,16 +53,11 @@ from migrate.cli.common.sources import (
     parse_pairs,
     selection_of,
 )
-from migrate.cli.custody.sign import draw_signed, sealed_by
 from migrate.cli.progress.announcements import StatusPage, announced
 from migrate.cli.progress.progress_reports import reported
-from migrate.custody.signing.bundle_signatures import Signed
-from migrate.custody.signing.keys import Signer
-from migrate.discover.left_behind import find_left_behind
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, left_out_of
 from migrate.export.seal_time import SealTime, seal_time_before
-from migrate.follow.followed import recorded_bases
 from migrate.number_text import bytes_words, count_words, duration_words, things
 from migrate.quantities import parse_size
 from migrate.runtime.cancellation import CancellationToken
@@ -73,6 +67,8 @@ from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
     from migrate.cluster.available_machines import Machines
+    from migrate.custody.signing.bundle_signatures import Signed
+    from migrate.custody.signing.keys import Signer
 
 _SHOWN_GAPS = 10
 
@@ -307,10 +303,12 @@ def _run_export(
         clear_dead(store)
         if options.follow:
             _require_bases(store, options.follow)
-        signed = sealed_by(store, signers, custody_of(case).timestamp)
+        signed = _signed(store, signers, case)
         return _exported(session, before, store, started, signed, follows=bool(options.follow))
 
     if case is not None:
+        from migrate.discover.left_behind import find_left_behind  # noqa: PLC0415  asks whole servers, for a case
+
         left_behind = find_left_behind(case, endpoints, session.progress)
         deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
         options = replace(options, left_behind=left_behind, case=CaseInfo(case.name, deadline))
@@ -338,7 +336,7 @@ def _run_export(
             options=options,
             cancellation=cancellation,
         )
-    signed = sealed_by(store, signers, custody_of(case).timestamp)
+    signed = _signed(store, signers, case)
     return _exported(session, outcome, store, started, signed, follows=bool(options.follow))
 
 
@@ -354,8 +352,7 @@ def _exported(
     sealed = read_sealed(store)
     left_behind = sealed.left_behind if sealed else None
     detailed = session.is_detailed(len(outcome.sources))
-    followed_names = [base.source for base in recorded_bases(store)] if follows else []
-    compared_names = [record.source for record in recorded_deltas(store)] if follows else []
+    followed_names, compared_names = _kept_up(store) if follows else ((), ())
     return Exported(
         outcome,
         time.monotonic() - started,
@@ -365,6 +362,25 @@ def _exported(
         followed=followed_names,
         compared=compared_names,
     )
+
+
+def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[Signed]:
+    """Sign the sealed bundle with every key; see ``sealed_by``."""
+    if not signers:
+        return ()
+    from migrate.cli.custody.sign import sealed_by  # noqa: PLC0415  few exports are signed
+
+    return sealed_by(store, signers, custody_of(case).timestamp)
+
+
+def _kept_up(store: Store) -> tuple[list[str], list[str]]:
+    """Return the sources of a sealed bundle whose later changes are kept, and those that delta passes compare."""
+    from migrate.changes.delta_record import recorded_deltas  # noqa: PLC0415  few exports are followed
+    from migrate.follow.followed import recorded_bases  # noqa: PLC0415
+
+    return [base.source for base in recorded_bases(store)], [
+        record.source for record in recorded_deltas(store)
+    ]
 
 
 def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, FollowRequest]:
@@ -383,8 +399,7 @@ def _change_logs(endpoints: Mapping[str, Endpoint], note: Note) -> Mapping[str, 
 
 def _require_bases(store: Store, names: Collection[str]) -> None:
     """Raise ``UsageError`` where a bundle was sealed, and one of these sources exported without a base."""
-    kept_up = {entry.source for recorded in (recorded_bases, recorded_deltas) for entry in recorded(store)}
-    if without_base := sorted(set(names) - kept_up):
+    if without_base := sorted(set(names).difference(*_kept_up(store))):
         raise UsageError(
             f"{without_base[0]} was exported to {store.location} without --follow, so its later changes are not"
             " known",

@@ -38,7 +38,7 @@ from migrate.cli.progress.progress_view import (
 from migrate.cli.progress.status_page_file import shown_state
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
-from migrate.export import ExportStatus, SourceStatus, export_status
+from migrate.export.status import ExportStatus, SourceStatus, export_status
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
 from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports

@@ -30,11 +30,6 @@ from migrate.errors import UsageError
 from migrate.runtime.progress import Progress
 
 
-def has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
-    """Tell whether anything of it stands for all of a server."""
-    return any(is_pattern(endpoint.url) for endpoint in endpoints.values())
-
-
 def expand_sources(
     endpoints: Mapping[str, Endpoint],
     progress: Progress,

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from exporters.api import Followable, Json, Snapshot, Source, Workspace
 from exporters.changes import FOLLOW, ChangeLog
 from exporters.errors import SourceNotAllowedError, SourceUsageError
 from exporters.limits import Note
-from migrate.changes.capture_thread import CaptureThread
 from migrate.changes.change_logs import FollowRequest
 from migrate.changes.delta_record import DeltaRecord, read_delta, write_delta
 from migrate.changes.segments import SegmentFolder
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
+
+if TYPE_CHECKING:
+    from migrate.changes.capture_thread import CaptureThread
 
 
 class FollowedChanges:
@@ -116,6 +118,8 @@ class FollowedChanges:
         return open_log(f"{self._name}_{source}")
 
     def _capture(self, source: str, log: ChangeLog, base: Mapping[str, Any]) -> CaptureThread:
+        from migrate.changes.capture_thread import CaptureThread  # noqa: PLC0415  few exports are followed
+
         capture = CaptureThread(
             source,
             log,

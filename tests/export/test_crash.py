@@ -16,7 +16,8 @@ from exporters.api import Unit
 from migrate.bundle import layout
 from migrate.bundle.commit_records import read_record, record_ids, separate_groups, write_records
 from migrate.errors import BusyError
-from migrate.export import export, export_status
+from migrate.export import export
+from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

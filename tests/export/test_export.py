@@ -11,7 +11,8 @@ import duckdb
 
 from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
-from migrate.export import export, export_status
+from migrate.export import export
+from migrate.export.status import export_status
 from migrate.export.unit_runner import PlannedUnit, UnitWork
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Silent

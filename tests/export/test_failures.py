@@ -16,10 +16,11 @@ from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
-from migrate.export import ExportOptions, export, export_status
+from migrate.export import ExportOptions, export
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.export.lost_source import LostSource
+from migrate.export.status import export_status
 from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location

@@ -16,8 +16,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli.common.sources import open_sources
 from migrate.errors import BusyError
-from migrate.export import export, export_status
-from migrate.export.status import SourceStatus
+from migrate.export import export
+from migrate.export.status import SourceStatus, export_status
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify

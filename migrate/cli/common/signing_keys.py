@@ -15,7 +15,10 @@ from migrate.case.secrets import Secret, is_reference
 from migrate.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from migrate.custody.signing.allowed_signers import Trust
+    from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer
 
 PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
@@ -112,3 +115,11 @@ def reference(text: str | None) -> Secret | None:
 def _passphrase(option: str | None, custody: Custody) -> Secret | None:
     chosen = reference(option) or custody.passphrase
     return chosen or (Secret(f"env:{PASSPHRASE}") if PASSPHRASE in os.environ else None)
+
+
+def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
+    """Print who signed."""
+    for signed_file in signed:
+        console.print(
+            f"Signed by {signed_file.public.fingerprint} {signed_file.public.name} ({signed_file.key})"
+        )

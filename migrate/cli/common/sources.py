@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporters.api import Identified, Source
 from exporters.errors import SourceError
@@ -20,11 +21,13 @@ from migrate.case.overlaps import overlaps, shared_identities
 from migrate.case.secrets import redact
 from migrate.case.server_url import is_pattern
 from migrate.cli.common.session import Session
-from migrate.discover.expand import Destinations, expand_destinations, expand_sources, has_pattern
 from migrate.engines import registry
 from migrate.errors import UsageError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
+
+if TYPE_CHECKING:
+    from migrate.discover.expand import Destinations
 
 _CASE_FILE = "moveout.toml"
 """Where ``moveout init`` and ``moveout discover`` write a case, as a rule."""
@@ -109,8 +112,10 @@ def expanded(
     """Return the sources with each pattern replaced by what is on its server. Those of the bundle at ``location`` keep
     their names. See ``expand_sources``.
     """
-    if not has_pattern(endpoints):
+    if not _has_pattern(endpoints):
         return endpoints
+    from migrate.discover.expand import expand_sources  # noqa: PLC0415  it asks servers
+
     return expand_sources(
         endpoints,
         session.progress,
@@ -118,6 +123,11 @@ def expanded(
         left_out=case.left_out if case else (),
         ask=ask,
     )
+
+
+def _has_pattern(endpoints: Mapping[str, Endpoint]) -> bool:
+    """Tell whether anything of it stands for all of a server."""
+    return any(is_pattern(endpoint.url) for endpoint in endpoints.values())
 
 
 def recorded_sources(location: Endpoint) -> Sequence[SourceName]:
@@ -137,8 +147,10 @@ def destinations_of(
     server is still missing. See ``expand_destinations``.
     """
     moves = case.moves if case else ()
-    if not moves and not has_pattern(endpoints):
+    if not moves and not _has_pattern(endpoints):
         return endpoints
+    from migrate.discover.expand import expand_destinations  # noqa: PLC0415
+
     return expand_destinations(recorded_sources(location), endpoints, case).require_all()
 
 
@@ -160,6 +172,8 @@ def chosen_destinations(
 
 def destinations_in(case: Case, sources: Mapping[str, Endpoint]) -> Destinations:
     """Return where a case brings sources up that were expanded."""
+    from migrate.discover.expand import expand_destinations  # noqa: PLC0415
+
     names = [SourceName(name, endpoint.url) for name, endpoint in sources.items()]
     return expand_destinations(names, case.destinations, case)
 

@@ -13,7 +13,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
-from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, draw_signed, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_seal, record_stamp
 from migrate.custody.signing.bundle_signatures import Signed, root_of, sign_bundle
@@ -44,14 +44,6 @@ class SignedBundle:
         """Print who signed what."""
         console.print(f"The bundle at {self.location}, root {self.root}")
         draw_signed(console, self.signed)
-
-
-def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
-    """Print who signed."""
-    for signed_file in signed:
-        console.print(
-            f"Signed by {signed_file.public.fingerprint} {signed_file.public.name} ({signed_file.key})"
-        )
 
 
 def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:

@@ -16,7 +16,7 @@ from migrate.case.model import Case
 from migrate.cli.common.terminal import plain
 from migrate.discover.expand import Destinations, expand_destinations
 from migrate.errors import UsageError
-from migrate.export import ExportStatus
+from migrate.export.status import ExportStatus
 from migrate.number_text import local_moment_words, things
 from migrate.restore.restore_records import UP, RestoreRecord
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from migrate.case.model import Case, Endpoint
 from migrate.cli.common.session import Session
 from migrate.errors import MoveoutError, NotAllowedError, UsageError
 from migrate.progress.progress_file import ProgressFile, local_store
-from migrate.restore.restore_records import RestoreRecords
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location, open_object_lock
+
+if TYPE_CHECKING:
+    from migrate.restore.restore_records import RestoreRecords
 
 
 @contextmanager
@@ -33,6 +36,8 @@ def reported(
 
 def restore_records(session: Session, location: Endpoint) -> RestoreRecords:
     """Return what keeps the results of a restore beside its bundle, else on this machine."""
+    from migrate.restore.restore_records import RestoreRecords  # noqa: PLC0415  only a restore needs it
+
     return RestoreRecords(_stores(session, location, unlocked_store))
 
 
