@@ -1,6 +1,6 @@
 """Export of tables of other shapes than lineitem's from PostgreSQL, beside connectorx, DuckDB and ``pg_dump``.
 
-    python -m scripts.bench.row_shapes --url postgresql://user@host:port/postgres [--shapes narrow,wide] [--runs 3]
+    python -m scripts.bench.source.row_shapes --url postgresql://user@host:port/postgres [--shapes narrow,wide] [--runs 3]
 
 Each shape is one table in a database of its own, made once: ``narrow`` has three integers a row, ``wide`` has 101
 columns (numbers, texts, documents, arrays, many NULL), ``posts`` has long texts. Printed for each tool, medians: the
@@ -113,7 +113,7 @@ def _command(tool: str, url: str, directory: Path) -> Sequence[str]:
     return [
         sys.executable,
         "-m",
-        "scripts.bench.row_shapes",
+        "scripts.bench.source.row_shapes",
         "--url",
         url,
         "--one",
@@ -124,7 +124,7 @@ def _command(tool: str, url: str, directory: Path) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Usage:
     """Seconds of the clock, of the client's and the server's processor; bytes of the files."""
 
     seconds: float
@@ -133,7 +133,7 @@ class _Run:
     size_bytes: float
 
 
-def measure(tool: str, url: str) -> _Run:
+def measure(tool: str, url: str) -> _Usage:
     """Run one tool once, a whole process."""
     process = server(url)
     variables: Mapping[str, str] = {"PYTHONPATH": str(PEERS)} if tool == "duckdb" else {}
@@ -143,7 +143,7 @@ def measure(tool: str, url: str) -> _Run:
         time.sleep(_SETTLE_SECONDS)
         files = [file for end in ("*.parquet", "*.gz") for file in Path(directory).rglob(end)]
         size_bytes = sum(file.stat().st_size for file in files)
-    return _Run(cost.seconds, cost.cpu_seconds, used_by(process) - before, size_bytes)
+    return _Usage(cost.seconds, cost.cpu_seconds, used_by(process) - before, size_bytes)
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def main() -> None:
         return
     for shape in options.shapes.split(","):
         url = load(options.url, shape)
-        runs: dict[str, list[_Run]] = {tool: [] for tool in options.tools.split(",")}
+        runs: dict[str, list[_Usage]] = {tool: [] for tool in options.tools.split(",")}
         for _ in range(options.runs):
             for tool, measured in runs.items():
                 measured.append(measure(tool, url))
