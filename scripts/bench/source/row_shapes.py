@@ -1,6 +1,6 @@
 """Export of tables of other shapes than lineitem's from PostgreSQL, beside connectorx, DuckDB and ``pg_dump``.
 
-    python -m scripts.bench.source.row_shapes --url postgresql://user@host:port/postgres [--shapes narrow,wide] [--runs 3]
+    python -m scripts.bench.source.row_shapes --url postgresql://user@host:port/postgres [--shapes wide] [--runs 3]
 
 Each shape is one table in a database of its own, made once: ``narrow`` has three integers a row, ``wide`` has 101
 columns (numbers, texts, documents, arrays, many NULL), ``posts`` has long texts. Printed for each tool, medians: the
