@@ -1,7 +1,7 @@
 """``make bench``: the benchmarks one after the other, each in a process of its own, each against another tool.
 
 ``make bench ARGS=transfer`` runs one of them. For their own options call them: ``python -m scripts.bench.transfer -h``.
-``--quick`` takes a few minutes for each of those that it knows: less data, fewer turns.
+``--quick`` takes a few minutes for each of those that it knows, on a busy machine too: less data, fewer turns.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ _WITH_POSTGRES = ("postgres", "restore", "many_tables")
 _WITH_MARIADB = ("mysql",)
 _QUICK = {
     "objects": ("--objects", "5000", "--runs", "2"),
-    "transfer": ("--large", "2", "--runs", "2"),
-    "postgres": ("--scale", "0.1", "--runs", "3", "--tools", "moveout,connectorx,duckdb"),
-    "mysql": ("--scale", "0.1", "--runs", "3"),
-    "restore": ("--scale", "0.1", "--runs", "3"),
-    "moves": ("--scale", "0.02", "--runs", "1", "--data", "lineitem", "types"),
+    "transfer": ("--large", "2", "--runs", "1"),
+    "postgres": ("--scale", "0.1", "--runs", "1", "--tools", "moveout,connectorx,duckdb"),
+    "mysql": ("--scale", "0.1", "--runs", "1"),
+    "restore": ("--scale", "0.1", "--runs", "1"),
+    "moves": (
+        *("--scale", "0.05", "--runs", "1", "--data", "lineitem"),
+        *("--tools", "pgcopydb", "mariadb-dump", "mydumper"),
+    ),
 }
 """Options with which a benchmark takes minutes."""
 
