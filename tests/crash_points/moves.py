@@ -140,6 +140,14 @@ class RestoreSqlite(Move):
         return sqlite.everything(self.path), sqlite.schema_of(self.path)
 
 
+_LARGE_POSTGRES = """
+CREATE TABLE large (id int PRIMARY KEY, text text);
+INSERT INTO large SELECT n, repeat(md5(n::text), 128) FROM generate_series(1, 300) AS s(n);
+CREATE INDEX large_text ON large (left(text, 9));
+"""
+"""The key of such a table is made of an index, a step of its own."""
+
+
 class RestorePostgres(Move):
     """A bundle into an empty database."""
 
@@ -148,9 +156,8 @@ class RestorePostgres(Move):
         bundle = self.directory / "bundle"
         if not bundle.exists():
             source = server.database()
-            postgres.run_sql(
-                source, TABLES + ROWS + "CREATE SEQUENCE tickets START 7; SELECT nextval('tickets')"
-            )
+            others = "CREATE SEQUENCE tickets START 7; SELECT nextval('tickets')"
+            postgres.run_sql(source, TABLES + ROWS + _LARGE_POSTGRES + others)
             make_bundle(source, bundle)
         self.url = server.database()
         self.words = ["restore", str(bundle), f"app={self.url}", "--workers", "1"]
