@@ -41,7 +41,7 @@ _QUICK = {
     "restore": ("--scale", "0.1", "--runs", "1"),
     "moves": (
         *("--scale", "0.05", "--runs", "1", "--data", "lineitem"),
-        *("--tools", "pgcopydb", "mariadb-dump", "mydumper"),
+        *("--tools", "pgcopydb", "pg_dump, pg_restore", "mariadb-dump", "mydumper"),
     ),
 }
 """Options with which a benchmark takes minutes."""

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import boto3
 
+from migrate.bundle.bundle_json import FORMAT
+from migrate.bundle.layout import VERSION
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
 from migrate.storage.registry import open_location
@@ -31,6 +33,16 @@ from scripts.servers import S3Server, Servers
 
 MIB = 2**20
 BUCKET = "bench"
+_IDENTITY = {
+    "format": FORMAT,
+    "version": VERSION,
+    "id": "bench",
+    **dict.fromkeys(("created", "sealed"), "2026-01-01T00:00:00Z"),
+    "software": "moveout",
+    "complete": True,
+    "continues": [],
+    "sources": [],
+}
 TUNED = ("--transfers", "16", "--s3-chunk-size", "16M", "--s3-upload-concurrency", "4")
 
 
@@ -88,7 +100,7 @@ def _make_bundle(old: S3Server, options: argparse.Namespace) -> tuple[int, int]:
     tags = {
         "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
         "manifest-sha256.txt": "".join(f"{digest}  {key}\n" for key, digest, _ in sorted(payload)).encode(),
-        "meta/bundle.json": json.dumps({"id": "bench", "version": 1}).encode(),
+        "meta/bundle.json": json.dumps(_IDENTITY).encode(),
     }
     lines = [f"{hashlib.sha256(data).hexdigest()}  {key}\n" for key, data in sorted(tags.items())]
     tags["tagmanifest-sha256.txt"] = "".join(lines).encode()

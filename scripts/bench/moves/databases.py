@@ -70,7 +70,7 @@ INSERT INTO kinds SELECT seq, seq % 100, seq % 60000, seq % 8000000, seq * 10000
   DATE_ADD('2000-01-01', INTERVAL seq % 9000 DAY), SEC_TO_TIME(seq % 86400),
   DATE_ADD('2001-02-03', INTERVAL seq * 7 SECOND), DATE_ADD('2001-02-03 00:00:00', INTERVAL seq % 80000000 SECOND),
   1950 + seq % 100, ELT(1 + seq % 3, 'sad', 'ok', 'happy'), seq % 8, seq % 32, JSON_OBJECT('n', seq),
-  INSERT(INSERT(INSERT(INSERT(MD5(seq), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-'),
+  INSERT(INSERT(INSERT(INSERT(MD5(seq), 9, 0, '-'), 14, 1, '-4'), 19, 1, '-8'), 24, 0, '-'),
   CONCAT('::ffff:10.0.', seq DIV 256 % 256, '.', seq % 256), IF(seq % 5 = 0, seq, NULL) FROM seq_1_to_{rows}
 """
 
