@@ -6,7 +6,7 @@ Starts two servers of each engine. Each tool moves each database by turns, as wh
 the other server. *moveout* is ``export`` and then ``restore``; *moveout sync* goes through a working folder, and
 follows the source. Of PostgreSQL the others are ``pgcopydb clone`` (Debian's) and ``pg_dump -Fd`` with ``pg_restore``,
 of MariaDB ``mariadb-dump | mariadb`` and ``mydumper`` with ``myloader`` (Debian's). All that can, take two jobs.
-Afterwards the rows of each table are counted: a tool that lost some is named. moveout also hashes its files, counts
+Afterwards the rows of each table are counted: a tool that failed, or lost some, is named. moveout also hashes its files, counts
 and digests the rows of the source, seals, reads all rows back and compares them.
 
 Ratios are medians of those of the single turns, and more than 1 means that moveout is faster. The processor's seconds
@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,7 +64,7 @@ class _Taken:
 
 
 def main() -> int:
-    """Move by turns, and print ratios; return 1 where moveout lost a row."""
+    """Move by turns, and print ratios; return 1 where moveout failed or lost a row."""
     options = _options()
     lines: list[str] = []
     with (
@@ -82,7 +84,7 @@ def main() -> int:
                 ends = Ends(source, destination, kind, Path(directory, "work"))
                 lines += _compare(f"{name}, {kind}", engine, ends, options)
     print("", *lines, sep="\n")
-    return int(any("LOST" in line and line.startswith(MOVEOUT) for line in lines))
+    return int(any(re.match(f"{MOVEOUT}.* (LOST|FAILED) ", line) for line in lines))
 
 
 def _options() -> argparse.Namespace:
@@ -119,19 +121,25 @@ def _compare(title: str, engine: Engine, ends: Ends, options: argparse.Namespace
             tools[name] = tool
     expected = engine.rows(ends.source, ends.name)
     taken: dict[str, list[_Taken]] = {name: [] for name in tools}
-    lost: list[str] = []
+    faults: list[str] = []
     for number in range(options.runs):
-        for name, tool in tools.items():
-            taken[name].append(_move(tool, ends))
-            print(f"  run {number + 1}: {name:24} {taken[name][-1]}", flush=True)
-            arrived = engine.rows(ends.destination, ends.name)
-            if arrived != expected:
-                missing = sum(expected.values()) - sum(arrived.values())
-                lost.append(
-                    f"{name} LOST {missing} rows of {title}, in {len(expected) - len(arrived)} tables less"
+        for name in list(taken):
+            try:
+                taken[name].append(_move(tools[name], ends))
+                print(f"  run {number + 1}: {name:24} {taken[name][-1]}", flush=True)
+                arrived = engine.rows(ends.destination, ends.name)
+                if arrived != expected:
+                    lost = sum(expected.values()) - sum(arrived.values())
+                    faults.append(
+                        f"{name} LOST {lost} rows of {title}: {len(arrived)} of {len(expected)} tables"
+                    )
+            except subprocess.CalledProcessError as exc:
+                faults.append(
+                    f"{name} FAILED to move {title}: {Path(exc.cmd[0]).name} ended with {exc.returncode}"
                 )
+                del taken[name]
             engine.drop(ends.destination, ends.name)
-    return [*_ratios(title, taken), *dict.fromkeys(lost)]
+    return [*_ratios(title, taken), *dict.fromkeys(faults)]
 
 
 def _move(tool: Tool, ends: Ends) -> _Taken:
