@@ -6,8 +6,8 @@ Starts two servers of each engine. Each tool moves each database by turns, as wh
 the other server. *moveout* is ``export`` and then ``restore``; *moveout sync* goes through a working folder, and
 follows the source. Of PostgreSQL the others are ``pgcopydb clone`` (Debian's) and ``pg_dump -Fd`` with ``pg_restore``,
 of MariaDB ``mariadb-dump | mariadb`` and ``mydumper`` with ``myloader`` (Debian's). All that can, take two jobs.
-Afterwards the rows of each table are counted: a tool that failed, or lost some, is named. moveout also hashes its files, counts
-and digests the rows of the source, seals, reads all rows back and compares them.
+Afterwards the rows of each table are counted: a tool that failed, or lost some, is named. moveout also hashes its
+files, counts and digests the rows of the source, seals, reads all rows back and compares them.
 
 Ratios are medians of those of the single turns, and more than 1 means that moveout is faster. The processor's seconds
 are those of the tool and of both servers.
