@@ -168,13 +168,13 @@ def _ratios(title: str, taken: Mapping[str, Sequence[_Taken]]) -> list[str]:
         for peer in taken.keys() - ours.keys():
             clock = _ratio(taken[peer], turns, lambda turn: turn.clock)
             processor = _ratio(taken[peer], turns, lambda turn: turn.processor)
-            lines.append(f"{title}: {name} : {peer} = {clock} x as fast, by processor time {processor}")
+            lines.append(f"{title}: {name} : {peer} = {clock}, by processor time {processor}")
     return sorted(lines)
 
 
 def _ratio(peer: Sequence[_Taken], ours: Sequence[_Taken], value: Callable[[_Taken], float]) -> str:
     ratios = [value(theirs) / value(mine) for theirs, mine in zip(peer, ours, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+    return f"{statistics.median(ratios):.2f} x as fast ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 if __name__ == "__main__":
