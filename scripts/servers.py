@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fcntl
 import os
 import secrets
 import shlex
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -408,8 +410,28 @@ def _answers(url: str, ca_bundle: Path | None = None) -> bool:
         return False
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep others from starting servers on the same data. Raises ``ServerError`` where one has done so."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "servers.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip()
+            raise ServerError(
+                f"process {holder} runs the servers of {directory} already; use them (. {directory / 'env.sh'}),"
+                f" end them (kill {holder}), or give another --dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
 def _up(directory: Path, *, seeded: bool) -> None:
-    with Servers(directory) as servers:
+    with _alone(directory), Servers(directory) as servers:
         for name in ("old", "new"):
             servers.minio(f"{name}-s3")
             servers.postgres(f"{name}-db")

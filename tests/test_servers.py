@@ -1,5 +1,6 @@
 """The servers are real, reached by profile and pgpass alone, and do not outlive their parent."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from scripts.process import ServerError, start
-from scripts.servers import Servers, sweep
+from scripts.servers import Servers, main, sweep
 from tests.tools.clients import boto_client
 
 
@@ -53,6 +54,15 @@ def test_a_proxy_that_is_cut_refuses_and_a_mended_one_serves(toxiproxy, minio):
         client.list_buckets()
     proxy.mend()
     client.list_buckets()
+
+
+def test_a_second_start_names_the_process_that_runs_the_servers(tmp_path, capsys):
+    with (tmp_path / "servers.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("4711\n")
+        held.flush()
+        assert main(["up", "--dir", str(tmp_path)]) == 1
+    assert "process 4711 runs the servers" in capsys.readouterr().err
 
 
 def test_servers_die_with_a_parent_that_is_killed(tmp_path):

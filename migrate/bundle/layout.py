@@ -40,6 +40,7 @@ SEAL_STATE = "_work/seal.json"
 RESERVE = "_work/reserve.bin"
 TRANSFER_STATE = "_work/transfer.json"
 PROGRESS = "_work/progress-"
+_OF_OTHERS = (LEASE, RESERVE, PROGRESS)
 
 _SAFE = re.compile(r"[a-z0-9._/-]+")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -60,6 +61,11 @@ def is_source_name(name: str) -> bool:
 def source_file(source: str, name: str) -> str:
     """Return the key of a source's file: ``data/<source>/<name>``."""
     return f"{DATA}{source}/{name}"
+
+
+def is_note_of_export(key: str) -> bool:
+    """Tell whether only the export that holds the lease writes this key, or all keys of this prefix."""
+    return len(key) > len(WORK) and key.startswith(WORK) and not key.startswith(_OF_OTHERS)
 
 
 def workspace_file(source: str, name: str) -> str:

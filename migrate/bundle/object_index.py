@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporters.api import Json
 from exporters.objects.index_rows import PART_NUMBERS, as_came
@@ -147,6 +146,8 @@ def failed_objects(reader: BundleReader, source: str) -> Iterator[FailedObject]:
     """Yield the objects that the source listed and that could not be exported."""
     if reader.info.complete:
         return
+    import pyarrow.compute as pc  # noqa: PLC0415  a sync of buckets needs none of it
+
     prefix = source_prefix(reader, source)
     for batch in reader.index(source, columns=["key", "version_id", "is_latest", "disposition", "reason"]):
         for row in batch.filter(pc.equal(batch["disposition"], "failed")).to_pylist():

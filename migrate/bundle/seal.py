@@ -3,7 +3,8 @@
 Order of writing, so that a crash at any step leaves either an unsealed export or a sealed bundle, never a
 wrong one:
 
-1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes)
+1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes); 2 need not
+   wait for it, for nothing there tells the time
 2. ``data/<source>/duckdb.sql``, ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if
    there are gaps)
 3. reconcile the location with the commit records: leftovers of interrupted runs are removed; a file that is missing
@@ -20,9 +21,9 @@ Hashes come from the commit records: no payload is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -83,23 +84,24 @@ def seal(
 
     Raises ``DamageError`` where the location does not hold what the commit records say.
     """
-    sealed = seal_time(store, state)
+    sealed_at = executor.submit(seal_time, store, state)
     check()
     rows = {reconciliation.name: _catalog_rows(reconciliation) for reconciliation in reconciliations}
     ledger.add_files(_write_tables(store, ledger, reconciliations, rows, executor))
+    sealed = sealed_at.result()
     check()
     aborting = executor.submit(_abort_uploads, store)
     _reconcile(store, ledger, executor)
     check()
     complete = all(reconciliation.complete for reconciliation in reconciliations)
-    tags, files, size_bytes = _write_files(store, ledger)
+    writing, files, size_bytes = _write_files(store, ledger, executor)
     read = bundle_json.pace_of(ledger.times())
     bundle = canonical_json.encode_pretty(
         _bundle_json(state, reconciliations, sealed, read, complete=complete)
         | ({"left_behind": left_behind.as_json()} if left_behind else {})
         | ({"case": asdict(case)} if case else {})
     )
-    if page is not None:
+    if page is not None:  # made while those are written
         contents = SealedTables(
             bundle_json.decode(bundle),
             (size_bytes, files),
@@ -108,18 +110,16 @@ def seal(
             store,
             ledger,
         )
-        tags.append(_write(store, layout.REPORT, page(contents)))
+        writing.append(executor.submit(_write, store, layout.REPORT, page(contents)))
     check()
-    tags += executor.map(
-        partial(_write, store),
-        (layout.RECONCILIATION, layout.BUNDLE_META, layout.BAG_INFO, layout.BAGIT),
-        (
-            canonical_json.encode_pretty(reconciliation_json(reconciliations)),
-            bundle,
-            _bag_info(state, reconciliations, sealed, (size_bytes, files)),
-            tag_files.DECLARATION,
-        ),
-    )
+    for key, data in (
+        (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),
+        (layout.BUNDLE_META, bundle),
+        (layout.BAG_INFO, _bag_info(state, reconciliations, sealed, (size_bytes, files))),
+        (layout.BAGIT, tag_files.DECLARATION),
+    ):
+        writing.append(executor.submit(_write, store, key, data))
+    tags = [future.result() for future in writing]
     aborting.result()
     check()
     tags.sort(key=lambda tag: tag.key)
@@ -267,18 +267,30 @@ def compare(
             info, file = next(listed, None), next(files, None)
 
 
-def _write_files(store: MultipartStore, ledger: ProgressDatabase) -> tuple[list[FileRecord], int, int]:
-    """Write ``meta/files.jsonl`` and the manifest; return them, the number of payload files and their
+def _write_files(
+    store: MultipartStore, ledger: ProgressDatabase, executor: Executor
+) -> tuple[list[Future[FileRecord]], int, int]:
+    """Write ``meta/files.jsonl`` and the manifest; return them as they will be, the number of payload files and their
     bytes.
     """
     count = size_bytes = 0
-    with FileWriter(store, layout.FILES) as sizes, FileWriter(store, layout.MANIFEST) as manifest:
+    with ExitStack() as stack:
+        sizes, manifest = FileWriter(store, layout.FILES), FileWriter(store, layout.MANIFEST)
+        for writer in (sizes, manifest):
+            stack.enter_context(writer)
         for file in ledger.files():
             sizes.write(tag_files.files_line(file))
             manifest.write(tag_files.manifest_line(file.key, file.sha256))
             count += 1
             size_bytes += file.size_bytes
-    return [_record(sizes), _record(manifest)], count, size_bytes
+        stack.pop_all()
+    return [executor.submit(_closed, writer) for writer in (sizes, manifest)], count, size_bytes
+
+
+def _closed(writer: FileWriter) -> FileRecord:
+    with writer:
+        pass
+    return _record(writer)
 
 
 def _bundle_json(

@@ -24,7 +24,7 @@ from migrate.changes.apply import Mark
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, Yes
+from migrate.cli.common.options import CaseFile, HoldOptions, Yes
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.sources import destinations_of, expanded, load_case
@@ -69,7 +69,7 @@ shortest time before the next one has to be.
 """
 _NAMED_TABLES = 5
 _REASON = "cutover"
-_NO_KEYS, _AS_SYNCED = SigningOptions(), BucketOptions()
+_NO_KEYS, _AS_SYNCED, _NO_HOLD = SigningOptions(), BucketOptions(), HoldOptions()
 Result = TypeVar("Result")
 SwitchedSource = FollowedSource | DeltaSource
 SourceCutover = Cutover | DeltaCutover
@@ -213,29 +213,6 @@ class TakenBack:
         console.print("The old side may be written to again")
 
 
-@dataclass(frozen=True, slots=True)
-class HoldOptions:
-    """The options about the hold."""
-
-    hold: Annotated[
-        bool,
-        typer.Option(
-            "--hold", help="Make the old databases read-only; else what writes there must have stopped."
-        ),
-    ] = False
-    whole_server: Annotated[
-        bool,
-        typer.Option(
-            "--whole-server",
-            help="With --hold: all databases of a MariaDB server become read-only, if it has no such mode for one.",
-        ),
-    ] = False
-    file: Annotated[
-        Path,
-        typer.Option("--undo-file", metavar="FILE", help="Where it is written how the old databases were."),
-    ] = Path("moveout-cutover.json")
-
-
 @dataclass(slots=True)
 class _Cutovers:
     """The sources of one command."""
@@ -326,7 +303,7 @@ class _Cutovers:
 def cutover_command(
     session: Session,
     *,
-    options: HoldOptions = HoldOptions(),
+    options: HoldOptions = _NO_HOLD,
     undo: Annotated[
         bool,
         typer.Option("--undo", help="Go back: release the old databases, say what the new ones have since."),

@@ -12,18 +12,17 @@ from rich.console import Console
 from rich.rule import Rule
 
 from exporters.selection import Selection
-from migrate.case.model import Case
+from migrate.case.model import Case, Endpoint
 from migrate.case.selection import from_words
 from migrate.cli import app
 from migrate.cli.common.dry_run import WouldDo
-from migrate.cli.common.options import CaseFile, Create, Delete, Overwrite, SelectionOptions, Yes
-from migrate.cli.common.session import Session, verb
+from migrate.cli.common.options import CaseFile, Create, Delete, HoldOptions, Overwrite, SelectionOptions, Yes
+from migrate.cli.common.session import Answer, Session, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
-from migrate.cli.cutover import HoldOptions
 from migrate.cli.moves.bucket_sync import Synced, run_sync
-from migrate.cli.moves.database_sync import DatabaseSync, SyncedDatabase, sync_database
+from migrate.custody.signing.keys import Signer
 from migrate.engines import registry
 from migrate.errors import OK, DamageError, MoveoutError, UsageError
 from migrate.number_text import count_words, things
@@ -197,7 +196,7 @@ def sync_command(
     selection: SelectionOptions = _ALL,
     signing: SigningOptions = _NO_KEYS,
     databases: _DatabaseOptions = _NO_DATABASES,
-) -> Synced | SyncedBuckets | SyncedDatabase | WouldDo:
+) -> Answer:
     """Copy a bucket or a database; again: only what has changed.
 
     One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed unless
@@ -205,17 +204,8 @@ def sync_command(
     a working folder, until nothing is behind; --cutover makes the switch.
     """
     loaded = load_case(case)
-    if (asked := _database_pair(pairs or [], loaded, how, databases, create=create)) is not None:
-        if how.dry_run:
-            return WouldDo(
-                asked.destination.shown,
-                [
-                    f"would bring {asked.source.shown} to {asked.destination.shown}, through {asked.folder}",
-                    "would follow its changes until nothing is behind"
-                    + (", then switch" if how.cutover else ""),
-                ],
-            )
-        return sync_database(session, asked, databases.hold, signing.load(loaded), yes=databases.yes)
+    if (ends := _database_pair(pairs or [], loaded, how, databases)) is not None:
+        return _sync_database(session, ends, how, databases, signing.load(loaded), create=create)
     options = how.options(from_words(selection.words()))
     signers = signing.load(loaded)
     chosen = _chosen(session, pairs or [], loaded)
@@ -238,10 +228,33 @@ def sync_command(
     return SyncedBuckets(answers, failures, session.is_detailed(len(chosen)))
 
 
+def _sync_database(
+    session: Session,
+    ends: tuple[str, Endpoint, Endpoint],
+    how: _HowToSync,
+    options: _DatabaseOptions,
+    signers: Sequence[Signer],
+    *,
+    create: bool,
+) -> Answer:
+    from migrate.cli.moves.database_sync import DatabaseSync, sync_database  # noqa: PLC0415  buckets need none of it
+
+    asked = DatabaseSync(*ends, options.work, create=create, cutover=how.cutover)
+    if how.dry_run:
+        return WouldDo(
+            asked.destination.shown,
+            [
+                f"would bring {asked.source.shown} to {asked.destination.shown}, through {asked.folder}",
+                "would follow its changes until nothing is behind" + (", then switch" if how.cutover else ""),
+            ],
+        )
+    return sync_database(session, asked, options.hold, signers, yes=options.yes)
+
+
 def _database_pair(
-    words: Sequence[str], case: Case | None, how: _HowToSync, options: _DatabaseOptions, *, create: bool
-) -> DatabaseSync | None:
-    """Return the sync that is asked for where it is one of a database; None where it is one of buckets. Raises
+    words: Sequence[str], case: Case | None, how: _HowToSync, options: _DatabaseOptions
+) -> tuple[str, Endpoint, Endpoint] | None:
+    """Return the name, source and destination of a database that is to be synced; None where buckets are. Raises
     ``UsageError`` where both sides are not of one kind, and for an option that databases do not have.
     """
     ends = [end for word in words for end in known_secrets(parse_pairs([word]), case).items()]
@@ -261,7 +274,7 @@ def _database_pair(
         raise UsageError(
             "a sync of a database takes --cutover and --dry-run only", next_step="leave the others out"
         )
-    return DatabaseSync(name, source, destination, options.work, create=create, cutover=how.cutover)
+    return name, source, destination
 
 
 def _chosen(session: Session, words: Sequence[str], case: Case | None) -> list[BucketPair]:

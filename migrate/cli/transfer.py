@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,13 +149,15 @@ def _run_transfer(
         open_pool=open_pool,
         cancellation=cancellation,
     )
-    if not outcome.findings:
-        details = {"files": outcome.files_moved + outcome.files_skipped}
-        if not record_transfer(source, destination_store, signers[0] if signers else None, details):
-            session.progress.note(
-                f"the custody log at {destination_store.location} is its own; {source.location} has another"
-            )
-    sealed = bundle_json.read_sealed(source)
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-sealed") as threads:
+        reading = threads.submit(bundle_json.read_sealed, source)
+        if not outcome.findings:
+            details = {"files": outcome.files_moved + outcome.files_skipped}
+            if not record_transfer(source, destination_store, signers[0] if signers else None, details):
+                session.progress.note(
+                    f"the custody log at {destination_store.location} is its own; {source.location} has another"
+                )
+    sealed = reading.result()
     complete = sealed is None or sealed.complete
     return Transferred(source.location, destination_store.location, outcome, complete)
 

@@ -54,6 +54,7 @@ from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Progress, SourceTask
 from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
 from migrate.storage.api import MultipartStore
+from migrate.storage.known_files import KnownFiles
 
 _REQUESTS = 16
 """So many small files of the location are asked for, written or removed at once."""
@@ -119,7 +120,8 @@ def export(
             Lease(store, "export", progress=progress, alone=options.open_pool is None)
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
-        state = claim(store, source_names, executor=executor, progress=progress, changes=changes)
+        noted = store if options.open_pool is not None else _noted(store, executor)
+        state = claim(noted, source_names, executor=executor, progress=progress, changes=changes)
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(ProgressDatabase())
@@ -129,8 +131,9 @@ def export(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )
         unit_cancellation = cancellation.child()
+        unit_store = options.open_unit_store(unit_cancellation) if options.open_unit_store else store
         run = ExportRun(
-            store,
+            noted,
             state,
             ledger,
             lease,
@@ -141,7 +144,7 @@ def export(
             cancellation,
             followed,
             LocationRoom(store),
-            options.open_unit_store(unit_cancellation) if options.open_unit_store else store,
+            noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store,
             unit_cancellation,
         )
         try:
@@ -149,6 +152,13 @@ def export(
         except BaseException:
             cancellation.cancel()
             raise
+
+
+def _noted(store: MultipartStore, executor: Executor) -> KnownFiles:
+    """Return the location with knowledge of the files of ``_work/``, which only this machine writes."""
+    noted = KnownFiles(store, layout.is_note_of_export)
+    noted.load_by(executor, (layout.EXPORT_STATE,), layout.WORK)
+    return noted
 
 
 def _name_of(source: Source, options: ExportOptions) -> SourceName:

@@ -33,8 +33,13 @@ _MOMENT = re.compile(r"[0-9T:.Z+-]+")
 
 def render(template: str, values: Mapping[str, object]) -> bytes:
     """Return a page, UTF-8."""
-    text = environment().get_template(template).render(values)
+    text = get_template(template).render(values)
     return text.encode("utf-8", "backslashreplace")
+
+
+def get_template(template: str) -> jinja2.Template:
+    """Return a template that is compiled; the first time this takes a while."""
+    return environment().get_template(template)
 
 
 @functools.cache

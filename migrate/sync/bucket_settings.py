@@ -140,12 +140,15 @@ def _default(rule: Mapping[str, Any]) -> Mapping[str, Any]:
     return default_encryption
 
 
-class BucketSettings:
-    """The settings in one command. Where only a prefix is copied, or copied to, there are none.
-    ``outcome_by_setting``: what became of each that was not the same.
-    """
+def read_source_settings(sides: Sides) -> Mapping[str, Any]:
+    """Return the settings of the source's bucket; none where only a prefix is copied, or copied to."""
+    return {} if sides.source.prefix or sides.destination.prefix else _plain(sides.source.configuration())
 
-    def __init__(self, sides: Sides, store: Store, rules: Rules) -> None:
+
+class BucketSettings:
+    """The settings in one command. ``outcome_by_setting``: what became of each that was not the same."""
+
+    def __init__(self, sides: Sides, store: Store, rules: Rules, source_settings: Mapping[str, Any]) -> None:
         self._sides, self._store, self._rules = sides, store, rules
         recorded = _read(store)
         self._ours: dict[str, Any] = dict(recorded.get("written", {}))
@@ -153,10 +156,7 @@ class BucketSettings:
             Loss(sides.destination.name, name, reason) for name, reason in recorded.get("losses", ())
         ]
         self.outcome_by_setting: dict[str, str] = {}
-        is_whole_bucket = not sides.source.prefix and not sides.destination.prefix
-        self._source_settings: Mapping[str, Any] = (
-            _plain(sides.source.configuration()) if is_whole_bucket else {}
-        )
+        self._source_settings = source_settings
         self._new = self._as_new()
         self._at_beginning = self._read_destination()
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from exporters.api import Loss
+from exporters.bucket_api import ObjectSummary
 from exporters.objects.listing.hidden_objects import BENEATH, lists_no_keys_beneath
 from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
@@ -18,11 +19,10 @@ from migrate.restore.objects.destination_terms import Terms
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import Capabilities, Later, probe
 from migrate.storage.s3.metadata.acl import CANNED
-from migrate.sync.plan import Sides
+from migrate.sync.plan import TAG_SAMPLES, Sides
 
 CAPABILITIES = "capabilities.json"
 _HOLDS = timedelta(days=1)
-_TAG_SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,28 @@ class Survey:
 
 
 def survey(
-    sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str], later: Later
+    sides: Sides,
+    store: MultipartStore,
+    keys: frozenset[str],
+    classes: frozenset[str],
+    samples: Sequence[ObjectSummary],
+    later: Later,
 ) -> Survey:
-    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. What was
-    written for it is removed ``later``. Raises ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. ``samples``
+    are a few objects of the source; without any it is listed. What was written for it is removed ``later``. Raises
+    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
     """
     known = _kept(sides, store, keys, classes)
     if known is not None:
         return known
     acls = set(CANNED.values()) if sides.source.has_acls else ()
-    with ThreadPoolExecutor(2, thread_name_prefix="moveout-survey") as threads:
+    with ThreadPoolExecutor(3, thread_name_prefix="moveout-survey") as threads:
         encryption = threads.submit(sides.destination.setting, "encryption")
-        losses = threads.submit(lambda: tuple(_losses(sides)))
+        versions = threads.submit(sides.source.keeps_versions)
+        tags = threads.submit(lambda: sides.source.tags_readable(samples or _samples(sides)))
         capabilities = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls, later=later)
-        new_survey = Survey(capabilities, bool(encryption.result()), losses.result())
+        losses = tuple(_losses(sides, keeps_versions=bool(versions.result()), tags_readable=tags.result()))
+        new_survey = Survey(capabilities, bool(encryption.result()), losses)
     value = capabilities.as_json() | {
         "version": 1,
         "tried": {"keys": sorted(keys), "classes": sorted(classes)},
@@ -86,15 +94,19 @@ def _kept(
     return Survey(capabilities, bool(recorded.get("encrypts")), losses)
 
 
-def _losses(sides: Sides) -> Iterator[Loss]:
+def _samples(sides: Sides) -> Sequence[ObjectSummary]:
+    return list(islice(sides.source.list(), TAG_SAMPLES))
+
+
+def _losses(sides: Sides, *, keeps_versions: bool, tags_readable: bool) -> Iterator[Loss]:
     """Yield what a sync does not bring to the destination, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if sides.history:
         yield Loss(name, "version ids", "the destination gives its own; the record says which became which")
-    elif source.keeps_versions():
+    elif keeps_versions:
         yield Loss(name, "versions", "only current ones are copied; with --history all are")
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
-    if not source.tags_readable(list(islice(source.list(), _TAG_SAMPLES))):
+    if not tags_readable:
         yield Loss(name, "tags", "these credentials may not read the objects' tags")

@@ -18,8 +18,8 @@ from migrate.storage.s3.source_bucket import S3Bucket, open_bucket
 from migrate.sync.ordered_listing import RESERVED
 from migrate.sync.plan import Sides
 
-_CONNECTIONS = 8
-"""So many requests about the record are under way at once."""
+_CONNECTIONS, _SOURCE_CONNECTIONS = 16, 4
+"""So many requests are under way at once before the first object is copied."""
 
 
 def open_sides(
@@ -35,15 +35,22 @@ def open_sides(
             raise UsageError(
                 "a sync goes from bucket to bucket", next_step="give s3://BUCKET/PREFIX?profile=NAME"
             )
-    with ThreadPoolExecutor(6, thread_name_prefix="moveout-open") as threads:
+    with ThreadPoolExecutor(4, thread_name_prefix="moveout-open") as threads:
         opening = threads.submit(
-            open_destination_bucket, destination.url, secrets=destination.reveal(), cancellation=cancellation
+            open_destination_bucket,
+            destination.url,
+            secrets=destination.reveal(),
+            cancellation=cancellation,
+            ask_lock=True,
+            connections=_CONNECTIONS,
         )
-        source_bucket = open_bucket(source.url, secrets=source.reveal(), cancellation=cancellation)
+        source_bucket = open_bucket(
+            source.url,
+            secrets=source.reveal(),
+            cancellation=cancellation,
+            connections=_SOURCE_CONNECTIONS,
+        )
         destination_bucket = opening.result()
-        for ask in (destination_bucket.object_lock, destination_bucket.versioning):
-            threads.submit(ask)  # somebody needs the answer later
-        threads.submit(destination_bucket.reader.http.warm, _CONNECTIONS)
         overlap = (
             source_bucket.prefix.startswith(destination_bucket.prefix)
             or destination_bucket.prefix.startswith(source_bucket.prefix)

@@ -32,13 +32,17 @@ _RESERVED = "it lies where moveout keeps the records of syncs"
 _REPORTED_AT_ONCE = 5000
 _EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
+TAG_SAMPLES = 3
+"""So many objects show whether tags may be read."""
+Listings = tuple[Iterator[Page], Iterator[Page]]
+"""Of the source, and of the destination."""
 
 
 @dataclass(slots=True)
 class Plan:
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
     row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
-    ``examples`` names the first few of each kind.
+    ``examples`` names the first few of each kind; ``samples`` are a few current objects that are copied.
     """
 
     run: str
@@ -51,6 +55,7 @@ class Plan:
     odd: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
     examples: dict[Action, list[str]] = field(default_factory=dict)
+    samples: list[ObjectSummary] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -107,17 +112,28 @@ class Sides:
         return names.filters and names.excludes(key, None, _NO_TIME) is not None
 
     def walk(
-        self, comparison: Comparison | HistoryComparison, record: Record, unordered: frozenset[str]
+        self,
+        comparison: Comparison | HistoryComparison,
+        record: Record,
+        unordered: frozenset[str],
+        listings: Listings | None = None,
     ) -> Iterator[SyncStep | int]:
-        """Compare the listings as they are now. Raises ``UnorderedError`` for a side that is not in ``unordered``."""
+        """Compare ``listings``, or what is listed now. Raises ``UnorderedError`` for a side that is not in
+        ``unordered``.
+        """
+        listings = listings or self.listings()
         if isinstance(comparison, HistoryComparison):
-            return self._walk_histories(comparison, record.known_versions(), unordered)
-        return self._walk_objects(comparison, record.known(), unordered)
+            return self._walk_histories(comparison, record.known_versions(), unordered, listings)
+        return self._walk_objects(comparison, record.known(), unordered, listings)
 
     def _walk_histories(
-        self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
+        self,
+        comparison: HistoryComparison,
+        known: KnownHistories,
+        unordered: frozenset[str],
+        listings: Listings,
     ) -> Iterator[SyncStep | int]:
-        source_pages, destination_pages = self._listings(versions=True)
+        source_pages, destination_pages = listings
         skip, its_skip = len(self.source.prefix), len(self.destination.prefix)
         listed = (
             version_diff.in_order(source_pages, skip)
@@ -137,9 +153,13 @@ class Sides:
         return comparison.steps(judged_histories, destination_histories, known)
 
     def _walk_objects(
-        self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
+        self,
+        comparison: Comparison,
+        known: Iterable[KnownPage],
+        unordered: frozenset[str],
+        listings: Listings,
     ) -> Iterator[SyncStep | int]:
-        source_pages, destination_pages = self._listings(versions=False)
+        source_pages, destination_pages = listings
         steps = comparison.steps(
             in_order(source_pages) if "source" in unordered else source_pages,
             in_order(destination_pages) if "destination" in unordered else destination_pages,
@@ -147,11 +167,11 @@ class Sides:
         )
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
 
-    def _listings(self, *, versions: bool) -> tuple[Iterator[Page], Iterator[Page]]:
+    def listings(self) -> Listings:
         """Return the listing of the source and that of the destination, both begun."""
         listing, prefix = self.destination.reader.listing, self.destination.prefix
-        source_pages = self.source.pages(versions=versions, until=no_end)
-        destination_pages = listing.versions(prefix) if versions else listing.objects(prefix)
+        source_pages = self.source.pages(versions=self.history, until=no_end)
+        destination_pages = listing.versions(prefix) if self.history else listing.objects(prefix)
         return begun(iter(source_pages)), without_records(begun(destination_pages), prefix)
 
     def _heads(self, summaries: Iterable[ObjectSummary]) -> Iterator[Fetched]:
@@ -174,26 +194,36 @@ class Sides:
         )
 
 
-def make_plan(sides: Sides, record: Record, run: str, progress: Progress) -> Plan:
-    """Compare, and write down what is to be done in the folder ``run``; nowhere where that is empty. Raises
-    ``SourceError``, ``MoveoutError``.
+def make_plan(
+    sides: Sides, record: Record, run: str, progress: Progress, listings: Listings | None = None
+) -> Plan:
+    """Compare ``listings``, or what is listed now, and write down what is to be done in the folder ``run``; nowhere
+    where that is empty. Raises ``SourceError``, ``MoveoutError``.
     """
     unordered: frozenset[str] = frozenset()
     while True:
         try:
-            return _make(sides, record, run, progress, unordered)
+            return _make(sides, record, run, progress, unordered, listings)
         except UnorderedError as exc:
             progress.note(f"the {exc.side} does not list by key; its listing is sorted first")
             unordered |= {exc.side}
+            listings = None
             if run:
                 record.sweep(run)
 
 
-def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered: frozenset[str]) -> Plan:
+def _make(
+    sides: Sides,
+    record: Record,
+    run: str,
+    progress: Progress,
+    unordered: frozenset[str],
+    listings: Listings | None,
+) -> Plan:
     plan, kinds = Plan(run), Oddities()
     comparison = sides.comparison(kinds)
     progress.begin("compare", items=record.header.rows, size_bytes=0)
-    walked = _with_progress(sides.walk(comparison, record, unordered), progress)
+    walked = _with_progress(sides.walk(comparison, record, unordered, listings), progress)
     steps = (_noted(step, plan, kinds, sides.destination.prefix) for step in walked)
     number = 0
     while piece := list(islice(steps, PLAN_ROWS)):
@@ -216,6 +246,8 @@ def _noted(step: SyncStep, plan: Plan, kinds: Oddities, prefix: str) -> SyncStep
     if step.do not in {Action.COPY, Action.LOOK} or step.source is None:
         return step
     plan.size_bytes += step.source.size_bytes
+    if len(plan.samples) < TAG_SAMPLES and not step.source.version_id:
+        plan.samples.append(step.source)
     plan.classes.add(step.source.storage_class)
     name = prefix + step.key
     odd = kinds.of(name, step.source.size_bytes) if name else frozenset({NAMELESS})

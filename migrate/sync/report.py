@@ -36,6 +36,8 @@ from migrate.sync.outcome import Removed, SyncOutcome
 from migrate.sync.plan import Sides
 
 _SHOWN = 200
+PAGE = "sync.html"
+_AHEAD_BYTES = 2**20
 
 
 GAPS, LOSSES, EXTRA, PROOF = "gaps.parquet", "losses.parquet", "extra.parquet", "cutover.json"
@@ -105,6 +107,12 @@ class SyncReport:
         """Write one of the small files."""
         self._store.put(name, canonical_json.encode_pretty({"version": 1, **value}))
 
+    def read_ledger(self) -> None:
+        """Read the loss ledger, if it is not long: ``close`` needs it."""
+        size_bytes = next((info.size_bytes for info in self._store.list(LOSSES)), 0)
+        if 0 < size_bytes <= _AHEAD_BYTES:
+            self._store.read(LOSSES)
+
     def close(self, outcome: SyncOutcome) -> None:
         """Write the outcome of the command."""
         with ThreadPoolExecutor(1, thread_name_prefix="moveout-report") as threads:
@@ -147,4 +155,4 @@ def page(outcome: SyncOutcome, losses: Sequence[Loss]) -> bytes:
         "software": software(),
         "shown": _SHOWN,
     }
-    return render("sync.html", values)
+    return render(PAGE, values)

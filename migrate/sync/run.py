@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from exporters.api import Loss
 from exporters.objects.listing.hidden_objects import nothing_under
@@ -15,14 +16,16 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.export_state import now
 from migrate.bundle.lease import Lease
 from migrate.errors import UsageError
+from migrate.report.render import get_template
 from migrate.restore.objects.destination_terms import STANDARD, Terms
 from migrate.restore.objects.versions import REFUSED, Markers
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
+from migrate.storage.known_files import KnownFiles
 from migrate.storage.rate_limit import RateLimiter
 from migrate.storage.s3.capability_probe import clear_probe_objects, is_probe_object, refused_markers
 from migrate.storage.s3.http.concurrent_requests import CONNECTIONS
-from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, Wish
+from migrate.sync.bucket_settings import KEPT, BucketSettings, Rules, Wish, read_source_settings
 from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
 from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
@@ -33,10 +36,9 @@ from migrate.sync.inspect import FOREIGN
 from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
-from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
-from migrate.sync.record.record_files import RecordFiles
+from migrate.sync.plan import NAMELESS, Listings, Plan, Sides, make_plan
 from migrate.sync.record.sync_record import HEADER, Header, Record
-from migrate.sync.report import PROOF, SyncReport
+from migrate.sync.report import PAGE, PROOF, SyncReport
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.hidden_keys import HiddenKeys
 
@@ -94,14 +96,30 @@ def sync(
     sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
     if options.dry_run:
         return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
-    with (
-        ThreadPoolExecutor(_AHEAD, thread_name_prefix="moveout-ahead") as threads,
-        Lease(store, "sync", progress=progress) as lease,
-    ):
-        files = RecordFiles(store)
-        files.load((HEADER, KEPT, CAPABILITIES))
-        record = Record(files, fresh, threads)
-        return _Sync(sides, record, options, progress, throttle, workers, lease.check, threads).run()
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="moveout-ahead") as threads:
+        threads.submit(sides.destination.versioning)  # somebody needs the answer later
+        source_settings = threads.submit(read_source_settings, sides)
+        with Lease(store, "sync", progress=progress) as lease:
+            try:
+                # Not with a history: its first run tries out delete markers, which would be listed.
+                listings = None if options.history else sides.listings()
+                files = KnownFiles(store)
+                files.load((HEADER, KEPT, CAPABILITIES))
+                record = Record(files, fresh, threads)
+                return _Sync(
+                    sides,
+                    record,
+                    options,
+                    progress,
+                    throttle,
+                    workers,
+                    lease.check,
+                    threads,
+                    listings,
+                    source_settings,
+                ).run()
+            finally:
+                threads.shutdown()  # what they write, they write under the lease
 
 
 def _check(options: SyncOptions) -> None:
@@ -132,6 +150,9 @@ class _Sync:
     check: Callable[[], None] = _nobody
     threads: Executor | None = None
     """They ask for what is needed later."""
+    listings: Listings | None = None
+    """Those of the first pass, begun beside the record's files."""
+    source_settings: Future[Mapping[str, Any]] | None = None
     _pending: list[Future[object]] = field(default_factory=list)
     _settled: bool = False
     _bucket: Future[BucketSettings] | BucketSettings | None = None
@@ -147,7 +168,10 @@ class _Sync:
     def _read_settings(self) -> BucketSettings:
         chosen = self.options
         rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart, history=chosen.history)
-        return BucketSettings(self.sides, self.record.store, rules)
+        source_settings = (
+            self.source_settings.result() if self.source_settings else read_source_settings(self.sides)
+        )
+        return BucketSettings(self.sides, self.record.store, rules, source_settings)
 
     def run(self) -> SyncOutcome:
         """Do all of it."""
@@ -159,6 +183,8 @@ class _Sync:
             hidden = HiddenKeys(self.record.store, self.sides.destination)
             self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
         report = SyncReport(self.record.store, self.sides)
+        self._later(report.read_ledger)
+        self.threads.submit(get_template, PAGE)  # it is compiled while others are waited for
         outcome = self._pass(report)
         self.sides = replace(self.sides, recheck=False)
         if self.options.cutover:
@@ -209,7 +235,9 @@ class _Sync:
     def _pass(self, report: SyncReport) -> SyncOutcome:
         """Bring the destination to where the source is now."""
         run = self.record.begin_run()
-        plan = make_plan(self.sides, self.record, run, self.progress)
+        listings, self.listings = self.listings, None
+        plan = make_plan(self.sides, self.record, run, self.progress, listings)
+        self._wait()
         if plan.strangers and self._clear_probe_objects(plan):
             plan = make_plan(self.sides, self.record, self.record.begin_run(), self.progress)
         other_objects = plan.strangers > 0
@@ -272,7 +300,7 @@ class _Sync:
     def _survey(self, plan: Plan) -> Survey:
         """Return what the destination takes, and what a sync does not bring there."""
         keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
-        capability_survey = survey(self.sides, self.record.store, keys, classes, self._later)
+        capability_survey = survey(self.sides, self.record.store, keys, classes, plan.samples, self._later)
         if not capability_survey.capabilities.probed:
             self.progress.note(f"the destination was not tried out: {capability_survey.capabilities.why}")
         return capability_survey

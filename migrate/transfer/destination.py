@@ -74,11 +74,15 @@ class Surveyed:
     predecessor: str
 
 
-def survey(destination: Store, sealed: SealedSource) -> Surveyed:
-    """Look at the destination. Raises ``NotEmptyError`` if the location holds anything but (a part of) this very
-    bundle, or of one that it continues.
+def list_sizes(destination: Store) -> dict[str, int]:
+    """Return the size of each file that lies there, by key."""
+    return {info.key: info.size_bytes for info in destination.list()}
+
+
+def survey(destination: Store, sealed: SealedSource, present: dict[str, int]) -> Surveyed:
+    """Look at what is ``present`` at the destination. Raises ``NotEmptyError`` if the location holds anything but
+    (a part of) this very bundle, or of one that it continues.
     """
-    present = {info.key: info.size_bytes for info in destination.list()}
     state = read_state(destination) if layout.TRANSFER_STATE in present else None
     predecessor = _predecessor(destination, sealed, present, state)
     sealed_keys = {file.key for file in sealed.files}

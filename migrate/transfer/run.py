@@ -10,6 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from migrate.bundle import layout
@@ -17,9 +18,9 @@ from migrate.bundle.lease import Lease
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress
 from migrate.runtime.worker_pool import WorkerPool, run_all
-from migrate.storage.api import MultipartStore, Upload
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Upload
 from migrate.transfer.counters import TransferCounters
-from migrate.transfer.destination import TransferState, make_room, survey, write_state
+from migrate.transfer.destination import TransferState, list_sizes, make_room, survey, write_state
 from migrate.transfer.file_copy import CopySettings, FileCopier, damaged, hash_of
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import Phases, WantedFile, phases
@@ -62,8 +63,10 @@ def transfer(
     holds something else), ``BusyError``, and whatever a store raises for good.
     """
     started = time.monotonic()
-    sealed = read_sealed(origin)
-    survey(destination, sealed)  # refuse a foreign location before leaving a lease there
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-survey") as threads:
+        listing = threads.submit(list_sizes, destination)
+        sealed = read_sealed(origin)
+    survey(destination, sealed, listing.result())  # refuse a foreign location before leaving a lease there
     with Lease(destination, "transfer", progress=progress, alone=open_pool is None) as lease:
         settings = CopySettings(
             origin,
@@ -98,14 +101,17 @@ class _Transfer:
             settings.recheck,
         )
         self._sealed, self._lease, self._progress, self._open_pool = sealed, lease, progress, open_pool
-        surveyed = survey(self._destination, sealed)
+        surveyed = survey(self._destination, sealed, list_sizes(self._destination))
         if surveyed.predecessor:
             progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
             surveyed = make_room(self._destination, sealed, surveyed, self._origin.location)
         self._present, self._resumed = surveyed.present, surveyed.begun
         _log.info("%d of %d files lie at the destination", len(self._present), len(sealed.files))
-        uploads = _by_key(self._destination.uploads()) if self._present else {}
-        self._copier = FileCopier(settings, self.tally, uploads, look=bool(self._present))
+        # Before its first byte a transfer says that it is under way: where nothing lies there are no uploads.
+        look = any(not key.startswith((layout.LEASE, layout.PROGRESS)) for key in self._present)
+        uploads = _by_key(self._destination.uploads()) if look else {}
+        self._copier = FileCopier(settings, self.tally, uploads, look=look)
+        self._stale_uploads: Future[list[Upload]] | None = None
 
     def move(self) -> None:
         """Do the phases in order; only the first where a file of the payload is damaged or missing: then the
@@ -122,9 +128,14 @@ class _Transfer:
             self._inspect((*order.tags, *order.seals))
         else:
             self._move(order.tags)
-        for file in order.seals:
-            if not self.tally.blocked:
-                self._move([file])
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-tidy") as threads:
+            if all(
+                file.size_bytes < MIN_PART_BYTES for file in order.seals
+            ):  # then no upload is one of theirs
+                self._stale_uploads = threads.submit(lambda: list(self._destination.uploads()))
+            for file in order.seals:
+                if not self.tally.blocked:
+                    self._move([file])
         self._progress.end()
 
     def _move_payload(self, files: Sequence[WantedFile]) -> None:
@@ -150,7 +161,8 @@ class _Transfer:
         """Remove what only a transfer under way needs."""
         if self.tally.blocked:
             return
-        for upload in self._destination.uploads():
+        listed = self._stale_uploads.result() if self._stale_uploads else self._destination.uploads()
+        for upload in listed:
             self._destination.abort(upload.key, upload.id)
         self._destination.delete(layout.TRANSFER_STATE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -39,10 +40,19 @@ def read_sealed(origin: Store) -> SealedSource:
 
     Raises ``UsageError`` where there is no sealed bundle, ``DamageError`` for a manifest that cannot be read.
     """
-    present = {info.key: info.size_bytes for info in origin.list() if not info.key.startswith(layout.LOCAL)}
+    with ThreadPoolExecutor(
+        3, thread_name_prefix="moveout-sealed"
+    ) as threads:  # on a long link each takes its time
+        tags, manifests, identities = (
+            threads.submit(origin.read, key)
+            for key in (layout.TAG_MANIFEST, layout.MANIFEST, layout.BUNDLE_META)
+        )
+        present = {
+            info.key: info.size_bytes for info in origin.list() if not info.key.startswith(layout.LOCAL)
+        }
     _check_sealed(origin, present)
-    hashes = dict(_tag_entries(origin))
-    manifest = origin.read(layout.MANIFEST)
+    hashes = dict(_tag_entries(tags.result()))
+    manifest = manifests.result()
     promised = hashes.get(layout.MANIFEST)
     for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, is_payload):
         hashes[entry.key] = entry.sha256
@@ -64,7 +74,7 @@ def read_sealed(origin: Store) -> SealedSource:
         for key, size in present.items()
         if key in hashes or _is_unlisted(key)
     ]
-    identity = _identity(origin)
+    identity = _identity(identities)
     return SealedSource(bundle_id(identity), files, findings, extra, _continues(identity))
 
 
@@ -90,8 +100,7 @@ def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
         )
 
 
-def _tag_entries(origin: Store) -> Iterator[tuple[str, str]]:
-    data = origin.read(layout.TAG_MANIFEST)
+def _tag_entries(data: bytes) -> Iterator[tuple[str, str]]:
     for entry in parse_manifest(BytesIO(data), layout.TAG_MANIFEST, layout.is_tag_name):
         yield entry.key, entry.sha256
 
@@ -105,9 +114,9 @@ def _continues(data: bytes) -> Collection[str]:
     )
 
 
-def _identity(origin: Store) -> bytes:
+def _identity(reading: Future[bytes]) -> bytes:
     try:
-        return origin.read(layout.BUNDLE_META)
+        return reading.result()
     except GoneError as exc:
         raise DamageError(layout.BUNDLE_META, expected="the bundle's identity", found="no such file") from exc
 

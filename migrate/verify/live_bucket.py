@@ -71,8 +71,11 @@ def compare_bucket(
             return findings
 
         pool = ThreadWorkerPool(compare, workers, name="moveout-compare", ahead=1, cancellation=cancellation)
-        for _, batch_findings in run_all(pool, _batches(pairs)):
+        compared = 0
+        for batch, batch_findings in run_all(pool, _batches(pairs)):
+            compared += len(batch)
             findings.extend(batch_findings)
+        progress.advance(items=listed.count - compared)  # delete markers, and what the bundle does not have
         findings.sort(key=lambda finding: finding.key)
         findings.extend(_extra(listed))
         progress.end()

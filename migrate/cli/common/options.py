@@ -80,6 +80,29 @@ Tag = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
+class HoldOptions:
+    """The options about the hold."""
+
+    hold: Annotated[
+        bool,
+        typer.Option(
+            "--hold", help="Make the old databases read-only; else what writes there must have stopped."
+        ),
+    ] = False
+    whole_server: Annotated[
+        bool,
+        typer.Option(
+            "--whole-server",
+            help="With --hold: all databases of a MariaDB server become read-only, if it has no such mode for one.",
+        ),
+    ] = False
+    file: Annotated[
+        Path,
+        typer.Option("--undo-file", metavar="FILE", help="Where it is written how the old databases were."),
+    ] = Path("moveout-cutover.json")
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionOptions:
     """The options that say which objects of a bucket are wanted."""
 

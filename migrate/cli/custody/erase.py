@@ -96,8 +96,9 @@ def erase_command(
             for rule_set in load_rules(rules)
             for breach in clock.would_breach(rule_set, entries, _ERASURE, now)
         ]
-        held = erase.check_holds(vault, workers=workers)
-        reasons = erase.check(store, vault, breaches)
+        versions = erase.removable(vault)
+        held = erase.check_holds(vault, versions, workers=workers)
+        reasons = erase.check(store, versions, breaches)
         if not dry_run:
             erase.refuse_held(held)
             erase.refuse(reasons, override)

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
 from migrate.case.model import load as load_case
+from migrate.cli.common.options import HoldOptions
 from migrate.cli.common.session import Session
-from migrate.cli.cutover import HoldOptions, Switched, run_cutover, switched_before
+from migrate.cli.cutover import Switched, run_cutover, switched_before
 from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
 from migrate.cli.moves.followed_move import commands_of
 from migrate.cli.restore import RestoreOptions

@@ -49,9 +49,13 @@ class Erased:
     size_bytes: int
 
 
-def check_holds(vault: ObjectLock, *, workers: int) -> list[str]:
-    """Return what is held at the location: the server removes none of it, whatever reason is given."""
-    versions = _versions(vault)
+def removable(vault: ObjectLock) -> list[FileVersion]:
+    """Return the versions that an erasure removes, without delete markers."""
+    return [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
+
+
+def check_holds(vault: ObjectLock, versions: Sequence[FileVersion], *, workers: int) -> list[str]:
+    """Return what is held of these versions: the server removes none of it, whatever reason is given."""
     now = vault.now()
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
         locks = list(pool.map(vault.lock, versions))
@@ -65,16 +69,12 @@ def check_holds(vault: ObjectLock, *, workers: int) -> list[str]:
     return [f"{count_words(len(locked))} of {things(len(versions), 'version')} are held {', '.join(words)}"]
 
 
-def _versions(vault: ObjectLock) -> list[FileVersion]:
-    return [version for version in vault.versions() if not version.is_marker and not is_kept(version)]
-
-
-def check(store: MultipartStore, vault: ObjectLock, breaches: Sequence[Verdict]) -> list[str]:
-    """Return why the bundle must not be erased, unless somebody says why: what the clock says, that there is no
-    receipt, that what is another's would go with it.
+def check(store: MultipartStore, versions: Sequence[FileVersion], breaches: Sequence[Verdict]) -> list[str]:
+    """Return why the bundle with these versions must not be erased, unless somebody says why: what the clock says, that
+    there is no receipt, that what is another's would go with it.
     """
     reasons = []
-    if other_files := unknown_files(store, (version.key for version in _versions(vault))):
+    if other_files := unknown_files(store, (version.key for version in versions)):
         number = things(len(other_files), "file")
         reasons.append(f"{number} that the bundle does not name would go with it, such as {other_files[0]!r}")
     reasons += [f"{breach.rules}, {breach.rule.article}: {breach.why}" for breach in breaches]

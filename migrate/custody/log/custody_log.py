@@ -12,6 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -172,7 +173,10 @@ def carry(origin: Store, destination: Store) -> bool:
     A log at the destination that has more stays; one that went another way stays too.
     """
     for _ in range(_TRIES):
-        log_here, log_there = read(origin), read(destination)
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-log") as threads:
+            reading = threads.submit(read, origin)
+            log_there = read(destination)
+        log_here = reading.result()
         if log_there.data.startswith(log_here.data):
             if log_there.data == log_here.data:
                 _carry_head(origin, destination)

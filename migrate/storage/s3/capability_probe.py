@@ -20,7 +20,7 @@ from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
-from migrate.storage.s3.http.messages import was_answered
+from migrate.storage.s3.http.messages import Headers, Request, was_answered
 from migrate.storage.s3.metadata.object_metadata import Description
 
 LONGEST_KEY_BYTES = 1024
@@ -199,24 +199,34 @@ def _try_keys(
             key: b"" if kind == key_oddities.DIRECTORY else _BODY + b"!" * number
             for number, key in enumerate(sample_keys)
         }
-        for key, body in bodies.items():
-            error = _attempt(
-                destination, Description(key, _HEADERS, _METADATA), body, plain=destination.prefix + name
-            )
-            if error is not None:
+        with ThreadPoolExecutor(len(bodies) + 1, thread_name_prefix="moveout-canary") as threads:
+
+            def write(key: str) -> MoveoutError | None:
+                plain = destination.prefix + name
+                return _attempt(destination, Description(key, _HEADERS, _METADATA), bodies[key], plain=plain)
+
+            # Of the other kinds the order counts: an object, and then one that would lie in it.
+            written = threads.map(write, sample_keys) if kind in ALWAYS else map(write, sample_keys)
+            if (error := next(filter(None, written), None)) is not None:
                 return f"refuses it ({error})"
-        stored = _stored(destination, name)
-        return (
-            _differently({version.key for version in stored}, set(sample_keys))
-            or (
-                _differently({version.key for version in _versions(destination, name)}, set(sample_keys))
-                if versioning.result()
-                else None
+            looks = {key: threads.submit(_look, destination, key) for key in sample_keys}
+            versions = threads.submit(lambda: _versions(destination, name) if versioning.result() else None)
+            stored = _stored(destination, name)
+            return (
+                _differently({version.key for version in stored}, set(sample_keys))
+                or _differently_kept(versions.result(), set(sample_keys))
+                or _changed(destination, stored, bodies, {key: look.result() for key, look in looks.items()})
             )
-            or _changed(destination, stored, bodies)
-        )
     finally:
         later(lambda: _clear(destination, name, sample_keys))
+
+
+def _look(destination: DestinationBucket, key: str) -> Headers | None:
+    """Return what the server says of an object, None where it does not. Asks once."""
+    try:
+        return destination.reader.http.call(Request("HeadObject", "HEAD", key)).headers
+    except MoveoutError:
+        return None
 
 
 def _attempt(
@@ -279,19 +289,33 @@ def _differently(stored_keys: set[str], expected_keys: set[str]) -> str | None:
     return "does not list it afterwards" if other is None else f"stores it as {other!r}"
 
 
+def _differently_kept(versions: Iterable[ObjectSummary] | None, expected_keys: set[str]) -> str | None:
+    return None if versions is None else _differently({version.key for version in versions}, expected_keys)
+
+
 def _changed(
-    destination: DestinationBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
+    destination: DestinationBucket,
+    stored: Iterable[ObjectSummary],
+    bodies: Mapping[str, bytes],
+    looks: Mapping[str, Headers | None],
 ) -> str | None:
-    """Return what has become of canaries that are listed by their names: of their content, headers and metadata."""
+    """Return what has become of canaries that are listed by their names: of their content, headers and metadata. What
+    no look has shown is looked at with more patience.
+    """
     expected_headers = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
-    for fetched in destination.reader.heads(summary for summary in stored if summary.key in bodies):
-        summary = fetched.summary
-        if fetched.error is not None:
-            return f"lists it and cannot read it ({fetched.error})"
-        size_bytes = int(fetched.headers.get("content-length", summary.size_bytes))
+    for summary in stored:
+        if summary.key not in bodies:
+            continue
+        headers = looks[summary.key]
+        if headers is None:
+            fetched = destination.reader.head(summary)
+            if fetched.error is not None:
+                return f"lists it and cannot read it ({fetched.error})"
+            headers = fetched.headers
+        size_bytes = int(headers.get("content-length", summary.size_bytes))
         if {summary.size_bytes, size_bytes} != {len(bodies[summary.key])}:
             return f"makes {size_bytes} bytes of {len(bodies[summary.key])}"
-        if any(fetched.headers.get(name) != value for name, value in expected_headers.items()):
+        if any(headers.get(name) != value for name, value in expected_headers.items()):
             return "does not keep its headers and metadata"
     return None
 

@@ -370,11 +370,27 @@ class DestinationBucket:
 
 
 def open_destination_bucket(
-    url: str, *, secrets: Mapping[str, str] | None = None, cancellation: CancellationToken | None = None
+    url: str,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    cancellation: CancellationToken | None = None,
+    ask_lock: bool = False,
+    connections: int = 0,
 ) -> DestinationBucket:
-    """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
-    destination = DestinationBucket(client.parse(url, secrets=secrets), cancellation)
-    destination.reader.check()
+    """Open the bucket of an ``s3://`` URL for writing and prove that it is there. ``ask_lock``: somebody needs its
+    object lock at once, and so many ``connections``. Raises ``MoveoutError``.
+    """
+    token = (cancellation or CancellationToken()).child()
+    destination = DestinationBucket(client.parse(url, secrets=secrets), token)
+    with ThreadPoolExecutor(2, thread_name_prefix="moveout-open") as threads:
+        threads.submit(destination.reader.http.warm, connections)
+        if ask_lock:
+            threads.submit(destination.object_lock)
+        try:
+            destination.reader.check()
+        except BaseException:
+            token.cancel()  # the other question is not repeated
+            raise
     return destination
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -463,15 +464,18 @@ def open_bucket(
     secrets: Mapping[str, str] | None = None,
     cancellation: CancellationToken | None = None,
     note: Note | None = None,
+    connections: int = 0,
 ) -> S3Bucket:
     """Open the bucket of ``s3://bucket/prefix?profile=NAME`` and prove that it can be listed. ``note`` is called where
-    it does not answer for long.
+    it does not answer for long. Somebody needs so many ``connections`` at once.
 
     Raises ``SourceError``s: a wrong URL (2), credentials (4), no answer (5), no such bucket (7).
     """
     with as_source_errors(url.partition("?")[0]):
         bucket = S3Bucket(client.parse(url, secrets=secrets), cancellation, note=note)
-        bucket.check()
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-open") as threads:
+            threads.submit(bucket.http.warm, connections)
+            bucket.check()
         return bucket
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import heapq
 import io
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
@@ -50,6 +52,10 @@ HEADER = "sync.json"
 FILE_ROWS = 100_000
 """Rows of one file of the index."""
 PLAN_ROWS = 10_000
+_PLAN_AHEAD = 1
+_DONE_AHEAD = 8
+_DONE_BYTES = 2**20
+"""What is larger is written before its span ends, so that little is held."""
 _RUN = re.compile(r"work/(\d{6,})/")
 
 
@@ -75,15 +81,18 @@ class Header:
 
 
 class Record:
-    """The record at its store. For one thread, but for ``write_done``. By ``threads``, if there are any, the plan is
-    written while the next piece of it is made; whoever reads it waits until all of it is there.
+    """The record at its store. For one thread, but for ``write_done``. By ``threads``, if there are any, the plan and
+    what is done are written beside other work. Whoever reads the plan waits until all of it is there; so does ``fold``
+    for what is done.
     """
 
     def __init__(self, store: MultipartStore, fresh: Header, threads: Executor | None = None) -> None:
         self.store = store
         self.header = _read_header(store, fresh) or fresh
         self._threads = threads
-        self._being_written: Future[object] | None = None
+        self._being_written: deque[Future[None]] = deque()
+        self._done_being_written: dict[str, tuple[bytes, Future[object]]] = {}
+        self._lock, self._plan_lock = threading.Lock(), threading.Lock()
 
     def known(self) -> Iterator[KnownPage]:
         """Yield what is known of each key, by key."""
@@ -149,30 +158,63 @@ class Record:
             self._write_later(self.write_header)
 
     def _write_later(self, write: Callable[..., object], *arguments: Any) -> None:
-        self._finish_writing()
+        """Write by a thread, once what was to be written before is there."""
         if self._threads is None:
             write(*arguments)
-        else:
-            self._being_written = self._threads.submit(write, *arguments)
+            return
+        self._finish_writing(but=_PLAN_AHEAD)
+        before = self._being_written[-1] if self._being_written else None
 
-    def _finish_writing(self) -> None:
-        being_written, self._being_written = self._being_written, None
-        if being_written is not None:
-            being_written.result()
+        def in_turn() -> None:
+            if before is not None:
+                before.result()
+            write(*arguments)
+
+        self._being_written.append(self._threads.submit(in_turn))
+
+    def _finish_writing(self, *, but: int = 0) -> None:
+        with self._plan_lock:  # whoever comes second waits, too
+            while len(self._being_written) > but:
+                self._being_written[0].result()
+                self._being_written.popleft()
 
     def write_done(self, run: str, number: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Commit what a span has done. Spans are numbered in the order of their keys, and do not overlap."""
-        if rows:
-            table = synced_table(rows).sort_by("key")
-            self.store.put(f"{run}done-{number:06d}.parquet", to_bytes(table))
+        """Commit what a span has done, soon: no later than when some spans more have ended. Spans are numbered in the
+        order of their keys, and do not overlap.
+        """
+        if not rows:
+            return
+        name, data = f"{run}done-{number:06d}.parquet", to_bytes(synced_table(rows).sort_by("key"))
+        if self._threads is None or len(data) > _DONE_BYTES:
+            self.store.put(name, data)
+            return
+        with self._lock:
+            self._done_being_written[name] = (data, self._threads.submit(self.store.put, name, data))
+        self.finish_done(but=_DONE_AHEAD)
+
+    def finish_done(self, *, but: int = 0) -> None:
+        """Return when all that is done is committed, ``but`` for so many spans. Raises what came in the way of it."""
+        while True:
+            with self._lock:
+                if len(self._done_being_written) <= but:
+                    return
+                name, (_, being_written) = next(iter(self._done_being_written.items()))
+            try:
+                being_written.result()
+            finally:
+                with self._lock:
+                    self._done_being_written.pop(name, None)
 
     def fold(self, run: str, dropped: Iterable[tuple[str, str]]) -> None:
         """Make the index that has what the run has done, and has not what is ``dropped`` (see ``which``; by key). The
         old one counts until the header is written.
         """
         self._finish_writing()
-        done_names = self._names(f"{run}done-")
-        new = (table for name in done_names for table in _tables(self._read(name)))
+        unwritten = {
+            name: data for name, (data, _) in self._done_being_written.items() if name.startswith(run)
+        }
+        done_names = sorted({*self._names(f"{run}done-"), *unwritten})
+        new = (table for name in done_names for table in _tables(unwritten.get(name) or self._read(name)))
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
         from migrate.sync.record import record_merge as fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
@@ -182,6 +224,7 @@ class Record:
             self.store.put(_index_file(generation, files), to_bytes(table.select(SYNCED.names)))
             files, rows = files + 1, rows + table.num_rows
             size_bytes += fold.size_bytes_of(table)
+        self.finish_done()
         self.header = replace(
             self.header, generation=generation, files=files, rows=rows, size_bytes=size_bytes
         )
@@ -207,11 +250,14 @@ class Record:
         """Remove what these runs have left, or all, and generations of the index that do not count."""
         self._finish_writing()
         chosen_runs = runs or self.runs()
-        # What is done goes first: without its plan nobody would know whose it is.
-        for kind in ("done-", "plan-"):
-            self.store.delete_all([name for run in chosen_runs for name in self._names(run + kind)])
+        # In any order: the header counts an index that has all that is done. What stays is taken in once more.
+        names = [
+            name for run in chosen_runs for kind in ("done-", "plan-") for name in self._names(run + kind)
+        ]
         current = _index_folder(self.header.generation)
-        self.store.delete_all([name for name in self._names("index/") if not name.startswith(current)])
+        self.store.delete_all(
+            [*names, *(name for name in self._names("index/") if not name.startswith(current))]
+        )
 
     def _index(self) -> list[str]:
         return [_index_file(self.header.generation, number) for number in range(self.header.files)]

@@ -15,6 +15,7 @@ from exporters.objects.listing import inventory
 from exporters.selection import Selection
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
+from migrate.progress.meter import Meter
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
@@ -46,7 +47,13 @@ def restore(reader: BundleReader, url: str, account: Path | None = None, **more:
 
 
 def compare(reader: BundleReader, url: str) -> list[str]:
-    return [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=Silent())]
+    """What differs. At the end the progress has come to all that is there, delete markers and others' objects too."""
+    progress = Meter()
+    found = [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=progress)]
+    task = progress.current()
+    assert task is not None
+    assert task.items == task.total_items
+    return found
 
 
 def losses(account: Path) -> list[tuple[str, str]]:
