@@ -11,9 +11,10 @@
 #include "lines.h"
 #include "messages.h"
 #include "packets.h"
+#include "pgoutput.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 5, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 6, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -244,8 +245,41 @@ static PyObject *binary_rows(PyObject *module, PyObject *arguments) {
     return result == WRITTEN ? as_object(&rows) : NULL;
 }
 
+/* One value of a row of pgoutput; NULL with an error set. */
+static PyObject *as_value(const RowValue *value, PyObject *unchanged) {
+    if (value->kind == TEXT_VALUE) return PyBytes_FromStringAndSize((const char *)value->text, (Py_ssize_t)value->size);
+    return Py_NewRef(value->kind == NULL_VALUE ? Py_None : unchanged);
+}
+
+static PyObject *pgoutput_row(PyObject *module, PyObject *arguments) {
+    PyObject *message, *unchanged, *row = NULL;
+    Py_ssize_t start, size;
+    char *text;
+    size_t count;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "SnO", &message, &start, &unchanged)) return NULL;
+    if (PyBytes_AsStringAndSize(message, &text, &size) < 0) return NULL;
+    const unsigned char *bytes = (const unsigned char *)text;
+    size_t at = (size_t)start; /* a negative one is behind every end */
+    bool is_whole = row_at(bytes, (size_t)size, &at, &count);
+    if (is_whole && !(row = PyTuple_New((Py_ssize_t)count))) return NULL;
+    for (size_t i = 0; is_whole && i < count; i++) {
+        RowValue value;
+        if (!(is_whole = value_at(bytes, (size_t)size, &at, &value))) break;
+        PyObject *object = as_value(&value, unchanged);
+        if (!object || PyTuple_SetItem(row, (Py_ssize_t)i, object) < 0) {
+            Py_DECREF(row);
+            return NULL;
+        }
+    }
+    if (is_whole) return Py_BuildValue("(Nn)", row, (Py_ssize_t)at);
+    Py_XDECREF(row);
+    return Py_NewRef(Py_None);
+}
+
 static PyMethodDef functions[] = {
     {"binary_rows", binary_rows, METH_VARARGS, NULL},
+    {"pgoutput_row", pgoutput_row, METH_VARARGS, NULL},
     {"parse", parse, METH_VARARGS, NULL},
     {"parse_packets", parse_packets, METH_VARARGS, NULL},
     {"digest_block", digest_block, METH_O, NULL},

@@ -120,7 +120,7 @@ class Applying:
         self._report = report
         self._mark = mark
         self._reader = SegmentReader(folder, mark.place)
-        self._boundary = mark
+        self._taken: tuple[Place, int] | None = None  # the end of the last transaction that is not committed
         self._is_inside = False
         self._changes = 0
         self._batch = BATCH_CHANGES
@@ -143,7 +143,7 @@ class Applying:
     @property
     def is_committed(self) -> bool:
         """Whether all transactions that were read to their end are committed."""
-        return self._boundary == self._mark
+        return self._taken is None
 
     def _advance(self, cancellation: CancellationToken) -> None:
         """Apply what lies there. After a conflict each transaction is applied by itself, so that what comes before the
@@ -160,29 +160,38 @@ class Applying:
             self._start_over()
 
     def _take_all(self, cancellation: CancellationToken) -> None:
-        for stored in self._reader.read():
-            if self._boundary.place > self._mark.place and self._writer.commits_before(stored.message):
-                self._commit()
-            self._writer.take(stored.message)
-            self._changes += stored.message.kind is MessageKind.CHANGE
-            if stored.message.kind is MessageKind.BEGIN:
-                self._is_inside = True
-            elif stored.message.kind is MessageKind.COMMIT:
-                self._is_inside = False
-                self._boundary = replace(self._mark, place=stored.place, position=stored.message.position)
-                if self._changes >= self._batch or stored.place >= self._reader.boundary:
+        writer = self._writer
+        for segment, messages in self._reader.read_segments():
+            for number, message in messages:
+                kind = message.kind
+                if self._taken is not None and writer.commits_before(message):
                     self._commit()
-                    if cancellation.is_cancelled:
-                        return
+                writer.take(message)
+                if kind is MessageKind.CHANGE:
+                    self._changes += 1
+                elif kind is MessageKind.BEGIN:
+                    self._is_inside = True
+                elif kind is MessageKind.COMMIT:
+                    self._is_inside = False
+                    place = Place(segment, number)
+                    self._taken = place, message.position
+                    if self._changes >= self._batch or place >= self._reader.boundary:
+                        self._commit()
+                        if cancellation.is_cancelled:
+                            self._start_over()
+                            return
 
     def _start_over(self) -> None:
         """Go back to the mark."""
         self._writer.rollback()
         self._reader = SegmentReader(self._folder, self._mark.place)
-        self._boundary, self._is_inside, self._changes = self._mark, False, 0
+        self._taken, self._is_inside, self._changes = None, False, 0
 
     def _commit(self) -> None:
-        self._writer.commit(self._boundary)
-        self._mark = self._boundary
+        assert self._taken is not None
+        place, position = self._taken
+        mark = replace(self._mark, place=place, position=position)
+        self._writer.commit(mark)
+        self._mark, self._taken = mark, None
         self._report(self._mark, self._changes)
         self._changes = 0

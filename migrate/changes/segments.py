@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from exporters.changes import Message, MessageKind
@@ -146,12 +147,12 @@ class SegmentFolder:
         if (actual := hashlib.sha256(data).hexdigest()) != record.sha256:
             raise DamageError(key, expected=f"sha256 {record.sha256}", found=actual)
         raw = _codec().decompress(data, record.raw_bytes, asbytes=True)
-        frame, frame_bytes, size_bytes, start = _FRAME.unpack_from, _FRAME.size, len(raw), 0
-        while start < size_bytes:
-            kind, position, length = frame(raw, start)
-            start += frame_bytes
-            yield Message(_KINDS[kind], position, raw[start : start + length])
-            start += length
+        kinds, frame, frame_bytes, size_bytes, end = _KINDS, _FRAME.unpack_from, _FRAME.size, len(raw), 0
+        while end < size_bytes:
+            kind, position, length = frame(raw, end)
+            start = end + frame_bytes
+            end = start + length
+            yield Message(kinds[kind], position, raw[start:end])
 
     def write(
         self, messages: Sequence[Message], last: SegmentRecord | None, after: Place, position: int
@@ -287,9 +288,16 @@ class SegmentReader:
         self._loaded = max(after.segment - 1, 0)
 
     def read(self) -> Iterator[StoredMessage]:
-        """Yield what lies there and was not returned yet. Shapes may come again. The last transaction may be
-        unfinished. Raises ``WithdrawnError`` where messages that were returned do not count any more: then read again,
-        by a new reader, from the last transaction that was kept; ``DamageError``, ``GoneError``.
+        """Yield what lies there and was not returned yet, see ``read_segments``."""
+        for segment, messages in self.read_segments():
+            for number, message in messages:
+                yield StoredMessage(Place(segment, number), message)
+
+    def read_segments(self) -> Iterator[tuple[int, Iterator[tuple[int, Message]]]]:
+        """Yield the number of each segment that lies there and was not returned yet, with its messages and their
+        numbers. Shapes may come again. The last transaction may be unfinished. Raises ``WithdrawnError`` where messages
+        that were returned do not count any more: then read again, by a new reader, from the last transaction that was
+        kept; ``DamageError``, ``GoneError``.
         """
         fresh = list(self._folder.records(self._loaded))
         self._loaded += len(fresh)
@@ -304,15 +312,17 @@ class SegmentReader:
             if Place(record.number, ends[record.number]) <= self._place:
                 continue
             returned = self._place.message if record.number == self._place.segment else 0
-            for number, message in enumerate(self._folder.read(record), 1):
-                if number > ends[record.number]:
-                    break
-                if number > returned:
-                    self._place = Place(record.number, number)
-                    yield StoredMessage(self._place, message)
-                elif message.kind is MessageKind.SHAPE:
-                    yield StoredMessage(Place(record.number, number), message)
+            self._place = Place(record.number, ends[record.number])
+            yield record.number, self._messages(record, returned)
         self._records = self._records[-1:]
+
+    def _messages(self, record: SegmentRecord, returned: int) -> Iterator[tuple[int, Message]]:
+        """Yield those messages of a segment that count and were not returned yet, and the shapes before them."""
+        numbered = enumerate(islice(self._folder.read(record), self._place.message), 1)
+        for number, message in islice(numbered, returned):
+            if message.kind is MessageKind.SHAPE:
+                yield number, message
+        yield from numbered
 
 
 def _counted(records: Sequence[SegmentRecord]) -> dict[int, int]:

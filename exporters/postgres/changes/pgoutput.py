@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
+from exporters._rows import core
 from exporters.errors import SourceDamagedError
 
 
@@ -194,6 +195,8 @@ def _truncate(payload: bytes) -> Truncate:
 
 def _row(payload: bytes, at: int) -> tuple[Row, int]:
     """Return the row that begins at ``at``, and where it ends. A row that is cut off ends after the message."""
+    if core is not None and (row := core.pgoutput_row(payload, at, UNCHANGED)) is not None:
+        return cast("tuple[Row, int]", row)
     values: list[Value] = []
     append = values.append
     count = payload[at] << 8 | payload[at + 1]

@@ -33,13 +33,14 @@ _BATCH_BYTES = 4 * 2**20
 """``receive`` returns about so many bytes at most."""
 
 _DATA, _KEEPALIVE = ord("w"), ord("k")
-_DATA_HEADER = struct.Struct(">cQQq")
+_DATA_BYTES = struct.calcsize(">cQQq")
+"""What comes before a message of pgoutput: a letter, its position, the end of the log, the server's clock."""
+_POSITION = struct.Struct(">Q")
 _KEEPALIVE_BODY = struct.Struct(">cQq?")
 _FEEDBACK = struct.Struct(">cQQQq?")
 _EPOCH_SECONDS = 946_684_800
 """2000-01-01, from which the protocol counts microseconds."""
 
-_COMMIT_END = struct.Struct(">Q")
 _KINDS = dict.fromkeys(b"IUDT", MessageKind.CHANGE) | {ord("R"): MessageKind.SHAPE}
 _BEGIN, _COMMIT = ord("B"), ord("C")
 _END_AT = 10
@@ -121,35 +122,37 @@ class ReplicationStream:
 
     def _read(self, messages: list[Message]) -> bool:
         """Take what has arrived; return whether it is enough for once."""
-        size = 0
+        size, length = 0, 1
+        get_copy_data, take_change = self._connection.get_copy_data, self._take_change
         with self._lock:
             self._connection.consume_input()
             while size < _BATCH_BYTES:
-                length, data = self._connection.get_copy_data(1)
-                if length == 0:
-                    return False
-                if length < 0:
-                    error = self._why_it_ended()
-                    raise self._error(error) from error
+                length, data = get_copy_data(1)
+                if length <= 0:
+                    break
                 size += length
+                if data[0] == _DATA:
+                    take_change(data, messages)
+                elif data[0] == _KEEPALIVE:
+                    self._take_keepalive(data)
+            if size:
                 self._heard = time.monotonic()
-                self._take(bytes(data), messages)
-        return True
+            if length < 0:
+                error = self._why_it_ended()
+                raise self._error(error) from error
+        return length > 0
 
-    def _take(self, data: bytes, messages: list[Message]) -> None:
-        if data[0] == _DATA:
-            self._take_change(data, messages)
-        elif data[0] == _KEEPALIVE:
-            _, end, _, wants_answer = _KEEPALIVE_BODY.unpack(data)
-            if self._begin is None:
-                self.received = max(self.received, end)
-            if wants_answer:
-                self._answer()
+    def _take_keepalive(self, data: memoryview) -> None:
+        _, end, _, wants_answer = _KEEPALIVE_BODY.unpack(data)
+        if self._begin is None:
+            self.received = max(self.received, end)
+        if wants_answer:
+            self._answer()
 
-    def _take_change(self, data: bytes, messages: list[Message]) -> None:
+    def _take_change(self, data: memoryview, messages: list[Message]) -> None:
         """Turn a message of pgoutput into one of the contract. A transaction without a change is left out."""
-        _, position, _, _ = _DATA_HEADER.unpack_from(data)
-        payload = data[_DATA_HEADER.size :]
+        (position,) = _POSITION.unpack_from(data, 1)
+        payload = bytes(data[_DATA_BYTES:])
         word = payload[0]
         kind = _KINDS.get(word)
         if kind is not None:
@@ -160,7 +163,7 @@ class ReplicationStream:
         elif word == _BEGIN:
             self._begin, self._begun = Message(MessageKind.BEGIN, position, payload), False
         elif word == _COMMIT:
-            (end,) = _COMMIT_END.unpack_from(payload, _END_AT)
+            (end,) = _POSITION.unpack_from(payload, _END_AT)
             if self._begun:
                 messages.append(Message(MessageKind.COMMIT, end, payload))
             self._begin, self.received = None, end

@@ -108,14 +108,15 @@ class PostgresChangeWriter:
 
     def take(self, message: Message) -> None:
         """See ``ChangeWriter``."""
-        if message.kind is MessageKind.CHANGE:
+        kind = message.kind
+        if kind is MessageKind.CHANGE:
             try:
                 self._take_change(message)
             except psycopg.Error as exc:
                 raise destination_error(exc, self._shown) from exc
-        elif message.kind is MessageKind.SHAPE:
+        elif kind is MessageKind.SHAPE:
             self._take_shape(message.payload)
-        elif message.kind is MessageKind.BEGIN:
+        elif kind is MessageKind.BEGIN:
             begin = decode(message.payload)
             assert isinstance(begin, Begin)
             self._commit_position = begin.final_position
@@ -175,16 +176,17 @@ class PostgresChangeWriter:
             self._truncate(change, message.position)
             return
         assert not isinstance(change, Begin | Commit | Relation)
-        if self._is_skipped(change.relation):
+        number = change.relation
+        if self._is_skipped(number):
             return
         waiting = Waiting(message.position, change)
-        changes = self._tables.get(change.relation) or self._table(change.relation, message.position)
+        changes = self._tables.get(number) or self._table(number, message.position)
         if not changes.add(waiting):
             self._write()
-            changes = self._table(change.relation, message.position)
+            changes = self._table(number, message.position)
             if not changes.add(waiting):
                 self._write_single(changes.table, waiting)
-                self._count(change.relation, 1)
+                self._count(number, 1)
                 return
         self._waiting_changes += 1
         self._waiting_bytes += len(message.payload)

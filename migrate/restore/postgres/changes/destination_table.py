@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -84,10 +85,19 @@ class DestinationTable:
     operators: tuple[str, ...]
     has_old_rows: bool
     is_ordered: bool
+    key_of: Callable[[Row], Row] = field(init=False, compare=False)
+    """Returns the values of the key."""
 
-    def key_of(self, row: Row) -> Row:
-        """Return the values of the key."""
-        return tuple([row[index] for index in self.key])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key_of", _values_at(self.key))
+
+
+def _values_at(places: Sequence[int]) -> Callable[[Row], Row]:
+    """Return what takes the values at some places out of a row. It runs for each change."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    start = places[0] if places else 0
+    return itemgetter(slice(start, start + len(places)))
 
 
 def read_table(connection: psycopg.Connection[Any], relation: Relation, position: str) -> DestinationTable:
