@@ -14,6 +14,7 @@ MB = 1_000_000
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 """Of ``ru_maxrss`` (getrusage(2))."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
 
 
@@ -53,6 +54,11 @@ def used_by(pid: int) -> float:
     return sum(map(_seconds, _tree(pid)))
 
 
+def tree_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its descendants; pages that several of them share count for each."""
+    return sum(map(_resident_bytes, _tree(pid)))
+
+
 def parent_of(pid: int) -> int:
     """Return the parent's number, 0 where there is no such process on this machine."""
     fields = _stat(pid)
@@ -77,3 +83,10 @@ def _tree(pid: int) -> Iterator[int]:
     for folder in _PROC.iterdir():
         if folder.name.isdigit() and parent_of(int(folder.name)) == pid:
             yield from _tree(int(folder.name))
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0

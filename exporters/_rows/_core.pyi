@@ -39,8 +39,8 @@ def binary_rows(
     columns: tuple[tuple[int, int, int, Buffer | None, Buffer | None, Buffer], ...], rows: int, /
 ) -> Buffer: ...
 
-# The row that begins at a place of a message of pgoutput, and where it ends; None where it is cut off, or has a value of an
-# unknown kind. The last argument stands for values that were not sent.
+# The row that begins at a place of a message of pgoutput, and where it ends; None where it is cut off, or has a value
+# of an unknown kind. The last argument stands for values that were not sent.
 def pgoutput_row(
     message: bytes, start: int, unchanged: object, /
 ) -> tuple[tuple[object, ...], int] | None: ...
