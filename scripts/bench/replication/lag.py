@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,9 @@ def _follow(
         stack.enter_context(beating(pair))
         longest = stack.enter_context(_longest_statement(pair, load))
         time.sleep(settle)
+        if tool is not None:
+            with suppress(NotArrivedError):
+                arrival_seconds(pair, tool, _MOST_CATCH_UP_SECONDS)
         longest[:] = [0.0]
         before, written, own = pair.used(), _written(pair), _own_cpu(tool)
         if tool is None:

@@ -170,7 +170,7 @@ class Pgcopydb:
 
     def finish(self) -> str:
         """Set the end, and wait for it."""
-        self.process.run(self.program, "stream", "sentinel", "set", "endpos", "--current", *self._place)
+        self.process.run(self.program, "stream", "sentinel", "set", "endpos", "--current")
         assert self.process.popen is not None
         try:
             words = f"exit code {self.process.popen.wait(_WAIT_SECONDS)}"
@@ -178,7 +178,7 @@ class Pgcopydb:
             self.stop()
             words = f"it does not end within {_WAIT_SECONDS:.0f} s"
         errors = [line for line in self._lines if "ERROR" in line or "FATAL" in line]
-        return " ".join([words, *errors[:3]])
+        return " ".join([words, *(errors[:3] or self._lines[-1:])])
 
     @property
     def _place(self) -> tuple[str, str]:

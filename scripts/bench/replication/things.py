@@ -243,9 +243,9 @@ MARIADB_THINGS = (
     ),
     Thing(
         "sequences",
-        ("CREATE SEQUENCE counter",),
-        ("SELECT nextval(counter)",),
-        "SELECT nextval(counter)",
+        ("CREATE SEQUENCE counter", "CREATE TABLE drawn (id int PRIMARY KEY)"),
+        ("INSERT INTO drawn VALUES (nextval(counter))",),
+        "SELECT count(*), nextval(counter) > max(id) FROM drawn",
     ),
     Thing(
         "AUTO_INCREMENT after the last rows are gone",
