@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.bench.replication.tools import Pair, Tool, cursor_of
+from scripts.bench.replication.tools import FollowTool, Pair, cursor_of
 
 BEAT = (
     "CREATE TABLE beat (id int PRIMARY KEY, at double precision NOT NULL)",
@@ -46,7 +46,7 @@ class Lags:
         return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
-def arrival_seconds(pair: Pair, tool: Tool, most_seconds: float) -> float:
+def arrival_seconds(pair: Pair, tool: FollowTool, most_seconds: float) -> float:
     """Write one row now, and return after how many seconds it is at the destination. Raises ``NotArrivedError``."""
     begun, now = time.monotonic(), time.time()
     with cursor_of(pair.source()) as cursor:
@@ -79,7 +79,7 @@ def beating(pair: Pair) -> Iterator[None]:
         thread.join()
 
 
-def watch_lags(pair: Pair, tool: Tool, seconds: float) -> Lags:
+def watch_lags(pair: Pair, tool: FollowTool, seconds: float) -> Lags:
     """Look at the destination for so long."""
     lags, end = Lags(), time.monotonic() + seconds
     with _destination(pair) as read:

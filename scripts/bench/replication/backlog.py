@@ -22,7 +22,7 @@ from typing import Any
 
 from scripts.bench.replication import mariadb_tools, postgres_tools
 from scripts.bench.replication.arrivals import BEAT, NotArrivedError, arrival_seconds
-from scripts.bench.replication.tools import Pair, Tool, cursor_of
+from scripts.bench.replication.tools import FollowTool, Pair, cursor_of
 from scripts.cost import MB
 from scripts.servers import Servers
 
@@ -122,7 +122,7 @@ def main() -> int:
 
 def apply_backlog(
     pair: Pair,
-    make_tool: Callable[[Any], Tool],
+    make_tool: Callable[[Any], FollowTool],
     tables: Sequence[str],
     write: Callable[[], None],
     most_seconds: float,

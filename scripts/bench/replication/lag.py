@@ -35,7 +35,7 @@ from scripts.bench.replication.arrivals import (
 )
 from scripts.bench.replication.backlog import ENGINES
 from scripts.bench.replication.load import Load, load_of
-from scripts.bench.replication.tools import Moveout, Pair, Tool, cursor_of
+from scripts.bench.replication.tools import FollowTool, Moveout, Pair, cursor_of
 from scripts.cost import MB
 from scripts.servers import Servers
 
@@ -107,12 +107,14 @@ def main() -> int:
     return 0
 
 
-def _tools(known: Mapping[str, Callable[[Any], Tool]]) -> Mapping[str, Callable[[Any], Tool] | None]:
+def _tools(
+    known: Mapping[str, Callable[[Any], FollowTool]],
+) -> Mapping[str, Callable[[Any], FollowTool] | None]:
     return {"nobody": None, **known, "passes": partial(Moveout, by_passes=True)}
 
 
 def _follow(
-    pair: Pair, make_tool: Callable[[Any], Tool] | None, load: Load, settle: float, seconds: float
+    pair: Pair, make_tool: Callable[[Any], FollowTool] | None, load: Load, settle: float, seconds: float
 ) -> Followed:
     with cursor_of(pair.source()) as cursor:
         for statement in BEAT:
@@ -150,7 +152,7 @@ def _follow(
     return Followed(written / seconds, lags, longest[0], source_ms, destination_ms, tool_ms, peak, result)
 
 
-def _end(pair: Pair, tool: Tool) -> str:
+def _end(pair: Pair, tool: FollowTool) -> str:
     """Wait until all has arrived, and compare. A pass may bring the row of the time before other tables; the next one
     brings these.
     """
@@ -169,7 +171,7 @@ def _end(pair: Pair, tool: Tool) -> str:
     return f"DIFFERENT: {answers}"
 
 
-def _own_cpu(tool: Tool | None) -> float:
+def _own_cpu(tool: FollowTool | None) -> float:
     if tool is None:
         return 0.0
     tool.look()

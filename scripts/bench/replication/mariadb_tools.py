@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pymysql
 
-from scripts.bench.replication.tools import Moveout, Tool, cursor_of
+from scripts.bench.replication.tools import FollowTool, Moveout, cursor_of
 from scripts.cost import used_by
 from scripts.mariadb import USER, MariadbServer
 from scripts.servers import Servers, environment_for
@@ -57,7 +57,7 @@ class Replication:
     peak_bytes: int = 0
 
     def take_base(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         pair, source = self.pair, self.pair.source_server
         words = ["--single-transaction", "--master-data=1", "--gtid", "--routines", "--triggers", "--events"]
         dump = subprocess.run(
@@ -75,14 +75,14 @@ class Replication:
         )
 
     def start(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self._command("START SLAVE")
 
     def look(self) -> None:
-        """See ``Tool``: the servers do it."""
+        """See ``FollowTool``: the servers do it."""
 
     def stop(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self._command("STOP SLAVE")
 
     def finish(self) -> str:
@@ -124,7 +124,7 @@ def start_pair(servers: Servers, directory: Path) -> Callable[[str], MariadbPair
     return pair
 
 
-def tools() -> Mapping[str, Callable[[MariadbPair], Tool]]:
+def tools() -> Mapping[str, Callable[[MariadbPair], FollowTool]]:
     """Return what can follow, by name."""
     return {"moveout": Moveout, "replication": Replication}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from scripts.bench.replication.tools import Moveout, Process, Tool, cursor_of
+from scripts.bench.replication.tools import FollowTool, Moveout, Process, cursor_of
 from scripts.binaries import find_postgres, postgres_major
 from scripts.cost import used_by
 from scripts.outsiders.debian import fetch_package
@@ -78,7 +78,7 @@ class Subscription:
     peak_bytes: int = 0
 
     def take_base(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         pair, source = self.pair, self.pair.source_server
         dump = [str(source.bin_dir / "pg_dump"), "--schema-only", "-d", pair.conninfo(source)]
         script = subprocess.run(dump, capture_output=True, check=True, text=True).stdout
@@ -92,14 +92,14 @@ class Subscription:
         self._command(f"ALTER SUBSCRIPTION {pair.name} DISABLE")
 
     def start(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self._command(f"ALTER SUBSCRIPTION {self.pair.name} ENABLE")
 
     def look(self) -> None:
-        """See ``Tool``: the servers do it."""
+        """See ``FollowTool``: the servers do it."""
 
     def stop(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self._command(f"DROP SUBSCRIPTION {self.pair.name}")
 
     def finish(self) -> str:
@@ -137,16 +137,16 @@ class Pgcopydb:
 
     @property
     def cpu_seconds(self) -> float:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         return self.process.cpu_seconds - self._base_cpu_seconds
 
     @property
     def peak_bytes(self) -> int:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         return self.process.peak_bytes
 
     def take_base(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self.process.begin(self.program, "clone", "--follow", *self._place)
         _wait(self.pair.source, _IS_FOLLOWED)
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -157,15 +157,15 @@ class Pgcopydb:
         self._base_cpu_seconds = self.process.cpu_seconds
 
     def start(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self._signal(signal.SIGCONT)
 
     def look(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self.process.look()
 
     def stop(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self.process.stop(seconds=5)
 
     def finish(self) -> str:
@@ -215,9 +215,12 @@ def start_pair(servers: Servers, directory: Path) -> Callable[[str], PostgresPai
     return pair
 
 
-def tools() -> Mapping[str, Callable[[PostgresPair], Tool]]:
+def tools() -> Mapping[str, Callable[[PostgresPair], FollowTool]]:
     """Return what can follow here, by name."""
-    known: dict[str, Callable[[PostgresPair], Tool]] = {"moveout": Moveout, "subscription": Subscription}
+    known: dict[str, Callable[[PostgresPair], FollowTool]] = {
+        "moveout": Moveout,
+        "subscription": Subscription,
+    }
     package = fetch_package("pgcopydb")
     if isinstance(package, Skipped):
         print(f"pgcopydb SKIPPED: {package.reason}")

@@ -54,7 +54,7 @@ class Pair(Protocol):
         ...
 
 
-class Tool(Protocol):
+class FollowTool(Protocol):
     """Follows one database."""
 
     @property
@@ -149,16 +149,16 @@ class Moveout:
 
     @property
     def cpu_seconds(self) -> float:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         return self.process.cpu_seconds
 
     @property
     def peak_bytes(self) -> int:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         return self.process.peak_bytes
 
     def take_base(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         source, destination = self.pair.urls
         follow = "" if self.by_passes else "follow = true\n"
         self._case.write_text(
@@ -170,16 +170,16 @@ class Moveout:
             self._run(verb, "--quiet", may_return=(COMPLETE, INCOMPLETE))
 
     def start(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         passes = ["--delta"] if self.by_passes else []
         self.process.begin(beside("moveout"), "follow", "-c", self._case, *passes)
 
     def look(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self.process.look()
 
     def stop(self) -> None:
-        """See ``Tool``."""
+        """See ``FollowTool``."""
         self.process.stop()
 
     def finish(self) -> str:
