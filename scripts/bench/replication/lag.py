@@ -34,15 +34,27 @@ from scripts.bench.replication.arrivals import (
     watch_lags,
 )
 from scripts.bench.replication.backlog import ENGINES
-from scripts.bench.replication.load import Load, load_of
+from scripts.bench.replication.loads import Bank, Load, Pgbench
 from scripts.bench.replication.tools import FollowTool, Moveout, Pair, cursor_of
 from scripts.cost import MB
 from scripts.servers import Servers
 
 _LOOK_SECONDS = 0.05
 _MOST_CATCH_UP_SECONDS = 120.0
-_SUMS = "SELECT count(*), sum(delta), (SELECT sum(abalance) FROM pgbench_accounts) FROM pgbench_history"
-_COUNT = "SELECT count(*) FROM pgbench_history"
+_LOADS: Mapping[str, Callable[..., Load]] = {"postgres": Pgbench, "mariadb": Bank}
+_HISTORY = {"postgres": "pgbench_history", "mariadb": "history"}
+_SUMS = {
+    "postgres": "SELECT sum(delta), (SELECT sum(abalance) FROM pgbench_accounts), count(*) FROM pgbench_history",
+    "mariadb": "SELECT sum(delta), (SELECT sum(balance) FROM accounts), count(*) FROM history",
+}
+_LONGEST = {
+    "postgres": "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active'"
+    " AND application_name <> 'pgbench' AND pid <> pg_backend_pid()",
+    "mariadb": "SELECT coalesce(max(time_ms), 0) / 1000 FROM information_schema.processlist"
+    " WHERE command = 'Query' AND id <> connection_id() AND user <> 'bank'",
+}
+"""For how many seconds the longest statement is at work, but for those of the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +104,9 @@ def main() -> int:
         make_pair, known = engine.start_pair(servers, Path(directory)), _tools(engine.tools())
         for name in options.tools.split(",") if options.tools else known:
             pair = make_pair(name)
-            load = load_of(pair, options.rate)
+            load = _LOADS[options.engine](pair.source_server, pair.urls[0], options.rate)
             load.fill(options.scale)
-            followed = _follow(pair, known[name], load, options.settle, options.seconds)
+            followed = _follow(pair, options.engine, known[name], load, options.settle, options.seconds)
             lines.append(f"| {name} | {followed.line}")
             print(lines[-1], flush=True)
     print(f"\n{options.seconds:.0f} s each, load {os.getloadavg()[1]:.1f} at the end")
@@ -114,7 +126,12 @@ def _tools(
 
 
 def _follow(
-    pair: Pair, make_tool: Callable[[Any], FollowTool] | None, load: Load, settle: float, seconds: float
+    pair: Pair,
+    engine: str,
+    make_tool: Callable[[Any], FollowTool] | None,
+    load: Load,
+    settle: float,
+    seconds: float,
 ) -> Followed:
     with cursor_of(pair.source()) as cursor:
         for statement in BEAT:
@@ -127,23 +144,23 @@ def _follow(
         if tool is not None:
             tool.start()
         stack.enter_context(beating(pair))
-        longest = stack.enter_context(_longest_statement(pair, load))
+        longest = stack.enter_context(_longest_statement(pair, _LONGEST[engine]))
         time.sleep(settle)
         if tool is not None:
             with suppress(NotArrivedError):
                 arrival_seconds(pair, tool, _MOST_CATCH_UP_SECONDS)
         longest[:] = [0.0]
-        before, written, own = pair.used(), _written(pair), _own_cpu(tool)
+        before, written, own = pair.used(), _written(pair, _HISTORY[engine]), _own_cpu(tool)
         if tool is None:
             lags = Lags()
             time.sleep(seconds)
         else:
             lags = watch_lags(pair, tool, seconds)
         after, own = pair.used(), _own_cpu(tool) - own
-        written = max(_written(pair) - written, 1)
+        written = max(_written(pair, _HISTORY[engine]) - written, 1)
     result = "-"
     if tool is not None:
-        result = _end(pair, tool)
+        result = _end(pair, tool, _SUMS[engine])
         tool.stop()
     source_ms, destination_ms, tool_ms = (
         1000 * used / written for used in (after[0] - before[0], after[1] - before[1], own)
@@ -152,7 +169,7 @@ def _follow(
     return Followed(written / seconds, lags, longest[0], source_ms, destination_ms, tool_ms, peak, result)
 
 
-def _end(pair: Pair, tool: FollowTool) -> str:
+def _end(pair: Pair, tool: FollowTool, sums: str) -> str:
     """Wait until all has arrived, and compare. A pass may bring the row of the time before other tables; the next one
     brings these.
     """
@@ -164,7 +181,7 @@ def _end(pair: Pair, tool: FollowTool) -> str:
         answers = []
         for connect in (pair.source, pair.destination):
             with cursor_of(connect()) as cursor:
-                cursor.execute(_SUMS)
+                cursor.execute(sums)
                 answers.append(cursor.fetchone())
         if answers[0] == answers[1]:
             return f"equal after {seconds:.1f} s"
@@ -178,21 +195,21 @@ def _own_cpu(tool: FollowTool | None) -> float:
     return tool.cpu_seconds
 
 
-def _written(pair: Pair) -> int:
+def _written(pair: Pair, history: str) -> int:
     with cursor_of(pair.source()) as cursor:
-        cursor.execute(_COUNT)
+        cursor.execute(f"SELECT count(*) FROM {history}")
         return int(cursor.fetchone()[0])
 
 
 @contextmanager
-def _longest_statement(pair: Pair, load: Load) -> Iterator[list[float]]:
+def _longest_statement(pair: Pair, query: str) -> Iterator[list[float]]:
     """Look at the source's sessions meanwhile; yield a list with the seconds of the longest statement."""
     longest, stop = [0.0], threading.Event()
 
     def look() -> None:
         with cursor_of(pair.source()) as cursor:
             while not stop.wait(_LOOK_SECONDS):
-                cursor.execute(load.longest)
+                cursor.execute(query)
                 longest[0] = max(longest[0], float(cursor.fetchone()[0]))
 
     thread = threading.Thread(target=look, daemon=True)

@@ -1,4 +1,4 @@
-"""Writers that keep a database busy while a cutover is measured: pgbench, and the same work at MariaDB and MySQL."""
+"""Writers that keep a database busy while it is followed: pgbench, and the same work at MariaDB and MySQL."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Pgbench:
         subprocess.run(
             [*self._command(), "-i", "-q", "-s", str(scale), self.url], env=self._environment, check=True
         )
-        self.server.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL", "app")
+        self.server.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL", self.url.rpartition("/")[2])
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -122,7 +122,7 @@ class Bank:
                 self._run(cursor, _STEP.format(step=step, accounts=_ACCOUNTS, tellers=_TELLERS))
             self._run(
                 cursor,
-                f"CREATE USER bank@'127.0.0.1' IDENTIFIED BY '{self.server.password}';"
+                f"CREATE USER IF NOT EXISTS bank@'127.0.0.1' IDENTIFIED BY '{self.server.password}';"
                 f" GRANT ALL ON {parse_url(self.url).database}.* TO bank@'127.0.0.1'",
             )
 
