@@ -172,11 +172,19 @@ def _followed_words(followed: FollowStatus) -> str:
         words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
     if followed.applied:
         words += [f"applied up to {followed.applied}", _waiting_words(followed.waiting)]
+        words += _cutover_words(followed.cutover_seconds)
     if followed.skipped:
         words.append(f"not followed, since the restore left them out: {', '.join(followed.skipped)}")
     if followed.undefined:
         words.append(f"NOT at the destination: {', '.join(followed.undefined)}")
     return "; ".join(words)
+
+
+def _cutover_words(seconds: float | None) -> list[str]:
+    if seconds is None:
+        return []
+    when = f"in about {duration_words(seconds)}, at the speed of now" if seconds else "now"
+    return [f"moveout cutover can begin {when}"]
 
 
 def _waiting_words(waiting: WaitingChanges | None) -> str:

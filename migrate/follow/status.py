@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,6 +25,10 @@ _COUNTED_SEGMENTS = 50
 """The changes of more segments are not counted: each costs a request."""
 _CLOCKS_DIFFER_SECONDS = 5.0
 """So far apart the clocks of two machines may be."""
+_DRAINED_SECONDS = 10.0
+"""So little that waits is left to the cutover itself."""
+_SPEED_SECONDS = 3.0
+"""So long it is watched how fast the rest becomes less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class FollowStatus:
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
     up to where the destination has them, "" where that is not known; ``waiting``: what is captured and not there yet.
     ``skipped``: tables whose changes are left out.
-    ``undefined``: what only the source defines.
+    ``undefined``: what only the source defines. ``cutover_seconds``: after how long a cutover finds next to nothing
+    left to capture and to apply, at the speed of now; None where that is not known, or the rest does not become less.
     """
 
     source: str
@@ -80,21 +86,74 @@ class FollowStatus:
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     waiting: WaitingChanges | None = None
+    cutover_seconds: float | None = None
 
 
 def follow_status(
     store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
 ) -> list[FollowStatus]:
     """Return how far the followed sources of a sealed bundle are, but for those that are kept up by delta passes since
-    their log is gone. The servers of those among ``sources`` are asked, and the ``destinations``. Raises errors of the
-    location.
+    their log is gone. The servers of those among ``sources`` are asked, and the ``destinations``; where changes wait,
+    twice, some seconds apart. Raises errors of the location.
     """
     deltas = {record.source for record in recorded_deltas(store)}
-    return [
-        _status_of(store, base, sources.get(base.source), destinations.get(base.source))
-        for base in recorded_bases(store)
-        if base.source not in deltas
+    bases = [base for base in recorded_bases(store) if base.source not in deltas]
+    statuses = [
+        _status_of(store, base, sources.get(base.source), destinations.get(base.source)) for base in bases
     ]
+    rests = {
+        base.source: _Rest(base, sources[base.source], destinations[base.source])
+        for base, status in zip(bases, statuses, strict=True)
+        if status.applied and not status.lost and not _is_drained(status)
+    }
+    before = {name: rest.bytes_left() for name, rest in rests.items()}
+    started = time.monotonic()
+    if rests:
+        time.sleep(_SPEED_SECONDS)
+    seconds = {
+        name: rest.seconds_left(before[name], time.monotonic() - started) for name, rest in rests.items()
+    }
+    return [
+        replace(status, cutover_seconds=0.0 if _is_drained(status) else seconds.get(status.source))
+        for status in statuses
+    ]
+
+
+def _is_drained(status: FollowStatus) -> bool:
+    """Tell whether next to nothing is left to capture and to apply."""
+    if not status.applied or status.lag_bytes is None or status.lost:
+        return False
+    ages = [status.lag_seconds if status.lag_bytes else 0.0]
+    ages.append(status.waiting.lag_seconds if status.waiting else 0.0)
+    return all(age is not None and age < _DRAINED_SECONDS for age in ages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What of a source's log is not at its destination."""
+
+    base: RecordedBase
+    source: Endpoint
+    destination: Endpoint
+
+    def bytes_left(self) -> int | None:
+        """Return how much it is; None where a server does not answer."""
+        log = self.base.open_log(self.source)
+        try:
+            mark = self.base.followed(self.source, self.destination).applied_mark()
+            if mark is None:
+                return None
+            applied = max(mark.position, mark.base)
+            return log.distance_bytes(applied, log.state(self.base.log, applied).end)
+        except MoveoutError:
+            return None
+
+    def seconds_left(self, before: int | None, watched_seconds: float) -> float | None:
+        """Return when nothing is left, where it was ``before`` bytes so long ago; None where it becomes no less."""
+        now = self.bytes_left()
+        if before is None or now is None or now >= before:
+            return None
+        return now * watched_seconds / (before - now)
 
 
 def _status_of(

@@ -1,0 +1,46 @@
+"""``status`` says when a cutover can begin: now, in a while, or not at the speed of now."""
+
+import pytest
+
+from migrate.follow import status
+from tests.cli.conftest import call
+from tests.exporters.postgres.databases import run_sql
+from tests.follow.move_case import write_move_case
+
+
+@pytest.fixture
+def old(postgres, other_postgres, tmp_path, monkeypatch):
+    """A database whose base is at the new one."""
+    old = postgres.database()
+    run_sql(old, "CREATE TABLE notes (id int PRIMARY KEY)")
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, old, other_postgres.database(), name="ready")
+    for step in ("export", "restore"):
+        assert call(step, "-c", "moveout.toml").code == 0
+    yield old
+    call("clean", "--changes", "-c", "moveout.toml", "--yes")
+
+
+def cutover_seconds():
+    """After how long a cutover can begin, as ``status`` says."""
+    (location,) = call("status", "-c", "moveout.toml", "--json").json["result"]["locations"]
+    return location["followed"][0]["cutover_seconds"]
+
+
+def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(old, monkeypatch):
+    assert call("follow", "-c", "moveout.toml", "--until-caught-up").code == 0
+    assert cutover_seconds() == 0
+    assert "moveout cutover can begin now" in " ".join(call("status", "-c", "moveout.toml").out.split())
+    run_sql(old, "INSERT INTO notes SELECT generate_series(1, 1000)")
+    monkeypatch.setattr(status, "_DRAINED_SECONDS", 0)
+    monkeypatch.setattr(status, "_SPEED_SECONDS", 0)
+    assert cutover_seconds() is None
+    assert "cutover can begin" not in " ".join(call("status", "-c", "moveout.toml").out.split())
+
+
+def test_the_rest_is_reckoned_by_how_fast_it_becomes_less(monkeypatch):
+    rest = status._Rest(None, None, None)
+    monkeypatch.setattr(status._Rest, "bytes_left", lambda _rest: 300)
+    assert rest.seconds_left(900, 4) == 2
+    assert rest.seconds_left(300, 4) is None
+    assert rest.seconds_left(None, 4) is None
