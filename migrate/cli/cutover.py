@@ -364,7 +364,8 @@ def run_cutover(
         lease = stack.enter_context(cutover_lease(store, session.progress))
         cutovers = stack.enter_context(closing(_Cutovers(session, store, followed)))
         cutovers.take_over()
-        cutovers.compare_early()
+        if not options.compare_all:
+            cutovers.compare_early()
         buckets.catch_up()
         cutovers.catch_up()
         if hold is None:

@@ -72,9 +72,9 @@ def after(monkeypatch, method, step):
     monkeypatch.setattr(Cutover, method, both)
 
 
-def compared(code, *differences):
+def compared(code, *differences, words=()):
     """Switch; return what was compared, once the result is as expected."""
-    result = call(*CUTOVER)
+    result = call(*CUTOVER, *words)
     assert result.code == code, result
     (source,) = result.json["result"]["sources"]
     assert [finding["key"] for finding in source["differences"]] == [*differences]
@@ -116,6 +116,15 @@ def test_a_wrong_row_is_found_whoever_made_it(move, flavour, monkeypatch):
         source = compared(6, "accounts")
     assert source["read_whole"]["accounts"] == UNCOUNTED[flavour]
     assert ("goods" in source["compared_early"]) is (flavour == "mysql")
+
+
+def test_what_no_log_has_is_found_where_all_is_compared_under_the_hold(move, monkeypatch):
+    old, _ = move
+    unlogged = "SET sql_log_bin = 0; UPDATE accounts SET balance = 7 WHERE id = 2; SET sql_log_bin = 1"
+    logged = "UPDATE accounts SET balance = 99 WHERE id = 1"
+    after(monkeypatch, "catch_up", lambda _: run_sql(old, f"{unlogged}; {logged}"))
+    source = compared(6, "accounts", words=["--compare-all"])
+    assert source["compared_early"] == []
 
 
 def test_only_rows_that_were_written_to_are_compared_under_the_hold(move, flavour, monkeypatch):

@@ -81,7 +81,7 @@ Tag = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class HoldOptions:
-    """The options about the hold."""
+    """The options about the hold, and what is done under it."""
 
     hold: Annotated[
         bool,
@@ -94,6 +94,13 @@ class HoldOptions:
         typer.Option(
             "--whole-server",
             help="With --hold: all databases of a MariaDB server become read-only, if it has no such mode for one.",
+        ),
+    ] = False
+    compare_all: Annotated[
+        bool,
+        typer.Option(
+            "--compare-all",
+            help="Read all tables whole under the hold, instead of what was written to since a first comparison.",
         ),
     ] = False
     file: Annotated[
