@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("exporters", "migrate", "scripts")
 MOST_MODULES = 20
 MOST_MEANINGS = 2
+MOST_CORE_LINES = 1499
 SHORT_LINES = 60
 MOST_SHORT = 9
 """Modules that are shorter than ``SHORT_LINES`` and imported by one other module only."""
@@ -56,6 +57,12 @@ def importers():
 def test_no_folder_has_many_modules():
     count = Counter(str(Path(path).parent) for path in texts())
     assert {folder: number for folder, number in count.items() if number > MOST_MODULES} == {}
+
+
+def test_the_compiled_core_is_short():
+    sources = list((ROOT / "exporters/_rows").glob("*.[ch]"))
+    assert sources
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources) <= MOST_CORE_LINES
 
 
 def test_few_modules_are_scraps_of_another():

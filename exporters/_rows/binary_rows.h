@@ -1,6 +1,5 @@
 /* Rows of Arrow columns as COPY takes them (PostgreSQL documentation, COPY, "Binary Format"). */
-#ifndef MOVEOUT_BINARY_ROWS_H
-#define MOVEOUT_BINARY_ROWS_H
+#pragma once
 
 #include "columns.h"
 
@@ -20,5 +19,3 @@ typedef enum { WRITTEN, NOT_WRITTEN, NO_ROOM_FOR_ROWS } WriteResult;
 /* Write all rows. NOT_WRITTEN: a letter is unknown, or a buffer has not what so many rows need. Whoever calls frees
  * rows->data. */
 WriteResult write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows);
-
-#endif

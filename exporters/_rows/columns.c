@@ -6,6 +6,10 @@
 
 #include "values.h"
 
+#define ALWAYS_INLINE __attribute__((always_inline))
+
+enum { UUID_BYTES = 16 };
+
 typedef enum { FILLED, OTHER_TEXT, NO_ROOM } FillResult;
 /* OTHER_TEXT: a value is none of the kind. */
 
@@ -33,80 +37,54 @@ static bool set_null(Column *column, const Fields *fields, size_t row) {
     return true;
 }
 
-/* Reads one value into its place, which is aligned as its C type is. */
-typedef bool (*ReadValue)(Field field, ColumnKind kind, unsigned char *place);
+static inline bool read_bool(Field field, size_t bit, unsigned char *place) {
+    if (field.size != 1 || (field.text[0] != 't' && field.text[0] != 'f')) return false;
+    *place |= (unsigned char)((field.text[0] == 't') << bit);
+    return true;
+}
 
-/* The compiler makes a loop of its own for each kind, because width and read are constants where this is called. */
-static inline __attribute__((always_inline)) FillResult fill_fixed(const Fields *fields, size_t number, ColumnKind kind,
-                                                                   size_t width, ReadValue read, Column *column) {
-    if (!allocate(&column->buffers[VALUES], fields->rows * width)) return NO_ROOM;
-    unsigned char *place = column->buffers[VALUES].data;
-    for (size_t row = 0; row < fields->rows; row++, place += width) {
-        Field field = field_at(fields, row, number);
-        if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (!read(field, kind, place)) {
-            return OTHER_TEXT;
-        }
+static inline bool read_number(Field field, int64_t least, int64_t most, size_t width, unsigned char *place) {
+    int64_t value;
+    if (!read_integer(field, least, most, &value)) return false;
+    memcpy(place, &value, width);
+    return true;
+}
+
+/* Read the value of a row into its place among those of a column, which is aligned as its C type is. */
+static inline ALWAYS_INLINE bool read_value(Field field, char letter, ColumnKind kind, size_t row, unsigned char *values) {
+    int64_t *numbers = (int64_t *)(void *)values;
+    switch (letter) {
+        case 'b': return read_bool(field, row % 8, values + row / 8);
+        case 'c': return read_number(field, INT8_MIN, INT8_MAX, 1, values + row);
+        case 'B': return read_number(field, 0, UINT8_MAX, 1, values + row);
+        case 'h': return read_number(field, INT16_MIN, INT16_MAX, 2, values + row * 2);
+        case 'H': return read_number(field, 0, UINT16_MAX, 2, values + row * 2);
+        case 'i': return read_number(field, INT32_MIN, INT32_MAX, 4, values + row * 4);
+        case 'o': return read_number(field, 0, UINT32_MAX, 4, values + row * 4);
+        case 'l': return read_integer(field, INT64_MIN, INT64_MAX, numbers + row);
+        case 'f': return read_double(field, (double *)(void *)values + row);
+        case 'd': return read_decimal(field, kind.precision, kind.scale, (__int128 *)(void *)values + row);
+        case 'D': return read_date(field, (int32_t *)(void *)values + row);
+        case 'T': return read_time(field, ANY_DIGITS, numbers + row);
+        case 'K': return read_time(field, kind.scale, numbers + row);
+        case 'S': return read_timestamp(field, ANY_DIGITS, false, numbers + row);
+        case 'Y': return read_timestamp(field, kind.scale, false, numbers + row);
+        case 'Z': return read_timestamp(field, ANY_DIGITS, true, numbers + row);
+        default: return read_uuid(field, values + row * UUID_BYTES);
     }
-    return FILLED;
 }
 
-/* A reader of whole numbers between the bounds of a C type. */
-#define INTEGER_READER(name, type, lowest, highest)                                \
-    static inline bool name(Field field, ColumnKind kind, unsigned char *place) {  \
-        int64_t value;                                                             \
-        (void)kind;                                                                \
-        if (!read_integer(field, lowest, highest, &value)) return false;           \
-        memcpy(place, &(type){(type)value}, sizeof(type));                         \
-        return true;                                                               \
-    }
-
-INTEGER_READER(read_int8, int8_t, INT8_MIN, INT8_MAX)
-INTEGER_READER(read_uint8, uint8_t, 0, UINT8_MAX)
-INTEGER_READER(read_uint16, uint16_t, 0, UINT16_MAX)
-INTEGER_READER(read_int16, int16_t, INT16_MIN, INT16_MAX)
-INTEGER_READER(read_int32, int32_t, INT32_MIN, INT32_MAX)
-INTEGER_READER(read_uint32, uint32_t, 0, UINT32_MAX)
-INTEGER_READER(read_int64, int64_t, INT64_MIN, INT64_MAX)
-
-static inline bool read_float64(Field field, ColumnKind kind, unsigned char *place) {
-    (void)kind;
-    return read_double(field, (double *)(void *)place);
-}
-
-static inline bool read_decimal128(Field field, ColumnKind kind, unsigned char *place) {
-    return read_decimal(field, kind.precision, kind.scale, (__int128 *)(void *)place);
-}
-
-static inline bool read_date32(Field field, ColumnKind kind, unsigned char *place) {
-    (void)kind;
-    return read_date(field, (int32_t *)(void *)place);
-}
-
-static inline bool read_time64(Field field, ColumnKind kind, unsigned char *place) {
-    unsigned digits = strchr("KY", kind.letter) ? kind.scale : ANY_DIGITS;
-    int64_t *microseconds = (int64_t *)(void *)place;
-    return strchr("TK", kind.letter) ? read_time(field, digits, microseconds)
-                                     : read_timestamp(field, digits, kind.letter == 'Z', microseconds);
-}
-
-static inline bool read_uuid128(Field field, ColumnKind kind, unsigned char *place) {
-    (void)kind;
-    return read_uuid(field, place);
-}
-
-/* Booleans are bits. */
-static FillResult fill_bool(const Fields *fields, size_t number, Column *column) {
-    if (!allocate(&column->buffers[VALUES], (fields->rows + 7) / 8)) return NO_ROOM;
+/* The compiler makes a loop of its own for each letter, because it is a constant where this is called. */
+static inline ALWAYS_INLINE FillResult fill_fixed(const Fields *fields, size_t number, char letter, ColumnKind kind,
+                                                  size_t value_bits, Column *column) {
+    if (!allocate(&column->buffers[VALUES], (fields->rows * value_bits + 7) / 8)) return NO_ROOM;
+    unsigned char *values = column->buffers[VALUES].data;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
         if (is_null(fields, field)) {
             if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (field.size != 1 || (field.text[0] != 't' && field.text[0] != 'f')) {
+        } else if (!read_value(field, letter, kind, row, values)) {
             return OTHER_TEXT;
-        } else if (field.text[0] == 't') {
-            column->buffers[VALUES].data[row / 8] |= (unsigned char)(1u << row % 8);
         }
     }
     return FILLED;
@@ -142,8 +120,7 @@ static inline unsigned char *copy_hex(const Fields *fields, Field field, unsigne
     return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
 }
 
-static inline __attribute__((always_inline)) FillResult fill_variable(const Fields *fields, size_t number, CopyValue copy,
-                                                                      Column *column) {
+static inline ALWAYS_INLINE FillResult fill_variable(const Fields *fields, size_t number, CopyValue copy, Column *column) {
     if (!allocate_text(fields, number, column)) return NO_ROOM;
     int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
     unsigned char *values = column->buffers[VALUES].data, *to = values;
@@ -238,23 +215,23 @@ bool is_known(ColumnKind kind) {
 
 static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
     switch (kind.letter) {
-        case 'b': return fill_bool(fields, number, column);
-        case 'c': return fill_fixed(fields, number, kind, sizeof(int8_t), read_int8, column);
-        case 'B': return fill_fixed(fields, number, kind, sizeof(uint8_t), read_uint8, column);
-        case 'H': return fill_fixed(fields, number, kind, sizeof(uint16_t), read_uint16, column);
-        case 'h': return fill_fixed(fields, number, kind, sizeof(int16_t), read_int16, column);
-        case 'i': return fill_fixed(fields, number, kind, sizeof(int32_t), read_int32, column);
-        case 'o': return fill_fixed(fields, number, kind, sizeof(uint32_t), read_uint32, column);
-        case 'l': return fill_fixed(fields, number, kind, sizeof(int64_t), read_int64, column);
-        case 'f': return fill_fixed(fields, number, kind, sizeof(double), read_float64, column);
-        case 'd': return fill_fixed(fields, number, kind, sizeof(__int128), read_decimal128, column);
-        case 'D': return fill_fixed(fields, number, kind, sizeof(int32_t), read_date32, column);
-        case 'T':
-        case 'S':
-        case 'Z':
-        case 'K':
-        case 'Y': return fill_fixed(fields, number, kind, sizeof(int64_t), read_time64, column);
-        case 'U': return fill_fixed(fields, number, kind, 16, read_uuid128, column);
+        case 'b': return fill_fixed(fields, number, 'b', kind, 1, column);
+        case 'c': return fill_fixed(fields, number, 'c', kind, 8, column);
+        case 'B': return fill_fixed(fields, number, 'B', kind, 8, column);
+        case 'h': return fill_fixed(fields, number, 'h', kind, 16, column);
+        case 'H': return fill_fixed(fields, number, 'H', kind, 16, column);
+        case 'i': return fill_fixed(fields, number, 'i', kind, 32, column);
+        case 'o': return fill_fixed(fields, number, 'o', kind, 32, column);
+        case 'l': return fill_fixed(fields, number, 'l', kind, 64, column);
+        case 'f': return fill_fixed(fields, number, 'f', kind, 64, column);
+        case 'd': return fill_fixed(fields, number, 'd', kind, 128, column);
+        case 'D': return fill_fixed(fields, number, 'D', kind, 32, column);
+        case 'T': return fill_fixed(fields, number, 'T', kind, 64, column);
+        case 'K': return fill_fixed(fields, number, 'K', kind, 64, column);
+        case 'S': return fill_fixed(fields, number, 'S', kind, 64, column);
+        case 'Y': return fill_fixed(fields, number, 'Y', kind, 64, column);
+        case 'Z': return fill_fixed(fields, number, 'Z', kind, 64, column);
+        case 'U': return fill_fixed(fields, number, 'U', kind, 128, column);
         case 'X': return fill_variable(fields, number, copy_hex, column);
         case 'L': return fill_list(fields, number, kind, column);
         case 't': return fill_text(fields, number, true, column);

@@ -1,9 +1,5 @@
 /* One column of a block as the buffers of an Arrow array (Arrow Columnar Format, "Physical Memory Layout"). */
-#ifndef MOVEOUT_COLUMNS_H
-#define MOVEOUT_COLUMNS_H
-
-#include <stdbool.h>
-#include <stddef.h>
+#pragma once
 
 #include "lines.h"
 
@@ -39,5 +35,3 @@ bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *c
 
 /* Free the buffers of a column, and leave it empty. */
 void release_column(Column *column);
-
-#endif

@@ -76,7 +76,7 @@ static inline bool quotes_are_regular(uint64_t quotes, uint64_t inside, uint64_t
 CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fields *fields) {
     unsigned char padded[CHUNK_BYTES];
     Carry carry = {0, 1, 0};
-    size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1;
+    size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1, line_start = 0;
     *fields = (Fields){.text = text, .size = size, .columns = columns, .stride = 1, .separator = 1};
     if (!size || size > MOST_BLOCK_BYTES || !columns || text[size - 1] != '\n') return NOT_CUT;
     if (!(fields->bounds = malloc(capacity * sizeof *fields->bounds))) return NO_MEMORY;
@@ -102,6 +102,9 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
             uint64_t up_to_this = left ^ (left - 1); /* the lowest bit that is set, and those below */
             size_t fields_so_far = count - 1 + (size_t)__builtin_popcountll(borders & up_to_this);
             if (fields_so_far != ++fields->rows * columns) return NOT_CUT;
+            size_t line_end = position + (size_t)__builtin_ctzll(left);
+            fields->digest += xxh3_128(text + line_start, line_end - line_start);
+            line_start = line_end + 1;
         }
         if (count + CHUNK_BYTES > capacity) {
             uint32_t *larger = realloc(fields->bounds, 2 * capacity * sizeof *larger);

@@ -1,6 +1,5 @@
 /* A block of rows, cut into fields; and how that is done with CSV lines. */
-#ifndef MOVEOUT_LINES_H
-#define MOVEOUT_LINES_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,7 +16,8 @@ typedef struct {
     uint32_t *bounds;
     size_t stride;
     uint32_t separator;
-    bool has_quotes; /* a field may stand in quotes */
+    bool has_quotes;          /* a field may stand in quotes */
+    unsigned __int128 digest; /* of all rows: the XXH3-128 of their texts, added up modulo 2^128 */
 } Fields;
 
 typedef struct {
@@ -49,11 +49,3 @@ enum { NULL_MARK = 0xFB };
 static inline bool is_null(const Fields *fields, Field field) {
     return !field.size && (fields->separator || field.text[-1] == NULL_MARK);
 }
-
-/* The text of a line, without the newline at its end. */
-static inline Field line_at(const Fields *fields, size_t row) {
-    const uint32_t *start = fields->bounds + row * fields->columns;
-    return (Field){fields->text + start[0], start[fields->columns] - start[0] - 1};
-}
-
-#endif

@@ -1,8 +1,8 @@
-/* The rows in what a PostgreSQL server sends for a COPY (PostgreSQL documentation, "Message Formats"). */
-#ifndef MOVEOUT_MESSAGES_H
-#define MOVEOUT_MESSAGES_H
+/* What a PostgreSQL server sends (PostgreSQL documentation, "Message Formats" and "Logical Replication Message Formats"):
+ * the rows of a COPY, and the values in a row of the plugin pgoutput ("TupleData"). */
+#pragma once
 
-#include <stddef.h>
+#include "lines.h"
 
 /* Find the whole rows that begin a text, one after the other, up to one of more than most_bytes or another message: the
  * bytes of all. Returns the bytes that their messages take. */
@@ -11,4 +11,10 @@ size_t rows_at(const unsigned char *text, size_t size, size_t most_bytes, size_t
 /* Copy the rows in so many bytes of messages, without their heads. */
 void copy_rows(const unsigned char *text, size_t message_bytes, unsigned char *to);
 
-#endif
+typedef enum { CUT_OFF, TEXT_VALUE = 't', NULL_VALUE = 'n', UNCHANGED_VALUE = 'u' } ValueKind;
+
+/* Read the number of values of the row that begins at *at, and move *at to the first. False: the message is cut off. */
+bool value_count_at(const unsigned char *message, size_t size, size_t *at, size_t *count);
+
+/* Read the value that begins at *at, and move *at to the next. CUT_OFF: it is not whole, or of no known kind. */
+ValueKind value_at(const unsigned char *message, size_t size, size_t *at, Field *value);

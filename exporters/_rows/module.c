@@ -11,7 +11,6 @@
 #include "lines.h"
 #include "messages.h"
 #include "packets.h"
-#include "pgoutput.h"
 #include "xxh3.h"
 
 enum { INTERFACE = 6, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
@@ -80,25 +79,13 @@ static PyObject *as_digest(unsigned __int128 digest) {
 /* Cuts the rows of a block into fields. */
 typedef CutResult (*CutRows)(const unsigned char *text, size_t size, size_t columns, Fields *fields);
 
-/* The digest of the texts of rows: of lines, or of packets, which have no separator. */
-static unsigned __int128 digest_of(const Fields *fields) {
-    size_t rows;
-    unsigned __int128 digest = 0;
-    if (!fields->separator) digest_packets(fields->text, fields->size, &rows, &digest);
-    for (size_t row = 0; fields->separator && row < fields->rows; row++) {
-        Field text = line_at(fields, row);
-        digest += xxh3_128(text.text, text.size);
-    }
-    return digest;
-}
-
-static PyObject *as_block(const Fields *fields, unsigned __int128 digest, Column *columns) {
+static PyObject *as_block(const Fields *fields, Column *columns) {
     PyObject *list = PyList_New((Py_ssize_t)fields->columns);
     for (size_t i = 0; list && i < fields->columns; i++) {
         PyObject *column = as_column(&columns[i]);
         if (!column || PyList_SetItem(list, (Py_ssize_t)i, column) < 0) Py_CLEAR(list);
     }
-    return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(digest), list) : NULL;
+    return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(fields->digest), list) : NULL;
 }
 
 static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
@@ -116,19 +103,17 @@ static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
         PyErr_NoMemory();
     } else {
         Fields fields;
-        unsigned __int128 digest = 0;
         bool has_memory = true;
         CutResult cut;
         Py_BEGIN_ALLOW_THREADS
         cut = cut_rows(block.buf, (size_t)block.len, count, &fields);
-        if (cut == CUT) digest = digest_of(&fields);
         for (size_t i = 0; cut == CUT && has_memory && i < count; i++)
             has_memory = fill_column(&fields, i, kind[i], &columns[i]);
         Py_END_ALLOW_THREADS
         if (cut == NO_MEMORY || !has_memory)
             PyErr_NoMemory();
         else
-            result = cut == CUT ? as_block(&fields, digest, columns) : Py_NewRef(Py_None);
+            result = cut == CUT ? as_block(&fields, columns) : Py_NewRef(Py_None);
         free(fields.bounds);
         for (size_t i = 0; i < count; i++) release_column(&columns[i]);
         free(columns);
@@ -138,13 +123,11 @@ static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
     return result;
 }
 
-static PyObject *parse(PyObject *module, PyObject *arguments) {
-    (void)module;
+static PyObject *parse(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return parse_rows(arguments, cut_fields);
 }
 
-static PyObject *parse_packets(PyObject *module, PyObject *arguments) {
-    (void)module;
+static PyObject *parse_packets(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return parse_rows(arguments, cut_packets);
 }
 
@@ -163,20 +146,17 @@ static PyObject *rows_and_digest(PyObject *argument, DigestBlock digest_rows) {
     return is_whole ? Py_BuildValue("(nN)", (Py_ssize_t)rows, as_digest(digest)) : Py_NewRef(Py_None);
 }
 
-static PyObject *digest_block(PyObject *module, PyObject *block) {
-    (void)module;
+static PyObject *digest_block(PyObject *Py_UNUSED(module), PyObject *block) {
     return rows_and_digest(block, digest_lines);
 }
 
-static PyObject *digest_packet_block(PyObject *module, PyObject *block) {
-    (void)module;
+static PyObject *digest_packet_block(PyObject *Py_UNUSED(module), PyObject *block) {
     return rows_and_digest(block, digest_packets);
 }
 
-static PyObject *digest_texts(PyObject *module, PyObject *texts) {
+static PyObject *digest_texts(PyObject *Py_UNUSED(module), PyObject *texts) {
     unsigned __int128 digest = 0;
     Py_ssize_t count;
-    (void)module;
     if (!PyList_Check(texts)) return PyErr_Format(PyExc_TypeError, "a list of bytes is needed");
     count = PyList_Size(texts);
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -188,10 +168,9 @@ static PyObject *digest_texts(PyObject *module, PyObject *texts) {
     return as_digest(digest);
 }
 
-static PyObject *whole_rows(PyObject *module, PyObject *arguments) {
+static PyObject *whole_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_buffer received;
     Py_ssize_t most_bytes;
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
     size_t row_bytes, taken = rows_at(received.buf, (size_t)received.len, most_bytes < 0 ? 0 : (size_t)most_bytes, &row_bytes);
     PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row_bytes);
@@ -200,10 +179,9 @@ static PyObject *whole_rows(PyObject *module, PyObject *arguments) {
     return rows ? Py_BuildValue("(Nn)", rows, (Py_ssize_t)taken) : NULL;
 }
 
-static PyObject *whole_packets(PyObject *module, PyObject *arguments) {
+static PyObject *whole_packets(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_buffer received;
     Py_ssize_t most_bytes;
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "y*n", &received, &most_bytes)) return NULL;
     size_t size = most_bytes < 0 ? 0 : packets_at(received.buf, (size_t)received.len, (size_t)most_bytes);
     PyBuffer_Release(&received);
@@ -218,12 +196,11 @@ static bool take_column(PyObject *tuple, ArrowColumn *column, Py_buffer *buffers
     return true;
 }
 
-static PyObject *binary_rows(PyObject *module, PyObject *arguments) {
+static PyObject *binary_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     PyObject *tuple;
     Py_ssize_t row_count, taken = 0;
     WriteResult result = NOT_WRITTEN;
     Bytes rows = {0};
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "O!n", &PyTuple_Type, &tuple, &row_count)) return NULL;
     Py_ssize_t count = PyTuple_Size(tuple);
     ArrowColumn *columns = calloc((size_t)count + 1, sizeof *columns); /* of nothing it may return NULL */
@@ -246,27 +223,27 @@ static PyObject *binary_rows(PyObject *module, PyObject *arguments) {
 }
 
 /* One value of a row of pgoutput; NULL with an error set. */
-static PyObject *as_value(const RowValue *value, PyObject *unchanged) {
-    if (value->kind == TEXT_VALUE) return PyBytes_FromStringAndSize((const char *)value->text, (Py_ssize_t)value->size);
-    return Py_NewRef(value->kind == NULL_VALUE ? Py_None : unchanged);
+static PyObject *as_value(ValueKind kind, Field value, PyObject *unchanged) {
+    if (kind == TEXT_VALUE) return PyBytes_FromStringAndSize((const char *)value.text, (Py_ssize_t)value.size);
+    return Py_NewRef(kind == NULL_VALUE ? Py_None : unchanged);
 }
 
-static PyObject *pgoutput_row(PyObject *module, PyObject *arguments) {
+static PyObject *pgoutput_row(PyObject *Py_UNUSED(module), PyObject *arguments) {
     PyObject *message, *unchanged, *row = NULL;
     Py_ssize_t start, size;
     char *text;
     size_t count;
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "SnO", &message, &start, &unchanged)) return NULL;
     if (PyBytes_AsStringAndSize(message, &text, &size) < 0) return NULL;
     const unsigned char *bytes = (const unsigned char *)text;
     size_t at = (size_t)start; /* a negative one is behind every end */
-    bool is_whole = row_at(bytes, (size_t)size, &at, &count);
+    bool is_whole = value_count_at(bytes, (size_t)size, &at, &count);
     if (is_whole && !(row = PyTuple_New((Py_ssize_t)count))) return NULL;
     for (size_t i = 0; is_whole && i < count; i++) {
-        RowValue value;
-        if (!(is_whole = value_at(bytes, (size_t)size, &at, &value))) break;
-        PyObject *object = as_value(&value, unchanged);
+        Field value;
+        ValueKind kind = value_at(bytes, (size_t)size, &at, &value);
+        if (!(is_whole = kind != CUT_OFF)) break;
+        PyObject *object = as_value(kind, value, unchanged);
         if (!object || PyTuple_SetItem(row, (Py_ssize_t)i, object) < 0) {
             Py_DECREF(row);
             return NULL;

@@ -62,10 +62,9 @@ CutResult cut_packets(const unsigned char *text, size_t size, size_t columns, Fi
     if (position != size || fields->rows > size / columns) return NOT_CUT; /* a value has a byte at least */
     if (!(fields->bounds = malloc((fields->rows * columns + 1) * 2 * sizeof *fields->bounds))) return NO_MEMORY;
     uint32_t *bounds = fields->bounds;
-    for (size_t start = 0; start < size; start = position) {
-        position = start;
-        next_payload(text, size, &position, &payload);
-        size_t at = start + HEAD_BYTES;
+    for (position = 0; next_payload(text, size, &position, &payload);) {
+        size_t at = (size_t)(payload.text - text);
+        fields->digest += xxh3_128(payload.text, payload.size);
         for (size_t column = 0; column < columns; column++, bounds += 2)
             if (!next_value(text, position, &at, bounds)) return NOT_CUT;
         if (at != position) return NOT_CUT;

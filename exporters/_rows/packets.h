@@ -1,10 +1,6 @@
 /* The rows that a MySQL server sends, cut into packets and values (MySQL documentation, "Client/Server Protocol": "MySQL
  * Packets", "Text Resultset Row"). A block is whole packets, one behind the other, each with one row. */
-#ifndef MOVEOUT_PACKETS_H
-#define MOVEOUT_PACKETS_H
-
-#include <stdbool.h>
-#include <stddef.h>
+#pragma once
 
 #include "lines.h"
 
@@ -17,5 +13,3 @@ CutResult cut_packets(const unsigned char *text, size_t size, size_t columns, Fi
 
 /* Add up the XXH3-128 of each payload of a block, modulo 2^128. False: the block does not end with a packet. */
 bool digest_packets(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
-
-#endif

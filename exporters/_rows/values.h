@@ -1,10 +1,6 @@
 /* The text of one value, as the server prints it, to a number. Only the very text that the server prints for a value is
  * taken: each function returns false for any other one, so a value that was taken prints as the same text again. */
-#ifndef MOVEOUT_VALUES_H
-#define MOVEOUT_VALUES_H
-
-#include <stdbool.h>
-#include <stdint.h>
+#pragma once
 
 #include "lines.h"
 
@@ -38,5 +34,3 @@ bool read_hex(Field field, unsigned char *bytes);
 
 /* Whether bytes are UTF-8 (RFC 3629): nothing longer than needed, no surrogates, nothing above U+10FFFF. */
 bool is_utf8(const unsigned char *text, size_t size);
-
-#endif

@@ -131,11 +131,7 @@ static inline void scramble(uint64_t acc[8]) {
 }
 
 static uint64_t final_merge(const uint64_t acc[8], uint64_t result, size_t secret) {
-    for (size_t i = 0; i < 8; i += 2) {
-        u128 product = (u128)(acc[i] ^ read64(SECRET + secret + i * 8)) *
-                       (acc[i + 1] ^ read64(SECRET + secret + i * 8 + 8));
-        result += low(product) ^ high(product);
-    }
+    for (size_t i = 0; i < 8; i += 2) result += mix_step((const unsigned char *)(acc + i), secret + i * 8);
     return avalanche(result);
 }
 
