@@ -27,7 +27,10 @@ def test_an_error_of_a_source_says_its_side_and_its_kind(kind):
     error = kind("it broke", next_step="look")
     assert isinstance(error, errors.SourceError)
     assert not error.retryable
-    other = CLASSES.get(kind.__name__.removeprefix("Source"), errors.IncompleteError)
+    kinds = {"SourceReplacedError": errors.GoneError}
+    other = kinds.get(kind.__name__) or CLASSES.get(
+        kind.__name__.removeprefix("Source"), errors.IncompleteError
+    )
     if kind not in {errors.SourceError, errors.SourceChangedError, errors.SourceDamagedError}:
         assert isinstance(error, other)
         assert error.exit_code == other.exit_code
