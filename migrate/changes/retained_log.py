@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,10 @@ _POLL_SECONDS = 5.0
 _END_SECONDS = 2.0
 """So long the end waits for a server's answer, which the network may have swallowed."""
 _WARN_SHARE = 0.8
+_CATCH_UP_SECONDS = 60.0
+"""So long a server that keeps too much may not come to keep less. A capture that begins late has to read it first, and
+a server removes its log some time after it was acknowledged.
+"""
 
 
 def is_near(retained_bytes: int, limit_bytes: int) -> bool:
@@ -26,9 +31,9 @@ def is_near(retained_bytes: int, limit_bytes: int) -> bool:
 
 class RetainedLogWatch:
     """Asks a server, in a thread of its own while the context lasts, whether its log is lost, and how much it keeps.
-    Warns near ``limit_bytes``; at the limit the log is given up, so the server is free of it. None: no limit; nor has a
-    log any that the server would keep without us. Then ``error`` says what that costs, and ``cancellation``, under
-    which changes are captured, is cancelled.
+    Warns near ``limit_bytes``. With more, the log is given up once it does not become less any more, so the server is
+    free of it. None: no limit; nor has a log any that the server would keep without us. Then ``error`` says what that
+    costs, and ``cancellation``, under which changes are captured, is cancelled.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class RetainedLogWatch:
         self.cancellation = cancellation.child()
         self._note = note
         self._warned = False
+        self._least_bytes, self._least_at = 0, 0.0
         self._thread = threading.Thread(target=self._run, name="moveout-retained", daemon=True)
         self.error: SourceGoneError | None = None
 
@@ -80,7 +86,11 @@ class RetainedLogWatch:
 
     def _judge_size(self, state: LogState, limit_bytes: int) -> None:
         kept = f"the server keeps {bytes_words(state.retained_bytes)} of its log for changes that are not captured"
-        if state.retained_bytes >= limit_bytes:
+        if state.retained_bytes >= limit_bytes and self._becomes_less(state.retained_bytes):
+            self._warn(
+                f"{kept}, and {bytes_words(limit_bytes)} are allowed: following ends unless it becomes less"
+            )
+        elif state.retained_bytes >= limit_bytes:
             error = SourceGoneError(
                 f"{kept}, and {bytes_words(limit_bytes)} are allowed: it was told to keep them no longer, so changes"
                 f" after {self._log.show(state.acknowledged)} are not known",
@@ -89,8 +99,18 @@ class RetainedLogWatch:
             self._log.drop(self._objects, even_if_read=True)
             self._end(error)
         elif is_near(state.retained_bytes, limit_bytes):
-            if not self._warned:
-                self._note(f"! {kept}; at {bytes_words(limit_bytes)} following ends")
-            self._warned = True
+            self._warn(f"{kept}; at {bytes_words(limit_bytes)} following ends")
+            self._least_bytes = 0
         else:
-            self._warned = False
+            self._warned, self._least_bytes = False, 0
+
+    def _becomes_less(self, retained_bytes: int) -> bool:
+        """Tell whether it is too much for the first time, or has become less within the last minute."""
+        if not self._least_bytes or retained_bytes < self._least_bytes:
+            self._least_bytes, self._least_at = retained_bytes, time.monotonic()
+        return time.monotonic() - self._least_at < _CATCH_UP_SECONDS
+
+    def _warn(self, words: str) -> None:
+        if not self._warned:
+            self._note(f"! {words}")
+        self._warned = True

@@ -167,6 +167,7 @@ def test_an_idle_source_is_acknowledged_and_gone_on_with(captured, monkeypatch):
 def test_a_server_is_freed_when_it_keeps_too_much(captured, monkeypatch, tmp_path):
     """The location is away. There is a warning first, then the slot is gone, and what that costs is said."""
     monkeypatch.setattr(retained_log, "_POLL_SECONDS", 0.2)
+    monkeypatch.setattr(retained_log, "_CATCH_UP_SECONDS", 0.5)
     (tmp_path / "changes").rename(tmp_path / "elsewhere")
     notes = []
 

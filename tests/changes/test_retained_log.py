@@ -45,9 +45,12 @@ def keeps(retained_bytes: int, **more: object) -> LogState:
     return LogState(end=9, acknowledged=7, retained_bytes=retained_bytes, is_read=True, **more)
 
 
-def watch(monkeypatch, *states: LogState | SourceUnreachableError, limit: int | None = 1000):
+def watch(
+    monkeypatch, *states: LogState | SourceUnreachableError, limit: int | None = 1000, patience: float = 0
+):
     """Return the log, the error, and the notes, when all states were given or the watch has ended."""
     monkeypatch.setattr(retained_log, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(retained_log, "_CATCH_UP_SECONDS", patience)
     log, notes, whole = Log(list(states)), [], CancellationToken()
     with RetainedLogWatch(log, {"slot": "s"}, limit, whole, notes.append) as retained:
         while not retained.cancellation.is_cancelled and not log.all_given.wait(0.001):
@@ -70,6 +73,15 @@ def test_a_server_that_keeps_too_much_is_freed_and_the_error_says_what_is_lost(m
     assert log.dropped == [True]
     assert "1 kB are allowed" in error
     assert "changes after position 7 are not known" in error
+
+
+def test_a_server_that_keeps_too_much_is_not_freed_while_it_becomes_less(monkeypatch):
+    log, error, notes = watch(monkeypatch, keeps(3000), keeps(2000), keeps(2000), keeps(900), patience=60)
+    assert (error, log.dropped, len(notes)) == ("", [], 1)
+    assert "the server keeps 3 kB of its log" in notes[0]
+    assert "1 kB are allowed: following ends unless it becomes less" in notes[0]
+    log, error, _ = watch(monkeypatch, keeps(3000), keeps(2000), keeps(2001), keeps(2001))
+    assert log.dropped == [True]
 
 
 def test_a_log_that_is_lost_ends_the_capture(monkeypatch):
