@@ -6,6 +6,7 @@ import io
 import os
 from typing import TYPE_CHECKING
 
+from migrate.errors import DamageError
 from migrate.storage.api import Store
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class RandomAccess(io.RawIOBase):
     """A seekable binary file over ranges, for pyarrow, tarfile and zipfile. Small reads fetch ``read_ahead``
     bytes at once.
 
-    One thread at a time; many may be open on one store. Raises the store's errors.
+    One thread at a time; many may be open on one store. Raises the store's errors, and ``DamageError`` where the file
+    is shorter than ``size_bytes``.
     """
 
     def __init__(
@@ -88,9 +90,21 @@ class RandomAccess(io.RawIOBase):
         if inside >= 0 and inside + size_bytes <= len(self._window):
             return self._window[inside : inside + size_bytes]
         if size_bytes >= self._read_ahead:
-            return self._store.read(self.key, start, size_bytes)
+            return self._read_from_store(start, size_bytes)
         self._window_start = start if self._size > self._read_ahead else 0  # a small file is read once
         size = min(self._read_ahead, self._size - self._window_start)
-        self._window = self._store.read(self.key, self._window_start, size)
+        self._window = self._read_from_store(self._window_start, size)
         inside = start - self._window_start
         return self._window[inside : inside + size_bytes]
+
+    def _read_from_store(self, start: int, size_bytes: int) -> bytes:
+        data = self._store.read(self.key, start, size_bytes)
+        if len(data) < size_bytes:
+            data = self._store.read(self.key, start, size_bytes)  # it may have been cut on the way
+        if len(data) < size_bytes:
+            raise DamageError(
+                self.key,
+                expected=f"{size_bytes} bytes from byte {start} on",
+                found=f"{len(data)} bytes",
+            )
+        return data

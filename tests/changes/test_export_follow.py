@@ -88,9 +88,9 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
     bundle = tmp_path / "bundle"
     words = ["export", f"app={url}", "--follow", "--to", bundle]
     with writers(url) as written:
-        slowly = [*words, "--bwlimit", "5K"]  # so that it is still at work
+        slowly = [*words, "--bwlimit", "1K"]  # so that it is still at work
         killed = subprocess.Popen([MOVEOUT, *map(str, slowly)], stderr=subprocess.PIPE)
-        while killed.poll() is None and not list(bundle.glob("_work/app/*")):
+        while killed.poll() is None and not list(bundle.glob("changes/app/*")):
             time.sleep(0.05)
         time.sleep(1.5)  # a segment may be there, or not
         assert killed.poll() is None

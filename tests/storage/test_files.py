@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.errors import GoneError, NotAllowedError
-from migrate.storage.api import MIN_PART_BYTES
+from migrate.errors import DamageError, GoneError, NotAllowedError
+from migrate.storage.api import MIN_PART_BYTES, StoreWrapper
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.file_reader import RandomAccess
 from migrate.storage.file_writer import FileWriter
@@ -194,3 +194,29 @@ def test_a_file_is_read_like_an_open_one(store):
         file.seek(-1)
     with pytest.raises(GoneError):
         RandomAccess(store, "nothing-here")
+
+
+class CutAnswers(StoreWrapper):
+    """A store that cuts as many answers as it is told to."""
+
+    cut = 0
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        data = super().read(key, start, length)
+        if self.cut == 0:
+            return data
+        self.cut -= 1
+        return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("size_bytes", [100, 5000])
+def test_an_answer_that_was_cut_is_asked_for_again_and_a_file_that_is_short_is_named(store, size_bytes):
+    body = os.urandom(size_bytes)
+    store.put("file", body)
+    cutting = CutAnswers(store)
+    for read in (10, size_bytes):
+        cutting.cut = 1
+        assert RandomAccess(cutting, "file", read_ahead=1000).read(read) == body[:read]
+    cutting.cut = 2
+    with pytest.raises(DamageError, match=r"file: expected .* bytes from byte 0 on, found"):
+        RandomAccess(cutting, "file").read()
