@@ -21,7 +21,7 @@ from tests.exporters.postgres.databases import fetch, run_sql
 
 ACCOUNTS = """
 CREATE TABLE log (writer int, number int, note text, PRIMARY KEY (writer, number));
-INSERT INTO log SELECT 0, g, repeat('note ', 20) FROM generate_series(1, 5000) g;
+INSERT INTO log SELECT 0, g, md5(g::text) || md5('b' || g) FROM generate_series(1, 5000) g;
 CREATE TABLE keyless (a int);
 CREATE PUBLICATION theirs FOR TABLE log;
 """
@@ -88,7 +88,7 @@ def test_bundle_and_segments_have_each_transaction_once(url, tmp_path):
     bundle = tmp_path / "bundle"
     words = ["export", f"app={url}", "--follow", "--to", bundle]
     with writers(url) as written:
-        slowly = [*words, "--bwlimit", "1K"]  # so that it is still at work
+        slowly = [*words, "--bwlimit", "5K"]  # so that it is still at work
         killed = subprocess.Popen([MOVEOUT, *map(str, slowly)], stderr=subprocess.PIPE)
         while killed.poll() is None and not list(bundle.glob("changes/app/*")):
             time.sleep(0.05)
