@@ -32,6 +32,11 @@ class Mark:
     position: int = 0
     skipped: tuple[str, ...] = ()
 
+    @property
+    def applied(self) -> int:
+        """The position before which all that was committed is at the destination."""
+        return max(self.position, self.base)
+
 
 class ChangeConflictError(IncompleteError):
     """A change does not fit what the destination has. The message names the change: position, table, key, both rows."""

@@ -143,8 +143,7 @@ class _Rest:
             mark = self.base.followed(self.source, self.destination).applied_mark()
             if mark is None:
                 return None
-            applied = max(mark.position, mark.base)
-            return log.distance_bytes(applied, log.state(self.base.log, applied).end)
+            return log.distance_bytes(mark.applied, log.state(self.base.log, mark.applied).end)
         except MoveoutError:
             return None
 
@@ -193,7 +192,7 @@ def _status_of(
         age_seconds(kept.written) if behind else behind,
         state.retained_bytes if state else None,
         state.is_read if state else None,
-        log.show(max(mark.position, mark.base)) if mark and is_ours else "",
+        log.show(mark.applied) if mark and is_ours else "",
         problem,
         lost=bool(state and state.lost),
         skipped=mark.skipped if mark else (),
@@ -216,7 +215,7 @@ def _waiting(store: Store, base: RecordedBase, log: ChangeLog, mark: Mark) -> Wa
     return WaitingChanges(
         max(messages - read, 1),
         last.number - first - ends + 1,
-        log.distance_bytes(max(mark.position, mark.base), last.position),
+        log.distance_bytes(mark.applied, last.position),
         age_seconds(unread[0].written),
     )
 

@@ -46,7 +46,7 @@ class Lags:
         return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
-def arrival_seconds(pair: Pair, tool: FollowTool, most_seconds: float) -> float:
+def arrival_seconds(pair: Pair[Any], tool: FollowTool, most_seconds: float) -> float:
     """Write one row now, and return after how many seconds it is at the destination. Raises ``NotArrivedError``."""
     begun, now = time.monotonic(), time.time()
     with cursor_of(pair.source()) as cursor:
@@ -61,7 +61,7 @@ def arrival_seconds(pair: Pair, tool: FollowTool, most_seconds: float) -> float:
 
 
 @contextmanager
-def beating(pair: Pair) -> Iterator[None]:
+def beating(pair: Pair[Any]) -> Iterator[None]:
     """Write the time meanwhile."""
     stop = threading.Event()
 
@@ -79,7 +79,7 @@ def beating(pair: Pair) -> Iterator[None]:
         thread.join()
 
 
-def watch_lags(pair: Pair, tool: FollowTool, seconds: float) -> Lags:
+def watch_lags(pair: Pair[Any], tool: FollowTool, seconds: float) -> Lags:
     """Look at the destination for so long."""
     lags, end = Lags(), time.monotonic() + seconds
     with _destination(pair) as read:
@@ -92,7 +92,7 @@ def watch_lags(pair: Pair, tool: FollowTool, seconds: float) -> Lags:
 
 
 @contextmanager
-def _destination(pair: Pair) -> Iterator[Callable[[], float]]:
+def _destination(pair: Pair[Any]) -> Iterator[Callable[[], float]]:
     """Yield what reads the time there."""
     with closing(pair.destination()) as connection, connection.cursor() as cursor:
 

@@ -121,7 +121,7 @@ def main() -> int:
 
 
 def apply_backlog(
-    pair: Pair,
+    pair: Pair[Any],
     make_tool: Callable[[Any], FollowTool],
     tables: Sequence[str],
     write: Callable[[], None],
@@ -151,7 +151,7 @@ def _tables(engine: str) -> Sequence[str]:
     return (*_TABLES, *_FILL[engine])
 
 
-def _writer(pair: Pair, engine: str, shape: str, rows: int, transaction: int) -> Callable[[], None]:
+def _writer(pair: Pair[Any], engine: str, shape: str, rows: int, transaction: int) -> Callable[[], None]:
     statements = SHAPES[shape]
     every = max(transaction // len(statements), 1)
     body = " ".join(statements).format(note=_NOTE[engine])
@@ -167,7 +167,7 @@ def _writer(pair: Pair, engine: str, shape: str, rows: int, transaction: int) ->
     return write
 
 
-def _is_equal(pair: Pair) -> bool:
+def _is_equal(pair: Pair[Any]) -> bool:
     answers = []
     for connect in (pair.source, pair.destination):
         with cursor_of(connect()) as cursor:

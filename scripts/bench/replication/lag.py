@@ -126,7 +126,7 @@ def _tools(
 
 
 def _follow(
-    pair: Pair,
+    pair: Pair[Any],
     engine: str,
     make_tool: Callable[[Any], FollowTool] | None,
     load: Load,
@@ -169,7 +169,7 @@ def _follow(
     return Followed(written / seconds, lags, longest[0], source_ms, destination_ms, tool_ms, peak, result)
 
 
-def _end(pair: Pair, tool: FollowTool, sums: str) -> str:
+def _end(pair: Pair[Any], tool: FollowTool, sums: str) -> str:
     """Wait until all has arrived, and compare. A pass may bring the row of the time before other tables; the next one
     brings these.
     """
@@ -195,14 +195,14 @@ def _own_cpu(tool: FollowTool | None) -> float:
     return tool.cpu_seconds
 
 
-def _written(pair: Pair, history: str) -> int:
+def _written(pair: Pair[Any], history: str) -> int:
     with cursor_of(pair.source()) as cursor:
         cursor.execute(f"SELECT count(*) FROM {history}")
         return int(cursor.fetchone()[0])
 
 
 @contextmanager
-def _longest_statement(pair: Pair, query: str) -> Iterator[list[float]]:
+def _longest_statement(pair: Pair[Any], query: str) -> Iterator[list[float]]:
     """Look at the source's sessions meanwhile; yield a list with the seconds of the longest statement."""
     longest, stop = [0.0], threading.Event()
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pymysql
 
-from scripts.bench.replication.tools import FollowTool, Moveout, cursor_of
-from scripts.cost import used_by
+from scripts.bench.replication.tools import FollowTool, Moveout, Pair, cursor_of, pairs_between
 from scripts.mariadb import USER, MariadbServer
 from scripts.servers import Servers, environment_for
 
@@ -19,33 +18,12 @@ _WAIT_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class MariadbPair:
+class MariadbPair(Pair[MariadbServer]):
     """See ``Pair``."""
 
-    source_server: MariadbServer
-    destination_server: MariadbServer
-    name: str
-    folder: Path
-    environment: Mapping[str, str]
-
-    @property
-    def urls(self) -> tuple[str, str]:
+    def open(self, server: MariadbServer) -> pymysql.Connection:
         """See ``Pair``."""
-        return self.source_server.url_of(self.name), self.destination_server.url_of(self.name)
-
-    def source(self) -> pymysql.Connection:
-        """See ``Pair``."""
-        return self.source_server.connect(self.name)
-
-    def destination(self) -> pymysql.Connection:
-        """See ``Pair``."""
-        return self.destination_server.connect(self.name)
-
-    def used(self) -> tuple[float, float]:
-        """See ``Pair``."""
-        servers = self.source_server, self.destination_server
-        source, destination = (used_by(server.child.popen.pid) for server in servers)
-        return source, destination
+        return server.connect(self.name)
 
 
 @dataclass(slots=True)
@@ -112,16 +90,7 @@ def start_pair(servers: Servers, directory: Path) -> Callable[[str], MariadbPair
     destination = servers.mariadb(
         "mariadb-destination", settings=[*_SETTINGS, "server-id=2", "gtid-domain-id=1"]
     )
-    environment = environment_for(servers)
-
-    def pair(name: str) -> MariadbPair:
-        folder = directory / f"work-mariadb-{name}"
-        folder.mkdir()
-        for server in (source, destination):
-            server.database(name)
-        return MariadbPair(source, destination, name, folder, environment)
-
-    return pair
+    return pairs_between(MariadbPair, source, destination, directory, environment_for(servers))
 
 
 def tools() -> Mapping[str, Callable[[MariadbPair], FollowTool]]:

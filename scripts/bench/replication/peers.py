@@ -66,14 +66,14 @@ def main() -> int:
     return 0
 
 
-def _make(pair: Pair, things: Sequence[Thing]) -> None:
+def _make(pair: Pair[Any], things: Sequence[Thing]) -> None:
     with cursor_of(pair.source()) as cursor:
         for thing in things:
             for statement in thing.before:
                 cursor.execute(statement)
 
 
-def _write(pair: Pair, things: Sequence[Thing], turns: int, chance: random.Random) -> dict[str, str]:
+def _write(pair: Pair[Any], things: Sequence[Thing], turns: int, chance: random.Random) -> dict[str, str]:
     """Run the turns of all things, mixed. Return what the source refused to the application, by the thing."""
     refused: dict[str, str] = {}
     numbers = [(thing, n) for thing in things for n in range(1, turns + 1)]
@@ -89,7 +89,7 @@ def _write(pair: Pair, things: Sequence[Thing], turns: int, chance: random.Rando
     return refused
 
 
-def _compared(pair: Pair, thing: Thing, refused: dict[str, str]) -> str:
+def _compared(pair: Pair[Any], thing: Thing, refused: dict[str, str]) -> str:
     """Return whether a thing has arrived."""
     answers: list[Any] = []
     for connect in (pair.source, pair.destination):

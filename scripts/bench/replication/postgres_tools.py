@@ -14,9 +14,8 @@ from typing import Any
 
 import psycopg
 
-from scripts.bench.replication.tools import FollowTool, Moveout, Process, cursor_of
+from scripts.bench.replication.tools import FollowTool, Moveout, Pair, Process, cursor_of, pairs_between
 from scripts.binaries import find_postgres, postgres_major
-from scripts.cost import used_by
 from scripts.outsiders.debian import fetch_package
 from scripts.outsiders.suite import Skipped
 from scripts.postgresql import PostgresServer
@@ -36,33 +35,12 @@ _IS_FOLLOWED = "SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND d
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresPair:
+class PostgresPair(Pair[PostgresServer]):
     """See ``Pair``."""
 
-    source_server: PostgresServer
-    destination_server: PostgresServer
-    name: str
-    folder: Path
-    environment: Mapping[str, str]
-
-    @property
-    def urls(self) -> tuple[str, str]:
+    def open(self, server: PostgresServer) -> psycopg.Connection[Any]:
         """See ``Pair``."""
-        return self.source_server.url_of(self.name), self.destination_server.url_of(self.name)
-
-    def source(self) -> psycopg.Connection[Any]:
-        """See ``Pair``."""
-        return _connect(self.source_server, self.name)
-
-    def destination(self) -> psycopg.Connection[Any]:
-        """See ``Pair``."""
-        return _connect(self.destination_server, self.name)
-
-    def used(self) -> tuple[float, float]:
-        """See ``Pair``."""
-        servers = self.source_server, self.destination_server
-        source, destination = (used_by(server.child.popen.pid) for server in servers)
-        return source, destination
+        return _connect(server, self.name)
 
     def conninfo(self, server: PostgresServer) -> str:
         """Return a URL with its password, for programs that have no other way."""
@@ -203,16 +181,7 @@ def start_pair(servers: Servers, directory: Path) -> Callable[[str], PostgresPai
     directory.chmod(0o755)  # servers run as another user
     settings = [*_SETTINGS, f"dynamic_library_path=$libdir:{_plugins(directory / 'plugins')}"]
     source, destination = (servers.postgres(name, settings=settings) for name in ("source", "destination"))
-    environment = environment_for(servers)
-
-    def pair(name: str) -> PostgresPair:
-        folder = directory / f"work-{name}"
-        folder.mkdir()
-        for server in (source, destination):
-            server.database(name)
-        return PostgresPair(source, destination, name, folder, environment)
-
-    return pair
+    return pairs_between(PostgresPair, source, destination, directory, environment_for(servers))
 
 
 def tools() -> Mapping[str, Callable[[PostgresPair], FollowTool]]:

@@ -5,53 +5,79 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from scripts.bench.turns import beside
 from scripts.cost import tree_bytes, used_by
+from scripts.mariadb import MariadbServer
+from scripts.postgresql import PostgresServer
 
 _STOP_SECONDS = 60.0
 COMPLETE, INCOMPLETE = 0, 3
 
 
-class Pair(Protocol):
-    """A database and the empty one that it goes to, on servers of this machine. Connections commit by themselves."""
+Server = TypeVar("Server", PostgresServer, MariadbServer)
+AnyPair = TypeVar("AnyPair")
 
-    @property
-    def name(self) -> str:
-        """Of both."""
-        ...
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """By which programs reach the servers."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Pair(ABC, Generic[Server]):
+    """A database and the empty one that it goes to, on servers of this machine. ``folder`` is where tools may write,
+    ``environment`` that by which programs reach the servers.
+    """
 
-    @property
-    def folder(self) -> Path:
-        """Where tools may write."""
-        ...
+    source_server: Server
+    destination_server: Server
+    name: str
+    folder: Path
+    environment: Mapping[str, str]
+
+    @abstractmethod
+    def open(self, server: Server) -> Any:
+        """Open a connection to the database on one of both servers. It commits by itself."""
 
     @property
     def urls(self) -> tuple[str, str]:
         """Both, without passwords."""
-        ...
+        return self.source_server.url_of(self.name), self.destination_server.url_of(self.name)
 
     def source(self) -> Any:
         """Open a connection to the source."""
-        ...
+        return self.open(self.source_server)
 
     def destination(self) -> Any:
         """Open a connection to the destination."""
-        ...
+        return self.open(self.destination_server)
 
     def used(self) -> tuple[float, float]:
         """Return the seconds of processor that either server has used."""
-        ...
+        servers = self.source_server, self.destination_server
+        source, destination = (used_by(server.child.popen.pid) for server in servers)
+        return source, destination
+
+
+def pairs_between(
+    kind: Callable[[Server, Server, str, Path, Mapping[str, str]], AnyPair],
+    source: Server,
+    destination: Server,
+    directory: Path,
+    environment: Mapping[str, str],
+) -> Callable[[str], AnyPair]:
+    """Return what makes a pair of empty databases of a name, with a folder of its own below ``directory``."""
+
+    def pair(name: str) -> AnyPair:
+        folder = directory / f"work-{name}"
+        folder.mkdir()
+        for server in (source, destination):
+            server.database(name)
+        return kind(source, destination, name, folder, environment)
+
+    return pair
 
 
 class FollowTool(Protocol):
@@ -140,7 +166,7 @@ class Process:
 class Moveout:
     """``moveout follow``. With ``by_passes`` it follows without the log, by comparing tables again and again."""
 
-    pair: Pair
+    pair: Pair[Any]
     by_passes: bool = False
     process: Process = field(init=False)
 
