@@ -25,7 +25,7 @@ from scripts.servers import FOREIGN, S3Server, Servers
 from tests.tools.clients import boto_client
 from tests.tools.memory_files import make_base_directory, remove_base_directory
 from tests.tools.raw_s3 import raw_request
-from tests.tools.tally import print_counts
+from tests.tools.tally import end_test, print_counts
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
@@ -130,6 +130,12 @@ def pytest_collection_finish() -> None:
     """Let the collector of garbage look no more at what lives until the end: all modules, all tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count what waits for the end of the test that it belongs to."""
+    if report.when == "call" or report.failed:
+        end_test(passed=report.passed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

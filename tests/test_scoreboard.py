@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -13,6 +15,8 @@ from scripts.scoreboard import rounds as scoreboard_rounds
 from scripts.scoreboard.page import page
 from scripts.scoreboard.rounds import Round, add_round, next_step, read_rounds, run_step
 from scripts.scoreboard.rows import ROWS, Row, Step, of_bench, of_forecasts, of_outsiders
+from tests.conftest import pytest_runtest_logreport
+from tests.tools import tally
 
 SUITES = """
 suite                                              moved       equal    reported  unreported      errors
@@ -36,7 +40,27 @@ def test_output_of_pytest_is_counted(tmp_path: Path) -> None:
     )
     done = run_step(row, row.steps[0], tmp_path / "log")
     assert done.counts == {"kills of servers": 2, "tampers": 12}
-    assert done.failures == ["tests/a.py::test_b[c"]
+    assert done.failures == ["tests/a.py::test_b[c d]"]
+
+
+def test_what_is_checked_later_counts_only_where_the_test_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counter[str]()
+    monkeypatch.setattr(tally, "_COUNTED", counted)
+
+    def end(when: Literal["setup", "call", "teardown"], outcome: Literal["passed", "failed"]) -> None:
+        pytest_runtest_logreport(pytest.TestReport("test", ("file", 1, "test"), {}, outcome, None, when))
+
+    tally.count("disk faults")
+    for when, outcome, kills in (
+        ("call", "failed", 1),
+        ("setup", "failed", 1),
+        ("setup", "passed", 2),
+        ("call", "passed", 1),
+    ):
+        tally.count_if_passed("kills", kills)
+        end(when, outcome)
+    end("call", "passed")
+    assert counted == {"disk faults": 1, "kills": 3}
 
 
 @pytest.mark.parametrize(("script", "what"), [("exit 3", "ended with 3"), ("true", "nothing was counted")])
@@ -48,7 +72,7 @@ def test_a_command_that_counts_nothing_has_failed(script: str, what: str, tmp_pa
 
 def test_output_of_other_programs_is_counted() -> None:
     found = of_outsiders(SUITES)
-    assert found.counts == {"outsiders' cases": 160, "arrived equal": 138, "differences that were named": 20}
+    assert found.counts == {"outsiders' cases": 158, "arrived equal": 138, "differences that were named": 20}
     assert found.failures == ("mariadb-suite: 2 differences not named, 1 errors",)
     assert of_forecasts("forecasts: 6 moves, 3 within P50, 5 within P90\n").counts["within P90"] == 5
     assert of_bench("1 s\nmoveout : rclone = 2.70 x the objects a second\n").counts == {"comparisons": 1}
@@ -86,6 +110,10 @@ def test_the_page_claims_only_what_ran(tmp_path: Path) -> None:
     text = page(read_rounds(tmp_path / "state"))
     assert "| **3,990** tampers | 10,000 | 1 of 2 | 2026-01-02, `abc1234` |" in text
     assert "| tampers: any file | `tests/x` | 1 of 1 rounds passed |" in text
+    add_round(tmp_path / "state", one_round("tampers", "as it was", counts={}, failures=("a", "b", "c", "d")))
+    add_round(tmp_path / "state", one_round("tampers", "any file", counts={"tampers": 2000}))
+    text = page(read_rounds(tmp_path / "state"))
+    assert "| `a`; `b`; `c`; `d` | 1 of 1 rounds of the steps that replaced it passed |" in text
     assert len(re.findall(r"\*\*0\*\* ", text)) == len(ROWS) - 1
 
 

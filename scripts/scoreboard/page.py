@@ -13,6 +13,8 @@ _HEAD = """# Reliability, counted
 
 `make scoreboard` writes this page. It runs what takes long, round by round, and counts.
 A figure stands here only where it was run: *done* is what the rounds counted, *target* is what they are to reach.
+A case counts once it was checked and is right. A case that fails does not count. The others of its round do.
+[What failed](#what-failed) names each failure.
 
 ```text
 make scoreboard ARGS="--minutes 30"                   # the rows that are furthest from their target, for half an hour
@@ -58,13 +60,23 @@ def _failures(rounds: Sequence[Round]) -> Iterator[str]:
     yield "| when | commit | row | what | since then |"
     yield "|---|---|---|---|---|"
     for number, one in reversed(failed):
-        later = [after for after in rounds[number + 1 :] if (after.row, after.step) == (one.row, one.step)]
-        passed = sum(not after.failures for after in later)
-        since = f"{passed} of {len(later)} rounds passed" if later else "not run again"
-        what = "; ".join(f"`{name}`" for name in one.failures[:3])
-        more = f" and {len(one.failures) - 3} more" if len(one.failures) > 3 else ""
-        yield f"| {one.at} | `{one.commit}` | {one.row}: {one.step} | {what}{more} | {since} |"
+        what = "; ".join(f"`{name}`" for name in one.failures)
+        since = _since(one, rounds[number + 1 :])
+        yield f"| {one.at} | `{one.commit}` | {one.row}: {one.step} | {what} | {since} |"
     yield ""
+
+
+def _since(failed: Round, later: Sequence[Round]) -> str:
+    """How often the step has passed since; where the row has no such step any more, how often the row has."""
+    of_row = _of(next(row for row in ROWS if row.name == failed.row), later)
+    is_there = any(step.name == failed.step for row in ROWS if row.name == failed.row for step in row.steps)
+    again = [one for one in of_row if one.step == failed.step or not is_there]
+    passed = sum(not one.failures for one in again)
+    if not again:
+        return "not run again"
+    return f"{passed} of {len(again)} rounds " + (
+        "passed" if is_there else "of the steps that replaced it passed"
+    )
 
 
 def _commands(rounds: Sequence[Round]) -> Iterator[str]:

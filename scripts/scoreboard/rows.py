@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 _PYTEST = re.compile(r"^counted: (.+)$", re.MULTILINE)
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?|\S+)(?: - .*)?$", re.MULTILINE)
 _SUITE = re.compile(r"^([a-z0-9-]+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)(?:  \(.*\))?$", re.MULTILINE)
 _FORECAST = re.compile(r"^forecasts: (\d+) moves, (\d+) within P50, (\d+) within P90$", re.MULTILINE)
 _RATIO = re.compile(r"^.*\d x\b.*$|^.*\dx of .*$", re.MULTILINE)
@@ -35,13 +35,14 @@ def of_pytest(text: str) -> Output:
 
 
 def of_outsiders(text: str) -> Output:
-    """Read the summary of ``make outsiders``: a line a suite."""
+    """Read the summary of ``make outsiders``: a line a suite. Where one failed, only cases that arrived equal count."""
     counts, failures = Counter[str](), []
     for name, moved, equal, reported, unreported, errors in _SUITE.findall(text.rpartition("\nsuite ")[2]):
-        counts["outsiders' cases"] += int(moved)
+        failed = int(unreported) + int(errors)
+        counts["outsiders' cases"] += int(equal if failed else moved)
         counts["arrived equal"] += int(equal)
         counts["differences that were named"] += int(reported)
-        if int(unreported) + int(errors):
+        if failed:
             failures.append(f"{name}: {unreported} differences not named, {errors} errors")
     return Output(counts, tuple(failures))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.cost import Cost, cost_of
-from tests.tools.tally import count
+from tests.tools.tally import count_if_passed
 
 MOVEOUT = Path(sys.executable).parent / "moveout"
 LIMIT_BYTES = 512 * 2**20
@@ -41,7 +41,7 @@ def moveout(*words: object, kill_after: float | None = None) -> Ended:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-            count("kills", int(process.returncode == -signal.SIGKILL))
+            count_if_passed("kills", int(process.returncode == -signal.SIGKILL))
     return Ended(process.returncode, said, time.monotonic() - started)
 
 
@@ -69,4 +69,4 @@ def killed_when(reached: Callable[[], bool], *words: object) -> None:
             time.sleep(0.05)
         assert process.poll() is None, f"moveout {' '.join(map(str, words))} ended with {process.returncode}"
         os.killpg(process.pid, signal.SIGKILL)
-        count("kills")
+        count_if_passed("kills")
