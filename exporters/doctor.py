@@ -18,8 +18,6 @@ Severity = Literal["blocks", "loses", "slow", "info"]
 """``blocks``: nothing of it leaves or comes up. ``loses``: something will be missing. ``slow``: it takes longer."""
 SEVERITIES: tuple[Severity, ...] = ("blocks", "loses", "slow", "info")
 FixKind = Literal["sql", "shell", "iam", "advice"]
-NOT_APPLIED = "Changes made after the snapshot cannot be applied here; a restore needs nothing of it."
-"""The consequence of what keeps a destination from being followed to."""
 CLOCK_SECONDS = 30.0
 """Clocks that differ by less are called equal."""
 
@@ -60,7 +58,8 @@ class ExamineRequest:
     """What is to be examined. ``needs``: of a destination, what its source's examination said that it needs.
 
     ``workers`` are the connections that an export would like to open. ``deadline`` is that of the move. ``create``: a
-    destination that is missing is made by the restore.
+    destination that is missing is made by the restore. ``follow``: what the source writes after its snapshot is to
+    arrive, too.
     """
 
     url: str
@@ -70,6 +69,7 @@ class ExamineRequest:
     deadline: datetime | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
     create: bool = False
+    follow: bool = False
 
     def missing(self, name: str, error: MoveoutError, fix: Fix, *, may_create: bool = True) -> Finding:
         """Return the finding that a destination is missing. ``may_create``: this role may make it."""
@@ -79,6 +79,35 @@ class ExamineRequest:
         if self.create:
             consequence = "Nothing of it comes up: this role may not make it."
         return Finding("blocks", "destination", name, str(error), consequence, fix)
+
+    def no_log(self, name: str, problem: str, fix: Fix) -> Finding:
+        """Return the finding that the log of a source cannot be followed."""
+        if self.follow:
+            consequence = (
+                "The case has follow = true: tables are compared in delta passes, the last one in the switch."
+            )
+            return Finding("slow", "changes", name, problem, consequence, fix)
+        consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
+        return Finding("info", "changes", name, problem, consequence, fix)
+
+    def not_in_log(self, name: str, problem: str, fix: Fix) -> Finding:
+        """Return the finding that changes of some tables of a source are not in its log."""
+        consequence = "Changes made after the snapshot do not follow: the cutover reads the rows again."
+        if self.follow:
+            consequence = (
+                "The case has follow = true: their rows are read again in the switch, which takes longer."
+            )
+        return Finding("slow" if self.follow else "info", "changes", name, problem, consequence, fix)
+
+    def not_applied(self, name: str, problem: str, fix: Fix) -> Finding:
+        """Return the finding that a destination cannot be followed to."""
+        if self.follow:
+            consequence = (
+                "The case has follow = true, and no change made after the snapshot can be applied here."
+            )
+            return Finding("loses", "changes", name, problem, consequence, fix)
+        consequence = "Changes made after the snapshot cannot be applied here; a restore needs nothing of it."
+        return Finding("info", "changes", name, problem, consequence, fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,14 +314,13 @@ def _replica(source: _ExaminedMysql) -> Iterator[Finding]:
 
 def _changes(source: _ExaminedMysql) -> Iterator[Finding]:
     """Yield why changes cannot be followed by the binary log."""
-    consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
     for obstacle in obstacles(source.connection, source.rights):
         fix = Fix("sql" if obstacle.is_sql else "advice", obstacle.remedy, source.server)
-        yield Finding("info", "changes", source.server, obstacle.problem, consequence, fix)
+        yield source.request.no_log(source.server, obstacle.problem, fix)
     if source.snapshot == ONE_SESSION:
         problem = f"{source.rights.account} has neither RELOAD nor LOCK TABLES"
         fix = source.grant("RELOAD", "*.*")
-        yield Finding("info", "changes", source.server, problem, consequence, fix)
+        yield source.request.no_log(source.server, problem, fix)
 
 
 def _changes_words(findings: Sequence[Finding], hours: float | None) -> str:

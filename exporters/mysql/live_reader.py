@@ -110,7 +110,7 @@ class MysqlLiveReader:
 def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]:
     """Return the state of each table. Raises the driver's errors."""
     schema = quote_literal(connection.address.database)
-    by_table, of_server = _counts_by_table(connection, schema), server_writes(connection)
+    by_table, of_server = counts_by_table(connection), server_writes(connection)
     status = (
         "information_schema.GLOBAL_STATUS" if connection.is_mariadb else "performance_schema.global_status"
     )
@@ -125,12 +125,13 @@ def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]
     }
 
 
-def _counts_by_table(connection: Connection, schema: str) -> Mapping[str, int] | None:
+def counts_by_table(connection: Connection) -> Mapping[str, int] | None:
     """Return how many rows were written to each table; None where the server does not count them, or not for this
     account. Raises the driver's errors.
     """
     if connection.is_mariadb:
         return None
+    schema = quote_literal(connection.address.database)
     try:
         if not connection.value(_COUNTS_ALL.format(schema=schema)):
             return None

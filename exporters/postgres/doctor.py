@@ -19,6 +19,7 @@ from exporters.doctor import (
     ExamineRequest,
     Finding,
     Fix,
+    Severity,
     clock_finding,
     clock_skew,
     clock_words,
@@ -425,11 +426,12 @@ def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
     standbys = ", ".join(source.facts["standbys"])
     if not standbys:
         return
+    severity: Severity = "slow" if source.request.follow else "info"
     consequence = "After a failover following may stop, and the base must be taken again."
     if source.connection.info.server_version < FAILOVER_VERSION:
         problem = f"before PostgreSQL 17 its standbys ({standbys}) have no slot for changes"
         advice = Fix("advice", "Do not fail over between the base and the cutover.")
-        yield Finding("info", "changes", source.server, problem, consequence, advice)
+        yield Finding(severity, "changes", source.server, problem, consequence, advice)
     elif not source.facts["synchronized"]:
         problem = (
             f"its standbys ({standbys}) may lack what was captured: synchronized_standby_slots is not set"
@@ -438,20 +440,13 @@ def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
             f"ALTER SYSTEM SET synchronized_standby_slots = {quote_literal(standbys)};\nSELECT pg_reload_conf();\n"
             "-- While one of these standbys is away, nothing is followed."
         )
-        yield Finding(
-            "info",
-            "changes",
-            source.server,
-            problem,
-            consequence,
-            Fix("sql", statement, source.server, "postgres"),
-        )
+        fix = Fix("sql", statement, source.server, "postgres")
+        yield Finding(severity, "changes", source.server, problem, consequence, fix)
 
 
 def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
-    consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
     for problem, fix in _change_faults(source):
-        yield Finding("info", "changes", source.server, problem, consequence, fix)
+        yield source.request.no_log(source.server, problem, fix)
     yield from _failover(source)
     by_reason: dict[str, list[NotFollowed]] = {}
     for table in followed_tables(source.connection, source.tables).not_followed:
@@ -461,15 +456,8 @@ def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
         names = ", ".join(table.name for table in tables[:3]) + (", …" if tables[3:] else "")
         remedies = "\n".join(dict.fromkeys(table.remedy for table in tables if table.remedy))
         fix = source.sql(remedies) if remedies else Fix("advice", "They are read again at the cutover.")
-        consequence = "Changes made after the snapshot do not follow: the cutover reads the rows again."
-        yield Finding(
-            "info",
-            "changes",
-            str(source.facts["database"]),
-            f"{counted} cannot be followed ({names}): {reason_words(reason, len(tables))}",
-            consequence,
-            fix,
-        )
+        problem = f"{counted} cannot be followed ({names}): {reason_words(reason, len(tables))}"
+        yield source.request.not_in_log(str(source.facts["database"]), problem, fix)
 
 
 def _needs(source: _ExaminedPostgres) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporters.doctor import (
-    NOT_APPLIED,
     Examination,
     ExamineRequest,
     Finding,
     Fix,
+    FixKind,
     Severity,
     clock_finding,
     clock_words,
@@ -35,7 +35,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
 from exporters.tls import tls_facts
-from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
+from migrate.restore.mysql.changes.apply_requirements import apply_obstacles, uncounted_writes
 from migrate.restore.mysql.destination import find_content
 from migrate.restore.mysql.dialect import known_collations
 
@@ -58,10 +58,14 @@ _MAINTENANCE = "information_schema"
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    needs: Mapping[str, Any]
+    request: ExamineRequest
     address: MysqlAddress
     connection: Connection
     rights: AccountRights
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        return self.request.needs
 
     @property
     def server(self) -> str:
@@ -88,7 +92,7 @@ def examine(request: ExamineRequest) -> Examination:
     with closing(opened) as connection:
         try:
             skew = server_clock_skew(connection)
-            destination = _Destination(request.needs, address, connection, read_rights(connection))
+            destination = _Destination(request, address, connection, read_rights(connection))
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
@@ -118,16 +122,17 @@ def examine(request: ExamineRequest) -> Examination:
 
 
 def _missing(address: MysqlAddress, request: ExamineRequest, error: SourceError) -> Examination:
-    words = ""
+    words, changes = "", list[Finding]()
     try:
         with closing(connect(replace(address, database=_MAINTENANCE))) as connection:
             words = server_words(connection)
-    except SourceError:
+            changes += _changes(_Destination(request, address, connection, read_rights(connection)))
+    except (*DRIVER_ERRORS, SourceError):
         pass  # then its version stays unknown
     defaults = defaults_of({**request.needs}) if "charset" in request.needs else ""
     fix = Fix("sql", f"{create_database_statement(address.database, defaults)};", server_of(address))
     finding = request.missing(address.database, error, fix)
-    return Examination({"server": words, "ready": "missing"}, [finding])
+    return Examination({"server": words, "ready": "missing"}, [finding, *changes])
 
 
 def _rights(destination: _Destination) -> Iterator[Finding]:
@@ -212,10 +217,16 @@ def _code(destination: _Destination) -> Iterator[Finding]:
 
 
 def _changes(destination: _Destination) -> Iterator[Finding]:
-    """Yield why changes of a followed source cannot be applied."""
+    """Yield why changes of a followed source cannot be applied, and why the cutover would read all tables whole."""
     for obstacle in apply_obstacles(destination.connection, destination.rights):
         fix = destination.sql(obstacle.remedy)
-        yield Finding("info", "changes", destination.server, obstacle.problem, NOT_APPLIED, fix)
+        yield destination.request.not_applied(destination.server, obstacle.problem, fix)
+    if (uncounted := uncounted_writes(destination.connection, destination.rights)) is not None:
+        kind: FixKind = "sql" if uncounted.is_sql else "advice"
+        fix = Fix(kind, uncounted.remedy, destination.server)
+        consequence = "The switch of a followed source reads all tables whole while nothing can be written."
+        severity: Severity = "slow" if destination.request.follow else "info"
+        yield Finding(severity, "changes", destination.server, uncounted.problem, consequence, fix)
 
 
 def _packets(destination: _Destination) -> Iterator[Finding]:

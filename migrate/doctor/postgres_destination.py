@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 
 from exporters.doctor import (
-    NOT_APPLIED,
     Examination,
     ExamineRequest,
     Finding,
@@ -85,11 +84,15 @@ _ROLES = "SELECT rolname::text AS name FROM pg_roles"
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    needs: Mapping[str, Any]
+    request: ExamineRequest
     address: PostgresAddress
     connection: psycopg.Connection[Any]
     server: str
     facts: Mapping[str, Any]
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        return self.request.needs
 
     @property
     def database(self) -> str:
@@ -117,7 +120,7 @@ def examine(request: ExamineRequest) -> Examination:
             skew = clock_skew(facts["now"], asked=asked)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
-        destination = _Destination(request.needs, address, connection, server_of(connection), facts)
+        destination = _Destination(request, address, connection, server_of(connection), facts)
         certificate = certificate_of(connection)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
@@ -147,16 +150,18 @@ def _missing(address: PostgresAddress, request: ExamineRequest, error: SourceErr
     """Say how to make the database as its source is."""
     name = address.keywords.get("dbname", "")
     words, server, may_create = "", "", True
+    changes: list[Finding] = []
     try:
         with closing(connect_to_server(address)) as connection:
             session = fetch(connection, _SESSION)[0]
             words, server = server_words(session), server_of(connection)
             may_create = session["superuser"] or session["createdb"]
+            changes += _changes(_Destination(request, address, connection, server, session))
     except SourceError:
         pass  # then its version stays unknown
     fix = Fix("sql", f"{_create_statement(name, request.needs)};", server, MAINTENANCE_DATABASES[0])
     finding = request.missing(name, error, fix, may_create=may_create)
-    return Examination({"server": words, "ready": "missing"}, [finding])
+    return Examination({"server": words, "ready": "missing"}, [finding, *changes])
 
 
 def _create_statement(name: str, needs: Mapping[str, Any]) -> str:
@@ -308,4 +313,4 @@ def _changes(destination: _Destination) -> Iterator[Finding]:
     else:
         fix = Fix("advice", "Follow as a superuser.")
     problem = f"the role {role} may not keep triggers and foreign keys from firing"
-    yield Finding("info", "changes", destination.server, problem, NOT_APPLIED, fix)
+    yield destination.request.not_applied(destination.server, problem, fix)

@@ -106,7 +106,7 @@ def examine_all(
     total = sum(sizes) if sizes else None
     others = _at_once(
         [
-            ("destination", name, endpoint, _examine_destination(endpoint, needs.get(name, {}), move))
+            ("destination", name, endpoint, _examine_destination(name, endpoint, needs.get(name, {}), move))
             for name, endpoint in move.destinations.items()
         ]
         + [
@@ -182,7 +182,13 @@ def _with_reason(examination: Examination, kind: Kind, endpoint: Endpoint) -> Ex
 
 
 def _examine_source(endpoint: Endpoint, move: MoveEndpoints) -> Callable[[], Examination]:
-    return lambda: _examine(endpoint, registry.engine_for(endpoint.url, endpoint.shown).doctor, move, {})
+    return lambda: _examine(
+        endpoint,
+        registry.engine_for(endpoint.url, endpoint.shown).doctor,
+        move,
+        {},
+        follow=endpoint.follow,
+    )
 
 
 def _examine_server(server: Endpoint) -> Callable[[], Examination]:
@@ -202,14 +208,20 @@ def _examine_server(server: Endpoint) -> Callable[[], Examination]:
 
 
 def _examine_destination(
-    endpoint: Endpoint, needs: Mapping[str, Any], move: MoveEndpoints
+    name: str, endpoint: Endpoint, needs: Mapping[str, Any], move: MoveEndpoints
 ) -> Callable[[], Examination]:
     return lambda: _examine(
-        endpoint, registry.engine_for(endpoint.url, endpoint.shown).destination_doctor, move, needs
+        endpoint,
+        registry.engine_for(endpoint.url, endpoint.shown).destination_doctor,
+        move,
+        needs,
+        follow=name in move.sources and move.sources[name].follow,
     )
 
 
-def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mapping[str, Any]) -> Examination:
+def _examine(
+    endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mapping[str, Any], *, follow: bool
+) -> Examination:
     """Let the engine examine an endpoint. Raises ``MoveoutError`` where it cannot be asked at all."""
     if not doctor:
         problem = "moveout's engine for it examines nothing"
@@ -226,6 +238,7 @@ def _examine(endpoint: Endpoint, doctor: str, move: MoveEndpoints, needs: Mappin
             move.deadline,
             needs,
             create=endpoint.create,
+            follow=follow,
         )
     )
 
@@ -306,7 +319,8 @@ def check_destinations(
         alone = MoveEndpoints({}, {}, {}, workers=1)
         jobs: list[_Job] = []
         for name, source in chosen.items():
-            examine = _examine_destination(destinations[name], {"features": source.survey.features}, alone)
+            needs = {"features": source.survey.features}
+            examine = _examine_destination(name, destinations[name], needs, alone)
             jobs.append(("destination", name, destinations[name], examine))
         examined = _at_once(jobs, EXAMINE_SECONDS, Silent())
     return [

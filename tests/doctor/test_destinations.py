@@ -133,3 +133,48 @@ def test_run_begins_with_it_and_a_source_that_is_gone_does_not_stop_the_others(m
     [warning] = restore["warnings"]
     assert "CREATE DATABASE `doctor_none` CHARACTER SET latin1" in warning
     assert steps["export"]["exit_code"] == 3
+
+
+def test_what_keeps_a_followed_source_from_arriving_is_a_warning(other_postgres, tmp_path):
+    """Without ``follow = true`` the same findings are ``info``, and the exit code is 0."""
+    url = other_postgres.database()
+    run_sql(url, "CREATE TABLE keyless (id int)")
+    login(other_postgres, "doctor_new", "CREATEDB")
+    new = as_role(other_postgres.url_of(f"db_{secrets.token_hex(6)}"), "doctor_new")
+
+    def changes(follow: str) -> list:
+        case = tmp_path / "case.toml"
+        case.write_text(
+            f'[case]\nfollow = {follow}\n[[source]]\nname = "app"\nurl = "{url}"\n'
+            f'[[destination]]\nsource = "app"\nurl = "{new}"\n[bundle]\nlocation = "{tmp_path}/bundle"\n'
+        )
+        done = call("doctor", "-c", case, "--json", env={"PGPASSWORD": other_postgres.password})
+        findings = [finding for one in done.json["result"]["examined"] for finding in one["findings"]]
+        return [finding for finding in findings if finding["check"] == "changes"]
+
+    assert {finding["severity"] for finding in changes("false")} == {"info"}
+    found = {finding["problem"]: finding for finding in changes("true")}
+    assert {problem: finding["severity"] for problem, finding in found.items()} == {
+        "wal_level is replica": "slow",
+        '1 table cannot be followed ("public"."keyless"): it has no primary key and no replica identity: once'
+        " published, it would refuse UPDATE and DELETE": "slow",
+        'the role "doctor_new" may not keep triggers and foreign keys from firing': "loses",
+    }
+    assert "delta passes" in found["wal_level is replica"]["consequence"]
+    assert all("follow = true" in finding["consequence"] and finding["fix"] for finding in found.values())
+
+
+def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):
+    name = urlsplit(mysql.database()).path[1:]
+    with mysql.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP USER IF EXISTS doctor_counts")
+        cursor.execute(f"CREATE USER doctor_counts IDENTIFIED BY '{mysql.password}'")
+        cursor.execute(f"GRANT ALL ON `{name}`.* TO doctor_counts")
+        cursor.execute("GRANT BINLOG_ADMIN, SET_ANY_DEFINER ON *.* TO doctor_counts")
+        request = ExamineRequest(mysql.url_of(name, "doctor_counts"), follow=True)
+        [finding] = mysql_destination.examine(request).findings
+        assert (finding.check, finding.severity) == ("changes", "slow")
+        assert finding.fix.text == "GRANT SELECT ON performance_schema.* TO 'doctor_counts'@'%';"
+        cursor.execute(finding.fix.text)
+        assert mysql_destination.examine(request).findings == []
+        cursor.execute("DROP USER doctor_counts")

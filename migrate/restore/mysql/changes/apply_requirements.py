@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from exporters.mysql.changes.log_requirements import Obstacle
 from exporters.mysql.connection import Connection
+from exporters.mysql.live_reader import counts_by_table
 from exporters.mysql.sessions.account_rights import AccountRights
 
 _APPLIES = {
@@ -26,3 +27,21 @@ def apply_obstacles(connection: Connection, rights: AccountRights) -> Iterator[O
     if setting not in {"NO", None}:
         problem = f"{_TRIGGERS} is {setting}, so triggers would act a second time"
         yield Obstacle(problem, f"SET GLOBAL {_TRIGGERS} = 'NO';")
+
+
+def uncounted_writes(connection: Connection, rights: AccountRights) -> Obstacle | None:
+    """Return why the rows that are written to each table of a MySQL are not counted for the account; the cutover needs
+    that to compare only rows that were written to. None where they are, and for a MariaDB, which counts by server.
+    Raises the driver's errors.
+    """
+    if connection.is_mariadb or counts_by_table(connection) is not None:
+        return None
+    if not rights.has("SELECT", "performance_schema"):
+        problem = f"{rights.account} has no SELECT on performance_schema, which counts writes by table"
+        return Obstacle(problem, f"GRANT SELECT ON performance_schema.* TO {rights.account};")
+    remedy = (
+        "Set performance_schema = ON and take its filters (setup_instruments, setup_actors, setup_objects) back to"
+        " their defaults."
+    )
+    problem = "performance_schema is off or does not count all writes"
+    return Obstacle(problem, remedy, is_sql=False)
