@@ -104,6 +104,10 @@ def _cutovers(name: str, arguments: str, **environment: object) -> Step:
     return _torture(name, arguments, MOVEOUT_CUTOVERS=2, **environment)
 
 
+def _faults(name: str, engine: str, **environment: object) -> Step:
+    return _torture(name, f"{_FAULTS} -k {engine}", MOVEOUT_FAULT_ROUNDS=3, **environment)
+
+
 def _outsiders(suite: str, rows: int, name: str = "", part: str = "1/1") -> Step:
     words = f"{suite} --rows {rows}" + (f" --slice {part}" if name else "")
     return Step(f"{suite}{name}", ("make", "outsiders", f"ARGS={words}"), read=of_outsiders)
@@ -246,10 +250,12 @@ ROWS = (
             _cutovers("PostgreSQL 18", _CUTOVERS, MOVEOUT_POSTGRES="wheel"),
             _cutovers("MariaDB", f"{_MYSQL_CUTOVERS} -k mariadb"),
             _cutovers("PostgreSQL 15", _CUTOVERS, MOVEOUT_POSTGRES=_POSTGRES_15),
-            _cutovers("PostgreSQL 18: faults", _FAULTS, MOVEOUT_POSTGRES="wheel"),
-            _cutovers("PostgreSQL 15: faults", _FAULTS, MOVEOUT_POSTGRES=_POSTGRES_15),
+            _faults("PostgreSQL 18: faults", "postgres", MOVEOUT_POSTGRES="wheel"),
+            _faults("PostgreSQL 15: faults", "postgres", MOVEOUT_POSTGRES=_POSTGRES_15),
+            _faults("MySQL: faults", "mysql"),
+            _faults("MariaDB: faults", "mariadb"),
         ),
-        ("kills", "kills of servers"),
+        ("kills", "kills of servers", "lost logs"),
     ),
     Row(
         "speeds",

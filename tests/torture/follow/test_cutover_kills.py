@@ -35,10 +35,10 @@ class Writers(MoneyWriters):
 
     refusals = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
-    def __init__(self, url, *, comes_back=False):
+    def __init__(self, url, *, writers=WRITERS, comes_back=False):
         self._url = url
-        self._choices = {writer: random.Random(writer) for writer in range(1, WRITERS + 1)}
-        super().__init__(WRITERS, comes_back=comes_back)
+        self._choices = {writer: random.Random(writer) for writer in range(1, writers + 1)}
+        super().__init__(writers, comes_back=comes_back)
 
     def _write_until_refused(self, writer):
         chosen = self._choices[writer]
