@@ -50,6 +50,7 @@ class RetainedLogWatch:
         self.cancellation = cancellation.child()
         self._note = note
         self._warned = False
+        self._acknowledged: int | None = None
         self._least_bytes, self._least_at = 0, 0.0
         self._thread = threading.Thread(target=self._run, name="moveout-retained", daemon=True)
         self.error: SourceGoneError | None = None
@@ -76,9 +77,22 @@ class RetainedLogWatch:
 
     def _judge(self, state: LogState) -> None:
         if state.lost:
-            self._end(SourceGoneError(state.lost, next_step=BASE_AGAIN))
-        elif state.is_reserved and self._limit_bytes is not None:
+            self._judge_lost(state.lost)
+            return
+        self._acknowledged = state.acknowledged
+        if state.is_reserved and self._limit_bytes is not None:
             self._judge_size(state, self._limit_bytes)
+
+    def _judge_lost(self, lost: str) -> None:
+        """End where the log is lost. What was acknowledged before is known. Where nothing was, a stream is about to be
+        opened: its error says what is captured, so it has the time until the server is asked again.
+        """
+        if self._acknowledged is None:
+            self._acknowledged = 0
+            return
+        known = self._log.show(self._acknowledged) if self._acknowledged else ""
+        words = f"{lost}: changes after {known} are not known" if known else lost
+        self._end(SourceGoneError(words, next_step=BASE_AGAIN))
 
     def _end(self, error: SourceGoneError) -> None:
         self.error = error

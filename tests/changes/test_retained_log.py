@@ -86,7 +86,13 @@ def test_a_server_that_keeps_too_much_is_not_freed_while_it_becomes_less(monkeyp
 
 def test_a_log_that_is_lost_ends_the_capture(monkeypatch):
     log, error, notes = watch(monkeypatch, keeps(0), keeps(0, lost="the slot is gone"))
-    assert (error, log.dropped, notes) == ("the slot is gone", [], [])
+    assert (error, log.dropped, notes) == ("the slot is gone: changes after position 7 are not known", [], [])
+
+
+def test_a_log_that_was_lost_before_ends_the_capture_unless_the_stream_has_said_so_meanwhile(monkeypatch):
+    lost = keeps(0, lost="the slot is gone")
+    log, error, _ = watch(monkeypatch, lost, lost)
+    assert (error, log.asked) == ("the slot is gone", 2)
 
 
 @pytest.mark.parametrize(("limit", "reserved"), [(None, True), (1000, False)])

@@ -1,6 +1,7 @@
 """What passes is waited for. What is lost stops one source, with a name and a next step; the others are followed."""
 
 import dataclasses
+import re
 import time
 
 import psycopg
@@ -56,6 +57,7 @@ def test_a_location_that_is_away_passes_and_a_lost_log_stops_its_source_only(
         (error,) = stopped
         assert words in str(error)
         assert "does not exist any more" in str(error)
+        assert re.search("after [0-9A-F]+/[0-9A-F]+ ", str(error))
         assert "export --follow" in error.next_step
     assert all(follower.is_done for follower in followers)
 

@@ -72,7 +72,7 @@ class BinlogStream:
     """See ``exporters.changes.ChangeStream``."""
 
     def __init__(self, connection: Connection, request: LogRequest) -> None:
-        self.received = request.after
+        self._after = self.received = request.after
         self._connection = connection
         self._source = connection.address.url
         self._files = request.files
@@ -172,7 +172,8 @@ class BinlogStream:
             error = EOFError(str(error) or "the connection is closed")
         if isinstance(error, pymysql.Error) and error.args[:1] == (1236,):
             return SourceGoneError(
-                f"{self._source}: the server does not send its binary log on: {error.args[1]}",
+                f"{self._source}: the changes after {self._files.show(self._after)} cannot be read:"
+                f" the server does not send its binary log on: {error.args[1]}",
                 next_step=BASE_AGAIN,
             )
         return translate(error, self._source)

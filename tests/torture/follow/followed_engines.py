@@ -1,10 +1,10 @@
 """PostgreSQL, MySQL and MariaDB, as tests that break servers see them: how to start, write to, read and spoil each."""
 
 from tests.exporters.mysql import databases as mysql_databases
+from tests.exporters.mysql.changes.test_change_log import purge
 from tests.exporters.postgres import databases as postgres_databases
 from tests.follow import mysql_transfers
 from tests.follow.test_faults import drop_slot
-from tests.tools.waiting import eventually
 from tests.torture.follow import test_cutover_kills
 
 WRITERS = 6
@@ -16,7 +16,7 @@ class Postgres:
 
     name = "postgres"
     hold_words: tuple[str, ...] = ()
-    lost_log = r"what was committed after [0-9A-F]+/[0-9A-F]+ cannot be read"
+    lost_log = r"the replication slot \S+ does not exist any more: .* after [0-9A-F]+/[0-9A-F]+ "
     fetch = staticmethod(postgres_databases.fetch)
     bank = test_cutover_kills.BANK
     check_transfers = staticmethod(test_cutover_kills.check_transfers)
@@ -82,13 +82,7 @@ class Mysql:
     def lose_log(self, url):
         """Purge the binary log by hand, as soon as nobody reads it."""
         self.run_sql(url, "FLUSH BINARY LOGS")
-        last = self.fetch(url, "SHOW BINARY LOGS")[-1][0]
-
-        def is_purged():
-            self.run_sql(url, f"PURGE BINARY LOGS TO '{last}'")
-            return self.fetch(url, "SHOW BINARY LOGS")[0][0] == last
-
-        eventually(is_purged)
+        purge(url, self.fetch(url, "SHOW BINARY LOGS")[-1][0])
 
 
 class Mariadb(Mysql):

@@ -107,6 +107,20 @@ def test_base_and_log_have_each_row_once_while_many_write(url):
             writer.join()
 
 
+def test_what_the_server_refuses_to_send_is_named(url):
+    """As where the log is purged between the look at its files and the request: here a place within an event."""
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+    run_sql(url, "INSERT INTO t (v) VALUES ('a')")
+    after = base.position + 1
+    words = (
+        f"the changes after {log.show(after)} cannot be read: the server does not send its binary log on: "
+    )
+    with pytest.raises(SourceGoneError, match=words):
+        received(log, base, after)
+
+
 def purge(url, newest):
     """Have a server remove its older files, which it keeps as long as a session that was closed still reads them."""
     deadline = time.monotonic() + 60
