@@ -97,22 +97,17 @@ def follow_status(
     twice, some seconds apart. Raises errors of the location.
     """
     deltas = {record.source for record in recorded_deltas(store)}
-    bases = [base for base in recorded_bases(store) if base.source not in deltas]
-    statuses = [
-        _status_of(store, base, sources.get(base.source), destinations.get(base.source)) for base in bases
-    ]
-    rests = {
-        base.source: _Rest(base, sources[base.source], destinations[base.source])
-        for base, status in zip(bases, statuses, strict=True)
-        if status.applied and not status.lost and not _is_drained(status)
-    }
-    before = {name: rest.bytes_left() for name, rest in rests.items()}
-    started = time.monotonic()
+    statuses, rests = [], dict[str, _Rest]()
+    for base in recorded_bases(store):
+        if base.source not in deltas:
+            source, destination = sources.get(base.source), destinations.get(base.source)
+            status, left_bytes = _status_of(store, base, source, destination)
+            statuses.append(status)
+            if source and destination and left_bytes is not None and not _is_drained(status):
+                rests[base.source] = _Rest(base, source, destination, left_bytes, time.monotonic())
     if rests:
         time.sleep(_SPEED_SECONDS)
-    seconds = {
-        name: rest.seconds_left(before[name], time.monotonic() - started) for name, rest in rests.items()
-    }
+    seconds = {name: rest.seconds_left() for name, rest in rests.items()}
     return [
         replace(status, cutover_seconds=0.0 if _is_drained(status) else seconds.get(status.source))
         for status in statuses
@@ -130,34 +125,36 @@ def _is_drained(status: FollowStatus) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What of a source's log is not at its destination."""
+    """How much of a source's log was not at its destination at a moment of the monotonic clock."""
 
     base: RecordedBase
     source: Endpoint
     destination: Endpoint
+    left_bytes: int
+    asked_at: float
 
-    def bytes_left(self) -> int | None:
-        """Return how much it is; None where a server does not answer."""
+    def seconds_left(self) -> float | None:
+        """Ask again, and return when nothing is left; None where it becomes no less, or a server does not answer."""
         log = self.base.open_log(self.source)
         try:
             mark = self.base.followed(self.source, self.destination).applied_mark()
             if mark is None:
                 return None
-            return log.distance_bytes(mark.applied, log.state(self.base.log, mark.applied).end)
+            left_bytes = log.distance_bytes(mark.applied, log.state(self.base.log, mark.applied).end)
         except MoveoutError:
             return None
+        return _seconds_left(self.left_bytes, left_bytes, time.monotonic() - self.asked_at)
 
-    def seconds_left(self, before: int | None, watched_seconds: float) -> float | None:
-        """Return when nothing is left, where it was ``before`` bytes so long ago; None where it becomes no less."""
-        now = self.bytes_left()
-        if before is None or now is None or now >= before:
-            return None
-        return now * watched_seconds / (before - now)
+
+def _seconds_left(before: int, now: int, watched_seconds: float) -> float | None:
+    """Return when nothing is left of what was ``before`` and is ``now``; None where it becomes no less."""
+    return now * watched_seconds / (before - now) if now < before else None
 
 
 def _status_of(
     store: Store, base: RecordedBase, source: Endpoint | None, destination: Endpoint | None
-) -> FollowStatus:
+) -> tuple[FollowStatus, int | None]:
+    """Return the status, and how much of the log is not at the destination; None where that is not known or lost."""
     log = base.open_log(source)
     kept = _kept(store, base.source, base.position)
     state: LogState | None = None
@@ -182,7 +179,10 @@ def _status_of(
     captured = max(kept.position, state.acknowledged if state else 0)
     behind = log.distance_bytes(captured, state.end) if state else None
     is_ours = mark is not None and mark.base == base.position
-    return FollowStatus(
+    left_bytes = None
+    if state is not None and not state.lost and mark is not None and is_ours:
+        left_bytes = log.distance_bytes(mark.applied, state.end)
+    status = FollowStatus(
         base.source,
         log.show(base.position),
         log.show(captured),
@@ -199,6 +199,7 @@ def _status_of(
         undefined=undefined,
         waiting=_waiting(store, base, log, mark) if mark is not None and is_ours else None,
     )
+    return status, left_bytes
 
 
 def _waiting(store: Store, base: RecordedBase, log: ChangeLog, mark: Mark) -> WaitingChanges | None:

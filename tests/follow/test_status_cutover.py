@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporters.postgres.changes.log import PostgresChangeLog
 from migrate.follow import status
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import run_sql
@@ -34,13 +35,13 @@ def test_a_cutover_can_begin_where_nothing_waits_and_not_where_the_rest_stays(ol
     run_sql(old, "INSERT INTO notes SELECT generate_series(1, 1000)")
     monkeypatch.setattr(status, "_DRAINED_SECONDS", 0)
     monkeypatch.setattr(status, "_SPEED_SECONDS", 0)
+    asked, ask = [], PostgresChangeLog.state
+    monkeypatch.setattr(PostgresChangeLog, "state", lambda *words: asked.append(words) or ask(*words))
     assert cutover_seconds() is None
+    assert len(asked) == 2, "what status has asked is the first of two measurements"
     assert "cutover can begin" not in " ".join(call("status", "-c", "moveout.toml").out.split())
 
 
-def test_the_rest_is_reckoned_by_how_fast_it_becomes_less(monkeypatch):
-    rest = status._Rest(None, None, None)
-    monkeypatch.setattr(status._Rest, "bytes_left", lambda _rest: 300)
-    assert rest.seconds_left(900, 4) == 2
-    assert rest.seconds_left(300, 4) is None
-    assert rest.seconds_left(None, 4) is None
+def test_the_rest_is_reckoned_by_how_fast_it_becomes_less():
+    assert status._seconds_left(900, 300, 4) == 2
+    assert status._seconds_left(300, 300, 4) is None
