@@ -11,12 +11,13 @@ Positions are whole numbers that grow with the log; ``show`` writes one as the e
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from exporters.errors import SourceGoneError
 from exporters.limits import Note
 from exporters.touched_rows import TouchedRows
 
@@ -28,6 +29,15 @@ BASE_AGAIN = (
     " from now on."
 )
 """The next step where changes after a base can no longer arrive."""
+
+
+def put_back_error(source: str, difference: str) -> SourceGoneError:
+    """Return the error that a server was put back to an earlier state, as from a snapshot of its disk."""
+    return SourceGoneError(
+        f"{source}: the log is another one than the captured one: {difference}. The server was put back to an earlier"
+        " state and has written on since",
+        next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN}",
+    )
 
 
 class MessageKind(IntEnum):
@@ -128,8 +138,24 @@ class LogState:
 class ChangeStream(Protocol):
     """Reads a change log. Not thread-safe. Methods raise ``SourceError``."""
 
-    received: int
-    """Every transaction that was committed before this position has been returned by ``receive``."""
+    @property
+    def received(self) -> int:
+        """Every transaction that was committed before this position has been returned by ``receive``."""
+        ...
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the log is proven to continue what was captured. Until then ``receive`` raises ``SourceGoneError``
+        where it does not.
+        """
+        ...
+
+    @property
+    def origin(self) -> str:
+        """What the part of the log that is read is known by, besides positions: one that is written anew has another
+        origin. "" where nothing has to be kept of that.
+        """
+        ...
 
     def receive(self, seconds: float) -> Sequence[Message]:
         """Return what has arrived, in the order of the log; wait for at most so long. Transactions come whole, one
@@ -139,6 +165,20 @@ class ChangeStream(Protocol):
 
     def acknowledge(self, position: int) -> None:
         """Tell the server that everything before this position is durable elsewhere: it need not be kept."""
+        ...
+
+
+class CapturedChanges(Protocol):
+    """What was captured of a log before. By it a stream notices that the server was put back to an earlier state and
+    has written on since. Methods raise what their location raises.
+    """
+
+    def begins(self, after: int, until: int) -> Iterator[Message]:
+        """Yield the first message of each transaction that ends after one position and not after the other."""
+        ...
+
+    def origin(self) -> str:
+        """Return the last ``ChangeStream.origin`` that was kept, "" where none was."""
         ...
 
 
@@ -154,9 +194,12 @@ class ChangeLog(Protocol):
         """
         ...
 
-    def stream(self, log: Mapping[str, Any], after: int) -> AbstractContextManager[ChangeStream]:
-        """Read the transactions that are committed after the position ``after``. Raises ``SourceGoneError`` where the
-        server has given up some of them, ``SourceUnreachableError`` also where somebody else reads this log.
+    def stream(
+        self, log: Mapping[str, Any], after: int, captured: CapturedChanges | None = None
+    ) -> AbstractContextManager[ChangeStream]:
+        """Read the transactions that are committed after the position ``after``, up to which they are ``captured``.
+        Raises ``SourceGoneError`` where the server has given up some of them, ``SourceUnreachableError`` also where
+        somebody else reads this log.
         """
         ...
 

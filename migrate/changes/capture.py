@@ -52,6 +52,7 @@ class Capture:
         self._since = 0.0
         self._is_inside = False
         self._position = self._acknowledged = resume_position(folder, 0)
+        self._origin = folder.origin()
         self._settled_at = time.monotonic()
         self._shapes: dict[int, Message] = {}
         self._shaped: set[int] = set()
@@ -69,7 +70,9 @@ class Capture:
         stream. Raises what the stream and the location raise; a new ``Capture`` with a new stream goes on.
         """
         while not cancellation.is_cancelled:
-            for message in stream.receive(_POLL_SECONDS):
+            messages = stream.receive(_POLL_SECONDS)
+            self._keep_origin(stream)
+            for message in messages:
                 if self._take_durably(message, stream) and until(self._position):
                     return  # what else has arrived is not acknowledged, and comes again
             if not self._is_inside:
@@ -85,6 +88,12 @@ class Capture:
             self._write(stream)
         if not self._is_inside:
             self._settle_idle(stream)
+
+    def _keep_origin(self, stream: ChangeStream) -> None:
+        """Write down what the log is known by, before anything of it is durable."""
+        if stream.origin != self._origin:
+            self._origin = stream.origin
+            self._folder.write_idle_position(self._acknowledged, self._origin)
 
     def _take_durably(self, message: Message, stream: ChangeStream) -> bool:
         """Take a message; write a segment where it is time to. Tell whether all that was taken is durable."""
@@ -146,7 +155,7 @@ class Capture:
         has to begin there.
         """
         if self._position > self._acknowledged:
-            self._folder.write_idle_position(self._position)
+            self._folder.write_idle_position(self._position, self._origin)
         self._settle(stream)
 
     def _settle(self, stream: ChangeStream) -> None:

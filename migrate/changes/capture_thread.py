@@ -48,7 +48,7 @@ def keep_capturing(
             try:
                 folder.require_begun()
                 after = resume_position(folder, base["position"])
-                with log.stream(base["log"], after) as stream:
+                with log.stream(base["log"], after, folder) as stream:
                     Capture(folder, heard).run(stream, retained.cancellation, until)
             except (SourceGoneError, DamageError) as exc:
                 if retained.error is None and 0 < after < resume_position(folder, base["position"]):

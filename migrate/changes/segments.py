@@ -87,7 +87,7 @@ class SegmentFolder:
 
     def begin(self) -> None:
         """Make the folder. Raises errors of the location."""
-        self._put_idle_position(0)
+        self._put_idle(0)
 
     def require_begun(self) -> None:
         """Raise ``UnreachableError`` where the folder is not at the location, as where a disk is not mounted: what was
@@ -209,27 +209,48 @@ class SegmentFolder:
 
     def idle_position(self) -> int:
         """Return up to which position nothing came after the newest segment, 0 where that was not written."""
+        return self._idle()[0]
+
+    def origin(self) -> str:
+        """See ``exporters.changes.CapturedChanges``."""
+        return self._idle()[1]
+
+    def begins(self, after: int, until: int) -> Iterator[Message]:
+        """See ``exporters.changes.CapturedChanges``. Raises ``DamageError``, ``GoneError``."""
+        last = self.last()
+        number = last.number if last else 0
+        while number and self.record(number).position > after:
+            number -= 1
+        begin: Message | None = None
+        for stored in SegmentReader(self, self.record(number).boundary if number else START).read():
+            message = stored.message
+            if message.kind is MessageKind.BEGIN:
+                begin = message
+            elif message.kind is MessageKind.COMMIT and begin and after < message.position <= until:
+                yield begin
+
+    def write_idle_position(self, position: int, origin: str = "") -> None:
+        """Write that nothing came after the newest segment up to ``position``, and what the log is known by. Raises
+        ``UnreachableError`` where the folder is away.
+        """
+        self.require_begun()
+        self._put_idle(position, origin)
+
+    def _idle(self) -> tuple[int, str]:
         key = self._prefix + _IDLE
         try:
             value = canonical_json.decode(self._store.read(key), key)
         except GoneError:
-            return 0
+            return 0, ""
         canonical_json.check_version(value, key, VERSION)
-        if not isinstance(value.get("position"), int):
+        position, origin = value.get("position"), value.get("origin", "")
+        if not isinstance(position, int) or not isinstance(origin, str):
             raise DamageError(key, expected="a position", found="something else")
-        return int(value["position"])
+        return position, origin
 
-    def write_idle_position(self, position: int) -> None:
-        """Write that nothing came after the newest segment up to ``position``. Raises ``UnreachableError`` where the
-        folder is away.
-        """
-        self.require_begun()
-        self._put_idle_position(position)
-
-    def _put_idle_position(self, position: int) -> None:
-        self._store.put(
-            self._prefix + _IDLE, canonical_json.encode({"version": VERSION, "position": position})
-        )
+    def _put_idle(self, position: int, origin: str = "") -> None:
+        value = {"version": VERSION, "position": position} | ({"origin": origin} if origin else {})
+        self._store.put(self._prefix + _IDLE, canonical_json.encode(value))
 
     def remove_others(self) -> None:
         """Remove all segments of this source that came after other bases, the newest first."""

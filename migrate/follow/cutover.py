@@ -347,7 +347,7 @@ class Cutover:
         try:
             if self._open_capture is None:
                 self._open_capture = _OpenCapture(
-                    log.stream(followed.log, resume_position(folder, followed.base)), Capture(folder)
+                    log.stream(followed.log, resume_position(folder, followed.base), folder), Capture(folder)
                 )
             self._open_capture.run_to(end, self.cancellation)
         except BaseException:

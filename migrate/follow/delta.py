@@ -32,6 +32,7 @@ from migrate.storage.api import Store
 
 _SHORTEST_REST_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,12 @@ def sources_to_follow(
 
 def _is_log_gone(store: Store, base: RecordedBase, source: Endpoint) -> bool:
     """Tell whether the log does not continue what is captured; False where that cannot be asked."""
-    after = resume_position(SegmentFolder(store, base.source, base.position), base.position)
+    folder = SegmentFolder(store, base.source, base.position)
     try:
-        with base.open_log(source).stream(base.log, after):
+        after = resume_position(folder, base.position)
+        with base.open_log(source).stream(base.log, after, folder) as stream:
+            while not stream.is_continuous:
+                stream.receive(_WATCH_SECONDS)
             return False
     except SourceReplacedError:
         return False

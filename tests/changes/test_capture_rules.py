@@ -28,6 +28,8 @@ class Log:
     folder: SegmentFolder
     transactions: list[tuple[int, list[bytes]]]
     received: int = 0
+    is_continuous = True
+    origin: str = ""
     acknowledged: list[int] = field(default_factory=list)
     at_once: int = 3
     cut_after: int = 10**9

@@ -65,6 +65,11 @@ def event_type(event: bytes) -> int:
     return event[4]
 
 
+def time_of(event: bytes) -> int:
+    """Return when an event was made, in seconds since 1970."""
+    return int.from_bytes(event[:4], "little")
+
+
 def start_of_event(event: bytes) -> int:
     """Return the offset of an event in its file, modulo 2**32."""
     _, _, _, size, end, _ = HEADER.unpack_from(event)

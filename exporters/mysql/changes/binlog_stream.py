@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import pymysql
 from pymysql.constants import COMMAND
 
-from exporters.changes import BASE_AGAIN, Message, MessageKind
+from exporters.changes import BASE_AGAIN, Message, MessageKind, put_back_error
 from exporters.errors import SourceError, SourceGoneError
 from exporters.mysql.changes.binlog_events import (
     CHECKSUM_BYTES,
@@ -29,6 +30,7 @@ from exporters.mysql.changes.binlog_events import (
     read_table_map,
     start_of_event,
     table_number,
+    time_of,
     unpacked_transaction,
 )
 from exporters.mysql.changes.binlog_files import BinlogFiles, make_position, number_of, start_of
@@ -45,6 +47,8 @@ _SILENCE_SECONDS = 60.0
 _QUEUE_BYTES = 64 * 2**20
 """So much waits to be received; then the server waits."""
 _BATCH_BYTES = 8 * 2**20
+_FILES_KNOWN = 2
+"""Of so many files it is kept when they were made: what was captured may end in the one before the last."""
 _PREPARE = (
     "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum,"
     f" @master_heartbeat_period = {_HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {_HEARTBEAT_NANOSECONDS},"
@@ -59,6 +63,7 @@ _ONE_PHASE_AT = HEADER_BYTES
 class LogRequest:
     """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
     ``apart``. ``files``: those of the log. ``replica`` is the number by which the server knows this reader.
+    ``origin``: what ``BinlogStream.origin`` was when the position was captured, "" where that is not known.
     """
 
     files: BinlogFiles
@@ -66,6 +71,12 @@ class LogRequest:
     apart: Collection[str]
     replica: int
     after: int
+    origin: str = ""
+
+
+def _parse_origin(origin: str) -> dict[int, int]:
+    pairs = (word.partition(":") for word in origin.split())
+    return {int(number): int(at) for number, _, at in pairs}
 
 
 class BinlogStream:
@@ -73,6 +84,8 @@ class BinlogStream:
 
     def __init__(self, connection: Connection, request: LogRequest) -> None:
         self._after = self.received = request.after
+        self.is_continuous = False
+        self._files_made = _parse_origin(request.origin)
         self._connection = connection
         self._source = connection.address.url
         self._files = request.files
@@ -110,6 +123,13 @@ class BinlogStream:
             self._ready.notify_all()
         self._connection.close()
         self._thread.join()
+
+    @property
+    def origin(self) -> str:
+        """See ``ChangeStream``: when the last two files were made, as the first event of each says it. A server appends
+        to no file that it has not made since its start; so a file that it writes anew is told by that.
+        """
+        return " ".join(f"{number}:{at}" for number, at in self._files_made.items())
 
     def receive(self, seconds: float) -> Sequence[Message]:
         """See ``ChangeStream``."""
@@ -183,13 +203,15 @@ class BinlogStream:
         kind = event_type(event)
         if kind == EventType.FORMAT:
             self._checksum_bytes = CHECKSUM_BYTES if has_checksums(event) else 0
+            self._require_same_file(time_of(event))
             yield Message(MessageKind.SHAPE, self._position, event, (FORMAT_TABLE,))
             return
         if self._checksum_bytes:
             event = event[: -self._checksum_bytes]
         if kind == EventType.ROTATE:
             self._rotate(event)
-        elif kind in {EventType.HEARTBEAT, EventType.HEARTBEAT_LONG}:
+            return  # the next event says when this file was made
+        if kind in {EventType.HEARTBEAT, EventType.HEARTBEAT_LONG}:
             self._advance(event)
         else:
             end = self._end_of(event)
@@ -290,6 +312,20 @@ class BinlogStream:
         if number > self._file:
             self._file, self._offset = number, offset
             self._maps.clear()
+
+    def _require_same_file(self, made_at: int) -> None:
+        """Keep when the file that is read was made. Raises ``SourceGoneError`` where it is another one than before."""
+        known = self._files_made.pop(self._file, made_at)
+        if known != made_at:
+            name, captured, found = (
+                self._files.name(self._file),
+                *(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" for at in (known, made_at)),
+            )
+            raise put_back_error(
+                self._source, f"its file {name} was made at {found}, the captured one at {captured}"
+            )
+        self._files_made = dict([*self._files_made.items(), (self._file, made_at)][-_FILES_KNOWN:])
+        self.is_continuous = True
 
     def _advance(self, event: bytes) -> None:
         if not self._is_inside and self._begin is None:

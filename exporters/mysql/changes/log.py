@@ -13,6 +13,7 @@ from typing import Any
 from exporters.changes import (
     BASE_AGAIN,
     FOLLOW,
+    CapturedChanges,
     ChangeBase,
     ChangeStream,
     LogState,
@@ -84,11 +85,13 @@ class MysqlChangeLog:
             yield base
 
     @contextmanager
-    def stream(self, log: Mapping[str, Any], after: int) -> Iterator[ChangeStream]:
+    def stream(
+        self, log: Mapping[str, Any], after: int, captured: CapturedChanges | None = None
+    ) -> Iterator[ChangeStream]:
         """See ``ChangeLog``."""
         with closing(connect(self._address)) as connection:
             try:
-                stream = self._open_stream(connection, log, after)
+                stream = self._open_stream(connection, log, after, captured.origin() if captured else "")
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
             try:
@@ -208,7 +211,9 @@ class MysqlChangeLog:
         self._files = read_files(control)
         return self._base(control, tables, sequences, lock.name)
 
-    def _open_stream(self, connection: Connection, log: Mapping[str, Any], after: int) -> BinlogStream:
+    def _open_stream(
+        self, connection: Connection, log: Mapping[str, Any], after: int, origin: str
+    ) -> BinlogStream:
         url = self._address.url
         self._require_server(connection, log)
         if connection.value(f"SELECT GET_LOCK({self._lock}, {_LOCK_SECONDS})") != 1:
@@ -222,7 +227,7 @@ class MysqlChangeLog:
                 f"{url}: the changes after {self._files.show(after)} are gone: {missing}",
                 next_step=BASE_AGAIN,
             )
-        request = LogRequest(self._files, log["database"], log["apart"], self._replica, after)
+        request = LogRequest(self._files, log["database"], log["apart"], self._replica, after, origin)
         return BinlogStream(connection, request)
 
     def _end_reader(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import psycopg
 
 from exporters.changes import (
     BASE_AGAIN,
+    CapturedChanges,
     ChangeBase,
     ChangeStream,
     LogState,
@@ -31,6 +33,7 @@ from exporters.errors import (
 )
 from exporters.limits import Note
 from exporters.postgres.catalog import read_tables
+from exporters.postgres.changes.captured_again import CapturedAgain
 from exporters.postgres.changes.publication import (
     FollowedTables,
     followed_tables,
@@ -126,8 +129,11 @@ class PostgresChangeLog:
                 raise
 
     @contextmanager
-    def stream(self, log: Mapping[str, Any], after: int) -> Iterator[ChangeStream]:
+    def stream(
+        self, log: Mapping[str, Any], after: int, captured: CapturedChanges | None = None
+    ) -> Iterator[ChangeStream]:
         """See ``ChangeLog``."""
+        begin = after if captured is None else min(after, self.state(log).acknowledged or after)
         with closing(self._replication()) as replication:
             system, number = _first(replication, "IDENTIFY_SYSTEM")[:2]
             if system != log["system"]:
@@ -143,7 +149,7 @@ class PostgresChangeLog:
                 replication.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
             try:
                 stream = ReplicationStream(
-                    replication, self._address.url, log["slot"], log["publication"], after
+                    replication, self._address.url, log["slot"], log["publication"], begin
                 )
             except SourceError as exc:
                 raise self._explained(exc, log, after) from exc
@@ -152,7 +158,12 @@ class PostgresChangeLog:
             self._require_continuity(state, after)
             self._timeline = timeline.number
             with stream:
-                yield stream
+                if captured is None or state.acknowledged == after:
+                    yield stream
+                elif state.acknowledged != begin:
+                    raise in_use(self._address.url, "the slot has moved on meanwhile")
+                else:
+                    yield CapturedAgain(stream, self._address.url, captured, begin, after)
 
     @contextmanager
     def reread(
@@ -185,9 +196,11 @@ class PostgresChangeLog:
             yield position, stack.enter_context(live_rows(self._address, snapshot))
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
-        """See ``ChangeLog``. The server itself knows up to where the log was read."""
-        del after
-        return self._asked(lambda control: read_state(control, log["slot"], log["publication"]))
+        """See ``ChangeLog``. The server itself knows what is acknowledged; ``after`` tells whether it was put back."""
+        state = self._asked(lambda control: read_state(control, log["slot"], log["publication"]))
+        if state.lost or state.end >= after:
+            return state
+        return replace(state, lost=_ends_before(state.end, after))
 
     def end(self, log: Mapping[str, Any]) -> int:
         """See ``ChangeLog``. What is not flushed yet is not sent, and readers leave such records, too: where nobody
@@ -272,10 +285,7 @@ class PostgresChangeLog:
     def _explained(self, error: SourceError, log: Mapping[str, Any], after: int) -> SourceError:
         """Return why a stream could not be opened, as far as the state of the slot says it."""
         if sqlstate(error) == OBJECT_IN_USE:
-            return SourceUnreachableError(
-                f"{self._address.url}: somebody else reads the changes: {error}",
-                next_step="Stop the other moveout that follows this source.",
-            )
+            return in_use(self._address.url, str(error))
         state = self.state(log)
         return self._gone(state.lost, after) if state.lost else error
 
@@ -311,10 +321,24 @@ class PostgresChangeLog:
             )
         if state.end < after:
             raise SourceGoneError(
-                f"{self._address.url}: the log ends at {lsn_text(state.end)}, before {lsn_text(after)}, up to which it"
-                " was read: the server was put back to an earlier state",
-                next_step=BASE_AGAIN,
+                f"{self._address.url}: {_ends_before(state.end, after)}",
+                next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN}",
             )
+
+
+def _ends_before(end: int, after: int) -> str:
+    return (
+        f"the log ends at {lsn_text(end)}, before {lsn_text(after)}, up to which it was read: the server was put back"
+        " to an earlier state"
+    )
+
+
+def in_use(url: str, reason: str) -> SourceUnreachableError:
+    """Return the error that another one reads a slot."""
+    return SourceUnreachableError(
+        f"{url}: somebody else reads the changes: {reason}",
+        next_step="Stop the other moveout that follows this source.",
+    )
 
 
 def _require_logical(control: psycopg.Connection[Any], url: str) -> None:

@@ -52,6 +52,8 @@ class ReplicationStream:
     does, as when a location is slow.
     """
 
+    is_continuous, origin = True, ""
+
     def __init__(
         self, connection: psycopg.Connection[Any], source: str, slot: str, publication: str, after: int
     ) -> None:
