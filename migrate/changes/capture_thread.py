@@ -1,4 +1,4 @@
-"""Capture beside other work: in a thread of its own, for as long as it takes."""
+"""Capture while other work goes on: in a thread of its own, for as long as it takes."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def keep_capturing(
 
 
 class CaptureThread:
-    """Captures one source's changes until it is stopped. It never ends what goes on beside it: what fails is noted, and
-    the server keeps the changes.
+    """Captures one source's changes until it is stopped. It never ends the work that goes on meanwhile: what
+    fails is noted, and the server keeps the changes.
     """
 
     def __init__(

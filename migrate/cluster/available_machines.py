@@ -1,4 +1,4 @@
-"""The machines that a command has at hand beside this one."""
+"""The machines that a command has at hand besides this one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from migrate.errors import BusyError, MoveoutError, UnreachableError
 from migrate.storage.retry import Note
 
 MORE_THAN_THREADS = 0.25
-"""So much more is under way than the workers do at once: what waits beside them when they have finished."""
+"""So much more is under way than the workers do at once: what waits for them when they have finished."""
 ATTEMPTS = 5
 """So often a piece is given out whose workers die, or come back without having tried it."""
 HALT_SECONDS = 10.0

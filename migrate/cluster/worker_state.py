@@ -108,7 +108,7 @@ class WorkerSession:
 
 
 class ExportSession(WorkerSession):
-    """A source's snapshot beside the location."""
+    """A source's snapshot, and the location."""
 
     def __init__(self, job: ExportJob) -> None:
         super().__init__(job)
@@ -144,7 +144,7 @@ class ExportSession(WorkerSession):
 
 
 class TransferSession(WorkerSession):
-    """Where the bundle comes from, beside the location that it goes to."""
+    """Where the bundle comes from, and the location that it goes to."""
 
     def __init__(self, job: TransferJob) -> None:
         super().__init__(job)

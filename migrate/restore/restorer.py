@@ -30,8 +30,8 @@ class RestoreRequest:
     what the destination cannot hold. ``open_pool`` makes the pool of a cluster that writes instead of the threads
     of this process; None where the engine has no use for one. ``cancellation`` ends what is under
     way. ``pack_small_objects``: to MinIO, many objects in one request. ``earlier``: restores of this bundle, or
-    of bundles that it continues; beside ``only``, the definitions that they left out are made, and their records are
-    replaced.
+    of bundles that it continues; in addition to ``only``, the definitions that they left out are made, and their
+    records are replaced.
     """
 
     reader: BundleReader

@@ -151,7 +151,7 @@ class _Sync:
     threads: Executor | None = None
     """They ask for what is needed later."""
     listings: Listings | None = None
-    """Those of the first pass, begun beside the record's files."""
+    """Those of the first pass, begun while the record's files are read."""
     source_settings: Future[Mapping[str, Any]] | None = None
     _pending: list[Future[object]] = field(default_factory=list)
     _settled: bool = False
@@ -194,7 +194,7 @@ class _Sync:
         return outcome
 
     def _later(self, call: Callable[[], object]) -> None:
-        """Do it by a thread, beside what comes next. ``_wait`` raises what becomes of it."""
+        """Do it by a thread, while the next step runs. ``_wait`` raises what becomes of it."""
         assert self.threads is not None
         self._pending.append(self.threads.submit(call))
 

@@ -187,14 +187,14 @@ class Together(HttpProxy):
         return self.forward(asked)
 
 
-@pytest.mark.parametrize("what", ["settings", "canaries"])
+@pytest.mark.parametrize("what", ["settings", "probe objects"])
 def test_what_is_asked_of_a_bucket_far_away_is_asked_side_by_side(
     minio, make_bucket, monkeypatch, tmp_path, what
 ):
     """One after the other, each would take as long as the way there and back."""
     meant = {
         "settings": lambda asked: {"policy", "cors"} & asked.query.keys(),
-        "canaries": lambda asked: asked.method == "PUT" and asked.path.endswith(("/A", "/e%CC%81")),
+        "probe objects": lambda asked: asked.method == "PUT" and asked.path.endswith(("/A", "/e%CC%81")),
     }
     bucket = make_bucket(minio)
     with Together(minio.endpoint, meant=meant[what]) as proxy:

@@ -75,7 +75,7 @@ def test_the_requests_of_a_sync_do_not_wait_for_each_other(
     )
     assert depth_of(proxies, *words) <= 18
     assert len([key for key in destination.keys() if key.startswith("small/")]) == OBJECTS  # noqa: SIM118
-    assert not [key for key in destination.keys() if "canary" in key]  # noqa: SIM118
+    assert not [key for key in destination.keys() if "moveout-probe" in key]  # noqa: SIM118
     assert depth_of(proxies, *words) <= 10
 
 

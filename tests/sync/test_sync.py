@@ -70,8 +70,8 @@ def test_one_to_one_and_again(move: Move) -> None:
 def test_what_a_killed_sync_had_tried_out_is_removed(move: Move) -> None:
     """It had written objects to see what the destination takes, and died before it could remove them."""
     objects = fill(move.source)
-    for key in ("moveout-canary-0123456789ab/\u00e9", "/moveout-canary-0123456789ab"):
-        move.destination.boto.put_object(Bucket=move.destination.name, Key=key, Body=b"canary")
+    for key in ("moveout-probe-0123456789ab/\u00e9", "/moveout-probe-0123456789ab"):
+        move.destination.boto.put_object(Bucket=move.destination.name, Key=key, Body=b"probe")
     done = move.run()
     assert (done.exit_code, done.extra) == (0, 0)
     assert move.contents(move.destination) == objects

@@ -41,8 +41,9 @@ class ServerLoad:
 def read_load(
     application: str, run: Callable[[str], object], numbers: Callable[[str], Sequence[int]]
 ) -> ServerLoad:
-    """Ask how busy the server is, beside the sessions of ``application``. A server that does not say is taken for idle.
-    ``run`` runs a statement, ``numbers`` returns the one row of a query, both in the same session.
+    """Ask how busy the server is with other sessions than those of ``application``. A server that does
+    not say is taken for idle. ``run`` runs a statement, ``numbers`` returns the one row of a query,
+    both in the same session.
     """
     try:
         run(_FRESH_VIEW)

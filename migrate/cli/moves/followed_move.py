@@ -1,4 +1,4 @@
-"""The part of a whole move that follows databases: what they write is captured beside the other steps, then applied."""
+"""The part of a whole move that follows databases: what they write is captured during the other steps, then applied."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whether a custody log is the whole truth: beside another copy of it, beside receipts, and beside what lies at the
-location of the bundle.
+"""Whether a custody log is the whole truth: it is compared with another copy of it, with receipts, and with what lies
+at the location of the bundle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from migrate.storage.api import Store
 
 
 def compare(log: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
-    """Set two copies of a log beside each other: findings where one was rewritten, notes where they parted honestly,
+    """Compare two copies of a log: findings where one was rewritten, notes where they parted honestly,
     each going on at its own location.
     """
     for entry, other_entry in zip(log.entries, other.entries, strict=False):
@@ -42,7 +42,7 @@ def compare(log: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
 def against_receipts(
     log: Log, location: str, receipts: Sequence[Document]
 ) -> tuple[list[Finding], list[str]]:
-    """Set the log of a location beside what receipts say of it: findings where it has not the entry that one names,
+    """Compare the log of a location with what receipts say of it: findings where it has not the entry that one names,
     which was read there. A note where that was at a location of the same name, which may be another server's.
     """
     findings, notes = [], []

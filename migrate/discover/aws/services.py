@@ -43,7 +43,7 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of CloudWatch that says the bytes of a thing; its only dimension beside ``StorageType`` is
+    """A metric of CloudWatch that says the bytes of a thing; its only dimension besides ``StorageType`` is
     ``dimension``, the thing's name. ``is_free_space``: the bytes that are left of the thing's size.
     """
 

@@ -25,13 +25,13 @@ from migrate.storage.s3.metadata.object_metadata import Description
 
 LONGEST_KEY_BYTES = 1024
 """S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
-_BODY = b"canary"
+_BODY = b"probe"
 _AT_ONCE = 8
 """A trial is a dozen requests, one after the other."""
 _CLEAR_TRIES = 5
 """versitygw 1.8 keeps a version now and then whose neighbour is removed at the same moment."""
-_HEADERS, _METADATA = {"content-type": "text/x-canary"}, {"canary": "yes"}
-_NAME_BEGINS = "moveout-canary-"
+_HEADERS, _METADATA = {"content-type": "text/x-probe"}, {"probe": "yes"}
+_NAME_BEGINS = "moveout-probe-"
 _NAME = re.compile(rf"{_NAME_BEGINS}[0-9a-f]{{12}}")
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
     key_oddities.EMPTY: ("{name}//x",),
@@ -109,7 +109,7 @@ def probe(
             probed=False,
             why=reason,
         )
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-probe") as threads:
 
         def tried(trial: Callable[[DestinationBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
             return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
@@ -121,7 +121,7 @@ def probe(
             tried(partial(_try_acl, later=later), acls),
         )
         refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}, later) if tags else None
-        lost_tags = threads.submit(_try_tags, destination, {"moveout": "canary"}, later) if any_tags else None
+        lost_tags = threads.submit(_try_tags, destination, {"moveout": "probe"}, later) if any_tags else None
         return Capabilities(
             destination.url,
             destination.server,
@@ -201,7 +201,7 @@ def _try_keys(
             key: b"" if kind == key_oddities.DIRECTORY else _BODY + b"!" * number
             for number, key in enumerate(sample_keys)
         }
-        with ThreadPoolExecutor(len(bodies) + 1, thread_name_prefix="moveout-canary") as threads:
+        with ThreadPoolExecutor(len(bodies) + 1, thread_name_prefix="moveout-probe") as threads:
 
             def write(key: str) -> MoveoutError | None:
                 plain = destination.prefix + name
@@ -301,8 +301,8 @@ def _changed(
     bodies: Mapping[str, bytes],
     looks: Mapping[str, Headers | None],
 ) -> str | None:
-    """Return what has become of canaries that are listed by their names: of their content, headers and metadata. What
-    no look has shown is looked at with more patience.
+    """Return what has become of the content, headers and metadata of probe objects that are listed by their names.
+    What no look has shown is looked at with more patience.
     """
     expected_headers = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
     for summary in stored:
@@ -336,7 +336,7 @@ def _sample(destination: DestinationBucket, kind: str, name: str) -> list[str]:
 
 
 def _stored(destination: DestinationBucket, name: str) -> list[ObjectSummary]:
-    """Return what has come to lie anywhere under the canary's name."""
+    """Return what has come to lie anywhere under the name of a probe object."""
     return _everywhere(destination, name, lambda prefix: destination.list(prefix=prefix))
 
 
@@ -356,12 +356,12 @@ def _everywhere(
             return []  # what it cannot list it cannot hold
 
     prefixes = [f"{within}{slash}{name}" for within in {"", destination.prefix} for slash in ("", "/")]
-    with ThreadPoolExecutor(len(prefixes), thread_name_prefix="moveout-canary") as threads:
+    with ThreadPoolExecutor(len(prefixes), thread_name_prefix="moveout-probe") as threads:
         return list(chain.from_iterable(threads.map(listed, prefixes)))
 
 
 def _clear(destination: DestinationBucket, name: str, sample_keys: Sequence[str]) -> None:
-    """Remove the canaries, all versions of them."""
+    """Remove the probe objects, all versions of them."""
     keys = {*(summary.key for summary in _stored(destination, name)), *sample_keys}
     _quietly(destination.delete_all(sorted(keys)))
     for _ in range(_CLEAR_TRIES):

@@ -82,8 +82,8 @@ class Header:
 
 class Record:
     """The record at its store. For one thread, but for ``write_done``. By ``threads``, if there are any, the plan and
-    what is done are written beside other work. Whoever reads the plan waits until all of it is there; so does ``fold``
-    for what is done.
+    what is done are written while other work goes on. Whoever reads the plan waits until all of it is there; so does
+    ``fold`` for what is done.
     """
 
     def __init__(self, store: MultipartStore, fresh: Header, threads: Executor | None = None) -> None:

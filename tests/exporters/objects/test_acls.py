@@ -47,9 +47,9 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
     kept = {row["key"]: row["acl"] for batch in reader.index("shop") for row in batch.to_pylist()}
     assert kept["private"] is None
     assert len(json.loads(kept["shared"])["Grants"]) == 2
-    assert {path.rpartition("/")[2]: acl for path, acl in new.acls.items() if "canary" not in path} == {
-        key: acl for key, acl in acls.items() if acl != "named"
-    }
+    assert {
+        path.rpartition("/")[2]: acl for path, acl in new.acls.items() if "moveout-probe" not in path
+    } == {key: acl for key, acl in acls.items() if acl != "named"}
     assert accounts["acls"].keys() == {"shared"}
     assert accounts["none"].keys() == acls.keys()
 

@@ -87,7 +87,7 @@ def test_goes_on_after_an_interruption(
     reader = take_out(shop.url, tmp_path / "bundle")
     for key in ("small/001.bin", "small/002.bin"):
         destination.put(key, objects[key])
-    for key in ("moveout-canary-0123456789ab/\u00e9", "/moveout-canary-0123456789ab"):
+    for key in ("moveout-probe-0123456789ab/\u00e9", "/moveout-probe-0123456789ab"):
         destination.put(key, b"what a killed restore had tried the destination out with")
     outcome = restore(reader, destination.url)
     assert (outcome.items, outcome.skipped_items) == (len(objects), 2)

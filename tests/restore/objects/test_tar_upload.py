@@ -50,7 +50,9 @@ def test_a_tar_becomes_objects(
             report=open_location(str(tmp_path / "account")), snowball=True,
         )  # fmt: skip
     assert (outcome.findings, outcome.notes) == ((), ())
-    objects = [asked for asked in proxy.puts if "canary" not in asked.path and asked.path.count("/") > 1]
+    objects = [
+        asked for asked in proxy.puts if "moveout-probe" not in asked.path and asked.path.count("/") > 1
+    ]
     assert len(objects) < 20 < len(destination.keys())
     assert sorted(destination.keys()) == sorted(shop.keys())
     assert list(compare_bucket(reader, "shop", destination.url, workers=2, progress=Silent())) == []

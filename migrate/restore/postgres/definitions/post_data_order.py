@@ -6,7 +6,8 @@ kept: an entry that is not known to be independent (a function or a view that pg
 data) divides the script, and nothing moves across it.
 
 A key locks its table exclusively while its index is made, so that the table's other indexes wait, and one processor
-does most of the work. So of a large table the index is made first, beside the others, and then becomes the key.
+does most of the work. So the index of a large table is made first, at the same time as the others. Then it becomes
+the key.
 """
 
 from __future__ import annotations

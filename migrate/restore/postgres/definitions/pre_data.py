@@ -52,8 +52,8 @@ _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 class Wanted:
     """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
     ``orders``: the tables' columns, as the source has them. ``was_left_out``: whether an earlier restore could not make
-    the entry of a label, which is wanted beside the tables. ``retried``: only such entries are; one whose object is
-    there already costs only itself.
+    the entry of a label, which is wanted in addition to the tables. ``retried``: only such entries are; one
+    whose object is there already costs only itself.
     """
 
     definitions: Definitions
