@@ -123,7 +123,7 @@ def state_line(source: FollowState | DeltaState) -> str:
         words.append(f"{things(source.changes, 'change')}{rate}")
     if source.lag_bytes is None or source.lag_seconds is None:
         words.append("the source does not say how far it is")
-    elif not source.is_waiting:
+    elif not source.is_waiting and (source.lag_bytes or not source.stopped):
         lag = f"{duration_words(source.lag_seconds)}, {bytes_words(source.lag_bytes)} behind"
         if source.catch_up_seconds is not None and source.lag_seconds >= _LAG_SECONDS:
             lag += f", caught up in about {duration_words(source.catch_up_seconds)}"

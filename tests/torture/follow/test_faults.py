@@ -164,7 +164,8 @@ def scene(engine, pair, toxiproxy, tiny_disk, tmp_path, monkeypatch):
     must("export", "-c", "moveout.toml")
     must("restore", "-c", "moveout.toml")
     scene.note("restored")
-    return scene
+    yield scene
+    sys.stderr.write(scene.log)  # pytest shows it where the test has failed
 
 
 @pytest.mark.parametrize("number", ROUNDS)
@@ -219,5 +220,3 @@ def test_nothing_is_lost_or_doubled(number, engine, scene):
         count(kind, number_of_faults)
     count("cutovers")
     must("clean", "-c", "moveout.toml", "--changes", "--yes")  # a server has ten replication slots
-    scene.note("cleaned")
-    sys.stderr.write("".join(line for line in scene.log.splitlines(keepends=True) if line.startswith("---")))
