@@ -88,7 +88,9 @@ def test_lag_and_rate_are_told_where_the_end_is_known():
     assert (one.state().lag_bytes, one.state().lag_seconds) == (0, 0.0)
     level = replace(one.state(), is_waiting=False)
     assert "nothing is behind" in state_line(level)
-    assert state_line(replace(level, stopped=(GoneError("the log is lost"),))).endswith("0 changes, 15/s; STOPPED")
+    assert state_line(replace(level, stopped=(GoneError("the log is lost"),))).endswith(
+        "0 changes, 15/s; STOPPED"
+    )
     counts.ends.append((now - 3600, 900))
     assert (one.state().lag_bytes, one.state().lag_seconds) == (None, None)
 

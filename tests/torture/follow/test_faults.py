@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -140,10 +141,27 @@ class Scene:
         assert "Take the base again" in said, self.log
         assert "moveout follow --delta" in said, self.log
 
-    def follow_again(self):
-        """Do what the message says: compare the tables from now on."""
+    def compare_from_now_on(self):
+        """Do one thing that the message says."""
         must("follow", "-c", "moveout.toml", "--delta", "--until-caught-up")
         self._begin_follow()
+
+    def take_base_again(self):
+        """Do the other thing that the message says."""
+        self.urls["new"] = self.servers["new"].database()
+        self.take_base("new-bundle")
+        self.start_follow()
+
+    def take_base(self, folder):
+        """Export to a folder of the disk, and restore."""
+        Path("moveout.toml").write_text(
+            f'[case]\nname = "bank-{secrets.token_hex(4)}"\nfollow = true\n[[source]]\nname = "app"\n'
+            f'url = "{self.proxied("old")}"\npassword = "env:OLD_PASSWORD"\n[bundle]\n'
+            f'location = "{self.disk}/{folder}"\n[[destination]]\nsource = "app"\n'
+            f'url = "{self.proxied("new")}"\npassword = "env:NEW_PASSWORD"\n'
+        )
+        must("export", "-c", "moveout.toml")
+        must("restore", "-c", "moveout.toml")
 
 
 @pytest.fixture
@@ -155,14 +173,7 @@ def scene(engine, pair, toxiproxy, tiny_disk, tmp_path, monkeypatch):
     for name, server in scene.servers.items():
         monkeypatch.setenv(f"{name.upper()}_PASSWORD", server.password)
     engine.run_sql(scene.urls["old"], engine.bank)
-    (tmp_path / "moveout.toml").write_text(
-        f'[case]\nname = "bank-{secrets.token_hex(4)}"\nfollow = true\n[[source]]\nname = "app"\n'
-        f'url = "{scene.proxied("old")}"\npassword = "env:OLD_PASSWORD"\n[bundle]\n'
-        f'location = "{tiny_disk}/bundle"\n[[destination]]\nsource = "app"\nurl = "{scene.proxied("new")}"\n'
-        f'password = "env:NEW_PASSWORD"\n'
-    )
-    must("export", "-c", "moveout.toml")
-    must("restore", "-c", "moveout.toml")
+    scene.take_base("bundle")
     scene.note("restored")
     yield scene
     sys.stderr.write(scene.log)  # pytest shows it where the test has failed
@@ -173,7 +184,7 @@ def test_nothing_is_lost_or_doubled(number, engine, scene):
     seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
     chosen = random.Random(f"{seed}/{number}")
     sys.stderr.write(f"\nMOVEOUT_SEED={seed}\n")
-    old, new = scene.urls["old"], scene.urls["new"]
+    old = scene.urls["old"]
     writers = engine.write(scene.servers["old"], old)
     faults = [
         (scene.kill_server, "old"), (scene.kill_server, "new"), (scene.cut, "old"), (scene.cut, "new"),
@@ -198,11 +209,13 @@ def test_nothing_is_lost_or_doubled(number, engine, scene):
             done[KINDS[fault.__name__]] += 1
         ((reached,),) = engine.fetch(old, "SELECT count(*) FROM log")
         scene.note("behind", reached)
-        eventually(lambda: engine.fetch(new, "SELECT count(*) FROM log") >= [(reached,)])
+        eventually(lambda: engine.fetch(scene.urls["new"], "SELECT count(*) FROM log") >= [(reached,)])
         if chosen.random() < 0.5:
             scene.note("lose_log")
             scene.lose_log(wait_for_writers)
-            scene.follow_again()
+            remedy = chosen.choice([scene.compare_from_now_on, scene.take_base_again])
+            scene.note(remedy.__name__)
+            remedy()
             done["lost logs"] += 1
         writers.end_coming_back()
         scene.note("cutover")
@@ -215,7 +228,7 @@ def test_nothing_is_lost_or_doubled(number, engine, scene):
         scene.end_follow()
         moveout("hold", "undo", "moveout-cutover.json", "--yes")
     scene.note("released")
-    engine.check_transfers(old, new, writers)
+    engine.check_transfers(old, scene.urls["new"], writers)
     for kind, number_of_faults in done.items():
         count(kind, number_of_faults)
     count("cutovers")
