@@ -28,4 +28,5 @@ END
 LD_PRELOAD=$library ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$copy \
   "$python" -m pytest -p no:cacheprovider -n 0 tests/exporters/postgres/test_block_parser.py \
   tests/exporters/mysql/test_block_parser.py tests/exporters/mysql/test_protocol_rows.py \
+  tests/exporters/sqlite/test_fetched_blocks.py \
   tests/restore/postgres/test_binary_rows.py tests/exporters/postgres/changes/test_pgoutput_rows.py "$@"

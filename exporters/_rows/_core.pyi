@@ -9,18 +9,16 @@ INTERFACE: int
 # (validity, offsets, values; None for one that it has not); the number of NULLs. Of lists the items, instead of values.
 _Column: TypeAlias = tuple[bool, Buffer | None, Buffer | None, Buffer | _Column, int]
 
-# Rows, digest (big-endian) and columns of a block of CSV lines; None where it is not exactly what the server prints.
-# Kinds: three bytes for each column, see columns.h.
-def parse(block: Buffer, kinds: bytes, /) -> tuple[int, bytes, list[_Column]] | None: ...
+# Rows, digest (big-endian) and columns.
+_Block: TypeAlias = tuple[int, bytes, list[_Column]]
 
-# The same of a block of MySQL's packets; None where the rows have other columns.
-def parse_packets(block: Buffer, kinds: bytes, /) -> tuple[int, bytes, list[_Column]] | None: ...
+# A block of PostgreSQL's CSV lines, or of MySQL's packets; None where it is not exactly what the server sends for such
+# columns. Kinds: three bytes for each column, see columns.h; without any the rows are only digested.
+def parse(block: Buffer, kinds: bytes, are_packets: bool = False, /) -> _Block | None: ...
 
-# Rows and digest of a block of CSV lines; None where it does not end at a line's end.
-def digest_block(block: Buffer, /) -> tuple[int, bytes] | None: ...
-
-# The same of a block of packets; None where it does not end with one.
-def digest_packets(block: Buffer, /) -> tuple[int, bytes] | None: ...
+# The next rows of a statement of SQLite, and whether they are the last; None where SQLite says an error. Pointers: the
+# statement, and six functions of its library, see sqlite_rows.h.
+def sqlite_rows(pointers: bytes, kinds: bytes, most_rows: int, /) -> tuple[_Block | None, bool]: ...
 
 # The digest of rows, given as their texts.
 def digest_texts(texts: list[bytes], /) -> bytes: ...

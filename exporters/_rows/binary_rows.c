@@ -111,17 +111,17 @@ static bool measure(ArrowColumn *column, size_t row_count, size_t *size) {
     return true;
 }
 
-WriteResult write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows) {
+Result write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows) {
     size_t capacity = 1, size = 0;
-    if (!count || count > INT16_MAX || row_count > INT32_MAX) return NOT_WRITTEN;
+    if (!count || count > INT16_MAX || row_count > INT32_MAX) return REFUSED;
     for (size_t i = 0; i < count; i++, capacity += size + row_count * (LENGTH_BYTES + 1))
-        if (columns[i].offset > INT32_MAX || !measure(&columns[i], row_count, &size)) return NOT_WRITTEN;
-    if (!(rows->data = malloc(capacity + row_count * 2))) return NO_ROOM_FOR_ROWS;
+        if (columns[i].offset > INT32_MAX || !measure(&columns[i], row_count, &size)) return REFUSED;
+    if (!(rows->data = malloc(capacity + row_count * 2))) return NO_MEMORY;
     unsigned char *to = rows->data;
     for (size_t row = 0; row < row_count; row++) {
         to = put(to, count, 2);
         for (size_t i = 0; i < count; i++) to = put_field(to, &columns[i], columns[i].offset + row);
     }
     rows->size = (size_t)(to - rows->data);
-    return WRITTEN;
+    return TAKEN;
 }

@@ -14,8 +14,6 @@ typedef struct {
     unsigned digits; /* of 10,000, of each decimal */
 } ArrowColumn;
 
-typedef enum { WRITTEN, NOT_WRITTEN, NO_ROOM_FOR_ROWS } WriteResult;
-
-/* Write all rows. NOT_WRITTEN: a letter is unknown, or a buffer has not what so many rows need. Whoever calls frees
+/* Write all rows. REFUSED: a letter is unknown, or a buffer has not what so many rows need. Whoever calls frees
  * rows->data. */
-WriteResult write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows);
+Result write_rows(ArrowColumn *columns, size_t count, size_t row_count, Bytes *rows);

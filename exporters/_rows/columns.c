@@ -10,9 +10,6 @@
 
 enum { UUID_BYTES = 16 };
 
-typedef enum { FILLED, OTHER_TEXT, NO_ROOM } FillResult;
-/* OTHER_TEXT: a value is none of the kind. */
-
 static bool allocate(Bytes *buffer, size_t size) {
     *buffer = (Bytes){calloc(size + !size, 1), size};
     return buffer->data != NULL;
@@ -50,10 +47,20 @@ static inline bool read_number(Field field, int64_t least, int64_t most, size_t 
     return true;
 }
 
+/* A double as SQLite's rows have it: an r, and its bits as a number. */
+static inline bool read_bits(Field field, int64_t *bits) {
+    Field digits = {field.text + 1, field.size - 1};
+    return field.size && field.text[0] == 'r' && read_integer(digits, INT64_MIN, INT64_MAX, bits);
+}
+
+/* The letters of values that take as many bits each. */
+static const char fixed_letters[] = "bcBhHiolfRDTSZUd";
+static const unsigned char bits_of_fixed[] = {1, 8, 8, 16, 16, 32, 32, 64, 64, 64, 32, 64, 64, 64, 128, 128};
+
 /* Read the value of a row into its place among those of a column, which is aligned as its C type is. */
-static inline ALWAYS_INLINE bool read_value(Field field, char letter, ColumnKind kind, size_t row, unsigned char *values) {
+static inline bool read_value(Field field, ColumnKind kind, size_t row, unsigned char *values) {
     int64_t *numbers = (int64_t *)(void *)values;
-    switch (letter) {
+    switch (kind.letter) {
         case 'b': return read_bool(field, row % 8, values + row / 8);
         case 'c': return read_number(field, INT8_MIN, INT8_MAX, 1, values + row);
         case 'B': return read_number(field, 0, UINT8_MAX, 1, values + row);
@@ -63,31 +70,28 @@ static inline ALWAYS_INLINE bool read_value(Field field, char letter, ColumnKind
         case 'o': return read_number(field, 0, UINT32_MAX, 4, values + row * 4);
         case 'l': return read_integer(field, INT64_MIN, INT64_MAX, numbers + row);
         case 'f': return read_double(field, (double *)(void *)values + row);
+        case 'R': return read_bits(field, numbers + row);
         case 'd': return read_decimal(field, kind.precision, kind.scale, (__int128 *)(void *)values + row);
         case 'D': return read_date(field, (int32_t *)(void *)values + row);
-        case 'T': return read_time(field, ANY_DIGITS, numbers + row);
-        case 'K': return read_time(field, kind.scale, numbers + row);
-        case 'S': return read_timestamp(field, ANY_DIGITS, false, numbers + row);
-        case 'Y': return read_timestamp(field, kind.scale, false, numbers + row);
-        case 'Z': return read_timestamp(field, ANY_DIGITS, true, numbers + row);
+        case 'T': return read_time(field, kind.scale, numbers + row);
+        case 'S': return read_timestamp(field, kind.scale, false, numbers + row);
+        case 'Z': return read_timestamp(field, kind.scale, true, numbers + row);
         default: return read_uuid(field, values + row * UUID_BYTES);
     }
 }
 
-/* The compiler makes a loop of its own for each letter, because it is a constant where this is called. */
-static inline ALWAYS_INLINE FillResult fill_fixed(const Fields *fields, size_t number, char letter, ColumnKind kind,
-                                                  size_t value_bits, Column *column) {
-    if (!allocate(&column->buffers[VALUES], (fields->rows * value_bits + 7) / 8)) return NO_ROOM;
+static Result fill_fixed(const Fields *fields, size_t number, ColumnKind kind, size_t value_bits, Column *column) {
+    if (!allocate(&column->buffers[VALUES], (fields->rows * value_bits + 7) / 8)) return NO_MEMORY;
     unsigned char *values = column->buffers[VALUES].data;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
         if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (!read_value(field, letter, kind, row, values)) {
-            return OTHER_TEXT;
+            if (!set_null(column, fields, row)) return NO_MEMORY;
+        } else if (!read_value(field, kind, row, values)) {
+            return REFUSED;
         }
     }
-    return FILLED;
+    return TAKEN;
 }
 
 /* Offsets, and room for values of up to as many bytes as the fields have. */
@@ -99,62 +103,72 @@ static bool allocate_text(const Fields *fields, size_t number, Column *column) {
 }
 
 /* Copies the bytes of a value; returns the end of the copy, NULL where it is none of the kind. */
-typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, unsigned char *to);
+typedef unsigned char *(*CopyValue)(const Fields *fields, Field field, ColumnKind kind, unsigned char *to);
+
+static inline unsigned char *copy_bytes(unsigned char *to, const unsigned char *from, size_t size) {
+    return (unsigned char *)memcpy(to, from, size) + size;
+}
 
 /* Text without its quotes. */
-static inline unsigned char *copy_text(const Fields *fields, Field field, unsigned char *to) {
-    if (!fields->has_quotes || field.text[0] != '"') return (unsigned char *)memcpy(to, field.text, field.size) + field.size;
+static inline unsigned char *copy_text(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
+    (void)kind;
+    if (!fields->has_quotes || field.text[0] != '"') return copy_bytes(to, field.text, field.size);
     const unsigned char *from = field.text + 1, *end = field.text + field.size - 1;
     while (from < end) {
         const unsigned char *quote = memchr(from, '"', (size_t)(end - from));
         size_t size = (size_t)((quote ? quote + 1 : end) - from);
-        memcpy(to, from, size);
-        to += size;
+        to = copy_bytes(to, from, size);
         from += size + (quote != NULL); /* the second of two quotes */
     }
     return to;
 }
 
-static inline unsigned char *copy_hex(const Fields *fields, Field field, unsigned char *to) {
-    (void)fields;
+static inline unsigned char *copy_hex(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
+    (void)fields, (void)kind;
     return read_hex(field, to) ? to + (field.size - 2) / 2 : NULL;
 }
 
-static inline ALWAYS_INLINE FillResult fill_variable(const Fields *fields, size_t number, CopyValue copy, Column *column) {
-    if (!allocate_text(fields, number, column)) return NO_ROOM;
+/* What SQLite has as text or blob: its class, the number of its bytes, a colon, the bytes. */
+static inline unsigned char *copy_sized(const Fields *fields, Field field, ColumnKind kind, unsigned char *to) {
+    (void)fields;
+    const unsigned char *colon = memchr(field.text, ':', field.size);
+    if (!colon || field.text[0] != kind.precision) return NULL;
+    return copy_bytes(to, colon + 1, (size_t)(field.text + field.size - colon - 1));
+}
+
+static inline ALWAYS_INLINE Result fill_variable(const Fields *fields, size_t number, ColumnKind kind, CopyValue copy,
+                                                     Column *column) {
+    if (!allocate_text(fields, number, column)) return NO_MEMORY;
     int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
     unsigned char *values = column->buffers[VALUES].data, *to = values;
     for (size_t row = 0; row < fields->rows; row++) {
         Field field = field_at(fields, row, number);
         if (is_null(fields, field)) {
-            if (!set_null(column, fields, row)) return NO_ROOM;
-        } else if (!(to = copy(fields, field, to))) {
-            return OTHER_TEXT;
+            if (!set_null(column, fields, row)) return NO_MEMORY;
+        } else if (!(to = copy(fields, field, kind, to))) {
+            return REFUSED;
         }
         offsets[row + 1] = (int32_t)(to - values);
     }
     column->buffers[VALUES].size = (size_t)(to - values);
-    return FILLED;
+    return TAKEN;
 }
 
-/* Whether each value of a column is UTF-8. */
+/* Whether each value of a column is UTF-8: all of them are, and none begins within a character. */
 static bool values_are_utf8(const Column *column, size_t rows) {
     const int32_t *offsets = (const int32_t *)(const void *)column->buffers[OFFSETS].data;
-    const unsigned char *values = column->buffers[VALUES].data;
-    unsigned char all = 0;
-    for (size_t i = 0; i < column->buffers[VALUES].size; i++) all |= values[i];
-    if (all < 0x80) return true;
+    Bytes values = column->buffers[VALUES];
     for (size_t row = 0; row < rows; row++)
-        if (!is_utf8(values + offsets[row], (size_t)(offsets[row + 1] - offsets[row]))) return false;
-    return true;
+        if ((size_t)offsets[row] < values.size && (values.data[offsets[row]] & 0xC0) == 0x80) return false;
+    return is_utf8(values.data, values.size);
 }
 
-static FillResult fill_text(const Fields *fields, size_t number, bool must_be_utf8, Column *column) {
-    FillResult result = fill_variable(fields, number, copy_text, column);
-    return result == FILLED && must_be_utf8 && !values_are_utf8(column, fields->rows) ? OTHER_TEXT : result;
+static Result fill_text(const Fields *fields, size_t number, bool must_be_utf8, Column *column) {
+    Result result = fill_variable(fields, number, (ColumnKind){0}, copy_text, column);
+    return result == TAKEN && must_be_utf8 && !values_are_utf8(column, fields->rows) ? REFUSED : result;
 }
 
-static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column);
 
 /* Cut an array of one dimension, as array_out prints it (src/backend/utils/adt/arrayfuncs.c of PostgreSQL). An item stands
  * in quotes exactly where it needs them. Escaped quotes become doubled ones, as they stand in CSV; NULL becomes a field
@@ -184,22 +198,22 @@ static bool cut_array(unsigned char *text, size_t at, size_t end, bool with_quot
 }
 
 /* Lists of what the precision says, a letter: their text is cut into items, and these become a column of their own. */
-static FillResult fill_list(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
-    FillResult result = fill_text(fields, number, false, column);
-    if (result != FILLED) return result;
+static Result fill_list(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    Result result = fill_text(fields, number, false, column);
+    if (result != TAKEN) return result;
     Bytes text = column->buffers[VALUES];
     int32_t *offsets = (int32_t *)(void *)column->buffers[OFFSETS].data;
     Fields items = {.text = text.data, .columns = 1, .stride = 2, .separator = 1, .has_quotes = true};
     items.bounds = malloc((text.size + 2) * sizeof *items.bounds); /* two for an item, which takes two bytes */
-    if (!items.bounds || !(column->items = calloc(1, sizeof *column->items))) result = NO_ROOM;
-    for (size_t row = 0, start = 0, end; result == FILLED && row < fields->rows; row++, start = end) {
+    if (!items.bounds || !(column->items = calloc(1, sizeof *column->items))) result = NO_MEMORY;
+    for (size_t row = 0, start = 0, end; result == TAKEN && row < fields->rows; row++, start = end) {
         end = (size_t)offsets[row + 1];
         if (!is_null(fields, field_at(fields, row, number)) &&
             !cut_array(text.data, start, end, kind.precision == 't', &items))
-            result = OTHER_TEXT;
+            result = REFUSED;
         offsets[row + 1] = (int32_t)items.rows;
     }
-    if (result == FILLED) result = fill(&items, 0, (ColumnKind){.letter = kind.precision}, column->items);
+    if (result == TAKEN) result = fill(&items, 0, (ColumnKind){.letter = kind.precision, .scale = kind.scale}, column->items);
     free(items.bounds);
     free(text.data);
     column->buffers[VALUES] = (Bytes){0};
@@ -207,45 +221,30 @@ static FillResult fill_list(const Fields *fields, size_t number, ColumnKind kind
 }
 
 bool is_known(ColumnKind kind) {
+    if (!kind.letter) return false;
     if (kind.letter == 'L') return kind.precision && strchr("bhilofDTSZt", kind.precision);
     if (kind.letter == 'd') return kind.precision && kind.precision <= 38 && kind.scale <= kind.precision;
-    if (strchr("KY", kind.letter)) return kind.letter && kind.scale <= 6;
-    return strchr("bcBhHiolfDTSZUXtr", kind.letter);
+    if (strchr("TSZ", kind.letter)) return kind.scale <= 6 || kind.scale == ANY_DIGITS;
+    if (kind.letter == 's') return kind.precision == 't' || kind.precision == 'b';
+    return strchr(fixed_letters, kind.letter) || strchr("Xtr", kind.letter);
 }
 
-static FillResult fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+static Result fill(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+    const char *letter = strchr(fixed_letters, kind.letter);
+    if (letter) return fill_fixed(fields, number, kind, bits_of_fixed[letter - fixed_letters], column);
     switch (kind.letter) {
-        case 'b': return fill_fixed(fields, number, 'b', kind, 1, column);
-        case 'c': return fill_fixed(fields, number, 'c', kind, 8, column);
-        case 'B': return fill_fixed(fields, number, 'B', kind, 8, column);
-        case 'h': return fill_fixed(fields, number, 'h', kind, 16, column);
-        case 'H': return fill_fixed(fields, number, 'H', kind, 16, column);
-        case 'i': return fill_fixed(fields, number, 'i', kind, 32, column);
-        case 'o': return fill_fixed(fields, number, 'o', kind, 32, column);
-        case 'l': return fill_fixed(fields, number, 'l', kind, 64, column);
-        case 'f': return fill_fixed(fields, number, 'f', kind, 64, column);
-        case 'd': return fill_fixed(fields, number, 'd', kind, 128, column);
-        case 'D': return fill_fixed(fields, number, 'D', kind, 32, column);
-        case 'T': return fill_fixed(fields, number, 'T', kind, 64, column);
-        case 'K': return fill_fixed(fields, number, 'K', kind, 64, column);
-        case 'S': return fill_fixed(fields, number, 'S', kind, 64, column);
-        case 'Y': return fill_fixed(fields, number, 'Y', kind, 64, column);
-        case 'Z': return fill_fixed(fields, number, 'Z', kind, 64, column);
-        case 'U': return fill_fixed(fields, number, 'U', kind, 128, column);
-        case 'X': return fill_variable(fields, number, copy_hex, column);
+        case 'X': return fill_variable(fields, number, kind, copy_hex, column);
+        case 's': return fill_variable(fields, number, kind, copy_sized, column);
         case 'L': return fill_list(fields, number, kind, column);
-        case 't': return fill_text(fields, number, true, column);
-        default: return fill_text(fields, number, false, column);
+        default: return fill_text(fields, number, kind.letter == 't', column);
     }
 }
 
-bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
+Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column) {
     *column = (Column){0};
-    FillResult result = fill(fields, number, kind, column);
-    if (result == OTHER_TEXT) {
-        release_column(column);
-        result = fill_text(fields, number, false, column);
-        column->is_raw = true;
-    }
-    return result == FILLED;
+    Result result = fill(fields, number, kind, column);
+    if (result != REFUSED) return result;
+    release_column(column);
+    column->is_raw = true;
+    return fill_text(fields, number, false, column);
 }

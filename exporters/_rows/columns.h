@@ -11,9 +11,10 @@ typedef struct {
 } ColumnKind;
 
 /* Whether a letter is one of: b bool, c h i l integers of 8, 16, 32 and 64 bits, B H o of 8, 16 and 32 without sign, f
- * double, d decimal, D date, T time, S timestamp, Z timestamp with time zone, K time and Y timestamp with as many digits of
- * a second as the scale says, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are, L lists of the letter
- * that stands as precision (one of bhilofDTSZt); and its precision and scale are those of a decimal. */
+ * double, R double of SQLite, d decimal, D date, T time, S timestamp, Z timestamp with time zone, each with as many digits
+ * of a second as the scale says or ANY_DIGITS, U uuid, X bytes in hexadecimal, t text in UTF-8, r bytes as they are, s
+ * bytes of SQLite's class that stands as precision (t or b), L lists of the letter that stands as precision (one of
+ * bhilofDTSZt); and whether its precision and scale are those of a decimal. */
 bool is_known(ColumnKind kind);
 
 typedef struct {
@@ -30,8 +31,8 @@ typedef struct Column {
     bool is_raw; /* some value is none of the kind: the column has the text of all of them, as bytes */
 } Column;
 
-/* Make a column of a block. Returns false where memory is missing. Whoever calls releases it, in any case. */
-bool fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column);
+/* Make a column of a block. Whoever calls releases it, in any case. */
+Result fill_column(const Fields *fields, size_t number, ColumnKind kind, Column *column);
 
 /* Free the buffers of a column, and leave it empty. */
 void release_column(Column *column);

@@ -73,12 +73,13 @@ static inline bool quotes_are_regular(uint64_t quotes, uint64_t inside, uint64_t
     return !(opening & ~may_open) && !(must_end & ~(borders | quotes));
 }
 
-CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fields *fields) {
+Result cut_lines(void *block, size_t size, size_t columns, Fields *fields) {
+    const unsigned char *text = block;
     unsigned char padded[CHUNK_BYTES];
     Carry carry = {0, 1, 0};
     size_t capacity = size / 8 + 2 * CHUNK_BYTES, count = 1, line_start = 0;
-    *fields = (Fields){.text = text, .size = size, .columns = columns, .stride = 1, .separator = 1};
-    if (!size || size > MOST_BLOCK_BYTES || !columns || text[size - 1] != '\n') return NOT_CUT;
+    *fields = (Fields){.text = text, .columns = columns, .stride = 1, .separator = 1};
+    if (size > MOST_BLOCK_BYTES) return REFUSED;
     if (!(fields->bounds = malloc(capacity * sizeof *fields->bounds))) return NO_MEMORY;
     fields->bounds[0] = 0;
     for (size_t position = 0; position < size; position += CHUNK_BYTES) {
@@ -92,20 +93,21 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
             borders &= ~inside;
             returns &= ~inside;
             fields->has_quotes = true;
-            if (!quotes_are_regular(quotes, inside, borders, &carry)) return NOT_CUT;
+            if (!quotes_are_regular(quotes, inside, borders, &carry)) return REFUSED;
             carry.inside = 0 - (inside >> 63);
         } else {
             carry.after_border = borders >> 63;
         }
-        if (returns) return NOT_CUT;
+        if (returns) return REFUSED;
         for (uint64_t left = newlines; left; left &= left - 1) {
             uint64_t up_to_this = left ^ (left - 1); /* the lowest bit that is set, and those below */
             size_t fields_so_far = count - 1 + (size_t)__builtin_popcountll(borders & up_to_this);
-            if (fields_so_far != ++fields->rows * columns) return NOT_CUT;
+            if (fields_so_far != ++fields->rows * columns && columns) return REFUSED;
             size_t line_end = position + (size_t)__builtin_ctzll(left);
             fields->digest += xxh3_128(text + line_start, line_end - line_start);
             line_start = line_end + 1;
         }
+        if (!columns) continue;
         if (count + CHUNK_BYTES > capacity) {
             uint32_t *larger = realloc(fields->bounds, 2 * capacity * sizeof *larger);
             if (!larger) return NO_MEMORY;
@@ -115,30 +117,5 @@ CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fie
         for (; borders; borders &= borders - 1)
             fields->bounds[count++] = (uint32_t)(position + (size_t)__builtin_ctzll(borders) + 1);
     }
-    bool is_whole = !carry.inside && count - 1 == fields->rows * columns;
-    return is_whole ? CUT : NOT_CUT;
-}
-
-bool digest_lines(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest) {
-    unsigned char padded[CHUNK_BYTES];
-    uint64_t inside = 0;
-    size_t start = 0;
-    *rows = 0;
-    *digest = 0;
-    for (size_t position = 0; position < size; position += CHUNK_BYTES) {
-        const unsigned char *chunk = chunk_at(text, size, position, padded);
-        uint64_t quotes = equal_bits(chunk, '"'), newlines = equal_bits(chunk, '\n');
-        if (quotes | inside) {
-            uint64_t within = parity_up_to(quotes) ^ inside;
-            newlines &= ~within;
-            inside = 0 - (within >> 63);
-        }
-        for (; newlines; newlines &= newlines - 1) {
-            size_t end = position + (size_t)__builtin_ctzll(newlines);
-            *digest += xxh3_128(text + start, end - start);
-            start = end + 1;
-            ++*rows;
-        }
-    }
-    return start == size;
+    return line_start == size && (size || !columns) ? TAKEN : REFUSED;
 }

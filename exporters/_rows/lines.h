@@ -10,7 +10,6 @@
  * between a field and the next. */
 typedef struct {
     const unsigned char *text;
-    size_t size;
     size_t columns;
     size_t rows;
     uint32_t *bounds;
@@ -25,18 +24,14 @@ typedef struct {
     size_t size;
 } Field;
 
-typedef enum { CUT, NOT_CUT, NO_MEMORY } CutResult;
+typedef enum { TAKEN, REFUSED, NO_MEMORY } Result; /* REFUSED: what is given is not of the kind that is expected */
 
 /* The most bytes of a block: offsets of Arrow's text have 31 bits. */
 #define MOST_BLOCK_BYTES ((size_t)INT32_MAX - 64)
 
-/* Cut a block of whole lines of so many columns. NOT_CUT: it is not exactly what the server prints for rows of these
- * columns. Whoever calls frees fields->bounds. */
-CutResult cut_fields(const unsigned char *text, size_t size, size_t columns, Fields *fields);
-
-/* Add up the XXH3-128 of each line of a block, modulo 2^128. Only quotes are looked at, not fields. False: the block
- * does not end at a line's end. */
-bool digest_lines(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
+/* Cut a block of whole lines of so many columns; without columns they are only digested. REFUSED: it is not exactly what
+ * the server prints for rows of these columns. Whoever calls frees fields->bounds. */
+Result cut_lines(void *block, size_t size, size_t columns, Fields *fields);
 
 static inline Field field_at(const Fields *fields, size_t row, size_t column) {
     const uint32_t *bounds = fields->bounds + (row * fields->columns + column) * fields->stride;

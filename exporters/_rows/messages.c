@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* A message is its kind (a byte), its length without the kind (four bytes, big-endian), and its body. */
-enum { HEAD_BYTES = 5, LENGTH_BYTES = 4, COUNT_BYTES = 2, COPY_DATA = 'd' };
+enum { HEAD_BYTES = 5, LENGTH_BYTES = 4, COPY_DATA = 'd' };
 
 static inline uint32_t length_at(const unsigned char *text) {
     return (uint32_t)text[0] << 24 | (uint32_t)text[1] << 16 | (uint32_t)text[2] << 8 | text[3];
@@ -28,13 +28,6 @@ void copy_rows(const unsigned char *text, size_t message_bytes, unsigned char *t
         to += body_bytes;
         position += HEAD_BYTES + body_bytes;
     }
-}
-
-bool value_count_at(const unsigned char *message, size_t size, size_t *at, size_t *count) {
-    if (*at > size || size - *at < COUNT_BYTES) return false;
-    *count = (size_t)message[*at] << 8 | message[*at + 1];
-    *at += COUNT_BYTES;
-    return true;
 }
 
 ValueKind value_at(const unsigned char *message, size_t size, size_t *at, Field *value) {

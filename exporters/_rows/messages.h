@@ -13,8 +13,5 @@ void copy_rows(const unsigned char *text, size_t message_bytes, unsigned char *t
 
 typedef enum { CUT_OFF, TEXT_VALUE = 't', NULL_VALUE = 'n', UNCHANGED_VALUE = 'u' } ValueKind;
 
-/* Read the number of values of the row that begins at *at, and move *at to the first. False: the message is cut off. */
-bool value_count_at(const unsigned char *message, size_t size, size_t *at, size_t *count);
-
 /* Read the value that begins at *at, and move *at to the next. CUT_OFF: it is not whole, or of no known kind. */
 ValueKind value_at(const unsigned char *message, size_t size, size_t *at, Field *value);

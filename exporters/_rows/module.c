@@ -5,15 +5,17 @@
 #define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
 #include <Python.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "binary_rows.h"
 #include "columns.h"
 #include "lines.h"
 #include "messages.h"
 #include "packets.h"
+#include "sqlite_rows.h"
 #include "xxh3.h"
 
-enum { INTERFACE = 6, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind) };
+enum { INTERFACE = 7, DIGEST_BYTES = 16, KIND_BYTES = sizeof(ColumnKind), COUNT_BYTES = 2 };
 
 /* Memory that Python frees when no array needs it any more. */
 typedef struct {
@@ -76,8 +78,8 @@ static PyObject *as_digest(unsigned __int128 digest) {
     return PyBytes_FromStringAndSize((const char *)bytes, DIGEST_BYTES);
 }
 
-/* Cuts the rows of a block into fields. */
-typedef CutResult (*CutRows)(const unsigned char *text, size_t size, size_t columns, Fields *fields);
+/* Cuts rows into fields: of a block of so many bytes, or up to so many of a statement. */
+typedef Result (*CutRows)(void *source, size_t size, size_t columns, Fields *fields);
 
 static PyObject *as_block(const Fields *fields, Column *columns) {
     PyObject *list = PyList_New((Py_ssize_t)fields->columns);
@@ -88,70 +90,53 @@ static PyObject *as_block(const Fields *fields, Column *columns) {
     return list ? Py_BuildValue("(nNN)", (Py_ssize_t)fields->rows, as_digest(fields->digest), list) : NULL;
 }
 
-static PyObject *parse_rows(PyObject *arguments, CutRows cut_rows) {
-    Py_buffer block, kinds;
-    PyObject *result = NULL;
-    if (!PyArg_ParseTuple(arguments, "y*y*", &block, &kinds)) return NULL;
-    size_t count = (size_t)kinds.len / KIND_BYTES;
-    const ColumnKind *kind = kinds.buf;
-    bool are_known = count && kinds.len % KIND_BYTES == 0;
-    for (size_t i = 0; are_known && i < count; i++) are_known = is_known(kind[i]);
-    Column *columns = are_known ? calloc(count, sizeof *columns) : NULL;
-    if (!are_known) {
-        PyErr_SetString(PyExc_ValueError, "three bytes for each column: a known letter, precision and scale");
-    } else if (!columns) {
-        PyErr_NoMemory();
-    } else {
-        Fields fields;
-        bool has_memory = true;
-        CutResult cut;
-        Py_BEGIN_ALLOW_THREADS
-        cut = cut_rows(block.buf, (size_t)block.len, count, &fields);
-        for (size_t i = 0; cut == CUT && has_memory && i < count; i++)
-            has_memory = fill_column(&fields, i, kind[i], &columns[i]);
-        Py_END_ALLOW_THREADS
-        if (cut == NO_MEMORY || !has_memory)
-            PyErr_NoMemory();
-        else
-            result = cut == CUT ? as_block(&fields, columns) : Py_NewRef(Py_None);
-        free(fields.bounds);
-        for (size_t i = 0; i < count; i++) release_column(&columns[i]);
-        free(columns);
-    }
-    PyBuffer_Release(&kinds);
+/* Cut rows and fill columns; None where they are refused. */
+static PyObject *filled(void *source, size_t size, const ColumnKind *kinds, Py_ssize_t kinds_bytes, CutRows cut_rows) {
+    PyObject *block = NULL;
+    size_t count = (size_t)kinds_bytes / KIND_BYTES;
+    bool are_known = kinds_bytes % KIND_BYTES == 0;
+    for (size_t i = 0; are_known && i < count; i++) are_known = is_known(kinds[i]);
+    if (!are_known) return PyErr_Format(PyExc_ValueError, "three bytes for each column: a known letter, precision and scale");
+    Column *columns = calloc(count + 1, sizeof *columns); /* of nothing it may return NULL */
+    if (!columns) return PyErr_NoMemory();
+    Fields fields;
+    Result result;
+    Py_BEGIN_ALLOW_THREADS
+    result = cut_rows(source, size, count, &fields);
+    for (size_t i = 0; result == TAKEN && i < count; i++) result = fill_column(&fields, i, kinds[i], &columns[i]);
+    Py_END_ALLOW_THREADS
+    if (result == NO_MEMORY) PyErr_NoMemory();
+    if (result == TAKEN) block = as_block(&fields, columns);
+    if (result == REFUSED) block = Py_NewRef(Py_None);
+    free(fields.bounds);
+    for (size_t i = 0; i < count; i++) release_column(&columns[i]);
+    free(columns);
+    return block;
+}
+
+static PyObject *parse(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer block;
+    const void *kinds;
+    Py_ssize_t kinds_bytes;
+    int are_packets = false;
+    if (!PyArg_ParseTuple(arguments, "y*y#|p", &block, &kinds, &kinds_bytes, &are_packets)) return NULL;
+    CutRows cut_rows = are_packets ? cut_packets : cut_lines;
+    PyObject *result = filled(block.buf, (size_t)block.len, kinds, kinds_bytes, cut_rows);
     PyBuffer_Release(&block);
     return result;
 }
 
-static PyObject *parse(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    return parse_rows(arguments, cut_fields);
-}
-
-static PyObject *parse_packets(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    return parse_rows(arguments, cut_packets);
-}
-
-typedef bool (*DigestBlock)(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
-
-static PyObject *rows_and_digest(PyObject *argument, DigestBlock digest_rows) {
-    Py_buffer block;
-    size_t rows;
-    unsigned __int128 digest;
-    bool is_whole;
-    if (PyObject_GetBuffer(argument, &block, PyBUF_SIMPLE) < 0) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    is_whole = digest_rows(block.buf, (size_t)block.len, &rows, &digest);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&block);
-    return is_whole ? Py_BuildValue("(nN)", (Py_ssize_t)rows, as_digest(digest)) : Py_NewRef(Py_None);
-}
-
-static PyObject *digest_block(PyObject *Py_UNUSED(module), PyObject *block) {
-    return rows_and_digest(block, digest_lines);
-}
-
-static PyObject *digest_packet_block(PyObject *Py_UNUSED(module), PyObject *block) {
-    return rows_and_digest(block, digest_packets);
+static PyObject *sqlite_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    const void *pointers, *kinds;
+    Py_ssize_t pointers_bytes, kinds_bytes, most_rows;
+    Statement statement = {0};
+    if (!PyArg_ParseTuple(arguments, "y#y#n", &pointers, &pointers_bytes, &kinds, &kinds_bytes, &most_rows)) return NULL;
+    if (pointers_bytes != offsetof(Statement, text) || !kinds_bytes || most_rows < 0)
+        return PyErr_Format(PyExc_ValueError, "a statement and six functions, columns and a number of rows are needed");
+    memcpy(&statement, pointers, (size_t)pointers_bytes);
+    PyObject *block = filled(&statement, (size_t)most_rows, kinds, kinds_bytes, fetch_rows);
+    free(statement.text);
+    return block ? Py_BuildValue("(NO)", block, statement.is_done ? Py_True : Py_False) : NULL;
 }
 
 static PyObject *digest_texts(PyObject *Py_UNUSED(module), PyObject *texts) {
@@ -199,7 +184,7 @@ static bool take_column(PyObject *tuple, ArrowColumn *column, Py_buffer *buffers
 static PyObject *binary_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
     PyObject *tuple;
     Py_ssize_t row_count, taken = 0;
-    WriteResult result = NOT_WRITTEN;
+    Result result = REFUSED;
     Bytes rows = {0};
     if (!PyArg_ParseTuple(arguments, "O!n", &PyTuple_Type, &tuple, &row_count)) return NULL;
     Py_ssize_t count = PyTuple_Size(tuple);
@@ -213,54 +198,40 @@ static PyObject *binary_rows(PyObject *Py_UNUSED(module), PyObject *arguments) {
         Py_BEGIN_ALLOW_THREADS
         result = write_rows(columns, (size_t)count, (size_t)row_count, &rows);
         Py_END_ALLOW_THREADS
-        if (result == NOT_WRITTEN) PyErr_SetString(PyExc_ValueError, "a column has not so many rows, or an unknown letter");
+        if (result == REFUSED) PyErr_SetString(PyExc_ValueError, "a column has not so many rows, or an unknown letter");
     }
-    if (!has_memory || result == NO_ROOM_FOR_ROWS) PyErr_NoMemory();
+    if (!has_memory || result == NO_MEMORY) PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < taken * BUFFERS; i++) PyBuffer_Release(&buffers[i]);
     free(buffers);
     free(columns);
-    return result == WRITTEN ? as_object(&rows) : NULL;
-}
-
-/* One value of a row of pgoutput; NULL with an error set. */
-static PyObject *as_value(ValueKind kind, Field value, PyObject *unchanged) {
-    if (kind == TEXT_VALUE) return PyBytes_FromStringAndSize((const char *)value.text, (Py_ssize_t)value.size);
-    return Py_NewRef(kind == NULL_VALUE ? Py_None : unchanged);
+    return result == TAKEN ? as_object(&rows) : NULL;
 }
 
 static PyObject *pgoutput_row(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyObject *message, *unchanged, *row = NULL;
-    Py_ssize_t start, size;
-    char *text;
-    size_t count;
-    if (!PyArg_ParseTuple(arguments, "SnO", &message, &start, &unchanged)) return NULL;
-    if (PyBytes_AsStringAndSize(message, &text, &size) < 0) return NULL;
-    const unsigned char *bytes = (const unsigned char *)text;
-    size_t at = (size_t)start; /* a negative one is behind every end */
-    bool is_whole = value_count_at(bytes, (size_t)size, &at, &count);
-    if (is_whole && !(row = PyTuple_New((Py_ssize_t)count))) return NULL;
-    for (size_t i = 0; is_whole && i < count; i++) {
+    PyObject *unchanged;
+    const unsigned char *message;
+    Py_ssize_t size, start;
+    if (!PyArg_ParseTuple(arguments, "y#nO", &message, &size, &start, &unchanged)) return NULL;
+    bool has_count = start >= 0 && size - start >= COUNT_BYTES;
+    size_t at = (size_t)start + COUNT_BYTES, count = has_count ? (size_t)message[start] << 8 | message[start + 1] : 0;
+    PyObject *row = has_count ? PyTuple_New((Py_ssize_t)count) : NULL;
+    for (size_t i = 0; row && i < count; i++) {
         Field value;
-        ValueKind kind = value_at(bytes, (size_t)size, &at, &value);
-        if (!(is_whole = kind != CUT_OFF)) break;
-        PyObject *object = as_value(kind, value, unchanged);
-        if (!object || PyTuple_SetItem(row, (Py_ssize_t)i, object) < 0) {
-            Py_DECREF(row);
-            return NULL;
-        }
+        ValueKind kind = value_at(message, (size_t)size, &at, &value);
+        PyObject *object = kind == CUT_OFF      ? NULL
+                           : kind == TEXT_VALUE ? PyBytes_FromStringAndSize((const char *)value.text, (Py_ssize_t)value.size)
+                                                : Py_NewRef(kind == NULL_VALUE ? Py_None : unchanged);
+        if (!object || PyTuple_SetItem(row, (Py_ssize_t)i, object) < 0) Py_CLEAR(row);
     }
-    if (is_whole) return Py_BuildValue("(Nn)", row, (Py_ssize_t)at);
-    Py_XDECREF(row);
-    return Py_NewRef(Py_None);
+    if (row) return Py_BuildValue("(Nn)", row, (Py_ssize_t)at);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 static PyMethodDef functions[] = {
     {"binary_rows", binary_rows, METH_VARARGS, NULL},
     {"pgoutput_row", pgoutput_row, METH_VARARGS, NULL},
     {"parse", parse, METH_VARARGS, NULL},
-    {"parse_packets", parse_packets, METH_VARARGS, NULL},
-    {"digest_block", digest_block, METH_O, NULL},
-    {"digest_packets", digest_packet_block, METH_O, NULL},
+    {"sqlite_rows", sqlite_rows, METH_VARARGS, NULL},
     {"whole_packets", whole_packets, METH_VARARGS, NULL},
     {"digest_texts", digest_texts, METH_O, NULL},
     {"whole_rows", whole_rows, METH_VARARGS, NULL},

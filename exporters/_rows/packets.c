@@ -53,30 +53,22 @@ static inline bool next_value(const unsigned char *text, size_t end, size_t *pos
     return true;
 }
 
-CutResult cut_packets(const unsigned char *text, size_t size, size_t columns, Fields *fields) {
+Result cut_packets(void *block, size_t size, size_t columns, Fields *fields) {
+    const unsigned char *text = block;
     Field payload;
     size_t position = 0;
-    *fields = (Fields){.text = text, .size = size, .columns = columns, .stride = 2};
-    if (size > MOST_BLOCK_BYTES || !columns) return NOT_CUT;
+    *fields = (Fields){.text = text, .columns = columns, .stride = 2};
+    if (size > MOST_BLOCK_BYTES) return REFUSED;
     while (next_payload(text, size, &position, &payload)) fields->rows++;
-    if (position != size || fields->rows > size / columns) return NOT_CUT; /* a value has a byte at least */
+    if (position != size || (columns && fields->rows > size / columns)) return REFUSED; /* a value has a byte at least */
     if (!(fields->bounds = malloc((fields->rows * columns + 1) * 2 * sizeof *fields->bounds))) return NO_MEMORY;
     uint32_t *bounds = fields->bounds;
     for (position = 0; next_payload(text, size, &position, &payload);) {
         size_t at = (size_t)(payload.text - text);
         fields->digest += xxh3_128(payload.text, payload.size);
         for (size_t column = 0; column < columns; column++, bounds += 2)
-            if (!next_value(text, position, &at, bounds)) return NOT_CUT;
-        if (at != position) return NOT_CUT;
+            if (!next_value(text, position, &at, bounds)) return REFUSED;
+        if (at != position && columns) return REFUSED;
     }
-    return fields->rows ? CUT : NOT_CUT;
-}
-
-bool digest_packets(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest) {
-    Field payload;
-    size_t position = 0;
-    *digest = 0;
-    for (*rows = 0; next_payload(text, size, &position, &payload); ++*rows)
-        *digest += xxh3_128(payload.text, payload.size);
-    return position == size;
+    return fields->rows || !columns ? TAKEN : REFUSED;
 }

@@ -8,8 +8,5 @@
  * most_bytes, or ends the rows. */
 size_t packets_at(const unsigned char *text, size_t size, size_t most_bytes);
 
-/* Cut a block of rows of so many columns. NOT_CUT: they have other columns. Whoever calls frees fields->bounds. */
-CutResult cut_packets(const unsigned char *text, size_t size, size_t columns, Fields *fields);
-
-/* Add up the XXH3-128 of each payload of a block, modulo 2^128. False: the block does not end with a packet. */
-bool digest_packets(const unsigned char *text, size_t size, size_t *rows, unsigned __int128 *digest);
+/* Cut a block of rows, as cut_lines does lines. REFUSED: they have other columns. */
+Result cut_packets(void *block, size_t size, size_t columns, Fields *fields);

@@ -139,11 +139,9 @@ bool read_timestamp(Field field, unsigned digits, bool has_zone, int64_t *micros
     int32_t days;
     if (field.size <= DATE_CHARACTERS || field.text[DATE_CHARACTERS] != ' ') return false;
     Field clock = {field.text + DATE_CHARACTERS + 1, field.size - DATE_CHARACTERS - 1};
-    if (has_zone) {
-        if (clock.size < ZONE_CHARACTERS) return false;
-        clock.size -= ZONE_CHARACTERS;
-        if (memcmp(clock.text + clock.size, "+00", ZONE_CHARACTERS) != 0) return false;
-    }
+    size_t zone = has_zone ? ZONE_CHARACTERS : 0;
+    if (clock.size < zone || memcmp(clock.text + clock.size - zone, "+00", zone) != 0) return false;
+    clock.size -= zone;
     if (!read_date((Field){field.text, DATE_CHARACTERS}, &days) || !read_time(clock, digits, microseconds)) return false;
     *microseconds += days * MICROSECONDS_OF_DAY;
     return true;
@@ -182,6 +180,12 @@ static inline bool is_continuation(unsigned char byte) { return (byte & 0xC0) ==
 
 bool is_utf8(const unsigned char *text, size_t size) {
     for (size_t i = 0; i < size;) {
+        uint64_t eight = UINT64_MAX; /* bytes of ASCII, most often */
+        if (size - i >= sizeof eight) memcpy(&eight, text + i, sizeof eight);
+        if (!(eight & 0x8080808080808080)) {
+            i += sizeof eight;
+            continue;
+        }
         unsigned char first = text[i];
         size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
         if (!length || length > size - i) return false;

@@ -35,7 +35,7 @@ _INTEGER_LETTERS: Mapping[pa.DataType, str] = {
     pa.int64(): "l",
 }
 _LETTERS = {"date": "D", "mysqldouble": "f"}
-_LETTERS_WITH_DIGITS = {"datetime": "Y", "utc": "Y", "clock": "K"}
+_LETTERS_WITH_DIGITS = {"datetime": "S", "utc": "S", "clock": "T"}
 _TEXT, _BYTES = "t", "r"
 """The core's letters (``columns.h``)."""
 
@@ -62,7 +62,7 @@ class BlockParser:
     def parse(self, block: RowBlock) -> ParsedBlock:
         """Return the rows of a block. Raises ``SourceError`` where they have other columns, or a value did not come."""
         if isinstance(block, PacketBlock) and _rows.core is not None:
-            parsed = _rows.core.parse_packets(block.packets, self.core_kinds)
+            parsed = _rows.core.parse(block.packets, self.core_kinds, True)
             if parsed is not None:
                 rows, digest, buffers = parsed
                 columns = [
@@ -128,9 +128,9 @@ def _core_kind(kind: Kind) -> bytes:
 def digest_block(block: RowBlock) -> tuple[int, RowsDigest]:
     """Return the bytes of the rows' payloads, and their digest."""
     if isinstance(block, PacketBlock) and _rows.core is not None:
-        digested = _rows.core.digest_packets(block.packets)
+        digested = _rows.core.parse(block.packets, b"", True)
         if digested is not None:
-            rows, digest = digested
+            rows, digest, _ = digested
             return block.text_bytes(rows), RowsDigest(rows, int.from_bytes(digest))
     payloads = payloads_of(block)
     return sum(map(len, payloads)), digest_texts(payloads)

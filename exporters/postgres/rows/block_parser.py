@@ -32,6 +32,8 @@ _LETTERS: Mapping[pa.DataType, str] = {
 _LETTERS_BY_NAME = {"uuid": "U", "bytes": "X", "float8": "f"}
 """The same of kinds that are parsed as text first."""
 _TEXT, _BYTES, _LIST = "t", "r", "L"
+_ANY_DIGITS = 255
+"""Of a second, in place of the scale."""
 _ITEM_LETTERS: Mapping[pa.DataType, str] = {**_LETTERS, pa.float64(): "f", pa.string(): _TEXT}
 """The letters of what lists are made of."""
 
@@ -65,9 +67,9 @@ def _core_kind(kind: Kind) -> bytes:
     if pa.types.is_decimal(kind.parsed):
         return bytes([ord("d"), kind.parsed.precision, kind.parsed.scale])
     if pa.types.is_list(kind.stored) and not kind.encoding and kind.stored.value_type in _ITEM_LETTERS:
-        return bytes([ord(_LIST), ord(_ITEM_LETTERS[kind.stored.value_type]), 0])
+        return bytes([ord(_LIST), ord(_ITEM_LETTERS[kind.stored.value_type]), _ANY_DIGITS])
     letter = _LETTERS.get(kind.parsed) or _LETTERS_BY_NAME.get(kind.name)
-    return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, 0])
+    return bytes([ord(letter or (_BYTES if pa.types.is_binary(kind.parsed) else _TEXT)), 0, _ANY_DIGITS])
 
 
 def _typed(

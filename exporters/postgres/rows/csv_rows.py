@@ -39,10 +39,10 @@ _FIELD = re.compile(rb',("[^"]*+(?:""[^"]*+)*+"|[^,]*+)')
 
 def digest_block(block: bytes) -> RowsDigest:
     """Return the digest of whole lines, each ended by a newline."""
-    digested = None if _rows.core is None else _rows.core.digest_block(block)
+    digested = None if _rows.core is None else _rows.core.parse(block, b"")
     if digested is None:
         return digest_texts(split_lines(block))
-    rows, digest = digested
+    rows, digest, _ = digested
     return RowsDigest(rows, int.from_bytes(digest))
 
 

@@ -29,6 +29,7 @@ from exporters.errors import (
 )
 from exporters.sqlite.address import SqliteAddress
 from exporters.sqlite.errors import needs_recovery, translate
+from exporters.sqlite.files.immutable_file import ImmutableFile
 from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,12 @@ def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> s
     escaped = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     options = "mode=ro&immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(
-        f"file:{escaped}?{options}", uri=True, timeout=seconds, isolation_level=None, check_same_thread=False
+        f"file:{escaped}?{options}",
+        uri=True,
+        timeout=seconds,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=ImmutableFile if immutable else sqlite3.Connection,
     )
 
 

@@ -11,6 +11,8 @@ from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.large_values.long_values import LONG_BYTES
 from exporters.sqlite.catalog import SqliteTable, select
 from exporters.sqlite.chunk_plan import kinds_of
+from exporters.sqlite.files.immutable_file import ImmutableFile
+from exporters.sqlite.rows.fetched_blocks import fetched_blocks
 from exporters.sqlite.rows.group_concat_blocks import Blocks, Bounds
 from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.rows.typed_columns import KINDS
@@ -29,15 +31,16 @@ UTF_16_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows. ``size_bytes``: of their values, about."""
+    """Some rows. ``size_bytes``: of their values, about; ``known``: their digest, where who read them has made it."""
 
     rows: int
     columns: tuple[SqliteColumn, ...]
     size_bytes: int
+    known: RowsDigest | None = None
 
     def digest(self) -> RowsDigest:
         """Return rows and digest."""
-        return digest_columns(self.columns, self.rows)
+        return digest_columns(self.columns, self.rows) if self.known is None else self.known
 
 
 def read_batches(
@@ -62,19 +65,28 @@ def read_batches(
 def _read_batches(
     connection: sqlite3.Connection, table: SqliteTable, bounds: Bounds, largest_bytes: int, encoding: str
 ) -> Iterator[Batch | LongCells]:
+    classes = [KINDS[kind] for kind in kinds_of(connection, table)] if encoding == "UTF-8" else []
+    if classes and largest_bytes <= LONG_BYTES and isinstance(connection, ImmutableFile):
+        most = max(1, min(BATCH_ROWS, _BATCH_VALUES // len(classes)))
+        for block in fetched_blocks(connection, select(table, bounds), classes, most):
+            if block is None:
+                break
+            yield _batch(block.columns, block.digest)
+        else:
+            return
     most = min(BATCH_ROWS, BATCH_BYTES // max(largest_bytes, 1))
-    if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS:
-        blocks = Blocks(connection, table, [KINDS[kind] for kind in kinds_of(connection, table)])
+    if classes and table.rowid and most >= _BLOCK_ROWS:
+        blocks = Blocks(connection, table, classes)
         if blocks.worthwhile:
             yield from map(_batch, blocks.read(bounds, most))
             return
     yield from _row_by_row(connection, table, bounds, largest_bytes, encoding)
 
 
-def _batch(columns: tuple[SqliteColumn, ...]) -> Batch:
+def _batch(columns: tuple[SqliteColumn, ...], known: RowsDigest | None = None) -> Batch:
     rows = columns[0].rows
     numbers = sum(_NUMBER_BYTES for column in columns if column.of not in {str, bytes})
-    return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows)
+    return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows, known)
 
 
 def _row_by_row(

@@ -208,7 +208,7 @@ def check_damage(layout: Layout, packets: bytes) -> None:
     """A block that the core takes has these columns by their lengths; any other one is for the pure path."""
     assert _rows.core is not None
     parser = BlockParser(layout, "t")
-    taken = _rows.core.parse_packets(packets, parser.core_kinds)
+    taken = _rows.core.parse(packets, parser.core_kinds, True)
     payloads = payloads_of(PacketBlock(packets))
     assert (taken is not None) == all(has_columns(payload, len(layout.columns)) for payload in payloads)
     if taken is not None:
@@ -285,9 +285,9 @@ def test_a_value_that_did_not_come_is_told(path, monkeypatch):
 @needs_core
 def test_what_the_core_is_given_wrongly_is_refused():
     assert _rows.core is not None
-    for kinds in (b"", b"K\0\7", b"Y\0\7", b"?\0\0"):
+    for kinds in (b"t", b"T\0\7", b"S\0\7", b"?\0\0"):
         with pytest.raises(ValueError, match="three bytes for each column"):
-            _rows.core.parse_packets(b"", kinds)
-    assert _rows.core.parse_packets(b"", b"t\0\0") is None
-    assert _rows.core.parse_packets(packet(b"\0")[:-1], b"t\0\0") is None
+            _rows.core.parse(b"", kinds, True)
+    assert _rows.core.parse(b"", b"t\0\0", True) is None
+    assert _rows.core.parse(packet(b"\0")[:-1], b"t\0\0", True) is None
     assert _rows.core.whole_packets(packet(b"\1a"), -1) == 0

@@ -212,7 +212,10 @@ def as_values(parse) -> object:
         return "invalid"
     batch = layout.batch(table, frozenset(table.sides))
     batch.validate(full=True)
-    return batch.schema, repr(batch.to_pydict()), digest
+    days = [
+        c.view(pa.int32()) if pa.types.is_date32(c.type) else c for c in batch.columns
+    ]  # Python has no year 0
+    return batch.schema, repr([column.to_pylist() for column in days]), digest
 
 
 def by_core(layout: Layout, block: bytes) -> tuple:
@@ -388,7 +391,7 @@ def test_the_digest_is_that_of_xxhash():
 @needs_core
 def test_what_the_core_is_given_wrongly_is_refused():
     assert _rows.core is not None
-    for kinds in (b"", b"i", b"i\0", b"?\0\0", b"d\0\0", b"d\x27\0", b"d\x05\x06", b"\0\0\0"):
+    for kinds in (b"i", b"i\0", b"?\0\0", b"d\0\0", b"d\x27\0", b"d\x05\x06", b"\0\0\0"):
         with pytest.raises(ValueError, match="three bytes for each column"):
             _rows.core.parse(b"1\n", kinds)
     with pytest.raises(TypeError):
