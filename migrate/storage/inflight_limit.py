@@ -25,6 +25,8 @@ FIRST_BYTES = 4 * 2**20
 """The limit of small bodies before the link was measured."""
 SMALL_BYTES = 256 * 2**10
 """A body up to this size goes at once."""
+_PIECE_SECONDS, _LARGEST_PIECE_BYTES = 0.05, 4 * 2**20
+"""A body leaves in pieces, each what the link carries in this time: after each one may be told to stop."""
 _FIRST_WINDOW_SECONDS, _WINDOW_SECONDS = 0.05, 0.25
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 2.0, 6.0
 _STEP_BYTES = 2 * 2**20
@@ -53,6 +55,11 @@ class Body:
         self.begun = 0.0
         self.among_bytes = 0
         """The bytes under way when this one was begun, its own included."""
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much to send before ``left`` is told."""
+        return max(SMALL_BYTES, min(int(self._flow.rate * _PIECE_SECONDS), _LARGEST_PIECE_BYTES))
 
     def begin(self) -> None:
         """Note that it is sent from its beginning, perhaps again."""

@@ -181,3 +181,12 @@ def test_a_body_that_leaves_has_some_seconds(monkeypatch):
         monkeypatch.setattr("migrate.runtime.cancellation.GRACE_SECONDS", 0.0)
         with pytest.raises(Cancelled):
             body.left(2000)
+
+
+@pytest.mark.parametrize(
+    ("rate", "piece_bytes"), [(SLOW, 256 * 2**10), (20_000_000, 1_000_000), (FAST, 4 * 2**20)]
+)
+def test_a_body_leaves_in_pieces_of_a_moment_each(rate: int, piece_bytes: int) -> None:
+    """One that takes long could not be told to stop; many short ones cost the interpreter."""
+    body = known(rate).begin_patiently(PART, GO_ON)
+    assert body.piece_bytes == piece_bytes

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 
@@ -21,7 +21,7 @@ from migrate.errors import (
 )
 from migrate.runtime.progress import Progress
 from migrate.storage.api import FileInfo, Upload, UploadedPart
-from migrate.storage.checksums import crc64nvme
+from migrate.storage.checksums import combine, crc64nvme
 from migrate.storage.multipart import ResumableUpload, find_upload, is_part
 from migrate.storage.retry import Retrying
 from migrate.storage.s3.destination_bucket import DestinationBucket
@@ -142,16 +142,17 @@ class PartsUpload:
         if not upload:
             upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
-        sha256_hash, crc, size_bytes = hashlib.sha256(), 0, 0
+        sha256_hash, size_bytes = hashlib.sha256(), 0
         sent: list[UploadedPart] = []
+        numbers: list[int] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
             under_way: deque[Future[UploadedPart]] = deque()
             for number, body in pieces:
                 sha256_hash.update(body)
-                crc = crc64nvme(body, crc)
                 size_bytes += len(body)
+                numbers.append(number)
                 if is_part(stored_parts.get(number), body):
-                    sent.append(stored_parts[number])
+                    sent.append(_with_crc(stored_parts[number], body))
                     self.progress.skip(size_bytes=len(body))
                     continue
                 under_way.append(executor.submit(patient.put_part, key, upload, number, body))
@@ -163,6 +164,9 @@ class PartsUpload:
             patient.abort(key, upload)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=sha256_hash.hexdigest())
         self.before_end()
+        by_number = {part.number: part for part in sent}
+        # Of the parts in the order in which they were read: that is the object, however they are numbered.
+        crc = combine((by_number[number].crc64nvme or 0, by_number[number].size_bytes) for number in numbers)
         try:
             info = patient.complete(key, upload, sorted(sent, key=lambda part: part.number), crc64nvme=crc)
         except MoveoutError as exc:
@@ -191,6 +195,11 @@ class PartsUpload:
             raise _RefusedError(exc, sum(part.size_bytes for part in sent)) from exc
         sent.append(part)
         self.progress.advance(size_bytes=part.size_bytes)
+
+
+def _with_crc(part: UploadedPart, body: bytes) -> UploadedPart:
+    """Return a part with the CRC64NVME of its bytes, where the store does not say it."""
+    return part if part.crc64nvme is not None else replace(part, crc64nvme=crc64nvme(body))
 
 
 def _ahead(part_bytes: int) -> int:

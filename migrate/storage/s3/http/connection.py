@@ -25,8 +25,9 @@ CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """How long nothing may be sent and nothing received."""
 _PIECE_BYTES = 256 * 2**10
-"""Bodies leave in pieces: the time of silence begins anew with each."""
+"""Bodies that nobody measures leave in pieces: the time of silence begins anew with each."""
 _HEAD_BYTES = 64 * 1024
+_HEAD_END = b"\r\n\r\n"
 _SPACES = " \t"
 """What may stand around a header's value (RFC 9110, section 5.5); spaces of other scripts belong to it."""
 _NO_BODY = {204, 304}
@@ -103,6 +104,8 @@ class Connection:
         self._send_error: OSError | None = None
         self._asked_at: float | None = None
         self._moved_bytes, self._moved_at = 0, 0.0
+        self._was_large = False
+        """Whether the last body was larger than the buffer: then the next one is, as a rule."""
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
@@ -184,8 +187,9 @@ class Connection:
         if body is not None:
             body.begin()
         while sent_bytes < len(data):
+            piece_bytes = _PIECE_BYTES if body is None else body.piece_bytes
             try:
-                sent_bytes += opened.send(view[sent_bytes : sent_bytes + _PIECE_BYTES])
+                sent_bytes += opened.send(view[sent_bytes : sent_bytes + piece_bytes])
             except BlockingIOError as exc:
                 raise TimeoutError(f"nothing was taken for {SILENT_SECONDS:.0f} s") from exc
             if body is not None:
@@ -195,8 +199,8 @@ class Connection:
         """Return the response, and whether the connection can be used again."""
         filled = 0
         while True:
-            while (end := self._buffer.find(b"\r\n\r\n", 0, filled)) < 0:
-                got = opened.recv_into(self._view[filled:]) if filled < _HEAD_BYTES else 0
+            while (end := self._buffer.find(_HEAD_END, 0, filled)) < 0:
+                got = self._fill(opened, filled) if filled < _HEAD_BYTES else 0
                 if not got:
                     raise ConnectionError("the connection broke before the answer was whole")
                 filled += got
@@ -215,11 +219,29 @@ class Connection:
         if "content-length" not in headers:
             return Response(status, headers, _to_end(opened, bytes(body_start))), False
         size_bytes = int(headers["content-length"])
+        self._was_large = size_bytes > _HEAD_BYTES
         if len(body_start) >= size_bytes:
             return Response(status, headers, bytes(body_start[:size_bytes])), is_kept
         return Response(status, headers, self._rest(opened, body_start, size_bytes)), is_kept
 
+    def _fill(self, opened: socket.socket, filled: int) -> int:
+        """Read more of a head into the buffer; return the number of bytes. Of a body that is probably large nothing is
+        taken along, so that it can be read as one.
+        """
+        view = self._view[filled:]
+        if not self._was_large or self._endpoint.tls is not None:
+            return opened.recv_into(view)
+        seen_bytes = opened.recv_into(view, 0, socket.MSG_PEEK)
+        end = self._buffer.find(_HEAD_END, 0, filled + seen_bytes)
+        return opened.recv_into(view, seen_bytes if end < 0 else end + len(_HEAD_END) - filled)
+
     def _rest(self, opened: socket.socket, body_start: memoryview, size_bytes: int) -> bytes:
+        """Return a whole body of which this much has come. Where nothing has, its memory need not be cleared first."""
+        if not body_start and self._endpoint.tls is None:
+            data = opened.recv(size_bytes, socket.MSG_WAITALL)
+            if len(data) == size_bytes:
+                return data
+            body_start = memoryview(data)
         body = io.BytesIO()  # gives its bytes away without another copy
         body.seek(size_bytes - 1)
         body.write(b"\0")
