@@ -14,6 +14,7 @@ _HEAD = """# Reliability, counted
 `make scoreboard` writes this page. It runs what takes long, round by round, and counts.
 A figure stands here only where it was run: *done* is what the rounds counted, *target* is what they are to reach.
 A case counts once it was checked and is right. A case that fails does not count. The others of its round do.
+A case that several rounds repeat counts in each of them.
 [What failed](#what-failed) names each failure.
 
 ```text
