@@ -14,7 +14,7 @@ from exporters.api import DoneUnit, Gap, Json, Outcome, Sink, SourceSummary, Uni
 from exporters.errors import SourceError
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import PostgresTable
-from exporters.postgres.definitions.definition_files import Dump, Missing, dump, write_schema
+from exporters.postgres.definitions.definition_files import DefinitionFiles, read_definitions
 from exporters.postgres.discovery import OWN_OBJECTS
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.rows.chunk_export import export_rows, export_typed
@@ -81,7 +81,7 @@ class PostgresSnapshot:
         self._holder_lock = threading.Lock()
         self._stop = threading.Event()
         self._definers = ThreadPoolExecutor(1, thread_name_prefix="moveout-define")
-        self._dumping: Future[Dump] | None = None
+        self._defining: Future[DefinitionFiles] | None = None
         self._counting: Counting | None = None
 
     def units(self) -> Iterator[Unit]:
@@ -158,23 +158,24 @@ class PostgresSnapshot:
         return True
 
     def foresee_finish(self) -> None:
-        """See ``exporters.api.Foresighted``: begins to count and to dump the definitions, unless that needs connections
+        """See ``exporters.api.Foresighted``: begins to count and to read the definitions, unless that needs connections
         that are not free.
         """
         if not self._limited:
             self._begun_counting()
-            self._dumping = self._definers.submit(self._dump)
+            self._defining = self._definers.submit(self._read_definitions)
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Write the definitions and return the summary, with the server's own count of every table."""
         current_units = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'
-            missing = self._define(sink)
+            definitions = self._definitions()
             counting = self._begun_counting()
         else:
             counting = self._begun_counting()
-            missing = self._define(sink)
+            definitions = self._definitions()
+        definitions.write(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
         finished = summary(
             PostgresFinish(
@@ -184,8 +185,8 @@ class PostgresSnapshot:
                 current_units,
                 self._positions,
                 self._session.server,
-                missing.losses,
-                [*missing.gaps, *self._unreadable_objects()],
+                definitions.losses,
+                [*definitions.gaps, *self._unreadable_objects()],
             )
         )
         return replace(finished, has_definitions=not tables and self._has_definitions())
@@ -218,21 +219,16 @@ class PostgresSnapshot:
             self._counting = Counting(self._session, tables, workers=workers)
         return self._counting
 
-    def _define(self, sink: Sink) -> Missing:
-        dumped = self._dumped()
-        with self._holder_lock:
-            return write_schema(self._session, self._all_tables, dumped, sink)
-
-    def _dumped(self) -> Dump:
+    def _definitions(self) -> DefinitionFiles:
         """Return the definitions. What failed while units were read is tried again."""
-        if self._dumping is not None:
+        if self._defining is not None:
             with suppress(SourceError):
-                return self._dumping.result()
-        return self._dump()
+                return self._defining.result()
+        return self._read_definitions()
 
-    def _dump(self) -> Dump:
+    def _read_definitions(self) -> DefinitionFiles:
         with self._holder_lock:
-            return dump(self._session, self._all_tables, self._stop)
+            return read_definitions(self._session, self._all_tables, self._stop)
 
     def close(self) -> None:
         """End what is under way, and close the connections for rows and counts."""

@@ -73,11 +73,6 @@ class Dispatch:
         return sum(self._roster.fit.values())
 
     @property
-    def has_idle_worker(self) -> bool:
-        """Whether some worker has nothing to do."""
-        return len(self._batches) < self.threads
-
-    @property
     def has_room(self) -> bool:
         """Whether another batch should be sent."""
         threads = self.threads

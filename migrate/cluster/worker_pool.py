@@ -75,11 +75,6 @@ class ClusterWorkerPool(Generic[Item, Result]):
         """See ``WorkerPool.idle``."""
         return self._dispatch.idle and self._following is None
 
-    @property
-    def has_idle_worker(self) -> bool:
-        """See ``WorkerPool.has_idle_worker``."""
-        return self._dispatch.has_idle_worker
-
     def fill(self, pull: Callable[[], Item | None]) -> None:
         """See ``WorkerPool.fill``."""
         while self._dispatch.has_room and (pieces := self._batch(pull)):

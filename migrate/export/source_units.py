@@ -169,8 +169,7 @@ class UnitRun:
             snapshot.foresee_finish()
 
     def _settle(self) -> None:
-        waiting = self._pool.has_idle_worker and not self._plan.has_all
-        for group, result in self._pool.settle(IDLE_SECONDS if waiting else TICK_SECONDS):
+        for group, result in self._pool.settle(TICK_SECONDS if self._plan.has_all else IDLE_SECONDS):
             self._under_way_bytes -= sum(_bytes_to_send(planned) for planned in group)
             settled: Sequence[SettledUnit] = (
                 [(planned.unit, result) for planned in group] if isinstance(result, Exception) else result

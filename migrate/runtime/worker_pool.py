@@ -33,11 +33,6 @@ class WorkerPool(Protocol[Item, Result_co]):
         """Whether nothing is under way."""
         ...
 
-    @property
-    def has_idle_worker(self) -> bool:
-        """Whether a worker has nothing to do."""
-        ...
-
     def fill(self, pull: Callable[[], Item | None]) -> None:
         """Begin as many items as there is room for. ``pull`` returns None when there is none now."""
         ...
@@ -117,11 +112,6 @@ class ThreadWorkerPool(Generic[Item, Result]):
     def idle(self) -> bool:
         """See ``WorkerPool.idle``."""
         return not self._under_way
-
-    @property
-    def has_idle_worker(self) -> bool:
-        """See ``WorkerPool.has_idle_worker``."""
-        return self._under_way < self._workers
 
     def fill(self, pull: Callable[[], Item | None]) -> None:
         """See ``WorkerPool.fill``."""

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,15 @@ from exporters.postgres import large_objects
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.charset.server_conversion import asking
-from exporters.postgres.charset.unmappable_names import Unsayable, unsayable
+from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.definitions import pg_dump, roles
 from exporters.postgres.definitions.constraint_triggers import constraint_triggers
 from exporters.postgres.definitions.extensions import read_extensions
-from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, with_refreshes
+from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, read_refreshes
 from exporters.postgres.definitions.sequences import read_sequences
-from exporters.postgres.definitions.system_schema import FIRST_OID, undumped, with_system_objects
+from exporters.postgres.definitions.system_schema import FIRST_OID, read_system_objects, undumped
 from exporters.postgres.definitions.unrepresented import losses_of, unreadable
-from exporters.postgres.definitions.unwritten_by_pg_dump import with_unwritten
+from exporters.postgres.definitions.unwritten_by_pg_dump import read_unwritten
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions import lock_timeouts
@@ -62,6 +62,9 @@ LARGE_OBJECTS = "schema/large-objects.json"
 EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
+_FIRST_ENTRY = b"\n--\n-- Name: "
+_END = b"--\n-- PostgreSQL database dump complete\n"
+"""What stands in each script of pg_dump's: before its first entry, and behind its last one."""
 _SECTIONS = (
     (pg_dump.PRE, PRE_DATA, False),
     (pg_dump.POST, POST_DATA, False),
@@ -71,55 +74,74 @@ _SECTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """What the definitions do not hold, and the items whose turn it was in vain."""
+class _Additions:
+    """What a script of pg_dump's lacks: entries that come before all others, entries behind them, and statements, each
+    with what stands in its place.
+    """
 
-    losses: list[Loss]
-    gaps: list[Gap]
+    first: bytes = b""
+    last: bytes = b""
+    instead: Sequence[tuple[bytes, bytes]] = ()
+
+    def to(self, script: bytes) -> bytes:
+        """Return the script with them."""
+        for short, full in self.instead:
+            script = script.replace(b"\n" + short, b"\n" + full, 1)
+        head, end, tail = script.rpartition(_END)
+        start = head.find(_FIRST_ENTRY)
+        cut = len(head) if start < 0 else start + 1
+        return head[:cut] + self.first + head[cut:] + self.last + end + tail
 
 
 @dataclass(frozen=True, slots=True)
-class Dump:
-    """What pg_dump says of the snapshot, in its own format; ``globals_sql``: of the roles, with what it leaves out.
-    ``locked`` and ``nameless`` relations are not in it, nor are ``unread`` sequences, each with the reason.
-    """
+class DefinitionFiles:
+    """The files, by name; what they do not hold, and the items whose turn it was in vain."""
 
-    tools: pg_dump.Tools
-    environment: Mapping[str, str]
-    definitions: bytes
-    globals_sql: bytes | None
+    files: Mapping[str, bytes]
     losses: Sequence[Loss]
-    locked: Sequence[lock_timeouts.Kept]
-    nameless: Sequence[Unsayable]
-    sequences: Sequence[Mapping[str, Any]]
-    unread: Mapping[str, str]
+    gaps: Sequence[Gap]
+
+    def write(self, sink: Sink) -> None:
+        """Write the files."""
+        for name, data in self.files.items():
+            with sink.create(name) as file:
+                file.write(data)
 
 
-def dump(
+def read_definitions(
     session: PostgresSession, tables: Sequence[PostgresTable], stop: threading.Event | None = None
-) -> Dump:
-    """Read the definitions as of the snapshot. Who sets ``stop`` ends it. Raises ``SourceError``."""
-    tools = pg_dump.find_tools(session.version // 10000)
-    password = session.holder.info.password or None
-    environment = dict(os.environ) | session.address.environment(password)
-    environment["PGAPPNAME"] = session.session_limits.application
-    environment["PGCLIENTENCODING"] = spoken = _spoken(session)
+) -> DefinitionFiles:
+    """Read the definitions as of the snapshot. Who sets ``stop`` ends it. Raises ``SourceError``; then they can be read
+    again.
+    """
     try:
-        locked = lock_timeouts.kept(
-            session.holder, session.locked, seconds=session.session_limits.limits.lock_seconds
-        )
-        nameless = unsayable(session.holder)
-        sequences, unread = read_sequences(
-            session.holder, {relation.label for relation in locked}, [relation.oid for relation in nameless]
-        )
-        labels = [
-            *(table.label for table in tables if not table.readable and not table.view),
-            *unread,
-            *(relation.label for relation in locked),
-        ]
-        without = {*_in_encoding(session.holder, labels, spoken), *(relation.quoted for relation in nameless)}
+        with session.holder.transaction():
+            return _read(session, tables, stop)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
+
+
+def _read(
+    session: PostgresSession, tables: Sequence[PostgresTable], stop: threading.Event | None
+) -> DefinitionFiles:
+    """Run pg_dump, and ask for what it leaves out meanwhile."""
+    holder, seconds = session.holder, session.session_limits.limits.lock_seconds
+    tools = pg_dump.find_tools(session.version // 10000)
+    environment = _environment(session)
+    locked = lock_timeouts.kept(holder, session.locked, seconds=seconds)
+    nameless = unsayable(holder)
+    sequences, unread = read_sequences(
+        holder, {relation.label for relation in locked}, [relation.oid for relation in nameless]
+    )
+    labels = [
+        *(table.label for table in tables if not table.readable and not table.view),
+        *unread,
+        *(relation.label for relation in locked),
+    ]
+    without = {
+        *_in_encoding(holder, labels, _spoken(session)),
+        *(relation.quoted for relation in nameless),
+    }
     with ThreadPoolExecutor(session.session_limits.workers(2)) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumping = pool.submit(
@@ -128,22 +150,39 @@ def dump(
             environment,
             session.exported,
             without=without,
-            encoding=spoken,
-            lock_seconds=session.session_limits.limits.lock_seconds,
+            encoding=_spoken(session),
+            lock_seconds=seconds,
             stop=stop,
         )
-    globals_sql, losses = every_role.result()
-    return Dump(
-        tools,
-        environment,
-        dumping.result(),
-        globals_sql,
-        losses,
-        locked,
-        nameless,
-        sequences,
-        unread,
-    )
+        left_out = [*(relation.oid for relation in locked), *(relation.oid for relation in nameless)]
+        additions = _additions(session, tools, left_out)
+        lists, secrets = _lists(session, sequences, tools)
+        losses = [*secrets, *_losses(session, tables)]
+        gaps = unreadable(holder)
+        globals_sql, losses_of_roles = every_role.result()
+        scripts = _scripts(session, tools, dumping.result(), additions, pool)
+    losses += [
+        Loss(relation.item, "definition", f"it could not be locked: {relation.reason}") for relation in locked
+    ]
+    reason = "neither its value nor its definition can be read"
+    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in unread.items()]
+    gaps += [
+        Gap(relation.item, "failed", f"its definition cannot be read: {relation.reason}")
+        for relation in locked
+    ]
+    gaps += [relation.gap for relation in nameless]
+    written_roles = {} if globals_sql is None else {GLOBALS: globals_sql}
+    return DefinitionFiles({**scripts, **written_roles, **lists}, [*losses_of_roles, *losses], gaps)
+
+
+def _environment(session: PostgresSession) -> dict[str, str]:
+    """Return the variables with which pg_dump reaches the database."""
+    return {
+        **os.environ,
+        **session.address.environment(session.holder.info.password or None),
+        "PGAPPNAME": session.session_limits.application,
+        "PGCLIENTENCODING": _spoken(session),
+    }
 
 
 def _spoken(session: PostgresSession) -> str:
@@ -152,76 +191,79 @@ def _spoken(session: PostgresSession) -> str:
     return encoding if may_change(encoding) or encoding == "SQL_ASCII" else "UTF8"
 
 
-def write_schema(
-    session: PostgresSession, tables: Sequence[PostgresTable], dumped: Dump, sink: Sink
-) -> Missing:
-    """Write the definitions, and return what they do not hold. Raises ``SourceError``."""
-    tools, locked, nameless = dumped.tools, dumped.locked, dumped.nameless
-    encoding, spoken = session.position["encoding"], _spoken(session)
-    changes = may_change(encoding)
+def _additions(
+    session: PostgresSession, tools: pg_dump.Tools, left_out: Sequence[int]
+) -> Mapping[tuple[str, bool], _Additions]:
+    """Return what each script lacks, by its section and whether it is the portable one."""
+    holder, spoken = session.holder, _spoken(session)
+    handlers = _handlers(holder, spoken)
+    additions = {}
+    for portable in (False, True):
+        first, last = read_system_objects(holder, spoken, portable=portable)
+        last += read_unwritten(holder, spoken, portable=portable)
+        additions[pg_dump.PRE, portable] = _Additions(first, last, handlers)
+        refreshes = (
+            read_refreshes(holder, left_out, spoken, portable=portable)
+            if tools.major >= DEFINITIONS_ONLY
+            else b""
+        )
+        additions[pg_dump.POST, portable] = _Additions(last=refreshes)
+    return additions
+
+
+def _scripts(
+    session: PostgresSession,
+    tools: pg_dump.Tools,
+    definitions: bytes,
+    additions: Mapping[tuple[str, bool], _Additions],
+    pool: Executor,
+) -> dict[str, bytes]:
+    """Return the scripts of what pg_dump has read, by their names."""
+    encoding, environment = session.position["encoding"], _environment(session)
     codec = Codec(encoding, asking(session.holder, encoding))
-    losses = list(dumped.losses)
-    own = session.position[FOLLOW]["log"] if FOLLOW in session.position else {}
-    for section, name, portable in _SECTIONS:
-        script = pg_dump.section_of(tools, dumped.environment, dumped.definitions, section, portable=portable)
-        try:
-            if section == pg_dump.PRE:
-                script = with_system_objects(script, session.holder, spoken, portable=portable)
-                script = with_handlers(script, session.holder, spoken)
-                script = with_unwritten(script, session.holder, spoken, portable=portable)
-            elif tools.major >= DEFINITIONS_ONLY:
-                left_out = [*(relation.oid for relation in locked), *(relation.oid for relation in nameless)]
-                script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
-            if own and section == pg_dump.POST:
-                script = without_publication(script, own["publication"])
-            _write(sink, name, pg_dump.in_utf8(script, codec, encoding) if changes else script)
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, session.address.url) from exc
-    if dumped.globals_sql is not None:
-        _write(sink, GLOBALS, dumped.globals_sql)
-    try:
-        losses += _write_lists(session, dumped.sequences, tools, sink)
-        losses += [
-            loss
-            for loss in losses_of(session.holder, tables) + undumped(session.holder)
-            if not own or loss.item != f"replication slot {own['slot']}"
-        ]
-        losses += [
-            Loss(relation.item, "definition", f"it could not be locked: {relation.reason}")
-            for relation in locked
-        ]
-        gaps = unreadable(session.holder)
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, session.address.url) from exc
-    reason = "neither its value nor its definition can be read"
-    gaps += [
-        Gap(f"sequence {label}", "failed", f"{reason}: {error}") for label, error in dumped.unread.items()
+    own = _own_log(session)
+    printed = [
+        pool.submit(pg_dump.section_of, tools, environment, definitions, section, portable=portable)
+        for section, _, portable in _SECTIONS
     ]
-    gaps += [
-        Gap(relation.item, "failed", f"its definition cannot be read: {relation.reason}")
-        for relation in locked
-    ]
-    gaps += [relation.gap for relation in nameless]
-    return Missing(losses, gaps)
+    scripts = {}
+    for (section, name, portable), script_of_section in zip(_SECTIONS, printed, strict=True):
+        script = additions[section, portable].to(script_of_section.result())
+        if own and section == pg_dump.POST:
+            script = without_publication(script, own["publication"])
+        scripts[name] = pg_dump.in_utf8(script, codec, encoding) if may_change(encoding) else script
+    return scripts
 
 
-def _write_lists(
-    session: PostgresSession, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools, sink: Sink
-) -> list[Loss]:
-    """Write what is no SQL; return the settings that are secret."""
-    _write(sink, SEQUENCES, _json(sequences))
-    losses = []
+def _own_log(session: PostgresSession) -> Mapping[str, Any]:
+    """Return the names of what moveout itself has made in the source, to follow it."""
+    return session.position[FOLLOW]["log"] if FOLLOW in session.position else {}
+
+
+def _losses(session: PostgresSession, tables: Sequence[PostgresTable]) -> list[Loss]:
+    """Return what the definitions do not hold, but moveout's own slot."""
+    own = _own_log(session)
+    losses = losses_of(session.holder, tables) + undumped(session.holder)
+    return [loss for loss in losses if not own or loss.item != f"replication slot {own['slot']}"]
+
+
+def _lists(
+    session: PostgresSession, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools
+) -> tuple[dict[str, bytes], list[Loss]]:
+    """Return the files that are no SQL, by their names, and the settings that are secret."""
+    holder = session.holder
+    lists, losses = {SEQUENCES: _json(sequences)}, []
     for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-        keepable, secret = roles.keepable(fetch(session.holder, query), session.position["database"])
-        _write(sink, name, _json(keepable))
+        keepable, secret = roles.keepable(fetch(holder, query), session.position["database"])
+        lists[name] = _json(keepable)
         losses += secret
     if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
-        _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
-    if extensions := read_extensions(session.holder, definitions=True):
-        _write(sink, EXTENSIONS, _json(extensions))
-    if triggers := constraint_triggers(session.holder, every=False):
-        _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
-    return losses
+        lists[LARGE_OBJECTS] = _json(fetch(holder, large_objects.METADATA))
+    if extensions := read_extensions(holder, definitions=True):
+        lists[EXTENSIONS] = _json(extensions)
+    if triggers := constraint_triggers(holder, every=False):
+        lists[CONSTRAINT_TRIGGERS] = _json(triggers)
+    return lists, losses
 
 
 def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding: str) -> Iterator[bytes]:
@@ -246,21 +288,13 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def _write(sink: Sink, name: str, data: bytes) -> None:
-    with sink.create(name) as file:
-        file.write(data)
-
-
 def without_publication(script: bytes, name: str) -> bytes:
     """Return post-data without a publication that moveout has made, and without its tables."""
     head = rb"--\n-- Name: %s(?: [^\n]*)?; Type: PUBLICATION(?: TABLE)?; [^\n]*\n" % re.escape(name.encode())
     return re.sub(head + rb".*?\n(?=--\n-- )", b"", script, flags=re.DOTALL)
 
 
-def with_handlers(script: bytes, holder: psycopg.Connection[Any], encoding: str) -> bytes:
-    """Return pre-data in this encoding with the handlers of such languages."""
-    for short, full in holder.execute(
-        _LANGUAGES.encode(), {"encoding": encoding, "first": FIRST_OID}
-    ).fetchall():
-        script = script.replace(b"\n" + bytes(short), b"\n" + bytes(full), 1)
-    return script
+def _handlers(holder: psycopg.Connection[Any], encoding: str) -> Sequence[tuple[bytes, bytes]]:
+    """Return how pg_dump makes such languages, and how each is made with its handlers, in this encoding."""
+    rows = holder.execute(_LANGUAGES.encode(), {"encoding": encoding, "first": FIRST_OID})
+    return [(bytes(short), bytes(full)) for short, full in rows]

@@ -55,14 +55,13 @@ REFRESH MATERIALIZED VIEW %I.%I;
 
 
 """
-DUMP_END = b"--\n-- PostgreSQL database dump complete\n"
 
 
-def with_refreshes(
-    script: bytes, holder: psycopg.Connection[Any], without: Sequence[int], encoding: str, *, portable: bool
+def read_refreshes(
+    holder: psycopg.Connection[Any], without: Sequence[int], encoding: str, *, portable: bool
 ) -> bytes:
-    """Return post-data in this encoding with what fills the materialized views, but those ``without``, at its end,
-    where pg_dump has that too.
+    """Return entries in this encoding that fill the materialized views, but those ``without``: they come at the end of
+    post-data, where pg_dump has them too.
     """
     parameters = {
         "entry": _ENTRY,
@@ -71,6 +70,4 @@ def with_refreshes(
         "progress": PROGRESS_SCHEMA,
         "without": list(without),
     }
-    entries = b"".join(row[0] for row in holder.execute(_FILLED.encode(), parameters))
-    head, end, tail = script.rpartition(DUMP_END)
-    return head + entries + end + tail
+    return b"".join(row[0] for row in holder.execute(_FILLED.encode(), parameters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -114,13 +115,18 @@ def _directories() -> Iterator[Path]:
 
 def _major(program: Path) -> int | None:
     try:
-        completed = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, check=True, timeout=30
-        )
+        match = _VERSION.search(_version(program))
     except (OSError, subprocess.SubprocessError):
         return None
-    match = _VERSION.search(completed.stdout)
     return int(match.group(1)) if match else None
+
+
+@functools.cache
+def _version(program: Path) -> str:
+    """Return what a program says of its version; it is asked once. Raises what ``subprocess.run`` raises."""
+    return subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
 
 
 def dump_definitions(

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 
 from exporters.api import Loss
-from exporters.postgres.definitions.matview_refresh import DUMP_END
 
 FIRST_OID = 16384
 """No object of the server's own has a higher one (FirstNormalObjectId in src/include/access/transam.h)."""
@@ -92,22 +91,18 @@ WHERE n.nspname IN ('pg_catalog', 'information_schema') AND x.oid >= %(first)s
     WHERE d.classid = x.class AND d.objid = x.oid AND d.deptype IN ('e', 'i'))
 ORDER BY 1
 """
-_FIRST_ENTRY = b"\n--\n-- Name: "
 
 
-def with_system_objects(
-    script: bytes, holder: psycopg.Connection[Any], encoding: str, *, portable: bool
-) -> bytes:
-    """Return pre-data in this encoding with functions in the server's own schemas before everything else, and members
-    of its operator families behind everything.
+def read_system_objects(
+    holder: psycopg.Connection[Any], encoding: str, *, portable: bool
+) -> tuple[bytes, bytes]:
+    """Return entries of pre-data in this encoding: functions in the server's own schemas, which come before everything
+    else, and members of its operator families, which come behind everything.
     """
     values = {"entry": _ENTRY, "portable": portable, "encoding": encoding, "first": FIRST_OID}
     functions = b"".join(row[0] for row in holder.execute(_FUNCTIONS.encode(), values))
     members = b"".join(row[0] for row in holder.execute(_MEMBERS.encode(), values))
-    head, end, tail = script.rpartition(DUMP_END)
-    start = head.find(_FIRST_ENTRY)
-    cut = len(head) if start < 0 else start + 1
-    return head[:cut] + functions + head[cut:] + members + end + tail
+    return functions, members
 
 
 def undumped(holder: psycopg.Connection[Any]) -> list[Loss]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.definitions.matview_refresh import DUMP_END
 from exporters.postgres.schemas import PROGRESS_SCHEMA
 
 _MULTIRANGES_VERSION = 140000
@@ -65,8 +64,8 @@ SELECT rngmultitypid::pg_catalog.int8 FROM pg_catalog.pg_range WHERE rngmultityp
 """
 
 
-def with_unwritten(script: bytes, holder: psycopg.Connection[Any], encoding: str, *, portable: bool) -> bytes:
-    """Return pre-data in this encoding with what pg_dump does not write."""
+def read_unwritten(holder: psycopg.Connection[Any], encoding: str, *, portable: bool) -> bytes:
+    """Return entries in this encoding, for the end of pre-data, of what pg_dump does not write."""
     many = holder.info.server_version >= _MULTIRANGES_VERSION
     parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
     entries = _entries(holder, _SHELLS, parameters)
@@ -75,8 +74,7 @@ def with_unwritten(script: bytes, holder: psycopg.Connection[Any], encoding: str
             entries += _entries(holder, _MULTIRANGES, parameters)
         except _NO_CHARACTERS:
             entries += _nameable(holder, parameters)
-    head, end, tail = script.rpartition(DUMP_END)
-    return head + b"".join(entries) + end + tail
+    return b"".join(entries)
 
 
 def _entries(holder: psycopg.Connection[Any], objects: str, parameters: Mapping[str, Any]) -> list[bytes]:
