@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 
 from exporters.errors import SourceError
@@ -23,26 +24,38 @@ class LocationFullError(SourceError, NoSpaceError):
 
 class LocationRoom:
     """The reserve of one export, and whether the location is full. No reserve is kept where the location does not say
-    how much is free.
+    how much is free. ``executor`` writes it: a disk takes longer for it than for a small export.
     """
 
-    def __init__(self, store: MultipartStore) -> None:
+    def __init__(self, store: MultipartStore, executor: Executor) -> None:
         self._store = store
+        self._executor = executor
         self._reserved_bytes = 0
+        self._keeping: Future[None] | None = None
         self._full: NoSpaceError | None = None
 
     def keep(self, units: int) -> None:
-        """Keep a reserve for the seal of so many units; make a larger one only where twice as much is needed."""
+        """Begin to keep a reserve for the seal of so many units; a larger one only where twice as much is needed."""
         needed = RESERVE_BYTES + units * _BYTES_A_UNIT
         if self._full is not None or needed < 2 * self._reserved_bytes:
             return
         self._reserved_bytes = needed
+        if self._keeping is not None:
+            wait([self._keeping])
+        self._keeping = self._executor.submit(self._keep, needed)
+
+    def _keep(self, size_bytes: int) -> None:
         with suppress(MoveoutError):
-            self.release()
-            self._store.keep_room(layout.RESERVE, needed)
+            self._delete()
+            self._store.keep_room(layout.RESERVE, size_bytes)
 
     def release(self) -> None:
         """Give the reserve back: what belongs to the seal is written from now on."""
+        if self._keeping is not None:
+            wait([self._keeping])
+        self._delete()
+
+    def _delete(self) -> None:
         if self._store.free_bytes() is not None:
             self._store.delete(layout.RESERVE)
 

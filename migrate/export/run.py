@@ -143,7 +143,7 @@ def export(
             options,
             cancellation,
             followed,
-            LocationRoom(store),
+            LocationRoom(store, executor),
             noted.over(unit_store) if isinstance(noted, KnownFiles) else unit_store,
             unit_cancellation,
         )
