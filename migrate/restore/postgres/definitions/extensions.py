@@ -42,14 +42,14 @@ def with_versions(
     """Return a script's entries in which extensions are made in the source's versions, where the server has these and
     takes them.
     """
-    if not extensions:
+    made = {entry.name for entry in entries if entry.kind == "EXTENSION"}
+    wanted = [
+        (extension["name"], extension["version"]) for extension in extensions if extension["name"] in made
+    ]
+    if not wanted:
         return tuple(entries)
     available = set(connection.execute(_AVAILABLE).fetchall())
-    versions = {
-        extension["name"]: extension["version"]
-        for extension in extensions
-        if (extension["name"], extension["version"]) in available
-    }
+    versions = {name: version for name, version in wanted if (name, version) in available}
     return tuple(
         _with_version(entry, versions[entry.name])
         if entry.kind == "EXTENSION" and entry.name in versions

@@ -24,10 +24,10 @@ OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
 MEMORY_KB = 256 * 1024
 """A session that makes indexes may sort at least so much in memory."""
 _SORT_MEMORY = """
-SELECT set_config(own.name, asked.kb || 'kB', false) FROM pg_catalog.pg_settings AS own, (
-  SELECT greatest(%(least)s, least(%(most)s, setting::int8 * 8 / 2 / %(sessions)s)) AS kb
-  FROM pg_catalog.pg_settings WHERE name = 'shared_buffers') AS asked
-WHERE own.name = 'maintenance_work_mem' AND own.setting::int8 < asked.kb
+SELECT set_config('maintenance_work_mem', asked.kb || 'kB', false) FROM (
+  SELECT greatest(%(least)s, least(%(most)s,
+    pg_size_bytes(current_setting('shared_buffers')) / 1024 / 2 / %(sessions)s)) AS kb
+) AS asked WHERE pg_size_bytes(current_setting('maintenance_work_mem')) / 1024 < asked.kb
 """
 """All sessions together half of the server's buffers, which are a quarter of the memory of a server that is set up for
 it. Every role may set this, and what the server allows by itself is not made less.
@@ -35,7 +35,9 @@ it. Every role may set this, and what the server allows by itself is not made le
 _MOST_MEMORY_KB = 2 * 2**20 - 1
 """In one session. More than 2 GB a server on Windows does not take (PostgreSQL documentation, 20.4)."""
 TOGETHER = 32
-"""So many light entries are made in one transaction."""
+"""So many light entries are made in one transaction at most."""
+_FEWEST_TOGETHER = 4
+"""Fewer are not worth a transaction of their own where others wait behind them."""
 _MARK = "post-data/"
 _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
@@ -87,7 +89,7 @@ class StepRunner:
                         self._at_once(pool, todo)
                     else:
                         while todo:
-                            self._make_each(_taken(todo, ()))
+                            self._make_each(_taken(todo, (), TOGETHER))
             self._again()
             if not self.rows_missing:
                 self._for_new_rows()
@@ -131,9 +133,11 @@ class StepRunner:
         again: list[PostDataStep] = []
         try:
             while waiting or running:
-                while len(running) < self._workers and (
-                    steps := _taken(waiting, [step for some in running.values() for step in some])
-                ):
+                while len(running) < self._workers:
+                    under_way = [step for some in running.values() for step in some]
+                    steps = _taken(waiting, under_way, self._share_of(len(waiting)))
+                    if not steps:
+                        break
                     running[pool.submit(self._try, steps)] = steps
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -149,6 +153,14 @@ class StepRunner:
             self._stop.clear()
         for step in again:
             self._make_each([step])
+
+    def _share_of(self, left: int) -> int:
+        """Return how many light steps a worker takes at most while so many are left: fewer and fewer, so that all
+        workers end at about the same time.
+        """
+        if self._workers == 1:
+            return TOGETHER
+        return min(TOGETHER, max(_FEWEST_TOGETHER, left // (2 * self._workers)))
 
     def _try(self, steps: Sequence[PostDataStep]) -> bool:
         """Make steps; False where others were in their way, so that they have to be made alone."""
@@ -277,17 +289,15 @@ class StepRunner:
         return connection
 
 
-def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep]) -> list[PostDataStep]:
+def _taken(waiting: list[PostDataStep], running: Sequence[PostDataStep], most: int) -> list[PostDataStep]:
     """Take out of ``waiting`` the first step that can be made while the others run, and behind it light ones if it is
-    one.
+    one, ``most`` in all.
     """
     locked = LockedTables.of(running)
     begin = next((location for location, step in enumerate(waiting) if step.fits(locked)), len(waiting))
     end = begin + 1
     if begin < len(waiting) and waiting[begin].is_light:
-        while (
-            end < min(begin + TOGETHER, len(waiting)) and waiting[end].is_light and waiting[end].fits(locked)
-        ):
+        while end < min(begin + most, len(waiting)) and waiting[end].is_light and waiting[end].fits(locked):
             end += 1
     steps = waiting[begin:end]
     del waiting[begin:end]
