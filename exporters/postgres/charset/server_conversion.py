@@ -19,8 +19,11 @@ _UNCONVERTIBLE = frozenset({"22021", "22P05"})
 
 
 def database_encoding(connection: psycopg.Connection[Any]) -> str:
-    """Return the encoding of the connection's database."""
-    return str(fetch(connection, "SELECT pg_catalog.getdatabaseencoding() AS encoding")[0]["encoding"])
+    """Return the encoding of the connection's database, which the server says when a session begins (PostgreSQL
+    documentation, "Asynchronous Operations" of the protocol); a pooler between may not pass that on.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    return encoding or fetch(connection, "SELECT pg_catalog.getdatabaseencoding() AS name")[0]["name"]
 
 
 def is_unconvertible(error: BaseException) -> bool:

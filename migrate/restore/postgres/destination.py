@@ -27,10 +27,10 @@ _LOCK = 0x6D6F7665
 _LOCK_SECONDS = 20
 
 _WRITER_SETTINGS = """
-SELECT set_config(s.name, w.value, false) FROM (VALUES ('synchronous_commit', 'off'),
+SELECT set_config(w.name, w.value, false) FROM (VALUES ('synchronous_commit', 'off'),
   ('default_transaction_read_only', 'off'), ('client_connection_check_interval', '2s'), ('tcp_keepalives_idle', '30'),
   ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3')) AS w(name, value)
-JOIN pg_settings s ON s.name = w.name
+WHERE pg_catalog.current_setting(w.name, true) IS NOT NULL
 """
 _ONLY_FINISHED = f"""
 SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NULL AND (to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL
@@ -158,12 +158,10 @@ def read_state(destination: PostgresDestination) -> State | None:
 
 def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
     """Make the schema. Called within the transaction that makes the objects."""
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
     connection.execute(
-        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text)".encode()
-    )
-    connection.execute(f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY)".encode())
-    connection.execute(
+        f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA};"
+        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text);"
+        f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY);"
         f"CREATE TABLE {PROGRESS_SCHEMA}.left_out"
         " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, step text, entry text)".encode()
     )
