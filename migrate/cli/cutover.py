@@ -41,6 +41,7 @@ from migrate.errors import (
     IncompleteError,
     MoveoutError,
     NotEqualError,
+    UnreachableError,
     UsageError,
 )
 from migrate.follow.cutover import (
@@ -67,6 +68,7 @@ _CATCH_UPS, _SHORT_SECONDS, _SHORTER = 8, 1.0, 0.9
 """Before the hold: how often one catches up at most, in how many seconds one is content, and how much shorter than the
 shortest time before the next one has to be.
 """
+_RELEASE_SECONDS = 60.0
 _NAMED_TABLES = 5
 _REASON = "cutover"
 _NO_KEYS, _AS_SYNCED, _NO_HOLD = SigningOptions(), BucketOptions(), HoldOptions()
@@ -376,7 +378,7 @@ def run_cutover(
         except BaseException as error:
             if isinstance(error, MoveoutError) and session.facts.get("switched") is False:
                 with suppress(MoveoutError):  # the next lines say that they are held
-                    hold.release()
+                    _release(session, followed, hold)
             if options.file.exists():
                 session.facts["undo"] = str(options.file)
                 words = (
@@ -415,6 +417,25 @@ def _confirmed_hold(
     return _Hold(options.file, holds, plan)
 
 
+def _release(session: Session, followed: Sequence[SwitchedSource], hold: _Hold) -> None:
+    """Release the old databases after an error. One that does not answer is asked again for a minute, since nobody can
+    write there until then.
+    """
+    left, ends_at, told = list(followed), time.monotonic() + _RELEASE_SECONDS, ""
+    while hold.file.exists() and left:
+        source = left.pop(0)
+        try:
+            with hold.reopened([source]) as reopened:
+                reopened.release()
+        except UnreachableError as error:
+            if time.monotonic() >= ends_at or session.cancellation.wait(_POLL_SECONDS):
+                raise
+            if told != str(error):
+                told = str(error)
+                session.err.print(Text(f"{source.name} is held, and is released as soon as possible: {told}"))
+            left.append(source)
+
+
 def _followed(session: Session, case: Case) -> tuple[Store, list[SwitchedSource]]:
     """Return where the changes of a case lie, and its followed sources."""
     assert case.bundle is not None
@@ -443,17 +464,26 @@ class _Hold:
     plan: UndoFile
 
     def place(self) -> None:
-        """Hold them. Raises ``BusyError`` where they can still be written to; they are released then."""
+        """Hold them. Raises ``BusyError`` where they can still be written to."""
         source_hold.place(self.file, self.holds, self.plan)
         known = undo_file.read(self.file) or self.plan
         source_hold.close_write_paths(self.holds, known)
-        standings = source_hold.survey(self.holds, known)
+        self.require()
+
+    def require(self) -> None:
+        """Raise ``BusyError`` where they can be written to: some holds end with a restart of the server."""
+        standings = source_hold.survey(self.holds, undo_file.read(self.file) or self.plan)
         if open_paths := [finding for standing in standings for finding in standing.findings]:
-            self.release()
             raise BusyError(
                 f"the old side can still be written to: {open_paths[0]}",
                 next_step="end that, then give the same command again",
             )
+
+    @contextmanager
+    def reopened(self, followed: Sequence[SwitchedSource]) -> Iterator[_Hold]:
+        """Give the hold of some of them by new sessions: the older ones may have ended with the network."""
+        with ExitStack() as stack:
+            yield replace(self, holds=_open_holds(followed, stack, whole_server=True))
 
     def release(self) -> None:
         """Make them as they were; nothing happens where nothing was changed."""
@@ -479,6 +509,9 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     )
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
+        if hold:
+            with hold.reopened(cutovers.followed) as reopened:
+                reopened.require()
         cutovers.each(lambda cutover: cutover.activate())
         lease.check()
         facts = cutovers.session.facts

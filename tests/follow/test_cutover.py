@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from exporters.errors import SourceUnreachableError
 from migrate.custody.log import custody_log
 from migrate.follow.cutover import Cutover
 from migrate.storage.registry import open_location
@@ -164,6 +165,39 @@ def test_no_error_before_the_switch_has_the_exit_code_of_a_switch_with_gaps(move
     run_sql(new, "DELETE FROM accounts WHERE id = 1")
     conflict = call(*words)
     assert (conflict.code, conflict.json["error"]["switched"]) == (6, False), conflict
+
+
+def test_a_hold_that_has_ended_meanwhile_switches_nothing_and_one_whose_sessions_have_ended_is_released(
+    move, monkeypatch
+):
+    """Some holds end when the server is started anew; sessions end with the network."""
+    old, _ = move
+    bring_over()
+    prove = Cutover.prove
+    words = ["cutover", "-c", "moveout.toml", "--hold", "--yes", "--json"]
+
+    def prove_and_lift(self):
+        proven = prove(self)
+        database = old.rpartition("/")[2]
+        lift = f"ALTER DATABASE {database} RESET default_transaction_read_only"
+        run_sql(old, f"BEGIN READ WRITE; {lift}; COMMIT")
+        return proven
+
+    def break_off(_):
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        run_sql(old, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        raise SourceUnreachableError("the network is away")
+
+    for replaced, message in (
+        (prove_and_lift, "can still be written to"),
+        (break_off, "the network is away"),
+    ):
+        monkeypatch.setattr(Cutover, "prove", replaced)
+        ended = call(*words)
+        assert (ended.code, ended.json["error"]["switched"]) == (5, False), ended
+        assert message in ended.json["error"]["message"]
+        assert not Path("moveout-cutover.json").exists()
+        run_sql(old, TRANSFER.format(1, 2))
 
 
 def bring_over():
