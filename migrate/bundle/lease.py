@@ -129,6 +129,14 @@ class Lease:
         if self._lost is not None:
             raise self._lost
 
+    def is_there(self) -> bool:
+        """Tell whether the location has our lease now: not where it was unmounted, or is another one. Raises what the
+        store raises.
+        """
+        lease_and_file = look(self._store)
+        state = lease_and_file[0] if lease_and_file else None
+        return state is not None and state.id == self.id
+
     def abandon(self) -> None:
         """Stop the heartbeat but leave the lease to grow stale: for threads that could not be stopped and
         may still write.

@@ -479,6 +479,17 @@ class _Hold:
                 next_step="end that, then give the same command again",
             )
 
+    def require_still(self, followed: Sequence[SwitchedSource]) -> None:
+        """See ``require``; a source whose session has ended meanwhile gets a new one."""
+        for source in followed:
+            try:
+                replace(self, holds={source.name: self.holds[source.name]}).require()
+            except BusyError:
+                raise
+            except UnreachableError:
+                with self.reopened([source]) as reopened:
+                    reopened.require()
+
     @contextmanager
     def reopened(self, followed: Sequence[SwitchedSource]) -> Iterator[_Hold]:
         """Give the hold of some of them by new sessions: the older ones may have ended with the network."""
@@ -510,13 +521,12 @@ def _switch(cutovers: _Cutovers, buckets: CutoverBuckets, hold: _Hold | None, le
     switched = Switched(record, str(hold.file) if hold else "")
     if switched.is_switched:
         if hold:
-            with hold.reopened(cutovers.followed) as reopened:
-                reopened.require()
+            hold.require_still(cutovers.followed)
         cutovers.each(lambda cutover: cutover.activate())
         lease.check()
         facts = cutovers.session.facts
         facts["switched"] = None  # not known, where the location does not answer
-        write_record(cutovers.store, record)
+        write_record(cutovers.store, record, lease)
         facts["switched"] = True
         return replace(switched, notes=_tell_custody_log(cutovers.store, buckets.signers, record))
     if hold:

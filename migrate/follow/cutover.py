@@ -19,13 +19,14 @@ from exporters.engine import load_part
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.findings import Finding
+from migrate.bundle.lease import Lease
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Applying, Mark
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.remainder import Carried, CarryRemainder, RemainderRequest
 from migrate.changes.segments import SegmentReader
 from migrate.engines import registry
-from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError
+from migrate.errors import AlreadyExistsError, BusyError, DamageError, GoneError, UnreachableError
 from migrate.follow.early_comparison import (
     EarlyComparison,
     Touched,
@@ -434,9 +435,20 @@ def written_since(record: CutoverRecord, name: str, destination: Endpoint, *, wo
     ]
 
 
-def write_record(store: Store, record: CutoverRecord) -> None:
-    """Write the record; the switch is made when this returns."""
+def write_record(store: Store, record: CutoverRecord, lease: Lease) -> None:
+    """Write the record; the switch is made when this returns. Raises ``UnreachableError`` where the location was away
+    meanwhile: a directory is made anew then, and what lies there is lost when the disk is back. First the lease is
+    looked for, which was there before, then the record: a disk that has come back meanwhile lacks that.
+    """
     store.put(RECORD, canonical_json.encode_pretty({"version": VERSION, **asdict(record)}))
+    if not lease.is_there():
+        remove_record(store)
+    elif read_record(store) is not None:
+        return
+    raise UnreachableError(
+        f"{store.location} was away while the record of the switch was written",
+        next_step="mount it, or name the location to which the export went; then give the same command again",
+    )
 
 
 def read_record(store: Store) -> CutoverRecord | None:

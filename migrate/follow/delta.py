@@ -66,7 +66,7 @@ class DeltaSource:
         """Make the destination equal to the source as it is now, and record that. Raises errors of both servers and of
         the location.
         """
-        before = read_delta(self.store, self.name) or DeltaRecord(self.name)
+        before = self._recorded()
         at, begun = datetime.now(UTC), time.monotonic()
         repaired = repair_from_source(
             self.source, self.destination, cancellation=cancellation, states=before.states
@@ -81,7 +81,20 @@ class DeltaSource:
             unequal=[f"{table.table}: {table.reason}" for table in repaired.tables if table.reason],
             states=repaired.states,
         )
+        self._recorded()
         write_delta(self.store, record)
+        return record
+
+    def _recorded(self) -> DeltaRecord:
+        """Return what is recorded. Raises ``UnreachableError`` where nothing is, as where a disk is not mounted: what
+        was written there would be lost when the disk is back.
+        """
+        record = read_delta(self.store, self.name)
+        if record is None:
+            raise UnreachableError(
+                f"{self.store.location} has no record of the delta passes of {self.name}",
+                next_step="mount it, or name the location to which the export went",
+            )
         return record
 
 

@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 
 from migrate.case.model import Endpoint
+from migrate.errors import UnreachableError
 from migrate.follow.delta import DeltaFollower, DeltaSource
 from migrate.runtime.cancellation import CancellationToken
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
@@ -100,6 +102,17 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     (table,) = undone.json["result"]["written_since"]["app"]
     assert ("quiet" in table["key"], table["expected"], table["found"]) == (True, "1", "2")
     engine.run_sql(old, "INSERT INTO quiet VALUES (8)")
+
+
+def test_a_location_that_is_away_gets_no_record(tmp_path):
+    """As where a disk is not mounted: the record would be lost when it is back."""
+    home = tmp_path / "home"
+    source = DeltaSource(
+        "app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), open_location(str(home))
+    )
+    with pytest.raises(UnreachableError, match="has no record of the delta passes of app"):
+        source.take_pass(CancellationToken())
+    assert not list(home.rglob("*.json"))
 
 
 def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message():

@@ -6,13 +6,43 @@ import time
 import pytest
 
 from migrate.bundle import layout, lease
-from migrate.errors import BusyError, UsageError
+from migrate.bundle.lease import Lease
+from migrate.errors import BusyError, UnreachableError, UsageError
 from migrate.follow import handover
-from migrate.follow.cutover import CutoverRecord, write_record
+from migrate.follow.cutover import CutoverRecord, read_record, write_record
 from migrate.follow.handover import CutoverWatch, cutover_lease, refuse_after_switch, take_over
 from migrate.runtime.cancellation import CancellationToken, Cancelled
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+
+
+def switch(store):
+    """Make a switch without sources."""
+    with cutover_lease(store, Silent()) as cutover:
+        write_record(store, CutoverRecord("2026-11-28T00:00:00", "2026-11-28T00:00:09", 9.0, []), cutover)
+
+
+def test_a_switch_whose_record_was_written_while_the_location_was_away_is_none(tmp_path, monkeypatch):
+    """As where a disk is not mounted for a while."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    store = open_location(str(home))
+    read_lease = Lease.is_there
+
+    def bring_back_and_read(self):
+        home.rename(tmp_path / "lost")
+        away.rename(home)
+        return read_lease(self)
+
+    record = CutoverRecord("2026-11-28T00:00:00", "2026-11-28T00:00:09", 9.0, [])
+    with cutover_lease(store, Silent()) as cutover:
+        home.rename(away)
+        with pytest.raises(UnreachableError, match="was away"):
+            write_record(store, record, cutover)
+        assert not list(home.rglob("cutover.json"))
+        monkeypatch.setattr(Lease, "is_there", bring_back_and_read)
+        with pytest.raises(UnreachableError, match="was away"):
+            write_record(store, record, cutover)
+    assert read_record(store) is None
 
 
 def test_a_follow_sees_the_cutover_and_the_switch(tmp_path):
@@ -26,7 +56,7 @@ def test_a_follow_sees_the_cutover_and_the_switch(tmp_path):
         with pytest.raises(BusyError, match="cutover"):
             CutoverWatch(store, Silent())
     assert not watch.is_requested()
-    write_record(store, CutoverRecord("2026-11-28T00:00:00", "2026-11-28T00:00:09", 9.0, []))
+    switch(store)
     assert watch.is_requested()
 
 
@@ -84,6 +114,6 @@ def test_a_cutover_that_is_stopped_waits_no_longer():
 def test_nothing_is_followed_after_the_switch(tmp_path):
     store = open_location(str(tmp_path))
     refuse_after_switch(store)
-    write_record(store, CutoverRecord("2026-11-28T00:00:00", "2026-11-28T00:00:09", 9.0, []))
+    switch(store)
     with pytest.raises(UsageError, match="the switch was made at 2026-11-28T00:00:09"):
         refuse_after_switch(store)

@@ -17,6 +17,7 @@ from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
 from migrate.case.model import Endpoint
 from migrate.case.secrets import Secret
+from migrate.changes.delta_record import DeltaRecord, write_delta
 from migrate.follow.delta import DeltaSource
 from migrate.follow.followed import FollowedSource
 from migrate.runtime.cancellation import CancellationToken
@@ -210,6 +211,7 @@ def test_a_standby_without_the_slot_stops_the_source_by_name_and_a_delta_pass_br
         assert "does not exist any more" in str(error)
         assert "export --follow" in error.next_step
         delta = DeltaSource("app", source.source, source.destination, open_location(str(tmp_path / "delta")))
+        write_delta(delta.store, DeltaRecord("app"))
         delta.take_pass(CancellationToken())
         assert live_tables(source.destination.url) == live_tables_of(cluster.standby)
 
