@@ -226,6 +226,8 @@ ROWS = (
             _outsiders("odd-keys", 2),
             _outsiders("postgresql-regress", 1, ": plain", "5/9"),
             _outsiders("postgresql-regress", 1, ": drops removed", "6/9"),
+            _outsiders("postgresql-regress", 1, ": SQL_ASCII", "7/9"),
+            _outsiders("postgresql-regress", 1, ": EUC_JP", "8/9"),
             _outsiders("postgresql-subscription", 12),
         ),
         ("arrived equal", "differences that were named"),
