@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import UnknownServiceError
 
 from migrate.errors import NotAllowedError
 from migrate.storage.s3.client import S3Location, session
@@ -38,3 +39,14 @@ def test_a_file_of_profiles_that_may_not_be_read_is_refused(variable, open_folde
             session(location)
     finally:
         os.seteuid(own_user)
+
+
+def test_a_session_makes_clients_of_the_services_that_botocore_has(monkeypatch):
+    """Their folders are not all looked through for one client; who asks for an unknown one is told which there are."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    opened = session(S3Location("media", "", None, {"access_key_id": "key", "secret_access_key": "secret"}))
+    assert opened.create_client("sts").meta.region_name == "eu-central-1"
+    assert opened.get_credentials().access_key == "key"
+    assert {"s3", "sts", "dynamodb"} <= set(opened.get_available_services())
+    with pytest.raises(UnknownServiceError, match=r"nonsense.*dynamodb"):
+        opened.create_client("nonsense")

@@ -76,7 +76,7 @@ class AwsConnection:
 
     def __init__(self, session: Any, name: str) -> None:
         self.name = name
-        self.region = session.region_name or DEFAULT_REGION
+        self.region = session.get_config_variable("region") or DEFAULT_REGION
         try:
             partition = session.get_partition_for_region(self.region)
         except boto_errors.UnknownRegionError as exc:
@@ -118,7 +118,7 @@ class AwsConnection:
             raise CallFailedError(self._failure(exc, call, region)) from exc
 
     def client(self, name: str, region: str) -> Any:
-        """Return the boto3 client of a service in a region."""
+        """Return the client of a service in a region."""
         with self._lock:
             if (name, region) not in self._clients:
                 self._clients[name, region] = self._make_client(name, region)
@@ -131,12 +131,12 @@ class AwsConnection:
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
         )
-        client = self._session.client(name, region_name=region, config=config)
+        client = self._session.create_client(name, region_name=region, config=config)
         endpoint = client.meta.endpoint_url
         if client.meta.service_model.endpoint_discovery_operation and _AMAZON not in endpoint:
             # Timestream's servers name the endpoint for the next call. botocore ignores that only where the endpoint
             # is given here, not where it stands in the profile.
-            return self._session.client(name, region_name=region, endpoint_url=endpoint, config=config)
+            return self._session.create_client(name, region_name=region, endpoint_url=endpoint, config=config)
         return client
 
     def _pages(self, call: Call, region: str, arguments: dict[str, Any]) -> Iterator[Any]:

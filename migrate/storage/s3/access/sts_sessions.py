@@ -50,8 +50,8 @@ class TokenService:
         config = botocore.config.Config(
             retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60
         )
-        region = session.region_name or "us-east-1"
-        self._client = session.client("sts", config=config, region_name=region)
+        region = client.region_of(session) or "us-east-1"
+        self._client = session.create_client("sts", config=config, region_name=region)
         self.endpoint = str(self._client.meta.endpoint_url)
         self.region = region
 

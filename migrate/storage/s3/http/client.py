@@ -237,7 +237,7 @@ def _tls_context(session_of_location: Any) -> ssl.SSLContext:
     """Return what TLS is checked against: ``ca_bundle`` and AWS_CA_BUNDLE hold as they do for boto3, else the system's
     certificates and botocore's.
     """
-    bundle = session_of_location._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no public way
+    bundle = session_of_location.get_config_variable("ca_bundle")
     return _tls_context_of(bundle or None)
 
 
