@@ -234,16 +234,25 @@ class KeyedReader(Protocol):
         ...
 
 
+class RereadSnapshot(NamedTuple):
+    """A snapshot by which tables are taken up again: what was committed before the ``position`` of the log is in its
+    ``rows``. ``tables`` by (schema, name): the one that was asked for first, then those that have to be read with it.
+    """
+
+    position: int
+    rows: LocatedRows
+    tables: Sequence[tuple[str, str]]
+
+
 @runtime_checkable
 class RereadableLog(Protocol):
     """A change log (``exporters.changes``) of which a table can be taken up again at a later snapshot."""
 
     def reread(
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = ...
-    ) -> AbstractContextManager[tuple[int, LocatedRows]]:
-        """See to it that the changes of a table are in the log, and take a snapshot at an exact position of it; return
-        that position, and the rows. What was committed before it is in these. Raises ``SourceUsageError`` where the
-        table cannot be followed, ``SourceError``.
+    ) -> AbstractContextManager[RereadSnapshot]:
+        """See to it that the changes of a table are in the log, and take a snapshot at an exact position of it. Raises
+        ``SourceUsageError`` where the table cannot be followed, ``SourceError``.
         """
         ...
 

@@ -6,7 +6,7 @@ nothing and loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -94,13 +94,13 @@ class ChangeWriter(Protocol):
 class RereadingWriter(Protocol):
     """A ``ChangeWriter`` whose tables can be read again while nothing is applied. Tables are ``schema.name``."""
 
-    def begin_again(self, table: str) -> None:
-        """Write down that a table is read again. Until that has ended its changes are left out."""
+    def begin_again(self, tables: Sequence[str]) -> None:
+        """Write down that tables are read again. Until that has ended their changes are left out."""
         ...
 
-    def end_again(self, table: str, position: int) -> None:
-        """Write down that a table has all that was committed before a position of the log; only what comes later is
-        applied to it.
+    def end_again(self, tables: Sequence[str], position: int) -> None:
+        """Write down, of all at once, that tables have all that was committed before a position of the log; only what
+        comes later is applied to them.
         """
         ...
 

@@ -24,7 +24,7 @@ from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
 from migrate.errors import OK, BusyError, IncompleteError, MoveoutError, UsageError
 from migrate.follow.delta import DeltaFollower, DeltaSource, DeltaState, sources_to_follow
-from migrate.follow.followed import FollowedSource, followed_sources, reread_table
+from migrate.follow.followed import FollowedSource, followed_sources, reread_tables
 from migrate.follow.follower import DEFINE_STEP, Follower, FollowState
 from migrate.follow.handover import CutoverWatch, refuse_after_switch
 from migrate.follow.table_digests import table_label
@@ -358,7 +358,11 @@ def resync_command(
     sources = expanded(session, loaded.sources, loaded, loaded.bundle, ask=False)
     destinations = destinations_of(loaded.bundle, loaded.destinations, loaded)
     followed = {source.name: source for source in followed_sources(store, sources, destinations)}
-    return Resynced([_reread(session, followed, *table_name) for table_name in names])
+    resynced: dict[tuple[str, str, str], ResyncedTable] = {}
+    for name in names:
+        if name not in resynced:
+            resynced |= _reread(session, followed, *name)
+    return Resynced([*resynced.values()])
 
 
 def _table_name(word: str) -> tuple[str, str, str]:
@@ -372,13 +376,14 @@ def _table_name(word: str) -> tuple[str, str, str]:
 
 def _reread(
     session: Session, followed: dict[str, FollowedSource], source: str, schema: str, name: str
-) -> ResyncedTable:
+) -> dict[tuple[str, str, str], ResyncedTable]:
+    """Read a table again, and those that have to be read with it."""
     if source not in followed:
         raise UsageError(
             f"{source} is not followed", next_step=f"the followed sources are {', '.join(followed)}"
         )
     session.progress.note(f"{source}: reading {table_label((schema, name))} again")
-    repaired, position = reread_table(
+    repaired, position = reread_tables(
         followed[source], schema, name, cancellation=session.cancellation, note=session.progress.note
     )
-    return ResyncedTable(source, repaired, position)
+    return {(source, *table): ResyncedTable(source, result, position) for table, result in repaired.items()}

@@ -16,8 +16,8 @@ from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
 from migrate.errors import BusyError, IncompleteError, UsageError
-from migrate.follow.table_digests import table_label
-from migrate.repair.live_repair import repair_table
+from migrate.follow.table_digests import TableName, table_label
+from migrate.repair.live_repair import repair_named_tables
 from migrate.repair.repair import TableRepair
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.api import Store
@@ -160,17 +160,18 @@ def followed_sources(
     return followed
 
 
-def reread_table(
+def reread_tables(
     followed: FollowedSource,
     schema: str,
     name: str,
     *,
     cancellation: CancellationToken,
     note: Callable[[str], None],
-) -> tuple[TableRepair, str]:
-    """Read a table again while the source is written to; return what differed, and the position from which on its
-    changes are applied. They are left out from the beginning on, and that is written at the destination: of a run that
-    dies the cutover reads the table again. The snapshot has an exact position in the log, so nothing comes twice.
+) -> tuple[dict[TableName, TableRepair], str]:
+    """Read a table again while the source is written to, and those that have to be read with it; return what differed
+    of each, and the position from which on their changes are applied. They are left out from the beginning on, and that
+    is written at the destination: of a run that dies the cutover reads the tables again. The snapshot has an exact
+    position in the log, so nothing comes twice.
 
     Raises ``UsageError`` where the table cannot be followed; ``BusyError`` while changes are applied;
     ``IncompleteError`` where rows are refused; errors of both servers.
@@ -190,14 +191,23 @@ def reread_table(
                 f"{followed.destination.shown} was not restored from this bundle yet",
                 next_step="moveout restore brings it up; then give the same command again",
             )
-        with log.reread(followed.log, schema, name, note) as (position, rows):
-            writer.begin_again(table)
-            repaired = repair_table(rows, followed.destination, schema, name, cancellation=cancellation)
-        if repaired.reason:
-            raise IncompleteError(
-                f"{table} could not be made equal: {repaired.reason}",
-                next_step="make the table at the destination as it is at the source, then give the same command again;"
-                " until then its changes are left out",
+        with log.reread(followed.log, schema, name, note) as snapshot:
+            labels = [table_label(name) for name in snapshot.tables]
+            if others := labels[1:]:
+                note(
+                    f"{table} is read again together with {', '.join(others)}: foreign keys that change rows connect"
+                    " them"
+                )
+            writer.begin_again(labels)
+            repaired = repair_named_tables(
+                snapshot.rows, followed.destination, snapshot.tables, cancellation=cancellation
             )
-        writer.end_again(table, position)
-    return repaired, log.show(position)
+        if unequal := [one for one in repaired if one.reason]:
+            reasons = "; ".join(f"{one.table} could not be made equal: {one.reason}" for one in unequal)
+            raise IncompleteError(
+                reasons,
+                next_step="make the table at the destination as it is at the source, then give the same command again;"
+                f" until then changes of {', '.join(labels)} are left out",
+            )
+        writer.end_again(labels, snapshot.position)
+    return dict(zip(snapshot.tables, repaired, strict=True)), log.show(snapshot.position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -26,16 +26,24 @@ from migrate.repair.sides import live_sides
 from migrate.runtime.cancellation import CancellationToken
 
 
-def repair_table(
-    rows: LocatedRows, destination: Endpoint, schema: str, name: str, *, cancellation: CancellationToken
-) -> TableRepair:
-    """Make one table of a destination equal to that of an open source. Raises errors of ``exporters.errors``."""
+def repair_named_tables(
+    rows: LocatedRows,
+    destination: Endpoint,
+    tables: Sequence[tuple[str, str]],
+    *,
+    cancellation: CancellationToken,
+) -> list[TableRepair]:
+    """Make some tables of a destination equal to those of an open source; return what was done of each. Raises errors
+    of ``exporters.errors``.
+    """
     engine = registry.engine_for(destination.url, destination.shown)
     part_reader = part_reader_of(engine)
+    counts = rows.tables()
     with open_repair(engine, destination) as opened:
-        pair = _pair(rows, opened, part_reader, (schema, name), rows.tables().get((schema, name), 0))
-        repaired = repair_tables([pair], opened, part_reader, cancellation=cancellation)
-    return repaired[0] if repaired else TableRepair(pair.label)
+        pairs = [_pair(rows, opened, part_reader, table, counts.get(table, 0)) for table in tables]
+        repaired = repair_tables(pairs, opened, part_reader, cancellation=cancellation)
+    differed = {table.table: table for table in repaired}
+    return [differed.get(pair.label) or TableRepair(pair.label) for pair in pairs]
 
 
 @dataclass(slots=True)

@@ -14,6 +14,8 @@ CASE = ("-c", "moveout.toml")
 KINDRED = """
 CREATE TABLE parents (id INT PRIMARY KEY);
 CREATE TABLE children (id INT PRIMARY KEY, parent INT, FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE);
+CREATE TABLE toys (id INT PRIMARY KEY, child INT, FOREIGN KEY (child) REFERENCES children (id) ON DELETE SET NULL);
+CREATE TABLE cousins (id INT PRIMARY KEY, parent INT, FOREIGN KEY (parent) REFERENCES parents (id));
 """
 
 
@@ -32,7 +34,6 @@ def test_tables_are_read_again_while_the_source_is_written_to(sides, tmp_path, m
     """
     old, new = (server.database() for server in sides)
     run_sql(old, f"{BANK} CREATE TABLE plain (id INT) ENGINE=MyISAM; CREATE TABLE goods (id INT PRIMARY KEY)")
-    run_sql(old, KINDRED)
     monkeypatch.chdir(tmp_path)
     write_move_case(tmp_path, old, new, follow=False)
     assert call("export", *CASE, "--follow").code == 0
@@ -51,9 +52,6 @@ def test_tables_are_read_again_while_the_source_is_written_to(sides, tmp_path, m
         refused = call("resync", *CASE, "app:plain")
         assert (refused.code, "the cutover reads it again" in refused.err) == (2, True), refused
         assert call("resync", *CASE, "app:no.goods").code == 2
-        for kindred in ("parents", "children"):
-            refused = call("resync", *CASE, f"app:{kindred}")
-            assert (refused.code, "a foreign key that changes rows" in refused.err) == (2, True), refused
         resynced = call("resync", *CASE, "app:goods")
         assert (resynced.code, "not repaired" in resynced.out + resynced.err) == (3, False), resynced
         run_sql(new, "DROP TABLE goods; CREATE TABLE goods (id INT PRIMARY KEY, n INT)")
@@ -71,3 +69,45 @@ def test_tables_are_read_again_while_the_source_is_written_to(sides, tmp_path, m
         query = f"SELECT * FROM {table} ORDER BY 1"
         assert fetch(new, query) == fetch(old, query)
     assert fetch(new, "SELECT * FROM goods") == [(2, 3)]
+
+
+def test_tables_of_foreign_keys_that_change_rows_are_read_again_together(sides, tmp_path, monkeypatch):
+    """What such a key does at the source is not in the log: it acts at the destination. Changes from before the reading
+    may act on none of the new rows, and later ones have to.
+    """
+    old, new = (server.database() for server in sides)
+    run_sql(old, KINDRED)
+    run_sql(
+        old, "INSERT INTO parents VALUES (1), (2), (3); INSERT INTO children VALUES (10, 1), (20, 2), (30, 3)"
+    )
+    run_sql(old, "INSERT INTO toys VALUES (100, 10), (200, 20), (300, 30); INSERT INTO cousins VALUES (5, 3)")
+    monkeypatch.chdir(tmp_path)
+    write_move_case(tmp_path, old, new, follow=False)
+    assert call("export", *CASE, "--follow").code == 0
+    assert call("restore", *CASE).code == 0
+    run_sql(new, "DELETE FROM toys WHERE id = 300; UPDATE children SET parent = 3 WHERE id = 10")
+    # To be left out: parent 1 is gone for a moment, with its child. Both are there again, under the same keys.
+    run_sql(old, "DELETE FROM parents WHERE id = 1; INSERT INTO parents VALUES (1)")
+    run_sql(old, "INSERT INTO children VALUES (10, 1); UPDATE toys SET child = 10 WHERE id = 100")
+    run_sql(old, "INSERT INTO parents VALUES (4); INSERT INTO cousins VALUES (7, 4)")
+    run_sql(old, "DELETE FROM cousins WHERE id = 7; DELETE FROM parents WHERE id = 4")
+    resynced = call("resync", *CASE, "app:toys", "app:parents", "--json")
+    assert resynced.code == 0, resynced
+    read = {table["repaired"]["table"] for table in resynced.json["result"]["tables"]}
+    assert read == {"`toys`", "`children`", "`parents`"}
+    run_sql(old, "DELETE FROM parents WHERE id = 2; INSERT INTO cousins VALUES (6, 1)")
+    # A key that only refuses rows: an older row of cousins refers to a parent that is gone by now.
+    # From MySQL 9.6 on no key is checked there.
+    if not fetch(old, "SHOW VARIABLES WHERE Variable_name = 'innodb_native_foreign_keys' AND Value = 'OFF'"):
+        stopped = call("follow", *CASE, "--until-caught-up")
+        words = (stopped.code, "`cousins`" in stopped.out, "moveout resync" in stopped.out)
+        assert words == (3, True, True), stopped
+        assert call("resync", *CASE, "app:cousins").code == 0
+    followed = call("follow", *CASE, "--until-caught-up", "--json")
+    assert followed.code == 0, json.dumps(followed.json)
+    for table in ("parents", "children", "toys", "cousins"):
+        query = f"SELECT * FROM {table} ORDER BY 1"
+        assert fetch(new, query) == fetch(old, query), table
+    assert fetch(new, "SELECT * FROM toys ORDER BY 1") == [(100, 10), (200, None), (300, 30)]
+    cutover = call("cutover", *CASE, "--json", "--yes")
+    assert cutover.code == 0, cutover

@@ -20,6 +20,7 @@ from exporters.changes import (
     Message,
     NotFollowed,
 )
+from exporters.engine import RereadSnapshot
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -48,13 +49,28 @@ _LOCK_SECONDS = 15
 """So long a server may take to see that the reader of a log is gone."""
 _REPLICA_NUMBERS = 2**31
 _ACTING_KEYS = """
-SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA = CONSTRAINT_SCHEMA
+FROM information_schema.REFERENTIAL_CONSTRAINTS
 WHERE CONSTRAINT_SCHEMA = {schema}
   AND NOT (UPDATE_RULE IN ('RESTRICT', 'NO ACTION') AND DELETE_RULE IN ('RESTRICT', 'NO ACTION'))
 """
-"""The tables of foreign keys that change rows, and those to which they refer."""
+"""The tables of foreign keys that change rows, those to which they refer, and whether these are of this database."""
 _KEYS_OF_ENGINE = "innodb_native_foreign_keys"
 """Whether InnoDB acts for foreign keys, below the log; servers before MySQL 9.6 do not know it, and do."""
+
+
+def _connected(name: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a table, and after it those that pairs of tables connect with it, also by way of others."""
+    connected = [name]
+    for known in connected:
+        connected += [
+            other
+            for pair in pairs
+            if known in pair
+            for other in dict.fromkeys(pair)
+            if other not in connected
+        ]
+    return connected
 
 
 def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlChangeLog:
@@ -103,10 +119,11 @@ class MysqlChangeLog:
     @contextmanager
     def reread(
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
-    ) -> Iterator[tuple[int, MysqlRows]]:
+    ) -> Iterator[RereadSnapshot]:
         """See ``exporters.engine.RereadableLog``. The snapshot begins as that of a base does: no transaction is
         unfinished then, so its position lies between two of them. What a foreign key does to rows is not in the log: an
-        older change of one table would change newer rows of the other one.
+        older change of one table would change newer rows of the other one. So all tables that are connected by such
+        keys are read together.
         """
         del note
         label = ".".join(filter(None, (schema, name)))
@@ -116,21 +133,20 @@ class MysqlChangeLog:
                 next_step="Nothing has to be done: the cutover reads it again.",
             )
         with hold(self._address, workers=1, log=self) as (session, tables):
-            table = next((table for table in tables if not schema and table.name == name), None)
-            if table is None:
+            by_name = {table.name: table for table in tables}
+            if schema or name not in by_name:
                 raise SourceUsageError(
                     f"{self._address.url} has no table {label}",
                     next_step="NAME:TABLE names one, without a database.",
                 )
-            if not table.transactional:
-                raise SourceUsageError(f"{label} cannot be followed: {table.engine} has no transactions")
-            keys = session.holder.rows(_ACTING_KEYS.format(schema=quote_literal(self._address.database)))
-            if any(name in map(str, pair) for pair in keys):
+            if not by_name[name].transactional:
                 raise SourceUsageError(
-                    f"{label} cannot be read again by itself: a foreign key that changes rows connects it with others",
-                    next_step=BASE_AGAIN,
+                    f"{label} cannot be followed: {by_name[name].engine} has no transactions"
                 )
-            yield session.position[FOLLOW]["position"], MysqlRows(session, tables)
+            keys = session.holder.rows(_ACTING_KEYS.format(schema=quote_literal(self._address.database)))
+            pairs = [(str(child), str(parent)) for child, parent, is_here in keys if is_here]
+            names = [("", connected) for connected in _connected(name, pairs) if connected in by_name]
+            yield RereadSnapshot(session.position[FOLLOW]["position"], MysqlRows(session, tables), names)
 
     def end(self, log: Mapping[str, Any]) -> int:
         """See ``ChangeLog``."""
@@ -166,7 +182,7 @@ class MysqlChangeLog:
                 names = {table.name for table in read_tables(control) if table.transactional}
                 acting = set()
                 if control.variable(_KEYS_OF_ENGINE) != "OFF":
-                    acting = {str(name) for name, _ in control.rows(_ACTING_KEYS.format(schema=schema))}
+                    acting = {str(name) for name, *_ in control.rows(_ACTING_KEYS.format(schema=schema))}
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
         return frozenset(("", name) for name in names - acting - {*log["apart"]})

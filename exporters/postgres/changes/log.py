@@ -23,6 +23,7 @@ from exporters.changes import (
     Message,
     NotFollowed,
 )
+from exporters.engine import RereadSnapshot
 from exporters.errors import (
     SourceError,
     SourceGoneError,
@@ -56,7 +57,7 @@ from exporters.postgres.changes.timelines import FAILOVER_VERSION, Timeline, rea
 from exporters.postgres.changes.touched_rows import touched_rows
 from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.live_rows import PostgresRows, live_rows
+from exporters.postgres.live_rows import live_rows
 from exporters.postgres.query_rows import fetch
 from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
 from exporters.postgres.sessions.lock_timeouts import held
@@ -168,7 +169,7 @@ class PostgresChangeLog:
     @contextmanager
     def reread(
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
-    ) -> Iterator[tuple[int, PostgresRows]]:
+    ) -> Iterator[RereadSnapshot]:
         """See ``exporters.engine.RereadableLog``. A slot for a moment exports the snapshot; it waits for the end of all
         transactions that are open. What these wrote to a table that is only now published is in the snapshot.
         """
@@ -193,7 +194,8 @@ class PostgresChangeLog:
                     position, snapshot = _create_slot(replication, f'"{moment}" TEMPORARY')
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
-            yield position, stack.enter_context(live_rows(self._address, snapshot))
+            rows = stack.enter_context(live_rows(self._address, snapshot))
+            yield RereadSnapshot(position, rows, [(schema, name)])
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
         """See ``ChangeLog``. The server itself knows what is acknowledged; ``after`` tells whether it was put back."""

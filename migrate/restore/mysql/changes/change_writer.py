@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -167,15 +167,15 @@ class MysqlChangeWriter:
                 self._connection.run("ROLLBACK")
         self._is_open = False
 
-    def begin_again(self, table: str) -> None:
+    def begin_again(self, tables: Sequence[str]) -> None:
         """See ``RereadingWriter``."""
-        others = [name for name in self._details.skipped if name != table]
-        self._write_details(replace(self._details, skipped=[*others, table]))
+        others = [name for name in self._details.skipped if name not in tables]
+        self._write_details(replace(self._details, skipped=[*others, *tables]))
 
-    def end_again(self, table: str, position: int) -> None:
+    def end_again(self, tables: Sequence[str], position: int) -> None:
         """See ``RereadingWriter``."""
-        others = [name for name in self._details.skipped if name != table]
-        reread = {**self._details.reread, table: position}
+        others = [name for name in self._details.skipped if name not in tables]
+        reread = {**self._details.reread, **dict.fromkeys(tables, position)}
         self._write_details(replace(self._details, skipped=others, reread=reread))
 
     def close(self) -> None:

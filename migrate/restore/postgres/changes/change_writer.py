@@ -153,15 +153,15 @@ class PostgresChangeWriter:
                 self._connection.execute(b"ROLLBACK")
         self._is_open = False
 
-    def begin_again(self, table: str) -> None:
+    def begin_again(self, tables: Sequence[str]) -> None:
         """See ``RereadingWriter``."""
         with self._translated():
-            begin_again(self._connection, self._source, table)
+            begin_again(self._connection, self._source, tables)
 
-    def end_again(self, table: str, position: int) -> None:
+    def end_again(self, tables: Sequence[str], position: int) -> None:
         """See ``RereadingWriter``."""
         with self._translated():
-            end_again(self._connection, self._source, table, position)
+            end_again(self._connection, self._source, tables, position)
 
     def close(self) -> None:
         """See ``ChangeWriter``."""

@@ -19,6 +19,10 @@ from migrate.changes.segments import Place
 from migrate.runtime.crash_points import durable
 
 _TABLE = f"{PROGRESS_SCHEMA}.follow"
+_OTHERS = (
+    "ARRAY(SELECT n FROM pg_catalog.unnest(skipped) AS n WHERE n OPERATOR(pg_catalog.<>) ALL ($2::text[]))"
+)
+"""The tables that are skipped, but for those that are read again."""
 
 
 def begin_mark(
@@ -59,23 +63,23 @@ def read_again(connection: psycopg.Connection[Any], source: str) -> Mapping[str,
     return dict(row[0]) if row else {}
 
 
-def begin_again(connection: psycopg.Connection[Any], source: str, table: str) -> None:
-    """Write that a table is being read again: until that has ended its changes are left out."""
+def begin_again(connection: psycopg.Connection[Any], source: str, tables: Sequence[str]) -> None:
+    """Write that tables are being read again: until that has ended their changes are left out."""
     with psycopg.RawCursor(connection) as cursor:
         cursor.execute(
-            f"UPDATE {_TABLE} SET skipped = pg_catalog.array_append(pg_catalog.array_remove(skipped, $2), $2)"
-            " WHERE source = $1".encode(),
-            (source, table),
+            f"UPDATE {_TABLE} SET skipped = pg_catalog.array_cat({_OTHERS}, $2::text[]) WHERE source = $1".encode(),
+            (source, list(tables)),
         )
 
 
-def end_again(connection: psycopg.Connection[Any], source: str, table: str, position: int) -> None:
-    """Write that a table has all that was committed before a position: only later changes of it are applied."""
+def end_again(connection: psycopg.Connection[Any], source: str, tables: Sequence[str], position: int) -> None:
+    """Write that tables have all that was committed before a position: only later changes of them are applied."""
     with psycopg.RawCursor(connection) as cursor:
         cursor.execute(
-            f"UPDATE {_TABLE} SET skipped = pg_catalog.array_remove(skipped, $2),"
-            " reread = reread || pg_catalog.jsonb_build_object($2, $3::bigint) WHERE source = $1".encode(),
-            (source, table, position),
+            f"UPDATE {_TABLE} SET skipped = {_OTHERS}, reread = reread || (SELECT"
+            " pg_catalog.jsonb_object_agg(name, $3::bigint) FROM pg_catalog.unnest($2::text[]) AS name)"
+            " WHERE source = $1".encode(),
+            (source, list(tables), position),
         )
 
 
