@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from scripts.outsiders.pagila import VARIABLE, pagila_scripts
 from scripts.outsiders.pgcopydb import SUITE as WHOLE
 from scripts.outsiders.postgresql.followed_move import FollowedMoves, Step, Workload
 from scripts.outsiders.suite import Context, Skipped, SuiteRow
 
-_PAGILA = "OUTSIDERS_PAGILA"
 _CONTAINER, _PAGILA_CONTAINER = "/usr/src/pgcopydb/", "/usr/src/pagila/"
 _SOURCE = re.compile(r"PGCOPYDB_SOURCE_PGURI")
 _COPIES = re.compile(r"pgcopydb\s+(?:snapshot|clone|fork|follow|copy|stream\s+setup)\b")
+_COPIED_FILE = re.compile(r"^\s*cp\s+(/usr/src/\S+)\s+(\S+)$", re.MULTILINE)
 _FILE = re.compile(r"\s-f\s+(\S+)")
 _VARIABLE = re.compile(r"\s-v\s+(\w+)=(\S+)")
 _COMMAND = re.compile(r"""\s-c\s+(?:"([^"$]*)"|'([^']*)')""")
@@ -26,9 +26,7 @@ class PgcopydbFollow:
     """One move for each test that writes to its source after the copy has begun."""
 
     name = "pgcopydb-follow"
-    origin = (
-        f"pgcopydb's tests cdc-* and follow-*; the database pagila from the checkout that {_PAGILA} names"
-    )
+    origin = f"pgcopydb's tests cdc-* and follow-*; pagila from the checkout that {VARIABLE} names"
 
     def obtain(self) -> Path | Skipped:
         """Return the directory of the tests."""
@@ -37,15 +35,15 @@ class PgcopydbFollow:
     def run(self, context: Context) -> Iterable[SuiteRow]:
         """Move each test's database."""
         moves = FollowedMoves.begin(context)
-        pagila = Path(os.environ[_PAGILA]) if os.environ.get(_PAGILA) else None
+        scripts = pagila_scripts(context.scratch / "pagila")
+        pagila = None if isinstance(scripts, Skipped) else scripts
         directories = sorted({*context.material.glob("cdc-*"), *context.material.glob("follow-*")})
         workloads: list[Workload] = []
         for directory in context.choose(directories):
             workload = workload_of(directory, pagila)
             if workload is None:
-                yield SuiteRow(
-                    directory.name, skipped=f"it needs the database pagila: set {_PAGILA} to a checkout"
-                )
+                assert isinstance(scripts, Skipped)
+                yield SuiteRow(directory.name, skipped=scripts.reason)
             elif not workload.after:
                 yield SuiteRow(directory.name, skipped="its scripts write nothing after the copy has begun")
             else:
@@ -59,7 +57,7 @@ def workload_of(directory: Path, pagila: Path | None) -> Workload | None:
     scripts = [directory / name for name in ("copydb.sh", "inject.sh")]
     copies = False
     for script in scripts:
-        for command in commands(script.read_text()) if script.exists() else ():
+        for command in commands(_without_copies(script.read_text())) if script.exists() else ():
             copies = copies or bool(_COPIES.search(command))
             if not re.search(r"\bpsql\b", command) or not _SOURCE.search(command):
                 continue
@@ -67,6 +65,13 @@ def workload_of(directory: Path, pagila: Path | None) -> Workload | None:
                 return None
             parts[copies].extend(_steps(command, directory, pagila))
     return Workload(directory.name, *parts)
+
+
+def _without_copies(script: str) -> str:
+    """Return a script that names the files themselves, where it names copies that it makes of them."""
+    for file, copy in _COPIED_FILE.findall(script):
+        script = script.replace(copy, file)
+    return script
 
 
 def commands(script: str) -> Iterator[str]:
