@@ -30,6 +30,7 @@ _SETTINGS = [
 ]
 _WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
+_SWITCH_SECONDS = 1.0
 _READY = "SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel"
 _IS_FOLLOWED = "SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND database = current_database()"
 
@@ -99,12 +100,16 @@ class Subscription:
 
 @dataclass(slots=True)
 class Pgcopydb:
-    """``pgcopydb clone --follow``. It is one command, so between base and start it is held by a signal."""
+    """``pgcopydb clone --follow``. It is one command, so between base and start it is held by a signal. It applies what
+    a file of the source's log holds when the next file begins. So while somebody waits for it, the log is switched to
+    the next file once a second, as its own tests do after they have written.
+    """
 
     pair: PostgresPair
     program: Path
     process: Process = field(init=False)
     _base_cpu_seconds: float = 0.0
+    _switched_at: float = 0.0
 
     def __post_init__(self) -> None:
         ends = {
@@ -141,6 +146,9 @@ class Pgcopydb:
     def look(self) -> None:
         """See ``FollowTool``."""
         self.process.look()
+        if time.monotonic() - self._switched_at > _SWITCH_SECONDS:
+            self._switched_at = time.monotonic()
+            self.pair.source_server.execute("SELECT pg_switch_wal()")
 
     def stop(self) -> None:
         """See ``FollowTool``."""
