@@ -65,7 +65,7 @@ _CHECKED = {"accounts": "balance", "tellers": "balance", "history": "delta"}
 @dataclass(frozen=True, slots=True)
 class Applied:
     """Seconds of the clock until all had arrived, and of the processors; the tool's peak memory. ``seconds`` is
-    negative where not all has arrived.
+    negative where not all has arrived. ``different``: the tables that are not what they are at the source.
     """
 
     seconds: float
@@ -73,14 +73,15 @@ class Applied:
     source_cpu: float
     destination_cpu: float
     peak_bytes: int
-    is_equal: bool
+    different: Sequence[str]
 
     def line(self, rows: int) -> str:
         """Return the cells of a table."""
         clock = f"{self.seconds:.1f} s, {rows / self.seconds:,.0f}/s" if self.seconds > 0 else "never"
         peak = f"{self.peak_bytes / MB:.0f} MB" if self.peak_bytes else "-"
         cpu = f"{self.tool_cpu:.1f} s | {self.source_cpu:.1f} s | {self.destination_cpu:.1f} s"
-        return f"{clock} | {cpu} | {peak} | {'equal' if self.is_equal else 'DIFFERENT'} |"
+        rows_cell = f"DIFFERENT: {', '.join(self.different)}" if self.different else "equal"
+        return f"{clock} | {cpu} | {peak} | {rows_cell} |"
 
 
 def main() -> int:
@@ -144,7 +145,7 @@ def apply_backlog(
     after = pair.used()
     tool.stop()
     costs = after[0] - before[0], after[1] - before[1]
-    return Applied(seconds, tool.cpu_seconds, *costs, tool.peak_bytes, _is_equal(pair))
+    return Applied(seconds, tool.cpu_seconds, *costs, tool.peak_bytes, _different(pair))
 
 
 def _tables(engine: str) -> Sequence[str]:
@@ -167,16 +168,16 @@ def _writer(pair: Pair[Any], engine: str, shape: str, rows: int, transaction: in
     return write
 
 
-def _is_equal(pair: Pair[Any]) -> bool:
-    answers = []
+def _different(pair: Pair[Any]) -> list[str]:
+    answers: list[dict[str, Any]] = []
     for connect in (pair.source, pair.destination):
         with cursor_of(connect()) as cursor:
-            answer = []
+            answer = {}
             for table, column in _CHECKED.items():
                 cursor.execute(_CHECK.format(table=table, column=column))
-                answer.append(cursor.fetchall())
+                answer[table] = cursor.fetchall()
             answers.append(answer)
-    return answers[0] == answers[1]
+    return [table for table in _CHECKED if answers[0][table] != answers[1][table]]
 
 
 if __name__ == "__main__":

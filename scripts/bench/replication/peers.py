@@ -38,13 +38,17 @@ def main() -> int:
     parser.add_argument("--engine", choices=ENGINES, default="postgres")
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument(
-        "--without", default="", metavar="WORD", help="leave out things with this in their name"
+        "--without",
+        default="",
+        metavar="WORDS",
+        help="leave out things with one of these in their name, by commas",
     )
     parser.add_argument("--tools", default="", help="only these, by commas")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
     print(f"--seed {options.seed}")
-    things = [t for t in _THINGS[options.engine] if not options.without or options.without not in t.name]
+    without = options.without.split(",") if options.without else []
+    things = [t for t in _THINGS[options.engine] if not any(word in t.name for word in without)]
     results: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
         engine: Any = ENGINES[options.engine]

@@ -127,6 +127,12 @@ POSTGRES_THINGS = (
         "SELECT id, v, md5(text) FROM long ORDER BY 1",
     ),
     Thing(
+        "numbers of more than six digits",
+        ("CREATE TABLE numbers (id int PRIMARY KEY, price numeric, share double precision)",),
+        ("INSERT INTO numbers VALUES ({n} + 1234000, {n} + 12345.6789, {n} / 1234567.0)",),
+        "SELECT * FROM numbers ORDER BY 1",
+    ),
+    Thing(
         "sequences",
         ("CREATE SEQUENCE counter",),
         ("SELECT nextval('counter')",),
