@@ -41,7 +41,7 @@ def capture_rest(location, url):
 
 
 def bases_of(bundle):
-    """The folders of bases that have begun. A kill between the two steps of the first file leaves an empty directory."""
+    """The folders of bases that have begun. A kill within the first file leaves an empty directory."""
     return {path.parent for path in bundle.glob("changes/app/*/idle")}
 
 
