@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from scripts.outsiders.pagila import VARIABLE, pagila_scripts
 from scripts.outsiders.pgcopydb import SUITE as WHOLE
 from scripts.outsiders.postgresql.followed_move import FollowedMoves, Step, Workload
 from scripts.outsiders.suite import Context, Skipped, SuiteRow
+from scripts.process import Argv
 
+PAGILA = "OUTSIDERS_PAGILA"
+_PAGILA_COMMIT = "e0e35a666f31a786b9d3c06cb83799fc46db25d4"
+"""The last one before it needs PostgreSQL 18. pgcopydb's tests name its partitions of 2022."""
+_PAGILA_FILES = ("pagila-schema.sql", "pagila-data.sql")
 _CONTAINER, _PAGILA_CONTAINER = "/usr/src/pgcopydb/", "/usr/src/pagila/"
 _SOURCE = re.compile(r"PGCOPYDB_SOURCE_PGURI")
 _COPIES = re.compile(r"pgcopydb\s+(?:snapshot|clone|fork|follow|copy|stream\s+setup)\b")
@@ -26,7 +32,7 @@ class PgcopydbFollow:
     """One move for each test that writes to its source after the copy has begun."""
 
     name = "pgcopydb-follow"
-    origin = f"pgcopydb's tests cdc-* and follow-*; pagila from the checkout that {VARIABLE} names"
+    origin = f"pgcopydb's tests cdc-* and follow-*; pagila from the checkout that {PAGILA} names"
 
     def obtain(self) -> Path | Skipped:
         """Return the directory of the tests."""
@@ -49,6 +55,24 @@ class PgcopydbFollow:
             else:
                 workloads.append(workload)
         yield from moves.move_all(workloads)
+
+
+def pagila_scripts(directory: Path, commit: str = _PAGILA_COMMIT) -> Path | Skipped:
+    """Write the scripts of pagila into a new directory, and return it. The checkout has them."""
+    checkout = os.environ.get(PAGILA)
+    if not checkout:
+        return Skipped(f"it needs pagila: set {PAGILA} to a checkout of it (github: devrimgunduz/pagila)")
+    directory.mkdir()
+    for name in _PAGILA_FILES:
+        argv: Argv = ["git", "-C", checkout, "show", f"{commit}:{name}"]
+        shown = subprocess.run(argv, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
+        if shown.returncode:
+            words = shown.stderr.decode(errors="replace").strip()
+            return Skipped(
+                f"it needs pagila: the checkout {PAGILA}={checkout} does not show {name} of {commit}: {words}"
+            )
+        (directory / name).write_bytes(shown.stdout)
+    return directory
 
 
 def workload_of(directory: Path, pagila: Path | None) -> Workload | None:

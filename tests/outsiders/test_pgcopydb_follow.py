@@ -4,8 +4,7 @@ import subprocess
 
 import pytest
 
-from scripts.outsiders.pagila import VARIABLE, pagila_scripts
-from scripts.outsiders.pgcopydb_follow import workload_of
+from scripts.outsiders.pgcopydb_follow import PAGILA, pagila_scripts, workload_of
 from scripts.outsiders.suite import Skipped
 
 COPYDB = r"""
@@ -41,7 +40,7 @@ def checkout(tmp_path, monkeypatch):
     commit = git(directory, "rev-parse", "HEAD")
     git(directory, "rm", "--quiet", "pagila-schema.sql")
     git(directory, "commit", "--quiet", "-m", "b")
-    monkeypatch.setenv(VARIABLE, str(directory))
+    monkeypatch.setenv(PAGILA, str(directory))
     return commit
 
 
@@ -64,5 +63,5 @@ def test_pagila_that_is_not_there_is_skipped_with_the_reason(tmp_path, checkout,
     newest = pagila_scripts(tmp_path / "newest", "HEAD")
     assert isinstance(newest, Skipped)
     assert "pagila-schema.sql of HEAD" in newest.reason
-    monkeypatch.delenv(VARIABLE)
-    assert VARIABLE in pagila_scripts(tmp_path / "none", checkout).reason
+    monkeypatch.delenv(PAGILA)
+    assert PAGILA in pagila_scripts(tmp_path / "none", checkout).reason
