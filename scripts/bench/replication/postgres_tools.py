@@ -32,6 +32,11 @@ _WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _SWITCH_SECONDS = 1.0
 _READY = "SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel"
+_NO_SNAPSHOT = (
+    "SELECT count(*) = 0 FROM pg_stat_activity"
+    " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+)
+"""While a session keeps a snapshot open, the server keeps all versions of a row, and updates become slow."""
 _IS_FOLLOWED = "SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND database = current_database()"
 
 
@@ -135,6 +140,7 @@ class Pgcopydb:
         deadline = time.monotonic() + _WAIT_SECONDS
         while not self._is_copied and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
+        _wait(self.pair.source, _NO_SNAPSHOT)
         self._signal(signal.SIGSTOP)
         self.process.look()
         self._base_cpu_seconds = self.process.cpu_seconds
