@@ -207,6 +207,12 @@ class ChangeLog(Protocol):
         """Ask the server. ``after``: up to where the log was read, as far as that is known. Raises ``SourceError``."""
         ...
 
+    def detour(self) -> str:
+        """Return how changes are read now and why so, where the usual way is refused; "" where it is not. Raises
+        ``SourceError``.
+        """
+        ...
+
     def end(self, log: Mapping[str, Any]) -> int:
         """Return the position after everything that is committed, and see to it that a stream comes that far within a
         second, also where nothing is written any more. Raises ``SourceError``.

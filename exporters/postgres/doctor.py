@@ -29,6 +29,7 @@ from exporters.doctor import (
 from exporters.errors import SourceUsageError
 from exporters.host_address import is_local
 from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.changes.publication import followed_tables
 from exporters.postgres.changes.timelines import FAILOVER_VERSION
 from exporters.postgres.charset.server_conversion import database_encoding
@@ -121,6 +122,8 @@ class _ExaminedPostgres:
     server: str
     facts: Mapping[str, Any]
     tables: list[PostgresTable]
+    detour: str
+    """How changes are read where the replication protocol is refused, and why; "" where it is not."""
 
     @property
     def role(self) -> str:
@@ -143,7 +146,8 @@ def examine(request: ExamineRequest) -> Examination:
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
         certificate = certificate_of(connection)
-        source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables)
+        detour = open_change_log(request.url, request.secrets, "doctor").detour()
+        source = _ExaminedPostgres(request, address, connection, server_of(connection), facts, tables, detour)
         checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("TLS", lambda: tls_findings(connection, certificate, request.deadline)),
             ("clock", lambda: clock_finding(source.server, skew, source.server)),
@@ -167,7 +171,7 @@ def examine(request: ExamineRequest) -> Examination:
         **tls_facts(certificate),
         "rights": count_words(missing, "missing"),
         "snapshot": "no" if any(finding.check == "snapshot" for finding in findings) else "exact",
-        "changes": "no" if _change_faults(source) else "possible",
+        "changes": _changes_words(source),
         "clock": clock_words(skew),
     }
     return Examination(words, findings, needs, int(facts["size_bytes"] or 0))
@@ -403,13 +407,10 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
             "postgres",
         )
         faults.append((f"wal_level is {facts['wal_level']}", fix))
-    for setting, used, most in (
-        ("max_replication_slots", facts["slots"], facts["max_slots"]),
-        ("max_wal_senders", facts["senders"], facts["max_senders"]),
-    ):
-        if used >= most:
-            statement = f"ALTER SYSTEM SET {setting} = {used + 4};\n-- It holds after a restart."
-            faults.append((f"{setting} leaves none free", Fix("sql", statement, source.server, "postgres")))
+    if facts["slots"] >= facts["max_slots"]:
+        faults.append(
+            ("max_replication_slots leaves none free", _more(source, "max_replication_slots", facts["slots"]))
+        )
     if not facts["superuser"] and not facts["replication"]:
         of_rds = f"GRANT rds_replication TO {source.role};"
         fix = source.sql(of_rds if facts["of_rds"] else f"ALTER ROLE {source.role} REPLICATION;")
@@ -419,6 +420,30 @@ def _change_faults(source: _ExaminedPostgres) -> list[tuple[str, Fix]]:
         fix = source.sql(f"GRANT CREATE ON DATABASE {database} TO {source.role};")
         faults.append((f"the role {source.role} has no CREATE on {database}, for a publication", fix))
     return faults
+
+
+def _more(source: _ExaminedPostgres, setting: str, used: int) -> Fix:
+    statement = f"ALTER SYSTEM SET {setting} = {used + 4};\n-- It holds after a restart."
+    return Fix("sql", statement, source.server, "postgres")
+
+
+def _changes_words(source: _ExaminedPostgres) -> str:
+    """Return whether changes can be followed, and how, for a table."""
+    if _change_faults(source):
+        return "no"
+    return "by polling" if source.detour else "possible"
+
+
+def _polling(source: _ExaminedPostgres) -> Iterator[Finding]:
+    """Yield that changes are read by SQL, where they can be read, and what that costs."""
+    if not source.detour or _change_faults(source):
+        return
+    facts = source.facts
+    fix = Fix("advice", "Give the URL of the server itself, not of a pooler.")
+    if facts["senders"] >= facts["max_senders"]:
+        fix = _more(source, "max_wal_senders", facts["senders"])
+    consequence = "Changes follow, at a higher cost: each poll has the server decode its log from the slot's restart_lsn on."
+    yield Finding("info", "changes", source.server, source.detour, consequence, fix)
 
 
 def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
@@ -447,6 +472,7 @@ def _failover(source: _ExaminedPostgres) -> Iterator[Finding]:
 def _changes(source: _ExaminedPostgres) -> Iterator[Finding]:
     for problem, fix in _change_faults(source):
         yield source.request.no_log(source.server, problem, fix)
+    yield from _polling(source)
     yield from _failover(source)
     by_reason: dict[str, list[NotFollowed]] = {}
     for table in followed_tables(source.connection, source.tables).not_followed:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from exporters.changes import ChangeStream, Message, MessageKind
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.crash_points import durable
 
 SEGMENT_BYTES = 8 * 2**20
 """About so many bytes of messages are one segment at most."""
@@ -162,6 +163,7 @@ class Capture:
         """Acknowledge what is durable, and report it."""
         self._settled_at = time.monotonic()
         self._acknowledged = self._position
-        stream.acknowledge(self._position)
+        with durable("capture.acknowledge"):
+            stream.acknowledge(self._position)
         segments = self._last.number if self._last else 0
         self._report(Captured(self._position, segments, self._transactions, self._total_bytes))

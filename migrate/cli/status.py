@@ -170,6 +170,7 @@ def _followed_words(followed: FollowStatus) -> str:
     if followed.retained_bytes is not None:
         reading = "a capture is at work" if followed.is_read else "NO capture is at work"
         words.append(f"{reading}, the server keeps {bytes_words(followed.retained_bytes)} of its log")
+    words += [followed.detour] if followed.detour else []
     if followed.applied:
         words += [f"applied up to {followed.applied}", _waiting_words(followed.waiting)]
         words += _cutover_words(followed.cutover_seconds)

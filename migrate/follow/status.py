@@ -67,7 +67,8 @@ class FollowStatus:
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
     up to where the destination has them, "" where that is not known; ``waiting``: what is captured and not there yet.
     ``skipped``: tables whose changes are left out.
-    ``undefined``: what only the source defines. ``cutover_seconds``: after how long a cutover finds next to nothing
+    ``undefined``: what only the source defines. ``detour``: how changes are read, where the usual way is refused, and
+    why. ``cutover_seconds``: after how long a cutover finds next to nothing
     left to capture and to apply, at the speed of now; None where that is not known, or the rest does not become less.
     """
 
@@ -85,6 +86,7 @@ class FollowStatus:
     lost: bool = False
     skipped: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    detour: str = ""
     waiting: WaitingChanges | None = None
     cutover_seconds: float | None = None
 
@@ -159,11 +161,12 @@ def _status_of(
     kept = _kept(store, base.source, base.position)
     state: LogState | None = None
     mark: Mark | None = None
-    problem = ""
+    problem = detour = ""
     undefined: tuple[str, ...] = ()
     if source is not None:
         try:
             state = log.state(base.log, kept.position)
+            detour = log.detour()
             problem = (
                 state.lost
                 or _near_limit(state, source)
@@ -197,6 +200,7 @@ def _status_of(
         lost=bool(state and state.lost),
         skipped=mark.skipped if mark else (),
         undefined=undefined,
+        detour=detour,
         waiting=_waiting(store, base, log, mark) if mark is not None and is_ours else None,
     )
     return status, left_bytes

@@ -148,6 +148,10 @@ class MysqlChangeLog:
             names = [("", connected) for connected in _connected(name, pairs) if connected in by_name]
             yield RereadSnapshot(session.position[FOLLOW]["position"], MysqlRows(session, tables), names)
 
+    def detour(self) -> str:
+        """See ``ChangeLog``: there is one way only."""
+        return ""
+
     def end(self, log: Mapping[str, Any]) -> int:
         """See ``ChangeLog``."""
         return self.state(log).end

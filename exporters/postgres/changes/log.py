@@ -2,10 +2,14 @@
 
 A logical replication slot keeps what is written from the moment on at which it was made, and exports a snapshot of that
 moment. A publication says of which tables. Both have one name.
+
+Where the server, or a pooler before it, refuses the replication protocol, the same slot is made and read by SQL. Which
+way is taken is decided each time anew: a slot can be read both ways.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -29,12 +33,13 @@ from exporters.errors import (
     SourceGoneError,
     SourceNotAllowedError,
     SourceReplacedError,
-    SourceUnreachableError,
     SourceUsageError,
 )
 from exporters.limits import Note
-from exporters.postgres.catalog import read_tables
+from exporters.postgres.catalog import PostgresTable, read_tables
+from exporters.postgres.changes.base_snapshot import BaseSnapshot, take_snapshot
 from exporters.postgres.changes.captured_again import CapturedAgain
+from exporters.postgres.changes.polling import PollingStream
 from exporters.postgres.changes.publication import (
     FollowedTables,
     followed_tables,
@@ -48,21 +53,34 @@ from exporters.postgres.changes.slot import (
     OBJECT_IN_USE,
     drop_slot,
     end_reader,
+    in_use,
     lsn_text,
     own_name,
     parse_lsn,
     read_state,
 )
-from exporters.postgres.changes.timelines import FAILOVER_VERSION, Timeline, read_timeline
+from exporters.postgres.changes.timelines import (
+    FAILOVER_VERSION,
+    HISTORY_GRANT,
+    Timeline,
+    read_timeline,
+    read_timeline_by_sql,
+)
 from exporters.postgres.changes.touched_rows import touched_rows
-from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+from exporters.postgres.errors import DRIVER_ERRORS, in_one_line, sqlstate, translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.live_rows import live_rows
 from exporters.postgres.query_rows import fetch
-from exporters.postgres.sessions.connection import PostgresAddress, connect, parse_url
+from exporters.postgres.sessions.connection import (
+    PostgresAddress,
+    connect,
+    parse_url,
+    system_identifier,
+)
 from exporters.postgres.sessions.lock_timeouts import held
 from exporters.postgres.sessions.lock_waits import WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits
+from exporters.postgres.sessions.snapshot_transaction import begin_statement
 from exporters.touched_rows import TouchedRows
 
 Answer = TypeVar("Answer")
@@ -70,6 +88,10 @@ Answer = TypeVar("Answer")
 _EXPORTED = "EXPORT_SNAPSHOT"
 """The option in the form that all servers read (PostgreSQL, "Streaming Replication Protocol")."""
 _LONGEST_NAME = 50
+_ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
+"""The replication protocol is asked for so often before it counts as refused."""
+_LOCK_SECONDS = 1.0
+"""So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
 _SHORT_QUESTION = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -100,6 +122,7 @@ class PostgresChangeLog:
         self._given_name = name
         self._name = own_name(name)
         self._timeline = 0
+        self._detour = ""
 
     @contextmanager
     def open_base(self, note: Note = lambda _: None) -> Iterator[ChangeBase]:
@@ -113,9 +136,14 @@ class PostgresChangeLog:
                     self._drop(control)
                     followed = followed_tables(control, read_tables(control, held(control, seconds=0)))
                     make_publication(control, self._name, followed)
-                replication = stack.enter_context(closing(self._replication(limits.application)))
+                replication = self._replication(stack, limits.application)
                 with WaitWatch(self._address, limits.application, note):
-                    base = self._make_slot(replication, followed)
+                    if replication is not None:
+                        base = self._make_slot(replication, followed)
+                    else:
+                        note(f"! {self._name}: {self._detour}")
+                        control = stack.enter_context(closing(connect(self._address, limits.application)))
+                        base = self._make_slot_by_sql(control, followed, note)
             except DRIVER_ERRORS as exc:
                 self._discard()
                 raise translate(exc, self._address.url) from exc
@@ -135,25 +163,16 @@ class PostgresChangeLog:
     ) -> Iterator[ChangeStream]:
         """See ``ChangeLog``."""
         begin = after if captured is None else min(after, self.state(log).acknowledged or after)
-        with closing(self._replication()) as replication:
-            system, number = _first(replication, "IDENTIFY_SYSTEM")[:2]
-            if system != log["system"]:
-                raise SourceReplacedError(
-                    f"{self._address.url} is another server than the one whose changes were kept",
-                    next_step="Check the URL. If it is right: moveout export --follow to a new location.",
-                )
+        with ExitStack() as stack:
+            replication = self._replication(stack)
+            control = replication or stack.enter_context(closing(connect(self._address, **_SHORT_QUESTION)))
             try:
-                timeline = read_timeline(replication, int(number), log.get("timeline", 1))
+                timeline = self._timeline_of(control, log, by_sql=replication is None)
+                if control.info.parameter_status("server_encoding") == "SQL_ASCII":
+                    control.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
-            if replication.info.parameter_status("server_encoding") == "SQL_ASCII":
-                replication.execute("SET client_encoding TO 'SQL_ASCII'")  # its bytes may be no UTF-8
-            try:
-                stream = ReplicationStream(
-                    replication, self._address.url, log["slot"], log["publication"], begin
-                )
-            except SourceError as exc:
-                raise self._explained(exc, log, after) from exc
+            stream = self._open_stream(control, log, begin, by_sql=replication is None)
             state = self.state(log)
             self._require_history(timeline, state, after, max(self._timeline, log.get("timeline", 1)))
             self._require_continuity(state, after)
@@ -166,12 +185,38 @@ class PostgresChangeLog:
                 else:
                     yield CapturedAgain(stream, self._address.url, captured, begin, after)
 
+    def _timeline_of(
+        self, control: psycopg.Connection[Any], log: Mapping[str, Any], *, by_sql: bool
+    ) -> Timeline:
+        """Return on which timeline the server writes. Raises where it is another server than that of the base."""
+        known = log.get("timeline", 1)
+        system, number = (system_identifier(control), 0) if by_sql else _identify(control)
+        if system and log["system"] and system != log["system"]:
+            raise SourceReplacedError(
+                f"{self._address.url} is another server than the one whose changes were kept",
+                next_step="Check the URL. If it is right: moveout export --follow to a new location.",
+            )
+        return read_timeline_by_sql(control, known) if by_sql else read_timeline(control, number, known)
+
+    def _open_stream(
+        self, control: psycopg.Connection[Any], log: Mapping[str, Any], after: int, *, by_sql: bool
+    ) -> ReplicationStream | PollingStream:
+        base = BaseSnapshot.recorded(log)
+        what = (self._address.url, log["slot"], log["publication"], after)
+        try:
+            if by_sql:
+                return PollingStream(control, *what, base)
+            return ReplicationStream(control, *what, base.shows if base else None)
+        except SourceError as exc:
+            raise self._explained(exc, log, after) from exc
+
     @contextmanager
     def reread(
         self, log: Mapping[str, Any], schema: str, name: str, note: Note = lambda _: None
     ) -> Iterator[RereadSnapshot]:
         """See ``exporters.engine.RereadableLog``. A slot for a moment exports the snapshot; it waits for the end of all
-        transactions that are open. What these wrote to a table that is only now published is in the snapshot.
+        transactions that are open. What these wrote to a table that is only now published is in the snapshot. Without
+        the replication protocol a lock makes the position exact: for a moment nobody writes to the table.
         """
         limits = SessionLimits()
         with ExitStack() as stack:
@@ -188,13 +233,19 @@ class PostgresChangeLog:
                         )
                     if obstacle := publish_table(control, log["publication"], table):
                         raise SourceUsageError(f"{table.label} cannot be followed: {obstacle}")
-                replication = stack.enter_context(closing(self._replication(limits.application)))
-                moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
-                with WaitWatch(self._address, limits.application, note):
-                    position, snapshot = _create_slot(replication, f'"{moment}" TEMPORARY')
+                replication = self._replication(stack, limits.application)
+                if replication is None:
+                    lock = stack.enter_context(closing(connect(self._address, limits.application)))
+                    position, snapshot = _locked_moment(lock, table, note)
+                else:
+                    moment = f"{self._name[:_LONGEST_NAME]}_{token_hex(4)}"
+                    with WaitWatch(self._address, limits.application, note):
+                        position, snapshot = _create_slot(replication, f'"{moment}" TEMPORARY')
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
             rows = stack.enter_context(live_rows(self._address, snapshot))
+            if replication is None:
+                lock.close()  # the snapshot is held by the sessions of the rows from here on
             yield RereadSnapshot(position, rows, [(schema, name)])
 
     def state(self, log: Mapping[str, Any], after: int = 0) -> LogState:
@@ -203,6 +254,11 @@ class PostgresChangeLog:
         if state.lost or state.end >= after:
             return state
         return replace(state, lost=_ends_before(state.end, after))
+
+    def detour(self) -> str:
+        """See ``ChangeLog``."""
+        with ExitStack() as stack:
+            return "" if self._replication(stack, attempts=1) else self._detour
 
     def end(self, log: Mapping[str, Any]) -> int:
         """See ``ChangeLog``. What is not flushed yet is not sent, and readers leave such records, too: where nobody
@@ -258,17 +314,52 @@ class PostgresChangeLog:
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
 
-    def _replication(self, application: str = "moveout") -> psycopg.Connection[Any]:
-        return connect(self._address, application, replication="database")
+    def _replication(
+        self, stack: ExitStack, application: str = "moveout", *, attempts: int = _ATTEMPTS
+    ) -> psycopg.Connection[Any] | None:
+        """Return a connection that speaks the replication protocol; None where an ordinary one is let in, and this one
+        is not. Raises ``SourceError`` where neither is.
+        """
+        for attempt in range(attempts):
+            time.sleep(attempt * _ATTEMPT_SECONDS)
+            try:
+                connection = connect(self._address, application, replication="database")
+                stack.callback(connection.close)
+                _identify(connection)  # a pooler may have passed over what it does not know
+            except (SourceError, *DRIVER_ERRORS) as exc:
+                refusal = exc
+            else:
+                return connection
+        with closing(connect(self._address)):
+            self._detour = _polling_words(refusal)
+        return None
 
     def _make_slot(self, replication: psycopg.Connection[Any], followed: FollowedTables) -> ChangeBase:
         failover = replication.info.server_version >= FAILOVER_VERSION
         options = "(SNAPSHOT 'export', FAILOVER true)" if failover else _EXPORTED
-        system, timeline = _first(replication, "IDENTIFY_SYSTEM")[:2]
+        system, timeline = _identify(replication)
         position, snapshot = _create_slot(replication, f'"{self._name}"', options)
         names = {"slot": self._name, "publication": self._name}
-        log = names | {"system": system, "timeline": int(timeline)}
+        log = names | {"system": system, "timeline": timeline}
         return ChangeBase(self._given_name, position, snapshot, log, followed.not_followed)
+
+    def _make_slot_by_sql(
+        self, control: psycopg.Connection[Any], followed: FollowedTables, note: Note
+    ) -> ChangeBase:
+        """Make the slot, then take a snapshot that has all before it, and export it."""
+        options = ", failover => true" if control.info.server_version >= FAILOVER_VERSION else ""
+        system = system_identifier(control)
+        timeline = read_timeline_by_sql(control, 2**32).number
+        (position,) = _first(
+            control,
+            "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot("
+            f"'{self._name}', 'pgoutput'{options})",
+        )
+        shown = take_snapshot(control, note)
+        (snapshot,) = _first(control, "SELECT pg_catalog.pg_export_snapshot()")
+        names = {"slot": self._name, "publication": self._name}
+        log = {**names, "system": system, "timeline": timeline, **shown.described}
+        return ChangeBase(self._given_name, parse_lsn(position), snapshot, log, followed.not_followed)
 
     def _drop(self, control: psycopg.Connection[Any], slot: str = "", publication: str = "") -> bool:
         publication = publication or self._name
@@ -304,6 +395,15 @@ class PostgresChangeLog:
         left_at = timeline.lost_from(state.acknowledged, after)
         if left_at is None and timeline.number >= known:
             return
+        if left_at is not None and not timeline.is_known:
+            role = quote_name(
+                self._asked(lambda control: str(_first(control, "SELECT current_user::text")[0]))
+            )
+            raise SourceGoneError(
+                f"{self._address.url} has failed over to a standby, and this role may not read where: whether it has"
+                f" what was captured after {lsn_text(left_at)} is not known",
+                next_step=f"{HISTORY_GRANT.format(role=role)} Then give the same command again.",
+            )
         lacks = "" if left_at is None else f": it lacks what was captured after {lsn_text(left_at)}"
         raise SourceGoneError(
             f"{self._address.url} has failed over to a standby whose log is another one than the captured one{lacks}",
@@ -332,14 +432,6 @@ def _ends_before(end: int, after: int) -> str:
     return (
         f"the log ends at {lsn_text(end)}, before {lsn_text(after)}, up to which it was read: the server was put back"
         " to an earlier state"
-    )
-
-
-def in_use(url: str, reason: str) -> SourceUnreachableError:
-    """Return the error that another one reads a slot."""
-    return SourceUnreachableError(
-        f"{url}: somebody else reads the changes: {reason}",
-        next_step="Stop the other moveout that follows this source.",
     )
 
 
@@ -375,6 +467,38 @@ def _create_slot(
         replication, f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}"
     )
     return parse_lsn(position), snapshot
+
+
+def _polling_words(refusal: BaseException) -> str:
+    """Return how changes are read where the replication protocol is refused, and why."""
+    reason = in_one_line(refusal).rsplit("failed: ", 1)[-1]  # libpq says first where it has connected to
+    return f"changes are read by polling, since the replication protocol is refused: {reason}"
+
+
+def _identify(replication: psycopg.Connection[Any]) -> tuple[str, int]:
+    """Return what identifies a server, and its timeline."""
+    system, timeline = _first(replication, "IDENTIFY_SYSTEM")[:2]
+    return str(system), int(timeline)
+
+
+def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: Note) -> tuple[int, str]:
+    """Lock a table against writers, and export a snapshot; return the position at which it is exact for this table, and
+    its name. Who has written to the table has ended then, also for others, and so lies before that position.
+    """
+    note(f"{table.label} is locked against writing for a moment, for a snapshot at an exact position")
+    lock.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
+    while True:
+        lock.execute(begin_statement("").encode())
+        try:
+            lock.execute(f"LOCK TABLE ONLY {table.label} IN SHARE MODE".encode())
+        except psycopg.errors.LockNotAvailable:
+            lock.execute("ROLLBACK")
+            time.sleep(_LOCK_SECONDS)
+        else:
+            snapshot, position = _first(
+                lock, "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_wal_insert_lsn()::text"
+            )
+            return parse_lsn(position), snapshot
 
 
 def _first(connection: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:

@@ -17,10 +17,10 @@ from typing import Any, Self
 import psycopg
 from psycopg.pq import ExecStatus
 
-from exporters.changes import Message, MessageKind
+from exporters.changes import Message
 from exporters.errors import SourceError, SourceUnreachableError
-from exporters.postgres.changes.pgoutput import relations_of
 from exporters.postgres.changes.slot import lsn_text
+from exporters.postgres.changes.transactions import Skip, Transactions
 from exporters.postgres.errors import translate
 
 _FEEDBACK_SECONDS = 2.0
@@ -41,11 +41,6 @@ _FEEDBACK = struct.Struct(">cQQQq?")
 _EPOCH_SECONDS = 946_684_800
 """2000-01-01, from which the protocol counts microseconds."""
 
-_KINDS = dict.fromkeys(b"IUDT", MessageKind.CHANGE) | {ord("R"): MessageKind.SHAPE}
-_BEGIN, _COMMIT = ord("B"), ord("C")
-_END_AT = 10
-"""Where a commit message has the position after it: behind its kind, flags and the position of the commit."""
-
 
 class ReplicationStream:
     """See ``exporters.changes.ChangeStream``. The context holds a thread that answers the server while nobody else
@@ -55,9 +50,15 @@ class ReplicationStream:
     is_continuous, origin = True, ""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], source: str, slot: str, publication: str, after: int
+        self,
+        connection: psycopg.Connection[Any],
+        source: str,
+        slot: str,
+        publication: str,
+        after: int,
+        skip: Skip | None = None,
     ) -> None:
-        self.received = after
+        self._transactions = Transactions(after, skip)
         self._acknowledged = after
         self._connection = connection.pgconn
         self._source = source
@@ -65,8 +66,6 @@ class ReplicationStream:
         self._answered = self._heard = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="moveout-feedback", daemon=True)
-        self._begin: Message | None = None
-        self._begun = False
         self._start(slot, publication, after)
 
     def __enter__(self) -> Self:
@@ -78,6 +77,11 @@ class ReplicationStream:
     ) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def received(self) -> int:
+        """See ``ChangeStream``."""
+        return self._transactions.received
 
     def _start(self, slot: str, publication: str, after: int) -> None:
         statement = (
@@ -125,7 +129,7 @@ class ReplicationStream:
     def _read(self, messages: list[Message]) -> bool:
         """Take what has arrived; return whether it is enough for once."""
         size, length = 0, 1
-        get_copy_data, take_change = self._connection.get_copy_data, self._take_change
+        get_copy_data, take = self._connection.get_copy_data, self._transactions.take
         with self._lock:
             self._connection.consume_input()
             while size < _BATCH_BYTES:
@@ -134,7 +138,8 @@ class ReplicationStream:
                     break
                 size += length
                 if data[0] == _DATA:
-                    take_change(data, messages)
+                    (position,) = _POSITION.unpack_from(data, 1)
+                    take(position, bytes(data[_DATA_BYTES:]), messages)
                 elif data[0] == _KEEPALIVE:
                     self._take_keepalive(data)
             if size:
@@ -146,29 +151,10 @@ class ReplicationStream:
 
     def _take_keepalive(self, data: memoryview) -> None:
         _, end, _, wants_answer = _KEEPALIVE_BODY.unpack(data)
-        if self._begin is None:
-            self.received = max(self.received, end)
+        if not self._transactions.is_inside:
+            self._transactions.received = max(self._transactions.received, end)
         if wants_answer:
             self._answer()
-
-    def _take_change(self, data: memoryview, messages: list[Message]) -> None:
-        """Turn a message of pgoutput into one of the contract. A transaction without a change is left out."""
-        (position,) = _POSITION.unpack_from(data, 1)
-        payload = bytes(data[_DATA_BYTES:])
-        word = payload[0]
-        kind = _KINDS.get(word)
-        if kind is not None:
-            if not self._begun and self._begin is not None and kind is MessageKind.CHANGE:
-                messages.append(self._begin)
-                self._begun = True
-            messages.append(Message(kind, position, payload, relations_of(payload)))
-        elif word == _BEGIN:
-            self._begin, self._begun = Message(MessageKind.BEGIN, position, payload), False
-        elif word == _COMMIT:
-            (end,) = _POSITION.unpack_from(payload, _END_AT)
-            if self._begun:
-                messages.append(Message(MessageKind.COMMIT, end, payload))
-            self._begin, self.received = None, end
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_FEEDBACK_SECONDS / 2):

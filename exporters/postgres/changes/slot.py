@@ -27,19 +27,32 @@ _PAGE_BYTES = 8192
 _HEADERS = (24, 40)
 """Of a page of the log, and of the first page of a file (src/include/access/xlog_internal.h)."""
 
-_STATE = """
-SELECT pg_current_wal_insert_lsn()::text AS "end", s.confirmed_flush_lsn::text AS acknowledged, s.active,
-  coalesce(s.active_pid, 0) AS pid, s.slot_name IS NOT NULL AS exists,
+_LOCK_CLASS = 1886350444
+"""The first half of the lock that a reader holds who polls: its slot is in use only while it asks."""
+_LOCK = f"""l.locktype = 'advisory' AND l.granted AND l.classid = {_LOCK_CLASS} AND l.objsubid = 2
+  AND l.objid = hashtext(%(slot)s)::oid
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+_IS_POLLED = f"EXISTS (SELECT FROM pg_locks l WHERE {_LOCK})"
+_TRY_TO_LOCK = f"SELECT pg_catalog.pg_try_advisory_lock({_LOCK_CLASS}, pg_catalog.hashtext(%s))"
+
+_STATE = f"""
+SELECT pg_current_wal_insert_lsn()::text AS "end", s.confirmed_flush_lsn::text AS acknowledged,
+  coalesce(s.active, false) OR {_IS_POLLED} AS active, s.slot_name IS NOT NULL AS exists,
   EXISTS (SELECT FROM pg_publication WHERE pubname = %(publication)s) AS is_published,
   coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0)::int8 AS retained,
   coalesce(to_jsonb(s) ->> 'wal_status', '') AS wal_status,
   coalesce(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation
 FROM (SELECT) AS always LEFT JOIN pg_replication_slots s ON s.slot_name = %(slot)s
 """
-_END_READER = """
-SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL
+_END_READER = f"""
+SELECT pg_terminate_backend(pid) FROM (
+  SELECT active_pid FROM pg_replication_slots WHERE slot_name = %(slot)s AND active_pid IS NOT NULL
+  UNION SELECT l.pid FROM pg_locks l WHERE {_LOCK}) AS readers(pid)
 """
-_DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
+_DROP = f"""
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %(slot)s AND NOT {_IS_POLLED}
+"""
+_IS_THERE = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
 
 
 def own_name(name: str) -> str:
@@ -92,25 +105,42 @@ def _end(insert_position: int) -> int:
     return insert_position - within if within in _HEADERS else insert_position
 
 
+def try_to_lock(connection: psycopg.Connection[Any], slot: str) -> bool:
+    """Take the lock of a reader who polls, until the session ends; tell whether nobody else has it."""
+    row = connection.execute(_TRY_TO_LOCK.encode(), (slot,)).fetchone()
+    return row is not None and bool(row[0])
+
+
+def in_use(url: str, reason: str) -> SourceUnreachableError:
+    """Return the error that another one reads a slot."""
+    return SourceUnreachableError(
+        f"{url}: somebody else reads the changes: {reason}",
+        next_step="Stop the other moveout that follows this source.",
+    )
+
+
 def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
     """Disconnect who reads a slot."""
-    connection.execute(_END_READER, (slot,))
+    connection.execute(_END_READER.encode(), {"slot": slot})
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     """Drop a slot, and tell whether there was one. Raises ``SourceUnreachableError`` where somebody reads it."""
     deadline = time.monotonic() + _RELEASE_SECONDS
     while True:
+        cause: psycopg.Error | None = None
         try:
-            dropped = connection.execute(_DROP, (slot,)).rowcount > 0
+            if connection.execute(_DROP.encode(), {"slot": slot}).rowcount > 0:
+                return True
+            if connection.execute(_IS_THERE, (slot,)).rowcount == 0:
+                return False
         except psycopg.Error as exc:
             if exc.sqlstate != OBJECT_IN_USE:
                 raise
-            if time.monotonic() > deadline:
-                raise SourceUnreachableError(
-                    f"the replication slot {slot} is being read",
-                    next_step="Stop the moveout that follows this source, then give the same command again.",
-                ) from exc
-            time.sleep(_AGAIN_SECONDS)
-        else:
-            return dropped
+            cause = exc
+        if time.monotonic() > deadline:
+            raise SourceUnreachableError(
+                f"the replication slot {slot} is being read",
+                next_step="Stop the moveout that follows this source, then give the same command again.",
+            ) from cause
+        time.sleep(_AGAIN_SECONDS)

@@ -1,0 +1,96 @@
+"""A move behind a pooler that refuses the replication protocol: changes are read by SQL, and both sides end equal."""
+
+import secrets
+import signal
+
+import pytest
+
+from exporters.postgres.live_digests import live_tables
+from migrate.runtime.crash_points import CRASH_AT
+from tests.cli.conftest import call, result
+from tests.crash_points.test_crash_points import execute
+from tests.export.victims import run
+from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.pooler import Pooler
+
+SCRIPT = """
+CREATE TABLE orders (id int PRIMARY KEY, note text);
+INSERT INTO orders SELECT g, 'note ' || g FROM generate_series(1, 500) g;
+CREATE SEQUENCE tickets;
+"""
+CASE = """
+[case]
+name = "polled-{number}"
+follow = true
+[[source]]
+name = "app"
+url = "{old}"
+password = "env:OLD_PASSWORD"
+[bundle]
+location = "bundle"
+[[destination]]
+source = "app"
+url = "{new}"
+"""
+ROWS_OF_A_LARGE_ONE = 60_000
+POINTS = [
+    "location.put.before:3",
+    pytest.param("location.put.after:3", marks=pytest.mark.torture),
+    pytest.param("location.create.before:2", marks=pytest.mark.torture),
+    pytest.param("capture.acknowledge.before:1", marks=pytest.mark.torture),
+    pytest.param("capture.acknowledge.before:2", marks=pytest.mark.torture),
+    "capture.acknowledge.after:1",
+    pytest.param("capture.acknowledge.after:2", marks=pytest.mark.torture),
+]
+
+
+@pytest.fixture
+def move(postgres, other_postgres, tmp_path, monkeypatch):
+    """Both databases, and the words of the case; the old one is reached by the pooler only."""
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, SCRIPT)
+    monkeypatch.setenv("OLD_PASSWORD", postgres.password)
+    monkeypatch.chdir(tmp_path)
+    with Pooler(postgres.port) as pooler:
+        case = CASE.format(number=secrets.token_hex(4), old=pooler.url(old), new=new)
+        (tmp_path / "moveout.toml").write_text(case)
+        yield old, new
+        call("clean", "-c", "moveout.toml", "--changes", "--yes")
+
+
+def done(*words):
+    answer = call(*words)
+    assert answer.code == 0, answer.out + answer.err
+    return " ".join((answer.out + answer.err).split())
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_capture_that_is_killed_loses_nothing_and_the_cutover_is_equal(move, point, tmp_path, monkeypatch):
+    old, new = move
+    said = done("export", "-c", "moveout.toml")
+    assert "changes are read by polling, since the replication protocol is refused" in said
+    run_sql(old, "UPDATE orders SET note = 'changed' WHERE id < 100; DELETE FROM orders WHERE id > 450")
+    run_sql(
+        old,
+        f"INSERT INTO orders SELECT g, repeat('x', 200) FROM generate_series(1000, {1000 + ROWS_OF_A_LARGE_ONE}) g",
+    )
+    done("restore", "-c", "moveout.toml")
+    [followed] = result("status", "-c", "moveout.toml")["locations"][0]["followed"]
+    assert "unsupported startup parameter" in followed["detour"]
+    assert (followed["lost"], followed["lag_bytes"] > ROWS_OF_A_LARGE_ONE * 200) == (False, True)
+    words = ["follow", "-c", "moveout.toml", "--until-caught-up"]
+    with monkeypatch.context() as patch:
+        patch.setenv(CRASH_AT, point)
+        victim = run(execute, words, str(tmp_path / "output"))
+        victim.join(120)
+    assert victim.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
+    run_sql(
+        old, "INSERT INTO orders VALUES (501, 'late'); SELECT nextval('tickets') FROM generate_series(1, 7)"
+    )
+    done(*words)
+    assert live_tables(new) == live_tables(old)
+    run_sql(old, "UPDATE orders SET note = 'last' WHERE id = 501")
+    done("cutover", "-c", "moveout.toml", "--hold", "--yes")
+    assert live_tables(new) == live_tables(old)
+    assert fetch(new, "SELECT last_value FROM tickets") == [(7,)]
+    done("cutover", "-c", "moveout.toml", "--undo")
