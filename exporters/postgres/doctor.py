@@ -442,7 +442,7 @@ def _polling(source: _ExaminedPostgres) -> Iterator[Finding]:
     fix = Fix("advice", "Give the URL of the server itself, not of a pooler.")
     if facts["senders"] >= facts["max_senders"]:
         fix = _more(source, "max_wal_senders", facts["senders"])
-    consequence = "Changes follow, at a higher cost: each poll has the server decode its log from the slot's restart_lsn on."
+    consequence = "Changes follow at a higher cost: each poll decodes the log from the slot's restart_lsn on."
     yield Finding("info", "changes", source.server, source.detour, consequence, fix)
 
 

@@ -121,9 +121,20 @@ class PollingStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._turn is not None:
-            with suppress(psycopg.Error):  # a server sees only when it writes that nobody reads any more
-                self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        with suppress(psycopg.Error):
+            if self._turn is not None:
+                self._abandon()
+            if self._turn is None:
+                self._advance()
+
+    def _abandon(self) -> None:
+        """End the turn: a server sees only when it writes that nobody reads any more."""
+        self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        with suppress(psycopg.errors.QueryCanceled):
+            while self._turn is not None and time.monotonic() < deadline:
+                self._read(self._turn, [])
+                self._wait(_REST_SECONDS)
 
     @property
     def received(self) -> int:
@@ -152,7 +163,7 @@ class PollingStream:
         return messages
 
     def acknowledge(self, position: int) -> None:
-        """Move the slot; while a turn is read, once it is over."""
+        """Move the slot. While a turn is read that waits until it is over, or given up."""
         self._acknowledged = max(self._acknowledged, position)
         if self._turn is None:
             try:
