@@ -31,7 +31,9 @@ from exporters.postgres.changes.transactions import Transactions
 from exporters.postgres.errors import translate
 
 _REST_SECONDS = 0.5
-"""Two turns are so far apart, and as long as the turn before has taken: at most half of the time the server decodes."""
+"""Two turns are so far apart, and as long as a turn and the moving of the slot take: the server decodes for half of the
+time at most.
+"""
 _TURN_BYTES = 128 * 2**20
 """So much of the log is one turn at least: it has as much that is new as is decoded again."""
 _UNACKNOWLEDGED_SECONDS = 5.0
@@ -216,8 +218,12 @@ class PollingStream:
         if self._acknowledged <= self._advanced:
             return
         position = {"position": lsn_text(self._acknowledged), "slot": self._slot}
-        self._connection.execute(_ADVANCE, position)
-        self._advanced = self._acknowledged
+        began = time.monotonic()
+        self._connection.execute(
+            _ADVANCE, position
+        )  # which reads the log from the same position on as a turn does
+        now = time.monotonic()
+        self._advanced, self._next_at = self._acknowledged, max(self._next_at, 2 * now - began)
 
     def _read(self, turn: _Turn, messages: list[Message]) -> None:
         """Take what has arrived of a turn."""
