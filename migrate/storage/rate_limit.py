@@ -20,12 +20,12 @@ SMALL_BYTES = 64 * 2**10
 
 
 class RateLimiter:
-    """A token bucket that may be overdrawn: whoever takes waits until what was taken before has been paid
-    for.
+    """A queue at a counter: whoever takes waits until all that was taken before has been paid for, and then until its
+    own bytes are.
 
-    So a part larger than a second's worth goes out in one piece, and the average over any long time is the
-    rate. With a timetable the rate is that of the local time of day, also for those who wait already. A cancelled run
-    waits no more. Once the limit is lifted, nobody waits.
+    So bytes are paid for before they go, nothing is owed at the end, and the average over any long time is the rate. A
+    part larger than a second's worth goes out in one piece. With a timetable the rate is that of the local time of day,
+    also for those who wait already. A cancelled run waits no more. Once the limit is lifted, nobody waits.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class RateLimiter:
         """
         with self._lock:
             self._pay()
-            taken = self._taken
             self._taken += size_bytes
+            due = self._taken
         while not self._cancellation.is_cancelled:
             if cancellation is not None and cancellation.is_cancelled:
                 break
             with self._lock:
                 rate = self._pay()
-                left = taken - self._paid
+                left = due - self._paid
             if rate is None or left < _NEXT_TO_NOTHING:
                 return
             (cancellation.sleep if cancellation is not None else self._sleep)(min(left / rate, _STEP_SECONDS))
@@ -148,10 +148,9 @@ class RateLimited(StoreWrapper):
         return super().replace(key, data, etag=etag)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """See ``Store.read``. What was read is paid for afterwards, by whoever comes next."""
-        self._take(0)
+        """See ``Store.read``. What was read is paid for before it is returned."""
         data = super().read(key, start, length)
-        self._take(len(data))
+        self._take(len(data), at_once_bytes=self._at_once_bytes)
         return data
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> UploadedPart:

@@ -39,7 +39,7 @@ def test_large_objects_arrive_before_the_seal_at_a_small_rate(minio, bucket, tmp
         Limits(),
         lambda _: None,
     )
-    moment = datetime.now(UTC) + timedelta(seconds=35)
+    moment = datetime.now(UTC) + timedelta(seconds=40)
     options = ExportOptions(seal_time=SealTime(moment), open_unit_store=open_store, rate_limiter=limiter)
     sealed = export(
         [source],
