@@ -76,7 +76,8 @@ class Thaw:
             self.note(
                 f"{count} archived objects were asked for; they are read last, as soon as they are there"
             )
-        workspace.write(_ASKED, b"{}")
+        if count or inventory.totals.shards > 1:  # a single shard is soon looked at again
+            workspace.write(_ASKED, b"{}")
 
     def ask(self, summaries: Iterable[ObjectSummary]) -> int:
         """Ask for objects; return how many there were."""

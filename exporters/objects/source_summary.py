@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -106,8 +106,9 @@ class Closing:
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         report_comparison = self.report(self.inventory.totals) if self.report else None
         tally = ObjectCounts()
-        with ThreadPoolExecutor(1, thread_name_prefix="moveout-settings") as aside:
+        with ThreadPoolExecutor(2, thread_name_prefix="moveout-settings") as aside:
             settings = aside.submit(self.bucket.configuration)
+            tags_readable = aside.submit(self._tags_readable)
             try:
                 _write_index(self._tables(finished, relisting, report_comparison, tally), sink, tally)
             finally:
@@ -119,7 +120,8 @@ class Closing:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
         if report_comparison is not None:
             report_comparison.end()
-        return self._summary(tally, relisting, report_comparison, configuration)
+        losses = [*self._losses(configuration, tags_readable=tags_readable.result()), *relisting.losses()]
+        return self._summary(tally, relisting, report_comparison, losses)
 
     def _tables(
         self,
@@ -198,7 +200,7 @@ class Closing:
         tally: ObjectCounts,
         relisting: Relisting,
         report_comparison: ReportComparison | None,
-        configuration: Mapping[str, Any],
+        losses: Sequence[Loss],
     ) -> SourceSummary:
         totals = self.inventory.totals
         name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
@@ -231,16 +233,17 @@ class Closing:
                 *enumerations,
             ],
             gaps=tally.gaps,
-            losses=[
-                *self._losses(configuration),
-                *relisting.losses(),
-                *(report_comparison.losses() if report_comparison else ()),
-            ],
+            losses=[*losses, *(report_comparison.losses() if report_comparison else ())],
             positions=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
         )
 
-    def _losses(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
+    def _tags_readable(self) -> bool:
+        """Tell whether the tags of a few objects may be read."""
+        samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
+        return self.bucket.tags_readable(samples)
+
+    def _losses(self, configuration: Mapping[str, Any], *, tags_readable: bool) -> Iterator[Loss]:
         name = self.bucket.name
         for denied in configuration.get("denied", ()):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
@@ -249,8 +252,7 @@ class Closing:
         yield from self._lost_versions(configuration)
         if lists_no_keys_beneath(self.bucket.server):
             yield Loss(name, "keys below the names of objects", BENEATH)
-        samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
-        if not self.bucket.tags_readable(samples):
+        if not tags_readable:
             yield Loss(name, "tags", "these credentials may not read the objects' tags")
 
     def _lost_versions(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:

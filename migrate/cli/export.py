@@ -15,8 +15,8 @@ from rich.text import Text
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
-from migrate.bundle.bundle_json import CaseInfo, read_sealed
-from migrate.bundle.export_state import SourceName, read_state
+from migrate.bundle.bundle_json import CaseInfo
+from migrate.bundle.export_state import LocationKind, SourceName, look, read_state
 from migrate.bundle.lease import clear_dead
 from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, gently, parse_limits
@@ -289,7 +289,8 @@ def _run_export(
     store = open_store(cancellation)
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
-    endpoints = _without_dropped(store, endpoints, options, session.progress.note)
+    seen = look(store)
+    endpoints = _without_dropped(store, endpoints, options, session.progress.note, seen[0])
     may_be_empty = frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty)
     options = replace(
         options,
@@ -297,9 +298,10 @@ def _run_export(
         follow=_change_logs(endpoints, session.progress.note),
         open_unit_store=open_store,
         rate_limiter=throttle,
+        is_seen=True,
     )
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
-    if (before := already_sealed(names, store)) is not None:
+    if (before := already_sealed(names, store, seen)) is not None:
         clear_dead(store)
         if options.follow:
             _require_bases(store, options.follow)
@@ -349,15 +351,13 @@ def _exported(
     *,
     follows: bool,
 ) -> Exported:
-    sealed = read_sealed(store)
-    left_behind = sealed.left_behind if sealed else None
     detailed = session.is_detailed(len(outcome.sources))
     followed_names, compared_names = _kept_up(store) if follows else ((), ())
     return Exported(
         outcome,
         time.monotonic() - started,
         signed,
-        left_behind,
+        outcome.left_behind,
         detailed,
         followed=followed_names,
         compared=compared_names,
@@ -408,10 +408,10 @@ def _require_bases(store: Store, names: Collection[str]) -> None:
 
 
 def _without_dropped(
-    store: Store, endpoints: Mapping[str, Endpoint], options: ExportOptions, note: Note
+    store: Store, endpoints: Mapping[str, Endpoint], options: ExportOptions, note: Note, kind: LocationKind
 ) -> Mapping[str, Endpoint]:
-    """Return the sources but for those that are taken out of the bundle now, or were before. Raises ``UsageError`` for
-    the name of one that is not in it.
+    """Return the sources but for those that are taken out of the bundle now, or were before. ``kind``: what lies at the
+    location. Raises ``UsageError`` for the name of one that is not in it.
     """
     state = read_state(store) if options.dropped else None
     for name in options.dropped:
@@ -420,7 +420,7 @@ def _without_dropped(
                 f"there is no source {name!r} at {store.location} that could be dropped",
                 next_step="a complete bundle does not change; of an incomplete one, moveout status names the sources",
             )
-    left_out = {source.name for source in left_out_of(store)}
+    left_out = {source.name for source in left_out_of(store, kind)}
     for name in sorted(left_out & endpoints.keys()):
         note(f"{name} was left out of this bundle on purpose; it is not exported")
     return {

@@ -41,6 +41,8 @@ class ExportOptions:
 
     ``left_behind``: what stays on the servers, and ``case``: by which case it was exported, which the bundle says of
     itself.
+
+    ``is_seen``: ``already_sealed`` has just looked at the location. It is looked at again under the lease only.
     """
 
     attempts: int = 3
@@ -56,6 +58,7 @@ class ExportOptions:
     seal_time: SealTime = field(default_factory=SealTime)
     open_unit_store: Callable[[CancellationToken], MultipartStore] | None = None
     rate_limiter: RateLimiter | None = None
+    is_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class ExportOutcome:
     """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
     nothing was done.
 
-    ``left_out``: sources that were taken out of the bundle on purpose.
+    ``left_out``: sources that were taken out of the bundle on purpose. ``left_behind``: what stays on their servers,
+    where that was looked for.
 
     ``broken``: sources that could not be opened or broke off, with the error that ended them.
     """
@@ -99,6 +103,7 @@ class ExportOutcome:
     already_sealed: bool = False
     broken: Sequence[tuple[str, SourceError]] = ()
     left_out: Sequence[LeftOutSource] = ()
+    left_behind: LeftBehind | None = None
 
     @property
     def stopped_early(self) -> bool:

@@ -50,14 +50,15 @@ def refuse_foreign(
     *,
     changes: SourceChanges = _NO_CHANGES,
     opened: bool = True,
+    seen: tuple[LocationKind, str] | None = None,
 ) -> bundle_json.BundleInfo | None:
     """Look, without writing, whether the location may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
     else None. Raises ``NotEmptyError`` where something else lies. ``opened``: the sources were opened, so that it is
-    known what they are.
+    known what they are. ``seen``: what ``export_state.look`` has just found.
     """
-    kind, key = export_state.look(store)
+    kind, key = seen or export_state.look(store)
     if kind is LocationKind.FOREIGN:
         raise NotEmptyError(
             f"{store.location} is not empty: there is {key}",
@@ -111,13 +112,13 @@ def is_begun(store: Store, source: str) -> bool:
     return True
 
 
-def left_out_of(store: Store) -> Sequence[LeftOutSource]:
-    """Return the sources that were taken out of the bundle at a location on purpose."""
-    state = export_state.read_state(store)
-    if state is not None:
+def left_out_of(store: Store, kind: LocationKind) -> Sequence[LeftOutSource]:
+    """Return the sources that were taken out of the bundle at a location on purpose. ``kind``: what lies there."""
+    if kind is LocationKind.EXPORT and (state := export_state.read_state(store)) is not None:
         return state.left_out
-    sealed = bundle_json.read_sealed(store)
-    return sealed.left_out if sealed is not None else ()
+    if kind is LocationKind.SEALED and (sealed := bundle_json.read_sealed(store)) is not None:
+        return sealed.left_out
+    return ()
 
 
 def claim(

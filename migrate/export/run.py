@@ -80,12 +80,17 @@ class ExportRun:
     """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
-def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
+def already_sealed(
+    sources: Sequence[SourceName],
+    store: MultipartStore,
+    seen: tuple[export_state.LocationKind, str] | None = None,
+) -> ExportOutcome | None:
     """Return the outcome where the complete bundle of these sources lies at the location already: then they need
-    not even be reachable any more. Raises what ``export`` raises where something else lies there.
+    not even be reachable any more. ``seen``: what ``export_state.look`` has just found there. Raises what ``export``
+    raises where something else lies there.
     """
     check_names(sources)
-    sealed = refuse_foreign(store, sources, opened=False)
+    sealed = refuse_foreign(store, sources, opened=False, seen=seen)
     return None if sealed is None else described(store, sealed)
 
 
@@ -109,7 +114,7 @@ def export(
     check_names(source_names)
     lost = [(source.name, source.error) for source in sources if isinstance(source, LostSource)]
     changes = SourceChanges([name for name, _ in lost], options.dropped)
-    sealed = refuse_foreign(store, source_names, changes=changes)
+    sealed = None if options.is_seen else refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
         return described(store, sealed)
     if len(lost) == len(sources) and (outcome := _without_sources(store, lost)) is not None:
@@ -467,6 +472,7 @@ def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[tuple[str, SourceE
         sources=[result(source) for source in sealed.reconciliations],
         broken=broken,
         left_out=run.state.left_out,
+        left_behind=run.options.left_behind,
     )
 
 
@@ -484,6 +490,7 @@ def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutc
         sources=[result(source) for source in reconciliations],
         already_sealed=True,
         left_out=info.left_out,
+        left_behind=info.left_behind,
     )
 
 

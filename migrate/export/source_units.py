@@ -109,9 +109,9 @@ class UnitRun:
             self._stop(self._seal_time.error(self._source))
         self._pool.fill(self._next_group)
         self._foresee()
+        self._report()
         self._settle()
         self._work.lease.check()
-        self._report()
 
     def _ended(self) -> bool:
         if not self._pool.idle:
