@@ -1,9 +1,16 @@
 """A move behind a pooler that refuses the replication protocol: changes are read by SQL, and both sides end equal."""
 
+import os
+import random
 import secrets
+import shutil
 import signal
+import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 
 from exporters.postgres.live_digests import live_tables
 from migrate.runtime.crash_points import CRASH_AT
@@ -11,6 +18,8 @@ from tests.cli.conftest import call, result
 from tests.crash_points.test_crash_points import execute
 from tests.export.victims import run
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.restore.postgres.changes.workloads import SCHEMA, WORKLOADS
+from tests.restore.postgres.changes.workloads import run as run_workload
 from tests.tools.pooler import Pooler
 
 SCRIPT = """
@@ -58,10 +67,14 @@ def move(postgres, other_postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("OLD_PASSWORD", postgres.password)
     monkeypatch.chdir(tmp_path)
     with Pooler(postgres.port) as pooler:
-        case = CASE.format(number=secrets.token_hex(4), old=pooler.url(old), new=new)
-        (tmp_path / "moveout.toml").write_text(case)
+        write_case(pooler.url(old), new)
         yield old, new
         call("clean", "-c", "moveout.toml", "--changes", "--yes")
+
+
+def write_case(old, new):
+    case = CASE.format(number=secrets.token_hex(4), old=old, new=new)
+    Path("moveout.toml").write_text(case)
 
 
 def done(*words):
@@ -100,3 +113,49 @@ def test_a_capture_that_is_killed_loses_nothing_and_the_cutover_is_equal(move, p
     run_sql(old, "UPDATE orders SET note = 'last' WHERE id = 501")
     done("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert fetch(new, "SELECT last_value FROM tickets") == [(7,)]
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_after_any_workload_both_sides_are_equal(postgres, other_postgres, tmp_path, monkeypatch):
+    """Workloads run before the base, while it is taken, and after it."""
+    monkeypatch.setenv("OLD_PASSWORD", postgres.password)
+    chosen = int(os.environ.get("MOVEOUT_SEED") or random.SystemRandom().randrange(10**9))
+    print(f"MOVEOUT_SEED={chosen}")  # noqa: T201  which repeats it
+
+    @seed(chosen)
+    @settings(
+        max_examples=int(os.environ.get("MOVEOUT_POLLED_WORKLOADS", "20")),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.tuples(WORKLOADS, WORKLOADS, WORKLOADS))
+    def every(workloads):
+        folder = tmp_path / secrets.token_hex(4)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        old, new = postgres.database(), other_postgres.database()
+        run_sql(old, SCHEMA)
+        with Pooler(postgres.port) as pooler:
+            write_case(pooler.url(old), new)
+            try:
+                check_workloads(old, new, workloads)
+            finally:
+                call("clean", "-c", "moveout.toml", "--changes", "--yes")
+        shutil.rmtree(folder)
+
+    every()
+
+
+def check_workloads(old, new, workloads):
+    first, second, third = workloads
+    run_workload(old, first)
+    meanwhile = threading.Thread(target=run_workload, args=(old, second * 5))
+    meanwhile.start()
+    done("export", "-c", "moveout.toml")
+    meanwhile.join()
+    done("restore", "-c", "moveout.toml")
+    run_workload(old, third)
+    done("follow", "-c", "moveout.toml", "--until-caught-up")
+    assert live_tables(new) == live_tables(old)

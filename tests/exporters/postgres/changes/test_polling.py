@@ -288,3 +288,33 @@ def test_a_large_transaction_takes_no_memory_and_is_given_up_at_once(postgres, p
     assert len(inserted(pieces[0])) < 5000
     assert max(sum(len(message.payload) for message in piece) for piece in pieces) < 5 * 2**20
     assert len(inserted([message for piece in pieces[1:] for message in piece])) == 15_000
+
+
+def test_a_table_is_read_again_at_an_exact_position_while_it_is_written_to(postgres, pooler):
+    """What was committed before the position is in the rows, and nothing else is; the lock is held for a moment."""
+    url, rows, notes = postgres.database(), [], []
+    run_sql(url, TABLE)
+    with opened(postgres, pooler, url) as (log, base), writers(url) as written:
+        eventually(lambda: len(written) > 50)
+        with log.reread(base.log, "public", "t", notes.append) as taken:
+            count = len(written)
+            eventually(lambda: len(written) > count + 50)
+            taken.rows.each("public", "t", rows.extend)
+        with log.stream(base.log, base.position) as stream:
+            messages = drain(log, base, stream)
+    assert [note for note in notes if "locked against writing for a moment" in note]
+    assert {row.split(b",")[0].decode().strip('"') for row in rows} == set(
+        inserted(before(messages, taken.position))
+    )
+    assert len(rows) >= 50
+
+
+def before(messages, position):
+    """Return the changes of the transactions that were committed before a position."""
+    changes, transaction = [], []
+    for message in messages:
+        transaction.append(message)
+        if message.kind is MessageKind.COMMIT:
+            changes += transaction if message.position <= position else []
+            transaction = []
+    return changes
