@@ -61,7 +61,7 @@ def _summed(
 ) -> Sequence[int]:
     """No number is as great as the empty text, no text or blob less; ``+`` keeps a column's affinity out of that."""
     sums = ", ".join(
-        f"coalesce(sum(CASE WHEN +{name} COLLATE BINARY >= '' THEN length(CAST({name} AS BLOB)) END), 0)"
+        f"coalesce(sum(length(CAST({name} AS BLOB))) FILTER (WHERE +{name} COLLATE BINARY >= ''), 0)"
         for name in table.selected
     )
     query = f"SELECT {sums} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"

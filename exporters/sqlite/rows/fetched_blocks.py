@@ -13,7 +13,7 @@ from exporters import _rows
 from exporters.row_digest import RowsDigest
 from exporters.sql.columns import array_of
 from exporters.sqlite.files.immutable_file import ImmutableFile
-from exporters.sqlite.rows.value_text import ARROW, SqliteColumn, values_of_text
+from exporters.sqlite.rows.value_text import ARROW, SqliteColumn
 
 FIRST_ROWS = 500
 """Of the first block: few, so that a chunk is proved with all of them."""
@@ -68,5 +68,4 @@ def _column(
     buffers = [validity, offsets, values]
     if not is_raw:
         return SqliteColumn.of_array(of, array_of(ARROW[of], rows, buffers, nulls))
-    texts = array_of(pa.binary(), rows, buffers, nulls).to_pylist()
-    return SqliteColumn.of_values([None if text is None else values_of_text(text)[0] for text in texts])
+    return SqliteColumn(None, None, texts=array_of(pa.binary(), rows, buffers, nulls))

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from exporters.sqlite.rows.value_text import ARROW, RawText, SqliteColumn
+from exporters.sqlite.rows.value_text import ARROW, RawText, SqliteColumn, are_numbers
 
 KINDS: dict[str, type] = {"integer": int, "real": float, "text": str, "blob": bytes}
 """By SQLite's own names of the classes (``typeof``)."""
@@ -33,10 +34,25 @@ def to_typed(column: SqliteColumn, kind: str) -> tuple[pa.Array, pa.Array | None
         return column.array, None
     if column.array is not None and column.of is None:
         return pa.nulls(len(column.array), ARROW[value_class]), None
+    if column.texts is not None and value_class is float and are_numbers(column.texts):
+        return _reals_beside_integers(column.texts)
     values = column.to_list()
     main = [value if type(value) is value_class else _near(value, value_class) for value in values]
     side = [None if value is None or type(value) is value_class else _exact(value) for value in values]
     return pa.array(main, ARROW[value_class]), pa.array(side, pa.string())
+
+
+def _reals_beside_integers(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return what ``to_typed`` does, of the canonical texts of numbers."""
+    nothing, texts = pa.scalar(None, pa.string()), texts.cast(pa.string())
+    is_real = pc.starts_with(texts, "r")
+    bits = pc.utf8_ltrim(pc.if_else(is_real, texts, nothing), "r")
+    digits = pc.if_else(is_real, nothing, texts)
+    integers = digits.cast(pa.int64())
+    is_near = pc.and_(pc.greater_equal(integers, -_EXACT_IN_REAL), pc.less_equal(integers, _EXACT_IN_REAL))
+    near = pc.if_else(is_near, integers, pa.scalar(None, pa.int64())).cast(pa.float64())
+    reals = bits.cast(pa.int64()).view(pa.float64())
+    return pc.coalesce(reals, near), pc.binary_join_element_wise("i", digits, "")
 
 
 def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> SqliteColumn:

@@ -50,11 +50,14 @@ TAGS: dict[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
 
 @dataclass(frozen=True, slots=True)
 class SqliteColumn:
-    """The values of one column. ``array`` where all that are not NULL are of the class ``of``, else ``values``."""
+    """The values of one column. ``array`` where all that are not NULL are of the class ``of``, else ``values``, or
+    ``texts``, their canonical texts as binary, NULL for NULL.
+    """
 
     of: type | None
     array: pa.Array | None
     values: Sequence[Any] | None = None
+    texts: pa.Array | None = None
 
     @staticmethod
     def of_values(values: Sequence[Any]) -> SqliteColumn:
@@ -80,30 +83,41 @@ class SqliteColumn:
         """Return the first values."""
         if self.array is not None:
             return SqliteColumn(self.of, self.array[:rows])
+        if self.texts is not None:
+            return SqliteColumn(None, None, texts=self.texts[:rows])
         return SqliteColumn(None, None, (self.values or ())[:rows])
 
     def to_list(self) -> Sequence[Any]:
         """Return the values."""
         if self.array is not None:
             return list(self.array.to_pylist())
+        if self.texts is not None:
+            return [None if text is None else values_of_text(text)[0] for text in self.texts.to_pylist()]
         assert self.values is not None
         return self.values
 
     @property
     def rows(self) -> int:
         """How many values there are."""
-        return len(self.values or ()) if self.array is None else len(self.array)
+        held = self.texts if self.array is None else self.array
+        return len(self.values or ()) if held is None else len(held)
 
     @property
     def octets(self) -> int:
         """The bytes of texts and blobs."""
         if self.array is not None:
             return _sum(pc.binary_length(self.array)) if self.of in {str, bytes} else 0
+        if self.texts is not None:
+            colons = pc.find_substring(self.texts, ":")
+            sizes = pc.subtract(pc.subtract(pc.binary_length(self.texts), colons), 1)
+            return _sum(sizes.filter(pc.greater_equal(colons, 0)))
         values = (value for value in self.values or () if isinstance(value, (str, bytes)))
         return sum(len(value.encode() if isinstance(value, str) else value) for value in values)
 
     def pieces(self) -> list[pa.Array | pa.Scalar]:
         """Return what the canonical texts are put together of, as binary, NULL for nothing."""
+        if self.texts is not None:
+            return [self.texts]
         if self.array is None:
             assert self.values is not None
             return [pa.array([value_text(value) for value in self.values], pa.binary())]
@@ -138,6 +152,11 @@ def _digits(numbers: pa.Array) -> pa.Array:
 
 def _sum(numbers: pa.Array) -> int:
     return pc.sum(numbers).as_py() or 0
+
+
+def are_numbers(texts: pa.Array) -> bool:
+    """Tell whether texts of values, as binary, have neither texts nor blobs among them."""
+    return not pc.any(pc.match_substring(texts, ":")).as_py()
 
 
 def value_text(value: Any) -> bytes:

@@ -16,8 +16,8 @@ from exporters.sqlite.files import immutable_file
 from exporters.sqlite.files.backup import open_file
 from exporters.sqlite.rows.fetched_blocks import FIRST_ROWS, fetched_blocks
 from exporters.sqlite.rows.row_batches import Batch, read_batches
-from exporters.sqlite.rows.typed_columns import KINDS
-from exporters.sqlite.rows.value_text import RawText, digest_few
+from exporters.sqlite.rows.typed_columns import KINDS, to_typed
+from exporters.sqlite.rows.value_text import RawText, SqliteColumn, digest_columns, digest_few
 from tests.exporters.sqlite.databases import export_file, insert_all, read_bundle, run_sql
 
 FUZZED = 40
@@ -41,7 +41,8 @@ ANY = st.none() | INTEGERS | REALS | TEXTS | INVALID | BLOBS
 def tables(draw: st.DrawFn) -> tuple[list[str], list[tuple]]:
     """The kinds that columns are expected to have, and rows; some columns have other classes, too."""
     kinds = draw(st.lists(st.sampled_from(sorted(CLASSES)), min_size=1, max_size=6))
-    columns = [st.none() | CLASSES[kind] if draw(st.integers(0, 3)) else ANY for kind in kinds]
+    others = st.sampled_from([st.nothing(), st.nothing(), st.nothing(), INTEGERS | REALS, ANY])
+    columns = [st.none() | CLASSES[kind] | draw(others) for kind in kinds]
     rows = draw(st.lists(st.tuples(*columns), max_size=12))
     return kinds, rows * draw(st.sampled_from([1, 1, 60]))
 
@@ -71,6 +72,18 @@ def check_rows(path, kinds, rows, most):
     assert list(map(exact, found)) == list(map(exact, expected))
     assert sum((block.digest for block in blocks), RowsDigest()) == digest_few(expected)
     assert [block.digest.rows for block in blocks[1:-1]] == [most] * len(blocks[1:-1])
+    for block in blocks:
+        assert digest_columns(block.columns, block.digest.rows) == block.digest
+        for column, kind in zip(block.columns, ["integer", *kinds], strict=True):
+            check_column(column, SqliteColumn.of_values(column.to_list()), kind)
+
+
+def check_column(column, plain, kind):
+    """A column in another form is measured, cut and typed like its values."""
+    assert (column.octets, column.rows) == (plain.octets, plain.rows)
+    assert column.head(2).to_list() == plain.head(2).to_list()
+    for array, expected in zip(to_typed(column, kind), to_typed(plain, kind), strict=True):
+        assert array == expected or array.equals(expected)
 
 
 @needs_core
