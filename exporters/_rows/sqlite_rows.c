@@ -29,10 +29,10 @@ static bool put_value(Statement *of, int column) {
     size_t needed = of->size + size + MOST_NUMBER_BYTES;
     if ((size && !data) || needed > MOST_BLOCK_BYTES) return false;
     if (needed > of->capacity) {
-        unsigned char *larger = realloc(of->text, 2 * needed);
+        unsigned char *larger = realloc(of->text, 2 * needed + BLOCK_BYTES / 8);
         if (!larger) return false;
         of->text = larger;
-        of->capacity = 2 * needed;
+        of->capacity = 2 * needed + BLOCK_BYTES / 8;
     }
     unsigned char *to = of->text + of->size;
     int64_t number = class == INTEGER ? of->column_int64(of->statement, column) : (int64_t)size;

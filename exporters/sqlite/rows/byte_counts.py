@@ -59,10 +59,16 @@ def count_octets(
 def _summed(
     connection: sqlite3.Connection, table: SqliteTable, bounds: tuple[int | None, int | None]
 ) -> Sequence[int]:
-    """No number is as great as the empty text, no text or blob less; ``+`` keeps a column's affinity out of that."""
+    """No number is as great as the empty text, no text or blob less; ``+`` keeps a column's affinity out of that. The
+    rowid is a number in each row.
+    """
     sums = ", ".join(
         f"coalesce(sum(length(CAST({name} AS BLOB))) FILTER (WHERE +{name} COLLATE BINARY >= ''), 0)"
         for name in table.selected
+        if name != table.rowid
     )
+    if not sums:
+        return [0]
     query = f"SELECT {sums} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
-    return [int(size) for size in connection.execute(query).fetchone()]
+    found = iter(connection.execute(query).fetchone())
+    return [0 if name == table.rowid else int(next(found)) for name in table.selected]
