@@ -244,7 +244,8 @@ ROWS = (
     Row(
         "cutovers",
         "Nothing is lost or doubled when an application changes over while it writes",
-        "writers transfer money while the move is killed; every acknowledged transfer is at the new database, once",
+        "writers transfer money while the move is killed, servers, networks and disks break, and logs are lost;"
+        " every acknowledged transfer is at the new database, once",
         "cutovers",
         200,
         (
