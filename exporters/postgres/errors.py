@@ -5,6 +5,7 @@ A).
 from __future__ import annotations
 
 import asyncio
+import re
 
 import asyncpg
 import psycopg
@@ -35,6 +36,7 @@ _SLOTS_STEP = (
     "Free one: moveout clean --changes ends what a case has kept, pg_replication_slots lists all. Or raise"
     " max_replication_slots, and restart the server."
 )
+_SNAPSHOT = re.compile(r'"[0-9A-F]{8}-[0-9A-F]{8}-\d+"')
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
 
@@ -81,9 +83,12 @@ def translate(error: BaseException, source: str) -> SourceError:
 
 
 def _is_passing(error: BaseException, state: str) -> bool:
-    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is
-    gone.
+    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is gone with its
+    session: up to PostgreSQL 16 that is a wrong parameter (22023), later an undefined object (42704), which its name
+    tells from others.
     """
+    if state == "42704":
+        return _SNAPSHOT.search(str(error)) is not None
     if state:
         return state[:2] in {"08", "53", "57", "40"} or state in {"22023", "25006", "55000"}
     return isinstance(

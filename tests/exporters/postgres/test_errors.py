@@ -4,6 +4,7 @@ import os
 import threading
 import time
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +16,8 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres.definitions.pg_dump import Tools, dump_definitions, find_tools
+from exporters.postgres.errors import translate
+from exporters.postgres.sessions.snapshot_transaction import begin_statement
 from exporters.postgres.source import PostgresExporter
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
@@ -58,6 +61,16 @@ def test_a_database_that_is_not_there_is_gone(postgres):
 
 def test_a_server_that_is_not_there_is_unreachable():
     assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
+
+
+def test_a_snapshot_that_is_gone_with_its_session_is_worth_another_try(postgres):
+    with pytest.raises(psycopg.Error) as refused:
+        run_sql(postgres.url, begin_statement("00000003-0000001B-1"))
+    of_postgres_17 = psycopg.errors.UndefinedObject('snapshot "00000003-0000001B-1" does not exist')
+    for error in (refused.value, of_postgres_17):
+        assert isinstance(translate(error, "app"), SourceUnreachableError)
+    other = translate(psycopg.errors.UndefinedObject('type "money" does not exist'), "app")
+    assert not isinstance(other, SourceUnreachableError)
 
 
 def test_a_wrong_url_is_a_usage_error():
