@@ -242,8 +242,8 @@ class ChangeLog(Protocol):
         ...
 
     def drop(self, log: Mapping[str, Any], *, even_if_read: bool = False) -> bool:
-        """Remove what ``open_base`` made, and tell whether there was anything. ``even_if_read``: who reads it is
-        disconnected. Raises ``SourceError``.
+        """Remove what ``open_base`` made, and tell whether there was anything. ``log`` may be empty, where it is not
+        known. ``even_if_read``: who reads it is disconnected. Raises ``SourceError``.
         """
         ...
 

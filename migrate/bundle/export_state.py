@@ -82,6 +82,14 @@ def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = N
     return ExportState(str(uuid.uuid4()), now(), list(sources), continues, left_out)
 
 
+def followed_name(case: str, state: ExportState) -> str:
+    """Return the name after which what is made at followed sources is called; ``case`` is that of the case, "" without
+    one.
+    """
+    first_id = state.continues[0] if state.continues else state.id
+    return f"{case or 'bundle'}_{first_id[:8]}"
+
+
 def read_state(store: Store) -> ExportState | None:
     """Return the export that is at work at the location, None without one. Raises ``DamageError``."""
     try:

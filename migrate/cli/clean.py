@@ -111,7 +111,7 @@ def _end_following(
     location = one_location(sort_words(words), case.bundle if case else None, "location")
     store = open_location(location.url, secrets=location.reveal())
     destinations = destinations_of(location, case.destinations, case) if case else {}
-    kept = kept_things(store, case.sources if case else {}, destinations)
+    kept = kept_things(store, case.sources if case else {}, destinations, case.name if case else "")
     names = [thing.what for thing in kept]
     if not kept or dry_run:
         return Ended(store.location, [], {}, names)

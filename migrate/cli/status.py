@@ -39,6 +39,7 @@ from migrate.cli.progress.status_page_file import shown_state
 from migrate.cli.progress.status_server import StatusServer, is_local, parse_address
 from migrate.errors import OK, IncompleteError, MoveoutError, UsageError
 from migrate.export.status import ExportStatus, SourceStatus, export_status
+from migrate.follow.cutover import read_record
 from migrate.follow.status import FollowStatus, WaitingChanges, follow_status
 from migrate.number_text import bytes_words, count_words, duration_words, local_moment_words, things
 from migrate.progress.progress_file import ProgressReport, local_store, read_reports
@@ -64,7 +65,8 @@ _STATES = {
 class LocationStatus:
     """A location and what is going on there: a transfer to it, or an export; or why that cannot be told. ``reports``:
     what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
-    ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to.
+    ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to. ``switched``: when the
+    switch was made, "" where it was not.
     """
 
     location: str
@@ -75,6 +77,7 @@ class LocationStatus:
     followed: Sequence[FollowStatus] = ()
     deltas: Sequence[DeltaRecord] = ()
     restores: Sequence[RestoreRecord] = ()
+    switched: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,12 @@ class Status:
                 _draw_transfer(console, location.transfer)
             if location.export:
                 _draw_export(console, location.export, with_holder=not location.reports)
-            for followed in location.followed:
-                _draw_followed(console, followed)
-            for record in location.deltas:
-                console.print(Text(f"  {_delta_words(record)}"))
-                for table in record.unequal:
-                    console.print(Text(f"    ! {table}", style="yellow"))
+            _draw_changes(console, location)
         draw_destinations(console, self.destinations)
+
+
+def _switched_words(switched: str) -> str:
+    return f"the switch was made at {switched}; moveout cutover --undo goes back to the old databases"
 
 
 def _delta_words(record: DeltaRecord) -> str:
@@ -148,6 +150,18 @@ def _delta_words(record: DeltaRecord) -> str:
         f" {things(record.rows, 'row')} in {duration_words(record.seconds)}, having compared"
         f" {things(record.tables_read, 'table')}"
     )
+
+
+def _draw_changes(console: Console, location: LocationStatus) -> None:
+    """Print how far changes after the snapshots are."""
+    if location.switched:
+        console.print(Text(f"  {_switched_words(location.switched)}"))
+    for followed in location.followed:
+        _draw_followed(console, followed)
+    for record in location.deltas:
+        console.print(Text(f"  {_delta_words(record)}"))
+        for table in record.unequal:
+            console.print(Text(f"    ! {table}", style="yellow"))
 
 
 def _draw_followed(console: Console, followed: FollowStatus) -> None:
@@ -358,6 +372,9 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
         if transfer:
             return LocationStatus(store.location, reports, transfer)
         followed = follow_status(store, case.sources if case else {}, case.destinations if case else {})
+        record = read_record(store)
+        if record is not None:
+            followed = [replace(status, cutover_seconds=None) for status in followed]
         deltas = list(recorded_deltas(store))
         return LocationStatus(
             store.location,
@@ -366,6 +383,7 @@ def _look(endpoint: Endpoint, case: Case | None, *, alone: bool, quick: bool) ->
             followed=followed,
             deltas=deltas,
             restores=read_restore_records(stores),
+            switched=record.switched_at if record else "",
         )
     except MoveoutError as exc:
         if alone and not quick:
@@ -471,6 +489,8 @@ def _shown(location: LocationStatus) -> Iterator[ShownRun]:
             ],
             gaps=gaps[:_PAGE_GAPS],
         )
+    if location.switched:
+        yield ShownRun("", _switched_words(location.switched).capitalize(), good=True)
     for followed in location.followed:
         yield ShownRun("", _followed_words(followed), good=not followed.lost, detail=followed.problem)
     for record in location.deltas:

@@ -130,8 +130,7 @@ def export(
         if isinstance(state, bundle_json.BundleInfo):
             return described(store, state)
         ledger = stack.enter_context(ProgressDatabase())
-        first_id = state.continues[0] if state.continues else state.id
-        bundle_name = f"{options.case.name if options.case else 'bundle'}_{first_id[:8]}"
+        bundle_name = export_state.followed_name(options.case.name if options.case else "", state)
         followed = stack.enter_context(
             FollowedChanges(store, bundle_name, options.follow, cancellation, progress.note)
         )

@@ -20,7 +20,7 @@ from migrate.changes.delta_record import DeltaRecord, read_delta, recorded_delta
 from migrate.changes.remainder import Carried
 from migrate.changes.segments import SegmentFolder
 from migrate.engines import registry
-from migrate.errors import BusyError, MoveoutError, NoSpaceError, UnreachableError
+from migrate.errors import BusyError, GoneError, IncompleteError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.cutover import ProvenSource, Stages, carry_remainder, written_meanwhile
 from migrate.follow.followed import FollowedSource, RecordedBase, followed_sources, recorded_bases
 from migrate.follow.follower import run_guarded
@@ -52,10 +52,10 @@ class DeltaSource:
     def is_at_work(self) -> bool:
         """Tell whether another moveout writes to the destination. Raises errors of its server."""
         try:
-            with open_repair(self.destination_engine, self.destination):
-                return False
+            self._require_restored()
         except BusyError:
             return True
+        return False
 
     def activate(self) -> None:
         """Start at the destination what must not run while the source is followed. Raises ``SourceError``."""
@@ -68,9 +68,13 @@ class DeltaSource:
         """
         before = self._recorded()
         at, begun = datetime.now(UTC), time.monotonic()
-        repaired = repair_from_source(
-            self.source, self.destination, cancellation=cancellation, states=before.states
-        )
+        try:
+            repaired = repair_from_source(
+                self.source, self.destination, cancellation=cancellation, states=before.states
+            )
+        except GoneError:
+            self._require_restored()
+            raise
         record = replace(
             before,
             passes=before.passes + 1,
@@ -96,6 +100,17 @@ class DeltaSource:
                 next_step="mount it, or name the location to which the export went",
             )
         return record
+
+    def _require_restored(self) -> None:
+        """Raise ``IncompleteError`` where the destination is not there."""
+        try:
+            with open_repair(self.destination_engine, self.destination):
+                pass
+        except GoneError as exc:
+            raise IncompleteError(
+                f"{self.name} was not restored yet: {exc}",
+                next_step="moveout restore brings it up; then give the same command again",
+            ) from exc
 
 
 def sources_to_follow(

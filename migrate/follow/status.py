@@ -11,14 +11,17 @@ from functools import partial
 
 from exporters.changes import ChangeLog, LogState
 from migrate.bundle import layout
+from migrate.bundle.export_state import followed_name, read_state
 from migrate.case.model import Endpoint
 from migrate.changes.apply import Mark
+from migrate.changes.change_logs import open_change_log
 from migrate.changes.delta_record import recorded_deltas
 from migrate.changes.retained_log import is_near
 from migrate.changes.segments import Place, SegmentFolder, folder
+from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
-from migrate.number_text import bytes_words
+from migrate.number_text import bytes_words, things
 from migrate.storage.api import Store
 
 _COUNTED_SEGMENTS = 50
@@ -270,6 +273,21 @@ def _delete(store: Store, keys: Sequence[str]) -> bool:
     return True
 
 
+def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> list[KeptThing]:
+    """Return what an export that has not sealed may have made at the servers: it does not write down whether it did."""
+    state = read_state(store)
+    if state is None:
+        return []
+    unsealed, prefix = [], followed_name(case, state)
+    known = {base.case for base in recorded_bases(store)}
+    for source in state.sources:
+        endpoint, name = sources.get(source.name, Endpoint(source.url)), f"{prefix}_{source.name}"
+        if name not in known and registry.engine_for(endpoint.url, endpoint.shown).change_log:
+            what = f"{source.name}: what an unfinished export keeps at {endpoint.shown}, called after {name}"
+            unsealed.append(KeptThing(what, partial(open_change_log(endpoint, name).drop, {})))
+    return unsealed
+
+
 @dataclass(frozen=True, slots=True)
 class KeptThing:
     """Something that is kept for following a source. ``remove`` tells whether it was still there; it raises
@@ -282,22 +300,23 @@ class KeptThing:
 
 
 def kept_things(
-    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint]
+    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint], case: str = ""
 ) -> list[KeptThing]:
-    """Return what is kept of the changes of a sealed bundle's sources: first at their servers, then at the
-    destinations, then at the location. ``sources`` say how the servers are reached, else the URLs of the bundle do.
+    """Return what is kept of the changes of a bundle's sources: first at their servers, then at the destinations, then
+    at the location. ``sources`` say how the servers are reached, else the URLs of the bundle do. ``case``: the name of
+    the case, after which an export that was killed before its seal has called what it made.
     """
-    things, marks = [], []
+    kept, marks = _of_unsealed(store, sources, case), []
     for base in recorded_bases(store):
         source = sources.get(base.source, Endpoint(base.url))
         what = f"{base.source}: what keeps its changes at {base.url}, called after {base.case}"
-        things.append(KeptThing(what, partial(base.open_log(source).drop, base.log)))
+        kept.append(KeptThing(what, partial(base.open_log(source).drop, base.log)))
         if (destination := destinations.get(base.source)) is not None:
             what = f"{base.source}: how far its changes were applied, at {destination.shown}"
             marks.append(KeptThing(what, partial(_forget_mark, base.followed(source, destination))))
-    things += marks
+    kept += marks
     keys = [info.key for info in store.list(layout.CHANGES)]
     if keys:
-        what = f"{len(keys)} files of changes at {store.location}"
-        things.append(KeptThing(what, partial(_delete, store, keys[::-1]), is_at_location=True))
-    return things
+        what = f"{things(len(keys), 'file')} of changes at {store.location}"
+        kept.append(KeptThing(what, partial(_delete, store, keys[::-1]), is_at_location=True))
+    return kept

@@ -95,6 +95,7 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     switched = call("cutover", *case, *hold, "--json")
     assert switched.code == 0, switched
     assert switched.json["result"]["switched"]
+    assert "the switch was made at" in " ".join(call("status", *case).out.split())
     assert engine.fetch(new, "SELECT * FROM quiet") == [(7,)]
     engine.run_sql(new, "INSERT INTO quiet VALUES (9)")
     undone = call("cutover", *case, "--undo", "--json")

@@ -297,8 +297,8 @@ class PostgresChangeLog:
         with closing(connect(self._address)) as control:
             try:
                 if even_if_read:
-                    end_reader(control, log["slot"])
-                return self._drop(control, log["slot"], log["publication"])
+                    end_reader(control, log.get("slot", self._name))
+                return self._drop(control, log.get("slot", ""), log.get("publication", ""))
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self._address.url) from exc
 

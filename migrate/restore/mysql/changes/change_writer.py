@@ -103,7 +103,7 @@ class MysqlChangeWriter:
         self._mark_table = mark_table(connection)
         self._format = self._loaded = b""
         self._tables: dict[int, _Table] = {}
-        self._definitions: dict[str, list[str]] = {}
+        self._definitions: dict[str, dict[str, str]] = {}
         self._waiting: list[tuple[_Table, bytes]] = []
         self._waiting_bytes = 0
         self._most_bytes = min(_STATEMENT_BYTES, connection.longest_statement_bytes() // 2)
@@ -250,7 +250,8 @@ class MysqlChangeWriter:
         table = read_table(self._connection, logged.name)
         where = self._files.show(message.position)
         self.written.setdefault(("", logged.name), 0)
-        return require_same_shape(table, logged, where, self._definitions.get(logged.name, ()))
+        statements = [*self._definitions.get(logged.name, {}).values()]
+        return require_same_shape(table, logged, where, statements)
 
     def _statement(self, message: Message) -> LoggedStatement | None:
         if message.kind is not MessageKind.CHANGE:
@@ -296,11 +297,11 @@ class MysqlChangeWriter:
         self._connection.run(f"TRUNCATE TABLE {quote_name(name)}")
 
     def _define(self, statement: LoggedStatement, where: str) -> None:
-        """Remember a definition: the next rows show whether the destination has it. Dropped and renamed tables have no
-        next rows, so the destination is looked at.
+        """Remember a definition, by its place, since it comes again after a rollback: the next rows show whether the
+        destination has it. Dropped and renamed tables have no next rows, so the destination is looked at.
         """
         for name in statement.tables:
-            self._definitions.setdefault(name, []).append(statement.text)
+            self._definitions.setdefault(name, {})[where] = statement.text
         words = statement.text.upper().split(None, 2)[:2]
         if words[0] == "RENAME":
             before, after = statement.tables[::2], statement.tables[1::2]

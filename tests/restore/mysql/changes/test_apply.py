@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_named(make_pair, other_mariadb):
         pair.capture(f"{change}; {write}")
         with pytest.raises(ChangeConflictError) as stopped:
             pair.apply()
-        assert repeated in stopped.value.next_step
+        assert stopped.value.next_step.count(repeated) == 1
         run_sql(pair.destination, change)
         pair.follow()
 
