@@ -202,8 +202,11 @@ class SegmentFolder:
             self._store.delete_all(
                 [self._record_key(record.number), self._segment_key(record.number, record.sha256)]
             )
-        raise UnreachableError(
-            f"{self._store.location}: the folder {self._prefix} was away while a segment was written",
+        raise self._away("written")
+
+    def _away(self, done: str) -> UnreachableError:
+        return UnreachableError(
+            f"{self._store.location}: the folder {self._prefix} was away while a segment was {done}",
             next_step="mount it, or name the location to which the export went",
         )
 
@@ -216,18 +219,24 @@ class SegmentFolder:
         return self._idle()[1]
 
     def begins(self, after: int, until: int) -> Iterator[Message]:
-        """See ``exporters.changes.CapturedChanges``. Raises ``DamageError``, ``GoneError``."""
+        """See ``exporters.changes.CapturedChanges``. Raises ``DamageError``, ``GoneError``; ``UnreachableError`` where
+        the folder is away, before or meanwhile: what is not read then is not missing.
+        """
         last = self.last()
+        self.require_begun()
         number = last.number if last else 0
         while number and self.record(number).position > after:
             number -= 1
         begin: Message | None = None
-        for stored in SegmentReader(self, self.record(number).boundary if number else START).read():
+        reader = SegmentReader(self, self.record(number).boundary if number else START)
+        for stored in reader.read():
             message = stored.message
             if message.kind is MessageKind.BEGIN:
                 begin = message
             elif message.kind is MessageKind.COMMIT and begin and after < message.position <= until:
                 yield begin
+        if last and reader.boundary < last.boundary:
+            raise self._away("read")
 
     def write_idle_position(self, position: int, origin: str = "") -> None:
         """Write that nothing came after the newest segment up to ``position``, and what the log is known by. Raises

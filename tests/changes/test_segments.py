@@ -66,6 +66,31 @@ def test_who_begins_within_a_segment_learns_the_shapes_before(folder):
     assert [message.payload for message in rest if message.kind in {SHAPE, CHANGE}] == [b"columns", b"b"]
 
 
+def test_what_is_not_read_since_the_folder_is_away_is_not_missing(folder, tmp_path):
+    """As where a disk is unmounted before, or while, what a server sends is compared with what was captured."""
+    first = write(folder, transaction(10, b"a"), START, 10)
+    write(folder, transaction(20, b"b"), first.boundary, 20)
+    assert [begin.position for begin in folder.begins(0, 20)] == [10, 20]
+    begins, changes = folder.begins(0, 20), tmp_path / "changes"
+    changes.rename(tmp_path / "away")
+    with pytest.raises(UnreachableError, match="has no folder"):
+        next(begins)
+    (tmp_path / "away").rename(changes)
+    record = next(changes.glob("app/*/*2.json"))
+    records = SegmentFolder.records
+
+    def put_away(self, after=0):
+        record.rename(tmp_path / "away")
+        return records(self, after)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmentFolder, "records", put_away)
+        begins = folder.begins(0, 20)
+        assert next(begins).position == 10
+        with pytest.raises(UnreachableError, match="was away"):
+            next(begins)
+
+
 def test_damage_is_named(folder, tmp_path):
     first = write(folder, transaction(10, b"a"), START, 10)
     second = write(folder, transaction(20, b"b"), first.boundary, 20)
