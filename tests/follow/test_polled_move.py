@@ -20,6 +20,7 @@ from tests.export.victims import run
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.restore.postgres.changes.workloads import SCHEMA, WORKLOADS
 from tests.restore.postgres.changes.workloads import run as run_workload
+from tests.tools import pgbouncer
 from tests.tools.pooler import Pooler
 
 SCRIPT = """
@@ -113,6 +114,29 @@ def test_a_capture_that_is_killed_loses_nothing_and_the_cutover_is_equal(move, p
     run_sql(old, "UPDATE orders SET note = 'last' WHERE id = 501")
     done("cutover", "-c", "moveout.toml", "--hold", "--yes")
     assert fetch(new, "SELECT last_value FROM tickets") == [(7,)]
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(
+    pgbouncer.program() is None,
+    reason="NOT TESTED: there is no PgBouncer; on Debian: apt-get install pgbouncer",
+)
+def test_a_move_behind_pgbouncer(postgres, other_postgres, tmp_path, monkeypatch):
+    old, new = postgres.database(), other_postgres.database()
+    run_sql(old, SCRIPT)
+    monkeypatch.setenv("OLD_PASSWORD", postgres.password)
+    monkeypatch.chdir(tmp_path)
+    with pgbouncer.PgBouncer(postgres.port, postgres.password) as pooler:
+        write_case(pooler.url(old), new)
+        said = done("export", "-c", "moveout.toml")
+        assert "changes are read by polling" in said
+        run_sql(old, "UPDATE orders SET note = 'changed' WHERE id < 100; DELETE FROM orders WHERE id > 450")
+        done("restore", "-c", "moveout.toml")
+        done("follow", "-c", "moveout.toml", "--until-caught-up")
+        run_sql(old, "INSERT INTO orders VALUES (501, 'last')")
+        done("cutover", "-c", "moveout.toml", "--hold", "--yes")
+        assert live_tables(new) == live_tables(old)
+        call("clean", "-c", "moveout.toml", "--changes", "--yes")
 
 
 @pytest.mark.torture

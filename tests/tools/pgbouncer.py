@@ -1,0 +1,70 @@
+"""A real PgBouncer in front of a PostgreSQL; ``program()`` is None where none is installed."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from tests.tools.waiting import eventually
+
+_SETTINGS = """
+[databases]
+* = host=127.0.0.1 port={target} user=postgres password={password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = session
+default_pool_size = 50
+ignore_startup_parameters = extra_float_digits,options
+logfile = {directory}/log
+"""
+
+
+def program() -> str | None:
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+class PgBouncer:
+    """``with PgBouncer(server.port, server.password) as pooler:`` is at ``pooler.port`` of loopback."""
+
+    def __init__(self, target: int, password: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.port: int = unused.getsockname()[1]
+        self._target = target
+        self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+        self._settings = self._directory / "pgbouncer.ini"
+        self._settings.write_text(
+            _SETTINGS.format(target=target, password=password, port=self.port, directory=self._directory)
+        )
+
+    def __enter__(self) -> Self:
+        own_program = program()
+        assert own_program
+        user = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            user = {"user": "nobody", "extra_groups": []}
+            for path in (self._directory, self._settings):
+                shutil.chown(path, "nobody")
+        self._process = subprocess.Popen([own_program, "--quiet", str(self._settings)], **user)
+        eventually(self._answers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+        shutil.rmtree(self._directory)
+
+    def url(self, url: str) -> str:
+        """Return the URL of a database of the server, by way of the pooler."""
+        return url.replace(f":{self._target}/", f":{self.port}/")
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self._directory / "log").read_text()
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
