@@ -92,6 +92,8 @@ _ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
 """The replication protocol is asked for so often before it counts as refused."""
 _LOCK_SECONDS = 1.0
 """So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
+_STUCK_SECONDS = 2.0
+"""So long a table has to be locked before its changes are done without."""
 _SHORT_QUESTION = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -134,7 +136,7 @@ class PostgresChangeLog:
                     control.execute(limits.timeouts().encode())
                     _require_logical(control, self._address.url)
                     self._drop(control)
-                    followed = followed_tables(control, read_tables(control, held(control, seconds=0)))
+                    followed = followed_tables(control, read_tables(control, _stuck(control)))
                     make_publication(control, self._name, followed)
                 replication = self._replication(stack, limits.application)
                 with WaitWatch(self._address, limits.application, note):
@@ -467,6 +469,16 @@ def _create_slot(
         replication, f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}"
     )
     return parse_lsn(position), snapshot
+
+
+def _stuck(control: psycopg.Connection[Any]) -> dict[int, str]:
+    """Return what others keep locked for longer than a TRUNCATE takes."""
+    locked = held(control, seconds=0)
+    deadline = time.monotonic() + _STUCK_SECONDS
+    while locked and time.monotonic() < deadline:
+        time.sleep(_STUCK_SECONDS / 10)
+        locked = {oid: why for oid, why in held(control, seconds=0).items() if oid in locked}
+    return locked
 
 
 def _polling_words(refusal: BaseException) -> str:

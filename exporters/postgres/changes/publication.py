@@ -6,6 +6,7 @@ DELETE to the application (PostgreSQL documentation, "Replica Identity"), so suc
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,16 @@ from typing import Any
 import psycopg
 
 from exporters.changes import NotFollowed
+from exporters.errors import SourceUnreachableError
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.query_rows import fetch
+from exporters.postgres.sessions.lock_timeouts import LET_IT_END
 
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
+_LOCK_SECONDS, _PATIENCE_SECONDS = 0.5, 60.0
+"""So long a lock is waited for at once, while others wait behind it, and in all."""
 _GENERATED_VERSION, _PUBLISHED_GENERATED_VERSION = 120000, 180000
 
 _IDENTITIES = """
@@ -166,11 +171,41 @@ def publish_table(connection: psycopg.Connection[Any], publication: str, table: 
 
 
 def make_publication(connection: psycopg.Connection[Any], name: str, followed: FollowedTables) -> None:
-    """Make a publication of these tables. It locks each of them for a moment, against changes of its definition."""
+    """Make a publication of these tables. It locks each of them for a moment, against changes of its definition.
+
+    A statement locks all of its tables one after the other. Where an application locks some of them the other way
+    round (``TRUNCATE b, a``), the server ends one of both after ``deadlock_timeout``, a second unless set. So locks
+    are waited for shorter than that, and then the tables are added one by one.
+    Raises ``SourceUnreachableError`` where others keep a table locked.
+    """
     options = "publish = 'insert, update, delete, truncate'"
     if followed.with_generated:
         options += ", publish_generated_columns = stored"
     connection.execute(f"CREATE PUBLICATION {name} WITH ({options})".encode())
+    connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
     for start in range(0, len(followed.tables), _BATCH):
-        labels = ", ".join(f"ONLY {table.label}" for table in followed.tables[start : start + _BATCH])
+        batch = followed.tables[start : start + _BATCH]
+        if not _are_added(connection, name, batch):
+            for table in batch:
+                _add(connection, name, table)
+
+
+def _add(connection: psycopg.Connection[Any], name: str, table: PostgresTable) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not _are_added(connection, name, [table]):
+        if time.monotonic() > deadline:
+            raise SourceUnreachableError(
+                f"{table.label} cannot be followed: others have kept it locked for {_PATIENCE_SECONDS:g} s",
+                next_step=LET_IT_END,
+            )
+        time.sleep(_LOCK_SECONDS)
+
+
+def _are_added(connection: psycopg.Connection[Any], name: str, tables: Sequence[PostgresTable]) -> bool:
+    """Add tables to a publication; tell whether that was possible without waiting for others."""
+    labels = ", ".join(f"ONLY {table.label}" for table in tables)
+    try:
         connection.execute(f"ALTER PUBLICATION {name} ADD TABLE {labels}".encode())
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        return False
+    return True
