@@ -123,7 +123,8 @@ class ExportSession(WorkerSession):
                 cancellation=self.cancellation,
             )
             self._held.callback(source.close)
-            workspace = StoreWorkspace(self.store, job.name)
+            # It is read while the session opens, and only an open session has a share of the bandwidth.
+            workspace = StoreWorkspace(self._open(job.location), job.name)
             joined = cast("Shareable", source).join(workspace, job.ticket, workers=own_threads())
             snapshot = self._held.enter_context(joined)
         except BaseException:
