@@ -187,6 +187,9 @@ class ChangeLog(Protocol):
     ``name`` is that of the case or the bundle; what is made at the server is named after it.
     """
 
+    leaves_objects: bool
+    """Whether ``open_base`` makes something at the server that stays until ``drop``."""
+
     def open_base(self, note: Note = ...) -> AbstractContextManager[ChangeBase]:
         """Make what the server needs to keep changes, instead of what an earlier run made under the same name, and take
         the snapshot; ``note`` hears what that waits for. Raises ``SourceError``; nothing of it stays at the server

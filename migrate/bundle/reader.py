@@ -305,7 +305,10 @@ def step_where_no_bundle(store: Store) -> str:
 def _not_sealed(store: Store) -> Exception:
     first = next(iter(store.list()), None)
     if first is None:
-        return GoneError(f"there is nothing at {store.location}", next_step="check the location's URL")
+        return GoneError(
+            f"there is nothing at {store.location}",
+            next_step="check the location's URL; if nothing was exported to it yet, moveout export comes first",
+        )
     try:
         store.stat(layout.EXPORT_STATE)
     except GoneError:

@@ -73,6 +73,12 @@ class StoredMessage(NamedTuple):
     message: Message
 
 
+_STEP_WITHOUT_FOLDER = (
+    "mount it, or name the location to which the export went; where moveout clean --changes has removed it, moveout"
+    " export --follow to another location begins anew"
+)
+
+
 class WithdrawnError(MoveoutError):
     """Messages that a reader has returned do not count any more: the transaction was interrupted, and comes again."""
 
@@ -99,7 +105,7 @@ class SegmentFolder:
             if next(iter(self._store.list(self._prefix)), None) is None:
                 raise UnreachableError(
                     f"{self._store.location} has no folder {self._prefix}",
-                    next_step="mount it, or name the location to which the export went",
+                    next_step=_STEP_WITHOUT_FOLDER,
                 ) from exc
 
     def records(self, after: int = 0) -> Iterator[SegmentRecord]:
@@ -207,7 +213,7 @@ class SegmentFolder:
     def _away(self, done: str) -> UnreachableError:
         return UnreachableError(
             f"{self._store.location}: the folder {self._prefix} was away while a segment was {done}",
-            next_step="mount it, or name the location to which the export went",
+            next_step=_STEP_WITHOUT_FOLDER,
         )
 
     def idle_position(self) -> int:

@@ -155,7 +155,8 @@ class Exported:
             names = ", ".join(self.followed)
             console.print(
                 Text(
-                    f"→ moveout follow takes what is written to {names} from now on; until then their servers keep it"
+                    f"→ moveout follow takes what is written to {names} from now on; give it soon: until then only"
+                    " the source's log has it"
                 )
             )
 

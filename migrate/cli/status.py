@@ -178,7 +178,7 @@ def _followed_words(followed: FollowStatus) -> str:
         f"captured up to {followed.captured}, {segments}, {bytes_words(followed.size_bytes)}",
     ]
     if followed.lag_bytes is not None:
-        age = f", since {duration_words(followed.lag_seconds)}" if followed.lag_seconds else ""
+        age = f", for {duration_words(followed.lag_seconds)}" if followed.lag_seconds else ""
         behind = f"{bytes_words(followed.lag_bytes)} of the log are not captured{age}"
         words.append(behind if followed.lag_bytes else "all of the log is captured")
     if followed.retained_bytes is not None:
@@ -187,6 +187,8 @@ def _followed_words(followed: FollowStatus) -> str:
     words += [followed.detour] if followed.detour else []
     if followed.applied:
         words += [f"applied up to {followed.applied}", _waiting_words(followed.waiting)]
+        if followed.waiting and followed.is_read is False:
+            words.append("moveout follow applies it, or says why it stopped")
         words += _cutover_words(followed.cutover_seconds)
     if followed.skipped:
         words.append(f"not followed, since the restore left them out: {', '.join(followed.skipped)}")
@@ -208,7 +210,7 @@ def _waiting_words(waiting: WaitingChanges | None) -> str:
     changes = f"about {things(waiting.changes, 'change')}"
     if not waiting.is_counted:
         changes = f"more than {things(waiting.changes, 'change')}"
-    age = "" if waiting.lag_seconds is None else f", since {duration_words(waiting.lag_seconds)}"
+    age = "" if waiting.lag_seconds is None else f", for {duration_words(waiting.lag_seconds)}"
     return f"{changes}, {bytes_words(waiting.lag_bytes)} of the log, wait to be applied{age}"
 
 

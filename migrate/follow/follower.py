@@ -10,11 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from exporters.changes import NotFollowed
 from migrate.changes.apply import Applying, ChangeWriter, Mark
+from migrate.changes.capture import resume_position
 from migrate.changes.capture_thread import keep_capturing
 from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, UnreachableError
 from migrate.follow.followed import FollowedSource, require_base
@@ -237,6 +238,8 @@ class Follower:
             return False
 
         base = {"position": self.followed.base, "log": self.followed.log}
+        with suppress(MoveoutError):  # the capture itself raises it, or waits
+            self._counts.captured = resume_position(self._folder, 0)
         try:
             keep_capturing(
                 self._log,

@@ -123,6 +123,8 @@ def _is_drained(status: FollowStatus) -> bool:
     """Tell whether next to nothing is left to capture and to apply."""
     if not status.applied or status.lag_bytes is None or status.lost:
         return False
+    if status.waiting and status.is_read is False:
+        return False  # nobody applies it: where a follow has stopped, a cutover would stop, too
     ages = [status.lag_seconds if status.lag_bytes else 0.0]
     ages.append(status.waiting.lag_seconds if status.waiting else 0.0)
     return all(age is not None and age < _DRAINED_SECONDS for age in ages)
@@ -177,6 +179,10 @@ def _status_of(
             )
         except MoveoutError as exc:
             problem = str(exc)
+    try:
+        SegmentFolder(store, base.source, base.position).require_begun()
+    except MoveoutError as exc:
+        problem = problem or f"{exc}: {exc.next_step}"
     if source is not None and destination is not None:
         with suppress(MoveoutError):
             followed = base.followed(source, destination)
@@ -282,9 +288,12 @@ def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> li
     known = {base.case for base in recorded_bases(store)}
     for source in state.sources:
         endpoint, name = sources.get(source.name, Endpoint(source.url)), f"{prefix}_{source.name}"
-        if name not in known and registry.engine_for(endpoint.url, endpoint.shown).change_log:
+        if name in known or not registry.engine_for(endpoint.url, endpoint.shown).change_log:
+            continue
+        log = open_change_log(endpoint, name)
+        if log.leaves_objects:
             what = f"{source.name}: what an unfinished export keeps at {endpoint.shown}, called after {name}"
-            unsealed.append(KeptThing(what, partial(open_change_log(endpoint, name).drop, {})))
+            unsealed.append(KeptThing(what, partial(log.drop, {})))
     return unsealed
 
 
@@ -310,7 +319,9 @@ def kept_things(
     for base in recorded_bases(store):
         source = sources.get(base.source, Endpoint(base.url))
         what = f"{base.source}: what keeps its changes at {base.url}, called after {base.case}"
-        kept.append(KeptThing(what, partial(base.open_log(source).drop, base.log)))
+        log = base.open_log(source)
+        if log.leaves_objects:
+            kept.append(KeptThing(what, partial(log.drop, base.log)))
         if (destination := destinations.get(base.source)) is not None:
             what = f"{base.source}: how far its changes were applied, at {destination.shown}"
             marks.append(KeptThing(what, partial(_forget_mark, base.followed(source, destination))))

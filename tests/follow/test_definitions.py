@@ -75,7 +75,9 @@ def test_what_was_defined_since_the_base_is_named_before_it_costs(move):
     stopped = call("follow", "-c", "moveout.toml", "--until-caught-up")
     assert (stopped.code, "STOPPED" in stopped.out) == (3, True), stopped
     shown = " ".join(call("status", "-c", "moveout.toml").out.split())
-    assert re.search(r"about \d+ changes?, [\d,.]+ k?B of the log, wait to be applied, since ", shown), shown
+    assert re.search(r"about \d+ changes?, [\d,.]+ k?B of the log, wait to be applied, for ", shown), shown
+    assert "moveout follow applies it, or says why it stopped" in shown
+    assert "cutover can begin" not in shown, shown
     refused = call("cutover", "-c", "moveout.toml")
     assert refused.code == 6, refused
     for statement in LATER.values():

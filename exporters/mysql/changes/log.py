@@ -81,6 +81,8 @@ def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> MysqlCha
 class MysqlChangeLog:
     """See ``exporters.changes.ChangeLog``. One reader at a time has the server's lock of the log's name."""
 
+    leaves_objects = False
+
     def __init__(self, address: MysqlAddress, name: str) -> None:
         self._address = address
         self._name = name

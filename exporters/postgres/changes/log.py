@@ -119,6 +119,8 @@ def open_change_log(url: str, secrets: Mapping[str, str], name: str) -> Postgres
 class PostgresChangeLog:
     """See ``exporters.changes.ChangeLog``."""
 
+    leaves_objects = True
+
     def __init__(self, address: PostgresAddress, name: str) -> None:
         self._address = address
         self._given_name = name
