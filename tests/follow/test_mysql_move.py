@@ -88,6 +88,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, followe
     cleaned = call("clean", "--changes", "-c", "moveout.toml", "--yes")
     assert cleaned.code == 0, cleaned
     assert fetch(new, "SHOW TABLES LIKE 'moveout%'") == []
+    assert fetch(new, EVENT) == [("ENABLED",)]
 
 
 def check_arrived(old, new, application):

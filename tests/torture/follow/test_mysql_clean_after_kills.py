@@ -94,6 +94,10 @@ def check_cleaned(old, new, moment, seconds, hold):
     run_sql(old, "INSERT INTO keyless VALUES (1)")
     assert "called after" not in cleaned.out, "nothing is made at the old server, so nothing is named there"
     if moment in MOMENTS[2:]:
+        assert {("event tick ENABLED",), ("trigger noted_change",)} <= {*fetch(new, THINGS)}, (
+            moment,
+            seconds,
+        )
         status = " ".join(call("status", *CASE).out.split())
         assert "where moveout clean --changes has removed it" in status, status
     left = [thing for (thing,) in fetch(new, THINGS) if "moveout" in thing]

@@ -54,7 +54,7 @@ from migrate.changes.apply import ChangeConflictError, Mark
 from migrate.errors import BusyError, IncompleteError, NotAllowedError
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles
 from migrate.restore.mysql.changes.conflicting_rows import conflict
-from migrate.restore.mysql.changes.destination_events import stop_events
+from migrate.restore.mysql.changes.destination_events import run_events, stop_events
 from migrate.restore.mysql.changes.destination_table import DestinationTable, read_table, require_same_shape
 from migrate.restore.mysql.changes.follow_marks import (
     FollowDetails,
@@ -64,6 +64,7 @@ from migrate.restore.mysql.changes.follow_marks import (
     read_mark,
     write_details,
 )
+from migrate.restore.mysql.kept_triggers import make_triggers_of_killed_repair
 from migrate.runtime.crash_points import durable
 
 _LOCK_SECONDS = 3
@@ -119,8 +120,12 @@ class MysqlChangeWriter:
         return marked[0] if marked else None
 
     def forget(self) -> None:
-        """See ``ChangeWriter``."""
+        """See ``ChangeWriter``. The triggers that a killed repair has dropped are made, and the events run again: only
+        what is removed here knows of them.
+        """
         with self._translated():
+            make_triggers_of_killed_repair(self._connection.address)
+            run_events(self._connection, self.events)
             forget_mark(self._connection, self._source)
 
     def written_of_server(self) -> int:

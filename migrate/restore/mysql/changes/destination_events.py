@@ -18,13 +18,18 @@ def stop_events(connection: Connection, names: Collection[str]) -> None:
     _set_status(connection, names, DISABLED)
 
 
+def run_events(connection: Connection, names: Collection[str]) -> None:
+    """Let events run again. Raises the driver's errors."""
+    _set_status(connection, names, ENABLED)
+
+
 def start_events(url: str, secrets: Mapping[str, str], source: str) -> None:
     """Let the events run that ran at the source: the engine's part ``activation``. Raises ``SourceError``."""
     address = parse_url(url, password=secrets.get("password"))
     with closing(connect(address)) as connection:
         try:
             if marked := read_mark(connection, source):
-                _set_status(connection, marked[1].events, ENABLED)
+                run_events(connection, marked[1].events)
         except DRIVER_ERRORS as exc:
             raise translate(exc, address.url) from exc
 
