@@ -606,7 +606,7 @@ def _catch_up_unless_followed(cutover: SourceCutover) -> bool:
 def _foreseen(session: Session, case: Case, buckets: CutoverBuckets, options: HoldOptions) -> WouldDo:
     """Return what the cutover would do. A source that no follow is at work on is brought up to now."""
     store, followed = _followed(session, case)
-    with closing(_Cutovers(session, store, followed)) as cutovers:
+    with _not_switched(), closing(_Cutovers(session, store, followed)) as cutovers:
         at_work = cutovers.each(_catch_up_unless_followed)
     actions = []
     with ExitStack() as stack:

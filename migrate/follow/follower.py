@@ -205,10 +205,11 @@ class Follower:
             counts = self._counts
             counts.samples.append((time.monotonic(), counts.changes))
             try:
+                if counts.first_end is None:
+                    counts.first_end = self._log.end(self.followed.log)
                 asked_at, end = time.monotonic(), self._log.state(self.followed.log, counts.captured).end
                 counts.ends.append((asked_at, end))
                 counts.lags.append((asked_at, self._log.distance_bytes(counts.applied, end)))
-                counts.first_end = end if counts.first_end is None else counts.first_end
                 if not counts.is_waiting and asked_at - compared_at >= _DEFINITIONS_SECONDS:
                     compared_at = asked_at
                     self._compare_definitions()

@@ -163,6 +163,7 @@ def test_no_error_before_the_switch_has_the_exit_code_of_a_switch_with_gaps(move
     assert (prepared.code, prepared.json["error"]["switched"]) == (5, False), prepared
     run_sql(old, TRANSFER.format(1, 2))  # released
     run_sql(new, "DELETE FROM accounts WHERE id = 1")
+    assert call("cutover", "-c", "moveout.toml", "--dry-run").code == 6
     conflict = call(*words)
     assert (conflict.code, conflict.json["error"]["switched"]) == (6, False), conflict
 

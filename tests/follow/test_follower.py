@@ -100,6 +100,17 @@ def test_writers_are_followed_and_each_source_by_itself(make_followed, tmp_path)
     assert fetch(busy.destination.url, "SELECT sum(money) FROM accounts") == [(2000,)]
 
 
+def test_what_is_waited_for_is_what_the_server_sends(make_followed, tmp_path):
+    """It sends nothing that is not flushed; what nobody commits, it flushes 15 seconds later."""
+    quiet = make_followed(SCRIPT, "quiet")
+    unflushed = "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()"
+    fetch(quiet.source.url, "SELECT pg_logical_emit_message(false, 'a', 'b')::text")
+    with following(open_location(str(tmp_path)), quiet) as (followers, _):
+        eventually(lambda: followers[0].state().lag_bytes is not None)
+        assert fetch(quiet.source.url, unflushed) == [(False,)]
+        eventually(lambda: followers[0].is_done)
+
+
 def test_a_destination_says_how_far_it_is_while_changes_are_applied(make_followed):
     followed = make_followed("CREATE TABLE t (id int PRIMARY KEY)")
     with contextlib.closing(followed.open_writer()):
