@@ -101,11 +101,12 @@ class Lease:
     def __enter__(self) -> Self:
         try:
             self._etag = self._take()
+            self._refreshed = uptime()
+            self._thread.start()
         except KeyboardInterrupt:
+            self._ended.set()
             self._withdraw()
             raise
-        self._refreshed = uptime()
-        self._thread.start()
         return self
 
     def __exit__(

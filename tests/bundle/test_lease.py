@@ -251,6 +251,19 @@ def test_an_interrupted_start_leaves_no_lease_of_its_own(directory, taken):
     assert (left and left[0].process) == (ELSEWHERE if taken else None)
 
 
+def test_an_interrupt_while_the_heartbeat_begins_leaves_no_lease(directory, monkeypatch):
+    start = threading.Thread.start
+
+    def interrupt(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Lease(directory, "export", **QUICK).__enter__()
+    assert lease.look(directory) is None
+
+
 def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
     plan = FaultPlan(Fault("create", lose_answer()))
     store = Retrying(Faulty(LocalStore(tmp_path), plan), RetryPolicy(first_wait=0.01))
