@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from exporters.api import Estimate, Host, Snapshot, Source, Survey, Workspace
 from exporters.errors import SourceUsageError
 from exporters.rate_sampling import try_out
 from exporters.sqlite.address import SqliteAddress, parse_url
 from exporters.sqlite.catalog import check_library
-from exporters.sqlite.files.backup import check_file, connected, copied
+from exporters.sqlite.files.backup import OpenedMeanwhileError, check_file, connected, copied
 from exporters.sqlite.files.directory import DirectorySource, find
 from exporters.sqlite.snapshot import SqliteSnapshot
 from exporters.sqlite.table_survey import survey_file
@@ -30,7 +30,7 @@ class SqliteExporter:
                     f"there is no SQLite database in {address.path}", next_step="Check the path in the URL."
                 )
             return DirectorySource(name, address)
-        with connected(address):
+        with suppress(OpenedMeanwhileError), connected(address):  # the copy is begun again then
             pass
         return SqliteSource(name, address)
 

@@ -104,7 +104,9 @@ def test_a_wrong_row_is_found_whoever_made_it(move, flavour, monkeypatch):
     assert re.fullmatch(
         "its rows with code = .*, id = 40004 are not the same on both sides", source["read_whole"]["goods"]
     )
-    assert {"log", "still"} <= {*source["compared_early"]}
+    # MariaDB counts the writes of the whole server, those of its own statistics included.
+    always = {"log", "still"} if flavour == "mysql" else {"log"}
+    assert always <= {*source["compared_early"]}, source["read_whole"]
     run_sql(new, "UPDATE accounts SET balance = 100; UPDATE goods SET n = 6 WHERE id = 40004")
 
     def write_both(_):

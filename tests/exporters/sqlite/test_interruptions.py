@@ -110,6 +110,20 @@ def redone(monkeypatch) -> Counter:
     return counted
 
 
+def test_a_program_that_opens_the_file_meanwhile_is_not_in_the_way(tmp_path, monkeypatch):
+    """The file is looked at once before it is copied; another program may begin to write at that moment."""
+    path = run_sql(tmp_path / "a.db", "PRAGMA journal_mode = wal; CREATE TABLE t (n int)")
+    real, looks = backup.mark_of, []
+
+    def look(address):
+        looks.append(address)
+        return real(address) if len(looks) > 2 else len(looks)
+
+    monkeypatch.setattr(backup, "mark_of", look)
+    assert export_file(path, tmp_path / "bundle").complete
+    assert len(looks) > 2
+
+
 @pytest.mark.parametrize("mode", ["wal", pytest.param("delete", marks=pytest.mark.torture)])
 def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monkeypatch):
     """Money moves between accounts: its sum is exact; the log is a prefix without holes; writers go on."""
