@@ -31,12 +31,16 @@ BASE_AGAIN = (
 """The next step where changes after a base can no longer arrive."""
 
 
+PUT_BACK_STEP = f"The destination may have rows that this server lacks. {BASE_AGAIN}"
+"""The next step where a server was put back to an earlier state."""
+
+
 def put_back_error(source: str, difference: str) -> SourceGoneError:
     """Return the error that a server was put back to an earlier state, as from a snapshot of its disk."""
     return SourceGoneError(
         f"{source}: the log is another one than the captured one: {difference}. The server was put back to an earlier"
         " state and has written on since",
-        next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN}",
+        next_step=PUT_BACK_STEP,
     )
 
 

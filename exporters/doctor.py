@@ -82,32 +82,44 @@ class ExamineRequest:
 
     def no_log(self, name: str, problem: str, fix: Fix) -> Finding:
         """Return the finding that the log of a source cannot be followed."""
-        if self.follow:
-            consequence = (
-                "The case has follow = true: tables are compared in delta passes, the last one in the switch."
-            )
-            return Finding("slow", "changes", name, problem, consequence, fix)
-        consequence = "Changes made after the snapshot do not follow; an export needs nothing of it."
-        return Finding("info", "changes", name, problem, consequence, fix)
+        return self._of_changes(
+            name,
+            problem,
+            fix,
+            followed=("slow", ": tables are compared in delta passes, the last one in the switch."),
+            otherwise="Changes made after the snapshot do not follow; an export needs nothing of it.",
+        )
 
     def not_in_log(self, name: str, problem: str, fix: Fix) -> Finding:
         """Return the finding that changes of some tables of a source are not in its log."""
-        consequence = "Changes made after the snapshot do not follow: the cutover reads the rows again."
-        if self.follow:
-            consequence = (
-                "The case has follow = true: their rows are read again in the switch, which takes longer."
-            )
-        return Finding("slow" if self.follow else "info", "changes", name, problem, consequence, fix)
+        return self._of_changes(
+            name,
+            problem,
+            fix,
+            followed=("slow", ": their rows are read again in the switch, which takes longer."),
+            otherwise="Changes made after the snapshot do not follow: the cutover reads the rows again.",
+        )
 
     def not_applied(self, name: str, problem: str, fix: Fix) -> Finding:
         """Return the finding that a destination cannot be followed to."""
-        if self.follow:
-            consequence = (
-                "The case has follow = true, and no change made after the snapshot can be applied here."
-            )
-            return Finding("loses", "changes", name, problem, consequence, fix)
-        consequence = "Changes made after the snapshot cannot be applied here; a restore needs nothing of it."
-        return Finding("info", "changes", name, problem, consequence, fix)
+        return self._of_changes(
+            name,
+            problem,
+            fix,
+            followed=("loses", ", and no change made after the snapshot can be applied here."),
+            otherwise="Changes made after the snapshot cannot be applied here; a restore needs nothing of it.",
+        )
+
+    def _of_changes(
+        self, name: str, problem: str, fix: Fix, *, followed: tuple[Severity, str], otherwise: str
+    ) -> Finding:
+        """Return a finding about changes after the snapshot: how severe it is, and how its sentence goes on, where they
+        are ``followed``; ``otherwise`` it only informs.
+        """
+        if not self.follow:
+            return Finding("info", "changes", name, problem, otherwise, fix)
+        severity, rest = followed
+        return Finding(severity, "changes", name, problem, f"The case has follow = true{rest}", fix)
 
 
 @dataclass(frozen=True, slots=True)

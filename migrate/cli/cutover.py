@@ -421,7 +421,7 @@ def _release(session: Session, followed: Sequence[SwitchedSource], hold: _Hold) 
     """Release the old databases after an error. One that does not answer is asked again for a minute, since nobody can
     write there until then.
     """
-    left, ends_at, told = list(followed), time.monotonic() + _RELEASE_SECONDS, ""
+    left, ends_at, last_error = list(followed), time.monotonic() + _RELEASE_SECONDS, ""
     while hold.file.exists() and left:
         source = left.pop(0)
         try:
@@ -430,9 +430,11 @@ def _release(session: Session, followed: Sequence[SwitchedSource], hold: _Hold) 
         except UnreachableError as error:
             if time.monotonic() >= ends_at or session.cancellation.wait(_POLL_SECONDS):
                 raise
-            if told != str(error):
-                told = str(error)
-                session.err.print(Text(f"{source.name} is held, and is released as soon as possible: {told}"))
+            if last_error != str(error):
+                last_error = str(error)
+                session.err.print(
+                    Text(f"{source.name} is held, and is released as soon as possible: {last_error}")
+                )
             left.append(source)
 
 

@@ -7,21 +7,20 @@ import psycopg
 
 
 @contextmanager
-def writers(url, count=4):
-    """Writers that append to ``log`` in transactions of two rows; yields what is acknowledged."""
+def writing(url, write, count=4):
+    """``count`` sessions that call ``write(connection, writer, number)`` again and again, writers and numbers from 1
+    on; yields a list that grows by what these calls return, once that is acknowledged.
+    """
     stop, written = threading.Event(), []
 
-    def write(writer):
+    def go_on(writer):
         with psycopg.connect(url, autocommit=True) as connection:
             number = 0
             while not stop.is_set():
-                number += 2
-                connection.execute(
-                    f"INSERT INTO log VALUES ({writer}, {number}, 'a'), ({writer}, {number + 1}, 'b')".encode()
-                )
-                written.extend([(writer, number), (writer, number + 1)])
+                number += 1
+                written.extend(write(connection, writer, number))
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(1, count + 1)]
+    threads = [threading.Thread(target=go_on, args=(writer,)) for writer in range(1, count + 1)]
     for thread in threads:
         thread.start()
     try:
@@ -30,3 +29,16 @@ def writers(url, count=4):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def writers(url, count=4):
+    """Writers that append to ``log`` in transactions of two rows; yields what is acknowledged."""
+
+    def write(connection, writer, number):
+        rows = [(writer, 2 * number), (writer, 2 * number + 1)]
+        connection.execute(
+            f"INSERT INTO log VALUES ({writer}, {rows[0][1]}, 'a'), ({writer}, {rows[1][1]}, 'b')".encode()
+        )
+        return rows
+
+    return writing(url, write, count)

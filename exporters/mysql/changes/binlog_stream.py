@@ -317,12 +317,12 @@ class BinlogStream:
         """Keep when the file that is read was made. Raises ``SourceGoneError`` where it is another one than before."""
         known = self._files_made.pop(self._file, made_at)
         if known != made_at:
-            name, captured, found = (
-                self._files.name(self._file),
-                *(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" for at in (known, made_at)),
+            captured, present = (
+                f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" for at in (known, made_at)
             )
+            name = self._files.name(self._file)
             raise put_back_error(
-                self._source, f"its file {name} was made at {found}, the captured one at {captured}"
+                self._source, f"its file {name} was made at {present}, the captured one at {captured}"
             )
         self._files_made = dict([*self._files_made.items(), (self._file, made_at)][-_FILES_KNOWN:])
         self.is_continuous = True

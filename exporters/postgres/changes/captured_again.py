@@ -9,15 +9,12 @@ A slot that has acknowledged all that was captured has it in its log: what it ac
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 
 from exporters.changes import CapturedChanges, ChangeStream, Message, MessageKind, put_back_error
 from exporters.errors import SourceGoneError
 from exporters.postgres.changes.slot import lsn_text
-
-_COMMITTED_AT = struct.Struct(">xQ")
-"""A begin message has the position of the commit behind its kind."""
+from exporters.postgres.changes.transactions import read_begin
 
 
 class CapturedAgain:
@@ -60,7 +57,7 @@ class CapturedAgain:
     def _is_fresh(self, message: Message) -> bool:
         """Tell whether a message was not captured before; a shape is needed by what comes later."""
         if message.kind is MessageKind.BEGIN and not self.is_continuous:
-            (committed_at,) = _COMMITTED_AT.unpack_from(message.payload)
+            committed_at, _ = read_begin(message.payload)
             if committed_at >= self._after:
                 self._require_end()
             else:
@@ -75,7 +72,7 @@ class CapturedAgain:
 
     def _require_end(self) -> None:
         if (missing := next(self._expected, None)) is not None:
-            (committed_at,) = _COMMITTED_AT.unpack_from(missing.payload)
+            committed_at, _ = read_begin(missing.payload)
             raise self._put_back(f"it lacks the transaction that was captured at {lsn_text(committed_at)}")
         self.is_continuous = True
 

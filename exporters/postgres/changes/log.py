@@ -20,6 +20,7 @@ import psycopg
 
 from exporters.changes import (
     BASE_AGAIN,
+    PUT_BACK_STEP,
     CapturedChanges,
     ChangeBase,
     ChangeStream,
@@ -77,7 +78,7 @@ from exporters.postgres.sessions.connection import (
     parse_url,
     system_identifier,
 )
-from exporters.postgres.sessions.lock_timeouts import held
+from exporters.postgres.sessions.lock_timeouts import kept_locked
 from exporters.postgres.sessions.lock_waits import WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -93,7 +94,7 @@ _ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
 _LOCK_SECONDS = 1.0
 """So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
 _STUCK_SECONDS = 2.0
-"""So long a table has to be locked before its changes are done without."""
+"""So long a table has to be locked before its changes are done without: a TRUNCATE is over by then."""
 _SHORT_QUESTION = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -138,7 +139,9 @@ class PostgresChangeLog:
                     control.execute(limits.timeouts().encode())
                     _require_logical(control, self._address.url)
                     self._drop(control)
-                    followed = followed_tables(control, read_tables(control, _stuck(control)))
+                    followed = followed_tables(
+                        control, read_tables(control, kept_locked(control, seconds=_STUCK_SECONDS))
+                    )
                     make_publication(control, self._name, followed)
                 replication = self._replication(stack, limits.application)
                 with WaitWatch(self._address, limits.application, note):
@@ -428,7 +431,7 @@ class PostgresChangeLog:
         if state.end < after:
             raise SourceGoneError(
                 f"{self._address.url}: {_ends_before(state.end, after)}",
-                next_step=f"The destination may have rows that this server lacks. {BASE_AGAIN}",
+                next_step=PUT_BACK_STEP,
             )
 
 
@@ -471,16 +474,6 @@ def _create_slot(
         replication, f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}"
     )
     return parse_lsn(position), snapshot
-
-
-def _stuck(control: psycopg.Connection[Any]) -> dict[int, str]:
-    """Return what others keep locked for longer than a TRUNCATE takes."""
-    locked = held(control, seconds=0)
-    deadline = time.monotonic() + _STUCK_SECONDS
-    while locked and time.monotonic() < deadline:
-        time.sleep(_STUCK_SECONDS / 10)
-        locked = {oid: why for oid, why in held(control, seconds=0).items() if oid in locked}
-    return locked
 
 
 def _polling_words(refusal: BaseException) -> str:

@@ -217,11 +217,9 @@ class PollingStream:
         """Move the slot to what was acknowledged. It stays where it is where that was done before."""
         if self._acknowledged <= self._advanced:
             return
-        position = {"position": lsn_text(self._acknowledged), "slot": self._slot}
         began = time.monotonic()
-        self._connection.execute(
-            _ADVANCE, position
-        )  # which reads the log from the same position on as a turn does
+        # This reads the log from the same position on as a turn does.
+        self._connection.execute(_ADVANCE, {"position": lsn_text(self._acknowledged), "slot": self._slot})
         now = time.monotonic()
         self._advanced, self._next_at = self._acknowledged, max(self._next_at, 2 * now - began)
 

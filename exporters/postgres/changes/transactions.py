@@ -20,6 +20,12 @@ Skip = Callable[[int, int], bool]
 """Tells of a transaction, by the position of its commit record and its 32-bit number, whether it is left out."""
 
 
+def read_begin(payload: bytes) -> tuple[int, int]:
+    """Return the position of the commit record, and the 32-bit number, of a begin message."""
+    committed_at, _, transaction = _BEGINNING.unpack_from(payload, 1)
+    return committed_at, transaction
+
+
 class Transactions:
     """Takes the messages in their order. ``received``: every transaction that was committed before it was taken.
     Transactions without a change are left out, and those that ``skip`` names; shapes never are, since later
@@ -52,8 +58,7 @@ class Transactions:
         elif word == _BEGIN:
             self._begin, self._begun = Message(MessageKind.BEGIN, position, payload), False
             if self._skip is not None:
-                committed_at, _, transaction = _BEGINNING.unpack_from(payload, 1)
-                self._skipped = self._skip(committed_at, transaction)
+                self._skipped = self._skip(*read_begin(payload))
         elif word == _COMMIT:
             (end,) = _POSITION.unpack_from(payload, _END_AT)
             if self._begun:

@@ -93,6 +93,16 @@ def held(connection: psycopg.Connection[Any], *, seconds: float) -> dict[int, st
     }
 
 
+def kept_locked(connection: psycopg.Connection[Any], *, seconds: float) -> dict[int, str]:
+    """Return what others have locked, or wait to lock, whenever one looks within that time."""
+    locked = held(connection, seconds=0)
+    deadline = time.monotonic() + seconds
+    while locked and time.monotonic() < deadline:
+        time.sleep(_AGAIN_SECONDS)
+        locked = {oid: why for oid, why in held(connection, seconds=0).items() if oid in locked}
+    return locked
+
+
 def around(connection: psycopg.Connection[Any], read: Callable[[Oids], Read], *, seconds: float) -> Read:
     """Return what ``read`` does without the relations that others keep locked. Each time that it runs into its limit
     for locks, ``seconds``, it is called again without those that were in the way, the transaction that it had begun

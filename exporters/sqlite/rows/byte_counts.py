@@ -70,5 +70,5 @@ def _summed(
     if not sums:
         return [0]
     query = f"SELECT {sums} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
-    found = iter(connection.execute(query).fetchone())
-    return [0 if name == table.rowid else int(next(found)) for name in table.selected]
+    sums_in_order = iter(connection.execute(query).fetchone())
+    return [0 if name == table.rowid else int(next(sums_in_order)) for name in table.selected]

@@ -43,13 +43,13 @@ def with_versions(
     takes them.
     """
     made = {entry.name for entry in entries if entry.kind == "EXTENSION"}
-    wanted = [
+    requested = [
         (extension["name"], extension["version"]) for extension in extensions if extension["name"] in made
     ]
-    if not wanted:
+    if not requested:
         return tuple(entries)
     available = set(connection.execute(_AVAILABLE).fetchall())
-    versions = {name: version for name, version in wanted if (name, version) in available}
+    versions = {name: version for name, version in requested if (name, version) in available}
     return tuple(
         _with_version(entry, versions[entry.name])
         if entry.kind == "EXTENSION" and entry.name in versions

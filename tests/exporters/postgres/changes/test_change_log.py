@@ -3,7 +3,6 @@ a gap in the log is an error.
 """
 
 import struct
-import threading
 import time
 from contextlib import contextmanager
 
@@ -22,7 +21,9 @@ from exporters.postgres.changes import pgoutput, replication
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.changes.slot import own_name
 from exporters.postgres.doctor import examine
+from tests.changes.writers import writing
 from tests.exporters.postgres.databases import as_role, fetch, login, run_sql
+from tests.tools.waiting import eventually
 
 
 @contextmanager
@@ -59,34 +60,20 @@ def test_base_and_stream_have_each_transaction_once(postgres):
     """Writers commit all the time, while the base is made and read."""
     url = postgres.database()
     run_sql(url, "CREATE TABLE t (id text PRIMARY KEY, n int)")
-    stop, written = threading.Event(), []
 
-    def write(writer):
-        with psycopg.connect(url, autocommit=True) as connection:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                connection.execute("INSERT INTO t VALUES (%s, %s)", (f"{writer}-{number}", number))
-                written.append(f"{writer}-{number}")
+    def write(connection, writer, number):
+        connection.execute("INSERT INTO t VALUES (%s, %s)", (f"{writer}-{number}", number))
+        return [f"{writer}-{number}"]
 
-    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
-    for thread in writers:
-        thread.start()
     log = open_change_log(url, {}, "each-once")
-    try:
-        while len(written) < 100:
-            time.sleep(0.01)
+    with writing(url, write) as written:
+        eventually(lambda: len(written) >= 100)
         with log.open_base() as base, psycopg.connect(url) as reader:
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             reader.execute(f"SET TRANSACTION SNAPSHOT '{base.snapshot}'")
             count = len(written)
-            while len(written) < count + 200:
-                time.sleep(0.01)
+            eventually(lambda: len(written) >= count + 200)
             in_base = {row[0] for row in reader.execute("SELECT id FROM t")}
-    finally:
-        stop.set()
-        for thread in writers:
-            thread.join()
     with log.stream(base.log, base.position) as stream:
         half = list(stream.receive(5))
         while half[-1].kind is not MessageKind.COMMIT:  # it may end within a transaction

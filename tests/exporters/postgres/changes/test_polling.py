@@ -1,6 +1,5 @@
 """The change log behind a pooler that refuses the replication protocol: by SQL it has every transaction once."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from exporters.postgres.changes import polling
 from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.doctor import examine
+from tests.changes.writers import writing
 from tests.exporters.postgres.changes.test_change_log import drain, inserted
 from tests.exporters.postgres.databases import fetch, run_sql
 from tests.tools.pooler import Pooler
@@ -49,37 +49,21 @@ def rows_of(url, snapshot):
         return {row[0] for row in reader.execute("SELECT id FROM t")}
 
 
-@contextmanager
 def writers(url):
     """Writers that commit all the time, one of them prepared transactions; yields what is committed."""
-    stop, written = threading.Event(), []
 
-    def write(writer):
-        with psycopg.connect(url, autocommit=True) as connection:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                name = f"{writer}-{number}"
-                insert = f"INSERT INTO t VALUES ('{name}', 1)"
-                if writer == PREPARES:
-                    connection.execute(f"BEGIN; {insert}; PREPARE TRANSACTION '{name}'".encode())
-                    time.sleep(0.02)
-                    connection.execute(f"COMMIT PREPARED '{name}'".encode())
-                else:
-                    connection.execute(
-                        f"BEGIN; {insert}; SELECT pg_sleep(0.01 * {writer % 2}); COMMIT".encode()
-                    )
-                written.append(name)
+    def write(connection, writer, number):
+        name = f"{writer}-{number}"
+        insert = f"INSERT INTO t VALUES ('{name}', 1)"
+        if writer == PREPARES:
+            connection.execute(f"BEGIN; {insert}; PREPARE TRANSACTION '{name}'".encode())
+            time.sleep(0.02)
+            connection.execute(f"COMMIT PREPARED '{name}'".encode())
+        else:
+            connection.execute(f"BEGIN; {insert}; SELECT pg_sleep(0.01 * {writer % 2}); COMMIT".encode())
+        return [name]
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(PREPARES + 1)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield written
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return writing(url, write, PREPARES + 1)
 
 
 def test_base_and_polls_have_each_transaction_once(postgres, pooler, monkeypatch):
