@@ -404,8 +404,7 @@ def _watch(session: Session, locations: Sequence[Endpoint], case: Case | None) -
                 live.update(_Drawn(status), refresh=True)
             else:
                 for report in status.alive:
-                    task = report.state.tasks[-1] if report.state.tasks else None
-                    session.out.print(Text(stamped(state_line(report.state, task))))
+                    session.out.print(Text(stamped(state_line(report.state))))
             if status.alive:
                 ended_at = time.monotonic()
             elif ended_at is not None and time.monotonic() - ended_at > _ENDED_SECONDS:

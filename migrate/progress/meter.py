@@ -94,6 +94,7 @@ class Meter:
         self._notes: deque[str] = deque(maxlen=_NOTES)
         self._ready: tuple[str, str, str] | None = None
         self._fractions: deque[tuple[float, float]] = deque()
+        self._stopped = False
         self.on_event: Callable[[str, str], None] = _ignore
         """Takes what happens, for a log: ``stage``, ``begin``, ``end`` or ``note``, and the words."""
 
@@ -218,6 +219,7 @@ class Meter:
     def break_off(self) -> None:
         """End what is under way before it is done: nothing more will be drawn."""
         with self._lock:
+            self._stopped = True
             if self._task is not None:
                 self._task.stopped = True
         self.close()
@@ -304,17 +306,22 @@ class Meter:
         return (self._clock() if stage.ended is None else stage.ended) - stage.started
 
     def _stage_fraction(self, tasks: Sequence[TaskProgress]) -> float | None:
-        """Return how much of the stage is done: by its sources, or by its task where it has none."""
+        """Return how much of the stage is done: all of it at its end, else by its sources, or by its task where it has
+        none.
+        """
+        states = {stage.state() for stage in self._stages}
+        if "done" in states and "running" not in states and not self._stopped:
+            return 1.0
         shares: dict[str, float] = {}
         weights = dict(self._weights)
         for task, seen in zip(self._tasks, tasks, strict=True):
             if not task.of.source:
                 continue
             source = task.of.source
-            share = task.of.share * (seen.fraction or 0.0)
+            share = task.of.done_before + task.of.share * (seen.fraction or 0.0)
             # One source comes after the other: those before the last one are done.
             shares = {name: 1.0 for name in shares if name != source} | {
-                source: shares.get(source, 0.0) + share
+                source: max(shares.get(source, 0.0), share)
             }
             weights[source] = max(weights.get(source, 0), _weight(seen.total_items, seen.total_bytes))
         if not weights:

@@ -93,9 +93,17 @@ class ProgressState:
 
     @property
     def stage_number(self) -> int:
-        """The number of the stage that is under way or comes next, from 1."""
-        done = sum(stage.state == "done" for stage in self.stages)
-        return min(done + 1, len(self.stages))
+        """The number of the stage that is under way, from 1; between two of them that of the earlier one, which the
+        tasks are of.
+        """
+        begun = [number for number, stage in enumerate(self.stages, 1) if stage.state != "waiting"]
+        running = [number for number in begun if self.stages[number - 1].state == "running"]
+        return (running or begun or [1])[-1]
+
+    @property
+    def last_task(self) -> TaskProgress | None:
+        """The task that is under way, else the last one of the stage; None before its first."""
+        return self.tasks[-1] if self.tasks else None
 
     @property
     def running(self) -> Sequence[TaskProgress]:

@@ -10,11 +10,13 @@ from typing import Protocol
 class SourceTask:
     """Which source a task is for. ``share``: how much of the source's work in this stage it is, 0 to 1.
     ``counts_sent``: bytes count when a location has them, so those on the wire are to be shown besides.
+    ``done_before``: how much of the source's work is done when the task begins, whichever tasks were needed for it.
     """
 
     source: str = ""
     share: float = 1.0
     counts_sent: bool = True
+    done_before: float = 0.0
 
 
 OF_NO_SOURCE = SourceTask()

@@ -267,3 +267,4 @@ def _with_progress(walked: Iterable[SyncStep | int], progress: Progress) -> Iter
             count_not_reported = 0
         if not isinstance(step_or_count, int):
             yield step_or_count
+    progress.advance(items=count_not_reported)

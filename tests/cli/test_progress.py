@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from migrate.cli.progress.progress_view import LineProgress, draw_state, task_line
+from migrate.cli.progress.progress_view import LineProgress, draw_state, state_line, task_line
+from migrate.cli.progress.status_page_file import shown_state
 from migrate.number_text import bytes_words, duration_words
 from migrate.progress.meter import Meter
 from migrate.runtime.progress import SourceTask
@@ -128,6 +129,58 @@ def test_the_view_of_a_run_shows_stage_time_tasks_and_gaps_in_any_width(width):
     )
     meter.begin("export media", items=0, size_bytes=300_000_000, of=SourceTask("media"))
     assert meter.state().stage_fraction == pytest.approx(0.25, abs=0.01)
+
+
+def test_between_two_stages_the_line_names_the_one_that_its_task_was_of():
+    meter = Meter(clock=Clock())
+    meter.open("run", ["export", "transfer"])
+    meter.enter_stage("export")
+    meter.begin("export app", items=10, size_bytes=0, of=SourceTask("app"))
+    meter.advance(items=10)
+    meter.close()
+    assert state_line(meter.state()).startswith("1/2 export 60% of all  export app  100%")
+    assert next(draw_state(meter.state(), 80)).plain.startswith("stage 1 of 2: export ")
+    meter.enter_stage("transfer")
+    assert state_line(meter.state()) == "2/2 transfer 60% of all"
+
+
+def test_what_has_ended_is_all_of_it_unless_it_stopped_before():
+    shares = []
+    for end in (Meter.close, Meter.break_off):
+        meter = Meter(clock=Clock())
+        meter.open("restore")
+        meter.expect(["app"])
+        meter.begin("restore app", items=10, size_bytes=0, of=SourceTask("app", 0.6))
+        meter.advance(items=10)
+        meter.end()  # it had neither indexes nor rows to compare
+        end(meter)
+        shares.append(meter.state().fraction)
+    assert shares == [1.0, 0.6]
+
+
+def test_a_page_says_that_it_is_too_early_for_a_forecast():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.open("export")
+    meter.expect(["app", "media"])
+    assert shown_state(meter.state(), alive=True).time_left == "too early to say"
+    meter.set_case("acme", datetime.now(UTC) + timedelta(hours=10))
+    assert shown_state(meter.state(), alive=True).time_left.startswith("too early to say; deadline in ")
+    meter.begin("export app", items=100, size_bytes=0, of=SourceTask("app"))
+    meter.state()
+    clock.now = 10.0
+    meter.advance(items=50)
+    assert shown_state(meter.state(), alive=True).time_left.startswith("about ")
+
+
+def test_a_task_without_a_rate_says_how_long_it_has_taken_so_far():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.begin("seal", items=0, size_bytes=0)
+    clock.now = 3.0
+    assert line_of(meter) == "seal  3.0 s so far"
+    meter.end()
+    assert line_of(meter) == "seal  3.0 s"
 
 
 def test_numbers_never_exceed_their_totals_and_a_moment_makes_no_rate():

@@ -13,6 +13,7 @@ import pytest
 from exporters.selection import Selection
 from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
+from migrate.progress.meter import Meter
 from migrate.runtime.progress import Silent
 from migrate.sync import execute as spans_module
 from tests.exporters.objects.conftest import ODD_KEYS, fill
@@ -61,8 +62,11 @@ def test_one_to_one_and_again(move: Move) -> None:
     assert set(rows) == set(objects)
     assert all(rows[key]["sha256"] == hashlib.sha256(data).hexdigest() for key, data in objects.items())
     before = times(move.destination)
+    move.progress = Meter()
     again = move.run()
     assert (again.exit_code, again.same, again.copied, again.adopted) == (0, len(objects), 0, 0)
+    (compared,) = move.progress.state().tasks
+    assert (compared.items, compared.total_items) == (len(objects), len(objects))
     assert times(move.destination) == before
 
 

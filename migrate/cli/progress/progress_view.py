@@ -39,7 +39,7 @@ def task_line(task: TaskProgress, width: int | None = None) -> str:
         ),
         "bytes rate": f"{bytes_words(task.bytes_rate)}/s" if task.bytes_rate >= 1 else "",
         "items rate": f"{count_words(round(task.items_rate))}/s" if task.items_rate >= 1 else "",
-        "left": f"{duration_words(left)} left" if left is not None else duration_words(task.seconds),
+        "left": f"{duration_words(left)} left" if left is not None else _time_taken(task),
     }
     for dropped in ("", *_DISPENSABLE):
         fields.pop(dropped, None)
@@ -51,6 +51,10 @@ def task_line(task: TaskProgress, width: int | None = None) -> str:
 
 _DISPENSABLE = ("items rate", "items", "bytes rate", "bytes")
 """What a narrow terminal is not told, the first of them first: how long it will still take is told on any."""
+
+
+def _time_taken(task: TaskProgress) -> str:
+    return duration_words(task.seconds) + (" so far" if task.state == "running" else "")
 
 
 def _of(done_words: str, total_words: str, done: int, total: int) -> str:
@@ -107,8 +111,7 @@ def stage_words(state: ProgressState) -> str:
     """Return which stage of how many is under way, or the command where it has one stage only."""
     if len(state.stages) < 2:
         return state.command
-    name = state.stage or state.stages[state.stage_number - 1].name
-    return f"stage {state.stage_number} of {len(state.stages)}: {name}"
+    return f"stage {state.stage_number} of {len(state.stages)}: {state.stages[state.stage_number - 1].name}"
 
 
 def time_words(state: ProgressState, now: datetime) -> str:
@@ -151,12 +154,13 @@ def count_line(state: ProgressState) -> str:
     return "; ".join(words)
 
 
-def state_line(state: ProgressState, task: TaskProgress | None) -> str:
+def state_line(state: ProgressState) -> str:
     """Return the whole state as one line, for logs."""
-    words = []
+    words, task = [], state.last_task
     if len(state.stages) > 1:
         share = "" if state.fraction is None else f" {state.fraction:.0%} of all"
-        words.append(f"{state.stage_number}/{len(state.stages)} {state.stage}{share}")
+        name = state.stages[state.stage_number - 1].name
+        words.append(f"{state.stage_number}/{len(state.stages)} {name}{share}")
     elif _is_of_more(state) and state.fraction is not None:
         words.append(f"{state.fraction:.0%} of all")
     if task is not None:
@@ -280,7 +284,7 @@ class LineProgress(_ShownProgress):
                 self._print()
 
     def _print(self) -> None:
-        self._console.print(Text(stamped(state_line(self.state(), self.current()))))
+        self._console.print(Text(stamped(state_line(self.state()))))
 
 
 class Quiet(Meter):

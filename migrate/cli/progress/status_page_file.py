@@ -57,8 +57,10 @@ def page_title(state: ProgressState) -> str:
 
 def shown_state(state: ProgressState, *, alive: bool, title: str = "", detail: str = "") -> ShownRun:
     """Return a command as the page shows it."""
-    time_left = time_words(state, datetime.now(UTC))
-    late = "late" in time_left
+    known = time_words(state, datetime.now(UTC))
+    late = "late" in known
+    is_early = alive and not state.ready and state.seconds_left is None
+    time_left = "; ".join(filter(None, ["too early to say" if is_early else "", known]))
     headline = stage_words(state) if alive else f"{state.command} is not at work any more"
     return ShownRun(title, headline[0].upper() + headline[1:], alive and not late, detail, state, time_left)
 

@@ -32,8 +32,8 @@ _AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
 
 _OF_ROWS = ("the rows of ", "the comparison of ")
 """How sentences about the rows of a table begin."""
-ROWS_SHARE, INDEXES_SHARE, COMPARE_SHARE = 0.6, 0.2, 0.2
-"""How much of a restore's time its tasks take, about."""
+_ROWS_END, _INDEXES_END = 0.6, 0.8
+"""How much of a restore's time has passed, about, when all rows are there, and when all indexes are."""
 
 Label = Callable[[str, str], str]
 """Formats a table's name for messages, from schema and name."""
@@ -88,6 +88,8 @@ class TableRestore:
     """What messages call the definitions that ``earlier`` restores could not make."""
     earlier: Sequence[FinishedRestore] = ()
     """Restores of this bundle, or of bundles that it continues: the definitions that they left out are tried again."""
+    span: tuple[float, float] = (0.0, 1.0)
+    """Which part of the source's restore this is, where it takes several: from and to, 0 to 1."""
 
     @property
     def state(self) -> State:
@@ -146,7 +148,20 @@ class TableRestore:
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> TableRestore:
         """Return the same for these tables, with a summary of its own."""
-        return TableRestore(self.reader, self.source, tables, self.workers, self.progress, self.selection)
+        return TableRestore(
+            self.reader, self.source, tables, self.workers, self.progress, self.selection, span=self.span
+        )
+
+    @property
+    def indexes_task(self) -> SourceTask:
+        """The part of the restore that makes indexes and constraints, for the progress."""
+        return self._task(_ROWS_END, _INDEXES_END)
+
+    def _task(self, begin: float, end: float) -> SourceTask:
+        """Return a part of the restore, for the progress."""
+        first, last = self.span
+        whole = last - first
+        return SourceTask(self.source, whole * (end - begin), done_before=first + whole * begin)
 
     @property
     def items(self) -> int:
@@ -317,7 +332,7 @@ class TableRestore:
             f"restore {self.source}",
             items=total,
             size_bytes=self.size_bytes,
-            of=SourceTask(self.source, ROWS_SHARE),
+            of=self._task(0.0, _ROWS_END),
         )
         skipped = total - sum(part.rows for part in todo)
         if skipped:
@@ -337,7 +352,7 @@ class TableRestore:
             f"compare {self.source}{with_views}",
             items=self.items + rows,
             size_bytes=self.size_bytes + size_bytes,
-            of=SourceTask(self.source, COMPARE_SHARE),
+            of=self._task(_INDEXES_END, 1.0),
         )
         digests = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()

@@ -21,7 +21,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.finished_record import FinishedRestore, now_there, unique
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.table_restore import INDEXES_SHARE, TableRestore, WrittenRows
+from migrate.restore.common.table_restore import TableRestore, WrittenRows
 from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
@@ -34,7 +34,7 @@ from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
 from migrate.runtime.crash_points import durable
-from migrate.runtime.progress import Progress, SourceTask
+from migrate.runtime.progress import Progress
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
@@ -65,9 +65,15 @@ def restore_database(
         job = SqliteRestore.of(run, Definitions.read(reader, source), address)
         return _restore(job, into_existing=into_existing)
     outcomes = []
+    sizes = {name: sum(table.size_bytes for table in run.tables if table.schema == name) for name in files}
     for name, folder in files.items():
         destination = address.below(name)
-        job = SqliteRestore.of(run, Definitions.read(reader, source, f"{folder}/"), destination, name)
+        job = SqliteRestore.of(
+            replace(run, span=_span(sizes, name)),
+            Definitions.read(reader, source, f"{folder}/"),
+            destination,
+            name,
+        )
         if run.selection.tables and not job.run.tables:
             continue
         make_room(destination.path.parent)
@@ -96,6 +102,14 @@ class SqliteRestorer:
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep next to the file."""
         return sqlite_left_out.known(reader, source, url, password=secrets.get("password"))
+
+
+def _span(sizes: Mapping[str, int], name: str) -> tuple[float, float]:
+    """Return which part of all files' bytes those of a file are: from and to, 0 to 1."""
+    names = [*sizes]
+    before = sum(sizes[earlier] for earlier in names[: names.index(name)])
+    whole = max(1, sum(sizes.values()))
+    return before / whole, (before + sizes[name]) / whole
 
 
 def _in_file(name: str, outcome: RestoreOutcome) -> RestoreOutcome:
@@ -174,9 +188,7 @@ def _load(job: SqliteRestore, destination: SqliteDestination) -> Loaded | Moveou
     notes = stand_ins.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
-    run.progress.begin(
-        f"indexes of {run.source}", items=0, size_bytes=0, of=SourceTask(run.source, INDEXES_SHARE)
-    )
+    run.progress.begin(f"indexes of {run.source}", items=0, size_bytes=0, of=run.indexes_task)
     return Loaded(written, [], _complete(job, connection, notes), notes)
 
 

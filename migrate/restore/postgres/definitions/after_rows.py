@@ -10,7 +10,6 @@ import psycopg
 
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
-from migrate.restore.common.table_restore import INDEXES_SHARE
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.context import PostgresRestore
@@ -35,7 +34,6 @@ from migrate.restore.postgres.definitions.selected_entries import OwnedSequences
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.crash_points import durable
-from migrate.runtime.progress import SourceTask
 
 _SEQUENCES = "sequences"
 _LARGE_OBJECTS = "large-objects"
@@ -58,7 +56,7 @@ def complete(job: PostgresRestore, state: State, done: set[str]) -> Script:
             f"indexes and constraints of {job.run.source}",
             items=steps,
             size_bytes=0,
-            of=SourceTask(job.run.source, INDEXES_SHARE),
+            of=job.run.indexes_task,
         )
         runner = StepRunner(
             job.destination.address,
