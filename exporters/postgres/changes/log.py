@@ -78,7 +78,7 @@ from exporters.postgres.sessions.connection import (
     parse_url,
     system_identifier,
 )
-from exporters.postgres.sessions.lock_timeouts import kept_locked
+from exporters.postgres.sessions.lock_timeouts import holder, kept_locked, stays_locked
 from exporters.postgres.sessions.lock_waits import WaitWatch
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_transaction import begin_statement
@@ -93,6 +93,8 @@ _ATTEMPTS, _ATTEMPT_SECONDS = 2, 1.0
 """The replication protocol is asked for so often before it counts as refused."""
 _LOCK_SECONDS = 1.0
 """So long the lock of a table is waited for at once: whoever wants to write to it waits meanwhile, too."""
+_PATIENCE_SECONDS = 60.0
+"""So long it is waited for in all."""
 _STUCK_SECONDS = 2.0
 """So long a table has to be locked before its changes are done without: a TRUNCATE is over by then."""
 _SHORT_QUESTION = {
@@ -490,16 +492,25 @@ def _identify(replication: psycopg.Connection[Any]) -> tuple[str, int]:
 
 def _locked_moment(lock: psycopg.Connection[Any], table: PostgresTable, note: Note) -> tuple[int, str]:
     """Lock a table against writers, and export a snapshot; return the position at which it is exact for this table, and
-    its name. Who has written to the table has ended then, also for others, and so lies before that position.
+    its name. Who has written to the table has ended then, also for others, and so lies before that position. Raises
+    ``SourceUnreachableError`` where others keep it locked.
     """
     note(f"{table.label} is locked against writing for a moment, for a snapshot at an exact position")
     lock.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
+    started, is_named = time.monotonic(), False
     while True:
         lock.execute(begin_statement("").encode())
         try:
             lock.execute(f"LOCK TABLE ONLY {table.label} IN SHARE MODE".encode())
         except psycopg.errors.LockNotAvailable:
             lock.execute("ROLLBACK")
+            waited = time.monotonic() - started
+            wait = holder(lock, table.oid, "ShareLock", seconds=waited)
+            if waited > _PATIENCE_SECONDS:
+                raise stays_locked(table.label, wait, "cannot be read again") from None
+            if wait and not is_named:
+                note(wait.sentence())
+                is_named = True
             time.sleep(_LOCK_SECONDS)
         else:
             snapshot, position = _first(

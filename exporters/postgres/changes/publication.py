@@ -14,11 +14,10 @@ from typing import Any
 import psycopg
 
 from exporters.changes import NotFollowed
-from exporters.errors import SourceUnreachableError
 from exporters.postgres.catalog import PostgresTable
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.query_rows import fetch
-from exporters.postgres.sessions.lock_timeouts import LET_IT_END
+from exporters.postgres.sessions.lock_timeouts import holder, stays_locked
 
 _BATCH = 500
 """So many tables are added by one statement: it locks each of them until its end."""
@@ -157,16 +156,17 @@ def refusing_tables(connection: psycopg.Connection[Any], publication: str) -> li
 
 
 def publish_table(connection: psycopg.Connection[Any], publication: str, table: PostgresTable) -> str:
-    """Add a table to a publication, unless it is in it. Return why it cannot be published, with the remedy, else ""."""
+    """Add a table to a publication, unless it is in it. Return why it cannot be published, with the remedy, else "".
+    Raises ``SourceUnreachableError`` where others keep it locked.
+    """
     followed = followed_tables(connection, [table])
     if not followed.tables:
         return "; ".join(
             f"{item.reason} ({item.remedy})" if item.remedy else item.reason for item in followed.not_followed
         )
     if not are_covered(connection, publication, [table]):
-        connection.execute(
-            f"ALTER PUBLICATION {quote_name(publication)} ADD TABLE ONLY {table.label}".encode()
-        )
+        connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
+        _add(connection, quote_name(publication), table)
     return ""
 
 
@@ -191,13 +191,12 @@ def make_publication(connection: psycopg.Connection[Any], name: str, followed: F
 
 
 def _add(connection: psycopg.Connection[Any], name: str, table: PostgresTable) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    started = time.monotonic()
     while not _are_added(connection, name, [table]):
-        if time.monotonic() > deadline:
-            raise SourceUnreachableError(
-                f"{table.label} cannot be followed: others have kept it locked for {_PATIENCE_SECONDS:g} s",
-                next_step=LET_IT_END,
-            )
+        waited = time.monotonic() - started
+        if waited > _PATIENCE_SECONDS:
+            wait = holder(connection, table.oid, "RowExclusiveLock", seconds=waited)
+            raise stays_locked(table.label, wait, "cannot be followed")
         time.sleep(_LOCK_SECONDS)
 
 

@@ -37,6 +37,17 @@ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid IS DI
   AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND c.relpersistence <> 't'
 ORDER BY l.relation, l.granted DESC
 """
+_HOLDER = """
+SELECT coalesce(l.pid, 0) AS pid, coalesce(b.usename::text, '') AS "user",
+  coalesce(b.application_name, '') AS application, coalesce(b.client_addr::text, 'local') AS address,
+  coalesce(b.state, '') AS state, coalesce(extract(epoch FROM now() - b.xact_start), 0)::int8 AS since_seconds,
+  left(coalesce(b.query, ''), 40) AS query
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid = l.pid
+WHERE l.locktype = 'relation' AND l.granted AND l.relation = %(oid)s::int8::pg_catalog.oid
+  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', %(mode)s) AND l.pid IS DISTINCT FROM pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+ORDER BY b.xact_start NULLS FIRST LIMIT 1
+"""
 _DEPENDING = """
 WITH RECURSIVE found(oid) AS (
   SELECT pg_catalog.unnest(%(oids)s::pg_catalog.oid[])
@@ -101,6 +112,22 @@ def kept_locked(connection: psycopg.Connection[Any], *, seconds: float) -> dict[
         time.sleep(_AGAIN_SECONDS)
         locked = {oid: why for oid, why in held(connection, seconds=0).items() if oid in locked}
     return locked
+
+
+def holder(
+    connection: psycopg.Connection[Any], oid: int, compatible_mode: str, *, seconds: float
+) -> Wait | None:
+    """Return the session that has longest held a lock which keeps us from one that only readers and the
+    ``compatible_mode`` of ``pg_locks`` go together with, after ``seconds`` of waiting; None where it has ended.
+    """
+    rows = fetch(connection, _HOLDER, {"oid": oid, "mode": compatible_mode})
+    return Wait(**rows[0], waiting_seconds=round(seconds), also_waits=False) if rows else None
+
+
+def stays_locked(label: str, wait: Wait | None, obstacle: str) -> SourceUnreachableError:
+    """Return the error for a table that others keep locked for too long. Nothing was done, so it can be tried again."""
+    who = wait.sentence() if wait else "others keep it locked in turns"
+    return SourceUnreachableError(f"{label} {obstacle}: {who}", next_step=wait.step() if wait else LET_IT_END)
 
 
 def around(connection: psycopg.Connection[Any], read: Callable[[Oids], Read], *, seconds: float) -> Read:

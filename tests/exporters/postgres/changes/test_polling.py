@@ -10,6 +10,7 @@ import pytest
 from exporters.changes import MessageKind
 from exporters.doctor import ExamineRequest
 from exporters.errors import SourceGoneError, SourceUnreachableError, SourceUsageError
+from exporters.postgres.changes import log as change_log
 from exporters.postgres.changes import polling
 from exporters.postgres.changes.base_snapshot import BaseSnapshot
 from exporters.postgres.changes.log import open_change_log
@@ -291,6 +292,35 @@ def test_a_table_is_read_again_at_an_exact_position_while_it_is_written_to(postg
         inserted(before(messages, taken.position))
     )
     assert len(rows) >= 50
+
+
+def test_a_table_that_stays_locked_is_not_read_again_and_is_named_with_who_holds_it(
+    postgres, pooler, monkeypatch
+):
+    """The wait has an end. Nothing is lost: when that session has ended, the same is done."""
+    monkeypatch.setattr(change_log, "_PATIENCE_SECONDS", 0.0)
+    url, rows, notes = postgres.database(), [], []
+    run_sql(url, TABLE + "; INSERT INTO t VALUES ('a', 1)")
+    with opened(postgres, pooler, url) as (log, base):
+        with psycopg.connect(url, application_name="nightly") as application:
+            application.execute("UPDATE t SET n = 2")
+            session = application.info.backend_pid
+            with (
+                pytest.raises(
+                    SourceUnreachableError,
+                    match=rf"t. cannot be read again: .*session {session} \(.*nightly.*"
+                    r"idle in transaction for \d+ s: UPDATE t",
+                ) as refused,
+                log.reread(base.log, "public", "t", notes.append),
+            ):
+                pass
+            assert f"pg_terminate_backend({session})" in refused.value.next_step
+            run_sql(url, "SET lock_timeout = '1s'; INSERT INTO t VALUES ('b', 1)")  # nothing of ours locks it
+        with log.reread(base.log, "public", "t", notes.append) as taken:
+            taken.rows.each("public", "t", rows.extend)
+        with log.stream(base.log, base.position) as stream:
+            assert len(inserted(drain(log, base, stream))) == 1
+    assert len(rows) == 2
 
 
 def before(messages, position):

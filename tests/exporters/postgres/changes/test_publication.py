@@ -49,8 +49,9 @@ def test_a_table_that_stays_locked_is_named(url, monkeypatch):
     monkeypatch.setattr(publication, "_PATIENCE_SECONDS", 1.0)
     with psycopg.connect(url) as application:
         application.execute("LOCK TABLE z IN SHARE ROW EXCLUSIVE MODE")
+        session = application.info.backend_pid
         with pytest.raises(
-            SourceUnreachableError, match=r"z. cannot be followed: others have kept it locked"
+            SourceUnreachableError, match=rf"z. cannot be followed: waiting for \d s: session {session} \("
         ):
             published(url)
 
