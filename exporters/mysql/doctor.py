@@ -29,6 +29,7 @@ from exporters.mysql.definitions.show_create import hidden_routines, hidden_tabl
 from exporters.mysql.errors import DRIVER_ERRORS, UPGRADE_STEP, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
+from exporters.mysql.sessions.set_statements import set_statements
 from exporters.mysql.sessions.snapshot_locks import GLOBAL_LOCK, ONE_SESSION, TABLE_LOCKS, unreadable_tables
 from exporters.tls import Certificate, certificate_findings, clear_text, read_certificate, tls_facts
 
@@ -287,7 +288,8 @@ def _connections(source: _ExaminedMysql) -> Iterator[Finding]:
     used = int(source.connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
     needed = source.request.workers + 2
     if most - used < needed:
-        fix = Fix("sql", f"SET GLOBAL max_connections = {most + needed};", source.server)
+        statement = set_statements(source.connection, {"max_connections": str(most + needed)})
+        fix = Fix("sql", statement, source.server)
         problem = f"{most - used} connections are free; an export wants {needed}"
         yield Finding(
             "slow", "connections", source.server, problem, "The export may be refused a session.", fix

@@ -34,6 +34,7 @@ from exporters.mysql.doctor import (
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.sessions.account_rights import AccountRights, read_rights
+from exporters.mysql.sessions.set_statements import set_statements
 from exporters.tls import tls_facts
 from migrate.restore.mysql.changes.apply_requirements import apply_obstacles, uncounted_writes
 from migrate.restore.mysql.destination import find_content
@@ -77,6 +78,9 @@ class _Destination:
 
     def sql(self, text: str) -> Fix:
         return Fix("sql", text, self.server)
+
+    def set(self, name: str, value: str) -> Fix:
+        return self.sql(set_statements(self.connection, {name: value}))
 
     def variable(self, name: str) -> str:
         return self.connection.variable(name) or ""
@@ -163,7 +167,7 @@ def _contents(destination: _Destination) -> Iterator[Finding]:
 
 def _read_only(destination: _Destination) -> Iterator[Finding]:
     if destination.variable("read_only") in {"ON", "1"}:
-        fix = destination.sql("SET GLOBAL read_only = OFF;")
+        fix = destination.set("read_only", "OFF")
         problem = "the server takes no changes (read_only)"
         yield Finding("blocks", "read only", destination.server, problem, _NOTHING, fix)
 
@@ -210,7 +214,7 @@ def _code(destination: _Destination) -> Iterator[Finding]:
     logs = destination.variable("log_bin") in {"ON", "1"}
     may = any(destination.rights.has(right, "*") for right in ("SUPER", "SET USER", "SYSTEM_VARIABLES_ADMIN"))
     if destination.needs.get("code") and logs and not trusted and not may:
-        fix = destination.sql("SET GLOBAL log_bin_trust_function_creators = ON;")
+        fix = destination.set("log_bin_trust_function_creators", "ON")
         problem = "it writes a binary log, and the account has no SUPER"
         consequence = "Triggers and functions are left out by name."
         yield Finding("loses", "code", destination.server, problem, consequence, fix)
@@ -233,6 +237,6 @@ def _packets(destination: _Destination) -> Iterator[Finding]:
     needed = int(destination.needs.get("max_allowed_packet", 0))
     here = int(destination.variable("max_allowed_packet") or 0)
     if here < needed:
-        fix = destination.sql(f"SET GLOBAL max_allowed_packet = {needed};")
+        fix = destination.set("max_allowed_packet", str(needed))
         problem = f"max_allowed_packet is {here:,}, the source's is {needed:,}"
         yield Finding("loses", "packets", destination.server, problem, "Longer rows are refused.", fix)

@@ -5,6 +5,7 @@ import sqlite3
 from urllib.parse import urlsplit
 
 from exporters.doctor import ExamineRequest
+from exporters.mysql.doctor import examine as examine_mysql
 from migrate.doctor import mysql_destination, postgres_destination
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import as_role, login, run_sql
@@ -178,3 +179,28 @@ def test_a_mysql_that_counts_no_writes_for_the_account_is_named(mysql):
         cursor.execute(finding.fix.text)
         assert mysql_destination.examine(request).findings == []
         cursor.execute("DROP USER doctor_counts")
+
+
+def test_settings_are_kept_over_a_restart_where_the_server_can(mysql, mariadb):
+    """MySQL writes them down itself. MariaDB does not, so the fix says what its option file needs."""
+    [fix] = settings_of(mysql)
+    with mysql.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(fix)
+        try:
+            cursor.execute("SELECT variable_name, variable_value FROM performance_schema.persisted_variables")
+            assert ("binlog_row_metadata", "FULL") in cursor.fetchall()
+            assert settings_of(mysql) == []
+        finally:
+            cursor.execute("RESET PERSIST binlog_row_metadata")
+            cursor.execute("SET GLOBAL binlog_row_metadata = DEFAULT")
+    [fix] = settings_of(mariadb)
+    assert (
+        "SET GLOBAL binlog_row_metadata = 'FULL'; -- a restart forgets it: write into the option file" in fix
+    )
+    assert fix.endswith("binlog_row_metadata = FULL")
+
+
+def settings_of(server):
+    """Return the statements that let a database be followed."""
+    findings = examine_mysql(ExamineRequest(server.database(), follow=True)).findings
+    return [f.fix.text for f in findings if f.check == "changes" and "SET " in f.fix.text]

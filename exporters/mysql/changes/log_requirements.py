@@ -9,7 +9,9 @@ import pymysql
 
 from exporters.mysql.changes.binlog_files import read_status
 from exporters.mysql.connection import Connection
+from exporters.mysql.identifiers import quote_literal
 from exporters.mysql.sessions.account_rights import AccountRights
+from exporters.mysql.sessions.set_statements import set_statements
 
 _SETTINGS = {"binlog_format": "ROW", "binlog_row_metadata": "FULL"}
 """What they have to be, where a server has them. Both can be set while it runs; sessions that are open keep their
@@ -39,7 +41,8 @@ def obstacles(connection: Connection, rights: AccountRights) -> Iterator[Obstacl
     }
     if wrong:
         problem = ", ".join(f"{name} is {value}" for name, value in wrong.items())
-        yield Obstacle(problem, "\n".join(f"SET GLOBAL {name} = '{_SETTINGS[name]}';" for name in wrong))
+        needed_values = {name: quote_literal(_SETTINGS[name]) for name in wrong}
+        yield Obstacle(problem, set_statements(connection, needed_values))
     if _is_left_out(connection):
         remedy = "Take binlog_do_db and binlog_ignore_db out of the server's configuration, and restart it."
         yield Obstacle(

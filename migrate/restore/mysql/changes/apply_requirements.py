@@ -8,6 +8,7 @@ from exporters.mysql.changes.log_requirements import Obstacle
 from exporters.mysql.connection import Connection
 from exporters.mysql.live_reader import counts_by_table
 from exporters.mysql.sessions.account_rights import AccountRights
+from exporters.mysql.sessions.set_statements import set_statements
 
 _APPLIES = {
     True: ("BINLOG REPLAY", "SUPER"),
@@ -26,7 +27,7 @@ def apply_obstacles(connection: Connection, rights: AccountRights) -> Iterator[O
     setting = connection.variable(_TRIGGERS)
     if setting not in {"NO", None}:
         problem = f"{_TRIGGERS} is {setting}, so triggers would act a second time"
-        yield Obstacle(problem, f"SET GLOBAL {_TRIGGERS} = 'NO';")
+        yield Obstacle(problem, set_statements(connection, {_TRIGGERS: "'NO'"}))
 
 
 def uncounted_writes(connection: Connection, rights: AccountRights) -> Obstacle | None:
