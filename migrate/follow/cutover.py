@@ -62,6 +62,17 @@ count what they wrote. Tables are read whole because of the others.
 """
 RECORD = f"{layout.CHANGES}cutover.json"
 VERSION = 1
+_STAGES = (
+    "drain",
+    "last delta pass",
+    "compare rows that were written to",
+    "ask both servers what was written",
+    "carry over what the log lacks",
+    "carry over what tables do not hold",
+    "compare whole tables",
+    "compare",
+)
+"""The stages of a cutover in their order, with log and without one: JSON keeps none."""
 Result = TypeVar("Result")
 
 
@@ -465,7 +476,7 @@ def read_record(store: Store) -> CutoverRecord | None:
                 Carried(**source["carried"]),
                 [Finding(**finding) for finding in source["differences"]],
                 source["tables"],
-                source["seconds"],
+                _in_order(source["seconds"]),
                 source.get("missing", ()),
                 source.get("compared_early", ()),
                 source.get("compared_by_key", {}),
@@ -479,6 +490,10 @@ def read_record(store: Store) -> CutoverRecord | None:
         )
     except (KeyError, TypeError) as exc:
         raise DamageError(RECORD, expected="a record of a cutover", found=f"something else ({exc})") from exc
+
+
+def _in_order(seconds: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: seconds[name] for name in (*_STAGES, *seconds) if name in seconds}
 
 
 def remove_record(store: Store) -> None:

@@ -109,7 +109,11 @@ def test_nothing_that_was_acknowledged_is_lost_and_one_can_go_back(move, tmp_pat
     assert switched.json["result"]["switched"]
     assert [entry.what.event for entry in custody_log.read(open_location("bundle")).entries][-1] == "switched"
     again = call("cutover", "-c", "moveout.toml", "--hold", "--yes", "--json")
-    assert again.json["result"]["switched_at"] == switched.json["result"]["switched_at"]
+    first, repeated = (answer.json["result"] for answer in (switched, again))
+    assert repeated["switched_at"] == first["switched_at"]
+    stages, stages_again = ([*answer["sources"][0]["seconds"]] for answer in (first, repeated))
+    assert stages[0] == "drain"
+    assert stages_again == stages, "they are printed as they came"
     late = call("follow", "-c", "moveout.toml")
     assert (late.code, "the switch was made" in late.err) == (2, True), late
 
