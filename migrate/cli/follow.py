@@ -36,6 +36,8 @@ _REPORT_SECONDS = 10.0
 _LAG_SECONDS = 5.0
 """A lag below is not worth a forecast."""
 _POLL_SECONDS = 0.2
+_NONE_DONE = "no delta pass is done yet"
+_NEXT_DELTA = "moveout follow takes one, and so does moveout cutover before it compares"
 _WATCH_SECONDS = 2.0
 """So often the location is asked whether a cutover has begun."""
 
@@ -84,6 +86,8 @@ class Followed:
             console.print(Text(state_line(source)))
         if self.handed_over:
             console.print("moveout cutover has begun, and goes on from here")
+        elif any(isinstance(one, DeltaState) and not (one.last or one.stopped) for one in self.sources):
+            console.print(f"→ {_NEXT_DELTA}")
         if self.exit_code != OK:
             draw_summary(console, self.summary())
 
@@ -136,7 +140,7 @@ def state_line(source: FollowState | DeltaState) -> str:
 def _delta_line(source: DeltaState) -> str:
     last = source.last
     if last is None:
-        words = [f"{source.source}: no delta pass is done"]
+        words = [f"{source.source}: {_NONE_DONE}"]
     else:
         words = [
             f"{source.source}: delta pass {last.passes} made it equal to the source at {last.at}",
@@ -158,6 +162,8 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
             return SummaryLine(
                 source.source, "in part", f"not made equal: {first}", "moveout verify --against"
             )
+        if source.last is None:
+            return SummaryLine(source.source, "no", _NONE_DONE, _NEXT_DELTA)
         return SummaryLine(source.source, "yes", _delta_line(source))
     if source.skipped:
         return SummaryLine(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -89,6 +90,11 @@ class DeltaSource:
         write_delta(self.store, record)
         return record
 
+    def last_pass(self) -> DeltaRecord | None:
+        """Return the last pass that is recorded, None where there is none. Raises errors of the location."""
+        record = read_delta(self.store, self.name)
+        return record if record and record.passes else None
+
     def _recorded(self) -> DeltaRecord:
         """Return what is recorded. Raises ``UnreachableError`` where nothing is, as where a disk is not mounted: what
         was written there would be lost when the disk is back.
@@ -162,7 +168,9 @@ def _is_log_gone(store: Store, base: RecordedBase, source: Endpoint) -> bool:
 
 @dataclass(slots=True)
 class DeltaState:
-    """How far delta passes of a source are. ``rows`` of all passes of this run. ``stopped``: why there are no more."""
+    """How far delta passes of a source are. ``last``: also of an earlier run. ``passes`` and ``rows``: of this run.
+    ``stopped``: why there are no more.
+    """
 
     source: str
     last: DeltaRecord | None = None
@@ -216,6 +224,8 @@ class DeltaFollower:
         return self._state
 
     def _run(self) -> None:
+        with suppress(MoveoutError):  # a pass says what the location lacks
+            self._state.last = self.source.last_pass()
         pauses = RetryPauses(
             "no delta pass for now", self._cancellation, self._note, longest_seconds=_LONGEST_PAUSE_SECONDS
         )

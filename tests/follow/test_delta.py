@@ -2,7 +2,9 @@
 
 import secrets
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -10,13 +12,17 @@ import pytest
 from migrate.case.model import Endpoint
 from migrate.errors import UnreachableError
 from migrate.follow.delta import DeltaFollower, DeltaSource
+from migrate.follow.handover import cutover_lease
 from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
+from tests.exporters.postgres.databases import run_sql as run_postgres
 from tests.exporters.sqlite import databases as sqlite
 from tests.follow.move_case import write_move_case
+from tests.tools.waiting import eventually
 
 MAKE = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
@@ -95,6 +101,8 @@ def test_passes_bring_what_was_written_and_the_cutover_proves_it(sides, tmp_path
     switched = call("cutover", *case, *hold, "--json")
     assert switched.code == 0, switched
     assert switched.json["result"]["switched"]
+    again = call("cutover", *case, *hold, "--json").json["result"]["sources"][0]["seconds"]
+    assert [*again] == [*switched.json["result"]["sources"][0]["seconds"]], "stages keep their order"
     assert "the switch was made at" in " ".join(call("status", *case).out.split())
     assert engine.fetch(new, "SELECT * FROM quiet") == [(7,)]
     engine.run_sql(new, "INSERT INTO quiet VALUES (9)")
@@ -116,14 +124,53 @@ def test_a_location_that_is_away_gets_no_record(tmp_path):
     assert not list(home.rglob("*.json"))
 
 
-def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message():
+def test_a_handover_says_which_pass_was_the_last_one_also_of_an_earlier_run(postgres, tmp_path, monkeypatch):
+    """The source does not answer, so the follow that ends takes no pass of its own."""
+    old, new = postgres.database(), postgres.database()
+    run_postgres(old, "CREATE TABLE t (id int PRIMARY KEY)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("migrate.cli.follow._WATCH_SECONDS", 0.1)
+    write_move_case(tmp_path, old, new, follow=False)
+    case = ("-c", "moveout.toml")
+    assert call("export", *case).code == call("restore", *case).code == 0
+    ended = handed_over(tmp_path, new)
+    assert (ended.code, "app: no delta pass is done yet" in ended.out) == (0, True), ended
+    (line,) = handed_over(tmp_path, new, "--json").json["result"]["summary"]
+    assert (line["word"], "moveout cutover" in line["next_step"]) == ("no", True)
+    write_move_case(tmp_path, old, new, follow=False)
+    assert call("follow", *case, "--delta", "--until-caught-up").code == 0
+    ended = handed_over(tmp_path, new)
+    assert (ended.code, "app: delta pass 1 made it equal to the source at" in ended.out) == (0, True), ended
+    assert "moveout cutover has begun, and goes on from here" in ended.out
+
+
+def handed_over(folder, new, *words):
+    """Follow a source that does not answer until a cutover begins."""
+    write_move_case(folder, "postgresql://127.0.0.1:9/gone", new, follow=False)
+    ended = threading.Event()
+
+    def cut_over():
+        eventually(lambda: any(thread.name == "moveout-delta-app" for thread in threading.enumerate()))
+        with cutover_lease(open_location(str(folder / "bundle")), Silent()):
+            ended.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cut_over)
+        try:
+            return call("follow", "-c", "moveout.toml", "--delta", *words)
+        finally:
+            ended.set()
+
+
+def test_an_unforeseen_error_stops_the_passes_of_a_source_with_a_message(tmp_path):
     class BrokenSource(DeltaSource):
         def take_pass(self, cancellation):
             time.sleep(0.05)
             raise ZeroDivisionError("a defect")
 
     notes = []
-    source = BrokenSource("app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), None)
+    store = open_location(str(tmp_path))
+    source = BrokenSource("app", Endpoint("sqlite:///old"), Endpoint("sqlite:///new"), store)
     follower = DeltaFollower(source, cancellation=CancellationToken(), note=notes.append)
     follower.start()
     follower.join()
