@@ -221,8 +221,14 @@ class SegmentFolder:
         return self._idle()[0]
 
     def origin(self) -> str:
-        """See ``exporters.changes.CapturedChanges``."""
-        return self._idle()[1]
+        """See ``exporters.changes.CapturedChanges``. Raises ``UnreachableError`` where the folder is away: what was
+        kept is not known then, and a log that is taken for the captured one may be another one.
+        """
+        origin = self._idle()[1]
+        if not origin:
+            self.require_begun()
+            origin = self._idle()[1]
+        return origin
 
     def begins(self, after: int, until: int) -> Iterator[Message]:
         """See ``exporters.changes.CapturedChanges``. Raises ``DamageError``, ``GoneError``; ``UnreachableError`` where

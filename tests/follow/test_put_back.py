@@ -5,6 +5,7 @@ name. One that only crashed goes on.
 """
 
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from migrate.case.model import Endpoint
 from migrate.changes.capture import Capture, resume_position
 from migrate.changes.change_logs import open_change_log
 from migrate.changes.segments import SegmentFolder, SegmentReader
+from migrate.errors import UnreachableError
 from migrate.runtime.cancellation import CancellationToken
 from migrate.storage.registry import open_location
 from tests.exporters.mysql import databases as mysql
@@ -81,7 +83,24 @@ def source(request, servers, tmp_path):
     server.child.stop()
 
 
-def test_a_source_that_was_put_back_stops_by_name_and_one_that_crashed_goes_on(source, tmp_path):
+@contextmanager
+def location_away_for_the_origin(folder, monkeypatch):
+    """Take the location away while is read what the captured log was known by, as where a disk is not mounted."""
+    read = SegmentFolder.origin
+
+    def read_while_away(self):
+        (folder / "bundle").rename(folder / "away")
+        try:
+            return read(self)
+        finally:
+            (folder / "away").rename(folder / "bundle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentFolder, "origin", read_while_away)
+        yield
+
+
+def test_a_source_that_was_put_back_stops_by_name_and_one_that_crashed_goes_on(source, tmp_path, monkeypatch):
     source.write(1)
     source.capture()
     source.copy(tmp_path / "copy")
@@ -100,6 +119,8 @@ def test_a_source_that_was_put_back_stops_by_name_and_one_that_crashed_goes_on(s
     source.crash()
     source.run_sql(source.url, "INSERT INTO t SELECT 5, repeat('x', 100000)")
     source.write(6)
+    with location_away_for_the_origin(tmp_path, monkeypatch), pytest.raises(UnreachableError):
+        source.capture()  # nothing says which log was captured, so nothing is
     with pytest.raises(SourceGoneError, match="is another one than the captured one") as failed:
         source.capture()
     with pytest.raises(SourceGoneError, match="is another one than the captured one"):
