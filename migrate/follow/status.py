@@ -22,7 +22,7 @@ from migrate.engines import registry
 from migrate.errors import MoveoutError
 from migrate.follow.followed import FollowedSource, RecordedBase, recorded_bases
 from migrate.number_text import bytes_words, things
-from migrate.storage.api import Store
+from migrate.storage.api import MultipartStore, Store
 
 _COUNTED_SEGMENTS = 50
 """The changes of more segments are not counted: each costs a request."""
@@ -274,9 +274,18 @@ def _forget_mark(followed: FollowedSource) -> bool:
         return is_marked
 
 
-def _delete(store: Store, keys: Sequence[str]) -> bool:
+def _delete(store: MultipartStore, keys: Sequence[str]) -> bool:
     store.delete_all(keys)
+    for name in _empty_folders(store):
+        if store.tidying:
+            store.tidying.remove_leftover(name)
     return True
+
+
+def _empty_folders(store: MultipartStore) -> list[str]:
+    """Return the folders of changes that killed runs have left empty."""
+    leftovers = store.tidying.leftovers() if store.tidying else ()
+    return [info.key for info in leftovers if info.key.startswith(layout.CHANGES) and info.key.endswith("/")]
 
 
 def _of_unsealed(store: Store, sources: Mapping[str, Endpoint], case: str) -> list[KeptThing]:
@@ -309,7 +318,10 @@ class KeptThing:
 
 
 def kept_things(
-    store: Store, sources: Mapping[str, Endpoint], destinations: Mapping[str, Endpoint], case: str = ""
+    store: MultipartStore,
+    sources: Mapping[str, Endpoint],
+    destinations: Mapping[str, Endpoint],
+    case: str = "",
 ) -> list[KeptThing]:
     """Return what is kept of the changes of a bundle's sources: first at their servers, then at the destinations, then
     at the location. ``sources`` say how the servers are reached, else the URLs of the bundle do. ``case``: the name of
@@ -327,7 +339,9 @@ def kept_things(
             marks.append(KeptThing(what, partial(_forget_mark, base.followed(source, destination))))
     kept += marks
     keys = [info.key for info in store.list(layout.CHANGES)]
-    if keys:
-        what = f"{things(len(keys), 'file')} of changes at {store.location}"
+    folders = [] if keys else _empty_folders(store)
+    if keys or folders:
+        found = things(len(keys), "file") if keys else things(len(folders), "empty folder")
+        what = f"{found} of changes at {store.location}"
         kept.append(KeptThing(what, partial(_delete, store, keys[::-1]), is_at_location=True))
     return kept

@@ -74,10 +74,10 @@ class Upload:
 
 
 class Tidying(Protocol):
-    """Optional: the store's own temporary files, which an interrupted writer can leave."""
+    """Optional: what an interrupted writer can leave besides uploads: temporary files of the store, empty folders."""
 
     def leftovers(self) -> Iterator[FileInfo]:
-        """Yield them; their keys are names for ``remove_leftover`` only."""
+        """Yield them; their keys are names for ``remove_leftover`` only. That of a folder ends with a slash."""
         ...
 
     def remove_leftover(self, name: str) -> None:

@@ -16,6 +16,8 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import FileInfo, MultipartStore
 from migrate.transfer.plan import SEALS
 
+Kind = Literal["upload", "temporary file", "empty folder", "work file"]
+
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
@@ -23,7 +25,7 @@ class Leaving:
     written.
     """
 
-    kind: Literal["upload", "temporary file", "work file"]
+    kind: Kind
     key: str
     size_bytes: int
     age: timedelta
@@ -32,9 +34,8 @@ class Leaving:
 def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
     """Return the leftovers of interrupted runs at the location; remove them unless ``dry_run``.
 
-    Unfinished uploads, temporary files, and the ``_work/`` of a bundle that is complete. Never a file of a
-    bundle, nor the commit records of an export that can be continued. Raises ``BusyError`` if a run is at
-    work there.
+    Unfinished uploads, temporary files, empty folders, and the ``_work/`` of a bundle that is complete. Never a file of
+    a bundle, nor the commit records of an export that can be continued. Raises ``BusyError`` if a run is at work there.
     """
     if dry_run:
         _refuse_live(store)
@@ -66,7 +67,8 @@ def _leftovers(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], No
     tidying = store.tidying
     if tidying is not None:
         for info in tidying.leftovers():
-            leftover = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
+            kind: Kind = "empty folder" if info.key.endswith("/") else "temporary file"
+            leftover = Leaving(kind, info.key, info.size_bytes, now - info.modified)
             yield leftover, partial(tidying.remove_leftover, info.key)
     for info in _work_files(store):
         leftover = Leaving("work file", info.key, info.size_bytes, now - info.modified)

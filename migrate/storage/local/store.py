@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import takewhile
@@ -150,6 +151,8 @@ class LocalStore(BaseStore):
                 self._prune(directory)
             for directory in {_nearest(directory) for directory in directories}:
                 _sync_directory(directory)
+            if self._is_idle():
+                self._prune(self._work)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""
@@ -215,17 +218,33 @@ class LocalStore(BaseStore):
         return next(path for path in (self.root, *self.root.parents) if path.exists())
 
     def leftovers(self) -> Iterator[FileInfo]:
-        """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by
-        their names below the root. They are not files of the location: ``remove_leftover`` removes them.
+        """Yield the temporary files of writers that died or still write (``modified`` tells them apart), and empty
+        folders, by their names below the root. They are not files of the location: ``remove_leftover`` removes them.
         """
         with translated(self._temporary):
             paths = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
             for path in paths:
                 with suppress(FileNotFoundError):
                     yield _info(path.relative_to(self.root).as_posix(), path.lstat())
+        yield from self._empty_folders()
+
+    def _empty_folders(self) -> Iterator[FileInfo]:
+        """Yield the folders in which nothing lies, but for those of a run that is at work."""
+        for folder, folders, files in os.walk(self.root):
+            path = Path(folder)
+            if path == self.root:
+                folders[:] = sorted(name for name in folders if self.root / name != self._work)
+            elif not folders and not files:
+                with suppress(FileNotFoundError):
+                    yield replace(
+                        _info(f"{path.relative_to(self.root).as_posix()}/", path.lstat()), size_bytes=0
+                    )
 
     def remove_leftover(self, name: str) -> None:
-        """Remove a file that ``leftovers`` named."""
+        """Remove what ``leftovers`` named; a folder only while it is empty, and with those that become empty by it."""
+        if name.endswith("/"):
+            self._prune(self.root / name)
+            return
         path = self._temporary / Path(name).name
         with translated(path):
             path.unlink(missing_ok=True)
