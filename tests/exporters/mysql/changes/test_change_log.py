@@ -1,8 +1,10 @@
 """The change log of MariaDB: what is committed after the base arrives once, and what can no longer arrive is named."""
 
 import secrets
+import struct
 import threading
 import time
+import zlib
 
 import pymysql
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from exporters.changes import MessageKind
 from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.mysql.changes.binlog_events import EventType, event_type
+from exporters.mysql.changes.binlog_files import number_of, split_position
 from exporters.mysql.changes.log import open_change_log
 from exporters.mysql.connection import parse_url
 from tests.exporters.mysql.databases import fetch, open_database, run_sql
@@ -18,6 +21,7 @@ SCRIPT = """
 CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT); CREATE TABLE plain (id INT) ENGINE=MyISAM;
 CREATE SEQUENCE numbers;
 """
+SERVER_ID = 1
 CHANGE, COMMIT = MessageKind.CHANGE, MessageKind.COMMIT
 
 
@@ -71,6 +75,38 @@ def test_transactions_of_one_database_arrive_over_files_and_sessions(url, follow
     assert state.retained_bytes == log.distance_bytes(end, state.end)
     assert log.distance_bytes(base.position, state.end) > 100_000
     assert log.show(base.position).startswith("binlog.00000")
+
+
+def begin_of_stream(position):
+    """Return what a server sends first where its log is asked for from a position on: the file's name, a checksum."""
+    file, offset = split_position(position)
+    name = f"binlog.{file:06d}".encode()
+    size = 19 + 8 + len(name) + 4
+    event = struct.pack("<IBIIIHQ", 0, EventType.ROTATE, SERVER_ID, size, 0, 0x20, offset) + name
+    return event + zlib.crc32(event).to_bytes(4, "little")
+
+
+def test_the_checksum_behind_the_name_of_the_first_file_is_no_part_of_it(url):
+    """The server says later that there are checksums. One of some thousand looks like the end of another name."""
+    log = open_change_log(url, {}, f"case-{secrets.token_hex(4)}")
+    with log.open_base() as base:
+        pass
+
+    def end_after(padding):
+        run_sql(url, f"INSERT INTO t (v) VALUES (REPEAT('x', {padding:06d}))")
+        return log.state(base.log).end
+
+    def misleads(position):
+        name = begin_of_stream(position)[27:].split(b"\0")[0].decode(errors="replace")
+        return number_of(name) > split_position(position)[0]
+
+    first, second = end_after(50_000), end_after(50_000)
+    least = second + (second - first - 50_000) + 1
+    misleading = next(filter(misleads, range(least, least + 900_000)))
+    assert end_after(misleading - least + 1) == misleading
+    end = end_after(10)
+    messages, place = received(log, base, misleading, until=end)
+    assert (shown(messages), place) == (["BEGIN", "CHANGE", "COMMIT"], end)
 
 
 @pytest.mark.torture
