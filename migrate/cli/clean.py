@@ -10,28 +10,50 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case.model import Case
+from exporters.engine import load_part
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.dry_run import DryRun
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, load_case
 from migrate.cli.common.terminal import plain
+from migrate.engines import registry
 from migrate.errors import OK, IncompleteError, MoveoutError
 from migrate.follow.cutover import read_record
 from migrate.follow.status import kept_things
 from migrate.number_text import bytes_words, duration_words, things
+from migrate.restore.common.unfinished_restore import UnfinishedRestore
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, clean
 
 
 @dataclass(frozen=True, slots=True)
+class _AtDestination:
+    """A restore that has not ended, and where."""
+
+    destination: str
+    restore: UnfinishedRestore
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return {"destination": self.destination, **asdict(self.restore)}
+
+    def draw(self, console: Console) -> None:
+        """Print it, and both ways on."""
+        words = f"kept: a restore of {self.restore.source or 'a source'} to {self.destination} has not ended"
+        console.print(Text(f"{words}; by its {self.restore.objects} it goes on"))
+        console.print(Text(f"  → moveout restore goes on. To give it up, there: {self.restore.removal}"))
+
+
+@dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What was (or would be) cleared away."""
+    """What was (or would be) cleared away. ``unfinished``: what is not, since a restore may go on by it."""
 
     location: str
     leavings: Sequence[Leaving]
     done: bool
+    unfinished: Sequence[_AtDestination] = ()
     dry_run: bool = False
     exit_code: int = OK
 
@@ -41,6 +63,7 @@ class Cleaned:
             "location": self.location,
             "removed": self.done,
             "leavings": [asdict(leaving) for leaving in self.leavings],
+            "unfinished": [one.as_json() for one in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
@@ -53,6 +76,8 @@ class Cleaned:
             for leaving in self.leavings if self.dry_run else ():
                 console.print(Text(f"would remove: {_words(leaving)}"))
             console.print("Nothing was removed.")
+        for one in self.unfinished:
+            one.draw(console)
 
 
 def _words(leaving: Leaving) -> str:
@@ -63,7 +88,7 @@ def _words(leaving: Leaving) -> str:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What of following was (or would be) removed. ``failed``: what could not be, and why. ``absent``: what is not
-    there, or not any more.
+    there, or not any more. ``unfinished``: see ``Cleaned``.
     """
 
     location: str
@@ -71,6 +96,7 @@ class Ended:
     failed: Mapping[str, MoveoutError]
     kept: Sequence[str] = ()
     absent: Sequence[str] = ()
+    unfinished: Sequence[_AtDestination] = ()
 
     @property
     def exit_code(self) -> int:
@@ -86,6 +112,7 @@ class Ended:
             "absent": self.absent,
             "kept": self.kept,
             "failed": failed,
+            "unfinished": [one.as_json() for one in self.unfinished],
         }
 
     def draw(self, console: Console) -> None:
@@ -102,6 +129,8 @@ class Ended:
                 console.print(Text(f"  → {error.next_step}"))
         if not self.removed and not self.absent and not self.kept and not self.failed:
             console.print(f"Nothing is followed from {self.location}")
+        for one in self.unfinished:
+            one.draw(console)
 
 
 def _end_following(
@@ -112,15 +141,16 @@ def _end_following(
     store = open_location(location.url, secrets=location.reveal())
     destinations = destinations_of(location, case.destinations, case) if case else {}
     kept = kept_things(store, case.sources if case else {}, destinations, case.name if case else "")
+    unfinished = _unfinished_restores(session, destinations)
     names = [thing.what for thing in kept]
     if not kept or dry_run:
-        return Ended(store.location, [], {}, names)
+        return Ended(store.location, [], {}, names, unfinished=unfinished)
     for name in names:
         session.err.print(Text(f"  {name}"))
     switched = "was made" if read_record(store) else "was NOT made"
     question = f"Remove this? The cutover {switched}; what the sources write is then no longer known."
     if not (yes or session.confirm(question)):
-        return Ended(store.location, [], {}, names)
+        return Ended(store.location, [], {}, names, unfinished=unfinished)
     removed: list[str] = []
     absent: list[str] = []
     failed: dict[str, MoveoutError] = {}
@@ -131,7 +161,26 @@ def _end_following(
             (removed if thing.remove() else absent).append(thing.what)
         except MoveoutError as exc:
             failed[thing.what] = exc
-    return Ended(store.location, removed, failed, absent=absent)
+    return Ended(store.location, removed, failed, absent=absent, unfinished=unfinished)
+
+
+def _unfinished_restores(session: Session, destinations: Mapping[str, Endpoint]) -> list[_AtDestination]:
+    """Return the restores that have not ended. A destination that does not answer is noted: nothing was to be removed
+    there.
+    """
+    unfinished = []
+    for name, endpoint in destinations.items():
+        reference = registry.engine_for(endpoint.url, endpoint.shown).unfinished_restore
+        if not reference:
+            continue
+        try:
+            restore = load_part(reference)(endpoint.url, endpoint.reveal())
+        except MoveoutError as exc:
+            session.progress.note(f"{name}: whether a restore has not ended is not known: {exc}")
+            continue
+        if restore is not None:
+            unfinished.append(_AtDestination(endpoint.shown, restore))
+    return unfinished
 
 
 @verb(app, "clean")
@@ -150,7 +199,8 @@ def clean_command(
     """Clear a dead run's leavings, after asking.
 
     Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
-    With --changes it ends the following of databases.
+    With --changes it ends the following of databases. A restore that has not ended is named, with what removes its
+    progress.
     """
     loaded = load_case(case)
     if changes:
@@ -158,10 +208,10 @@ def clean_command(
     location = one_location(sort_words(words or []), loaded.transfer_to if loaded else None, "location")
     store = open_location(location.url, secrets=location.reveal())
     leavings = clean(store, dry_run=True)
-    if not leavings:
-        return Cleaned(store.location, leavings, done=False)
-    if dry_run:
-        return Cleaned(store.location, leavings, done=False, dry_run=True)
+    destinations = destinations_of(location, loaded.destinations, loaded) if loaded else {}
+    unfinished = _unfinished_restores(session, destinations)
+    if not leavings or dry_run:
+        return Cleaned(store.location, leavings, done=False, unfinished=unfinished, dry_run=dry_run)
     for leaving in leavings[:20]:
         session.err.print(Text(f"  {_words(leaving)}"))
     if len(leavings) > 20:
@@ -173,5 +223,5 @@ def clean_command(
             " A killed run cannot go on from them then."
         )
     ):
-        return Cleaned(store.location, leavings, done=False)
-    return Cleaned(store.location, clean(store, dry_run=False), done=True)
+        return Cleaned(store.location, leavings, done=False, unfinished=unfinished)
+    return Cleaned(store.location, clean(store, dry_run=False), done=True, unfinished=unfinished)

@@ -11,6 +11,7 @@ ENGINE = Engine(
     live_reader="exporters.mysql.live_reader:MysqlLiveReader",
     restorer="migrate.restore.mysql.restore:MysqlRestorer",
     create="migrate.restore.mysql.create_database:create_database",
+    unfinished_restore="migrate.restore.mysql.unfinished_restore:unfinished_restore",
     row_repair="migrate.restore.mysql.row_repair:open_repair",
     hold="migrate.custody.hold.sources.mysql:open_hold",
     discovery="exporters.mysql.discovery:discover",

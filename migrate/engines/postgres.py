@@ -11,6 +11,7 @@ ENGINE = Engine(
     live_reader="exporters.postgres.live_reader:PostgresLiveReader",
     restorer="migrate.restore.postgres.restore:PostgresRestorer",
     create="migrate.restore.postgres.create_database:create_database",
+    unfinished_restore="migrate.restore.postgres.unfinished_restore:unfinished_restore",
     row_repair="migrate.restore.postgres.row_repair:open_repair",
     row_writer="migrate.restore.postgres.rows.remote_rows:PostgresRows",
     hold="migrate.custody.hold.sources.postgres:open_hold",

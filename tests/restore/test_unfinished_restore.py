@@ -1,0 +1,44 @@
+"""``clean`` leaves what a killed restore goes on by, and says what removes it for good."""
+
+import pytest
+
+from tests.cli.conftest import call
+from tests.exporters.mysql import databases as mysql
+from tests.exporters.postgres import databases as postgres
+from tests.follow.move_case import write_move_case
+from tests.restore.killed import killed
+
+MAKE = "CREATE TABLE t (id int PRIMARY KEY, v varchar(9)); INSERT INTO t VALUES (1, 'x')"
+KILLED_BEFORE = {"postgres": "COPY", "mariadb": "INSERT INTO `moveout_restore_done`"}
+OURS = {
+    "postgres": "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%moveout%'",
+    "mariadb": "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
+    " AND TABLE_NAME LIKE '%moveout%'",
+}
+
+
+@pytest.mark.parametrize("kind", [pytest.param("postgres", marks=pytest.mark.torture), "mariadb"])
+def test_clean_names_what_a_killed_restore_has_left_and_what_removes_it(request, kind, tmp_path, monkeypatch):
+    server, engine = request.getfixturevalue(kind), {"postgres": postgres, "mariadb": mysql}[kind]
+    old, new = server.database(), server.database()
+    engine.run_sql(old, MAKE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENANT", server.password)
+    write_move_case(tmp_path, old, new, follow=False, transfer=True)
+    case = ("-c", "moveout.toml")
+    assert call("export", *case).code == 0
+    assert call("clean", *case, "--changes", "--json").json["result"]["unfinished"] == []
+    assert killed(tmp_path / "bundle", new, pattern=KILLED_BEFORE[kind])
+    assert engine.fetch(new, OURS[kind])
+
+    for words in (("--yes",), ("--changes", "--yes")):
+        cleaned = call("clean", *case, *words)
+        said = " ".join(cleaned.out.split())
+        assert cleaned.code == 0, cleaned
+        assert "kept: a restore of app to" in said, said
+        assert "→ moveout restore goes on. To give it up, there: DROP " in said, said
+    assert engine.fetch(new, OURS[kind]), "a restore may go on by it"
+    [unfinished] = call("clean", *case, "--json").json["result"]["unfinished"]
+    engine.run_sql(new, unfinished["removal"])
+    assert not engine.fetch(new, OURS[kind])
+    assert call("clean", *case, "--json").json["result"]["unfinished"] == []
