@@ -33,8 +33,9 @@ from exporters.postgres.source import PostgresExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
-from migrate.restore.objects.restore import restore_bucket
-from migrate.restore.postgres.restore import restore_database
+from migrate.restore.objects.restore import BucketRestorer
+from migrate.restore.postgres.restore import PostgresRestorer
+from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
@@ -242,7 +243,9 @@ def follow_row(servers: Servers, directory: Path) -> Walk:
     walk, location = Walk(ROW), open_location(str(directory / "bundle"))
     with walk.noting():
         export([PostgresExporter().open("app", source, _Host())], location, workers=1, progress=Silent())
-        restore_database(BundleReader(location), "app", destination, workers=1, progress=Silent())
+        PostgresRestorer().restore(
+            RestoreRequest(BundleReader(location), "app", destination, workers=1, progress=Silent())
+        )
     return walk
 
 
@@ -261,7 +264,9 @@ def follow_object(servers: Servers, directory: Path) -> Walk:
     walk, location = Walk(OBJECT), open_location(str(directory / "bundle"))
     with walk.noting():
         export([ObjectExporter().open("media", source, _Host())], location, workers=1, progress=Silent())
-        restore_bucket(BundleReader(location), "media", destination, workers=1, progress=Silent())
+        BucketRestorer().restore(
+            RestoreRequest(BundleReader(location), "media", destination, workers=1, progress=Silent())
+        )
     return walk
 
 

@@ -27,7 +27,8 @@ import psycopg
 
 from exporters.postgres.definitions.pg_dump import find_tools
 from migrate.bundle.reader import BundleReader
-from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.restore import PostgresRestorer
+from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import OF_NO_SOURCE, Silent, SourceTask
 from migrate.storage.registry import open_location
 from scripts.bench.postgres import load, server
@@ -132,7 +133,9 @@ def _pg_restore(program: Path, destination: str, directory: Path) -> _Taken:
 def _moveout(destination: str, directory: Path) -> dict[str, _Taken]:
     stages = _Stages(server(destination))
     reader = BundleReader(open_location(str(directory / "bundle")))
-    outcome = restore_database(reader, "bench", destination, workers=JOBS, progress=stages)
+    outcome = PostgresRestorer().restore(
+        RestoreRequest(reader, "bench", destination, workers=JOBS, progress=stages)
+    )
     if outcome.findings:
         raise SystemExit(str(outcome.findings))
     return stages.taken()

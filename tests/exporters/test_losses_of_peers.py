@@ -27,12 +27,11 @@ import pytest
 from exporters.mysql import chunk_plan as of_mysql
 from exporters.postgres import chunk_plan as of_postgres
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.restore import restore_database as to_mariadb
-from migrate.restore.postgres.restore import restore_database as to_postgres
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as my
 from tests.exporters.postgres import databases as pg
+from tests.tools.restores import restore_from
 
 HERE = Path(__file__).parent
 
@@ -58,7 +57,7 @@ def moved(postgres, other_postgres, tmp_path_factory) -> Moved:
         patch.setattr(of_postgres, "CHUNK_BYTES", 40_000)
         assert pg.export_database(url, location).complete
     reader = pg.read_bundle(location)
-    assert to_postgres(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
     return Moved(url, destination, reader)
 
 
@@ -71,7 +70,7 @@ def my_moved(mariadb, other_mariadb, tmp_path_factory) -> Moved:
         patch.setattr(of_mysql, "CHUNK_BYTES", 40_000)
         assert my.export_database(url, location).complete
     reader = my.read_bundle(location)
-    assert to_mariadb(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
     return Moved(url, destination, reader)
 
 

@@ -1,10 +1,10 @@
 """What has the name under which a restore keeps its place is no part of the data: it is left out, and named."""
 
 from migrate.bundle.reader import BundleReader
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres import databases as of_postgres
 from tests.exporters.sqlite import databases as of_sqlite
+from tests.tools.restores import restore_from
 
 SCRIPT = "CREATE TABLE mine (a INT); CREATE TABLE {0}moveout_restore (a INT); INSERT INTO {0}moveout_restore VALUES (1)"
 
@@ -22,7 +22,7 @@ def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
     assert of_postgres.export_database(url, tmp_path / "bundle").complete
     reader = of_postgres.read_bundle(tmp_path / "bundle")
     check(reader, "schema moveout_restore")
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 def test_a_table_of_sqlite(tmp_path):

@@ -13,10 +13,8 @@ from exporters.postgres import chunk_plan
 from migrate.restore.mysql import create_objects as mysql_define
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import load_rows as mysql_rows
-from migrate.restore.mysql import restore as mysql_database
 from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
-from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql import databases as mysql
@@ -24,6 +22,7 @@ from tests.exporters.postgres.databases import as_role, export_database, read_bu
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
 from tests.restore.mysql.test_left_out import SOURCE as MYSQL_SOURCE
 from tests.restore.postgres.test_left_out import SOURCE
+from tests.tools.restores import restore_from
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(1800)]
 
@@ -52,7 +51,7 @@ def die_at(step, bundle, destination):
 
     put_in("mark_done", mark, sql_destination, load_rows, post_data)
     put_in("finish", finish, pre_data)
-    restore_database(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
 
 
 def die_at_mysql(step, bundle, destination):
@@ -73,9 +72,7 @@ def die_at_mysql(step, bundle, destination):
 
     put_in("mark_done", mark, mysql_rows, mysql_define, mysql_destination)
     put_in("drop_state", drop, mysql_destination)
-    mysql_database.restore_database(
-        mysql.read_bundle(bundle), "app", destination, workers=2, progress=Silent()
-    )
+    restore_from(mysql.read_bundle(bundle), "app", destination, workers=2, progress=Silent())
 
 
 def kill(die, step: int, bundle: Path, destination: str) -> None:
@@ -106,7 +103,7 @@ def test_postgresql(postgres, other_postgres, tmp_path, monkeypatch):
         return as_role(made, "boarder")
 
     def restore(destination: str) -> tuple:
-        outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
         return outcome.findings, sorted(outcome.left_out)
 
     wanted = restore(fresh())
@@ -124,7 +121,7 @@ def test_mysql(mariadb, other_mariadb, tmp_path):
     reader = mysql.read_bundle(tmp_path / "bundle")
 
     def restore(destination: str) -> tuple:
-        outcome = mysql_database.restore_database(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
         name = destination.rpartition("/")[2]
         return outcome.findings, sorted(entry.replace(name, "here") for entry in outcome.left_out)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import export_database, fetch, read_bundle
+from tests.tools.restores import restore_from
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database
 from tests.torture.random_databases.naming import other_rows, unnamed
@@ -36,7 +36,7 @@ def moved(url: str, destination: str, location: Path):
     assert export_database(url, location / "bundle").complete
     kept = open_location(str(location / "kept"))
     reader = read_bundle(location / "bundle")
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent(), report=kept)
     losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist() if outcome.report else []
     return outcome, [*losses, *({"item": loss.item, "reason": loss.reason} for _, loss in reader.losses())]
 

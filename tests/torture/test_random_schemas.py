@@ -12,12 +12,12 @@ import sys
 import psycopg
 import pytest
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import find_postgres_of
 from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
+from tests.tools.restores import restore_from
 from tests.torture.schemas.database import make_database
 from tests.torture.schemas.objects import ROLES
 
@@ -105,7 +105,7 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     assert outcome.complete, (outcome.sources[0].reasons, outcome.sources[0].gaps)
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
-    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
     same_version = sides[0].bin_dir == sides[1].bin_dir
     refused = [one for one in restored.left_out if same_version or not one.endswith(_STABLE_SINCE)]
     assert (restored.findings, refused) == ((), [])

@@ -1,15 +1,15 @@
 """A source's tables from a bundle into an empty MySQL or MariaDB database.
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
-views and triggers; then the destination's rows are compared with the catalog's digests, and events come last of all.
-The same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a
-database that has other things in it.
+views and triggers. Then the destination's rows are compared with the catalog's digests. Events come last of all. The
+same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a database
+that has other things in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
@@ -67,66 +67,42 @@ from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
 from migrate.restore.mysql.values.value_differences import held_otherwise
 from migrate.restore.restorer import RestoreRequest
-from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore
 
 _SYSTEM = re.compile(r"/\*!80003 SRID (\d+) \*/")
 _NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
-
-
-def restore_database(
-    reader: BundleReader,
-    source: str,
-    destination_url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    into_existing: bool = False,
-    password: str | None = None,
-    only: Iterable[str] = (),
-    report: MultipartStore | None = None,
-    earlier: Sequence[FinishedRestore] = (),
-) -> RestoreOutcome:
-    """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
-    the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
-    the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
-    ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
-    """
-    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only, earlier=earlier)
-    address = parse_url(destination_url, password=password)
-    try:
-        names = [definition["name"] for definition in read_definitions(reader, source)]
-        with mysql_destination.open_destination(address, names) as destination:
-            make_kept_triggers(destination.connection)
-            adapter = adapter_for(_server(run), destination.connection)
-            job = MysqlRestore(run, destination, adapter)
-            outcome = _restore(job, into_existing=into_existing)
-            if adapter is None and not job.losses:
-                return outcome
-            ledger = RestoreReport(report, source)
-            ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
-            return replace(outcome, losses=ledger.losses, report=ledger.location)
-    except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
 
 
 class MysqlRestorer:
     """Restores MySQL and MariaDB databases; see ``Restorer``."""
 
     def restore(self, request: RestoreRequest) -> RestoreOutcome:
-        """See ``restore_database``."""
-        return restore_database(
+        """See ``Restorer``. What is lost is what the other flavour has not, and what names its database itself. Raises
+        ``NotEmptyError`` if the database holds something else and neither ``merge`` nor a selection is given,
+        ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+        """
+        run = TableRestore.of(
             request.reader,
             request.source,
-            request.url,
             workers=request.workers,
             progress=request.progress,
-            into_existing=request.merge,
-            password=request.secrets.get("password"),
             only=request.only,
-            report=request.report,
             earlier=request.earlier,
         )
+        address = parse_url(request.url, password=request.secrets.get("password"))
+        try:
+            names = [definition["name"] for definition in read_definitions(request.reader, request.source)]
+            with mysql_destination.open_destination(address, names) as destination:
+                make_kept_triggers(destination.connection)
+                adapter = adapter_for(_server(run), destination.connection)
+                job = MysqlRestore(run, destination, adapter)
+                outcome = _restore(job, merge=request.merge)
+                if adapter is None and not job.losses:
+                    return outcome
+                ledger = RestoreReport(request.report, request.source)
+                ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
+                return replace(outcome, losses=ledger.losses, report=ledger.location)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
 
     def finished(
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
@@ -135,7 +111,7 @@ class MysqlRestorer:
         return mysql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
-def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: MysqlRestore, *, merge: bool) -> RestoreOutcome:
     run, destination = job.run, job.destination
     definitions = _definitions(job)
     if job.is_followed:
@@ -143,20 +119,20 @@ def _restore(job: MysqlRestore, *, into_existing: bool) -> RestoreOutcome:
         definitions = without_running_events(definitions)
     state = mysql_destination.read_state(destination)
     if state is None:
-        if (outcome := _already(job, definitions, into_existing=into_existing)) is not None:
+        if (outcome := _already(job, definitions, merge=merge)) is not None:
             return outcome
         state = run.state
-        mysql_left_out.begin(destination.connection, state, every=run.whole and not into_existing)
+        mysql_left_out.begin(destination.connection, state, every=run.whole and not merge)
         mysql_destination.begin_state(destination, state)
     how = f"drop the database (the state is in table {destination.connection.control.about})"
     run.ours(state, where=destination.address.url, how=how)
     definer = Definer(destination.connection, job.notes, job.left_out)
     if run.selection.definitions:
         _note_names(job, definitions)
-        written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)
+        written = _made(job, definer, definitions, alone=job.run.whole and not merge)
     else:
         written = _filled(job, definer, definitions)
-    if job.run.whole and not into_existing:
+    if job.run.whole and not merge:
         job.notes.extend(_grants(job))
     job.refused.extend(read_refused(destination.connection))
     findings = [finding for missing in job.damaged.values() for finding in missing]
@@ -314,9 +290,7 @@ def _without_triggers(job: MysqlRestore, definitions: Sequence[Definition]) -> l
     return [definition for definition in definitions if definition not in waiting]
 
 
-def _already(
-    job: MysqlRestore, definitions: Sequence[Definition], *, into_existing: bool
-) -> RestoreOutcome | None:
+def _already(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
     come, ``UsageError`` for a table that has to be there.
     """
@@ -325,7 +299,7 @@ def _already(
         return outcome
     there: NotEmptyError | None
     try:
-        there = _in_the_way(job, definitions, into_existing=into_existing)
+        there = _in_the_way(job, definitions, merge=merge)
     except NotEmptyError as exc:
         there = exc
     records, same = run.finished_records(
@@ -349,8 +323,8 @@ def _already(
 
 
 def _begin_following(job: MysqlRestore) -> None:
-    """Write that the destination is as the source was at the base of its changes, unless that is written already; and
-    which tables it lacks, where those that it lacked were tried again.
+    """Write that the destination is as the source was at the base of its changes, unless that is written already. Where
+    tables that it lacked were tried again, write which ones it lacks.
     """
     connection = job.destination.connection
     if not job.is_followed:
@@ -402,9 +376,7 @@ def _all_there(job: MysqlRestore, definitions: Sequence[Definition]) -> bool:
     return names == mysql_destination.all_content(job.destination)
 
 
-def _in_the_way(
-    job: MysqlRestore, definitions: Sequence[Definition], *, into_existing: bool
-) -> NotEmptyError | None:
+def _in_the_way(job: MysqlRestore, definitions: Sequence[Definition], *, merge: bool) -> NotEmptyError | None:
     """Return the error where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
@@ -412,7 +384,7 @@ def _in_the_way(
     if not job.run.whole:
         conflict = in_the_way(job.run, Tables(job.destination), url)
         return not_empty(job.run, conflict, url) if conflict else None
-    conflict = "" if into_existing else mysql_destination.content(job.destination)
+    conflict = "" if merge else mysql_destination.content(job.destination)
     if conflict:
         return NotEmptyError(
             f"{url} is not empty: it has the {conflict}",

@@ -42,7 +42,6 @@ from migrate.restore.objects.workers import OpenObjectPool, Writing, thread_pool
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.cancellation import CancellationToken
 from migrate.runtime.progress import Progress, SourceTask
-from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import (
     ALWAYS,
     clear_probe_objects,
@@ -56,60 +55,36 @@ _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
 
 
-def restore_bucket(
-    reader: BundleReader,
-    source: str,
-    destination_url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    merge: bool = False,
-    secrets: Mapping[str, str] | None = None,
-    report: MultipartStore | None = None,
-    snowball: bool = False,
-    open_pool: OpenObjectPool | None = None,
-    cancellation: CancellationToken | None = None,
-) -> RestoreOutcome:
-    """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
-    where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
-    restore records what the destination cannot hold, before it writes anything, and which version became which.
-    ``snowball``: small objects are written many at once where the destination can unpack them and keeps no versions.
-    The pool of ``open_pool`` writes the objects instead of the threads of this process.
-
-    The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
-    something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
-    ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
-    the destination does not take is a finding.
-    """
-    cancellation = (cancellation or CancellationToken()).child()
-    with naming_create():
-        destination = open_destination_bucket(destination_url, secrets=secrets, cancellation=cancellation)
-    if open_pool is not None and Folder(destination).would_stay:
-        open_pool = None
-        progress.note(
-            f"{destination.url} locks all that is written to it, so no lease can lie there: one machine fills it"
-        )
-    restore = _Restore(reader, source, destination, RestoreReport(report, source), progress)
-    return restore.run(workers, open_pool, merge=merge, snowball=snowball)
-
-
 class BucketRestorer:
     """Restores buckets; see ``Restorer``."""
 
     def restore(self, request: RestoreRequest) -> RestoreOutcome:
-        """See ``restore_bucket``."""
-        return restore_bucket(
-            request.reader,
-            request.source,
-            request.url,
-            workers=request.workers,
-            progress=request.progress,
-            merge=request.merge,
-            secrets=request.secrets,
-            report=request.report,
-            snowball=request.pack_small_objects,
-            open_pool=request.open_pool,
-            cancellation=request.cancellation,
+        """Write all objects of a source to a bucket with their headers, metadata, tags and locks, then the bucket's
+        settings. All versions are written where the bundle has them and the destination keeps them. The ``report`` gets
+        what the destination cannot hold before anything is written, and which version became which. Small objects are
+        packed where the destination can unpack them and keeps no versions.
+
+        The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
+        something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
+        ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
+        the destination does not take is a finding.
+        """
+        cancellation = (request.cancellation or CancellationToken()).child()
+        with naming_create():
+            destination = open_destination_bucket(
+                request.url, secrets=request.secrets, cancellation=cancellation
+            )
+        open_pool: OpenObjectPool | None = request.open_pool
+        if open_pool is not None and Folder(destination).would_stay:
+            open_pool = None
+            request.progress.note(
+                f"{destination.url} locks all that is written to it, so no lease can lie there:"
+                " one machine fills it"
+            )
+        report = RestoreReport(request.report, request.source)
+        restore = _Restore(request.reader, request.source, destination, report, request.progress)
+        return restore.run(
+            request.workers, open_pool, merge=request.merge, snowball=request.pack_small_objects
         )
 
     def finished(

@@ -1,9 +1,9 @@
 """A source's tables from a bundle into a PostgreSQL database.
 
-Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign
-keys, then the rest in order (triggers, rules, policies, materialized views), sequences; then the destination's
-rows are compared with the catalog's digests, and event triggers come last of all. The same command after a
-crash goes on where it was: see ``destination``.
+Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign keys. Then the
+rest in order (triggers, rules, policies, materialized views) and sequences. Then the destination's rows are compared
+with the catalog's digests. Event triggers come last of all. The same command after a crash goes on where it was: see
+``destination``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
 from migrate.restore.postgres import destination as sql_destination
@@ -44,8 +43,6 @@ from migrate.restore.postgres.definitions.selected_entries import select_entries
 from migrate.restore.postgres.destination import State
 from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.crash_points import durable
-from migrate.runtime.progress import Progress
-from migrate.storage.api import MultipartStore
 
 if TYPE_CHECKING:
     from migrate.restore.postgres.rows.prepared_parts import PreparedParts
@@ -54,60 +51,35 @@ _SHOWN = 5
 """So many tables that cannot be made are named at once; the outcome has all."""
 
 
-def restore_database(
-    reader: BundleReader,
-    source: str,
-    destination_url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    into_existing: bool = False,
-    password: str | None = None,
-    only: Iterable[str] = (),
-    report: MultipartStore | None = None,
-    open_pool: OpenRowPool | None = None,
-    earlier: Sequence[FinishedRestore] = (),
-) -> RestoreOutcome:
-    """Restore one source, or the part that ``only`` selects (see ``Selection``). ``report`` is where the loss ledger of
-    the restore goes: what names its database itself. The pool of ``open_pool`` copies the rows instead of the threads
-    of this process. ``earlier``: see ``RestoreRequest``. Raises ``NotEmptyError`` if the database holds something else
-    and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
-    of ``exporters.errors``.
-    """
-    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only, earlier=earlier)
-    names = frozenset(run.selection.names([*run.tables, *run.views]))
-    address = parse_url(destination_url, password=password)
-    try:
-        with sql_destination.open_destination(address) as destination:
-            job = PostgresRestore(run, destination, names, open_pool)
-            outcome = _restore(job, into_existing=into_existing)
-            if not job.losses:
-                return outcome
-            ledger = RestoreReport(report, source)
-            ledger.write_losses(job.losses)
-            return replace(outcome, losses=ledger.losses, report=ledger.location)
-    except DRIVER_ERRORS as exc:
-        raise destination_error(exc, address.url) from exc
-
-
 class PostgresRestorer:
     """Restores PostgreSQL databases; see ``Restorer``."""
 
     def restore(self, request: RestoreRequest) -> RestoreOutcome:
-        """See ``restore_database``."""
-        return restore_database(
+        """See ``Restorer``. What is lost is what names its database itself. Raises ``NotEmptyError`` if the database
+        holds something else and neither ``merge`` nor a selection is given, ``BusyError``, ``DamageError``,
+        ``UsageError`` and errors of ``exporters.errors``.
+        """
+        run = TableRestore.of(
             request.reader,
             request.source,
-            request.url,
             workers=request.workers,
             progress=request.progress,
-            into_existing=request.merge,
-            password=request.secrets.get("password"),
             only=request.only,
-            report=request.report,
-            open_pool=request.open_pool,
             earlier=request.earlier,
         )
+        names = frozenset(run.selection.names([*run.tables, *run.views]))
+        address = parse_url(request.url, password=request.secrets.get("password"))
+        try:
+            with sql_destination.open_destination(address) as destination:
+                job = PostgresRestore(run, destination, names, request.open_pool)
+                outcome = _restore(job, merge=request.merge)
+                if not job.losses:
+                    return outcome
+                ledger = RestoreReport(request.report, request.source)
+                ledger.write_losses(job.losses)
+                return replace(outcome, losses=ledger.losses, report=ledger.location)
+        except DRIVER_ERRORS as exc:
+            raise destination_error(exc, address.url) from exc
 
     def finished(
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
@@ -116,21 +88,21 @@ class PostgresRestorer:
         return sql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
-def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
     state = sql_destination.read_state(destination)
     prepared = None
     if state is None:
-        if (outcome := _in_the_way(job, into_existing=into_existing)) is not None:
+        if (outcome := _in_the_way(job, merge=merge)) is not None:
             return outcome
         _note_locale(job)
-        state, prepared = _begin_and_prepare(job, alone=not into_existing)
+        state, prepared = _begin_and_prepare(job, alone=not merge)
     else:
         _note_locale(job)
     _check_ours(job, state)
     done = sql_destination.read_done(destination)
     if selection.definitions:
-        pre_data.go_on(destination.connection, _wanted(job, state, alone=not into_existing), done)
+        pre_data.go_on(destination.connection, _wanted(job, state, alone=not merge), done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
     from migrate.restore.postgres.definitions import after_rows  # noqa: PLC0415
 
@@ -167,18 +139,18 @@ def _restore(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome:
     left_out, notes = sql_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
     if not findings:
-        _finish(job, state, script, into_existing=into_existing)
+        _finish(job, state, script, merge=merge)
     return run.outcome(written, findings, job.notes, job.left_out)
 
 
-def _finish(job: PostgresRestore, state: State, script: Script, *, into_existing: bool) -> None:
+def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) -> None:
     """All is there and equal: do what comes last, and forget the state, but for what was left out."""
     selection = job.selection
     entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
     if selection.is_part:
         entries = select_entries(entries, frozenset(), job.run.was_left_out)
     settings = job.definitions().settings() if selection.is_everything else ()
-    if settings and into_existing:
+    if settings and merge:
         job.notes.append("what the source had set for its database is not set here: others use this one")
         settings = ()
     record = job.run.record(job.left_out, job.notes, job.losses)
@@ -278,13 +250,13 @@ def _check_ours(job: PostgresRestore, state: State) -> None:
     job.run.ours(state, where=where, how=how)
 
 
-def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome | None:
+def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come, ``DamageError`` where that cannot be told.
     """
     connection, run = job.destination.connection, job.run
     names = [(table.schema, table.name) for table in job.tables]
-    conflict = _conflict(job, names, into_existing=into_existing)
+    conflict = _conflict(job, names, merge=merge)
     records, same = run.finished_records(
         lambda bundle: sql_left_out.read_finished(connection, bundle, run.source)
     )
@@ -319,10 +291,10 @@ def _in_the_way(job: PostgresRestore, *, into_existing: bool) -> RestoreOutcome 
     )
 
 
-def _conflict(job: PostgresRestore, names: Sequence[Name], *, into_existing: bool) -> str:
+def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> str:
     """Return what is in the way of these tables, or of a whole database; empty where nothing is."""
     connection, run = job.destination.connection, job.run
-    if run.whole and not into_existing:
+    if run.whole and not merge:
         return sql_destination.content(job.destination)
     conflict = "" if run.whole else sql_destination.table_with_rows(connection, names)
     if conflict or all(table.number for table in run.tables):

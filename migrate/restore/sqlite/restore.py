@@ -1,6 +1,6 @@
 """A source's tables from a bundle into a new SQLite file.
 
-Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
+Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings. At the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
 where it was: see ``destination``. A part of it (``--only``) may come into a file that there is: see
 ``partial_restore``.
@@ -9,7 +9,7 @@ where it was: see ``destination``. A part of it (``--only``) may come into a fil
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exporters.sqlite.address import SqliteAddress, parse_url
@@ -34,68 +34,43 @@ from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
 from migrate.runtime.crash_points import durable
-from migrate.runtime.progress import Progress
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
 """Lines of ``integrity_check`` that concern rows, not pages: they hold for the source, too."""
 
 
-def restore_database(
-    reader: BundleReader,
-    source: str,
-    destination_url: str,
-    *,
-    workers: int,
-    progress: Progress,
-    into_existing: bool = False,
-    password: str | None = None,
-    only: Iterable[str] = (),
-) -> RestoreOutcome:
-    """Restore one source, or what ``only`` selects (see ``Selection``). Raises ``NotEmptyError`` if the file holds
-    what is in the way, ``UsageError`` for ``into_existing``, ``BusyError``, ``DamageError``, ``NoSpaceError``,
-    ``NotAllowedError`` and errors of ``exporters.errors``.
-    """
-    del password
-    check_library()
-    address = parse_url(destination_url)
-    run = TableRestore.of(reader, source, workers=workers, progress=progress, only=only)
-    files = read_files(reader, source)
-    if files is None:
-        job = SqliteRestore.of(run, Definitions.read(reader, source), address)
-        return _restore(job, into_existing=into_existing)
-    outcomes = []
-    sizes = {name: sum(table.size_bytes for table in run.tables if table.schema == name) for name in files}
-    for name, folder in files.items():
-        destination = address.below(name)
-        job = SqliteRestore.of(
-            replace(run, span=_span(sizes, name)),
-            Definitions.read(reader, source, f"{folder}/"),
-            destination,
-            name,
-        )
-        if run.selection.tables and not job.run.tables:
-            continue
-        make_room(destination.path.parent)
-        outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
-    return _together(source, outcomes)
-
-
 class SqliteRestorer:
     """Restores SQLite files; see ``Restorer``."""
 
     def restore(self, request: RestoreRequest) -> RestoreOutcome:
-        """See ``restore_database``."""
-        return restore_database(
-            request.reader,
-            request.source,
-            request.url,
-            workers=request.workers,
-            progress=request.progress,
-            into_existing=request.merge,
-            password=request.secrets.get("password"),
-            only=request.only,
+        """See ``Restorer``. Raises ``NotEmptyError`` if the file holds what is in the way, ``UsageError`` for
+        ``merge``, ``BusyError``, ``DamageError``, ``NoSpaceError``, ``NotAllowedError`` and errors of
+        ``exporters.errors``.
+        """
+        check_library()
+        reader, source, merge = request.reader, request.source, request.merge
+        address = parse_url(request.url)
+        run = TableRestore.of(
+            reader, source, workers=request.workers, progress=request.progress, only=request.only
         )
+        files = read_files(reader, source)
+        if files is None:
+            job = SqliteRestore.of(run, Definitions.read(reader, source), address)
+            return _restore(job, merge=merge)
+        outcomes = []
+        sizes = {
+            name: sum(table.size_bytes for table in run.tables if table.schema == name) for name in files
+        }
+        for name, folder in files.items():
+            destination = address.below(name)
+            definitions = Definitions.read(reader, source, f"{folder}/")
+            job = SqliteRestore.of(replace(run, span=_span(sizes, name)), definitions, destination, name)
+            if run.selection.tables and not job.run.tables:
+                continue
+            make_room(destination.path.parent)
+            outcomes.append(_in_file(name, _restore(job, merge=merge)))
+        return _together(source, outcomes)
 
     def finished(
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
@@ -135,7 +110,7 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
     )
 
 
-def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: SqliteRestore, *, merge: bool) -> RestoreOutcome:
     run, address = job.run, job.address
     with sqlite_destination.open_destination(address) as destination:
         loaded = _load(job, destination) if run.whole else load_part(job, destination)
@@ -151,7 +126,7 @@ def _restore(job: SqliteRestore, *, into_existing: bool) -> RestoreOutcome:
             if not findings or same:
                 how = [sqlite_left_out.how_to_forget(address)] if records else []
                 return run.already("file", records, findings, notes=how)
-        if into_existing and run.whole:
+        if merge and run.whole:
             raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
         raise loaded
     if not loaded.finished:

@@ -4,7 +4,6 @@ import pytest
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.mysql.destination import make_empty, open_destination
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import (
     checksums,
@@ -14,6 +13,7 @@ from tests.exporters.mysql.databases import (
     read_bundle,
     run_sql,
 )
+from tests.tools.restores import restore_from
 
 
 @pytest.fixture
@@ -38,9 +38,7 @@ def archived(mariadb, other_mariadb) -> str:
 def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, tmp_path):
     assert export_database(archived, tmp_path / "bundle").complete
     destination = other_mariadb.database()
-    outcome = restore_database(
-        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
     assert definitions(destination) == definitions(archived)
     assert checksums(destination) == checksums(archived)

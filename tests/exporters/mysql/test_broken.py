@@ -6,9 +6,9 @@ from exporters.doctor import ExamineRequest
 from exporters.mysql.discovery import discover
 from exporters.mysql.doctor import examine
 from migrate.errors import IncompleteError
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_tables_that_cannot_be_read_are_failed_by_name_and_the_others_leave(brok
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.name, row.items) for row in reader.catalog()] == [("cut", 0), ("emptied", 0), ("sound", 2)]
     destination = other_mariadb.database()
-    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert ("view `seen`", "definition") in {(loss.item, loss.property) for _, loss in reader.losses()}
     assert restored.findings == ()
     lacking = {entry.partition(":")[0] for entry in restored.left_out}

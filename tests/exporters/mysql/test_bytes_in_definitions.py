@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, open_database, read_bundle
+from tests.tools.restores import restore_from
 
 EMOJI = "\N{GRINNING FACE}".encode()
 BYTES = b", _utf8mb4 '%b', _binary '\x89\xff\x81'" % EMOJI
@@ -83,7 +83,7 @@ def check(source: str, destination: str, location) -> None:
     make(source)
     exported = export_database(source, location)
     assert exported.complete, list(read_bundle(location).gaps())
-    outcome = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, open_database, read_bundle
+from tests.tools.restores import restore_from
 
 CLIENTS = {"latin1": ("cp1252", "é"), "cp1251": ("cp1251", "ж")}
 STATEMENTS = (
@@ -59,7 +59,7 @@ def test_an_event_comes_back_whose_definition_no_server_reads_in_its_mode(my_exp
         "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DISABLE COMMENT 'ü' DO SELECT NOT 1 BETWEEN 0 AND 2"
     )
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = (
         "SELECT EVENT_COMMENT, ON_COMPLETION, SQL_MODE, EVENT_DEFINITION FROM information_schema.EVENTS"
@@ -72,7 +72,7 @@ def comes_back(server, other, client: str, location) -> None:
     url, destination = server.database(), other.database()
     make(url, client)
     assert export_database(url, location).complete
-    outcome = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", *VIEWS):
         assert fetch(destination, query) == fetch(url, query)

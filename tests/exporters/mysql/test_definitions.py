@@ -5,7 +5,6 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.restore.mysql.table_ddl import inheriting, items_of
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
@@ -20,6 +19,7 @@ from tests.exporters.mysql.databases import (
     read_bundle,
     run_sql,
 )
+from tests.tools.restores import restore_from
 
 ESCAPES = (Path(__file__).parent / "escapes.sql").read_text(encoding="utf-8")
 FOUND = "SELECT a, `b\\c`, d, HEX(CONVERT(l USING utf8mb4)), HEX(CONVERT(c USING utf8)), HEX(b) FROM of_texts, of_bytes"
@@ -46,7 +46,7 @@ def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
     assert export_database(escapes, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     check(escapes, destination)
     assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
@@ -82,9 +82,7 @@ def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other
     run_sql(other_mariadb.url, "SET GLOBAL log_bin_trust_function_creators = 1")
     before = definitions(url)
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_database(
-        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.notes)) == ((), 1)
     assert "DROP TABLE `moveout_restore_left_out`" in outcome.notes[0]
     assert outcome.left_out == (

@@ -26,12 +26,12 @@ from exporters.mysql.live_digests import live_tables
 from exporters.mysql.rows.text_codec import double_text
 from exporters.mysql.source import MysqlExporter
 from migrate.bundle import layout
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from scripts.process import free_port
 from tests.export.victims import Counting, run
 from tests.exporters.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
 from tests.exporters.postgres.databases import NoBuckets
+from tests.tools.restores import restore_from
 
 
 def values(reader, table_name, column_name):
@@ -156,14 +156,14 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
     assert values(reader, "blobs", "b") == [b"\0\xff" * 4_400_000, b"", None]
     assert values(reader, "texts", "t") == ['"x' * 6_000_000, "", None]
     destination = other_mariadb.database()
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     assert fetch(destination, "SELECT SUM(LENGTH(b)) FROM blobs") == [(8_800_000,)]
     # what has its quotes doubled cannot be written back under the destination's limit: it says so
     run_sql(url, "INSERT INTO texts VALUES (4, REPEAT('''', 9000000))")
     assert export_database(url, tmp_path / "again").complete
     reader = read_bundle(tmp_path / "again")
     with pytest.raises(SourceError, match="max_allowed_packet"):
-        restore_database(reader, "app", other_mariadb.database(), workers=1, progress=Silent())
+        restore_from(reader, "app", other_mariadb.database(), workers=1, progress=Silent())
 
 
 def die(url: str, location: str, fatal: int) -> None:
@@ -204,7 +204,7 @@ def die_restoring(location: str, url: str, steps: int) -> None:
         real(connection, name)
 
     mysql_rows.mark_done = mark
-    restore_database(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
+    restore_from(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
 
 
 @pytest.mark.parametrize("steps", [4, *(pytest.param(n, marks=pytest.mark.torture) for n in (0, 1, 9))])
@@ -215,9 +215,7 @@ def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path,
     victim = run(die_restoring, str(tmp_path / "bundle"), destination, steps)
     victim.join(60)
     assert victim.exitcode == -9
-    outcome = restore_database(
-        read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent()
-    )
+    outcome = restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
 

@@ -3,12 +3,12 @@
 import pytest
 
 from exporters.errors import SourceUsageError
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
+from tests.tools.restores import restore_from
 
 __all__ = ["short_long_rows"]
 
@@ -59,7 +59,7 @@ def test_the_values_are_in_the_files(bundle):
 
 def test_they_come_back(source, bundle, other_mariadb):
     destination = other_mariadb.database()
-    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert checksums(destination) == checksums(source)
     query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
@@ -71,7 +71,7 @@ def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
     run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 2097152")
     try:
         with pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised:
-            restore_database(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
+            restore_from(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
     finally:
         run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 67108864")
     assert "SET GLOBAL max_allowed_packet = " in raised.value.next_step

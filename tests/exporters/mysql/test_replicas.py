@@ -2,9 +2,9 @@
 
 import subprocess
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, client, fetch, run_sql
+from tests.tools.restores import restore_from
 
 NAME = "replicated"
 SCRIPT = r"""
@@ -24,7 +24,7 @@ def test_the_binary_log_of_a_restore_makes_the_same_rows(my_exported, mariadb, o
     try:
         run_sql(destination, "SET GLOBAL binlog_format = STATEMENT; FLUSH BINARY LOGS")
         (log, *_), *_ = fetch(destination, "SHOW MASTER STATUS")
-        assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+        assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
         run_sql(destination, "FLUSH BINARY LOGS")
         command = ["mariadb-binlog", f"--database={NAME}", other_mariadb.directory / "data" / log]
         said = subprocess.run(command, capture_output=True, check=True).stdout

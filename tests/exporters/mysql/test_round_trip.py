@@ -9,11 +9,11 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
+from tests.tools.restores import restore_from
 
 
 class Stages(Silent):
@@ -40,7 +40,7 @@ def stages() -> Stages:
 @pytest.fixture(scope="module")
 def restored(my_torture_bundle, other_mariadb, stages) -> str:
     url = other_mariadb.database(options="CHARACTER SET latin1")
-    outcome = restore_database(my_torture_bundle, "app", url, workers=2, progress=stages)
+    outcome = restore_from(my_torture_bundle, "app", url, workers=2, progress=stages)
     assert outcome.findings == ()
     return url
 
@@ -105,8 +105,8 @@ def test_values_that_a_type_cannot_hold_keep_their_text_beside_it(my_torture_bun
 
 def test_a_second_restore_finds_everything_there(my_torture_bundle, other_mariadb):
     url = other_mariadb.database()
-    first = restore_database(my_torture_bundle, "app", url, workers=1, progress=Silent())
-    again = restore_database(my_torture_bundle, "app", url, workers=1, progress=Silent())
+    first = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
+    again = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
     assert first.findings == again.findings == ()
     assert again.size_bytes == 0
     assert "already" in again.notes[0]
@@ -117,7 +117,7 @@ def test_a_database_that_holds_something_else_is_not_touched(my_torture_bundle, 
     url = other_mariadb.database()
     run_sql(url, "CREATE TABLE mine (x INT)")
     with pytest.raises(NotEmptyError, match="mine"):
-        restore_database(my_torture_bundle, "app", url, workers=1, progress=Silent())
+        restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent())
     assert fetch(url, "SHOW TABLES") == [("mine",)]
 
 
@@ -125,11 +125,9 @@ def test_merge_keeps_what_was_there_and_refuses_a_name_that_is_in_both(my_tortur
     url = other_mariadb.database()
     run_sql(url, "CREATE TABLE mine (x INT); CREATE TABLE parent (x INT)")
     with pytest.raises(NotEmptyError, match="parent"):
-        restore_database(my_torture_bundle, "app", url, workers=1, progress=Silent(), into_existing=True)
+        restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent(), merge=True)
     run_sql(url, "DROP TABLE parent")
-    outcome = restore_database(
-        my_torture_bundle, "app", url, workers=1, progress=Silent(), into_existing=True
-    )
+    outcome = restore_from(my_torture_bundle, "app", url, workers=1, progress=Silent(), merge=True)
     assert outcome.findings == ()
     assert ("mine",) in fetch(url, "SHOW TABLES")
 

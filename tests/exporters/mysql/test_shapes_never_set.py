@@ -1,8 +1,8 @@
 """Shapes that no row was ever given: MariaDB has nothing there where a column is new, and takes no such value."""
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, fetch
+from tests.tools.restores import restore_from
 
 SCRIPT = """
 CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1,1), (2,2), (3,3);
@@ -20,7 +20,7 @@ def test_they_come_back_as_they_are(my_exported, other_mariadb):
     assert fetch(url, query)[0][:4] == (1, "", "", None)
     assert [row[0] for row in fetch(url, query) if row[4] == ""] == [5, 6]
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     assert fetch(destination, query) == fetch(url, query)
     assert checksums(destination) == checksums(url)

@@ -10,9 +10,9 @@ from exporters.mysql.connection import Connection
 from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
 from migrate.restore.mysql.grant_statements import Grants
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SOURCES = (Path(__file__).parents[3] / "docs/reference/privileges.md").read_text()
 
@@ -134,7 +134,7 @@ def test_privileges_on_the_database_come_back_and_new_accounts_are_locked(
         run_sql(mariadb.url, "DROP DATABASE old_name")
     destination = other_mariadb.database("new_name")
     try:
-        outcome = restore_database(
+        outcome = restore_from(
             read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
         )
         granted = [row[0] for row in fetch(destination, "SHOW GRANTS FOR 'grantee'@'%'")]
@@ -228,7 +228,7 @@ def test_what_has_no_snapshot_or_a_history_stands_in_the_ledger_and_comes_back(
     part = reader.open(layout.source_file("app", table.details["parts"][0]["name"]))
     assert pq.ParquetFile(part).read().to_pylist() == [{"g": "汉字", "k": "Привет", "b": "漢", "u": "😀"}]
     destination = other_mariadb.database()
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     for name, times, rows in (
         ("versioned", "row_start, row_end", 3),
         ("shown", "b, e", 2),
@@ -252,7 +252,7 @@ def test_a_server_that_takes_no_history_gets_the_rows_that_hold_still(
     )
     monkeypatch.setattr(Connection, "takes_history", property(lambda _: False))
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
     assert "the history of `t`" in outcome.left_out[0]
     assert fetch(destination, "SELECT * FROM t FOR SYSTEM_TIME ALL") == [(2,)]
@@ -268,7 +268,7 @@ def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_ex
     destination = other_mariadb.database()
     run_sql(destination, "SET GLOBAL event_scheduler = ON")
     try:
-        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     finally:
         run_sql(destination, "SET GLOBAL event_scheduler = OFF")
     assert outcome.findings == ()

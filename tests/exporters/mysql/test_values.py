@@ -3,12 +3,12 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, export_database, read_bundle, run_sql
 from tests.exporters.mysql.values import STRATEGIES
 from tests.parquet import check_parquet
+from tests.tools.restores import restore_from
 
 COLUMNS = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
 ROWS = st.tuples(*(st.one_of(st.just("NULL"), values) for values in STRATEGIES.values()))
@@ -29,6 +29,6 @@ def test_every_row_comes_back(mariadb, other_mariadb, tmp_path_factory, rows):
     assert export_database(url, location).complete
     reader = read_bundle(location)
     assert check_parquet(reader, reader.catalog()) == []
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     assert checksums(destination) == checksums(url)
     assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []

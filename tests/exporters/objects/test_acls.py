@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy
 from tests.tools.profiles import extra_profile
+from tests.tools.restores import restore_from
 
 
 def test_acls_leave_and_come_back_where_they_name_nobody(
@@ -38,7 +38,7 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=new.endpoint)
         accounts = {}
         for name, url in (("acls", f"s3://{destination.name}?profile={profile}"), ("none", plain.url)):
-            outcome = restore_bucket(
+            outcome = restore_from(
                 reader, "shop", url, workers=2, progress=Silent(), report=open_location(str(tmp_path / name))
             )
             assert outcome.findings == ()

@@ -17,7 +17,6 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress.meter import Meter
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
@@ -29,6 +28,7 @@ from tests.exporters.objects.histories import make_history, read_history
 from tests.exporters.objects.workspaces import Workspace
 from tests.tools.busy_proxy import BusyProxy, EveryThird
 from tests.tools.clients import boto_client
+from tests.tools.restores import restore_from
 
 
 def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
@@ -43,7 +43,7 @@ def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
 
 def restore(reader: BundleReader, url: str, account: Path | None = None, **more: Any) -> RestoreOutcome:
     kept = open_location(str(account)) if account else None
-    return restore_bucket(reader, "shop", url, workers=2, progress=Silent(), report=kept, **more)
+    return restore_from(reader, "shop", url, workers=2, progress=Silent(), report=kept, **more)
 
 
 def compare(reader: BundleReader, url: str) -> list[str]:

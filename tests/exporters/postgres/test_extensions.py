@@ -4,10 +4,10 @@ import pytest
 
 from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.sessions.connection import connect, parse_url
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
+from tests.tools.restores import restore_from
 
 SCRIPT = """
 CREATE EXTENSION lo; CREATE EXTENSION citext VERSION '1.4';
@@ -45,7 +45,7 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
     bundle = read_bundle(tmp_path / "bundle")
     assert {loss.item for _, loss in bundle.losses()} == {"roles"}
     assert (table(bundle, "added").items, table(bundle, "added").details["extension"]) == (1, "lo")
-    restored = restore_database(bundle, "app", destinations[0], workers=2, progress=Silent())
+    restored = restore_from(bundle, "app", destinations[0], workers=2, progress=Silent())
     assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
     assert sorted(extensions(destinations[0]), key=str) == sorted(extensions(url), key=str)
     assert dump(destinations[0]) == dump(url)
@@ -60,9 +60,7 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
     run_sql(destinations[1], "ALTER EXTENSION lo ADD TABLE added")
     assert export_database(url, tmp_path / "other").complete
     bundle = read_bundle(tmp_path / "other")
-    restored = restore_database(
-        bundle, "app", destinations[1], workers=2, progress=Silent(), into_existing=True
-    )
+    restored = restore_from(bundle, "app", destinations[1], workers=2, progress=Silent(), merge=True)
     assert restored.findings == ()
     rows = "the extension lo makes the table here, with 1 rows; the bundle has the source's 1"
     assert set(restored.left_out) == {

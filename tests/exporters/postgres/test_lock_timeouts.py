@@ -10,11 +10,11 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
 from exporters.postgres.sessions.snapshot_session import hold, join
 from exporters.postgres.source import PostgresExporter
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
+from tests.tools.restores import restore_from
 
 AROUND = """
 CREATE TABLE held (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, x text); INSERT INTO held (x) VALUES ('kept');
@@ -56,7 +56,7 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     }
     assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= found.keys()
     destination = other_postgres.database()
-    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
     lacking = [f"the bundle itself lacks {name}" for name in sorted(found)]
     assert sorted(one.partition(":")[0] for one in restored.left_out) == [
         "FK CONSTRAINT public.free free_id_fkey",
@@ -67,7 +67,7 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     again = export_with(host, url, location)
     assert again.complete
     destination = other_postgres.database()
-    restored = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    restored = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     assert fetch(destination, "SELECT x FROM looks_there") == [("kept",)]
 
@@ -124,12 +124,12 @@ def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_defini
     reader = read_bundle(location)
     assert {row.name: row.items for row in reader.catalog()}["ruled"] == 1
     destination = other_postgres.database()
-    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert {'the rows of "public"."ruled": it could not be made'} < set(restored.left_out)
     assert fetch(destination, "SELECT z FROM other") == [(2,)]
     assert export_with(host, url, location).complete
     destination = other_postgres.database()
-    restored = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
+    restored = restore_from(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
 
 

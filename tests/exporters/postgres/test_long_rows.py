@@ -2,12 +2,12 @@
 
 import pytest
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, has_xml, read_bundle, run_sql
 from tests.parquet import check_parquet
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
+from tests.tools.restores import restore_from
 
 __all__ = ["short_long_rows"]
 
@@ -55,7 +55,7 @@ def test_the_values_are_in_the_files(bundle):
 
 def test_they_come_back(source, bundle, other_postgres):
     destination = other_postgres.database()
-    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     for table in ("plain", "odd", "one", "computed"):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
@@ -65,7 +65,7 @@ def test_they_come_back(source, bundle, other_postgres):
 
 def test_a_long_value_that_differs_is_found(bundle, other_postgres):
     destination = other_postgres.database()
-    restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    restore_from(bundle, "app", destination, workers=2, progress=Silent())
     run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
     (finding,) = compare_database(bundle, "app", destination, workers=2, progress=Silent())
     (row,) = finding.rows

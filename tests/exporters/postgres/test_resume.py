@@ -13,13 +13,13 @@ from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import hold
 from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.restore.postgres.definitions import after_rows
-from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.tools.commit_records import recorded_units
+from tests.tools.restores import restore_from
 
 SMALL_CHUNK = 512 * 1024
 
@@ -80,7 +80,7 @@ def slow_restore(location: Path, destination: str) -> None:
         time.sleep(0.05)
 
     sql_rows.RowWriter._copy = slow
-    restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
 
 
 def killed_export(url: str, location: Path, *, after: int) -> set[str]:
@@ -236,7 +236,7 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
     reader = read_bundle(location)
     before = {row[0] for row in fetch(destination, "SELECT name FROM moveout_restore.done")}
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert outcome.skipped_items > 0
     assert not before & set(copied)
@@ -252,8 +252,8 @@ def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tm
     with monkeypatch.context() as patch:
         patch.setattr("migrate.restore.postgres.definitions.after_rows.set_sequences", _die)
         with pytest.raises(KeyboardInterrupt):
-            restore_database(reader, "app", destination, workers=2, progress=Silent())
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+            restore_from(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
     assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'big'") == [(1,)]
 
@@ -273,6 +273,6 @@ def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres,
         return script
 
     monkeypatch.setattr(after_rows, "complete", sabotage)
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert len(outcome.findings) == 1
     assert '"public"."t"' in outcome.findings[0]

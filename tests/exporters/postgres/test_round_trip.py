@@ -7,7 +7,6 @@ import pytest
 
 from exporters.postgres.live_digests import live_tables
 from migrate.bundle import layout
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import (
@@ -21,12 +20,13 @@ from tests.exporters.postgres.databases import (
     table,
 )
 from tests.parquet import check_parquet
+from tests.tools.restores import restore_from
 
 
 @pytest.fixture(scope="module")
 def restored(torture_bundle, other_postgres) -> str:
     url = other_postgres.database()
-    outcome = restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+    outcome = restore_from(torture_bundle, "app", url, workers=2, progress=Silent())
     assert outcome.findings == ()
     return url
 
@@ -89,7 +89,7 @@ def test_a_side_column_never_takes_a_real_columns_name(torture_bundle):
 
 
 def test_a_second_restore_finds_everything_there(torture_bundle, restored):
-    outcome = restore_database(torture_bundle, "app", restored, workers=2, progress=Silent())
+    outcome = restore_from(torture_bundle, "app", restored, workers=2, progress=Silent())
     assert outcome.size_bytes == 0
     assert "already" in outcome.notes[0]
 
@@ -129,7 +129,7 @@ def test_an_empty_database_is_counted_as_empty(postgres, other_postgres, tmp_pat
     assert export_database(postgres.database(), tmp_path / "bundle").exit_code == 3
     reader = read_bundle(tmp_path / "bundle")
     assert reader.catalog() == []
-    outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", other_postgres.database(), workers=1, progress=Silent())
     assert (outcome.items, outcome.findings) == (0, ())
 
 
@@ -140,7 +140,7 @@ def test_an_extensions_types_come_back_and_its_own_tables_are_its_own(postgres, 
         "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); INSERT INTO t VALUES ('a=>1, b=>NULL'), (NULL), ('')"
     )
     destination = other_postgres.database()
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     assert fetch(destination, "SELECT h -> 'a' FROM t WHERE h ? 'a'") == [("1",)]
 
 
@@ -151,7 +151,7 @@ def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
         "CREATE TABLE t AS SELECT unnest(ARRAY['<a>b &amp; c</a>', 'text only', '', NULL]::xml[]) AS x"
     )
     destination = other_postgres.database()
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 @pytest.mark.torture
@@ -163,7 +163,7 @@ def test_values_larger_than_a_block_come_back(exported, other_postgres):
         " INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
     )
     destination = other_postgres.database()
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     assert fetch(destination, "SELECT length(t), length(b) FROM t WHERE id = 1") == [(4000000, 3000000)]
 
 
@@ -185,7 +185,7 @@ def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres
     assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
     assert column(reader, "t", "x") == [b'{\xfe,NULL,""}', None, b"{}"]
     assert column(reader, "t", "i") == [[1, None], None, []]
-    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exported, monkeypatch):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 VALUES = r"""
 CREATE SCHEMA apart;
@@ -63,7 +63,7 @@ def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tm
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.items, row.digest) for row in reader.catalog()] == [(plain.items, plain.digest)]
-    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     for words in ("", "ROLE postgres IN "):
         run_sql(other_postgres.url, f"ALTER {words}DATABASE {name_of(destination)} RESET ALL")
@@ -79,7 +79,7 @@ def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres
         run_sql(postgres.url, f"ALTER DATABASE {name_of(url)} SET {name} = '{ODD[name]}'")
     run_sql(url, VIEW)
     assert export_database(url, tmp_path / "bundle").complete
-    restored = restore_database(
+    restored = restore_from(
         read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
     )
     assert (restored.findings, restored.left_out) == ((), ())

@@ -13,9 +13,9 @@ from exporters.sqlite.source import SqliteExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.sqlite.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
+from tests.tools.restores import restore_from
 
 
 class NoBuckets:
@@ -87,7 +87,7 @@ def read_bundle(location: Path) -> BundleReader:
 
 
 def restore_file(location: Path, destination: Path) -> RestoreOutcome:
-    return restore_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
+    return restore_from(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
 
 
 def losses_of(location: Path) -> set[str]:

@@ -3,9 +3,9 @@
 import pyarrow.parquet as pq
 
 from migrate.restore.mysql.grant_statements import Grants
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 
 def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_mariadb, tmp_path):
@@ -21,7 +21,7 @@ def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_maria
         )
         hashed = fetch(url, "SELECT PASSWORD('secret')")[0][0]
         assert export_database(url, tmp_path / "bundle").complete
-        restore_database(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
+        restore_from(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
         query = (
             "SELECT User, ssl_type, x509_subject, x509_issuer, max_questions, max_updates, max_user_connections"
             " FROM mysql.user WHERE User IN ('limited', 'counted') ORDER BY 1"
@@ -87,10 +87,10 @@ def test_an_object_of_a_role_that_the_destination_lacks_is_named(mariadb, other_
     export_database(url, tmp_path / "bundle")
     run_sql(mariadb.url, "DROP ROLE keeper")
     bundle = read_bundle(tmp_path / "bundle")
-    restored = restore_database(bundle, "app", destination, workers=1, progress=Silent())
+    restored = restore_from(bundle, "app", destination, workers=1, progress=Silent())
     words = "there is no role `keeper`, so the destination took it for an account"
     assert restored.left_out == (f"definer of view `kept`: {words}", f"definer of trigger `acts`: {words}")
     run_sql(other_mariadb.url, "CREATE ROLE keeper")
     with_role = other_mariadb.database()
-    assert not restore_database(bundle, "app", with_role, workers=1, progress=Silent()).left_out
+    assert not restore_from(bundle, "app", with_role, workers=1, progress=Silent()).left_out
     run_sql(other_mariadb.url, "DROP ROLE keeper")

@@ -6,9 +6,9 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.restore.mysql import deferred_keys
 from migrate.restore.mysql.deferred_keys import take_apart
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch
+from tests.tools.restores import restore_from
 
 HOSTILE = """CREATE TABLE `t` (
   `id` int(11) NOT NULL COMMENT 'a,
@@ -64,7 +64,7 @@ def test_tables_are_the_same_with_keys_made_late(
     my_torture, my_torture_bundle, other_mariadb, every_table_is_large
 ):
     destination = other_mariadb.database()
-    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(my_torture_bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     for name, kind in fetch(my_torture, "SHOW FULL TABLES"):
         if kind == "BASE TABLE":
@@ -88,8 +88,8 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(deferred_keys, "mark_done", stop)
         with pytest.raises(KeyboardInterrupt):
-            restore_database(my_torture_bundle, "app", destination, workers=1, progress=Silent())
-    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
+            restore_from(my_torture_bundle, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(my_torture_bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
     assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")

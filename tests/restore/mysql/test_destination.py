@@ -5,11 +5,11 @@ import pymysql
 import pytest
 
 from migrate.errors import NotEmptyError
-from migrate.restore.mysql.restore import restore_database
 from migrate.restore.mysql.table_ddl import unplaced
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 
 def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, other_mariadb, tmp_path):
@@ -19,7 +19,7 @@ def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, 
     )
     destination = other_mariadb.database()
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `placed`", "location")
@@ -51,9 +51,7 @@ def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_
     finally:
         run_sql(url, "UNINSTALL SONAME 'ha_blackhole'")
     reader, kept = read_bundle(tmp_path / "bundle"), open_location(str(tmp_path / "kept"))
-    outcome = restore_database(
-        reader, "app", other_mariadb.database(), workers=1, progress=Silent(), report=kept
-    )
+    outcome = restore_from(reader, "app", other_mariadb.database(), workers=1, progress=Silent(), report=kept)
     assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `nothing`", "engine")
@@ -68,7 +66,7 @@ def test_a_database_without_tables_is_restored_twice(my_exported, other_mariadb)
     destination = other_mariadb.database()
 
     def restore():
-        return restore_database(reader, "app", destination, workers=1, progress=Silent())
+        return restore_from(reader, "app", destination, workers=1, progress=Silent())
 
     assert restore().notes == ()
     again = restore()

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql, session
+from tests.tools.restores import restore_from
 
 OF_MYSQL = """CREATE TABLE `t` (
   `id` int unsigned NOT NULL AUTO_INCREMENT COMMENT 'not json, /*!80023 INVISIBLE */',
@@ -168,7 +168,7 @@ def test_a_view_whose_table_is_gone_is_left_out_by_name(my_exported, other_maria
         "CREATE VIEW whole AS SELECT * FROM t; DROP TABLE gone"
     )
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     assert [line.partition(":")[0] for line in outcome.left_out] == ["view `broken`"]
     assert {row[0] for row in fetch(destination, "SHOW TABLES")} == {"t", "whole", "moveout_restore_left_out"}

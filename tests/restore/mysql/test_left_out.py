@@ -12,11 +12,11 @@ from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.restore.mysql import load_rows as mysql_rows
 from migrate.restore.mysql import restore as mysql_database
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import run
 from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SOURCE = """
 CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT * FROM gone; DROP TABLE gone;
@@ -42,7 +42,7 @@ def source(mariadb, tmp_path_factory):
 
 
 def restore(location: Path, destination: str):
-    return restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
+    return restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
 
 
 def die_late(location: str, destination: str, where: str) -> None:

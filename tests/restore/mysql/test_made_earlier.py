@@ -4,10 +4,10 @@ import time
 
 import pyarrow.parquet as pq
 
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import definitions, fetch
+from tests.tools.restores import restore_from
 
 ROUTINES = """
 CREATE TABLE t (id INT PRIMARY KEY, n INT);
@@ -39,7 +39,7 @@ SIZES = (
 def test_the_database_is_as_it_was_when_each_routine_was_made(my_exported, other_mariadb):
     url, reader = my_exported(ROUTINES)
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
     assert definitions(destination) == definitions(url)
     assert fetch(destination, SIZES) == fetch(url, SIZES) == [(2, 1, "it's ours")]
@@ -51,7 +51,7 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
     while not fetch(url, OVER)[0][0]:
         time.sleep(0.2)
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=kept)
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=kept)
     assert outcome.findings == ()
     assert outcome.left_out == (
         "event `gone`: its time is over: the server drops it at once",

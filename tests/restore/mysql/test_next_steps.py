@@ -4,10 +4,10 @@ it."""
 import pytest
 
 from migrate.errors import IncompleteError, UsageError
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, run_sql
 from tests.restore.mysql.killed_repair import kill_repair
+from tests.tools.restores import restore_from
 
 ZONE = """
 INSERT INTO mysql.time_zone VALUES (7777, 'N'); INSERT INTO mysql.time_zone_name VALUES ('Test/Zone', 7777);
@@ -33,7 +33,7 @@ def zone(mariadb, other_mariadb):
 
 
 def restored(reader, destination):
-    return restore_database(reader, "app", destination, workers=1, progress=Silent())
+    return restore_from(reader, "app", destination, workers=1, progress=Silent())
 
 
 @pytest.mark.usefixtures("zone")

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_server_that_does_not_answer_keeps_nobody_from_leaving(federated, othe
     assert "ENGINE=FEDERATED" in schema
     assert os.environ["MYSQL_PWD"] not in schema
     destination = other_mariadb.database()
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == ["table `far`"]
     assert fetch(destination, "SELECT * FROM own") == [(1,)]

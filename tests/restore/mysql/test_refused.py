@@ -10,10 +10,10 @@ from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.degrade.relaxed_constraints import Relaxation, loosen
 from migrate.restore.mysql.destination import begin_state, open_destination
-from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
+from tests.tools.restores import restore_from
 
 SCRIPT = """
 CREATE TABLE placed (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, v INT DEFAULT 5, h GEOMETRY,
@@ -30,7 +30,7 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
     url, reader = my_exported(SCRIPT)
     destination = other_mariadb.database()
     account = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=account)
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent(), report=account)
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()

@@ -15,7 +15,6 @@ from migrate.bundle.object_index import object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.registry import open_location
@@ -31,11 +30,12 @@ from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
 from tests.tools.profiles import extra_profile
 from tests.tools.renaming_proxy import RenamingProxy
+from tests.tools.restores import restore_from
 from tests.tools.rotten_proxy import RottenProxy
 
 
 def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:
-    return restore_bucket(reader, "shop", url, workers=2, progress=Silent(), merge=merge)
+    return restore_from(reader, "shop", url, workers=2, progress=Silent(), merge=merge)
 
 
 def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[str]:
@@ -130,7 +130,7 @@ def test_parts_of_a_large_object_are_not_sent_twice(
         **location, UploadId=upload, PartNumber=1, Body=part, ChecksumAlgorithm="CRC64NVME"
     )
     counted = Counting()
-    outcome = restore_bucket(reader, "shop", destination.url, workers=2, progress=counted)
+    outcome = restore_from(reader, "shop", destination.url, workers=2, progress=counted)
     assert outcome.findings == ()
     assert (counted.skipped_bytes, counted.sent_bytes) == (len(part), len(body) - len(part))
     assert compare(reader, destination.url, read_all=True) == []
@@ -394,7 +394,7 @@ def test_odd_keys_arrive_or_are_named(
         shop.put(key, b"" if key.endswith("/") else key.encode())
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
-    outcome = restore_bucket(
+    outcome = restore_from(
         reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     lost = {

@@ -12,13 +12,13 @@ import pytest
 
 from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.clients import boto_client
+from tests.tools.restores import restore_from
 
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
@@ -47,7 +47,7 @@ def fill(shop: Shop) -> dict[str, bytes]:
 
 def restored(reader: BundleReader, destination: Shop, account: Path) -> tuple[set[str], list[str]]:
     """Restore; return the keys that the ledger says beforehand will not be there, and what was left out."""
-    outcome = restore_bucket(
+    outcome = restore_from(
         reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
@@ -122,7 +122,7 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
 ) -> None:
     shop, destination = make_shop(minio), make_shop(rclone)
     shop.put("tagged", b"x", Tagging="a=b")
-    outcome = restore_bucket(
+    outcome = restore_from(
         take_out(shop.url, tmp_path / "bundle"), "shop", destination.url, workers=2, progress=Silent(),
         report=open_location(str(tmp_path / "account")),
     )  # fmt: skip

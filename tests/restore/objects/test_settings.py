@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.clients import boto_client
+from tests.tools.restores import restore_from
 
 LIFECYCLE = {
     "Rules": [
@@ -64,7 +64,7 @@ def restored(shop: Shop, destination: Shop, tmp_path: Path) -> dict[str, str]:
     """Return what the ledger says of the bucket's settings."""
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
-    outcome = restore_bucket(
+    outcome = restore_from(
         reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     assert outcome.findings == ()

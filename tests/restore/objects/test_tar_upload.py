@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_bucket import compare_bucket
@@ -17,6 +16,7 @@ from tests.exporters.objects.conftest import MakeShop, fill, take_out
 from tests.exporters.objects.test_history import make_old_shop
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
+from tests.tools.restores import restore_from
 
 
 @dataclass(slots=True)
@@ -45,9 +45,9 @@ def test_a_tar_becomes_objects(
     reader = take_out(shop.url, tmp_path / "bundle")
     with Counting(other_minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
-        outcome = restore_bucket(
+        outcome = restore_from(
             reader, "shop", f"s3://{destination.name}?profile={profile}", workers=2, progress=Silent(),
-            report=open_location(str(tmp_path / "account")), snowball=True,
+            report=open_location(str(tmp_path / "account")), pack_small_objects=True,
         )  # fmt: skip
     assert (outcome.findings, outcome.notes) == ((), ())
     objects = [
@@ -79,8 +79,14 @@ def test_a_destination_that_keeps_versions_or_unpacks_nothing_gets_one_by_one(
         shop.put(f"{number:02d}")
     reader = take_out(shop.url, tmp_path / "bundle")
     for destination in (make_old_shop(minio, lock=False), make_shop(versitygw)):
-        outcome = restore_bucket(
-            reader, "shop", destination.url, workers=2, progress=Silent(), report=None, snowball=True
+        outcome = restore_from(
+            reader,
+            "shop",
+            destination.url,
+            workers=2,
+            progress=Silent(),
+            report=None,
+            pack_small_objects=True,
         )
         assert (outcome.items, outcome.findings) == (30, ())
         assert any("one by one" in note for note in outcome.notes)

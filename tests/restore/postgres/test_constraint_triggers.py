@@ -1,8 +1,8 @@
 """Whether triggers, rules and event triggers fire comes back, also of triggers that a server makes for constraints."""
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SCRIPT = """
 CREATE TABLE p (a int PRIMARY KEY); INSERT INTO p VALUES (1), (2);
@@ -39,7 +39,7 @@ def test_what_does_not_fire_at_the_source_does_not_fire_at_the_destination(
     run_sql(url, SCRIPT)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    restored = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     assert sorted(fetch(destination, STATES), key=str) == sorted(fetch(url, STATES), key=str)
     run_sql(destination, "DELETE FROM p")
@@ -48,7 +48,7 @@ def test_what_does_not_fire_at_the_source_does_not_fire_at_the_destination(
     make = "DROP ROLE IF EXISTS {0}; CREATE ROLE {0} LOGIN CREATEROLE PASSWORD 'p'; GRANT ALL ON SCHEMA public TO {0};"
     run_sql(ordinary, make.format("firing_plain"))
     run_sql(ordinary, f"GRANT ALL ON DATABASE {ordinary.rpartition('/')[2]} TO firing_plain")
-    restored = restore_database(
+    restored = restore_from(
         reader,
         "app",
         ordinary.replace("postgres@", "firing_plain@"),

@@ -2,9 +2,9 @@
 
 from exporters.postgres import chunk_plan
 from migrate.bundle import layout
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
+from tests.tools.restores import restore_from
 
 SOURCE = """
 CREATE TABLE parent AS SELECT n AS id, repeat(md5(n::text), 4) AS t FROM generate_series(1, 20000) n;
@@ -41,7 +41,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     missing.unlink()
     objects.write_bytes(b"")
     for _ in range(2):
-        outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
         assert [one.partition(": ")[0] for one in outcome.findings] == [
             '"pg_catalog"."pg_largeobject"',
             '"public"."gone"',
@@ -64,7 +64,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     ]
     for path, data in whole.items():
         path.write_bytes(data)
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert sorted(dump(destination).splitlines()) == sorted(dump(url).splitlines())
 
@@ -75,7 +75,7 @@ def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other
     key = layout.source_file("app", part["name"])
     file = tmp_path / "bundle" / key
     file.write_bytes(file.read_bytes().replace(b"unmistakable", b"unmistakeble"))
-    outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", other_postgres.database(), workers=1, progress=Silent())
     difference, damage = outcome.findings
     assert difference.startswith('"public"."t": expected digest ')
     assert damage.startswith(f'"public"."t": {key} is damaged: its SHA-256 is not that of the manifest')

@@ -2,11 +2,11 @@
 
 import pyarrow.parquet as pq
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import fetch, run_sql
+from tests.tools.restores import restore_from
 
 CHANGED = """
 CREATE FUNCTION weighed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION weighed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'S
 def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, other_postgres, tmp_path):
     _, reader = exported(CHANGED)
     destination = other_postgres.database()
-    outcome = restore_database(
+    outcome = restore_from(
         reader,
         "app",
         destination,
@@ -55,6 +55,6 @@ def test_another_difference_is_still_a_finding(exported, other_postgres, monkeyp
         return script
 
     monkeypatch.setattr(after_rows, "complete", and_spoil)
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+    outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
     assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."stale_2"']
     assert [one for one in outcome.left_out if "stale_2" in one] == []

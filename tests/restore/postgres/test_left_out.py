@@ -4,12 +4,12 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from migrate.report import Later, add_result
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
+from tests.tools.restores import restore_from
 
 SOURCE = """
 CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true';
@@ -53,10 +53,10 @@ import sys
 import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
-from migrate.restore.postgres.restore import restore_database
+from tests.tools.restores import restore_from
 from tests.exporters.postgres.databases import read_bundle
 {slow}
-restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
+restore_from(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
 """
 
 
@@ -91,7 +91,7 @@ def bundle(postgres, tmp_path_factory):
 
 
 def restore(bundle, destination, *only, **options):
-    return restore_database(
+    return restore_from(
         read_bundle(bundle), "app", destination, workers=2, progress=Silent(), only=only, **options
     )
 

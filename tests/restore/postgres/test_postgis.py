@@ -4,11 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle import layout
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
+from tests.tools.restores import restore_from
 
 SHAPES = [
     "'SRID=4326;POINT(1.5 -0.1)'",
@@ -68,7 +68,7 @@ def test_shapes_are_ewkb_in_hexadecimal(source, bundle):
 
 def test_they_come_back(source, bundle, other_postgres):
     destination = other_postgres.database()
-    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    outcome = restore_from(bundle, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert fetch(destination, QUERY) == fetch(source, QUERY)
     assert fetch(destination, "SELECT * FROM areas ORDER BY id") == fetch(

@@ -2,9 +2,9 @@
 
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SUPERUSERS = """
 CREATE FUNCTION lacking(int) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'int4abs';
@@ -65,9 +65,7 @@ def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgr
     reader = read_bundle(tmp_path / "bundle")
     with monkeypatch.context() as patch:
         patch.setenv("PGPASSWORD", other_postgres.password)
-        outcome = restore_database(
-            reader, "app", as_role(destination, "occupant"), workers=2, progress=Silent()
-        )
+        outcome = restore_from(reader, "app", as_role(destination, "occupant"), workers=2, progress=Silent())
     assert outcome.findings == ()
     assert {one.partition(": ")[0] for one in outcome.left_out} == LOST
     for name in ("reduced", "fine", "ONLY above", "below"):

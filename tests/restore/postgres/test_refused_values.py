@@ -1,8 +1,8 @@
 """Values that the destination does not take cost only themselves; those that name what comes later come back."""
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 ODD = """
 CREATE TABLE t (a int PRIMARY KEY DEFAULT 5); INSERT INTO t VALUES (1);
@@ -50,7 +50,7 @@ def test_values_that_a_destination_does_not_take_cost_only_themselves(
         with monkeypatch.context() as patch:
             patch.setenv("PGPASSWORD", other_postgres.password)
             where = as_role(destination, "borrower")
-            outcomes.append(restore_database(reader, "app", where, workers=2, progress=Silent()))
+            outcomes.append(restore_from(reader, "app", where, workers=2, progress=Silent()))
     first, second, third = outcomes
     assert [one.partition(":")[0] for one in first.findings] == ['"public"."doubled"']
     assert second.findings == third.findings == ()

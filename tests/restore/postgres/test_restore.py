@@ -17,12 +17,12 @@ from migrate.restore.common.selection import Selection
 from migrate.restore.postgres.definitions import post_data as sql_steps
 from migrate.restore.postgres.definitions import post_data_order
 from migrate.restore.postgres.definitions import pre_data as sql_define
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.export.victims import execute, kill_when
 from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -68,7 +68,7 @@ def shop(postgres, tmp_path_factory) -> tuple:
 
 
 def restore(reader, url, *only, **options):
-    return restore_database(reader, "app", url, workers=2, progress=Silent(), only=only, **options)
+    return restore_from(reader, "app", url, workers=2, progress=Silent(), only=only, **options)
 
 
 def moments(monkeypatch, stop_at: int) -> Iterator[None]:
@@ -115,14 +115,14 @@ import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
 from migrate.restore.postgres.definitions import post_data as steps
-from migrate.restore.postgres.restore import restore_database
+from tests.tools.restores import restore_from
 from tests.exporters.postgres.databases import read_bundle
 real = steps.StepRunner._make
 def slow(self, step):
     real(self, step)
     time.sleep(0.1)
 steps.StepRunner._make, steps.TOGETHER = slow, 1
-restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
+restore_from(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
 """
 
 

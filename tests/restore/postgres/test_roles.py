@@ -3,9 +3,9 @@
 import pytest
 
 from migrate.restore.postgres.definitions.roles import setting
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 SCRIPT = """
 DROP ROLE IF EXISTS club, member, "over ""it", tuned;
@@ -37,7 +37,7 @@ def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_pos
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", destination, workers=1, progress=Silent())
         assert (outcome.findings, outcome.left_out) == ((), ())
         assert fetch(destination, ROLES) == fetch(url, ROLES)
         assert fetch(destination, SETTINGS) == fetch(url, SETTINGS)
@@ -77,7 +77,7 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
         monkeypatch.setenv("PGPASSWORD", other_postgres.password)
         where = destination.replace("postgres@", "landlord@")
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_database(reader, "app", where, workers=1, progress=Silent())
+        outcome = restore_from(reader, "app", where, workers=1, progress=Silent())
         assert outcome.left_out == ('BYPASSRLS of role "seer": only a superuser gives that',)
         assert fetch(destination, "SELECT has_table_privilege('seer', 's.t', 'SELECT')") == [(True,)]
     finally:

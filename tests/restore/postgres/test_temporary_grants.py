@@ -1,8 +1,8 @@
 """What somebody could do once and may not do any more: privileges come back; no code is given more rights for it."""
 
-from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
+from tests.tools.restores import restore_from
 
 ROLES = """
 DROP ROLE IF EXISTS once_owner; CREATE ROLE once_owner;
@@ -40,7 +40,7 @@ def restored(postgres, other_postgres, location, statements):
     run_sql(url, ROLES + statements)
     try:
         assert export_database(url, location).complete
-        outcome = restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
+        outcome = restore_from(read_bundle(location), "app", destination, workers=2, progress=Silent())
         wanted = dump(url)
     finally:
         run_sql(url, "DROP OWNED BY once_owner, once_reader CASCADE")

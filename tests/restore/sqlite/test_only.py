@@ -8,7 +8,6 @@ import pytest
 from exporters.sqlite.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.sqlite import partial_restore
-from migrate.restore.sqlite.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.exporters.sqlite.databases import (
     everything,
@@ -20,10 +19,11 @@ from tests.exporters.sqlite.databases import (
     settings,
     url_of,
 )
+from tests.tools.restores import restore_from
 
 
 def restore(location, destination, *only):
-    outcome = restore_database(
+    outcome = restore_from(
         read_bundle(location), "app", url_of(destination), workers=2, progress=Silent(), only=only
     )
     assert outcome.findings == ()

@@ -3,9 +3,9 @@
 import pytest
 
 from migrate.progress.meter import Meter
-from migrate.restore.sqlite.restore import restore_database
 from tests.cli.conftest import make_file, result
 from tests.exporters.sqlite.databases import read_bundle, url_of
+from tests.tools.restores import restore_from
 
 
 class Recording(Meter):
@@ -24,7 +24,7 @@ def restored_shares(bundle, destination):
     meter = Recording()
     meter.open("restore")
     meter.expect(["app"])
-    restore_database(read_bundle(bundle), "app", url_of(destination), workers=2, progress=meter)
+    restore_from(read_bundle(bundle), "app", url_of(destination), workers=2, progress=meter)
     return meter.shares
 
 
