@@ -1,9 +1,9 @@
 """The contract between a source and the export that drives it.
 
-A ``Source`` is opened from a URL. Its ``snapshot`` is one consistent view, cut into ``Unit``s: the smallest
-pieces of work that are done whole or not at all. Units are exported by several threads at once, in any
-order, and again after a crash; what makes that safe is that ids are deterministic and that a unit's outcome
-depends on nothing but the unit and the snapshot.
+A ``Source`` is opened from a URL. Its ``snapshot`` is one consistent view, cut into ``Unit``s: the smallest pieces of
+work that are done whole or not at all. Units are exported by several threads at once, in any order, and again after a
+crash. That is safe because ids are deterministic, and because a unit's outcome depends on nothing but the unit and the
+snapshot.
 
 The export gives a source two locations to write. ``Sink``: files of the bundle, recorded with size and SHA-256 in
 the unit's commit record. ``Workspace``: what the source must remember to go on after a crash (its plan, its

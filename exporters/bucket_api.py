@@ -239,8 +239,8 @@ class Bucket(Protocol):
         ...
 
     def acls(self, names: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
-        """Yield the ACLs of objects (key, version id or empty) in order, as JSON in boto3's names; None where only the
-        owner is granted anything, or with the error for which it cannot be had.
+        """Yield the ACLs of objects (key, version id or empty) in order, as JSON in boto3's names. None where only the
+        owner is granted anything; an error where the ACL cannot be read.
         """
         ...
 

@@ -1,9 +1,9 @@
 """``make handover``: a host keeps its promise, on this machine: two roles, two MinIOs, one granted credential.
 
-The provider holds a bundle in a bucket with Object Lock and grants it to the customer; the customer fetches it with
-nothing but that, signs a receipt; the provider acknowledges it, waits for the clock, releases, erases, and certifies.
-A timestamp authority of this machine says when the bundle was there (RFC 3161).
-Every step is a printed command, run as a process of its own with the configuration of its role.
+The provider holds a bundle in a bucket with Object Lock and grants it to the customer. The customer fetches it with
+nothing but that, and signs a receipt. The provider acknowledges it, waits for the clock, releases, erases, and
+certifies. A timestamp authority of this machine says when the bundle was there (RFC 3161). Every step is a printed
+command, run as a process of its own with the configuration of its role.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A MySQL server of our own, as distinct from MariaDB.
 
 Debian's unstable distribution has one. Its packages, and all libraries that they need, are fetched by apt from the
-mirror that this machine uses anyway and unpacked under our cache: nothing is installed, and nothing of the machine
-is used, so it does not matter how old that is.
+mirror that this machine uses anyway and unpacked under our cache. Nothing is installed and nothing of the machine is
+used, so it does not matter how old that is.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ SCHEMES = ("mysql", "mariadb")
 
 DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
 """The ``sql_mode`` of every session, and the one for what SHOW CREATE prints of tables and views: with backslashes
-before quotes and backslashes. Servers read some of a definition anew by the mode of whoever opens the table (MariaDB
-the clause of partitions, MySQL what defaults compute), and without escapes they would read another one, or none.
+before quotes and backslashes. Servers read some of a definition anew by the mode of whoever opens the table: MariaDB
+the clause of partitions, MySQL what defaults compute. Without escapes they would read another one, or none.
 """
 _KEEPS_OPTIONS = "IGNORE_BAD_TABLE_OPTIONS"
 """Added to it on MariaDB, which keeps options of tables that it does not know, but else prints them as comments."""

@@ -34,8 +34,8 @@ _SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
 
 
 class Counting:
-    """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot, which has nothing
-    else to do, count while the rows are read, and may be called again; ``result`` lets the other sessions help, once
+    """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot count while the rows
+    are read, because it has nothing else to do; it may be called again. ``result`` lets the other sessions help, once
     they are free.
     """
 

@@ -61,8 +61,8 @@ class MysqlSnapshot:
             yield from units_of(planned, table.estimate, table.size_bytes)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
-        """Export one chunk. The first one to be exported has the tables counted meanwhile, where a session is free for
-        that: a scan takes about as long as a third of the rows, and one at the end would have the server to itself.
+        """Export one chunk. While the first one is exported, the tables are counted where a session is free for that. A
+        scan takes about as long as a third of the rows, and one at the end would have the server to itself.
         """
         if self._session.rung != ONE_SESSION:
             self._counting.begin()

@@ -1,7 +1,7 @@
 """Archived objects: the source is asked to bring them back before anything is read, and they are read last.
 
 Amazon S3 user guide, "Working with archived objects": an archived object cannot be read until RestoreObject was called
-and hours have passed; how many depends on its class and on the tier that is paid for.
+and hours have passed. How many depends on its class and on the tier that is paid for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NOTE_SECONDS = 300.0
 
 def tier_for(storage_class: str, wish: str, left: timedelta | None) -> str:
     """Return by which tier an object is asked for: the one that is wished for, else the cheapest that is in time
-    (Standard where there is no deadline), else the quickest there is.
+    (Standard where there is no deadline). Where none is in time, it is the quickest there is.
     """
     offered = [tier for tier in TIERS if (storage_class, tier) in READY] or ["Standard"]
     if wish != AUTO:

@@ -1,8 +1,7 @@
 """Objects that are not any more what was listed: read as they are now, or known to be deleted.
 
-The inventory is taken once, but its bucket lives on. A read that is pinned to a version that is gone would
-fail in every run, so the object is asked what it is now, and the pin moves to that: what is read is always
-one version, whole.
+The inventory is taken once, but its bucket lives on. A read that is pinned to a version that is gone would fail in
+every run. So the object is asked what it is now, and the pin moves to that: what is read is always one version, whole.
 """
 
 from __future__ import annotations

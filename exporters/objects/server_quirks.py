@@ -1,9 +1,9 @@
 """What is known of S3 servers by name, beyond what the protocol promises: one table, each row with where it is known
 from.
 
-Servers are known by what they call themselves in the header ``Server`` (rclone calls itself AmazonS3, 1.75). What can
-be found out at no cost is found out instead: what a destination takes is tried (``storage.s3.capability_probe``), how
-many listings at once are worth it is measured, calls that a server does not have are tried once.
+Servers are known by what they call themselves in the header ``Server`` (rclone calls itself AmazonS3, 1.75). What costs
+nothing to find out is not in the table. What a destination takes is tried (``storage.s3.capability_probe``). How many
+listings at once are worth it is measured. Calls that a server does not have are tried once.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class PostgresTable:
     """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
 
     refusal: str = ""
-    """Why the server plans no query of it, so that only COPY by its name reads it (``unplanned``)."""
+    """Why the server plans no query of it, so that only COPY by its name reads it (``unplannable_tables``)."""
 
     unread: tuple[str, ...] = ()
     """Columns that are not read for that."""

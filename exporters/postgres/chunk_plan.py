@@ -56,8 +56,8 @@ def where_clause(table: PostgresTable, pages: Range) -> str:
 
 
 def _tids(table: PostgresTable, pages: Range) -> str:
-    """Return a query for the row ids of all rows that these pages can hold; the last page of an open range is that
-    which the table has when the query runs, and no row of the snapshot can be behind it.
+    """Return a query for the row ids of all rows that these pages can hold. The last page of an open range is the last
+    one that the table has when the query runs. No row of the snapshot can be behind it.
     """
     first, last = pages
     rows = (table.page_bytes - _PAGE_HEADER_BYTES) // _LEAST_ROW_BYTES

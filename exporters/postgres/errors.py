@@ -83,9 +83,9 @@ def translate(error: BaseException, source: str) -> SourceError:
 
 
 def _is_passing(error: BaseException, state: str) -> bool:
-    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is gone with its
-    session: up to PostgreSQL 16 that is a wrong parameter (22023), later an undefined object (42704), which its name
-    tells from others.
+    """Connection trouble (08), too many connections (53), operator intervention (57), and a snapshot that is gone with
+    its session. Up to PostgreSQL 16 the last is a wrong parameter (22023), later an undefined object (42704); its name
+    tells it from others.
     """
     if state == "42704":
         return _SNAPSHOT.search(str(error)) is not None

@@ -79,8 +79,8 @@ def _compared(
     *,
     generated: bool,
 ) -> Iterator[PostgresTable]:
-    """Yield the tables that are selected, with their columns in the order that ``orders`` has of them, if these are the
-    same; without ``generated`` as if they had only the columns into which one writes.
+    """Yield the tables that are selected. Their columns are in the order that ``orders`` has of them, if these are the
+    same. Without ``generated`` a table has only the columns that can be written.
     """
     for table in tables:
         name = table.schema, table.name

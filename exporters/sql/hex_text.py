@@ -1,7 +1,7 @@
 r"""Bytes and UUIDs as hexadecimal text, whole columns at a time.
 
-``binascii`` works at memory speed on the one buffer in which Arrow keeps a column's values, so no value becomes a
-Python object, and of a very large one there are few copies.
+``binascii`` works at memory speed on the one buffer in which Arrow keeps a column's values. So no value becomes a
+Python object, and there are few copies of a very large one.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported table. ``counted`` is the server's own count of its rows, ``octets`` its own sums of the bytes of
-    columns, by name; ``details`` what the engine adds to its catalog row; ``label`` its name for people.
+    """An exported table. ``counted`` is the server's own count of its rows. ``octets``: its own sums of the bytes of
+    columns, by name. ``details``: what the engine adds to its catalog row. ``label``: its name for people.
     """
 
     number: int
@@ -178,8 +178,8 @@ def enumerations(
     other_entries: int = 0,
 ) -> list[Enumeration]:
     """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
-    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; ``not_measured``: why it counts no
-    bytes, where it does not; ``other_entries``: the number of entries that are no tables.
+    tables, and how many. ``counted``, ``measured``: how it counts rows and bytes. ``not_measured``: why it counts no
+    bytes, where it does not. ``other_entries``: the number of entries that are no tables.
     """
     byte_counts = [
         Enumeration(BYTES, measured, _octets(entries, "server_octets")),

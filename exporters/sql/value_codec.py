@@ -1,7 +1,7 @@
 """Between the text of values and typed Arrow values, and no value lost on the way.
 
-Engines bring the codecs of their kinds. Where a column has a value that its type cannot hold, exactly the values that
-do not survive being typed and rendered again are found, and their text is kept in a side column.
+Engines bring the codecs of their kinds. Where a column has a value that its type cannot hold, its text is kept in a
+side column. Those are exactly the values that do not survive being typed and rendered again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Commit records: what is done is what has one.
 
-A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``. The record is one ``put``,
-so it is there whole or not at all. Where a unit is done *again* (its snapshot no longer holds, or something failed in
-it) the record is removed before the first file is replaced: a record never describes files that are being replaced.
+A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``. The record is one ``put``, so it is
+there whole or not at all. A unit is done *again* where its snapshot no longer holds, or something failed in it. Then
+the record is removed before the first file is replaced: a record never describes files that are being replaced.
 
 Small units that are committed together have one record, ``_work/<source>/groups/<group>.json``. The next run gives each
 of them a record of its own before it does anything else (``separate_groups``), so that one can be removed alone.

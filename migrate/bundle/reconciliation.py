@@ -114,9 +114,9 @@ def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
 
 
 def used_positions(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) -> list[Json]:
-    """Return the positions over which a source was taken, oldest first: those under which units were read, each with
-    ``units`` and ``items``, and the newest, under which all of them were found to hold. ``known``: all positions of all
-    runs; ``used``: position, units and items of the commit records.
+    """Return the positions over which a source was taken, oldest first. Those under which units were read have
+    ``units`` and ``items``. The newest is the one under which all of them were found to hold. ``known``: all positions
+    of all runs; ``used``: position, units and items of the commit records.
     """
     counts = {canonical_json.encode(position): (units, items) for position, units, items in used}
     listed = {canonical_json.encode(position) for position in known}

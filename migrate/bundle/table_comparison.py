@@ -60,8 +60,8 @@ def compare_tables(
     """Return the tables of a bundle whose rows are not the same in ``live``, in order.
 
     Rows that lie in another partition of the same table are no difference. Where a row lies may depend on what differs
-    between two servers: the hash of an enum is that of its label's object number, and the order of texts is that of
-    the operating system.
+    between two servers. The hash of an enum is that of its label's object number, and the order of texts is that of the
+    operating system.
     """
     differences = [
         difference

@@ -1,7 +1,7 @@
 """BagIt's own files (RFC 8493) as text, written and read line by line in bounded memory.
 
-Reading is strict, because a bundle may come from anywhere: a name that could leave the bundle, a line that is
-no line of ours, a name given twice are ``DamageError``s that say which line.
+Reading is strict, because a bundle may come from anywhere. A name that could leave the bundle, a line that is no line
+of ours, and a name given twice are ``DamageError``s that say which line.
 """
 
 from __future__ import annotations

@@ -93,9 +93,9 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL and the secrets that open it, by the names that its engine knows; of a source also the customer's own key
-    (``CUSTOMER_KEY``), which of its items are wanted, where a report lies by which they are counted once more, and
-    whether nothing is wrong where nothing is in it.
+    """A URL and the secrets that open it, by the names that its engine has for them. A source also has the customer's
+    own key (``CUSTOMER_KEY``), and which of its items are wanted. It says where a report lies by which they are counted
+    once more, and whether it may be empty.
     """
 
     url: str

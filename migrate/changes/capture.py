@@ -67,7 +67,7 @@ class Capture:
         end: int | None = None,
     ) -> None:
         """Capture until the run is cancelled, or ``until`` is true of a position up to which all is durable, or up to
-        the position ``end``: what has arrived by then is written at once, and a next run may go on with the same
+        the position ``end``. What has arrived by then is written at once, and a next run may go on with the same
         stream. Raises what the stream and the location raise; a new ``Capture`` with a new stream goes on.
         """
         while not cancellation.is_cancelled:

@@ -17,8 +17,8 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class DeltaRecord:
     """How far delta passes of a source are. ``reason``: why its log cannot be followed, "" where nobody tried.
-    ``passes``: how many are done; of the last one ``at`` is when it began (UTC, ISO 8601), ``rows`` how many it wrote,
-    ``tables_read`` how many tables it compared, ``unequal`` which tables it could not make equal, with the reasons.
+    ``passes``: how many are done. Of the last one: ``at``, when it began (UTC, ISO 8601); ``rows``, how many it wrote;
+    ``tables_read``, how many tables it compared. ``unequal``: which tables it could not make equal, with the reasons.
     ``states``: those of the source's tables at that moment (``exporters.engine.VersionedRows``).
     """
 

@@ -23,8 +23,8 @@ from migrate.errors import UsageError as MoveoutUsageError
 from migrate.runtime import malloc
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
-"""So many milliseconds Arrow's allocator keeps what is free, not 10: blocks come and go faster than that, and to get
-their pages from the system again, each of them cleared, took a fourteenth of the time. Read when pyarrow is imported.
+"""So many milliseconds Arrow's allocator keeps what is free, not 10. Blocks come and go faster than that. To get their
+pages from the system again, each of them cleared, took a fourteenth of the time. Read when pyarrow is imported.
 """
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {

@@ -163,9 +163,9 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """Return 6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled
-        anew, a table that could not be compared), or where something was left out or could not be compared; also where
-        the bundle itself is incomplete.
+        """Return 6 with any finding that shows damage. Return 3 with others (a REFRESH has filled a materialized view
+        anew, or a table could not be compared), where something was left out, and where the bundle itself is
+        incomplete.
         """
         compared = [finding for comparison in self.compared for finding in comparison.findings]
         if (

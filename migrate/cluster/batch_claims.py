@@ -2,8 +2,8 @@
 
 The cluster gives a batch to another worker when it takes one for dead. That one may live, cut off from the scheduler
 only; and of what it has done nobody was told. To write a version twice makes two of it. So a worker lays a claim at the
-location before it writes; who finds one there takes it over, waits until the other must have noticed, and looks at what
-there is before it goes on.
+location before it writes. Who meets a claim there takes it over, waits until the other must have noticed, and looks at
+what there is before it goes on.
 """
 
 from __future__ import annotations

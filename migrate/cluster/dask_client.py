@@ -160,8 +160,9 @@ def sample_no_stacks() -> None:
     """Have the worker that this runs on leave the stacks of its threads alone, where looking at them can be the end.
 
     Dask looks a hundred times a second, for its statistics. Before 3.11.9, where a collection began in the middle of
-    it, CPython waited for a lock that it held itself, and all threads behind it: a worker that never says anything
-    again, and that nobody takes for dead at once (github.com/python/cpython/issues/106883). 3.12 collects elsewhere.
+    it, CPython waited for a lock that it held itself, and all threads behind it
+    (github.com/python/cpython/issues/106883). Such a worker never says anything again, and nobody takes it for dead at
+    once. 3.12 collects elsewhere.
     """
     from distributed import get_worker  # noqa: PLC0415
 

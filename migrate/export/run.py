@@ -105,9 +105,9 @@ def export(
 ) -> ExportOutcome:
     """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
 
-    Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the
-    location's errors, and the error of the sources where none could be read; ``cancellation``, on which ``store``
-    waits, too, is cancelled then. After each of them, and after ``KeyboardInterrupt``, the same call goes on.
+    Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the location's
+    errors, and the error of the sources where none could be read. ``cancellation``, on which ``store`` waits, too, is
+    cancelled then. After each of them, and after ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
     source_names = [_name_of(source, options) for source in sources]

@@ -168,7 +168,7 @@ def reread_tables(
     cancellation: CancellationToken,
     note: Callable[[str], None],
 ) -> tuple[dict[TableName, TableRepair], str]:
-    """Read a table again while the source is written to, and those that have to be read with it; return what differed
+    """Read a table again while the source is written to, and those that have to be read with it. Return what differed
     of each, and the position from which on their changes are applied. They are left out from the beginning on, and that
     is written at the destination: of a run that dies the cutover reads the tables again. The snapshot has an exact
     position in the log, so nothing comes twice.

@@ -69,10 +69,9 @@ class FollowStatus:
     most. ``retained_bytes``: what the server keeps on its disk. ``is_read``: a capture is at work. None where the
     server was not asked, or did not answer, which ``problem`` says; where it is ``lost``, why changes are. ``applied``:
     up to where the destination has them, "" where that is not known; ``waiting``: what is captured and not there yet.
-    ``skipped``: tables whose changes are left out.
-    ``undefined``: what only the source defines. ``detour``: how changes are read, where the usual way is refused, and
-    why. ``cutover_seconds``: after how long a cutover finds next to nothing
-    left to capture and to apply, at the speed of now; None where that is not known, or the rest does not become less.
+    ``skipped``: tables whose changes are left out. ``undefined``: what only the source defines. ``detour``: how changes
+    are read, where the usual way is refused, and why. ``cutover_seconds``: after how long a cutover has next to nothing
+    left to capture and to apply, at the speed of now. None where that is not known, or the rest does not become less.
     """
 
     source: str

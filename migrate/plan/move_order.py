@@ -2,9 +2,9 @@
 
 This is a knapsack whose capacity is uncertain: nobody knows how much fits before the deadline. Each scenario of the
 reference class has its own times, so a set of sources fits in some scenarios and not in others. A database counts when
-all of it is out. A bucket counts by the share that is out. The order with the largest expected value is found exactly
-for few sources, by dynamic programming over sets (Held and Karp 1962): the end of a source depends on the set that came
-before it, not on its order. For many sources it is greedy by value per second, with swaps of neighbours, as in the
+all of it is out. A bucket counts by the share that is out. For few sources the order with the largest expected value is
+computed exactly, by dynamic programming over sets (Held and Karp 1962). The end of a source depends on the set that
+came before it, not on its order. For many sources it is greedy by value per second, with swaps of neighbours, as in the
 stochastic knapsack of Dean, Goemans and Vondrák (2008).
 """
 

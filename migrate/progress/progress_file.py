@@ -1,8 +1,8 @@
 """``_work/progress-<command>.json`` beside a bundle: how far the command is that works there, for whoever asks.
 
 The command renews it every few seconds and removes it when it ends well. What it says proves nothing: that is what
-commit records are for. A location that refuses it, or whose bucket has Object Lock while the bundle is sealed, is
-left alone; then the file lies in a directory of the user's own on this machine.
+commit records are for. A location that refuses it is left alone, and so is one whose bucket has Object Lock while the
+bundle is sealed. Then the file lies in a directory of the user's own on this machine.
 """
 
 from __future__ import annotations

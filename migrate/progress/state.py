@@ -63,10 +63,10 @@ class StageProgress:
 class ProgressState:
     """How far a command is. Moments are UTC, ISO 8601; "" where there is none.
 
-    ``fraction`` is that of all stages together, ``stage_fraction`` that of the present one; both are None where
-    nothing is known. ``sources`` names all sources of the present stage; ``tasks`` are those that have begun.
-    ``ready``: what is forecast ("left" the old host, or "up" on the new one), and the moments by which all of it is so
-    with a probability of 50 % and 90 %; empty without a forecast.
+    ``fraction`` is that of all stages together, ``stage_fraction`` that of the present one; both are None where nothing
+    is known. ``sources`` names all sources of the present stage; ``tasks`` are those that have begun. ``ready``: what
+    is forecast ("left" the old host, or "up" on the new one). Then the moments by which all of it is so with a
+    probability of 50 % and 90 %. Empty without a forecast.
     """
 
     command: str

@@ -1,8 +1,8 @@
 """Pages from the templates beside this module: no script, nothing from elsewhere, whatever a name in a bundle says.
 
-Every value is escaped where it stands. Text that comes from a bundle also goes through the filter ``name``: it keeps
-its own direction (``<bdi>``), and characters that cannot be seen, or would change how the rest of the line is read,
-stand as their code points.
+Every value is escaped where it stands. Text that comes from a bundle also goes through the filter ``name``. It keeps
+its own direction (``<bdi>``). Characters that cannot be seen, or would change how the rest of the line is read, stand
+as their code points.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _restore_missing(
     restorer: Restorer, engine: Engine, request: RestoreRequest, refusal: NotEmptyError
 ) -> RestoreOutcome:
     """Restore what a destination lacks that was restored from the bundle while that was incomplete: tables, rows of
-    tables that came up empty, and what needed them; or go on with an interrupted restore of what was left out. Raises
+    tables that came up empty, and what needed them. Or go on with an interrupted restore of what was left out. Raises
     the ``refusal`` where the destination has anything but the bundle's tables, each with its rows, none, or as a
     restore has left it.
     """

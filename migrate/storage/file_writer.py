@@ -41,8 +41,8 @@ class FileWriter(io.RawIOBase):
     ``resume``: an interrupted upload of the file is continued: its parts are compared, only others are sent. After
     an error the upload remains, for the next writer. ``on_part`` is called with the size of each part that has arrived.
 
-    ``held``: the context ends with all bytes sent (or, of a file that goes by one ``put``, in memory), but what lies
-    at the key stays as it is until ``make``, or for good with ``abort``.
+    ``held``: the context ends with all bytes sent (or, of a file that goes by one ``put``, in memory). What lies at the
+    key stays as it is until ``make``, or for good with ``abort``.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The bytes of bodies under way to one server: as much as its link carries in some seconds, at least one body, and
-the next one as soon as only the rest of it has to leave.
+"""The bytes of bodies under way to one server. There is as much as its link carries in some seconds, and at least one
+body. The next one begins as soon as only the rest of it has to leave.
 
 More would only wait in queues: each body would take longer, a kill would cost more, and a late answer would look like
 a lost one. The rate of the link is measured while bodies leave. Where one body cannot fill it (far away, with losses,

@@ -61,12 +61,12 @@ DAMAGED_ATTEMPTS = 5
 
 
 class RetryPolicy:
-    """When and how long a call is tried again: with full jitter up to ``longest_wait``, or as long as the other side
-    asks, until ``total_seconds`` have passed since it failed, or since every call has failed;
-    ``first_contact_seconds`` before any call has succeeded. A ``deadline`` that lies ahead ends it, too. ``note`` is
-    called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name`` names; ``outage`` may
-    be shared by several policies. ``note`` is also called when calls have had no answer for 15 s, and, where
-    ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server answers yet.
+    """When and how long a call is tried again. The pause has full jitter up to ``longest_wait``, or is as long as the
+    other side asks. A call is tried until ``total_seconds`` have passed since it failed, or since every call has
+    failed. Before any call has succeeded these are ``first_contact_seconds``. A ``deadline`` that lies ahead ends it,
+    too. ``note`` is called when a retry takes long. Thread-safe: shared by all calls to one server, which ``name``
+    names; ``outage`` may be shared by several policies. ``note`` is also called when calls have had no answer for 15 s,
+    and, where ``stuck_seconds`` is known, no byte came or went for as long. They go on: only a slow server answers yet.
 
     A cancelled run waits no more: what fails from then on fails for good.
 

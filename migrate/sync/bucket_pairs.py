@@ -27,7 +27,7 @@ class BucketPair:
 def pairs_of(
     name: str, source: Endpoint, destination: Endpoint, progress: Progress, case: Case | None = None
 ) -> list[BucketPair]:
-    """Return the sync from one bucket to another one, or a sync for each bucket that a pattern means: each keeps its
+    """Return the sync from one bucket to another one, or a sync for each bucket that a pattern means. Each keeps its
     name, or has the one that the destination's pattern makes of it. Raises ``UsageError``, and the error of an account
     that cannot be listed.
     """

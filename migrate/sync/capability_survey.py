@@ -1,5 +1,5 @@
-"""What is found out about both ends before the first object is copied, and holds for a day: what the destination
-takes, and what a sync does not bring there whatever the objects are.
+"""What is found out about both ends before the first object is copied, and holds for a day. That is what the
+destination takes, and what a sync does not bring there whatever the objects are.
 """
 
 from __future__ import annotations

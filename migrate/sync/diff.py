@@ -1,8 +1,8 @@
 """What there is to do: the source's listing, the destination's and the record, walked side by side by key. Pure, and
 streamed: memory holds one page of each.
 
-Nearly all rows are the same on all three nearly always, so runs of them are compared as columns, at the speed of
-comparing lists; only where they differ does it go row by row.
+Nearly all rows are the same on all three nearly always. So runs of them are compared as columns, at the speed of
+comparing lists. Only where they differ are rows compared one by one.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], 
 
 @dataclass(slots=True)
 class Comparison:
-    """One walk. ``excludes`` tells of a key that the source lists why it is not wanted, ``foreign`` of one that only
-    the destination has whether it is none of our business; ``chooses``: a key that the record has may be unwanted, too.
+    """One walk. ``excludes`` says why a key that the source lists is not wanted. ``foreign`` says of a key that only
+    the destination has whether it is none of our business. ``chooses``: a key that the record has may be unwanted, too.
     Counted are the source's objects, and those that are the same.
     """
 

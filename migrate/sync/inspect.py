@@ -77,8 +77,8 @@ class ObjectCheck:
         return False
 
     def _content_of(self, step: SyncStep) -> Callable[[Fetched, Fetched], bool]:
-        """Return what tells of the content where ETags and checksums do not: the record, of what is looked at again; of
-        a large object that may be ours, its bytes: to read them is less than to send them.
+        """Return what tells of the content where ETags and checksums do not. Of what is looked at again it is the
+        record. Of a large object that may be ours it is its bytes: to read them is less than to send them.
         """
         if step.why == AGAIN:
             return lambda _ours, _theirs: True

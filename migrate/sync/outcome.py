@@ -15,10 +15,10 @@ _SHOWN_GAPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class EqualityProof:
-    """Both sides were equal at ``moment`` (UTC): between two walks over both listings, each of which found every
-    object of the source unchanged since it was copied, the destination's as it was written, and nothing else.
-    ``digest``: SHA-256 over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have
-    the same ETag on both sides, ``by_record`` others are known by the record to have arrived with their checksums.
+    """Both sides were equal at ``moment`` (UTC), between two walks over both listings. In each walk every object of the
+    source was unchanged since it was copied, the destination's was as it was written, and there was nothing else.
+    ``digest``: SHA-256 over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the
+    same ETag on both sides, ``by_record`` others are known by the record to have arrived with their checksums.
     ``excluded`` were not wanted, by ``version_filter``, and are not spoken of. ``history``: all that is of every
     version and delete marker, oldest first; a delete marker has ``-`` for its ETag.
     """
@@ -57,13 +57,13 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
-    """``listed`` objects of the source ended as ``same`` as before, ``copied`` now (``newer`` of them in a version
-    that came after the listing), ``adopted`` (the destination had them already), ``amended`` (versions that are
-    there, whose tags, locks or ACL were brought in step), ``excluded`` or ``failed`` (``gaps``). ``extra`` objects
-    only the destination has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not
-    arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven``
-    says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``history``: all counts
-    are of versions. ``settings`` of the bucket that were not the same: ``written``, ``removed``, or why the
+    """``listed`` objects of the source ended in one of these ways. ``same``: as before. ``copied``: now, ``newer`` of
+    them in a version that came after the listing. ``adopted``: the destination had them already. ``amended``: versions
+    that are there, whose tags, locks or ACL were brought in step. ``excluded`` or ``failed``: see ``gaps``. ``extra``
+    objects only the destination has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that
+    did not arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has.
+    ``unproven`` says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``history``:
+    all counts are of versions. ``settings`` of the bucket that were not the same: ``written``, ``removed``, or why the
     destination has them not.
     """
 

@@ -65,7 +65,7 @@ def read_state(store: Store) -> TransferState | None:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """What lies at the destination: sizes by key; whether a transfer of this bundle was begun; and the id of the
+    """What lies at the destination: sizes by key, and whether a transfer of this bundle was begun. Also the id of the
     bundle that this one continues and that must make room first, "" where there is none.
     """
 

@@ -161,8 +161,8 @@ class FileCopier:
         return open_file
 
     def _ended(self, large: LargeFile, finding: Finding | None, attempt: int) -> None:
-        """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be moved
-        again, by another upload where the destination made something else of this one.
+        """Finish a large file: complete it, or give it up. Where bytes were wrong for the first time it is moved again,
+        by another upload where the destination made something else of this one.
         """
         file = large.job.file
         if finding is None:

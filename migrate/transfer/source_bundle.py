@@ -19,8 +19,8 @@ from migrate.transfer.plan import WantedFile
 
 @dataclass(frozen=True, slots=True)
 class SealedSource:
-    """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, what
-    lies there without belonging to it, and the ids of the incomplete bundles that it was continued from.
+    """A sealed bundle: ``id``, its files in the order of keys, and what is wrong with it at first sight. Also what lies
+    there without belonging to it, and the ids of the incomplete bundles that it was continued from.
     """
 
     id: str

@@ -14,9 +14,8 @@ from migrate.transfer.destination import read_state
 
 @dataclass(frozen=True, slots=True)
 class TransferStatus:
-    """Files and bytes that are durable at the destination and that are still to come; ``holder`` names the run
-    that holds the location, "" where none does (or where it is known to be dead). ``origin`` is a URL without
-    secrets.
+    """Files and bytes that are durable at the destination and that are still to come. ``holder`` names the run that
+    holds the location, "" where none does (or where it is known to be dead). ``origin`` is a URL without secrets.
     """
 
     id: str

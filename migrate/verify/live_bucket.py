@@ -42,9 +42,9 @@ def compare_bucket(
     secrets: Mapping[str, str] | None = None,
     cancellation: CancellationToken | None = None,
 ) -> Sequence[Finding]:
-    """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content,
-    the headers, the metadata, the tags, the locks that still hold; and is there anything else. Where the bundle has
-    all versions, so they are compared, each with the one that stands in its place, the oldest first.
+    """Compare every object of a source with the bucket at ``url``: is it there, with the same size, content, headers,
+    metadata, tags, and locks that still hold; and is there anything else. Where the bundle has all versions, so they
+    are compared, each with the one that stands in its place, the oldest first.
 
     Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
     ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where

@@ -6,11 +6,11 @@
     sudo python -m scripts.bench.forecast check [--moves 6] [--to DIR]
 
 ``record`` makes sources of random sizes on real servers, and moves them with ``moveout run``: PostgreSQL, MariaDB,
-SQLite, small and large objects, alone and together, to a local host and over links of a set rate (network namespaces,
-so it needs root). ``fit`` writes ``migrate/plan/reference_runs.json`` from what was recorded. ``validate`` leaves each
-move out in turn, forecasts it from the others before its start and at moments while it runs, and prints a table.
-``check`` makes new moves, and forecasts them from ``migrate/plan/reference_runs.json``; the table counts all moves of
-``DIR``, also those of earlier checks.
+SQLite, small and large objects, alone and together. They go to a local host and over links of a set rate (network
+namespaces, so it needs root). ``fit`` writes ``migrate/plan/reference_runs.json`` from what was recorded. ``validate``
+leaves each move out in turn, forecasts it from the others before its start and at moments while it runs, and prints a
+table. ``check`` makes new moves, and forecasts them from ``migrate/plan/reference_runs.json``; the table counts all
+moves of ``DIR``, also those of earlier checks.
 """
 
 from __future__ import annotations

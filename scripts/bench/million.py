@@ -3,15 +3,15 @@
     python -m scripts.bench.million [--objects 20000] [--undisturbed] [--limit 400] [--snowball]
     python -m scripts.bench.million --keep DIR --at DIR --steps STEP …
 
-Each kill is a SIGKILL when the receiving server has counted a share of the bytes that are to come; then the same
+Each kill is a SIGKILL when the receiving server has counted a share of the bytes that are to come. Then the same
 command goes on, and in the end once more, with nothing left to do. The source and the restored bucket are listed by
 boto3, and keys, sizes and ETags compared with what was put in; so are the bodies of a sample. The scoreboard says for
-each run: time, memory as it goes on, what the servers counted; then what resuming did again. The exit code is 1 where
-a process went above ``--limit`` MB or where its memory grew.
+each run: time, memory as it goes on, what the servers counted; then what resuming did again. The exit code is 1 where a
+process went above ``--limit`` MB or where its memory grew.
 
-At full size it takes hours, so it can be had in pieces: ``--keep`` is where the source's server has its data from one
-call to the next (for ``scripts.bench.listing`` too), ``--at`` where the destination's has, and ``--steps`` says which
-to do.
+At full size it takes hours, so it can be had in pieces. ``--keep`` is where the source's server has its data from one
+call to the next (for ``scripts.bench.listing`` too), ``--at`` where the destination's has. ``--steps`` says which to
+do.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
 
 Three tasks, each tool in a process of its own and the tools in turn. *small*: objects of 1 to 64 KiB into an empty
 bucket. *large*: objects of 512 MiB into an empty bucket. *same*: once more, with nothing changed. ``rclone`` runs at
-the settings that were best for it here: 32 transfers for small objects, 4 of them with 4 parts of 16 MiB each for
-large ones, and by checksum, which spares it a request for each object, for *same*. ``mc`` is built once, and left out
-with a line that says so where it cannot be. moveout hashes every object by SHA-256, keeps headers, metadata and tags,
-and writes the record of all that; rclone compares sizes and MD5s, mc sizes. All ratios stand together at the end: by
-the clock, by seconds of processor of the tool's own, and with those of both servers.
+the settings that were best for it here: 32 transfers for small objects, 4 of them with 4 parts of 16 MiB each for large
+ones. For *same* it goes by checksum, which spares it a request for each object. ``mc`` is built once, and left out with
+a line that says so where it cannot be. moveout hashes every object by SHA-256, keeps headers, metadata and tags, and
+writes the record of all that; rclone compares sizes and MD5s, mc sizes. All ratios stand together at the end: by the
+clock, by seconds of processor of the tool's own, and with those of both servers.
 """
 
 from __future__ import annotations

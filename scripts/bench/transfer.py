@@ -2,10 +2,10 @@
 
     python -m scripts.bench.transfer [--runs 5] [--large 6] [--large-mib 256] [--small 300] [--workers 8]
 
-The bundle is made once. Then the tools take turns, each in a process of its own and into an empty bucket;
-printed are all times, the medians and their ratio. moveout checks the SHA-256 of every file on the way, has
-the destination check the CRC64NVME of every part and every whole file, and seals last; rclone compares sizes and,
-where it can, MD5s. rclone runs twice: as it comes, and with more transfers and larger parts.
+The bundle is made once. Then the tools take turns, each in a process of its own and into an empty bucket; printed are
+all times, the medians and their ratio. moveout checks the SHA-256 of every file on the way, has the destination check
+the CRC64NVME of every part and every whole file, and seals last. rclone compares sizes and, where it can, MD5s. rclone
+runs twice: as it comes, and with more transfers and larger parts.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     sudo python -m scripts.bench.uplink [--mbit 5 100] [--delay-ms 50] [--loss 0] [--tasks transfer small large]
 
 The new host's MinIO lives in a network namespace (see ``scripts.network.links``); programs, and the old host's MinIO,
-on this side. Printed for each task: seconds, how much of what the link can take was used, bytes on the wire there and
-back for a byte of content, PUTs that the server answered, and the exit code. Content is as much as the link takes in
-``--seconds``, and a few objects at least.
+on this side. Printed for each task: seconds, how much of what the link can take was used, and bytes on the wire there
+and back for a byte of content. Also the PUTs that the server answered, and the exit code. Content is as much as the
+link takes in ``--seconds``, and a few objects at least.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ def _length_width(kind: int, metadata: bytes) -> int:
 
 
 def is_looked_up_by(kind: int, metadata: bytes) -> bool:
-    """Tell whether one looks a row up by a value of this type as the log has it; not by labels, bits, floating-point
-    numbers, times of the day and the older forms of moments.
+    """Tell whether a row can be looked up by a value of this type as the log has it. That is not so for labels, bits,
+    floating-point numbers, times of the day and the older forms of moments.
     """
     is_label = kind == _STRING and metadata[0] in {_ENUM, _SET}
     return kind in _INTEGERS | _TEXTS | _LOOKED_UP and not is_label

@@ -1,7 +1,7 @@
 """Passwords of other servers, which stand in the definitions of the tables that lie there. Pure.
 
-FEDERATED has them in the URL of ``CONNECTION``, CONNECT also in ``OPTION_LIST`` or a driver's connection string, SPIDER
-in a list of ``name "value"`` that is the comment of the table or of a partition, or the connection.
+FEDERATED has them in the URL of ``CONNECTION``, CONNECT also in ``OPTION_LIST`` or a driver's connection string. SPIDER
+has them in a list of ``name "value"``, which is the comment of the table or of a partition, or the connection.
 """
 
 from __future__ import annotations

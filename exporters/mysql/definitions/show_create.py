@@ -240,8 +240,8 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
 
 
 def _read(connection: Connection, kind: str, name: str) -> Definition:
-    """Return a definition; one that the server does not show to a session that only reads, by another session: that of
-    a view that takes numbers from a sequence, or whose functions write. Nothing is executed.
+    """Return a definition. Some are not shown to a session that only reads: views that take numbers from a sequence, or
+    whose functions write. Those are read by another session. Nothing is executed.
     """
     try:
         return read_definition(connection, kind, name)

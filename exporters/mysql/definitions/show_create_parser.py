@@ -65,8 +65,8 @@ _EVENT_HEADER = re.compile(
 
 def with_bytes(connection: Connection, definition: dict[str, Any]) -> str:
     """Return a definition of which every byte is read as it is. The server prints views, and the bodies of routines,
-    triggers and events, in the charset of the client that made them, and literals with introducers hold bytes that are
-    no characters of it. ``codec_of`` gives the bytes again.
+    triggers and events, in the charset of the client that made them. Literals with introducers hold bytes that are no
+    characters of it. ``codec_of`` gives the bytes again.
     """
     sql = _parsable(definition)
     if definition["kind"] != "view" and definition["kind"] not in _TWO_CHARSETS:
@@ -114,7 +114,8 @@ def _decoded(raw: str, codec: str) -> str:
 
 def _as_kept(connection: Connection, definition: dict[str, Any], sql: str, codec: str) -> str:
     """Return a view of MySQL that is stored again as it is stored now. A literal that is put together with bytes is
-    encoded again, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
+    encoded again when a view is made, each byte of it for a character. It is encoded once more when the view is shown,
+    if that can be.
     """
     schema, name = quote_literal(connection.address.database), quote_literal(definition["name"])
     rows = connection.named(_KEPT.format(schema=schema, name=name))

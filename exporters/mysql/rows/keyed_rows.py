@@ -79,8 +79,8 @@ def _literals(columns: Sequence[MysqlColumn], key: RowKey, *, as_bytes: bool = F
 
 
 def _literal_of(column: MysqlColumn) -> Literal | None:
-    """Return what writes the values of a column; None for types of which the log's bytes do not say which row is
-    meant: labels, bits, floating-point numbers, and others that not all servers have.
+    """Return what writes the values of a column. None for types of which the log's bytes do not say which row is meant:
+    labels, bits, floating-point numbers, and others that not all servers have.
     """
     if _has_characters(column):
         return _bytes if _charset(column) in _CHARSETS else None

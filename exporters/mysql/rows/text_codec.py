@@ -28,8 +28,8 @@ _BINARY_MARK = "\\x"
 
 
 def double_text(value: float) -> str:
-    """Return a number as MySQL writes a DOUBLE (my_gcvt in strings/dtoa.c): the shortest digits, with an exponent where
-    that is shorter or the point is more than 15 digits away, unless digits stand behind it.
+    """Return a number as MySQL writes a DOUBLE (my_gcvt in strings/dtoa.c): the shortest digits. There is an exponent
+    where that is shorter, or where the point is more than 15 digits away, unless digits stand behind it.
     """
     if value == 0:
         return "-0" if str(value).startswith("-") else "0"

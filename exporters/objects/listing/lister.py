@@ -1,8 +1,8 @@
 """A bucket listed into shards, in as many parts at once as brings more.
 
-It begins as one listing. Where that goes on for a while, what is left of it is cut, and the parts are listed at once;
-when one of them ends, the rest of another is cut again. Parts do not overlap: each begins behind the key with which
-the one before it ends. A server that turns out not to list by key is listed once more, in one part.
+It begins as one listing. Where that goes on for a while, what is left of it is cut, and the parts are listed at once.
+When one of them ends, the rest of another is cut again. Parts do not overlap: each begins behind the key with which the
+one before it ends. A server that turns out not to list by key is listed once more, in one part.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def manifest_of(bucket: Bucket, files: s3_inventory_report.Files) -> s3_inventor
 class ReportComparison:
     """Rows of the inventory are taken out of the report as they come by; what is left at the end is looked at.
 
-    ``count`` is what the listing should have found: what both have, what the report may not have or has not though we
-    do, and what only the report has although it is still there. It differs from the listing's count only by the last.
+    ``count`` is what the listing should have: what both have, what the report may lack or lacks though we have it, and
+    what only the report has although it is still there. It differs from the listing's count only by the last.
     """
 
     def __init__(

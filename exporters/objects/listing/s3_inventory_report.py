@@ -1,7 +1,7 @@
 """An S3 Inventory: the host's own report, apart from any listing, of what a bucket held at some moment.
 
 Amazon S3 user guide, "Amazon S3 Inventory" and "Locating your inventory list": ``manifest.json`` names the files of one
-report, each with its MD5; in CSV (gzip, no line of names) keys are URL-encoded, in Parquet they are not.
+report, each with its MD5. In CSV (gzip, no line of names) keys are URL-encoded, in Parquet they are not.
 """
 
 from __future__ import annotations

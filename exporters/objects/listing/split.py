@@ -18,9 +18,9 @@ _DEPTH = 8
 
 
 def split_points(bucket: Bucket, cursor: str, until: str | None, count: int) -> list[str]:
-    """Return at most ``count`` keys or directories between a key that was listed and the end of its range (None: of
-    the bucket), in order: what is left of the range may be cut behind each of them. A few requests; nothing where
-    nothing was found. Raises ``SourceError``.
+    """Return at most ``count`` keys or directories between a key that was listed and the end of its range (None: of the
+    bucket), in order. What is left of the range may be cut behind each of them. A few requests; nothing where nothing
+    was found. Raises ``SourceError``.
     """
     common = bucket.prefix if until is None else beginning(cursor, until)
     name_start = common.rfind("/") + 1
@@ -59,8 +59,8 @@ def _between(bucket: Bucket, low: str, until: str | None, count: int) -> list[st
 
 
 def _first_difference(bucket: Bucket, low: str, until: str | None) -> int | None:
-    """Return the first position at which some key behind differs from ``low``, by halving: if there are keys behind all
-    that begin like ``low`` does up to some position, there are also behind those that begin like it for longer.
+    """Return the first position at which some key behind differs from ``low``, by halving. If there are keys behind all
+    that begin like ``low`` up to some position, there are also keys behind those that begin like it for longer.
     """
     least, most = len(beginning(low, until)) if until is not None else 0, len(low)
     if _first(bucket, low[:most], until) is None:

@@ -2,9 +2,9 @@
 
 A server that was put back from a copy of its files has the same identifier and timeline. Once it has written on, its
 log reaches beyond what was captured, and is another one. Its slot was put back, too: it has acknowledged less than was
-captured. So a stream begins at what the slot has acknowledged, and the transactions between there and the captured
-position must be those that were captured: same position, same microsecond of the commit, same number.
-A slot that has acknowledged all that was captured has it in its log: what it acknowledges lies on its disk.
+captured. So a stream begins at what the slot has acknowledged. The transactions between there and the captured position
+must be those that were captured: same position, same microsecond of the commit, same number. A slot that has
+acknowledged all that was captured has it in its log: what it acknowledges lies on its disk.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 r"""Databases whose encoding is not UTF-8, and the values in them that do not come through UTF-8 as they are.
 
 Text leaves in UTF-8. Some encodings have bytes for which the server has no character (0x81 in WIN1252), or two codes
-for one character (nine times in EUC_JP). A value that has such stands as ``OWN`` and the bytes of the database, so that
-the text of a row is one whether its chunk is read in UTF-8 or in bytes. What a code becomes is asked of a server: the
-tables are PostgreSQL's (src/backend/utils/mb/Unicode), and no others are quite like them.
+for one character (nine times in EUC_JP). A value that has such a character is kept as ``OWN`` and the bytes of the
+database. So the text of a row is the same whether its chunk is read in UTF-8 or in bytes. What a code becomes is asked
+of a server: the tables are PostgreSQL's (src/backend/utils/mb/Unicode), and no others are quite like them.
 """
 
 from __future__ import annotations

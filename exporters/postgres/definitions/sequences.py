@@ -29,8 +29,8 @@ def read_sequences(
     holder: psycopg.Connection[Any], locked: Collection[str] = (), unsayable: Sequence[int] = ()
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return schema, name, last_value and is_called of every sequence but those that are ``locked`` (quoted names) or
-    ``unsayable`` (oids), and by their quoted names why others cannot be read, which pg_dump cannot do either. Raises
-    what the driver raises where it is the server's fault.
+    ``unsayable`` (oids). Also return, by their quoted names, why others cannot be read; pg_dump cannot read them
+    either. Raises what the driver raises where it is the server's fault.
     """
     values = {"unsayable": list(unsayable)}
     every = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES, values)]

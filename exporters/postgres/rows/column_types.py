@@ -14,7 +14,7 @@ case. These are parsed without being compared. ``float``  the shortest text that
 shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
 holds it exactly). ``interval``, ``timetz`` and all composed kinds are compared, too.
 
-Arrays, ranges, multiranges, composites and hstore become lists, structs and maps as far as their text is only that; a
+Arrays, ranges, multiranges, composites and hstore become lists, structs and maps as far as their text is only that. A
 bound, element or field that its own type cannot hold makes the whole value one for the side column.
 """
 

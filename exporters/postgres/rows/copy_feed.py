@@ -223,9 +223,9 @@ class PsycopgFeed:
 
 
 def _source_of(table: PostgresTable, pages: Range) -> str:
-    """Return what stands behind COPY to read a chunk: the table's name where its lines are those of the canonical
-    query, because to plan a query of a small table takes the server as long as to read it. COPY reads neither
-    materialized views nor generated columns by name.
+    """Return what stands behind COPY to read a chunk. It is the table's name where its lines are those of the canonical
+    query: to plan a query of a small table takes the server as long as to read it. COPY reads neither materialized
+    views nor generated columns by name.
     """
     names = [quote_name(column.name) for column in table.columns if not column.generated]
     is_plain = bool(names) and names == [column.expression for column in table.columns]

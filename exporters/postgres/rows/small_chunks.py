@@ -1,5 +1,5 @@
-"""Chunks of few rows, typed together: what Arrow takes for a call is more than for the values of a small table, so it
-gets the values of many tables at once, those of each kind as one column.
+"""Chunks of few rows, typed together. A call of Arrow costs more than the values of a small table, so it gets the
+values of many tables at once, those of each kind as one column.
 
 Every value is rendered back and compared with its text. A chunk in which one differs is left to ``parse_block``.
 """

@@ -75,8 +75,8 @@ class Pace:
     def pause_after(self, size_bytes: int, seconds: float, load: ServerLoad) -> float:
         """Take in what a statement over so many stored bytes took; return the seconds until the next one.
 
-        It is as long as the statement, so that half of the time nothing is asked; longer where others are at work,
-        where the same work takes longer than it did, and where replicas are behind.
+        It is as long as the statement, so that half of the time nothing is asked. It is longer where others are at
+        work, where the same work takes longer than it did, and where replicas are behind.
         """
         seconds = max(seconds, 1e-3)
         rate = size_bytes / seconds

@@ -1,9 +1,9 @@
 """Relations that another session keeps from being read, for longer than one waits: what cannot be had without them, and
 how the rest is.
 
-Whoever reads a relation, or lets the server print the definition of what looks into it (pg_get_viewdef and its like
-lock all that a query reads, src/backend/utils/adt/ruleutils.c), waits for an ACCESS EXCLUSIVE lock and for those that
-wait for one. pg_dump sets no limit to that.
+Whoever reads a relation waits for an ACCESS EXCLUSIVE lock, and for those that wait for one. So does whoever lets the
+server print a definition that looks into it: pg_get_viewdef and its like lock all that a query reads
+(src/backend/utils/adt/ruleutils.c). pg_dump sets no limit to that.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _LOCKING = {
     False: "LOCK TABLE {} IN ACCESS SHARE MODE",
     True: "PREPARE moveout_lock AS SELECT FROM {}; DEALLOCATE moveout_lock",
 }
-"""How tables, and how materialized views are locked until the end of the transaction: LOCK TABLE takes no materialized
+"""How tables, and how materialized views are locked until the end of the transaction. LOCK TABLE takes no materialized
 view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
 """
 _TRIES = 5

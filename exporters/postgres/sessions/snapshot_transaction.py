@@ -12,12 +12,12 @@ from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.schemas import SEARCH_EVERY_SCHEMA
 
 QUERIES = 100
-"""So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
-server has not room for those of ten thousand tables.
+"""So many queries are one transaction. The locks of all tables and indexes that it read are held until its end, and a
+server has no room for those of ten thousand tables.
 """
 NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
 """The error, before the first row, of a table whose index calls a function in SQL that names something without its
-schema: to plan any query of the table is to look into that function.
+schema. To plan any query of the table is to look into that function.
 """
 Value = TypeVar("Value")
 

@@ -83,8 +83,8 @@ class TypedRow:
 def typed_row(
     typed: Typed, layout: Layout, values: Iterable[tuple[Spooled | None, bool]], digest: int, text_bytes: int
 ) -> TypedRow:
-    """Return a row of its typed short values, and of its long ones in the order of the columns (None: a short one),
-    each with whether it is exact text for the side column.
+    """Return a row of its typed short values, and of its long ones in the order of the columns (None: a short one).
+    Each long one says whether it is exact text for the side column.
     """
     long: dict[str, Spooled] = {}
     sides = dict(typed.sides)

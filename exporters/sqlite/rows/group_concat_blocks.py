@@ -1,9 +1,9 @@
 """Rows in blocks that SQLite itself puts together: no value becomes a Python object, and other threads run meanwhile.
 
-A block is one row of aggregates over some thousand rows, in the order of their rowids: of a column of integers the
-digits, a line each; of texts and blobs the bytes one after the other, and their lengths. A value of another class than
-the column's is a line that is no number. Reals are fetched one by one: no text that SQLite makes of them is sure to
-hold all their bits. So are columns in which another class turns up.
+A block is one row of aggregates over some thousand rows, in the order of their rowids. Of a column of integers it has
+the digits, a line each; of texts and blobs the bytes one after the other, and their lengths. A value of another class
+than the column's is a line that is no number. Reals are fetched one by one: no text that SQLite makes of them is sure
+to hold all their bits. So are columns in which another class turns up.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def complete_source(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_item(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell: first of all the option
-    that names the source, where there are several. A location has no answer: the shell completes directories itself.
+    """Return the tables of a source, or the keys of a bucket up to the next slash, for a shell. Where there are several
+    sources, the option that names one comes first. A location has no answer: the shell completes directories itself.
     """
     with suppress(MoveoutError):
         reader = _named_bundle(context)

@@ -64,8 +64,8 @@ class Signed:
 def check_signed(
     store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
 ) -> Signed:
-    """Check the signatures and the tree at a location (``deep``: over all items); with ``trust`` one by a key of its
-    list must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
+    """Check the signatures and the tree at a location (``deep``: over all items). With ``trust`` a signature by a key
+    of its list must be there; with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
     checked: Signatures = signatures(store)

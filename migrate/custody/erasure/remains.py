@@ -42,8 +42,8 @@ class Remains:
 def list_remains(
     store: MultipartStore, vault: ObjectLock, names: Collection[str], *, workers: int
 ) -> Remains:
-    """List the location. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
-    that was started again lists those from before by their whole names only.
+    """List the location. The uploads of each file of ``names``, and of each that is there, are asked for one by one. A
+    MinIO that was started again lists those from before by their whole names only.
     """
     versions = [version for version in vault.versions() if not is_kept(version)]
     uploads = {upload.id: upload for upload in store.uploads()}

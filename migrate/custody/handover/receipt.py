@@ -52,7 +52,7 @@ def write(
     """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
     It is the one that a key of ``by`` has signed for the same before, at the location or in ``other_receipts`` (the
-    receiver's own files, where it may lack its signature yet); else a new one, unsigned.
+    receiver's own files, where it may lack its signature yet). Otherwise it is a new one, unsigned.
     """
     info = bundle_json.read_sealed(store)
     if info is None:

@@ -66,8 +66,8 @@ class Protection:
 def survey(store: Store, vault: ObjectLock, *, workers: int, terms: Terms | None = None) -> Protection:
     """Ask the location for the lock of every version, and compare with what the bundle's manifest names.
 
-    A version counts as protected where its retention is firm here and has not ended, by the clock of the location, or a
-    legal hold is on; with ``terms`` where it meets them.
+    A version counts as protected where a legal hold is on, or where its retention is firm here and has not ended by the
+    clock of the location. With ``terms`` it has to meet those.
     """
     all_versions = list(vault.versions())
     now = vault.now()
@@ -170,9 +170,9 @@ def release(
     workers: int,
     progress: Progress,
 ) -> tuple[Document, Protection]:
-    """Lift the legal hold and, where the mode lets, the retention of every version, by the word of those whom the hold
-    names, and whom each hold names that was placed since the last release; return the signed release and what is still
-    protected.
+    """Lift the legal hold and, where the mode lets, the retention of every version. That takes the word of those whom
+    the hold names, and of those whom each hold names that was placed since the last release. Return the signed release
+    and what is still protected.
 
     Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held,
     ``DamageError`` where the server holds on to what was released.

@@ -2,8 +2,8 @@
 
 Entries are only ever added, by a conditional write of the whole (small) file: of two writers one finds it changed, and
 goes on from what the other wrote. The head (``sig/custody-head.json``, signed) is written after the log, so that a log
-that was cut short is behind its head. Somebody who may write there can put an *older* log and its head back: that is
-found by comparing with a copy of the log, or with what a receipt says of it (``review``).
+that was cut short is behind its head. Somebody who may write there can put an *older* log and its head back. Only a
+comparison shows that: with a copy of the log, or with what a receipt says of it (``cross_checks``).
 """
 
 from __future__ import annotations

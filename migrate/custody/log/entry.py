@@ -1,8 +1,8 @@
 """One line of the custody log: who did what to a bundle, and when; signed, and tied to the line before.
 
-A line is canonical JSON. ``prev`` is the SHA-256 of the line before, without its newline (zeros for the first);
-``signature`` an SSH signature (base64 of what stands between the armor's lines) over the same JSON without
-``signature``, in the namespace ``moveout-custody``.
+A line is canonical JSON. ``prev`` is the SHA-256 of the line before, without its newline (zeros for the first).
+``signature`` is an SSH signature over the same JSON without ``signature``, in the namespace ``moveout-custody``: base64
+of what stands between the armor's lines.
 """
 
 from __future__ import annotations

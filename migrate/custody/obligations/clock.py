@@ -167,10 +167,10 @@ def _not_before(case: _Case) -> Verdict:
 
 
 def later(moment: datetime, period: Period) -> datetime:
-    """Return when a period is over that begins at a moment: one in days, months or years at the end of its last day
-    (UTC), and the day on which it begins is not counted, as Regulation (EEC, Euratom) No 1182/71, Article 3 has it
-    (that a last day on a weekend or holiday is put off is not counted: the clock does not know the holidays).
-    Months and years go by the calendar, the last day where a month is shorter.
+    """Return when a period is over that begins at a moment. One in days, months or years ends with its last day (UTC),
+    and the day on which it begins is not counted, as Regulation (EEC, Euratom) No 1182/71, Article 3 has it. That a
+    last day on a weekend or holiday is put off is not counted: the clock has no list of holidays. Months and years go
+    by the calendar, the last day where a month is shorter.
     """
     try:
         return _later(moment, *period)

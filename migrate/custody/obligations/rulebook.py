@@ -1,9 +1,10 @@
 """Rules of an obligation: what a law or a contract wants by when, each with its source.
 
-A file is TOML (``version`` 1): ``id``, ``title``, ``source``, ``applies``, ``checked`` (against which text its
-numbers were read; without it the clock says that nobody did), and rules with ``id``, ``article``, ``says``, ``kind``,
-``start``, ``event`` and, by kind, ``period``. Events are those of the log; ``noted:<what>`` is what ``moveout custody
-note`` wrote down. Fields and events that are not known are refused: a misspelt one must not change a date. Kinds:
+A file is TOML (``version`` 1) with ``id``, ``title``, ``source``, ``applies`` and ``checked``: against which text its
+numbers were read (without it the clock says that nobody did). Its rules have ``id``, ``article``, ``says``, ``kind``,
+``start``, ``event`` and, by kind, ``period``. Events are those of the log; ``noted:<what>`` is what
+``moveout custody note`` wrote down. Fields and events that are not known are refused: a misspelt one must not change a
+date. Kinds:
 
 - ``within``: one of ``event`` happens at most ``period`` after the first of ``start``; ``longer`` says what puts that
   off: the moment of one of the notes ``until``, no further than ``at-most`` after the first of ``start``

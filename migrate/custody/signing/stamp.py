@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
-"""Where the certificates of a token lead: to a root that the caller trusts, to a self-signed one in the token, or to a
-root that is not known, so that nothing could be checked.
+"""Where the certificates of a token lead: to a root that the caller trusts, or to a self-signed one in the token. Where
+the root is not known, nothing could be checked.
 """
 
 

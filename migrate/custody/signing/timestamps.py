@@ -1,8 +1,8 @@
 """Timestamps of the tag manifest by a timestamp authority (RFC 3161).
 
 The answer is kept as it came, ``sig/tagmanifest-sha256.txt.<time>.tsr``: ``openssl ts -verify -data … -in … -CAfile …``
-checks it. ``timestamp_token`` checks it here: up to the root certificates that the caller trusts, else up to a
-self-signed certificate in the token, which proves that the token is undamaged, but not who made it.
+checks it. ``timestamp_token`` checks it here, up to the root certificates that the caller trusts. Without them it
+checks up to a self-signed certificate in the token, which proves that the token is undamaged, but not who made it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A bundle's tree at its location: made once after the seal, kept in three small files under ``sig/``.
 
-``sig/tree.json`` has the seed of the salts, size and root hash; ``sig/tree-256.bin`` one node for each 256 leaves, so
-that a proof needs no more than the leaves beside its own; ``sig/checkpoint`` is the signed root.
+``sig/tree.json`` has the seed of the salts, size and root hash. ``sig/tree-256.bin`` has one node for each 256 leaves,
+so that a proof needs no more than the leaves next to its own. ``sig/checkpoint`` is the signed root.
 """
 
 from __future__ import annotations

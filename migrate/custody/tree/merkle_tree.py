@@ -65,8 +65,8 @@ def path(hashes: bytes, index: int) -> list[bytes]:
 
 
 def root_from_path(leaf: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
-    """Return the root that a leaf's hash and its siblings lead to (RFC 9162, section 2.1.3.2); None where there are
-    too many or too few of them for a tree of ``size`` leaves.
+    """Return the root that a leaf's hash and its siblings lead to (RFC 9162, section 2.1.3.2). None where there are too
+    many or too few of them for a tree of ``size`` leaves.
     """
     if not 0 <= index < size:
         return None

@@ -23,13 +23,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """``items`` rows or objects of the source in the destination now, of them ``skipped_items`` there already from an
-    earlier run; besides, ``computed_items`` rows of materialized views, which the destination computes; ``size_bytes``
-    of payload written now. ``findings`` are sentences about what is not as in the bundle
-    (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss ledger, which
-    is stored with its report at ``report``. ``left_out``: what could not be made because the destination refuses it, or
-    the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from the destination at the
-    end. ``retry``: where nothing was done, what can be tried again.
+    """``items``: rows or objects of the source in the destination now; ``skipped_items`` of them were there already
+    from an earlier run. ``computed_items``: rows of materialized views, which the destination computes. ``size_bytes``:
+    payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal); ``notes``
+    what the user should know. ``losses``: rows of the restore's own loss ledger, which is stored with its report at
+    ``report``. ``left_out``: what could not be made because the destination refuses it, or the bundle, incomplete as it
+    is, lacks what it needs. ``tables``: what was read back from the destination at the end. ``retry``: where nothing
+    was done, what can be tried again.
     """
 
     source: str

@@ -16,7 +16,7 @@ from migrate.runtime.worker_pool import WorkerPool
 
 OpenRowPool = Callable[[str, int, Progress], WorkerPool[PartFile, bool]]
 """Makes the pool of other machines that copies parts of a source (its name in the bundle), as ``PartWriter.write``
-does, as long as the session of the server's process (the number) holds the lock.
+does. It works as long as the session of the server's process (the number) holds the lock.
 """
 
 

@@ -134,8 +134,8 @@ class Definer:
 
     @contextmanager
     def _database_as(self, definition: Definition) -> Iterator[None]:
-        """Let the database have the collation that it had when a routine, trigger or event was made, on which the
-        charset of its parameters and variables depends; not a database that others use.
+        """Let the database have the collation that it had when a routine, trigger or event was made: the charset of its
+        parameters and variables depends on it. A database that others use stays as it is.
         """
         collation = str(definition.get("database_collation", self._collation))
         if collation == self._collation:

@@ -47,9 +47,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one flavour writes what the other one wrote. ``out``: columns, keys and constraints that it has not;
-    ``kinds`` and ``modes``: objects and words of sql_mode that it has not; ``collations``: where one is unknown,
-    others by what is in its name.
+    """How one flavour writes what the other one wrote. ``out``: columns, keys and constraints that it has not.
+    ``kinds`` and ``modes``: objects and words of sql_mode that it has not. ``collations``: where one is unknown, others
+    by what is in its name.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Tables that are there already, and only get their rows (``--only data``).
 
-Triggers would fire for every row, and no session can keep them from it: those that are the bundle's own are dropped
-for as long, and noted, so that any run that ends the restore makes them again. Counters are set as they were.
+Triggers would fire for every row, and no session can keep them from it. Those that are the bundle's own are dropped
+meanwhile, and noted, so that any run that ends the restore makes them again. Counters are set as they were.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """See ``relational.present.Present``."""
+    """See ``restore.common.existing_tables.Present``."""
 
     destination: MysqlDestination
 

@@ -389,8 +389,8 @@ def translated(part: PartFile) -> Iterator[None]:
 
 
 def _is_whole(part: PartFile) -> bool:
-    """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks;
-    it locks the table for that, so that others who write to it would wait until the end, or in a circle.
+    """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks. It
+    locks the table for that, so that others who write to it would wait until the end, or in a circle.
     """
     return len(part.table.details["parts"]) == 1
 
@@ -419,8 +419,8 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
 def insert_statements(
     table: str, columns: Iterable[str], batches: Iterable[Values | LongValues], allowed_bytes: int
 ) -> Iterator[Statement]:
-    """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are; those with long values are statements
-    of their own, and so are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
+    """Join rows to INSERTs, far shorter than ``allowed_bytes`` where rows are. Those with long values are statements of
+    their own. So are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
     """
     head = f"INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, columns))}) ".encode()
     size_bytes = min(_STATEMENT_BYTES, allowed_bytes // 2)

@@ -1,5 +1,5 @@
-"""What a restore left out, kept in the destination: while it runs next to the record of finished steps, written in the
-same transactions as that; once it is finished, in a record that stays.
+"""What a restore left out, kept in the destination. While the restore runs, that lies next to the record of finished
+steps, written in the same transactions. Once it is finished, it is in a record that stays.
 """
 
 from __future__ import annotations

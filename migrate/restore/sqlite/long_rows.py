@@ -1,8 +1,8 @@
 """One row with long values into a table.
 
 SQLite holds a value that is inserted three times: what is bound, its own copy, and the row as it is written. Values at
-the end of a row need not be there at all: the row is made with zeros in their place, which take no memory, and these
-are overwritten in the file piece by piece (https://sqlite.org/c3ref/blob_open.html). Texts are blobs until then.
+the end of a row need not be there at all. The row is made with zeros in their place, which take no memory. These are
+overwritten in the file piece by piece (https://sqlite.org/c3ref/blob_open.html). Texts are blobs until then.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _ASIDE = "aside "
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """See ``relational.present.Present``."""
+    """See ``restore.common.existing_tables.Present``."""
 
     connection: sqlite3.Connection
     virtual: Mapping[str, str]

@@ -1,8 +1,8 @@
 """A directory as a location.
 
-A file is written in ``_work/.tmp``, made durable, and then renamed: nobody ever sees a part of it.
-An upload is one file of its final size under ``_work/.uploads/<id>`` in which every part has its place
-from the start, so that completing it is one rename; a journal names the parts that are durable.
+A file is written in ``_work/.tmp``, made durable, and then renamed: nobody ever sees a part of it. An upload is one
+file of its final size under ``_work/.uploads/<id>``. Every part has its place in it from the start, so that completing
+it is one rename. A journal names the parts that are durable.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class DestinationBucket:
         return map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
-        """Write versions, a few at once, None for a delete marker; like ``put_all``, but none is made twice: a request
+        """Write versions, a few at once, None for a delete marker. Like ``put_all``, but none is made twice: a request
         is sent again only after a look at what the key has become.
         """
         with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="moveout-versions") as executor:

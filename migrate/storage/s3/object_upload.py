@@ -59,10 +59,10 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class PartsUpload:
-    """One object on its way. ``named`` is the upload to continue, where the caller has it; else, with ``resumes``,
-    it is the unfinished one of the key that has most bytes: if others had begun that, it shows in what becomes
-    of it. ``on_begun`` is called with a new one before the first part is sent; ``before_end`` raises where the object
-    must not be made.
+    """One object on its way. ``named`` is the upload to continue, where the caller has it. Else, with ``resumes``, it
+    is the unfinished one of the key that has most bytes. If others had begun that, it shows in what becomes of it.
+    ``on_begun`` is called with a new one before the first part is sent; ``before_end`` raises where the object must not
+    be made.
     """
 
     destination: DestinationBucket

@@ -258,8 +258,8 @@ class S3Store(BaseStore):
         return info
 
     def _make(self, key: str, upload: str, headers: Mapping[str, str], parts: Parts) -> None:
-        """Make the file. Where the server does not know a part by its ETag, the answer that gave it may have been
-        damaged: it is taken from the listing, if the part there has our checksum.
+        """Make the file. Where the server does not accept a part by its ETag, the answer that gave it may have been
+        damaged. Then it is taken from the listing, if the part there has our checksum.
         """
         try:
             self._make_of(key, upload, headers, parts)

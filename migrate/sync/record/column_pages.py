@@ -182,7 +182,7 @@ class Noted:
 
 def run_of_same(source_rows: Listed, destination_rows: Listed, recorded_rows: Noted) -> int:
     """Return of how many rows from those at hand it can be seen at once that they are the same on both sides, as the
-    record says; 0 where the row itself has to be looked at. Columns that are no lists are not seen through.
+    record says. 0 where the row itself has to be looked at. Columns that are no lists are not seen through.
     """
     known = recorded_rows.page
     if source_rows.key != destination_rows.key or source_rows.key != recorded_rows.key or known.begun:

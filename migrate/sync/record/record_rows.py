@@ -28,8 +28,9 @@ SYNCED = pa.schema(
         pa.field(LOSSES, pa.map_(pa.string(), pa.string())),
     ]
 )
-"""One object that is at the destination as it was at the source: columns as in a bundle's index, ``key`` relative to
-the source's prefix; ``losses`` are what the destination does not have of it, the reason by property.
+"""One object that is at the destination as it was at the source. The columns are those of a bundle's index, with
+``key`` relative to the source's prefix. ``losses`` are what the destination does not have of it, the reason by
+property.
 """
 _OF_KNOWN = ("key", "etag", "size", "last_modified", DESTINATION_ETAG)
 _OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", DESTINATION_VERSION)

@@ -1,7 +1,7 @@
 """What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
 in the record. Pure, and streamed by key. Which versions are wanted was decided before (``version_filter``).
 
-A server only ever adds versions on top, so what the destination has of a key must be the beginning of what the source
+A server only ever adds versions on top. So what the destination has of a key must be the beginning of what the source
 has, but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any
 more is never put elsewhere.
 """

@@ -4,8 +4,8 @@
         [--tools nobody,moveout,passes,subscription]
 
 Each tool takes a base of the database of pgbench, to which so many transactions are written each second, and follows
-it. After a while (``--settle``) its lag is looked at again and again for ``--seconds``: how old the time is that stands
-in a row of the destination, which is written anew at the source four times a second. "nobody" writes the same load and
+it. After a while (``--settle``) its lag is looked at again and again for ``--seconds``. That is how old the time is in
+a row of the destination which is written anew at the source four times a second. "nobody" writes the same load and
 follows nothing: what the source uses more is the tool's cost. "passes" is ``moveout follow --delta``. The load, both
 servers and the tool share ``--cores``. The tools run one after the other.
 """
@@ -60,7 +60,8 @@ _LONGEST = {
 @dataclass(frozen=True, slots=True)
 class Followed:
     """How a tool followed: transactions that were written each second, lags in seconds, the longest statement at the
-    source, milliseconds of processor a transaction (the source's, the destination's, the tool's), its peak memory.
+    source. Then the milliseconds of processor a transaction (the source's, the destination's, the tool's), and its peak
+    memory.
     """
 
     rate: float

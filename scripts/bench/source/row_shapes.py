@@ -2,8 +2,8 @@
 
     python -m scripts.bench.source.row_shapes --url postgresql://user@host:port/postgres [--shapes wide] [--runs 3]
 
-Each shape is one table in a database of its own, made once: ``narrow`` has three integers a row, ``wide`` has 101
-columns (numbers, texts, documents, arrays, many NULL), ``posts`` has long texts. Printed for each tool, medians: the
+Each shape is one table in a database of its own, made once. ``narrow`` has three integers a row; ``wide`` has 101
+columns (numbers, texts, documents, arrays, many NULL); ``posts`` has long texts. Printed for each tool, medians: the
 clock, the processor of client and server, and the bytes of the files.
 """
 

@@ -1,7 +1,7 @@
 """The text of floating-point numbers, as PostgreSQL writes them with extra_float_digits >= 1.
 
-Digits are the shortest that give the same number back; an exponent is written where it is below -4 or at least 15
-(src/common/d2s.c), for single precision at least 6 (f2s.c), with two digits or more.
+Digits are the shortest that give the same number back. An exponent of at least two digits is written where it is below
+-4 or at least 15 (src/common/d2s.c), for single precision at least 6 (f2s.c).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Words within the text of a value: elements of arrays, bounds of ranges, fields of composites, entries of maps.
 
-Whole columns at a time. Text that PostgreSQL sends is UTF-8, in which the bytes F8 to FF never occur, so they can stand
+Whole columns at a time. Text that PostgreSQL sends is UTF-8, in which the bytes F8 to FF never occur. So they can stand
 for what must not be confused with the text's own characters: an escaped quote, say, while the bare ones are looked for.
 """
 

@@ -21,9 +21,9 @@ from migrate.changes.segments import Place
 
 @dataclass(frozen=True, slots=True)
 class FollowDetails:
-    """What one must know of a source to apply its changes: the name of its ``database``, how the names of its log's
-    files begin (``stem``), the ``events`` that run once the destination is in use, the tables that are ``skipped`` (see
-    ``Mark``), and those that were ``reread``: by the position up to which they have all changes.
+    """What is needed of a source to apply its changes. ``database``: its name. ``stem``: how the names of its log's
+    files begin. ``events``: those that run once the destination is in use. ``skipped``: tables (see ``Mark``).
+    ``reread``: tables, by the position up to which they have all changes.
     """
 
     database: str

@@ -1,8 +1,8 @@
 """A table of which the destination refuses something: made without that, which is named.
 
-What it is, is tried out with a table of our own that is dropped again. Keys, constraints and partitions that no
-CREATE TABLE may have are added afterwards where the destination takes them so: a server may refuse in one statement
-what it has let come about in several.
+What it is, is tried out with a table of our own that is dropped again. Keys, constraints and partitions that no CREATE
+TABLE may have are added afterwards where the destination takes them so. A server may refuse in one statement what it
+takes in several.
 """
 
 from __future__ import annotations

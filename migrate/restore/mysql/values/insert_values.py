@@ -49,8 +49,9 @@ def literals_of(
 
 
 def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
-    """Yield the rows whose shapes were all set, and those of which some never were, with NULL for these: shapes without
-    a byte, as MariaDB has them where NULL came into a column that is NOT NULL. No server takes that for a value.
+    """Yield the rows whose shapes were all set, and those of which some never were, with NULL for these. Such shapes
+    are without a byte: MariaDB has them where NULL came into a column that is NOT NULL. No server takes that for a
+    value.
     """
     empty = {
         number: pc.fill_null(pc.equal(pc.binary_length(batch.column(number)), 0), fill_value=False)

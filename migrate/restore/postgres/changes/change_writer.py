@@ -1,9 +1,9 @@
 """Writes the changes of a PostgreSQL source to a PostgreSQL destination.
 
 Changes wait, by table, until there are many. Tables do not wait for each other: triggers and foreign keys are off,
-since the log has their effects. What many changes do together is written by few statements. Where one of these
-fails, or touches another number of rows than it should, the same changes are written one by one in their order, so that
-the one which does not fit is named.
+since the log has their effects. What many changes do together is written by few statements. Where one of these fails,
+or touches another number of rows than it should, the same changes are written one by one in their order. So the one
+which does not fit is named.
 """
 
 from __future__ import annotations

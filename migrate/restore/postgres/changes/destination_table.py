@@ -131,8 +131,8 @@ def read_table(connection: psycopg.Connection[Any], relation: Relation, position
 def _key(
     connection: psycopg.Connection[Any], relation: Relation, label: str
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Return the names of the columns by which rows are found, and their operators: those of the replica identity, or,
-    where that is the whole row, of a unique index of the destination.
+    """Return the names of the columns by which rows are looked up, and their operators. They are those of the replica
+    identity, or, where that is the whole row, of a unique index of the destination.
     """
     identity = [column.name for column in relation.columns if column.is_key]
     is_whole = relation.identity == _FULL

@@ -89,9 +89,8 @@ class Definitions:
 
 _DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
 _CLOSED_PUBLIC = 15
-"""From this version on nobody may create anything in schema public unless it is granted, and pg_dump writes nothing
-where nobody may, whatever version the source is of (PostgreSQL 15 release notes; getNamespaces in
-src/bin/pg_dump/pg_dump.c).
+"""From this version on nobody may create anything in schema public unless it is granted (PostgreSQL 15 release notes).
+pg_dump writes nothing where nobody may, whatever version the source is of (getNamespaces in src/bin/pg_dump/pg_dump.c).
 """
 
 
@@ -163,7 +162,7 @@ def without_logging(entry: DumpEntry) -> DumpEntry:
 
 def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
     """Return statements for a session that writes values as those of the source do, where a bundle records how
-    (``connect.AS_BEGUN``), as far as this server supports that: for what is filled by code of the database's own.
+    (``connection.AS_BEGUN``), as far as this server supports that. It is for what code of the database's own fills.
     """
     statements = b""
     for name in AS_BEGUN:

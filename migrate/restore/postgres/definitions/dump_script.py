@@ -1,8 +1,8 @@
 r"""pg_dump's script, cut into its entries.
 
-pg_dump writes a comment before every object (``-- Name: …; Type: …; Schema: …; Owner: …``). The same words
-may stand inside of a function's body, a comment or a default, so the script is read as the server reads it
-(PostgreSQL documentation, 4.1): only a comment that stands outside of all quotes begins an entry.
+pg_dump writes a comment before every object (``-- Name: …; Type: …; Schema: …; Owner: …``). The same words may stand
+inside of a function's body, a comment or a default. So the script is read as the server reads it (PostgreSQL
+documentation, 4.1): only a comment that stands outside of all quotes begins an entry.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Script:
 
 
 def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
-    r"""Return a script of pg_dump's as the server takes it: without psql's ``\restrict`` pair, which stands
-    outside of every object, and without settings at its head that an older server does not support.
+    r"""Return a script of pg_dump's as the server takes it. It lacks psql's ``\restrict`` pair, which stands outside of
+    every object, and settings at its head that an older server does not support.
     """
     head, mark, rest = script.partition(_OBJECT)
     head = _RESTRICT.sub(b"", head)

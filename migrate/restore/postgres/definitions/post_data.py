@@ -44,8 +44,8 @@ _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAv
 
 class StepRunner:
     """Makes entries in the destination. ``head``: the settings under which the script is run. An entry that the server
-    refuses is tried again when all others are there; what it refuses even then is named in ``left_out``, and not
-    marked as done: a later run tries it again.
+    refuses is tried again when all others are there. What it refuses even then is named in ``left_out``, and not marked
+    as done: a later run tries it again.
     """
 
     def __init__(

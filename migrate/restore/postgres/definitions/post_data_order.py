@@ -1,9 +1,8 @@
 """In which order post-data's entries are made, and which of them at once. Pure: no I/O.
 
-pg_dump's order is right one by one. Indexes and the constraints that are indexes need nothing of each
-other, neither do foreign keys once all indexes are there, so those go in parallel; what holds for sure is
-kept: an entry that is not known to be independent (a function or a view that pg_dump had to put after the
-data) divides the script, and nothing moves across it.
+pg_dump's order is right one by one. Indexes and the constraints that are indexes need nothing of each other, neither do
+foreign keys once all indexes are there. So those go in parallel. An entry that is not known to be independent (a
+function or a view that pg_dump had to put after the data) divides the script, and nothing moves across it.
 
 A key locks its table exclusively while its index is made, so that the table's other indexes wait, and one processor
 does most of the work. So the index of a large table is made first, at the same time as the others. Then it becomes
@@ -222,8 +221,8 @@ def _step(entry: DumpEntry, weights: Mapping[Name, int]) -> PostDataStep:
 
 
 def _keys_apart(steps: Sequence[PostDataStep]) -> tuple[list[PostDataStep], list[PostDataStep]]:
-    """Return what can be made at once, and the keys that come after it because their indexes are among that: those of
-    tables for which it takes long, and that have other indexes.
+    """Return what can be made at once, and the keys that come after it because their indexes are among that. Those are
+    keys of tables for which it takes long, and that have other indexes.
     """
     of_table = Counter(table for step in steps for table in step.tables)
     indexes, keys = [], []

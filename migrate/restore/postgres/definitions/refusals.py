@@ -70,8 +70,8 @@ def first_line(error: psycopg.Error) -> str:
 
 
 def use_every_schema(connection: psycopg.Connection[Any], first: str) -> None:
-    """Let code find names without a schema until the end of the transaction, as it does for an application: those of
-    its own schema first, so that nobody who may make things elsewhere puts others in their way.
+    """Let code find names without a schema until the end of the transaction, as it does for an application. Those of
+    its own schema come first, so that nobody who may make things elsewhere puts others in their way.
     """
     connection.execute(SEARCH_EVERY_SCHEMA.encode())
     own = "" if first in ("", "-") else f"{quote_name(first)}, "

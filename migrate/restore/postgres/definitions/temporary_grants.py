@@ -3,7 +3,7 @@
 A privilege comes back as granted by who passed it on, which takes that this role reaches the schema. At the source it
 could once; what has been revoked since makes pg_dump's script stop there. The loan ends within the same transaction, so
 that nobody ever sees it, and no code runs meanwhile. What runs code as its owner (an index' functions, a materialized
-view's query) is lent nothing: it would do, or show, at the restore what its owner was kept from at the source.
+view's query) is lent nothing. It would do, or show, at the restore what its owner was kept from at the source.
 """
 
 from __future__ import annotations

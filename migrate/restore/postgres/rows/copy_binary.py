@@ -40,7 +40,7 @@ Encode = Callable[[pa.Array], Pieces]
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How values of a kind are written where the column's type matches ``declared``: by Arrow, and by the compiled core
-    if that knows them by a letter (binary_rows.h), with a parameter for it. ``prefix``: the bytes of each value that
+    if there is a ``letter`` for them (binary_rows.h), with its ``parameter``. ``prefix``: the bytes of each value that
     stand before what is stored.
     """
 

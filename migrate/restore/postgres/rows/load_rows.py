@@ -161,10 +161,10 @@ class RowWriter:
     def _refusal(
         self, connection: psycopg.Connection[Any], part: PartFile, *, filtered: bool = False
     ) -> psycopg.Error | None:
-        """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they violate
-        at the source, where such a check is not looked at again. Where rows are missing because of damage, a check
-        may need those. Returns why the destination refuses it for another reason. ``filtered``: without the values
-        that it does not take.
+        """Copy a part with all other rows there and all schemas in sight. What its rows violate even so, they violate
+        at the source, where such a check is not looked at again. Where rows are missing because of damage, a check may
+        need those. Returns why the destination refuses it for another reason. ``filtered``: without the values that it
+        does not take.
         """
         label = _label(part)
         loose: list[Check] = []
@@ -208,9 +208,9 @@ class RowWriter:
         *,
         filtered: bool = False,
     ) -> None:
-        """Copy a part in a transaction; with ``loose`` names are found in every schema, no trigger fires, long values
-        are compressed, and these checks wait; those that do not hold any more are recorded as left out. ``filtered``:
-        see ``_refusal``.
+        """Copy a part in a transaction. With ``loose`` names are looked up in every schema, no trigger fires, long
+        values are compressed, and these checks wait. Those that do not hold any more are recorded as left out.
+        ``filtered``: see ``_refusal``.
         """
         own = _label(part)
         notes = (

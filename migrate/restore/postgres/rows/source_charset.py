@@ -1,5 +1,5 @@
-"""Values that stand in the source's own encoding (``OWN``) into a destination: as they are where it has the same
-encoding; else in the characters that they are, as far as a server supports any.
+"""Values that stand in the source's own encoding (``OWN``) into a destination. They go as they are where it has the
+same encoding, else in the characters that they are, as far as a server supports any.
 
 The destination's server converts, both ways. The text of rows comes in pieces that may end anywhere.
 """

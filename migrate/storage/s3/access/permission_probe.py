@@ -1,4 +1,4 @@
-"""What a narrow credential must not be able to do, as attempts that do no harm where they succeed: they concern names
+"""What a narrow credential must not be able to do, as attempts that do no harm where they succeed. They concern names
 that do not exist, or bring settings that no server takes.
 """
 

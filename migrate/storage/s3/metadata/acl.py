@@ -1,5 +1,5 @@
-"""ACLs of objects and buckets: read as JSON, and given back where they name nobody (Amazon S3 user guide, "Access
-control list overview": grants to accounts mean something at their own host only, those to everybody anywhere).
+"""ACLs of objects and buckets, read as JSON, and given back where they name nobody. Grants to accounts mean something
+at their own host only, those to everybody anywhere (Amazon S3 user guide, "Access control list overview").
 """
 
 from __future__ import annotations

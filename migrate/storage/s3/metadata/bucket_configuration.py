@@ -106,10 +106,9 @@ all).
 
 
 def read_configuration(client: Any, bucket: str, cancellation: CancellationToken) -> dict[str, Any]:
-    """Return the bucket's settings by name. What is not set or not supported by the server is left out; what
-    these credentials may not read is listed under ``denied``, what the server fails at, or refuses to say,
-    under ``failing``. Raises
-    ``UnreachableError``, of a server that does not answer after minutes, or once the run is cancelled.
+    """Return the bucket's settings by name. What is not set or not supported by the server is left out. What these
+    credentials may not read is listed under ``denied``; what the server fails at, or refuses to say, under ``failing``.
+    Raises ``UnreachableError``, of a server that does not answer after minutes, or once the run is cancelled.
     """
     configuration: dict[str, Any] = {}
     denied, failing = [], []
@@ -134,9 +133,9 @@ def read_configuration(client: Any, bucket: str, cancellation: CancellationToken
 
 
 def read_setting(client: Any, bucket: str, name: str, cancellation: CancellationToken) -> Mapping[str, Any]:
-    """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``,
-    ``UnreachableError``, and ``MoveoutError`` where the server refuses to say it, or fails at it, and only at it as far
-    as can be told: some answer 500 to what they do not support.
+    """Return one setting, empty where it is not set or not supported. Raises ``NotAllowedError``, ``UnreachableError``,
+    and ``MoveoutError`` where the server refuses to say it, or fails at it, and only at it as far as is known. Some
+    answer 500 to what they do not support.
     """
 
     def read() -> Mapping[str, Any]:

@@ -28,9 +28,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata``
-    without ``x-amz-meta-``; ``checksums`` the source's own, by algorithm, as S3 writes them; the lock as in its
-    headers, the storage class empty for the destination's own choice. ``acl`` is the name of a canned one.
+    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket. ``metadata`` has no
+    ``x-amz-meta-``. ``checksums`` are the source's own, by algorithm, as S3 writes them. The lock is as in its headers;
+    an empty storage class is the destination's own choice. ``acl`` is the name of a canned one.
 
     ``before``: how many versions the key has already, for ``put_versions``.
     """
