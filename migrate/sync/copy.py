@@ -96,7 +96,7 @@ def is_small(step: SyncStep) -> bool:
 
 @dataclass(slots=True)
 class SmallCopy:
-    """Copies small objects for one span; what is to go another way by now ends up in ``grown``."""
+    """Copies small objects for one batch; what is to go another way by now ends up in ``grown``."""
 
     context: SyncContext
     done: Done

@@ -1,4 +1,4 @@
-"""What the plan says, done: spans by several threads, each committed to the record as it ends."""
+"""The plan, executed in batches by several threads. Each batch is committed to the record as it ends."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from migrate.sync.record.sync_record import Record
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_copy import HistoryCopy
 
-SPAN_OBJECTS = 1000
-SPAN_BYTES = 32 * 2**20
+BATCH_OBJECTS = 1000
+BATCH_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One run's work. ``check`` raises once the lease is lost. ``locks_itself``: see ``version_inspect``."""
+class PlanExecution:
+    """Executes the plan of one run. ``check_lease`` raises once the lease is lost. ``locks_itself``: see
+    ``version_inspect``.
+    """
 
     context: SyncContext
     record: Record
     run: str
     overwrite: bool
-    check: Callable[[], None]
+    check_lease: Callable[[], None]
     uploads: Uploads
     history: bool = False
     locks_itself: bool = False
 
-    def all(self, workers: int) -> Done:
-        """Execute the plan; return the counts, the gaps and the damage. Raises what stops the whole sync."""
+    def execute(self, workers: int) -> Done:
+        """Return the counts, the gaps and the damage. Raises what stops the whole sync."""
         total = Done()
         steps = self._allowed(total)
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-sync") as executor:
             under_way: deque[Future[Done]] = deque()
             try:
-                for number, span in enumerate(spans(steps)):
-                    under_way.append(executor.submit(self._span, number, span))
+                for number, batch in enumerate(batches(steps)):
+                    under_way.append(executor.submit(self._run_batch, number, batch))
                     while len(under_way) > workers:
                         total.add(under_way.popleft().result())
                 while under_way:
@@ -85,26 +87,27 @@ class Work:
         )
         return {key: oddities_found for key, oddities_found in oddities if oddities_found}
 
-    def _span(self, number: int, span: list[SyncStep]) -> Done:
+    def _run_batch(self, number: int, batch: list[SyncStep]) -> Done:
+        """Copy a batch, and commit what of it is at the destination, also where the rest fails."""
         outcome = Done()
         try:
             self.context.source.cancellation.check()
-            self.check()
-            self._do(span, outcome)
+            self.check_lease()
+            self._copy_batch(batch, outcome)
         finally:
             if outcome.rows:
-                self.check()
+                self.check_lease()
                 self.record.write_done(self.run, number, outcome.rows)
                 outcome.noted = len(outcome.rows)
                 outcome.rows = []
         return outcome
 
-    def _do(self, span: list[SyncStep], outcome: Done) -> None:
+    def _copy_batch(self, batch: list[SyncStep], outcome: Done) -> None:
         if self.history:
-            HistoryCopy(self.context, outcome, self.uploads, self.locks_itself).run(span)
+            HistoryCopy(self.context, outcome, self.uploads, self.locks_itself).run(batch)
             return
-        steps_to_copy = [step for step in span if step.do == Action.COPY]
-        looked_at = [step for step in span if step.do == Action.LOOK]
+        steps_to_copy = [step for step in batch if step.do == Action.COPY]
+        looked_at = [step for step in batch if step.do == Action.LOOK]
         if looked_at:
             steps_to_copy += ObjectCheck(self.context, outcome, self.overwrite).run(looked_at)
         small = SmallCopy(self.context, outcome)
@@ -123,13 +126,13 @@ def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
     return ""
 
 
-def spans(steps: Iterable[SyncStep]) -> Iterator[list[SyncStep]]:
-    """Gather steps in their order; a large object is a span by itself. Versions of a key stay together."""
+def batches(steps: Iterable[SyncStep]) -> Iterator[list[SyncStep]]:
+    """Gather steps in their order; a large object is a batch by itself. Versions of a key stay together."""
     gathered: list[SyncStep] = []
     held_bytes = 0
     for step in steps:
         size_bytes = step.source.size_bytes if step.source else 0
-        full = held_bytes + size_bytes > SPAN_BYTES or len(gathered) >= SPAN_OBJECTS
+        full = held_bytes + size_bytes > BATCH_BYTES or len(gathered) >= BATCH_OBJECTS
         if gathered and full and step.key != gathered[-1].key:
             yield gathered
             gathered, held_bytes = [], 0

@@ -26,7 +26,7 @@ FOREIGN = (
 
 @dataclass(slots=True)
 class ObjectCheck:
-    """Looks at objects for one span."""
+    """Looks at objects for one batch."""
 
     context: SyncContext
     done: Done

@@ -37,7 +37,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 
 @dataclass(slots=True)
 class LargeCopy:
-    """Copies large objects for one span; ``versions``: each becomes a version of its own, and never two."""
+    """Copies large objects for one batch; ``versions``: each becomes a version of its own, and never two."""
 
     context: SyncContext
     done: Done

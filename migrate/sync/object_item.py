@@ -64,9 +64,9 @@ def item(bucket: str, step: SyncStep, fetched: Fetched, content: rows.Content, a
 
 @dataclass(slots=True)
 class Done:
-    """What a span came to. ``rows`` are for the record, and ``noted`` so many that it has. ``damaged``: sentences about
-    objects that are at the destination and are not what they should be. ``amended``: versions whose tags, locks or ACL
-    were changed. ``hidden``: keys whose newest version could not be copied.
+    """What a batch came to. ``rows`` are for the record, and ``noted`` so many that it has. ``damaged``: sentences
+    about objects that are at the destination and are not what they should be. ``amended``: versions whose tags, locks
+    or ACL were changed. ``hidden``: keys whose newest version could not be copied.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Done:
     hidden: set[str] = field(default_factory=set)
 
     def add(self, other: Done) -> None:
-        """Add the counts, gaps and damage of another span; not its rows."""
+        """Add the counts, gaps and damage of another batch; not its rows."""
         self.gaps += other.gaps
         self.damaged += other.damaged
         self.noted += other.noted

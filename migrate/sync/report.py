@@ -1,4 +1,4 @@
-"""What a sync says of itself, beside its record: what is where, what is missing, what was lost, and what was
+"""What a sync says of itself, next to its record: what is where, what is missing, what was lost, and what was
 removed.
 
     report.json, REPORT.html         what the last run came to

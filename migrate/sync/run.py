@@ -31,7 +31,7 @@ from migrate.sync.copy import SyncContext
 from migrate.sync.delete_extra import Removal
 from migrate.sync.diff import Action, SyncStep
 from migrate.sync.equality_proof import prove
-from migrate.sync.execute import Work, refusal_of
+from migrate.sync.execute import PlanExecution, refusal_of
 from migrate.sync.inspect import FOREIGN
 from migrate.sync.object_item import Done
 from migrate.sync.open_buckets import check_histories
@@ -94,11 +94,13 @@ def sync(
     if options.history:
         check_histories(sides, dry_run=options.dry_run)
     sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
-    if options.dry_run:
-        return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="moveout-ahead") as threads:
-        threads.submit(sides.destination.versioning)  # somebody needs the answer later
         source_settings = threads.submit(read_source_settings, sides)
+        if options.dry_run:
+            record = Record(store, fresh)
+            settings = threads.submit(_settings_of, sides, record, options, source_settings)
+            return _Sync(sides, record, options, progress, throttle, workers, threads, settings).foresee()
+        threads.submit(sides.destination.versioning)  # somebody needs the answer later
         with Lease(store, "sync", progress=progress) as lease:
             try:
                 # Not with a history: its first run tries out delete markers, which would be listed.
@@ -106,6 +108,7 @@ def sync(
                 files = KnownFiles(store)
                 files.load((HEADER, KEPT, CAPABILITIES))
                 record = Record(files, fresh, threads)
+                settings = threads.submit(_settings_of, sides, record, options, source_settings)
                 return _Sync(
                     sides,
                     record,
@@ -113,10 +116,10 @@ def sync(
                     progress,
                     throttle,
                     workers,
-                    lease.check,
                     threads,
+                    settings,
+                    lease.check,
                     listings,
-                    source_settings,
                 ).run()
             finally:
                 threads.shutdown()  # what they write, they write under the lease
@@ -133,13 +136,22 @@ def _check(options: SyncOptions) -> None:
         )
 
 
-def _nobody() -> None:
-    """Hold nothing."""
+def _settings_of(
+    sides: Sides, record: Record, options: SyncOptions, source_settings: Future[Mapping[str, Any]]
+) -> BucketSettings:
+    rules = Rules(options.settings, options.delete, inside=not options.apart, history=options.history)
+    return BucketSettings(sides, record.store, rules, source_settings.result())
+
+
+def _no_lease() -> None:
+    """Check nothing: a dry run writes nothing, so it has no lease."""
 
 
 @dataclass(slots=True)
 class _Sync:
-    """One command."""
+    """One sync. ``threads`` ask for what is needed later. ``listings``: those of the first pass, begun while the
+    record's files are read.
+    """
 
     sides: Sides
     record: Record
@@ -147,36 +159,15 @@ class _Sync:
     progress: Progress
     throttle: RateLimiter | None
     workers: int
-    check: Callable[[], None] = _nobody
-    threads: Executor | None = None
-    """They ask for what is needed later."""
+    threads: Executor
+    settings: Future[BucketSettings]
+    check_lease: Callable[[], None] = _no_lease
     listings: Listings | None = None
-    """Those of the first pass, begun while the record's files are read."""
-    source_settings: Future[Mapping[str, Any]] | None = None
     _pending: list[Future[object]] = field(default_factory=list)
     _settled: bool = False
-    _bucket: Future[BucketSettings] | BucketSettings | None = None
-
-    @property
-    def _settings(self) -> BucketSettings:
-        if self._bucket is None:
-            self._bucket = self._read_settings()
-        elif isinstance(self._bucket, Future):
-            self._bucket = self._bucket.result()
-        return self._bucket
-
-    def _read_settings(self) -> BucketSettings:
-        chosen = self.options
-        rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart, history=chosen.history)
-        source_settings = (
-            self.source_settings.result() if self.source_settings else read_source_settings(self.sides)
-        )
-        return BucketSettings(self.sides, self.record.store, rules, source_settings)
 
     def run(self) -> SyncOutcome:
         """Do all of it."""
-        assert self.threads is not None
-        self._bucket = self.threads.submit(self._read_settings)
         self.record.begin()
         self._settled = self.record.settle()
         if self.options.history:
@@ -194,12 +185,11 @@ class _Sync:
         return outcome
 
     def _later(self, call: Callable[[], object]) -> None:
-        """Do it by a thread, while the next step runs. ``_wait`` raises what becomes of it."""
-        assert self.threads is not None
+        """Make a call by a thread, while the next step runs. ``_wait`` raises its error."""
         self._pending.append(self.threads.submit(call))
 
     def _wait(self) -> None:
-        """Wait for what ``_later`` was told."""
+        """Wait for the calls that ``_later`` has begun."""
         while self._pending:
             self._pending.pop().result()
 
@@ -241,7 +231,7 @@ class _Sync:
         if plan.strangers and self._clear_probe_objects(plan):
             plan = make_plan(self.sides, self.record, self.record.begin_run(), self.progress)
         other_objects = plan.strangers > 0
-        if self._settings.write_first(other_objects=other_objects):
+        if self.settings.result().write_first(other_objects=other_objects):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
         outcome = self._copy(report, plan) if plan.to_do else Done()
         if self.sides.hidden is not None:
@@ -252,8 +242,7 @@ class _Sync:
         other_objects = (other_objects and not self.options.delete) or any(
             gap.reason.startswith(FOREIGN) for gap in outcome.gaps
         )
-        assert self.threads is not None
-        settings = self.threads.submit(self._settings.write_last, other_objects=other_objects)
+        settings = self.threads.submit(self.settings.result().write_last, other_objects=other_objects)
         is_folded = self._fold(plan, outcome, removal)
         if settings.result() or is_folded or self._settled:
             self._write_losses(report, plan, self._survey(plan))
@@ -281,17 +270,17 @@ class _Sync:
         self._later(partial(self._write_losses, report, plan, capability_survey))
         uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
-        work = Work(
+        execution = PlanExecution(
             context,
             self.record,
             plan.run,
             self.options.overwrite,
-            self.check,
+            self.check_lease,
             uploads,
             self.options.history,
             locks_itself=bool((self.sides.destination.object_lock() or {}).get("Rule")),
         )
-        outcome = work.all(self.workers)
+        outcome = execution.execute(self.workers)
         self._wait()
         self.progress.end()
         uploads.clear()
@@ -340,7 +329,7 @@ class _Sync:
                 f"{self.sides.source.url} lists no object; nothing was removed at the destination",
                 next_step="check the source's prefix, or empty the destination by other means if that is what you want",
             )
-        self.check()
+        self.check_lease()
         self.progress.begin("remove at the destination", items=plan.extra, size_bytes=0)
         try:
             removal.run(self._context(Terms(object_lock=False)), self._steps(plan, Action.EXTRA))
@@ -353,7 +342,7 @@ class _Sync:
         """Write the ledger, as far as it is known by now."""
         known = chain(
             capability_survey.losses,
-            self._settings.losses,
+            self.settings.result().losses,
             self._refused(plan, capability_survey.terms),
             self._left_out(plan),
             self.record.losses(),
@@ -366,7 +355,7 @@ class _Sync:
         removed = frozenset(removed_object.which for removed_object in removal.removed)
         if not (outcome.noted or plan.steps[Action.FORGET] or removed):
             return False
-        self.check()
+        self.check_lease()
 
         def dropped(step: SyncStep) -> bool:
             if step.destination is None or step.do != Action.EXTRA:
@@ -408,7 +397,7 @@ class _Sync:
             extras=tuple(plan.examples.get(Action.EXTRA, ())),
             reasons=(*_reconciled(plan, batch_outcome), *self._emptiness(plan)),
             history=sides.history,
-            settings=self._settings.outcome_by_setting,
+            settings=self.settings.result().outcome_by_setting,
         )
 
     def _emptiness(self, plan: Plan) -> Iterator[str]:
@@ -417,7 +406,7 @@ class _Sync:
             yield reason
 
     def _planned(self, plan: Plan) -> dict[str, object]:
-        names = self._settings.foresee(other_objects=plan.strangers > 0)
+        names = self.settings.result().foresee(other_objects=plan.strangers > 0)
         planned: dict[str, object] = {
             str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Action
         }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporters.bucket_api import ObjectSummary, Page
 from exporters.objects.key_oddities import Oddities
 from migrate.sync.diff import Action, Comparison, SyncStep, decide
-from migrate.sync.execute import SPAN_BYTES, SPAN_OBJECTS, spans
+from migrate.sync.execute import BATCH_BYTES, BATCH_OBJECTS, batches
 from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.record.record_merge import folded, grouped
 from migrate.sync.record.record_rows import begun_rows, plan_bytes, read_plan
@@ -168,10 +168,10 @@ def test_a_plan_is_read_as_it_was_written():
 
 
 def test_spans_are_cut_by_number_and_size():
-    small = [SyncStep(Action.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
-    assert [len(span) for span in spans(small)] == [SPAN_OBJECTS, 1]
-    large = SyncStep(Action.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
-    assert [len(span) for span in spans([small[0], large, small[1]])] == [1, 1, 1]
+    small = [SyncStep(Action.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(BATCH_OBJECTS + 1)]
+    assert [len(batch) for batch in batches(small)] == [BATCH_OBJECTS, 1]
+    large = SyncStep(Action.COPY, "x", "new", listed("x", size=BATCH_BYTES + 1))
+    assert [len(batch) for batch in batches([small[0], large, small[1]])] == [1, 1, 1]
 
 
 def table(rows: dict[str, int]) -> pa.Table:

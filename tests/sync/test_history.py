@@ -15,7 +15,7 @@ from migrate.errors import UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.source_bucket import open_bucket
-from migrate.sync import execute as spans_module
+from migrate.sync import execute
 from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop
@@ -82,7 +82,7 @@ def test_every_version_and_again(old: Move) -> None:
 
 def test_only_what_is_new_is_added(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pass by pass; each version once."""
-    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 3)
+    monkeypatch.setattr(execute, "BATCH_OBJECTS", 3)
     shop = old.source
     for number in range(8):
         for body in (b"one", b"two"):
@@ -152,7 +152,7 @@ def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
     old: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written and not committed is taken in by its content, and what is missing is added: nothing twice."""
-    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 10)
+    monkeypatch.setattr(execute, "BATCH_OBJECTS", 10)
     count = make_history(old.source, keys=18, versions=6, seed=3, locks=False)
 
     class Breaks(Silent):
@@ -177,7 +177,7 @@ def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
 
 
 def _only_if(write: Any) -> Any:
-    """A killed run commits no part of a span."""
+    """A killed run commits no part of a batch."""
 
     def write_done(self: Record, run: str, number: int, rows: Any) -> None:
         if number < 2:
@@ -370,7 +370,7 @@ def ids(shop: Shop, key: str) -> list[str]:
 
 def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     """No listing shows them; who asks for a look gets them over, each on its very version, and no version is made."""
-    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 7)
+    monkeypatch.setattr(execute, "BATCH_OBJECTS", 7)
     count = make_history(old.source, keys=12, versions=5, seed=6, locks=False)
     for number in range(3):
         old.source.put("k", b"%d" % number, Tagging=f"n={number}&of=a%20b")
@@ -403,7 +403,7 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
 @pytest.mark.torture
 def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was brought in step is in the record, in its place and with its digests."""
-    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 2)
+    monkeypatch.setattr(execute, "BATCH_OBJECTS", 2)
     for number in range(6):
         for version in range(2):
             old.source.put(f"k{number}", bytes([number, version]))

@@ -15,7 +15,7 @@ from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
 from migrate.progress.meter import Meter
 from migrate.runtime.progress import Silent
-from migrate.sync import execute as spans_module
+from migrate.sync import execute
 from tests.exporters.objects.conftest import ODD_KEYS, fill
 from tests.sync.conftest import Move, body
 
@@ -351,7 +351,7 @@ def test_no_cutover_while_the_destination_has_more(move: Move) -> None:
 
 def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
     """What is committed is not looked at again, what was on its way is found to be ours, even where it has changed."""
-    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 10)
+    monkeypatch.setattr(execute, "BATCH_OBJECTS", 10)
     for number in range(60):
         move.source.put(f"{number:03d}", b"%d" % number)
 
@@ -383,7 +383,7 @@ def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
 
 
 def _only_whole(write):
-    """A killed run commits no part of a span."""
+    """A killed run commits no part of a batch."""
 
     def write_done(self, run, number, rows):
         if len(rows) == 10:

@@ -4,7 +4,7 @@
     index/<generation>/objects-000000.parquet   a row for every object that is at the destination as it was at the
     source
     work/<run>/plan-000000.parquet              what a run is going to do; written before it touches anything
-    work/<run>/done-000000.parquet              rows of what it has done, span by span
+    work/<run>/done-000000.parquet              rows of what it has done, batch by batch
 
 What a run writes lies in its plan before it is written, so that an object that a killed run has left is known to be
 ours. Losing all of this costs time: objects are then compared one by one.
@@ -55,7 +55,7 @@ PLAN_ROWS = 10_000
 _PLAN_AHEAD = 1
 _DONE_AHEAD = 8
 _DONE_BYTES = 2**20
-"""What is larger is written before its span ends, so that little is held."""
+"""What is larger is written before its batch ends, so that little is held."""
 _RUN = re.compile(r"work/(\d{6,})/")
 
 
@@ -179,8 +179,8 @@ class Record:
                 self._being_written.popleft()
 
     def write_done(self, run: str, number: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Commit what a span has done, soon: no later than when some spans more have ended. Spans are numbered in the
-        order of their keys, and do not overlap.
+        """Commit what a batch has done, soon: no later than when some batches more have ended. Batches are numbered in
+        the order of their keys, and do not overlap.
         """
         if not rows:
             return
@@ -193,7 +193,7 @@ class Record:
         self.finish_done(but=_DONE_AHEAD)
 
     def finish_done(self, *, but: int = 0) -> None:
-        """Return when all that is done is committed, ``but`` for so many spans. Raises what came in the way of it."""
+        """Return when all that is done is committed, ``but`` for so many batches. Raises what came in the way of it."""
         while True:
             with self._lock:
                 if len(self._done_being_written) <= but:

@@ -1,4 +1,4 @@
-"""Whole histories for one span: of each key the oldest version first, delete markers in their place, in layers: the
+"""Whole histories for one batch: of each key the oldest version first, delete markers in their place, in layers: the
 next version of every key at once, then the one after it.
 """
 
@@ -62,7 +62,7 @@ def _is_as_promised(fetched: Fetched) -> bool:
 
 @dataclass(slots=True)
 class HistoryCopy:
-    """Copies histories for one span: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
+    """Copies histories for one batch: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
 
     context: SyncContext
     done: Done

@@ -103,7 +103,7 @@ class _InspectedVersion:
 
 @dataclass(slots=True)
 class VersionCheck:
-    """Looks at versions for one span, at both sides, and brings them in step."""
+    """Looks at versions for one batch, at both sides, and brings them in step."""
 
     context: SyncContext
     done: Done
