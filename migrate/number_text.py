@@ -15,7 +15,7 @@ def bytes_words(size_bytes: float) -> str:
 
 
 def exact_bytes_words(size_bytes: int) -> str:
-    """Return a size with the exact number beside it: ``3.2 GB (3,200,123,456 bytes)``."""
+    """Return a size with the exact number next to it: ``3.2 GB (3,200,123,456 bytes)``."""
     exact = things(size_bytes, "byte")
     return exact if size_bytes < 1000 else f"{bytes_words(size_bytes)} ({exact})"
 

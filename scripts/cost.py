@@ -33,7 +33,7 @@ class Cost:
 
 
 def cost_of(command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> Cost:
-    """Run a command, with ``variables`` beside those of the environment, and return what it took. Raises
+    """Run a command, with ``variables`` in addition to those of the environment, and return what it took. Raises
     ``subprocess.CalledProcessError``.
     """
     known = {**os.environ, **(variables or {})}

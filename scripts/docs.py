@@ -32,7 +32,7 @@ AWS_DISCOVERY = DOCS / "reference" / "aws-discovery.md"
 STAGED = ROOT / "build" / "docs"
 MAN = ROOT / "build" / "man"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-"""Pages that lie beside ``docs/`` and are pages of the site, too. The README is its home."""
+"""Pages that lie next to ``docs/`` and are pages of the site, too. The README is its home."""
 COMMON = ("--json", "--quiet", "--no-input", "--help")
 """Options that every command takes: explained once."""
 EXAMPLES = "Examples:"
@@ -211,7 +211,7 @@ def _roff(text: str) -> str:
 
 
 def stage() -> None:
-    """Copy the pages to ``build/docs``: those beside ``docs/`` too, with their links as they are there."""
+    """Copy the pages to ``build/docs``: those next to ``docs/`` too, with their links as they are there."""
     shutil.rmtree(STAGED, ignore_errors=True)
     shutil.copytree(DOCS, STAGED)
     for name in ("README.md", *ROOT_PAGES):

@@ -173,7 +173,7 @@ def _scram_secret(password: str) -> str:
 
 
 def _copied(bin_dir: Path, directory: Path) -> Path:
-    """Copy a PostgreSQL from where only root can enter; a wheel's libraries lie beside its package."""
+    """Copy a PostgreSQL from where only root can enter; a wheel's libraries lie next to its package."""
     package = bin_dir.parent.parent
     for source in (bin_dir.parent, package.parent / f"{package.name}.libs"):
         if source.exists():

@@ -302,7 +302,7 @@ class Servers:
         return child
 
     def _secret(self, name: str) -> str:
-        """Return the server's password: made once, kept beside its data."""
+        """Return the server's password: made once, kept next to its data."""
         path = self.directory / name / "password"
         path.parent.mkdir(exist_ok=True)
         if not path.exists():

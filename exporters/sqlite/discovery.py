@@ -111,7 +111,7 @@ def _source_of(path: Path, root: Path) -> FoundSource:
 
 
 def _belongs_to_database(path: Path) -> bool:
-    """Tell whether a file is SQLite's own beside a database: its log, index or journal."""
+    """Tell whether a file is SQLite's own next to a database: its log, index or journal."""
     return any(
         path.name.endswith(ending)
         and path.with_name(path.name.removesuffix(ending)).is_file()

@@ -163,7 +163,7 @@ def read_sealed(store: Store) -> BundleInfo | None:
 
 
 def pace_of(times: Sequence[tuple[str, int]]) -> Pace | None:
-    """Return the pace of units that were finished at ``times``, None where it cannot be told."""
+    """Return the pace of units that were finished at ``times``, None where they do not show it."""
     try:
         moments = [
             (datetime.strptime(timestamp, _TIME_FORM).replace(tzinfo=UTC), size) for timestamp, size in times

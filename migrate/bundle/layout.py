@@ -31,9 +31,9 @@ CHANGES = "changes/"
 RESTORED = "restored/"
 WORK = "_work/"
 LOCAL = (WORK, CHANGES, RESTORED)
-"""What lies beside a bundle and belongs to its location: a transfer leaves it there."""
+"""What lies next to a bundle and belongs to its location: a transfer leaves it there."""
 BESIDE = (SIGNATURES, *LOCAL)
-"""What lies beside a bundle, and is in no manifest."""
+"""What lies next to a bundle, and is in no manifest."""
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
 SEAL_STATE = "_work/seal.json"

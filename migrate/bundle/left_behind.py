@@ -1,4 +1,4 @@
-"""What stays on the old servers: what was seen there beside a bundle's sources, and what its case names on purpose."""
+"""What stays on the old servers: what was seen there besides a bundle's sources, and what its case names on purpose."""
 
 from __future__ import annotations
 

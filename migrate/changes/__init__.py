@@ -1,1 +1,1 @@
-"""Changes of a source after its snapshot: kept beside the bundle."""
+"""Changes of a source after its snapshot: kept next to the bundle."""

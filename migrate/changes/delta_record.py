@@ -1,4 +1,4 @@
-"""What is kept of delta passes beside the bundle, one file a source: ``changes/<source>/delta.json``."""
+"""What is kept of delta passes next to the bundle, one file a source: ``changes/<source>/delta.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: the files in which the changes of a source lie beside a bundle.
+"""Segments: the files in which the changes of a source lie next to a bundle.
 
 ``changes/<source>/<base>/`` holds them, ``<base>`` being the position of the snapshot as 16 hex digits. A segment is a
 file of messages, ``<number>-<hash>.zst``, and its commit record, ``<number>.json``; numbers count from 1. The record is

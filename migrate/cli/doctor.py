@@ -32,7 +32,7 @@ _STYLES = {"blocks": "bold red", "loses": "red", "slow": "yellow", "info": "cyan
 _WIDE, _NARROW = 74, (0, 2, 3)
 """From this width on the table has all columns; else these."""
 _NAME_WIDTH = 20
-"""A longer name takes several lines, so that the words beside it stay whole."""
+"""A longer name takes several lines, so that the words next to it stay whole."""
 _SHOWN = 12
 """Findings that are printed of one check of one source; all are in the JSON and in the scripts."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {

@@ -461,7 +461,7 @@ class _SourceOptions:
         bool,
         typer.Option(
             "--follow",
-            help="Keep what databases write from the snapshot on, beside the bundle, for moveout follow.",
+            help="Keep what databases write from the snapshot on, next to the bundle, for moveout follow.",
         ),
     ] = False
     retain: Annotated[

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 _NOT_RESTORED = "not restored"
 REPORTS = "moveout-restored"
-"""The directory of reports, one for each bundle, unless told otherwise."""
+"""The directory of reports, one for each bundle, by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""``moveout status``: how far things are, told from the locations alone."""
+"""``moveout status``: how far things are, by the locations alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class LocationStatus:
-    """A location and what is going on there: a transfer to it, or an export; or why that cannot be told. ``reports``:
+    """A location and what is going on there: a transfer to it, or an export; or why nobody can say. ``reports``:
     what commands at work there say of themselves. ``followed``: how far the changes of its sources are;
     ``deltas``: how far delta passes are. ``restores``: what the restores of its bundle came to. ``switched``: when the
     switch was made, "" where it was not.

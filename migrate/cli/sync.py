@@ -199,9 +199,9 @@ def sync_command(
 ) -> Answer:
     """Copy a bucket or a database; again: only what has changed.
 
-    One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed unless
-    told. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own. A database goes through
-    a working folder, until nothing is behind; --cutover makes the switch.
+    One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed
+    without --delete. Of a whole account, or with a case file and no URLs, each bucket is a sync of its own. A database
+    goes through a working folder, until nothing is behind; --cutover makes the switch.
     """
     loaded = load_case(case)
     if (ends := _database_pair(pairs or [], loaded, how, databases)) is not None:

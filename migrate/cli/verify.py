@@ -78,14 +78,14 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One source of the bundle beside a live one."""
+    """One source of the bundle next to a live one."""
 
     source: str
     url: str
     findings: Sequence[Finding]
     tables: Sequence[TableDigest] = ()
     left_out: Sequence[str] = ()
-    """What the restore left out, as the destination still knows, and what the bundle lacks."""
+    """What the restore left out, as the destination still records, and what the bundle lacks."""
     repaired: Sequence[TableRepair] = ()
     """What differed before, and was repaired; with ``--dry-run`` what would be."""
     dry_run: bool = False

@@ -1,9 +1,9 @@
 """Who is at a batch that must not be done by two at once.
 
 The cluster gives a batch to another worker when it takes one for dead. That one may live, cut off from the scheduler
-only; and of what it has done nobody was told. To write a version twice makes two of it. So a worker lays a claim at the
-location before it writes. Who meets a claim there takes it over, waits until the other must have noticed, and looks at
-what there is before it goes on.
+only; and nobody has heard of what it has done. To write a version twice makes two of it. So a worker lays a claim at
+the location before it writes. Who meets a claim there takes it over, waits until the other must have noticed, and looks
+at what there is before it goes on.
 """
 
 from __future__ import annotations

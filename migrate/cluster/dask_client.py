@@ -1,4 +1,4 @@
-"""A Dask cluster: the only module that knows its library.
+"""A Dask cluster: the only module that uses its library.
 
 ``distributed`` documentation, "Client": functions are sent by name, so the workers need this package as well.
 """
@@ -175,7 +175,7 @@ def sample_no_stacks() -> None:
 
 
 def own_address() -> str:
-    """Return by which name the cluster knows the worker that this is."""
+    """Return the name of this worker in the cluster."""
     from distributed import get_worker  # noqa: PLC0415  not everybody has it
 
     return str(get_worker().address)

@@ -21,7 +21,7 @@ def encode(error: Exception) -> Json:
 
 
 def decode(encoded: Json) -> MoveoutError:
-    """Return the error that was told. One of no known kind becomes a ``SourceError``, as if it had come up here."""
+    """Return the error that was sent. One of no known kind becomes a ``SourceError``, as if it had come up here."""
     known = {kind.__name__: kind for kind in _kinds()}
     kind = known.get(encoded["error"], SourceError)
     if issubclass(kind, DamageError):

@@ -1,4 +1,4 @@
-"""What a worker is told: plain JSON with a version, without secrets and without anything that is open."""
+"""What a worker is sent: plain JSON with a version, without secrets and without anything that is open."""
 
 from __future__ import annotations
 

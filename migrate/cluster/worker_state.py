@@ -41,7 +41,7 @@ _REMEMBERED = 64
 
 
 class Notes(Silent):
-    """Keeps what the lead's user should be told."""
+    """Keeps what the lead's user should see."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
 """Custody: signatures, proofs and the log of who did what to a bundle.
 
-Everything lies under ``sig/`` beside the bundle, in formats that other tools check.
+Everything lies under ``sig/`` next to the bundle, in formats that other tools check.
 """

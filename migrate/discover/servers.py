@@ -138,7 +138,7 @@ def shown_names(sources: Sequence[FoundSource]) -> str:
 
 def servers_of(case: Case) -> list[Endpoint]:
     """Return the servers that a case names, and those of its sources. Directories of files only where it names them:
-    what lies beside a file may be anything.
+    what lies next to a file may be anything.
     """
     servers = list(case.servers)
     keys = {server_key(server.url) for server in servers}

@@ -1,4 +1,4 @@
-"""Which engine a URL means: the only place that knows all of them."""
+"""Which engine a URL means: the only place that has all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def engine_for(url: str, shown: str) -> Engine:
     what = f"{url.partition('://')[0]}://" if "://" in url else repr(shown)
     broken = "".join(f"; the engine {name} cannot be loaded: {why}" for name, why in _installed()[1].items())
     raise UsageError(
-        f"{what} is no database or bucket that moveout knows{broken}",
+        f"{what} is no database or bucket that moveout supports{broken}",
         next_step=f"give a URL that begins with {known_schemes()}",
     )
 

@@ -1,1 +1,1 @@
-"""How far a command is: counted while it runs, kept beside the bundle, shown alike on a terminal and elsewhere."""
+"""How far a command is: counted while it runs, kept next to the bundle, shown alike on a terminal and elsewhere."""

@@ -17,7 +17,7 @@ _RATE_WINDOW_SECONDS = 20.0
 _LEAST_MOVES = 6
 """So many changes a rate is made of at least, however long they take: a part may take minutes."""
 _LEAST_SECONDS = 0.5
-"""No rate is told of less: a moment says nothing."""
+"""No rate is shown of less: a moment says nothing."""
 _ITEM_BYTES = 1000
 """An item weighs as much as so many bytes where sources are compared: small objects and rows cost time, too."""
 _NOTES = 5

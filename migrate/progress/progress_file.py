@@ -1,4 +1,4 @@
-"""``_work/progress-<command>.json`` beside a bundle: how far the command is that works there, for whoever asks.
+"""``_work/progress-<command>.json`` next to a bundle: how far the command is that works there, for whoever asks.
 
 The command renews it every few seconds and removes it when it ends well. What it says proves nothing: that is what
 commit records are for. A location that refuses it is left alone, and so is one whose bucket has Object Lock while the
@@ -38,7 +38,7 @@ _JOIN_SECONDS = 10.0
 
 
 class StateHolder(Protocol):
-    """Who knows how far a command is: a ``Meter``."""
+    """Where to ask how far a command is: a ``Meter``."""
 
     @property
     def has_begun(self) -> bool:

@@ -24,7 +24,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A bundle on offer: to whom, until when, and the names of the files that lie beside the page."""
+    """A bundle on offer: to whom, until when, and the names of the files that lie next to the page."""
 
     info: BundleInfo
     to: str

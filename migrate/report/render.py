@@ -1,4 +1,4 @@
-"""Pages from the templates beside this module: no script, nothing from elsewhere, whatever a name in a bundle says.
+"""Pages from the templates next to this module: no script, nothing from elsewhere, whatever a name in a bundle says.
 
 Every value is escaped where it stands. Text that comes from a bundle also goes through the filter ``name``. It keeps
 its own direction (``<bdi>``). Characters that cannot be seen, or would change how the rest of the line is read, stand

@@ -1,4 +1,4 @@
-"""``restored/`` beside a bundle: what the last restore of each source to each destination came to, for whoever asks.
+"""``restored/`` next to a bundle: what the last restore of each source to each destination came to, for whoever asks.
 
 It proves nothing: a comparison with the destination does that.
 """

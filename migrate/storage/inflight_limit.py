@@ -58,7 +58,7 @@ class Body:
 
     @property
     def piece_bytes(self) -> int:
-        """How much to send before ``left`` is told."""
+        """How much to send before ``left`` is called."""
         return max(SMALL_BYTES, min(int(self._flow.rate * _PIECE_SECONDS), _LARGEST_PIECE_BYTES))
 
     def begin(self) -> None:

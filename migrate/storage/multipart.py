@@ -61,7 +61,7 @@ def find_upload(
     """Return the upload of a file that has most bytes, None where none has ``least_bytes``.
 
     ``part_bytes`` is the size of its parts where they do not show it. ``uploads`` are the candidates where the caller
-    knows them. ``drop_others``: the other ones are dropped; not where they may belong to other programs.
+    has them. ``drop_others``: the other ones are dropped; not where they may belong to other programs.
     """
     candidates = list(store.uploads(key) if uploads is None else uploads)
     best: ResumableUpload | None = None

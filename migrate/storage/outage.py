@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 NOTE_SECONDS = 60.0
-"""An outage is told of no more often than that."""
+"""An outage is reported no more often than that."""
 _FORGOTTEN_SECONDS = 150.0
 """A failure so long after the one before belongs to another outage: a silent server takes a minute to fail."""
 SILENT_SECONDS = 15.0
-"""A server that gives no answer for so long is told of, and waited for."""
+"""A server that gives no answer for so long is reported, and waited for."""
 
 
 class Outage:
@@ -68,7 +68,7 @@ class Outage:
                 self._noted_at = None
 
     def end(self) -> float:
-        """Note that the location has answered. Return how long an outage was that somebody was told of, else 0."""
+        """Note that the location has answered. Return how long an outage was that was reported, else 0."""
         self._answered = self._clock()
         if self._begun is None and self._silent_at is None:
             return 0.0

@@ -127,7 +127,7 @@ class RetryPolicy:
         return value
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Return what the call returns, once; who waits long for it is told so."""
+        """Return what the call returns, once; who waits long for it sees a note."""
         under_way = self._outage.asked()
         try:
             return call()

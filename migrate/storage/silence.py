@@ -1,4 +1,4 @@
-"""Looks every second at the calls that are under way, so that a server that is silent is told of before they fail."""
+"""Looks every second at the calls that are under way, so that a silent server is reported before they fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOK_SECONDS = 1.0
 
 @runtime_checkable
 class Moving(Protocol):
-    """A store that knows whether bytes come or go: a slow server is not a silent one."""
+    """A store that can say whether bytes come or go: a slow server is not a silent one."""
 
     def stuck_seconds(self) -> float | None:
         """Return for how long no byte came or went for the request that waits longest; None where none is known."""

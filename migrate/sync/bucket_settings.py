@@ -1,5 +1,5 @@
 """The settings of the source's bucket, at the destination's: written by the code of a restore, and again when they have
-changed. What the destination has set itself is not touched unless told.
+changed. What the destination has set itself is not touched by default.
 
     settings.json      which settings this sync has written, and what the destination has not, with the reason
 """
@@ -25,7 +25,7 @@ from migrate.sync.plan import Sides
 KEPT = "settings.json"
 WRITTEN, REMOVED = "written", "removed"
 _UNREADABLE = "it could not be read, or these credentials may not"
-_LEFT = "the destination's settings are left alone, as was told"
+_LEFT = "the destination's settings are left alone, as --settings leave says"
 _OWN = (
     "the destination has its own, which this sync did not write; --settings replace puts the source's there"
 )

@@ -153,7 +153,7 @@ class SmallCopy:
             self.take(sent.popleft(), written)
 
     def bodies(self, steps: Sequence[SyncStep], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
-        """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
+        """Read; yield what is to be written, which ``sent`` lists. What cannot be is noted."""
         context = self.context
         fetched = context.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         acls_read = acls(context, map(source_of, steps))
@@ -225,7 +225,7 @@ def record_copied(
     *losses: Loss,
     bytes_counted: bool = False,
 ) -> None:
-    """Note an object that is at the destination now. ``bytes_counted``: the progress knows of its bytes already."""
+    """Note an object that is at the destination now. ``bytes_counted``: the progress has counted its bytes already."""
     size_bytes = read_item.fetched.summary.size_bytes
     outcome.rows.append(read_item.finished(written, context.terms, *losses))
     outcome.copied += 1

@@ -1,4 +1,4 @@
-"""Objects that only the destination has, removed when told to."""
+"""Objects that only the destination has, removed with ``--delete``."""
 
 from __future__ import annotations
 

@@ -129,6 +129,6 @@ class SyncOutcome:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as it is kept and told; of gaps and removed objects the first thousand."""
+        """Return it as it is kept and printed; of gaps and removed objects the first thousand."""
         all_fields = asdict(replace(self, gaps=self.gaps[:_SHOWN_GAPS], removed=self.removed[:_SHOWN_GAPS]))
         return all_fields | {"complete": self.complete}

@@ -52,7 +52,7 @@ def check_payload(
 
 
 def check_tags(store: Store, tags: Tags, level: Level) -> Iterator[Finding]:
-    """Yield files outside of ``data/`` that belong to no bundle; what lies beside a bundle is let be."""
+    """Yield files outside of ``data/`` that belong to no bundle; what lies next to a bundle is let be."""
     if level is Level.QUICK or not tags.names:
         return
     known = tags.names | {layout.TAG_MANIFEST}

@@ -49,7 +49,9 @@ _QUICK = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named, or all; return 1 if one of them failed."""
-    parser = argparse.ArgumentParser(prog="make bench", description="Measure moveout beside other tools.")
+    parser = argparse.ArgumentParser(
+        prog="make bench", description="Measure moveout compared with other tools."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help=f"less of each of {', '.join(_QUICK)}")
     options = parser.parse_args(argv)

@@ -60,7 +60,7 @@ _BODY = random.Random(2).randbytes(32 * MIB)
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The servers of the moves. ``destinations`` are MinIOs: one beside us, the others behind links."""
+    """The servers of the moves. ``destinations`` are MinIOs: one next to us, the others behind links."""
 
     postgres: PostgresServer
     mariadb: MariadbServer

@@ -1,4 +1,4 @@
-"""A bucket of very many keys listed into an inventory, beside a serial paginator.
+"""A bucket of very many keys listed into an inventory, compared with a serial paginator.
 
     python -m scripts.bench.listing [--objects 100000] [--latency 25] [--runs 3] [--keep DIR]
 

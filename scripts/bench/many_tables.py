@@ -1,4 +1,4 @@
-"""Export and restore of many small PostgreSQL tables, beside ``pg_dump -Fd -j2`` and ``pg_restore -j2``.
+"""Export and restore of many small PostgreSQL tables, compared with ``pg_dump -Fd -j2`` and ``pg_restore -j2``.
 
     python -m scripts.bench.many_tables --url postgresql://user@host:port/postgres [--tables 537] [--runs 3]
 

@@ -2,7 +2,7 @@
 
     python -m scripts.bench.memory [--objects 100000] [--rows 5000000] [--limit 400]
 
-Each command runs in a process of its own with the workers it has unless told. Printed is the peak of its resident
+Each command runs in a process of its own with its default of workers. Printed is the peak of its resident
 memory as the system counts it (``ru_maxrss``), programs that it starts itself (``pg_dump``) included: the largest
 process of all. The exit code is 1 where one goes above ``--limit`` MB, or where the end is not what was there before.
 """

@@ -1,4 +1,4 @@
-"""Export of TPC-H lineitem from MySQL or MariaDB to Parquet, beside connectorx.
+"""Export of TPC-H lineitem from MySQL or MariaDB to Parquet, compared with connectorx.
 
     MYSQL_PWD=… python -m scripts.bench.mysql --url mysql://user@host:port/mysql [--scale 1] [--runs 3]
 

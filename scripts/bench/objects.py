@@ -1,4 +1,4 @@
-"""Many small objects out of a MinIO, into a bundle on another one: moveout beside rclone.
+"""Many small objects out of a MinIO, into a bundle on another one: moveout compared with rclone.
 
     python -m scripts.bench.objects [--runs 5] [--objects 20000] [--workers 4]
 

@@ -45,7 +45,7 @@ def total_bytes(count: int) -> int:
 
 
 def populate(server: S3Server, count: int) -> None:
-    """Make the bucket, unless a call before has made it of so many objects already (it says so beside the data)."""
+    """Make the bucket, unless a call before has made it of so many objects already (it says so next to the data)."""
     marker_file = server.directory.with_name("populated")
     if marker_file.exists() and marker_file.read_text() == str(count):
         return

@@ -1,4 +1,4 @@
-"""Export of TPC-H lineitem from PostgreSQL to Parquet, beside connectorx and DuckDB's postgres scanner.
+"""Export of TPC-H lineitem from PostgreSQL to Parquet, compared with connectorx and DuckDB's postgres scanner.
 
     python -m scripts.bench.postgres --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
 

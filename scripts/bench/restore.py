@@ -1,4 +1,4 @@
-"""Restore of TPC-H lineitem into PostgreSQL, with a key and two indexes, beside ``pg_restore -j2``.
+"""Restore of TPC-H lineitem into PostgreSQL, with a key and two indexes, compared with ``pg_restore -j2``.
 
 python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
 

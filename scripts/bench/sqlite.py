@@ -1,4 +1,4 @@
-"""Export of a SQLite table to Parquet, beside connectorx's reader and ``sqlite3 .dump``.
+"""Export of a SQLite table to Parquet, compared with connectorx's reader and ``sqlite3 .dump``.
 
     python -m scripts.bench.sqlite [--rows 1000000] [--runs 3]
 

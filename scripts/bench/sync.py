@@ -1,4 +1,4 @@
-"""A bucket to a bucket, object by object: moveout beside rclone and MinIO's ``mc mirror``.
+"""A bucket to a bucket, object by object: moveout compared with rclone and MinIO's ``mc mirror``.
 
     python -m scripts.bench.sync [--runs 3] [--objects 20000] [--large 4] [--same 100000]
 
@@ -114,7 +114,7 @@ def _mc() -> Path | None:
 
 
 def _mc_hosts(servers: Mapping[str, S3Server]) -> dict[str, str]:
-    """Return the variables by which mc knows a server."""
+    """Return the variables that give mc a server."""
     hosts = {}
     for name, server in servers.items():
         scheme, _, host = server.endpoint.partition("://")

@@ -1,4 +1,4 @@
-"""A sealed bundle from one MinIO to another: moveout beside rclone.
+"""A sealed bundle from one MinIO to another: moveout compared with rclone.
 
     python -m scripts.bench.transfer [--runs 5] [--large 6] [--large-mib 256] [--small 300] [--workers 8]
 

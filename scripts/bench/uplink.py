@@ -1,4 +1,5 @@
-"""A new host behind a link like a customer's: slow, long, losing packets. moveout beside rclone on the same link.
+"""A new host behind a link like a customer's: slow, long, losing packets. moveout compared with rclone on the same
+link.
 
     sudo python -m scripts.bench.uplink [--mbit 5 100] [--delay-ms 50] [--loss 0] [--tasks transfer small large]
 

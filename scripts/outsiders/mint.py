@@ -46,7 +46,7 @@ class Client:
     needs: Sequence[str] = ()
     """Programs."""
     repository: str = ""
-    """Where its tests are, if not in mint: a checkout beside that of mint. ``$CHECKOUT`` is its path."""
+    """Where its tests are, if not in mint: a checkout next to that of mint. ``$CHECKOUT`` is its path."""
     jars: Sequence[str] = ()
     """From Maven, into the directory ``jars``."""
     tls: bool = False
@@ -176,7 +176,7 @@ def _missing(client: Client, mint: Path) -> str:
         if not shutil.which(program):
             return f"it needs {program}, which is not installed"
     if client.repository and not _checkout(client, mint).is_dir():
-        return f"there is no checkout of github.com/{client.repository} beside {mint}"
+        return f"there is no checkout of github.com/{client.repository} next to {mint}"
     return ""
 
 

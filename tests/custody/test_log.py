@@ -106,7 +106,7 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
     kept.put(layout.CUSTODY_LOG, b"".join(rows[:2]))
     findings, _ = cross_checks.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
-    assert "has 2 entries; the copy knows 5: it was cut short" in str(findings[0])
+    assert "has 2 entries; the copy has 5: it was cut short" in str(findings[0])
 
 
 def test_a_line_by_another_hand_does_not_pass_for_the_first(kept, provider, customer):

@@ -36,7 +36,7 @@ def test_a_comparison_of_an_engine_is_asked_with_all_that_was_asked_for(monkeypa
 
 
 def test_what_no_engine_knows_cannot_be_compared():
-    with pytest.raises(UsageError, match="no database or bucket that moveout knows"):
+    with pytest.raises(UsageError, match="no database or bucket that moveout supports"):
         compare_source(
             "reader",
             "app",

@@ -62,7 +62,7 @@ _ONE_PHASE_AT = HEADER_BYTES
 @dataclass(frozen=True, slots=True)
 class LogRequest:
     """What of a binary log is asked for: after a position the changes of a ``database``, but not those of the tables
-    ``apart``. ``files``: those of the log. ``replica`` is the number by which the server knows this reader.
+    ``apart``. ``files``: those of the log. ``replica`` is the number of this reader at the server.
     ``origin``: what ``BinlogStream.origin`` was when the position was captured, "" where that is not known.
     """
 

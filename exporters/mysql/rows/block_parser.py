@@ -57,7 +57,7 @@ class BlockParser:
         self._label = label
         self._types = [text_type(column.kind) for column in layout.columns]
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
-        """How the core knows the columns."""
+        """The columns as the core takes them."""
 
     def parse(self, block: RowBlock) -> ParsedBlock:
         """Return the rows of a block. Raises ``SourceError`` where they have other columns, or a value did not come."""
@@ -115,7 +115,7 @@ class BlockParser:
 
 
 def _core_kind(kind: Kind) -> bytes:
-    """Return the three bytes by which the core knows a kind: letter, precision, scale."""
+    """Return the three bytes that stand for a kind in the core: letter, precision, scale."""
     name, _, digits = kind.name.partition(".")
     if name == "decimal":
         return bytes([ord("d"), kind.stored.precision, kind.stored.scale])

@@ -163,7 +163,7 @@ class Files:
             if path.is_file():
                 return path
         raise SourceGoneError(
-            f"{self._url}: its file {key} is not beside it", next_step="copy the data files, too"
+            f"{self._url}: its file {key} is not next to it", next_step="copy the data files, too"
         )
 
 

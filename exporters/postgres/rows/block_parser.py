@@ -44,7 +44,7 @@ class BlockParser:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.core_kinds = b"".join(_core_kind(column.kind) for column in layout.columns)
-        """How the core knows the columns."""
+        """The columns as the core takes them."""
 
     def parse(self, block: bytes, *, compare: bool = True) -> tuple[Typed, RowsDigest]:
         """Return the rows of a block of whole lines, and their digest. ``compare`` and errors: see ``parse_block``."""
@@ -61,7 +61,7 @@ class BlockParser:
 
 
 def _core_kind(kind: Kind) -> bytes:
-    """Return the three bytes by which the core knows a kind: letter, precision, scale; of lists the letter of their
+    """Return the three bytes that stand for a kind in the core: letter, precision, scale; of lists the letter of their
     items as precision.
     """
     if pa.types.is_decimal(kind.parsed):

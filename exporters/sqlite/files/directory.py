@@ -43,7 +43,7 @@ from exporters.sqlite.table_survey import survey_file
 FILES = "files.json"
 _NUMBERS = "files.json"
 COMPANION_ENDINGS = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
-"""Endings of the files that belong to a database beside it."""
+"""Endings of the files that belong to a database next to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ DocumentsTo = Annotated[
 
 
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
-    """Read a document and the signatures beside it. Raises ``UsageError``, ``DamageError``."""
+    """Read a document and the signatures next to it. Raises ``UsageError``, ``DamageError``."""
     try:
         document = documents.parse(path.read_bytes(), path.name)
         signature_files = sorted(path.parent.glob(f"{path.name}.*.sig"))
@@ -31,7 +31,7 @@ def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
 
 
 def read_directory(directory: Path, kind: str) -> list[Document]:
-    """Return the documents of a kind in a directory, each with those whose signatures lie beside it and hold; what is
+    """Return the documents of a kind in a directory, each with those whose signatures lie next to it and hold; what is
     none, or was changed, is left out.
     """
     documents_read = []

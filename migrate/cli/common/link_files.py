@@ -60,7 +60,7 @@ class Linked:
 def write_links(
     session: Session, location: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
 ) -> Linked:
-    """Write the grant into the custody log, then the script, and the list and the page beside it: no link is anywhere
+    """Write the grant into the custody log, then the script, and the list and the page next to it: no link is anywhere
     that the log does not know. Raises ``UsageError`` where one of the files is there already, or the end is too far
     away.
     """

@@ -60,7 +60,7 @@ class LogFile:
 
 
 def open_log(path: Path, command: str, meter: Meter) -> LogFile:
-    """Open the log of a command, write the command line into it, and then what the meter is told. Raises errors of
+    """Open the log of a command, write the command line into it, and then what the meter gets. Raises errors of
     ``migrate.errors``.
     """
     for word in sys.argv:
@@ -87,7 +87,7 @@ class _ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logged_to(console: Console) -> Iterator[None]:
-    """Print what the loggers of moveout are told; first which moveout was asked for what."""
+    """Print what the loggers of moveout get; first which moveout was asked for what."""
     for word in sys.argv:
         remember_url_secrets(word)
     handler = _ConsoleHandler(console)

@@ -103,7 +103,7 @@ def receipt_paper(
         *filter(None, [_CHECKED.get(str(value["level"]))]),
         "Whether the sources held more than the bundle says of itself.",
         "Whether a restored database or bucket is the same: moveout verify --against compares them.",
-        "Who holds the keys named here: a name beside a key proves nothing.",
+        "Who holds the keys named here: a name next to a key proves nothing.",
         GOVERNANCE,
     ]
     return Paper(

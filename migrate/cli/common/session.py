@@ -38,7 +38,7 @@ JSON_VERSION = 1
 _NO_FACTS: Mapping[str, Any] = {}
 _MAX_WORKERS = 256
 _DETAILED_SOURCES = 3
-"""Of more sources than these, an answer has a line each, unless told."""
+"""Of more sources than these, an answer has a line each by default."""
 
 
 class Answer(Protocol):
@@ -96,8 +96,8 @@ class Session:
         return RateLimiter(rates, cancellation=self.cancellation) if rates else None
 
     def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
-        """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it is
-        told.
+        """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it sees a
+        note.
         """
         throttle = self.throttle(case)
         return open_location(
@@ -134,12 +134,12 @@ class Session:
 
 
 def export_workers() -> int:
-    """Return how many units are exported at once unless told: each needs CPU and holds memory."""
+    """Return how many units are exported at once by default: each needs CPU and holds memory."""
     return min(max(os.cpu_count() or 2, 2), 8)
 
 
 TRANSFER_WORKERS = 8
-"""How many parts travel at once unless told."""
+"""How many parts travel at once by default."""
 
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]

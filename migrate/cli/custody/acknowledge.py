@@ -65,7 +65,7 @@ def acknowledge_command(
     location: Annotated[
         str, typer.Argument(metavar="LOCATION", help="Where the bundle lies that was fetched.")
     ],
-    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie beside it.")],
+    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie next to it.")],
     *,
     to: DocumentsTo = None,
     case: CaseFile = None,
@@ -76,8 +76,8 @@ def acknowledge_command(
 ) -> Acknowledged:
     """Counter-sign the customer's receipt for a bundle.
 
-    Checked first: its signature, and that it is for this very bundle. Your signature is written beside the receipt too.
-    The same command again changes nothing.
+    Checked first: its signature, and that it is for this very bundle. Your signature is written next to the receipt
+    too. The same command again changes nothing.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]

@@ -64,7 +64,7 @@ def audit_command(
     ] = 0.001,
     seed: Annotated[
         str | None,
-        typer.Option(metavar="HEX", help="Draw what an earlier audit drew; by chance unless told."),
+        typer.Option(metavar="HEX", help="Draw what an earlier audit drew; by default by chance."),
     ] = None,
     case: CaseFile = None,
     key: KeyFiles = None,

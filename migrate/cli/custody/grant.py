@@ -36,7 +36,7 @@ ToName = Annotated[
 ]
 CredentialFile = Annotated[
     Path | None,
-    typer.Option("--file", metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
+    typer.Option("--file", metavar="FILE", help="Where the credential goes; by default grant-NAME.ini."),
 ]
 _SOONER = {
     "elsewhere": "a grant of another location: moveout grant revoke THAT LOCATION",
@@ -175,7 +175,8 @@ def links_command(
     file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Where the script goes; fetch-NAME.sh unless told. List and page go beside."
+            metavar="FILE",
+            help="Where the script goes; by default fetch-NAME.sh. List and page go next to it.",
         ),
     ] = None,
     case: CaseFile = None,

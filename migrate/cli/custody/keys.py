@@ -97,7 +97,7 @@ def show_command(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE …", help="FILE.pub, or FILE that has it beside: no passphrase is needed."
+            metavar="FILE …", help="FILE.pub, or FILE that has it next to it: no passphrase is needed."
         ),
     ] = None,
     key: KeyFiles = None,

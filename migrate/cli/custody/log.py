@@ -210,7 +210,7 @@ def note_command(
         typer.Argument(metavar="WHAT", help="notice, transition, extension, request, end, …: see the rules."),
     ],
     *,
-    at: Annotated[str | None, typer.Option(metavar="T", help="When it was; now unless told.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="T", help="When it was; by default now.")] = None,
     text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about it.")] = "",
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -237,19 +237,19 @@ def note_command(
 def add_command(
     session: Session,
     location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A document; its signatures lie beside it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A document; its signatures lie next to it.")],
     *,
     case: CaseFile = None,
 ) -> Added:
     """Keep a document that the other side sent.
 
-    With its signatures, beside the bundle; both are checked first.
+    With its signatures, next to the bundle; both are checked first.
     """
     endpoint = known_location([location], load_case(case))
     store = session.store(endpoint)
     document, signatures = read_files(file)
     if not signatures:
-        raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")
+        raise UsageError(f"no signature lies next to {file}", next_step=f"put {file.name}.….sig next to it")
     if document.root != bundle_signatures.root_of(store):
         raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     documents.copy_all(store, document, signatures)

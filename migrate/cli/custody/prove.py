@@ -126,7 +126,7 @@ def _make_directory(path: Path) -> None:
 
 
 def part_with(store: Store, key: str, column: str, value: str) -> bool:
-    """Tell whether a part has a row whose ``column`` reads ``value``, or whose exact text beside it does.
+    """Tell whether a part has a row whose ``column`` reads ``value``, or whose exact text next to it does.
 
     Raises ``UsageError`` where there is no such column.
     """

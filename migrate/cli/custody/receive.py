@@ -89,7 +89,7 @@ def receive_command(
 ) -> Received:
     """Verify a bundle, then sign a receipt for it.
 
-    The receipt names its root, the level and the findings. It goes beside the bundle; where one may only read there,
+    The receipt names its root, the level and the findings. It goes next to the bundle; where one may only read there,
     into files (--to, or here). The same command again finishes a receipt that was begun, and gives one that was signed
     for the same again.
     """

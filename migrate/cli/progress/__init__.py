@@ -1,1 +1,1 @@
-"""How far a command is, told on terminals, by pages and by notifications."""
+"""How far a command is, on terminals, pages and by notifications."""

@@ -1,4 +1,4 @@
-"""Who is told of a long command besides its terminal: readers of a page, and a program or URL of the user's own."""
+"""Who hears of a long command besides its terminal: readers of a page, and a program or URL of the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who is told how far a long command is, and how it ended."""
+"""The protocol of those who hear how far a long command is, and how it ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ending:
 
 
 class Listener(Protocol):
-    """Somebody who is told how far a command is."""
+    """Somebody who hears how far a command is."""
 
     def look(self, state: ProgressState) -> None:
         """Take the present state; called every second."""

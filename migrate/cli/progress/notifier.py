@@ -22,7 +22,7 @@ from migrate.progress.state import ProgressState
 NOTIFY_SECONDS = 10.0
 """How long one notification may take."""
 _GAP_SECONDS = 60.0
-"""Gaps are told of no more often than that."""
+"""Gaps are reported no more often than that."""
 
 
 class Notifier:

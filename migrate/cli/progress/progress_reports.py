@@ -1,4 +1,4 @@
-"""Who else is told how far a command is: whoever asks the location."""
+"""Who else hears how far a command is: whoever asks the location."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def reported(
 
 
 def restore_records(session: Session, location: Endpoint) -> RestoreRecords:
-    """Return what keeps the results of a restore beside its bundle, else on this machine."""
+    """Return what keeps the results of a restore next to its bundle, else on this machine."""
     from migrate.restore.restore_records import RestoreRecords  # noqa: PLC0415  only a restore needs it
 
     return RestoreRecords(_stores(session, location, unlocked_store))

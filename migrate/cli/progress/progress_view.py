@@ -50,7 +50,7 @@ def task_line(task: TaskProgress, width: int | None = None) -> str:
 
 
 _DISPENSABLE = ("items rate", "items", "bytes rate", "bytes")
-"""What a narrow terminal is not told, the first of them first: how long it will still take is told on any."""
+"""What a narrow terminal does not show, the first of them first: any shows how long it will still take."""
 
 
 def _time_taken(task: TaskProgress) -> str:
@@ -288,4 +288,4 @@ class LineProgress(_ShownProgress):
 
 
 class Quiet(Meter):
-    """Counts and prints nothing; errors are told by the command itself."""
+    """Counts and prints nothing; the command itself prints errors."""

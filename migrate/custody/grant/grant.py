@@ -140,7 +140,7 @@ def purpose(location: str, bundle: str, name: str) -> str:
 
 
 def revocation(location: str, bundle: str, name: str) -> str:
-    """Return what MinIO knows the sessions of a grant by."""
+    """Return the names of a grant's sessions at MinIO."""
     return f"moveout-{bundle}-{name}-{_mark(location)}"
 
 

@@ -21,7 +21,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links;
+    """A grant that the custody log records, and what became of it by now. ``kind`` is account, session or links;
     ``state`` open, expired, revoked, or elsewhere: it is of ``location``, where the bundle lay, and to be asked and
     ended there.
     """
@@ -44,7 +44,7 @@ class Granted:
 
 
 def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> list[Granted]:
-    """Return every grant that the log knows, with what the server says of it now; of sessions and links servers say
+    """Return every grant that the log records, with what the server says of it now; of sessions and links servers say
     nothing.
     """
     now = now or datetime.now(UTC)
@@ -169,5 +169,5 @@ def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[LogEntry]) -
 
 
 def _known_by(session: LogEntry, name: str) -> str:
-    """Return what MinIO knows a session by; those of the first days had a shorter name."""
+    """Return the name of a session at MinIO; those of the first days had a shorter name."""
     return str(session.what.details.get("revocation") or f"moveout-{session.what.bundle}-{name}")

@@ -1,7 +1,7 @@
-"""Signed statements beside a bundle: receipts, releases, audits, certificates of erasure.
+"""Signed statements next to a bundle: receipts, releases, audits, certificates of erasure.
 
 A document is ``sig/<kind>-<id>.json``: JSON for people and machines, whose id is the first 16 hex digits of its
-SHA-256; whoever stands for it has a signature beside it (see ``signing``). Several may sign: a receipt that was
+SHA-256; whoever stands for it has a signature next to it (see ``signing``). Several may sign: a receipt that was
 acknowledged has two.
 """
 
@@ -86,7 +86,7 @@ def resumed(store: Store, document: Document) -> Document:
 
 
 def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:
-    """Write the document and the signatures of ``signers`` beside it, as far as they are not there."""
+    """Write the document and the signatures of ``signers`` next to it, as far as they are not there."""
     _create(store, document.key, document.data)
     for signer in signers:
         bundle_signatures.sign_file(store, document.key, signer)
@@ -116,7 +116,7 @@ def signed_by(document: Document, armored: bytes) -> PublicKey:
     try:
         signature = ssh_signatures.parse(armored)
     except ValueError as exc:
-        raise DamageError(document.key, expected="a signature beside it", found=str(exc)) from exc
+        raise DamageError(document.key, expected="a signature next to it", found=str(exc)) from exc
     if not signature.holds([document.data], ssh_signatures.DOCUMENT):
         raise DamageError(document.key, expected="a signature that holds", found="one that does not")
     return signature.public

@@ -32,7 +32,7 @@ class Checked:
 
 
 def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Document:
-    """Sign the receipt for the bundle at a location, beside it and in its log. The same again finishes what a run
+    """Sign the receipt for the bundle at a location, next to it and in its log. The same again finishes what a run
     before has begun, and then changes nothing.
 
     Raises ``NotAllowedError`` where one may only read.
@@ -125,7 +125,7 @@ def happened(document: Document, event: str, location: str, signers: Sequence[Pu
 def acknowledge(
     store: Store, document: Document, signatures: Mapping[str, bytes], signer: Signer
 ) -> list[PublicKey]:
-    """Check a receipt that came from the customer, keep it beside the bundle, counter-sign it, and write both into the
+    """Check a receipt that came from the customer, keep it next to the bundle, counter-sign it, and write both into the
     log; return who had signed it. The same again changes nothing.
 
     Raises ``DamageError`` (a signature does not hold), ``UsageError`` (no receipt of this bundle, or unsigned).
@@ -149,7 +149,9 @@ def acknowledge(
     by = [documents.signed_by(document, armored) for armored in signatures.values()]
     by = [public for public in by if public != signer.public]
     if not by:
-        raise UsageError("nobody but you has signed the receipt", next_step="ask for the .sig file beside it")
+        raise UsageError(
+            "nobody but you has signed the receipt", next_step="ask for the .sig file next to it"
+        )
     documents.copy_all(store, document, signatures)
     documents.keep(store, document, [signer])
 

@@ -27,7 +27,7 @@ from migrate.storage.api import Store
 from migrate.storage.object_lock import FileVersion, Lock, Mode, ObjectLock
 
 _SOON = timedelta(seconds=10)
-"""A server that knows no end of a retention has it end in a moment."""
+"""A server that has no end of a retention has it end in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def _is_work(key: str) -> bool:
 
 
 def _is_loose(version: FileVersion) -> bool:
-    """Tell whether a version is of what grows beside a held bundle: the log, documents, changes, and records."""
+    """Tell whether a version is of what grows next to a held bundle: the log, documents, changes, and records."""
     grows = (layout.CHANGES, layout.RESTORED, *(f"{layout.SIGNATURES}{kind}-" for kind in documents.KINDS))
     return layout.is_custody(version.key) or version.key.startswith(grows)
 

@@ -34,7 +34,7 @@ def compare(log: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
     if len(other.entries) > len(log.entries):
         missing = other.entries[len(log.entries)]
         if not log.last or missing.what.location == log.last.what.location:
-            sentence = f"has {len(log.entries)} entries; {name} knows {len(other.entries)}: it was cut short"
+            sentence = f"has {len(log.entries)} entries; {name} has {len(other.entries)}: it was cut short"
             return [Finding(layout.CUSTODY_LOG, sentence)], []
     return [], []
 
@@ -111,7 +111,7 @@ def _tree_signers(store: Store, known: Sequence[PublicKey]) -> set[str] | None:
 
 
 def _document_signers(log: Log, signed: bundle_signatures.Signatures, root: str) -> Iterator[Finding]:
-    """Yield documents that lack a signature which the log knows: of whom a receipt is by, or who wrote the entry."""
+    """Yield documents that lack a signature which the log records: of whom a receipt is by, or who wrote the entry."""
     for entry in log.entries:
         file = entry.what.details.get("file")
         if entry.what.root != root or not isinstance(file, str) or not file.endswith(".json"):

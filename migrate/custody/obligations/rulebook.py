@@ -29,7 +29,7 @@ from migrate.errors import UsageError
 VERSION = 1
 BUILT_IN = ("eu-data-act", "gdpr", "sec-17a-4")
 USUAL = ("eu-data-act", "gdpr")
-"""What is looked at unless told."""
+"""What is looked at by default."""
 KINDS = ("within", "not-before", "requires", "happens")
 NOT_CHECKED = "not checked against the published text"
 Period: TypeAlias = tuple[int, str]

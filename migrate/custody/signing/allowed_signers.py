@@ -30,7 +30,7 @@ class Trust:
     source: str
 
     def name(self, public: PublicKey) -> str | None:
-        """Return what our side calls the key's owner, None where nobody knows him."""
+        """Return what our side calls the key's owner, None where the list lacks it."""
         return self.names.get(public)
 
     def missing(self, signers: Iterable[PublicKey], signed_thing: str) -> list[Finding]:

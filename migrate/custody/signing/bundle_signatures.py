@@ -1,4 +1,4 @@
-"""Signatures beside a bundle: who put a name to the tag manifest, and to the documents under ``sig/``.
+"""Signatures next to a bundle: who put a name to the tag manifest, and to the documents under ``sig/``.
 
 A signature of ``tagmanifest-sha256.txt`` or of ``sig/<document>`` is ``sig/<file's name>.<key's id>.sig``, armored as
 ``ssh-keygen -Y sign`` writes it.

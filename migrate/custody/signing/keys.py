@@ -1,7 +1,7 @@
 """Ed25519 keys in the files that OpenSSH uses, so that ``ssh-keygen`` can do all that moveout does with them.
 
-The private key is in OpenSSH's own format, mode 0600, optionally under a passphrase; beside it lies ``<file>.pub`` with
-the owner's name as its comment.
+The private key is in OpenSSH's own format, mode 0600, optionally under a passphrase; next to it lies ``<file>.pub``
+with the owner's name as its comment.
 
 The library ``cryptography`` is imported where a key is used: most commands use none, and its import is a tenth of
 their start.
@@ -104,7 +104,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     """
     if path.suffix == ".pub":
         raise UsageError(
-            f"{path} is named like a public half", next_step="name the private one: its .pub lies beside"
+            f"{path} is named like a public half", next_step="name the private one: its .pub lies next to it"
         )
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  see above
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Merkle trees as RFC 6962 (section 2.1) has them: SHA-256, leaves and nodes told apart by a first byte.
+"""Merkle trees as RFC 6962 (section 2.1) has them: SHA-256, with a first byte that distinguishes leaves and nodes.
 
 Hashes of a level lie one after the other in ``bytes``, 32 each: a million leaves are 32 MB. A node without a sibling
 goes up a level as it is, which makes the same tree as the RFC's recursion.

@@ -98,7 +98,7 @@ def _database_source(
     name = item.get("DBInstanceIdentifier") or item["DBClusterIdentifier"]
     status = item.get("DBInstanceStatus") or item.get("Status", "")
     endpoint = item.get("Endpoint")
-    # An instance has its port beside the address, a cluster has the address alone.
+    # An instance has its port next to the address, a cluster has the address alone.
     host, port = (
         (endpoint.get("Address"), endpoint.get("Port"))
         if isinstance(endpoint, Mapping)

@@ -252,7 +252,7 @@ def _check_ours(job: PostgresRestore, state: State) -> None:
 
 def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
-    what is to come, ``DamageError`` where that cannot be told.
+    what is to come, ``DamageError`` where the bundle does not show it.
     """
     connection, run = job.destination.connection, job.run
     names = [(table.schema, table.name) for table in job.tables]

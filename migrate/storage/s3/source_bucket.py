@@ -480,7 +480,7 @@ def open_bucket(
 
 
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:
-    """Return the next part. What is the object's fault alone is told apart from an outage."""
+    """Return the next part. What is the object's fault alone is no outage."""
     try:
         return next(parts, None)
     except MoveoutError as exc:

@@ -17,7 +17,7 @@ _CHANGEABLE = ("tags", "acl", "lock_mode", "lock_until", "legal_hold")
 """What can change of a version that is there."""
 _CHANGEABLE_LOSSES = frozenset({"tag", "ACL", "retention", "legal hold"})
 Identity = Callable[[pa.Table], Any]
-"""Returns a column by which the rows of a table are told apart."""
+"""Returns a column that distinguishes the rows of a table."""
 
 
 def by_object(table: pa.Table) -> Any:

@@ -232,7 +232,7 @@ def _tail(
 def _begun(
     destination: Sequence[ObjectSummary], known_versions: dict[str, KnownVersion]
 ) -> Sequence[ObjectSummary]:
-    """Return what lies above all that the record knows: a run that was killed may have written it."""
+    """Return what lies above all that the record has: a run that was killed may have written it."""
     last = max(
         (number for number, version in enumerate(destination) if version.version_id in known_versions),
         default=-1,

@@ -1,1 +1,1 @@
-"""``python -m scripts.bench.moves``: whole databases to another server, beside the tools of their engine."""
+"""``python -m scripts.bench.moves``: whole databases to another server, compared with the tools of their engine."""

@@ -1,4 +1,4 @@
-"""Whole databases to another server: moveout beside the tools of their engine.
+"""Whole databases to another server: moveout compared with the tools of their engine.
 
     python -m scripts.bench.moves [postgres mariadb] [--data lineitem types] [--tools pgcopydb] [--scale 0.1] [--runs 3]
 
@@ -95,7 +95,7 @@ def _options() -> argparse.Namespace:
         "engines", nargs="*", metavar="ENGINE", help=f"of {', '.join(_ENGINES)} (default: all)"
     )
     parser.add_argument("--data", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--tools", nargs="+", help="only these beside moveout")
+    parser.add_argument("--tools", nargs="+", help="only these, and moveout")
     parser.add_argument("--scale", type=float, default=0.1, help="of TPC-H; 1 is 6 million rows of lineitem")
     parser.add_argument("--tables", type=int, default=200, help="so many small ones")
     parser.add_argument("--runs", type=int, default=3)
@@ -160,7 +160,7 @@ def _move(tool: Tool, ends: Ends) -> _Taken:
 
 
 def _ratios(title: str, taken: Mapping[str, Sequence[_Taken]]) -> list[str]:
-    """Return a line for each tool beside ours, and for each way of ours."""
+    """Return a line for each tool but ours, and for each way of ours."""
     ours = {name: turns for name, turns in taken.items() if name.startswith(MOVEOUT)}
     lines = []
     for name, turns in ours.items():

@@ -144,7 +144,7 @@ def _postgres_sakila(server: PostgresServer, url: str) -> Skipped | None:
         path = sample(name)
         if path is None:
             return Skipped(
-                "the sample databases are not beside the checkout (MOVEOUT_SAMPLES names their folder)"
+                "the sample databases are not next to the checkout (MOVEOUT_SAMPLES names their folder)"
             )
         lines = path.read_text().splitlines(keepends=True)
         words = ("\\c ", "DROP DATABASE", "CREATE DATABASE")
@@ -161,7 +161,7 @@ def _mariadb_sakila(url: str) -> Skipped | None:
     sakila = read_sakila()
     if sakila is None:
         return Skipped(
-            "the sample databases are not beside the checkout (MOVEOUT_SAMPLES names their folder)"
+            "the sample databases are not next to the checkout (MOVEOUT_SAMPLES names their folder)"
         )
     make_sakila(url, sakila)
     return None

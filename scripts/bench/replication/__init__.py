@@ -1,1 +1,1 @@
-"""Changes that are carried on: beside the databases' own replication."""
+"""Changes that are carried on: compared with the databases' own replication."""

@@ -1,4 +1,4 @@
-"""How long a cutover keeps a database from being written to, beside another checkout of moveout.
+"""How long a cutover keeps a database from being written to, compared with another checkout of moveout.
 
     python -m scripts.bench.replication.cutover [--engine mariadb] [--mb 500 | --scale 350 [--rate 500]] [--rounds 3]
         [--other DIRECTORY]

@@ -1,4 +1,5 @@
-"""How far behind a destination is while an application writes, and what its source bears: moveout beside its peers.
+"""How far behind a destination is while an application writes, and what its source bears: moveout compared with its
+peers.
 
     python -m scripts.bench.replication.lag [--engine mariadb] [--rate 500] [--seconds 600] [--scale 10] [--cores 2]
         [--tools nobody,moveout,passes,subscription]

@@ -1,4 +1,4 @@
-"""What a tool brings from a database that it follows, and what it loses: moveout beside its peers.
+"""What a tool brings from a database that it follows, and what it loses: moveout compared with its peers.
 
     python -m scripts.bench.replication.peers [--engine mariadb] [--turns 40] [--seed 1] [--tools moveout]
 

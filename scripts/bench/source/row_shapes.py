@@ -1,4 +1,4 @@
-"""Export of tables of other shapes than lineitem's from PostgreSQL, beside connectorx, DuckDB and ``pg_dump``.
+"""Export of tables of other shapes than lineitem's from PostgreSQL, compared with connectorx, DuckDB and ``pg_dump``.
 
     python -m scripts.bench.source.row_shapes --url postgresql://user@host:port/postgres [--shapes wide] [--runs 3]
 

@@ -192,7 +192,7 @@ def _strings(report: Any) -> Iterator[str]:
 
 
 def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
-    """True where a line names the object that differs. Constraints have names of their own beside their table's."""
+    """True where a line names the object that differs. Constraints have names of their own next to their table's."""
     names = {_bare_name(difference.name)}
     if difference.kind.endswith("CONSTRAINT"):
         names.add(_bare_name(difference.name).rpartition(" ")[2])

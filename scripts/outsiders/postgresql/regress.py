@@ -138,7 +138,7 @@ class _Source:
         self._context.servers.end(self.server)
 
     def run(self, name: str, script: str) -> None:
-        """Run one script; keep its output beside those of others."""
+        """Run one script; keep its output next to those of others."""
         (self.scripts.directory / "results" / f"{name}.out").write_text(
             self.scripts.run(_DATABASE, script), "latin1"
         )

@@ -258,5 +258,5 @@ def test_what_is_no_manifest_is_said(text, said):
 def test_a_manifest_without_its_files_says_what_is_missing(filled, write, tmp_path):
     manifest = publish(*as_parquet(listed(filled), filled.name), bucket=filled.name, write=write)
     next((tmp_path / "copied").rglob("*.parquet")).unlink()
-    with pytest.raises(SourceGoneError, match="not beside it"):
+    with pytest.raises(SourceGoneError, match="not next to it"):
         take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")

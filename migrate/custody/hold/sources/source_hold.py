@@ -1,7 +1,7 @@
 """Placing, reading back and undoing holds on sources, whatever kind they are.
 
 The undo file names every setting with its value before and after, and the source says which of the two it has: that is
-all the state there is. A setting that is neither was changed by somebody else, and is left alone unless told.
+all the state there is. A setting that is neither was changed by somebody else, and is left alone by default.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def planned(holds: Holds, known: UndoFile) -> UndoFile:
         recorded = known.sources.get(name, Recorded(hold.url))
         if recorded.url != hold.url:
             raise UsageError(
-                f"the undo file knows {name} as {recorded.url}, not {hold.url}",
+                f"the undo file has {name} as {recorded.url}, not {hold.url}",
                 next_step="name the source differently, or another file: --undo FILE",
             )
         _refuse_foreign(name, hold, recorded.changes)
