@@ -66,7 +66,6 @@ from migrate.storage.rate_limit import SMALL_BYTES
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
-    from migrate.cluster.available_machines import Machines
     from migrate.custody.signing.bundle_signatures import Signed
     from migrate.custody.signing.keys import Signer
 
@@ -242,127 +241,91 @@ def run_export(
     """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
     before what the case file says. With a ``scheduler`` its workers do what they can.
     """
+    bwlimit = case.bwlimit if case else None
+    note = session.progress.note
     with (
-        machines(session, scheduler, case.bwlimit if case else None) as cluster_machines,
+        machines(session, scheduler, bwlimit) as cluster_machines,
         reported(session, "export", location, case, endpoints),
     ):
-        return _run_export(
-            session,
-            endpoints,
-            location,
-            case,
+        throttle = cluster_machines.throttle if cluster_machines else session.throttle(bwlimit)
+        cancellation = session.cancellation.child()
+
+        def open_store(token: CancellationToken) -> MultipartStore:
+            return open_location(
+                location.url,
+                secrets=location.reveal(),
+                bwlimit=throttle,
+                at_once_bytes=SMALL_BYTES,
+                note=note,
+                deadline=case.deadline if case else None,
+                cancellation=token,
+            )
+
+        store = open_store(cancellation)
+        workers = session.workers(default=export_workers(), case=case.workers if case else None)
+        started = time.monotonic()
+        seen = look(store)
+        endpoints = _without_dropped(store, endpoints, options, note, seen[0])
+        options = replace(
             options,
-            cluster_machines=cluster_machines,
-            signers=signers,
-            selection=selection,
-            limits=limits,
+            may_be_empty=frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty),
+            follow=_change_logs(endpoints, note),
+            open_unit_store=open_store,
+            rate_limiter=throttle,
+            is_seen=True,
         )
+        names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
+        outcome = already_sealed(names, store, seen)
+        if outcome is not None:
+            clear_dead(store)
+            if options.follow:
+                _require_bases(store, options.follow)
+        else:
+            if case is not None:
+                options = _with_case(session, case, endpoints, options)
+            limits = limits or (case.limits if case else Limits())
+            limits = replace(limits, deadline=case.deadline if case else None)
+            if cluster_machines is not None:
+                from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
 
-
-def _run_export(
-    session: Session,
-    endpoints: Mapping[str, Endpoint],
-    location: Endpoint,
-    case: Case | None,
-    options: ExportOptions,
-    *,
-    cluster_machines: Machines | None,
-    signers: Sequence[Signer],
-    selection: Selection,
-    limits: Limits | None,
-) -> Exported:
-    throttle = (
-        cluster_machines.throttle if cluster_machines else session.throttle(case.bwlimit if case else None)
-    )
-    cancellation = session.cancellation.child()
-
-    def open_store(token: CancellationToken) -> MultipartStore:
-        return open_location(
-            location.url,
-            secrets=location.reveal(),
-            bwlimit=throttle,
-            at_once_bytes=SMALL_BYTES,
-            note=session.progress.note,
-            deadline=case.deadline if case else None,
-            cancellation=token,
-        )
-
-    store = open_store(cancellation)
-    workers = session.workers(default=export_workers(), case=case.workers if case else None)
-    started = time.monotonic()
-    seen = look(store)
-    endpoints = _without_dropped(store, endpoints, options, session.progress.note, seen[0])
-    may_be_empty = frozenset(name for name, endpoint in endpoints.items() if endpoint.may_be_empty)
-    options = replace(
-        options,
-        may_be_empty=may_be_empty,
-        follow=_change_logs(endpoints, session.progress.note),
-        open_unit_store=open_store,
-        rate_limiter=throttle,
-        is_seen=True,
-    )
-    names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
-    if (before := already_sealed(names, store, seen)) is not None:
-        clear_dead(store)
-        if options.follow:
-            _require_bases(store, options.follow)
+                selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
+                cluster = ExportCluster(
+                    cluster_machines, location, endpoints, selections, limits, options.prove
+                )
+                options = replace(options, open_pool=cluster.open_pool)
+            with open_sources(
+                endpoints, selection=selection, limits=limits, note=note, cancellation=cancellation
+            ) as sources:
+                outcome = export(
+                    sources,
+                    store,
+                    workers=workers,
+                    progress=session.progress,
+                    options=options,
+                    cancellation=cancellation,
+                )
         signed = _signed(store, signers, case)
-        return _exported(session, before, store, started, signed, follows=bool(options.follow))
-
-    if case is not None:
-        from migrate.discover.left_behind import find_left_behind  # noqa: PLC0415  asks whole servers, for a case
-
-        left_behind = find_left_behind(case, endpoints, session.progress)
-        deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
-        options = replace(options, left_behind=left_behind, case=CaseInfo(case.name, deadline))
-    limits = limits or (case.limits if case else Limits())
-    limits = replace(limits, deadline=case.deadline if case else None)
-    if cluster_machines is not None:
-        from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
-
-        selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
-        cluster = ExportCluster(cluster_machines, location, endpoints, selections, limits, options.prove)
-        options = replace(options, open_pool=cluster.open_pool)
-    note = session.progress.note
-    with open_sources(
-        endpoints,
-        selection=selection,
-        limits=limits,
-        note=note,
-        cancellation=cancellation,
-    ) as sources:
-        outcome = export(
-            sources,
-            store,
-            workers=workers,
-            progress=session.progress,
-            options=options,
-            cancellation=cancellation,
+        followed_names, compared_names = _kept_up(store) if options.follow else ((), ())
+        return Exported(
+            outcome,
+            time.monotonic() - started,
+            signed,
+            outcome.left_behind,
+            session.is_detailed(len(outcome.sources)),
+            followed=followed_names,
+            compared=compared_names,
         )
-    signed = _signed(store, signers, case)
-    return _exported(session, outcome, store, started, signed, follows=bool(options.follow))
 
 
-def _exported(
-    session: Session,
-    outcome: ExportOutcome,
-    store: Store,
-    started: float,
-    signed: Sequence[Signed],
-    *,
-    follows: bool,
-) -> Exported:
-    detailed = session.is_detailed(len(outcome.sources))
-    followed_names, compared_names = _kept_up(store) if follows else ((), ())
-    return Exported(
-        outcome,
-        time.monotonic() - started,
-        signed,
-        outcome.left_behind,
-        detailed,
-        followed=followed_names,
-        compared=compared_names,
-    )
+def _with_case(
+    session: Session, case: Case, endpoints: Mapping[str, Endpoint], options: ExportOptions
+) -> ExportOptions:
+    """Return the options with what the bundle says of its case, and of what stays on the case's servers."""
+    from migrate.discover.left_behind import find_left_behind  # noqa: PLC0415  asks whole servers, for a case
+
+    left_behind = find_left_behind(case, endpoints, session.progress)
+    deadline = f"{case.deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if case.deadline else ""
+    return replace(options, left_behind=left_behind, case=CaseInfo(case.name, deadline))
 
 
 def _signed(store: Store, signers: Sequence[Signer], case: Case | None) -> Sequence[Signed]:

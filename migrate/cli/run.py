@@ -223,19 +223,15 @@ def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
     try:
         with closing(move.steps()) as steps:
             for name, work in steps:
-                _take(session, move, name, work)
+                session.err.print(Rule(name, align="left"))
+                step = move.do_step(name, work)
+                if step.answer is None:
+                    session.err.print("done before")
+                elif not session.json:
+                    step.answer.draw(session.out)
     finally:
         add_run(move.records())
     return Evacuated(case.name, tuple(move.finished), move.summary())
-
-
-def _take(session: Session, move: _Move, name: str, work: Callable[[], Answer | None]) -> None:
-    session.err.print(Rule(name, align="left"))
-    step = move.take(name, work)
-    if step.answer is None:
-        session.err.print("done before")
-    elif not session.json:
-        step.answer.draw(session.out)
 
 
 def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
@@ -376,7 +372,7 @@ class _Move:
         answer = self.finished[-1].answer
         return f"{sentence}: {answer.error}" if isinstance(answer, FailedStep) else f"{sentence}."
 
-    def take(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
+    def do_step(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
         """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
         self._session.meter.enter_stage(name)
         stage = next((stage for stage in STAGES if stage == name), None)
@@ -392,22 +388,25 @@ class _Move:
         if self._forecast is not None:
             self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
         if isinstance(answer, Planned):
-            self._order = answer.order.names if answer.order else ()
-            self._forecast = LiveForecast(
-                self._session.progress,
-                answer.works,
-                ReferenceClass.of(reference(), read_history()),
-                deadline=self._case.deadline,
-                at_least=answer.forecast.at_least,
-                on_renewed=self._show_forecast,
-            )
-            self._session.meter.size_sources(
-                {source.name: (source.items, source.size_bytes) for source in answer.sources}
-            )
-            self._session.meter.weigh_stages(_stage_seconds(answer.forecast))
-            self._session.progress = self._forecast
+            self._follow_plan(answer)
         self.finished.append(CommandStep(name, answer))
         return self.finished[-1]
+
+    def _follow_plan(self, plan: Planned) -> None:
+        """Export in the plan's order from now on, and renew its forecast by what the steps take."""
+        self._order = plan.order.names if plan.order else ()
+        self._forecast = LiveForecast(
+            self._session.progress,
+            plan.works,
+            ReferenceClass.of(reference(), read_history()),
+            deadline=self._case.deadline,
+            at_least=plan.forecast.at_least,
+            on_renewed=self._show_forecast,
+        )
+        sizes = {source.name: (source.items, source.size_bytes) for source in plan.sources}
+        self._session.meter.size_sources(sizes)
+        self._session.meter.weigh_stages(_stage_seconds(plan.forecast))
+        self._session.progress = self._forecast
 
     def records(self) -> list[StageRecord]:
         """Return how long the work took that was done from its beginning to its end."""

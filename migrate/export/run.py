@@ -15,69 +15,35 @@ at the location, so a run can die at any moment and the same command goes on. De
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
-from exporters.api import Gap, Identified, Snapshot, Source, SourceSummary
+from exporters.api import Identified, Source
 from exporters.errors import SourceError, SourceGoneError
 from migrate.bundle import bundle_json, export_state, layout, reconciliation, tag_files
-from migrate.bundle.commit_records import (
-    FinalRecord,
-    read_final,
-    read_records,
-    record_ids,
-    separate_groups,
-    write_final,
-)
-from migrate.bundle.export_state import ExportState, SourceName
+from migrate.bundle.export_state import SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import ProgressDatabase
 from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
-from migrate.bundle.source_workspace import StoreWorkspace
-from migrate.bundle.unit_sink import StoreSink
-from migrate.errors import DamageError, GoneError, MoveoutError, NoSpaceError, UsageError
+from migrate.errors import UsageError
 from migrate.export.followed_changes import FollowedChanges
 from migrate.export.location_room import LocationRoom
 from migrate.export.lost_source import LostSource, no_source_error
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import SourceChanges, check_names, claim, is_begun, refuse_foreign
-from migrate.export.read_back import part_reader_for
-from migrate.export.source_units import UnitRun
-from migrate.export.unit_runner import PlannedUnit, SettledUnit, UnitPool, UnitWork
+from migrate.export.source_export import ExportRun, export_source, lift_rate_limit
 from migrate.report import sealed_page
-from migrate.runtime import malloc
-from migrate.runtime.cancellation import CancellationToken, Cancelled
-from migrate.runtime.progress import Progress, SourceTask
-from migrate.runtime.worker_pool import GRACE_SECONDS, ThreadWorkerPool
+from migrate.runtime.cancellation import CancellationToken
+from migrate.runtime.progress import Progress
+from migrate.runtime.worker_pool import GRACE_SECONDS
 from migrate.storage.api import MultipartStore
 from migrate.storage.known_files import KnownFiles
 
 _REQUESTS = 16
 """So many small files of the location are asked for, written or removed at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRun:
-    """What all steps of one export share. ``cancellation`` ends running units at their next write."""
-
-    store: MultipartStore
-    state: ExportState
-    ledger: ProgressDatabase
-    lease: Lease
-    executor: Executor
-    workers: int
-    progress: Progress
-    options: ExportOptions
-    cancellation: CancellationToken
-    followed: FollowedChanges
-    room: LocationRoom
-    unit_store: MultipartStore
-    unit_cancellation: CancellationToken
-    """Ends the units under way, and their waiting for ``unit_store``: it is time to seal, or the location is full."""
 
 
 def already_sealed(
@@ -91,7 +57,7 @@ def already_sealed(
     """
     check_names(sources)
     sealed = refuse_foreign(store, sources, opened=False, seen=seen)
-    return None if sealed is None else described(store, sealed)
+    return None if sealed is None else outcome_of_sealed(store, sealed)
 
 
 def export(
@@ -116,7 +82,7 @@ def export(
     changes = SourceChanges([name for name, _ in lost], options.dropped)
     sealed = None if options.is_seen else refuse_foreign(store, source_names, changes=changes)
     if sealed is not None and next(iter(store.list(layout.WORK)), None) is None:
-        return described(store, sealed)
+        return outcome_of_sealed(store, sealed)
     if len(lost) == len(sources) and (outcome := _without_sources(store, lost)) is not None:
         return outcome
     cancellation = cancellation or CancellationToken()
@@ -125,10 +91,10 @@ def export(
             Lease(store, "export", progress=progress, alone=options.open_pool is None)
         )
         executor = stack.enter_context(_threads(workers, lease, cancellation))
-        noted = store if options.open_pool is not None else _noted(store, executor)
+        noted = store if options.open_pool is not None else _with_known_files(store, executor)
         state = claim(noted, source_names, executor=executor, progress=progress, changes=changes)
         if isinstance(state, bundle_json.BundleInfo):
-            return described(store, state)
+            return outcome_of_sealed(store, state)
         ledger = stack.enter_context(ProgressDatabase())
         bundle_name = export_state.followed_name(options.case.name if options.case else "", state)
         followed = stack.enter_context(
@@ -152,17 +118,17 @@ def export(
             unit_cancellation,
         )
         try:
-            return _export(run, sources)
+            return _export_and_seal(run, sources)
         except BaseException:
             cancellation.cancel()
             raise
 
 
-def _noted(store: MultipartStore, executor: Executor) -> KnownFiles:
-    """Return the location with knowledge of the files of ``_work/``, which only this machine writes."""
-    noted = KnownFiles(store, layout.is_note_of_export)
-    noted.load_by(executor, (layout.EXPORT_STATE,), layout.WORK)
-    return noted
+def _with_known_files(store: MultipartStore, executor: Executor) -> KnownFiles:
+    """Return the location with a memory of the files of ``_work/``, which only this machine writes."""
+    known_files = KnownFiles(store, layout.is_note_of_export)
+    known_files.load_by(executor, (layout.EXPORT_STATE,), layout.WORK)
+    return known_files
 
 
 def _name_of(source: Source, options: ExportOptions) -> SourceName:
@@ -178,7 +144,7 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     """
     state, sealed = export_state.read_state(store), bundle_json.read_sealed(store)
     if sealed is not None and (state is None or state.id == sealed.id):
-        return described(store, sealed)
+        return outcome_of_sealed(store, sealed)
     if state is None or not any(is_begun(store, source.name) for source in state.sources):
         raise UsageError(
             f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
@@ -191,11 +157,11 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     return replace(outcome, broken=())  # that the sources were not asked is no error here
 
 
-def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
+def _export_and_seal(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
     for source in sources:
-        source_result, error = _source(run, source)
+        source_result, error = export_source(run, source)
         reconciliations.append(source_result)
         if error is not None:
             broken.append((source.name, error))
@@ -203,7 +169,7 @@ def _export(run: ExportRun, sources: Sequence[Source]) -> ExportOutcome:
     if all(source.name in left_out and not source.totals.items for source in reconciliations):
         raise no_source_error(broken)
     run.room.release()
-    _lift_rate_limit(run)
+    lift_rate_limit(run)
     run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(
         run.store,
@@ -229,236 +195,7 @@ def _without_sources(store: MultipartStore, lost: Sequence[tuple[str, SourceErro
         raise no_source_error(lost)
     if sealed is None or sealed.id != state.id:
         return None
-    return replace(described(store, sealed), broken=lost)
-
-
-def _source(run: ExportRun, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
-    """Export one source; return its summary, and the error if it broke off."""
-    final = run.executor.submit(_read_final, run.store, source.name)
-    _separate_groups(run, source.name)
-    before = _finished_before(run, source, final.result())
-    if before is not None and _stands(run, before):
-        run.followed.go_on(source.name, before.summary.positions)
-        _show_done(run.progress, before)
-        return before, None
-    if before is not None and not before.totals.items and not isinstance(source, LostSource):
-        _begin_anew(run, source)
-        before = None
-    run.progress.begin(f"snapshot {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, 0.0))
-    workspace = StoreWorkspace(
-        run.store, source.name, on_listed=lambda count: run.progress.advance(items=count)
-    )
-    error: SourceError | None = None
-    summary: SourceSummary | None = None
-    units: UnitRun | None = None
-    try:
-        run.options.seal_time.check(source.name)
-        run.room.check(source.name)
-        run.room.keep(run.ledger.unit_count())
-        with run.followed.snapshot(source, workspace, run.workers) as snapshot:
-            workspace.on_listed = None  # what is listed from now on is the second count
-            run.progress.begin(
-                f"export {source.name}", items=0, size_bytes=0, of=SourceTask(source.name, counts_sent=False)
-            )
-            if before is not None:
-                run.ledger.forget(source.name)
-                run.store.delete(layout.final_record(source.name))
-            work = _work(run, source, snapshot)
-            pool, most_together = _pool(run, source, work)
-            units = UnitRun(
-                work,
-                run.ledger,
-                pool,
-                most_together,
-                room=run.room,
-                seal_time=run.options.seal_time,
-                rate_limiter=run.options.rate_limiter,
-            )
-            error = units.run()
-            _lift_rate_limit(run)
-            if error is not None or units.failed:
-                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
-            summary = _finish(run, source, snapshot, complete=error is None and not units.failed)
-    except (SourceError, NoSpaceError) as exc:
-        error = error or run.room.as_source_error(source.name, exc)
-    run.progress.end()
-    failures = list(units.failed) if units else []
-    if error is not None:
-        failures.insert(0, f"{source.name} {'could not be read' if units is None else 'broke off'}: {error}")
-        if not isinstance(source, LostSource):  # that was said when it could not be opened
-            run.progress.note(failures[0])
-    if units is None and before is not None:
-        return _reconciliation(run, source, before.summary, failures), error
-    if summary is None:
-        # Nobody could say what is missing, so that is the one thing to say.
-        error = error or SourceError(f"{source.name} was not finished")
-        _load_records(run, source.name)
-        begun = run.ledger.totals(source.name).units > 0
-        missing = f"{'the rest' if begun else 'all'} of {source.name}"
-        summary = SourceSummary([], [], gaps=[Gap(missing, "failed", str(error))])
-        run.ledger.add_gaps(source.name, summary.gaps)
-        run.progress.count_gaps(len(summary.gaps))
-    return _reconciliation(run, source, summary, failures), error
-
-
-def _lift_rate_limit(run: ExportRun) -> None:
-    """Have what belongs to a seal before the deadline pass at once: it must not wait for bytes that were sent."""
-    if run.options.seal_time.is_over and run.options.rate_limiter is not None:
-        run.options.rate_limiter.lift()
-
-
-def _show_done(progress: Progress, before: SourceReconciliation) -> None:
-    """Count a source that an earlier run has exported, so that the share of all sources does not go back."""
-    items, size_bytes = before.totals.items, before.totals.size_bytes
-    progress.begin(f"export {before.name}", items=items, size_bytes=size_bytes, of=SourceTask(before.name))
-    progress.skip(items=items, size_bytes=size_bytes)
-    progress.end()
-
-
-def _stands(run: ExportRun, before: SourceReconciliation) -> bool:
-    """Tell whether a source is not asked again after an earlier run has finished it."""
-    lacks_base = run.followed.lacks_base(before.name, before.summary.positions)
-    return not run.options.ask or (before.complete and not lacks_base)
-
-
-def _begin_anew(run: ExportRun, source: Source) -> None:
-    """Forget an earlier run in which nothing was exported: its filters may have been wrong."""
-    run.ledger.forget(source.name)
-    for info in list(run.store.list(f"{layout.WORK}{source.name}/")):
-        run.store.delete(info.key)
-
-
-def _separate_groups(run: ExportRun, source: str) -> None:
-    """Give units that an earlier run has recorded in groups records of their own. Where such a record is damaged, they
-    are exported again. Raises ``DamageError`` where the source is not asked any more.
-    """
-
-    def on_damage(error: DamageError) -> None:
-        if not run.options.ask:
-            raise error
-        run.progress.note(f"{error}; its units are exported again")
-
-    separate_groups(run.store, source, on_damage)
-
-
-def _work(run: ExportRun, source: Source, snapshot: Snapshot) -> UnitWork:
-    return UnitWork(
-        store=run.unit_store,
-        lease=run.lease,
-        cancellation=run.unit_cancellation,
-        progress=run.progress,
-        source=source.name,
-        snapshot=snapshot,
-        attempts=run.options.attempts,
-        part_reader=part_reader_for(source.url) if run.options.prove else None,
-        strict=run.options.strict_snapshot,
-        sealed_before=run.state.created if run.state.continues else "",
-    )
-
-
-def _pool(run: ExportRun, source: Source, work: UnitWork) -> tuple[UnitPool, Callable[[int], int]]:
-    """Return the pool for a source, and how many small units it takes as a group, where so many are ready."""
-    if run.options.open_pool is not None:
-        pool = run.options.open_pool(source, work, run.lease, run.executor)
-        if pool is not None:
-            return pool, lambda _ready: 1
-        run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
-    pool = ThreadWorkerPool(
-        partial(_do_until_stopped, run, work),
-        run.workers,
-        name="moveout-export",
-        ahead=run.workers,
-        cancellation=run.cancellation,
-        on_stuck=run.lease.abandon,
-    )
-    return pool, lambda ready: max(1, min(run.store.together, ready // (2 * run.workers)))
-
-
-def _do_until_stopped(run: ExportRun, work: UnitWork, units: Sequence[PlannedUnit]) -> Sequence[SettledUnit]:
-    """Do units; raise why this source alone was cancelled: its time is over, or the location is full."""
-    try:
-        return work.do_all(units)
-    except Cancelled:
-        if run.cancellation.is_cancelled:
-            raise
-        run.room.check(work.source)
-        raise run.options.seal_time.error(work.source) from None
-
-
-def _finish(run: ExportRun, source: Source, snapshot: Snapshot, *, complete: bool) -> SourceSummary:
-    """Let the source write what belongs to the whole; a final record only where nothing failed, else a
-    rerun tries again.
-    """
-    run.lease.check()
-    malloc.give_back()  # the units' buffers are needed no more
-    sink = StoreSink(run.store, source.name, cancellation=run.cancellation)
-    try:
-        summary = snapshot.finish(run.ledger.done(source.name), sink)
-    except MoveoutError:
-        raise
-    except Exception as exc:
-        raise sink.error or SourceError(f"{source.name} could not be finished: {exc!r}") from exc
-    if sink.error is not None:
-        raise sink.error
-    final = FinalRecord(source.name, summary, sink.files)
-    run.lease.check()
-    if complete:
-        write_final(run.store, final)
-    run.ledger.add_final(final)
-    return summary
-
-
-def _read_final(store: MultipartStore, source: str) -> FinalRecord | None:
-    try:
-        return read_final(store, source)
-    except GoneError:
-        return None
-
-
-def _finished_before(
-    run: ExportRun, source: Source, final: FinalRecord | None
-) -> SourceReconciliation | None:
-    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
-    if final is None:
-        return None
-    _load_records(run, source.name)
-    run.ledger.add_final(final)
-    earlier = _reconciliation(run, source, final.summary)
-    if earlier.complete:
-        run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
-    return earlier
-
-
-def _load_records(run: ExportRun, source: str) -> None:
-    """Take all commit records at the location into the ledger that are not there yet."""
-    ids: Iterable[str] = (
-        unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
-    )
-    for record in read_records(run.store, source, ids, run.executor):
-        run.ledger.add(record)
-
-
-def _reconciliation(
-    run: ExportRun, source: Source, summary: SourceSummary, failures: Sequence[str] = ()
-) -> SourceReconciliation:
-    ledger, name = run.ledger, source.name
-    summary = replace(
-        summary, positions=reconciliation.used_positions(summary.positions, ledger.positions(name))
-    )
-    totals = ledger.totals(name)
-    gaps = ledger.gap_counts(name)
-    first = [gap for gap, _ in zip(ledger.gaps(name), range(reconciliation.INLINE_GAPS), strict=False)]
-    return SourceReconciliation(
-        name=name,
-        url=source.url,
-        summary=summary,
-        totals=totals,
-        dispositions={"excluded": 0, "failed": 0} | gaps | {"exported": totals.items},
-        gaps=first,
-        reasons=reconciliation.reasons_incomplete(
-            summary, totals, gaps, failures, may_be_empty=name in run.options.may_be_empty
-        ),
-    )
+    return replace(outcome_of_sealed(store, sealed), broken=lost)
 
 
 def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]) -> ExportOutcome:
@@ -475,7 +212,7 @@ def _outcome(run: ExportRun, sealed: Sealed, broken: Sequence[tuple[str, SourceE
     )
 
 
-def described(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutcome:
+def outcome_of_sealed(store: MultipartStore, info: bundle_json.BundleInfo) -> ExportOutcome:
     """Describe a sealed bundle that lies there from its own summary."""
     reconciliations = reconciliation.decode(store.read(layout.RECONCILIATION))
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
