@@ -13,9 +13,10 @@ from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, is_refused
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows, open_keyed_rows
-from exporters.mysql.written_counts import server_writes
+from exporters.mysql.written_counts import server_rewrites, server_writes
 from exporters.row_digest import Advance, RowsDigest
 
+_NEVER = "never"
 _SETTLED_SECONDS = 15
 """So long one waits for transactions that have written to end."""
 _LAST_WRITES = """
@@ -25,7 +26,7 @@ SELECT TABLE_NAME, CONCAT_WS(' ', CREATE_TIME, NOW() - INTERVAL
     c.GENERATION_EXPRESSION))) FROM information_schema.COLUMNS c
   WHERE c.TABLE_SCHEMA = {schema} AND c.TABLE_NAME = TABLES.TABLE_NAME)),
   IF(UPDATE_TIME < NOW() - INTERVAL 2 SECOND OR UPDATE_TIME IS NULL AND COALESCE(CREATE_OPTIONS, '')
-    NOT LIKE '%partitioned%', COALESCE(UPDATE_TIME, 'never'), SYSDATE(6))
+    NOT LIKE '%partitioned%', COALESCE(UPDATE_TIME, '{never}'), SYSDATE(6))
 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND ENGINE = 'InnoDB'
 """
 """A time of a write has whole seconds, so one that is not over for long may be followed by another one. Of partitioned
@@ -111,6 +112,7 @@ def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]
     """Return the state of each table. Raises the driver's errors."""
     schema = quote_literal(connection.address.database)
     by_table, of_server = counts_by_table(connection), server_writes(connection)
+    rewrites = server_rewrites(connection) if connection.is_mariadb else None
     status = (
         "information_schema.GLOBAL_STATUS" if connection.is_mariadb else "performance_schema.global_status"
     )
@@ -120,8 +122,11 @@ def _read_states(connection: Connection) -> Mapping[tuple[str, str], WriteState]
             None if by_table is None else by_table.get(str(name), 0),
             of_server if connection.is_mariadb or by_table is not None else None,
             str(last_write),
+            None if last_write == _NEVER else rewrites,
         )
-        for name, identity, last_write in connection.rows(_LAST_WRITES.format(schema=schema, status=status))
+        for name, identity, last_write in connection.rows(
+            _LAST_WRITES.format(schema=schema, status=status, never=_NEVER)
+        )
     }
 
 

@@ -142,6 +142,7 @@ def test_changes_whose_rows_are_not_known_drop_their_table():
 BEFORE = WriteState("s", 10), WriteState("d", 20)
 STRANGER = "somebody else may have written to it at the destination"
 UNCOUNTED = WriteState("s", None, None, "then"), WriteState("d", None, None, "then")
+TIMED = WriteState("s", None, 7, "then", 4), WriteState("d", None, 10, "then", 4)
 BY_SERVER = WriteState("s", None, 7, "then"), WriteState("d", None, 10, "then")
 
 
@@ -195,6 +196,10 @@ def test_a_table_to_which_anybody_else_has_written_is_not_equal_any_more(states,
             BY_SERVER, WriteState("s", None, 9, "then"), WriteState("d", None, 16, "now"), True,
             "somebody else may have written to tables of the destination's server",
         ),
+        (
+            TIMED, TIMED[0], WriteState("d", None, 99, "then", 4), True,
+            "somebody else may have written to tables of the destination's server",
+        ),
     ],
 )  # fmt: skip
 def test_servers_that_count_otherwise_prove_less(before, source, destination, is_touched, reason):
@@ -203,6 +208,23 @@ def test_servers_that_count_otherwise_prove_less(before, source, destination, is
     early.touched = {NAME: 1} if is_touched else {}
     early.still_equal({NAME: (source, destination)})
     assert early.dropped == ({NAME: reason} if reason else {})
+
+
+@pytest.mark.parametrize(
+    ("destination", "is_equal"),
+    [
+        (WriteState("d", None, 99, "then", 4), True),
+        (WriteState("d", None, 99, "now", 4), False),
+        (WriteState("d", None, 99, "then", 5), False),
+        (WriteState("d", None, 99, "then"), False),
+        (WriteState("e", None, 99, "then", 4), False),
+    ],
+)
+def test_where_others_write_to_the_server_the_time_of_the_last_write_tells_a_quiet_table(
+    destination, is_equal
+):
+    early = EarlyComparison(Mark(0), {NAME: TIMED}, digests={NAME: RowsDigest(1)})
+    assert (NAME in early.still_equal({NAME: (TIMED[0], destination)})) is is_equal
 
 
 @pytest.mark.parametrize(("rows", "counted"), [(22, False), (23, True), (24, True)])
