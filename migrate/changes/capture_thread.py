@@ -47,9 +47,12 @@ def keep_capturing(
             after = 0
             try:
                 folder.require_begun()
+                capture = Capture(
+                    folder, heard
+                )  # before the stream: what another one writes meanwhile is in its way
                 after = resume_position(folder, base["position"])
                 with log.stream(base["log"], after, folder) as stream:
-                    Capture(folder, heard).run(stream, retained.cancellation, until)
+                    capture.run(stream, retained.cancellation, until)
             except (SourceGoneError, DamageError) as exc:
                 if retained.error is None and 0 < after < resume_position(folder, base["position"]):
                     continue  # another capture was faster: what is gone from the log lies in its segments
