@@ -11,6 +11,7 @@ import copy
 import functools
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,10 @@ CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """How long nothing may be sent and nothing received."""
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
+_building = threading.Lock()
+"""Held while botocore builds something: two threads that opened a bucket each would both read its description of S3,
+and both register its handlers.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +144,14 @@ def session(s3_location: S3Location) -> Any:
     endpoint is one of AWS.
     """
     try:
+        with _building:
+            hooks, loader = copy.copy(_hooks()), _loader()
         inner = botocore.session.Session(
-            profile=s3_location.profile, event_hooks=copy.copy(_hooks()), include_builtin_handlers=False
+            profile=s3_location.profile, event_hooks=hooks, include_builtin_handlers=False
         )
         for variable in ("config_file", "credentials_file"):
             _must_be_readable(Path(inner.get_config_variable(variable)).expanduser())
-        inner.register_component("data_loader", _loader())
+        inner.register_component("data_loader", loader)
         inner.get_scoped_config()  # looks for the profile
     except boto_errors.ProfileNotFound as exc:
         raise UsageError(
@@ -241,7 +248,8 @@ def client(
         )
     try:
         region = region or region_of(boto_session) or "us-east-1"
-        made = boto_session.create_client("s3", config=config, region_name=region)
+        with _building:
+            made = boto_session.create_client("s3", config=config, region_name=region)
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
     made.meta.events.register("before-call.s3", _begin_call)
