@@ -95,6 +95,8 @@ def _path(url: str) -> str:
 
 
 def _is_bucket(url: str) -> bool:
+    if urlsplit(url).scheme == "file":  # of a directory: no engine is looked for in all installed packages
+        return False
     engine = registry.find(url)
     return engine is not None and engine.url_names == "bucket"
 

@@ -28,7 +28,7 @@ def as_url(word: str) -> str:
 
 def is_pattern(url: str) -> bool:
     """Tell whether a URL stands for all databases, buckets or files of a server whose names match."""
-    if "://" not in url or registry.find(url) is None:
+    if "://" not in url or ANY not in url or registry.find(url) is None:
         return False
     parts = urlsplit(url)
     return ANY in (parts.netloc if _names(url) == "bucket" else parts.path)

@@ -1,8 +1,15 @@
 """The command ``moveout``: parse, call, print, exit code."""
 
+# ruff: noqa: E402  imports are what the first statement is about
+
 from __future__ import annotations
 
 import gc
+
+# Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive after each 700
+# of them, took a tenth of the time; of the imports that follow, too.
+gc.set_threshold(100_000, 20, 50)
+
 import importlib
 import logging
 import os
@@ -261,9 +268,6 @@ def main() -> None:
     """Run the command line."""
     # Libraries warn by logging of what they then raise; Python would print that to stderr.
     logging.getLogger().addHandler(logging.NullHandler())
-    # Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive
-    # after each 700 of them, took a tenth of the time.
-    gc.set_threshold(100_000, 20, 50)
     os.environ.setdefault(*_KEEP_MEMORY)
     malloc.share()
     signal.signal(signal.SIGTERM, _stop)
