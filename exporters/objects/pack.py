@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from exporters import arrow_functions as pc
 from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceError

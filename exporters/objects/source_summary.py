@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from exporters import arrow_functions as pc
 from exporters.api import (
     CatalogEntry,
     DoneUnit,

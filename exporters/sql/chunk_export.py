@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.errors import SourceError
 from exporters.row_digest import RowsDigest, digest_empty_rows, digest_pieces
 from exporters.sql.columns import Layout, Typed

@@ -9,7 +9,8 @@ from __future__ import annotations
 from binascii import hexlify, unhexlify
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from exporters import arrow_functions as pc
 
 _UUID_DIGITS = 32
 

@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Literal, Protocol, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from exporters import arrow_functions as pc
 from exporters.api import Sink
 from exporters.sql.columns import Typed
 from exporters.sql.large_values.long_values import Spooled

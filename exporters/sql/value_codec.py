@@ -12,7 +12,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from exporters import arrow_functions as pc
 
 
 @dataclass(frozen=True, slots=True)

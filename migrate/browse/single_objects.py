@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from exporters import arrow_functions as pc
 from exporters.objects.pax_headers import GENERATED, member_name
 from exporters.selection import glob
 from migrate.bundle.object_index import ObjectRow, row_of, source_prefix

@@ -183,7 +183,8 @@ def _read(file: Any, key: str, names: Sequence[str], convert: Callable[[dict[str
     try:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_BATCH, columns=schema.names):
-                yield from map(convert, batch.cast(schema).to_pylist())
+                rows = batch if batch.schema.equals(schema) else batch.cast(schema)
+                yield from map(convert, rows.to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as exc:
         raise DamageError(
             key, expected="a Parquet file of the bundle's own", found=f"something else ({exc})"

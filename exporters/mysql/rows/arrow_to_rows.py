@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.mysql.rows.row_columns import NULL, WIDE, value_at
 from exporters.mysql.rows.text_codec import CODECS
 from exporters.sql.columns import EXACT_OF, KIND, sides_of

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporters import _rows
+from exporters import arrow_functions as pc
 from exporters.errors import SourceError
 from exporters.mysql.rows.column_types import TOO_LONG
 from exporters.mysql.rows.long_rows import text_type

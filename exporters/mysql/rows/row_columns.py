@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.errors import SourceError
 from exporters.sql.columns import Kind, Layout, Typed, typed_block
 from exporters.sql.value_codec import merged_sides, parse_exactly, split_utf8

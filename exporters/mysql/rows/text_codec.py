@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.sql import hex_text
 from exporters.sql.value_codec import (
     DATE,

@@ -18,8 +18,8 @@ from operator import le, lt
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.api import Workspace
 from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceUsageError

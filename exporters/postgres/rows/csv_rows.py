@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
 from exporters import _rows
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.codecs import codec_of
 from exporters.postgres.rows.text_codec.value_tokens import Quotes
 from exporters.row_digest import RowsDigest, digest_texts

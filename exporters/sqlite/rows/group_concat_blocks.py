@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.sqlite.catalog import SqliteTable
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows.value_text import ARROW, SqliteColumn, to_text

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.sqlite.rows.value_text import ARROW, RawText, SqliteColumn, are_numbers
 
 KINDS: dict[str, type] = {"integer": int, "real": float, "text": str, "blob": bytes}

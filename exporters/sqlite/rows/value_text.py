@@ -18,9 +18,9 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from xxhash import xxh3_128
 
+from exporters import arrow_functions as pc
 from exporters.row_digest import MODULUS, RowsDigest, digest_texts
 from exporters.sql.value_codec import values_of
 

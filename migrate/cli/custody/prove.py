@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters import arrow_functions as pc
 from migrate.cli import app
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.proved_item import Item, describe

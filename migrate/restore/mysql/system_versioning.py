@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from migrate.bundle.catalog import CatalogRow
 
 FOREVER = [

@@ -184,7 +184,10 @@ class Record:
         """
         if not rows:
             return
-        name, data = f"{run}done-{number:06d}.parquet", to_bytes(synced_table(rows).sort_by("key"))
+        name, data = (
+            f"{run}done-{number:06d}.parquet",
+            to_bytes(synced_table(sorted(rows, key=itemgetter("key")))),
+        )
         if self._threads is None or len(data) > _DONE_BYTES:
             self.store.put(name, data)
             return

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of
 
 _NULL = b"NULL"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.value_tokens import SPACE, Quotes, undoubled
 
 _FIELD = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()]*'

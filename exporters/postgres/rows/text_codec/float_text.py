@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from exporters import arrow_functions as pc
 
 _DOUBLE_DIGITS, _SINGLE_DIGITS = 15, 6
 _FIXED_FROM = 1e-4

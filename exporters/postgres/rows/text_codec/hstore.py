@@ -3,8 +3,8 @@ r"""Values of hstore as maps (hstore_out in contrib/hstore/hstore_io.c): keys an
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.value_tokens import ITEM, Quotes, cut, lists_of, offsets_of
 
 STORED = pa.map_(pa.string(), pa.string())

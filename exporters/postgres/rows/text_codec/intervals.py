@@ -5,7 +5,8 @@ src/backend/utils/adt/datetime.c): every part with a sign of its own.
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from exporters import arrow_functions as pc
 
 STORED = pa.struct([("months", pa.int32()), ("days", pa.int32()), ("micros", pa.int64())])
 

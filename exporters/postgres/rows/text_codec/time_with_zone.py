@@ -5,7 +5,8 @@ EncodeTimezone in src/backend/utils/adt/datetime.c).
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from exporters import arrow_functions as pc
 
 STORED = pa.struct([("time", pa.time64("us")), ("utc_offset", pa.int32())])
 

@@ -11,8 +11,8 @@ import json
 from decimal import Decimal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.mysql.identifiers import quote_literal
 
 _SUSPECT = r"\.[0-9]+0(?:[^0-9eE]|$)|[0-9.]{16,}"

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Collection
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from exporters import arrow_functions as pc
 from exporters.api import Loss
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live_digests import live_tables

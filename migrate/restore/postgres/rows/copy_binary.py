@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporters import _rows
+from exporters import arrow_functions as pc
 from exporters.postgres.rows.text_codec.arrays import elements
 from exporters.postgres.rows.text_codec.codecs import apart
 from exporters.postgres.rows.text_codec.intervals import STORED as INTERVAL

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import pyarrow.compute as pc
 from xxhash import xxh3_128
 
+from exporters import arrow_functions as pc
 from exporters.api import Loss
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.rows.csv_rows import digest_block
