@@ -1,6 +1,7 @@
 """What goes wrong ends with its own exit code, one sentence, a next step, no traceback, no secret."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -145,7 +146,7 @@ def test_an_existing_case_file_is_not_overwritten(tmp_path):
 
 
 def test_version_and_help():
-    assert call("--version").out.startswith("moveout ")
+    assert call("--version").out.startswith(f"moveout {version('moveout')}\n")
     verbs = ("init", "plan", "export", "transfer", "verify", "restore", "run", "status", "clean")
     said = call("--help").out
     assert all(verb in said for verb in verbs)
