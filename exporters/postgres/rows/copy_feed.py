@@ -71,13 +71,10 @@ _SMALL_TABLE_BYTES = 128 * 2**10
 class Feed(Protocol):
     """A connection. One thread at a time, and one COPY."""
 
-    def copy(self, query: str, encoding: str) -> RowBlocks:
-        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding, and yield its rows."""
-        ...
-
-    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
-        """Do the same for what stands behind COPY: queries in brackets, or tables, by one request; the count of each
-        one's rows comes behind them. Long rows come in pieces; without the compiled core at some cost for all others.
+    def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
+        """Run ``COPY source TO STDOUT (FORMAT csv)`` in an encoding for queries in brackets, or tables, by one request.
+        Yield the rows; behind those of each source comes their count. ``in_pieces``: long rows come in pieces. Without
+        the compiled core that costs something for all other rows. A table is read by its name in pieces only.
         """
         ...
 
@@ -114,11 +111,20 @@ class AsyncpgFeed:
             raise
         return connection
 
-    def copy(self, query: str, encoding: str) -> RowBlocks:
+    def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. asyncpg cuts messages faster than Python does; the compiled core is faster than asyncpg."""
-        if _rows.core is not None:
-            yield from self.copy_in_pieces([f"({query})"], encoding)
+        if _rows.core is None and not in_pieces:
+            for source in sources:
+                yield from self._copy_by_asyncpg(source, encoding)
             return
+        statements = "; ".join(_statement(source, encoding) for source in sources)
+        try:
+            yield from copy_stream(self._connection, self._loop, statements)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
+
+    def _copy_by_asyncpg(self, query: str, encoding: str) -> RowBlocks:
+        """Yield the rows of a query in brackets, a long one whole, and their count."""
         arrived: list[bytes | bytearray] = []
 
         async def keep(block: bytes | bytearray) -> None:
@@ -147,14 +153,6 @@ class AsyncpgFeed:
                 if not task.done():
                     self._loop.run_forever()
             yield SentRows(int(task.result().rpartition(" ")[2]))
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self._where) from exc
-
-    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
-        """See ``Feed``."""
-        statements = "; ".join(_statement(source, encoding) for source in sources)
-        try:
-            yield from copy_stream(self._connection, self._loop, statements)
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
@@ -188,25 +186,18 @@ class PsycopgFeed:
         self._connection = connect(address, session_limits.application)
         self._connection.execute(session_limits.timeouts().encode())
 
-    def copy(self, query: str, encoding: str) -> RowBlocks:
-        """See ``Feed``."""
-        return self._copy(_statement(f"({query})", encoding), long=False)
-
-    def copy_in_pieces(self, sources: Sequence[str], encoding: str) -> RowBlocks:
+    def copy(self, sources: Sequence[str], encoding: str, *, in_pieces: bool) -> RowBlocks:
         """See ``Feed``. By a request each; libpq holds a whole row all the same."""
-        for source in sources:
-            yield from self._copy(_statement(source, encoding), long=True)
-
-    def _copy(self, statement: str, *, long: bool) -> RowBlocks:
         try:
             with self._connection.cursor() as cursor:
-                with cursor.copy(statement.encode()) as copy:
-                    for row in copy:
-                        if long and len(row) > LONG_BYTES:
-                            yield LongRowText(_pieces(row))
-                        else:
-                            yield bytes(row)
-                yield SentRows(cursor.rowcount)
+                for source in sources:
+                    with cursor.copy(_statement(source, encoding).encode()) as copy:
+                        for row in copy:
+                            if in_pieces and len(row) > LONG_BYTES:
+                                yield LongRowText(_pieces(row))
+                            else:
+                                yield bytes(row)
+                    yield SentRows(cursor.rowcount)
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
@@ -328,7 +319,7 @@ class Feeds:
         try:
             with self._lent() as (feed, transaction):
                 transaction.begin_for(len(sources))
-                return small_rows(feed.copy_in_pieces(sources, self._copied_as))
+                return small_rows(feed.copy(sources, self._copied_as, in_pieces=True))
         except SourceError:
             return []
 
@@ -366,7 +357,7 @@ class Feeds:
         with self._lent() as (feed, transaction):
             transaction.run(lambda: feed.execute("SAVEPOINT moveout"))
             try:
-                lines = text_of(feed.copy(query, "UTF8"))
+                lines = text_of(feed.copy([f"({query})"], "UTF8", in_pieces=False))
             except SourceError as exc:
                 if not is_unconvertible(exc):
                     raise
@@ -381,10 +372,8 @@ class Feeds:
         """
         encoding = encoding or self._copied_as
         with self._lent() as (feed, transaction):
-            if planned and not long:
-                copy = partial(feed.copy, source, encoding)
-            else:
-                copy = partial(feed.copy_in_pieces, [f"({source})" if planned else source], encoding)
+            sources = [f"({source})" if planned else source]
+            copy = partial(feed.copy, sources, encoding, in_pieces=long or not planned)
             transaction.begin_for(1)
             try:
                 yield from copy()
