@@ -45,7 +45,7 @@ class MysqlSession:
 
 
 @contextmanager
-def hold(
+def open_snapshot(
     address: MysqlAddress,
     *,
     workers: int,

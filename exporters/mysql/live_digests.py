@@ -9,7 +9,7 @@ from dataclasses import replace
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import cut
 from exporters.mysql.connection import MysqlAddress
-from exporters.mysql.consistent_snapshot import MysqlSession, hold
+from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.rows.chunk_export import digest_rows
 from exporters.row_digest import Advance, RowsDigest
@@ -27,7 +27,7 @@ def live_tables(
     """Return the digest of every table, or of those named, by ("", name), without the columns of the names ``without``,
     and without some tables. Raises ``SourceError``.
     """
-    with hold(address, workers=max(1, workers)) as (session, tables):
+    with open_snapshot(address, workers=max(1, workers)) as (session, tables):
         compared = [
             _without(table, without)
             for table in tables

@@ -9,7 +9,7 @@ from exporters.engine import KEYED_READERS, Texts
 from exporters.mysql.catalog import MysqlTable
 from exporters.mysql.chunk_plan import row_select
 from exporters.mysql.connection import MysqlAddress
-from exporters.mysql.consistent_snapshot import MysqlSession, hold
+from exporters.mysql.consistent_snapshot import MysqlSession, open_snapshot
 from exporters.mysql.live_digests import digests_of
 from exporters.mysql.rows import keyed_rows
 from exporters.mysql.rows.chunk_export import digest_query
@@ -99,7 +99,7 @@ def live_rows(address: MysqlAddress, *, readers: int = 1, is_one_moment: bool = 
     """Open the database for so many readers at once, under one snapshot, or each under one of its own. Raises
     ``SourceError``.
     """
-    with hold(address, workers=readers, is_one_moment=is_one_moment) as (session, tables):
+    with open_snapshot(address, workers=readers, is_one_moment=is_one_moment) as (session, tables):
         yield MysqlRows(session, tables)
 
 

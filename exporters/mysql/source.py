@@ -12,7 +12,7 @@ from exporters.limits import Limits, Note, limits_of, note_of
 from exporters.mysql.catalog import MysqlTable, read_tables
 from exporters.mysql.chunk_plan import make_plan
 from exporters.mysql.connection import MysqlAddress, connect, parse_url
-from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.snapshot import MysqlSnapshot
@@ -83,7 +83,7 @@ class MysqlSource:
     @contextmanager
     def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
         workers = self._limits.allowed(1, requested=workers)
-        with hold(self._address, workers=workers, log=log, note=self._note) as (session, tables):
+        with open_snapshot(self._address, workers=workers, log=log, note=self._note) as (session, tables):
             local_tables = [table for table in tables if not table.elsewhere]
             exported = [table for table in local_tables if table.name not in session.unreadable]
             if local_tables and not exported:

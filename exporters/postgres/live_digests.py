@@ -14,7 +14,7 @@ from exporters.postgres.chunk_plan import cut
 from exporters.postgres.rows.chunk_export import digest_rows, digest_small
 from exporters.postgres.rows.copy_feed import BATCH, Chunk, Feeds
 from exporters.postgres.sessions.connection import PostgresAddress, parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import Advance, RowsDigest
 
 
@@ -40,7 +40,7 @@ def live_tables(
     another session. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
-    with hold(address, snapshot=snapshot) as (session, tables):
+    with open_snapshot(address, snapshot=snapshot) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
             (table, pages)

@@ -24,7 +24,7 @@ from exporters.postgres.rows.row_hashes import (
     split_located,
 )
 from exporters.postgres.sessions.connection import PostgresAddress
-from exporters.postgres.sessions.snapshot_session import PostgresSession, hold
+from exporters.postgres.sessions.snapshot_session import PostgresSession, open_snapshot
 from exporters.row_digest import Advance, RowsDigest
 from exporters.sql.row_blocks import LongRowText, RowBlocks, in_blocks
 from exporters.touched_rows import RowKey
@@ -177,7 +177,7 @@ def _lines(source: RowBlocks) -> Iterator[list[bytes]]:
 @contextmanager
 def live_rows(address: PostgresAddress, snapshot: str = "") -> Iterator[PostgresRows]:
     """Open the database under one snapshot, or that of another session. Raises ``SourceError``."""
-    with hold(address, snapshot=snapshot) as (session, tables):
+    with open_snapshot(address, snapshot=snapshot) as (session, tables):
         # each reader may have to ask, in the middle of its rows, how characters are converted
         feeds = Feeds(session, workers=2 * KEYED_READERS)
         try:

@@ -17,7 +17,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.sessions import lock_timeouts
 from exporters.postgres.sessions.connection import PostgresAddress, connect, database_identity, parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
-from exporters.postgres.sessions.snapshot_session import hold, join
+from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
 from exporters.rate_sampling import try_out
 from exporters.sql import snapshot_positions
@@ -56,15 +56,17 @@ class PostgresSource:
         self.url = address.url
         self.identity = identity
         self._address = address
-        self._manners = session_limits or SessionLimits()
+        self._session_limits = session_limits or SessionLimits()
 
     def survey(self) -> Survey:
         """Return the planner's estimates of every table."""
         with connect(self._address) as connection:
             try:
-                connection.execute(self._manners.timeouts().encode())
+                connection.execute(self._session_limits.timeouts().encode())
                 read = partial(read_tables, connection)
-                tables = lock_timeouts.around(connection, read, seconds=self._manners.limits.lock_seconds)
+                tables = lock_timeouts.around(
+                    connection, read, seconds=self._session_limits.limits.lock_seconds
+                )
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self.url) from exc
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
@@ -92,7 +94,7 @@ class PostgresSource:
 
     @contextmanager
     def _snapshot(self, workspace: Workspace, workers: int, log: ChangeLog | None) -> Iterator[Snapshot]:
-        with hold(self._address, self._manners, tolerant=True, log=log) as (session, tables):
+        with open_snapshot(self._address, self._session_limits, tolerant=True, log=log) as (session, tables):
             exported = [table for table in tables if table.exported]
             refused = any(table.hidden or not table.readable for table in tables)
             if not exported and refused and not session.locked:
@@ -105,8 +107,8 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            if self._manners.limits.gentle:
-                self._manners.note(_GENTLY.format(name=self.name))
+            if self._session_limits.limits.gentle:
+                self._session_limits.note(_GENTLY.format(name=self.name))
             positions = snapshot_positions.remember(workspace, session.position)
             with closing(PostgresSnapshot(session, tables, plan, positions, workers)) as view:
                 yield view
@@ -114,12 +116,12 @@ class PostgresSource:
     @property
     def shareable(self) -> bool:
         """See ``exporters.api.Shareable``: not under a limit of connections, which several machines could exceed."""
-        return self._manners.limits.max_connections is None
+        return self._session_limits.limits.max_connections is None
 
     @contextmanager
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[Snapshot]:
         """See ``exporters.api.Shareable``: by the name under which the holder exported its snapshot."""
-        with join(self._address, ticket, self._manners) as (session, tables):
+        with join_snapshot(self._address, ticket, self._session_limits) as (session, tables):
             plan = Plan.load(workspace.read(PLAN))
             if plan is None:
                 raise SourceGoneError(f"{self.url}: there is no plan of this export here")

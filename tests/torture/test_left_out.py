@@ -13,7 +13,7 @@ from exporters.postgres import chunk_plan
 from migrate.restore.mysql import create_objects as mysql_define
 from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import load_rows as mysql_rows
-from migrate.restore.postgres import destination as sql_destination
+from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
 from migrate.runtime.progress import Silent
@@ -35,7 +35,7 @@ def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> No
 
 def die_at(step, bundle, destination):
     """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
-    count, real, real_finish = 0, sql_destination.mark_done, pre_data.finish
+    count, real, real_finish = 0, postgres_destination.mark_done, pre_data.finish
 
     def mark(*words):
         nonlocal count
@@ -49,7 +49,7 @@ def die_at(step, bundle, destination):
             real_finish(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, sql_destination, load_rows, post_data)
+    put_in("mark_done", mark, postgres_destination, load_rows, post_data)
     put_in("finish", finish, pre_data)
     restore_from(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
 

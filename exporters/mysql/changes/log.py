@@ -36,7 +36,7 @@ from exporters.mysql.changes.binlog_stream import BinlogStream, LogRequest
 from exporters.mysql.changes.log_requirements import obstacles
 from exporters.mysql.changes.touched_rows import touched_rows
 from exporters.mysql.connection import Connection, MysqlAddress, connect, parse_url
-from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.discovery import server_identity
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -134,7 +134,7 @@ class MysqlChangeLog:
                 f"{label} cannot be followed: it had no transactions when the base was taken",
                 next_step="Nothing has to be done: the cutover reads it again.",
             )
-        with hold(self._address, workers=1, log=self) as (session, tables):
+        with open_snapshot(self._address, workers=1, log=self) as (session, tables):
             by_name = {table.name: table for table in tables}
             if schema or name not in by_name:
                 raise SourceUsageError(

@@ -63,7 +63,7 @@ class PostgresSession:
 
 
 @contextmanager
-def hold(
+def open_snapshot(
     address: PostgresAddress,
     session_limits: SessionLimits | None = None,
     *,
@@ -104,7 +104,7 @@ def hold(
 
 
 @contextmanager
-def join(
+def join_snapshot(
     address: PostgresAddress, ticket: Mapping[str, Any], session_limits: SessionLimits
 ) -> Iterator[tuple[PostgresSession, list[PostgresTable]]]:
     """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises

@@ -81,7 +81,7 @@ REPAIR = (
 )
 
 
-class Shown:
+class AttemptProgress:
     """What one attempt to write parts has shown as progress, so that it can be taken back."""
 
     def __init__(self, advance: Advance) -> None:
@@ -103,7 +103,7 @@ class Shown:
         self._advance(-sum(self._rows.values()), -self._size_bytes)
 
 
-class ShownTotal:
+class ProgressTotal:
     """Shows what all workers write as progress, and adds it up; integer addition under the interpreter's lock loses
     nothing that matters here.
     """

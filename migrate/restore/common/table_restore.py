@@ -17,7 +17,7 @@ from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome, Retry
 from migrate.restore.common.selection import Selection
-from migrate.restore.common.table_parts import PartFile, ShownTotal, parts_of
+from migrate.restore.common.table_parts import PartFile, ProgressTotal, parts_of
 from migrate.runtime.progress import Progress, SourceTask
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
@@ -338,7 +338,7 @@ class TableRestore:
         if skipped:
             left = sum(part.size_bytes for part in todo)
             self.progress.skip(items=skipped, size_bytes=self.size_bytes - left)
-        shown = ShownTotal(self.progress)
+        shown = ProgressTotal(self.progress)
         write(todo, shown.add)
         self.progress.end()
         return WrittenRows(skipped, shown.size_bytes)

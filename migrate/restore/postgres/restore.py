@@ -28,8 +28,8 @@ from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_restore import TableRestore, WrittenRows, sentences
-from migrate.restore.postgres import destination as sql_destination
-from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres import destination as postgres_destination
+from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.changes.follow_marks import read_mark
 from migrate.restore.postgres.context import PostgresRestore, is_users_table
 from migrate.restore.postgres.definitions import definition_files, pre_data
@@ -70,7 +70,7 @@ class PostgresRestorer:
         names = frozenset(run.selection.names([*run.tables, *run.views]))
         address = parse_url(request.url, password=request.secrets.get("password"))
         try:
-            with sql_destination.open_destination(address) as destination:
+            with postgres_destination.open_destination(address) as destination:
                 job = PostgresRestore(run, destination, names, request.open_pool)
                 outcome = _restore(job, merge=request.merge)
                 if not job.losses:
@@ -85,12 +85,12 @@ class PostgresRestorer:
         self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
     ) -> Sequence[FinishedRestore]:
         """Read the record that restores keep in the database."""
-        return sql_left_out.known(reader, source, url, password=secrets.get("password"))
+        return postgres_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
 def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
-    state = sql_destination.read_state(destination)
+    state = postgres_destination.read_state(destination)
     prepared = None
     if state is None:
         if (outcome := _in_the_way(job, merge=merge)) is not None:
@@ -100,7 +100,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     else:
         _note_locale(job)
     _check_ours(job, state)
-    done = sql_destination.read_done(destination)
+    done = postgres_destination.read_done(destination)
     if selection.definitions:
         pre_data.go_on(destination.connection, _wanted(job, state, alone=not merge), done)
     from migrate.restore.postgres import row_steps  # noqa: PLC0415  see ``_prepared``
@@ -125,7 +125,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
         if selection.left_out or not selection.is_part:
-            known, _ = sql_left_out.read(destination.connection)
+            known, _ = postgres_left_out.read(destination.connection)
             known = [*known, *still]
             left_out, notes = unlike(destination.connection, job.definitions().extensions(), known)
             job.left_out.extend(left_out)
@@ -136,7 +136,7 @@ def _restore(job: PostgresRestore, *, merge: bool) -> RestoreOutcome:
     )
     job.left_out.extend(still)
     job.losses[:] = unique(run.still_lost(quote_qualified), job.losses)
-    left_out, notes = sql_left_out.read(destination.connection)
+    left_out, notes = postgres_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
     if not findings:
         _finish(job, state, script, merge=merge)
@@ -157,12 +157,12 @@ def _finish(job: PostgresRestore, state: State, script: Script, *, merge: bool) 
     base = job.followed_from if selection.rows and (selection.left_out or not selection.is_part) else None
     rows = job.run.reader.catalog() if base is not None else ()
     names = [(row.schema, row.name) for row in rows if row.source == job.run.source and is_users_table(row)]
-    absent = sql_destination.absent_tables(job.destination.connection, names)
+    absent = postgres_destination.absent_tables(job.destination.connection, names)
     missing_tables = sorted(map(".".join, absent))
     last = pre_data.Last(script, entries, settings, job.run.superseded, base, missing_tables)
     job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
-        job.notes.append(sql_left_out.HOW_TO_FORGET)
+        job.notes.append(postgres_left_out.HOW_TO_FORGET)
 
 
 def _tried_again(job: PostgresRestore, state: State) -> set[str]:
@@ -258,14 +258,14 @@ def _in_the_way(job: PostgresRestore, *, merge: bool) -> RestoreOutcome | None:
     names = [(table.schema, table.name) for table in job.tables]
     conflict = _conflict(job, names, merge=merge)
     records, same = run.finished_records(
-        lambda bundle: sql_left_out.read_finished(connection, bundle, run.source)
+        lambda bundle: postgres_left_out.read_finished(connection, bundle, run.source)
     )
     mark = read_mark(connection, run.source)
     is_followed = mark is not None and mark.base == job.followed_from and mark.place != START
     if is_followed and (conflict or not job.selection.is_everything):
         return _followed(job, records)
     if same and not conflict and job.selection.definitions:
-        absent = sql_destination.absent_tables(connection, names)
+        absent = postgres_destination.absent_tables(connection, names)
         conflict = next((f"table {'.'.join(name)}" for name in names if name not in absent), "")
     if not conflict:
         if run.whole and not run.tables and _holds_definitions(job, any if same else all):
@@ -295,8 +295,8 @@ def _conflict(job: PostgresRestore, names: Sequence[Name], *, merge: bool) -> st
     """Return what is in the way of these tables, or of a whole database; empty where nothing is."""
     connection, run = job.destination.connection, job.run
     if run.whole and not merge:
-        return sql_destination.content(job.destination)
-    conflict = "" if run.whole else sql_destination.table_with_rows(connection, names)
+        return postgres_destination.content(job.destination)
+    conflict = "" if run.whole else postgres_destination.table_with_rows(connection, names)
     if conflict or all(table.number for table in run.tables):
         return conflict
     from migrate.restore.postgres.rows import large_objects  # noqa: PLC0415  see ``_prepared``
@@ -308,7 +308,7 @@ def _all_there(job: PostgresRestore) -> bool:
     """Tell whether a database without tables holds the bundle's views, routines, sequences and types, and no others."""
     script = job.definitions().section("pre-data", portable=False)
     objects = definition_files.content_of(definition_files.read_script(job.destination.connection, script))
-    there = sql_destination.all_content(job.destination)
+    there = postgres_destination.all_content(job.destination)
     types = {name for name in objects if name.startswith("type ")}  # some kinds of types are not looked for
     return objects - types <= there <= objects
 
@@ -345,9 +345,9 @@ def _already(
 ) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
-    notes = [sql_left_out.HOW_TO_FORGET] if records else []
+    notes = [postgres_left_out.HOW_TO_FORGET] if records else []
     names = [(row.schema, row.name) for row in (*job.run.tables, *job.run.views) if row.number]
-    absent = sql_destination.absent_tables(job.destination.connection, names)
+    absent = postgres_destination.absent_tables(job.destination.connection, names)
     return job.run.already("database", records, findings, left_out=job.left_out, notes=notes, absent=absent)
 
 
@@ -374,12 +374,12 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
     connection = job.destination.connection
     alone = alone and job.run.whole
-    sql_left_out.forget_finished(connection, job.state, every=alone)
+    postgres_left_out.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
         return pre_data.define(connection, _wanted(job, job.state, alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
-    absent = sql_destination.absent_tables(connection, names)
+    absent = postgres_destination.absent_tables(connection, names)
     missing = [quote_qualified(*name) for name in names if name in absent]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -388,7 +388,7 @@ def _begin(job: PostgresRestore, *, alone: bool) -> State:
             next_step="Restore with --only schema first.",
         )
     with durable("restore.postgres.begin_rows"), connection.transaction():
-        sql_destination.begin_state(connection, job.state)
+        postgres_destination.begin_state(connection, job.state)
     return job.state
 
 
@@ -409,7 +409,7 @@ def _absent(job: PostgresRestore) -> frozenset[Name]:
     """Return the tables that the destination does not have, because they need what it refuses or what the bundle
     lacks.
     """
-    absent = sql_destination.absent_tables(
+    absent = postgres_destination.absent_tables(
         job.destination.connection, [(table.schema, table.name) for table in job.tables]
     )
     for name in sorted(absent)[:_SHOWN]:

@@ -18,7 +18,7 @@ from migrate.errors import NotAllowedError
 from migrate.restore.common.remote_rows import OpenRowPool
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import TableRestore, WrittenRows
-from migrate.restore.postgres import destination as sql_destination
+from migrate.restore.postgres import destination as postgres_destination
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.post_data import is_mark
 from migrate.restore.postgres.rows import large_objects
@@ -82,7 +82,7 @@ def _copied_by_others(
 def _keeps_triggers_from_firing(job: PostgresRestore) -> bool:
     """Tell whether the role may write rows without any trigger."""
     with job.destination.connection.transaction(force_rollback=True):
-        return sql_destination.without_triggers(job.destination.connection)
+        return postgres_destination.without_triggers(job.destination.connection)
 
 
 def _check_triggers(job: PostgresRestore) -> None:
@@ -93,7 +93,7 @@ def _check_triggers(job: PostgresRestore) -> None:
         return
     if _keeps_triggers_from_firing(job):
         return
-    if table := sql_destination.table_with_triggers(job.destination.connection, job.names):
+    if table := postgres_destination.table_with_triggers(job.destination.connection, job.names):
         raise NotAllowedError(
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
             next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",

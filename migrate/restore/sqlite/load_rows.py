@@ -14,7 +14,7 @@ from exporters.sqlite.rows.parquet_parts import READ_ERRORS, PartLong, read_part
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, parts_of, readable
+from migrate.restore.common.table_parts import AttemptProgress, PartFile, missing_rows, parts_of, readable
 from migrate.restore.common.table_restore import WrittenRows
 from migrate.restore.sqlite.application_functions import StandIns
 from migrate.restore.sqlite.context import SqliteRestore
@@ -64,7 +64,7 @@ def _write_parts(
     for part in parts:
         if part.table.name not in tables:
             raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
-        shown = Shown(advance)
+        shown = AttemptProgress(advance)
         connection.execute("SAVEPOINT part")
         try:
             mark_done(connection, part.name)
@@ -90,7 +90,11 @@ def _write_parts(
 
 
 def _write(
-    reader: BundleReader, connection: sqlite3.Connection, table: SqliteTable, part: PartFile, shown: Shown
+    reader: BundleReader,
+    connection: sqlite3.Connection,
+    table: SqliteTable,
+    part: PartFile,
+    shown: AttemptProgress,
 ) -> None:
     with reader.open(part.key) as file:
         for rows in readable(part, read_part(file), READ_ERRORS):

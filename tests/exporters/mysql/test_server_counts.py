@@ -3,7 +3,7 @@
 import time
 
 from exporters.mysql.connection import parse_url
-from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.server_counts import Counting
 from tests.exporters.mysql.databases import export_database, read_bundle, run_sql
 
@@ -19,7 +19,7 @@ def test_the_holder_counts_where_no_other_session_is_left(mariadb):
     run_sql(
         url, "CREATE TABLE t (a INT, b VARCHAR(9)); INSERT INTO t VALUES (1, 'one'), (2, NULL), (3, 'zwölf');"
     )
-    with hold(parse_url(url), workers=1) as (session, tables):
+    with open_snapshot(parse_url(url), workers=1) as (session, tables):
         counting = Counting(session, dict(enumerate(tables)), workers=1)
         counting.begin()
         while counting._left:
@@ -58,7 +58,7 @@ def test_texts_of_other_charsets_are_counted_as_they_leave(mariadb, tmp_path):
 def test_a_count_that_nobody_waits_for_any_more_is_stopped(mariadb):
     url = mariadb.database()
     run_sql(url, SLOW)
-    with hold(parse_url(url), workers=1) as (session, tables):
+    with open_snapshot(parse_url(url), workers=1) as (session, tables):
         counting = Counting(session, dict(enumerate(tables)), workers=1)
         counting.begin()
         while not counts_of(mariadb, url):

@@ -8,7 +8,7 @@ import pytest
 from exporters.errors import SourceUnreachableError
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.session_limits import SessionLimits
-from exporters.postgres.sessions.snapshot_session import hold, join
+from exporters.postgres.sessions.snapshot_session import join_snapshot, open_snapshot
 from exporters.postgres.source import PostgresExporter
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
@@ -169,11 +169,11 @@ def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(
         survey = PostgresExporter().open("app", url, host).survey()
         assert any("held" in said and f"session {pid}" in said for said in survey.warnings)
         with (
-            hold(parse_url(url), session_limits, tolerant=True) as (session, tables),
-            join(parse_url(url), session.ticket, session_limits) as (joined, there),
+            open_snapshot(parse_url(url), session_limits, tolerant=True) as (session, tables),
+            join_snapshot(parse_url(url), session.ticket, session_limits) as (joined, there),
         ):
             assert there == tables
             assert joined.locked == session.locked != {}
-        with pytest.raises(SourceUnreachableError), hold(parse_url(url), session_limits):
+        with pytest.raises(SourceUnreachableError), open_snapshot(parse_url(url), session_limits):
             raise AssertionError
     assert compare_database(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent()) == []

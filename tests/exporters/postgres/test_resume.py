@@ -10,7 +10,7 @@ import pytest
 from exporters.postgres import catalog, chunk_plan
 from exporters.postgres.live_digests import live_tables
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.restore.postgres.definitions import after_rows
 from migrate.restore.postgres.rows import load_rows as sql_rows
@@ -167,7 +167,7 @@ def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
 
 def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
     monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
-    with hold(parse_url(big)) as (session, tables):
+    with open_snapshot(parse_url(big)) as (session, tables):
         (table,) = (table for table in tables if table.name == "big")
         for pages in ((0, 5), (5, None)):
             said = session.holder.execute(

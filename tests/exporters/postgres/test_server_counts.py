@@ -8,7 +8,7 @@ import psycopg
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions import snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from tests.exporters.postgres.databases import fetch, run_sql
 
 
@@ -23,7 +23,7 @@ def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
             f"CREATE TABLE t_{n} AS SELECT 'é' || x AS word FROM generate_series(1, {n}) x;" for n in range(8)
         ),
     )
-    with hold(parse_url(url)) as (session, tables):
+    with open_snapshot(parse_url(url)) as (session, tables):
         run_sql(url, "".join(f"INSERT INTO t_{n} VALUES ('late');" for n in range(8)))
         counted = Counting(session, dict(enumerate(tables)), workers=1)
         try:
@@ -42,7 +42,7 @@ def test_a_count_that_is_under_way_is_cancelled(postgres):
     url = postgres.database()
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; CREATE TABLE u AS SELECT 1 AS x")
     asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM ONLY%'"
-    with hold(parse_url(url)) as (session, tables), psycopg.connect(url) as other:
+    with open_snapshot(parse_url(url)) as (session, tables), psycopg.connect(url) as other:
         altering = threading.Thread(target=_alter, args=(other,))
         altering.start()
         while not fetch(url, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0]:

@@ -22,7 +22,7 @@ from exporters.postgres.rows import copy_feed, copy_stream
 from exporters.postgres.sessions import lock_timeouts as locked_relations
 from exporters.postgres.sessions import lock_waits, snapshot_transaction
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.postgres.source import PostgresExporter
 from exporters.sql.row_blocks import text_of
 from migrate.case.model import parse_limits
@@ -299,7 +299,7 @@ def test_the_buffer_of_a_refused_query_goes_with_it(postgres):
             return True
         return False
 
-    with hold(parse_url(postgres.database())) as (session, _):
+    with open_snapshot(parse_url(postgres.database())) as (session, _):
         feeds = copy_feed.Feeds(session, workers=1)
         gc.collect()
         gc.disable()
@@ -323,7 +323,7 @@ def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(p
         monkeypatch.setattr(copy_feed, "AsyncpgFeed", refuse)
     rows: list[bytes] = []
     locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text LIKE '%t\\_%'"
-    with hold(parse_url(url)) as (session, _):
+    with open_snapshot(parse_url(url)) as (session, _):
         feeds = copy_feed.Feeds(session, workers=1)
         try:
             for n in range(7):

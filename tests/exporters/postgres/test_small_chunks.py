@@ -11,7 +11,7 @@ from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.rows.csv_rows import parse_block
 from exporters.postgres.rows.small_chunks import typed_together
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from exporters.row_digest import RowsDigest
 from exporters.sql.columns import Layout
 from exporters.sql.row_blocks import SmallRows
@@ -104,7 +104,7 @@ def test_small_tables_are_exported_and_compared_as_they_are(exported, statements
 
 def test_a_request_that_fails_leaves_the_feeds_usable(exported):
     url, _ = exported(f"{TABLES};{HIDDEN_CODE}")
-    with hold(parse_url(url)) as (session, tables):
+    with open_snapshot(parse_url(url)) as (session, tables):
         feeds = Feeds(session, workers=1)
         chunks = [(table, (0, None)) for table in tables]
         assert all(feeds.is_small(*chunk) for chunk in chunks)

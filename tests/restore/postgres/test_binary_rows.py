@@ -112,8 +112,8 @@ def batches(draw):
 def check_bytes(batch: pa.RecordBatch) -> None:
     encoder = encoder_of(batch.schema, {name: name for name in batch.schema.names})
     assert encoder is not None
-    by_arrow = encoder.block([kind.encode(batch.column(name)) for name, kind in encoder.columns])
-    assert encoder.compiled(batch).tobytes() == by_arrow
+    by_arrow = encoder.rows_by_arrow([kind.encode(batch.column(name)) for name, kind in encoder.columns])
+    assert encoder.rows_by_core(batch).tobytes() == by_arrow
 
 
 @needs_core

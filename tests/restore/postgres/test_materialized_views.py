@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from exporters.postgres.sessions.connection import parse_url
-from exporters.postgres.sessions.snapshot_session import hold
+from exporters.postgres.sessions.snapshot_session import open_snapshot
 from tests.cli.conftest import call
 from tests.exporters.postgres.databases import column, export_database, fetch, read_bundle, run_sql
 from tests.tools.pages import parse
@@ -82,7 +82,7 @@ def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_name
 def test_a_view_that_is_refreshed_meanwhile_or_may_not_be_read(postgres, tmp_path, monkeypatch):
     url = postgres.database()
     run_sql(url, SCRIPT + "DROP MATERIALIZED VIEW fails")
-    with hold(parse_url(url)), pytest.raises(psycopg.errors.LockNotAvailable):
+    with open_snapshot(parse_url(url)), pytest.raises(psycopg.errors.LockNotAvailable):
         run_sql(url, "SET lock_timeout = 200; REFRESH MATERIALIZED VIEW stale")
     make = "DROP ROLE IF EXISTS {0}; CREATE ROLE {0} LOGIN PASSWORD '{1}'; GRANT SELECT ON t, fresh TO {0}"
     run_sql(url, make.format("of_some", postgres.password))

@@ -10,8 +10,8 @@ import psycopg
 
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
-from migrate.restore.postgres import destination as sql_destination
-from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres import destination as postgres_destination
+from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.context import PostgresRestore
 from migrate.restore.postgres.definitions.constraint_triggers import (
     Trigger,
@@ -93,10 +93,10 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
     every = "; ".join(sql for _, sql in statements) or "SELECT 1"
     try:
         with durable("restore.postgres.settings"), connection.transaction():
-            sql_destination.mark_done(connection, step)
+            postgres_destination.mark_done(connection, step)
             if refusal_of(connection, step, every.encode()):
                 refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
-                sql_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
+                postgres_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
     except psycopg.Error as exc:
         raise ddl_error(exc, step) from exc
 
@@ -123,8 +123,8 @@ def _set_triggers(job: PostgresRestore, triggers: Sequence[Trigger]) -> None:
     connection = job.destination.connection
     try:
         with durable("restore.postgres.triggers"), connection.transaction():
-            sql_destination.mark_done(connection, _TRIGGERS)
-            sql_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
+            postgres_destination.mark_done(connection, _TRIGGERS)
+            postgres_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
     except psycopg.Error as exc:
         raise ddl_error(exc, "constraint-triggers.json") from exc
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.sessions.connection import PostgresAddress
-from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.definitions.definition_files import ddl_error
 from migrate.restore.postgres.definitions.post_data_order import KeyByIndex, LockedTables, PostDataStep, Stage
 from migrate.restore.postgres.definitions.refusals import Aid, first_line, is_refusal
@@ -243,7 +243,7 @@ class StepRunner:
                         mark_done(connection, mark_of(step))
                     with aid.given(connection, entry):
                         connection.execute(entry.sql)
-                    sql_left_out.add(connection, mark_of(step), left_out, notes)
+                    postgres_left_out.add(connection, mark_of(step), left_out, notes)
             except _IN_EACH_OTHERS_WAY:
                 raise
             except psycopg.Error as exc:

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.postgres import destination as sql_destination
-from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres import destination as postgres_destination
+from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.changes.follow_marks import begin_mark
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import (
@@ -103,14 +103,14 @@ def _define(
         try:
             with durable("restore.postgres.pre_data"), connection.transaction():
                 _begin(connection, wanted, state, notes)
-                sql_destination.mark_done(connection, _PRE_DATA)
+                postgres_destination.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make_all(connection, script.entries, wanted, portable=portable)
-                sql_left_out.add(connection, _PRE_DATA, left_out)
+                postgres_left_out.add(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with durable("restore.postgres.begin"), connection.transaction():
                 _begin(connection, wanted, state, notes)
-                sql_destination.mark_done(connection, *missing.words())
+                postgres_destination.mark_done(connection, *missing.words())
             _make_in_batches(connection, script, set(), wanted, portable=portable)
     except _REFUSED:
         raise
@@ -121,7 +121,7 @@ def _define(
 
 def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, notes: Sequence[str]) -> None:
     """Make roles and the state, within the caller's transaction."""
-    sql_destination.begin_state(connection, state)
+    postgres_destination.begin_state(connection, state)
     roles = [] if state.portable else wanted.definitions.roles()
     missing = missing_roles(connection, roles)
     refused = make_roles(connection, roles, missing)
@@ -129,7 +129,7 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
         begin_as_dumped(connection, wanted.definitions)
     if missing:
         notes = [f"these roles were made and have no password yet: {', '.join(missing)}", *notes]
-    sql_left_out.add(connection, _ROLES, refused, notes)
+    postgres_left_out.add(connection, _ROLES, refused, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,11 @@ def _read_missing(done: AbstractSet[str]) -> _Missing:
 def _find_missing(connection: psycopg.Connection[Any], wanted: Wanted) -> _Missing:
     if wanted.tables is None:
         return _Missing()
-    tables = sql_destination.absent_tables(connection, wanted.tables)
+    tables = postgres_destination.absent_tables(connection, wanted.tables)
     schemas = {schema for schema, _ in tables}
     return _Missing(
         tables,
-        frozenset(schema for schema in schemas if not sql_destination.has_schema(connection, schema)),
+        frozenset(schema for schema in schemas if not postgres_destination.has_schema(connection, schema)),
     )
 
 
@@ -234,13 +234,13 @@ def _make_in_batches(
         if name in done:
             continue
         with durable("restore.postgres.pre_data_batch"), connection.transaction():
-            sql_destination.mark_done(connection, name)
+            postgres_destination.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
                 left_out = _make(connection, batch, wanted, portable=portable)
-            sql_left_out.add(connection, name, left_out)
+            postgres_left_out.add(connection, name, left_out)
     with durable("restore.postgres.pre_data_batches"), connection.transaction():
-        sql_destination.mark_done(connection, _PRE_DATA)
+        postgres_destination.mark_done(connection, _PRE_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +268,8 @@ def finish(
     keep = bool(record.left_out)
     while True:
         with durable("restore.postgres.finish"), connection.transaction() as transaction:
-            sql_left_out.forget_superseded(connection, state, last.superseded)
-            sql_left_out.end(connection, keep=keep)
+            postgres_left_out.forget_superseded(connection, state, last.superseded)
+            postgres_left_out.end(connection, keep=keep)
             if last.base is not None:
                 begin_mark(connection, state.source, last.base, last.missing_tables)
             left_out = set_for_database(connection, last.settings)
@@ -282,5 +282,5 @@ def finish(
                 raise psycopg.Rollback(transaction)
             if keep:
                 whole = replace(record, left_out=unique(record.left_out, left_out))
-                sql_left_out.write_finished(connection, state, whole)
+                postgres_left_out.write_finished(connection, state, whole)
             return left_out

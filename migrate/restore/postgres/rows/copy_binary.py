@@ -65,19 +65,19 @@ class Encoder:
                 yield from ((piece, 0) for piece in self._long_row(some))
                 yield b"", 1
             elif _rows.core is not None:
-                yield self.compiled(some), some.num_rows
+                yield self.rows_by_core(some), some.num_rows
             else:
                 columns = [kind.encode(some.column(name)) for name, kind in self.columns]
-                yield self.block(columns), some.num_rows
+                yield self.rows_by_arrow(columns), some.num_rows
         yield _END, 0
 
-    def compiled(self, batch: pa.RecordBatch) -> memoryview:
+    def rows_by_core(self, batch: pa.RecordBatch) -> memoryview:
         """Return the rows of a batch, made by the compiled core."""
         assert _rows.core is not None
         columns = tuple(_core_column(kind, batch.column(name)) for name, kind in self.columns)
         return memoryview(_rows.core.binary_rows(columns, batch.num_rows))
 
-    def block(self, columns: Sequence[Pieces]) -> bytes:
+    def rows_by_arrow(self, columns: Sequence[Pieces]) -> bytes:
         """Return the rows of columns that are encoded already."""
         head = pa.scalar(struct.pack(">h", len(self.columns)), pa.binary())
         return joined(_joined([head, *(piece for pieces in columns for piece in pieces)]))
@@ -97,13 +97,13 @@ class Encoder:
 def blocks_together(batches: Sequence[tuple[Encoder, pa.RecordBatch]]) -> Sequence[Block]:
     """Return the rows of several small batches, each batch by itself."""
     if _rows.core is not None:
-        return [encoder.compiled(batch) for encoder, batch in batches]
+        return [encoder.rows_by_core(batch) for encoder, batch in batches]
     columns = [(kind, batch.column(name)) for encoder, batch in batches for name, kind in encoder.columns]
     pieces = iter(compute_by_key(columns, lambda kind, values: kind.encode(values)))
-    return [encoder.block([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
+    return [encoder.rows_by_arrow([next(pieces) for _ in encoder.columns]) for encoder, _ in batches]
 
 
-def whole(blocks: Sequence[Block]) -> bytes:
+def with_header(blocks: Sequence[Block]) -> bytes:
     """Return what COPY takes, of all rows."""
     return b"".join((_BEGIN, *blocks, _END))
 

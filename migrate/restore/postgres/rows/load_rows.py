@@ -24,8 +24,8 @@ from exporters.sql.parquet_read import READ_ERRORS, ParquetPart, open_part
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import ConnectionWorkers
-from migrate.restore.common.table_parts import PartFile, Shown, batches_of, damage, readable
-from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.common.table_parts import AttemptProgress, PartFile, batches_of, damage, readable
+from migrate.restore.postgres import left_out as postgres_left_out
 from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.definitions.refusals import (
     Check,
@@ -144,7 +144,7 @@ class RowWriter:
         """Copy parts in one transaction; tell whether that was possible."""
         if self._copied_as == ENCODING:
             self._prepared.prepare(parts)
-        shown = Shown(self._advance)
+        shown = AttemptProgress(self._advance)
         try:
             with durable("restore.postgres.rows_together"), connection.transaction():
                 mark_done(connection, *(part.name for part in parts))
@@ -218,7 +218,7 @@ class RowWriter:
             if label != own
             else []
         )
-        shown = Shown(self._advance)
+        shown = AttemptProgress(self._advance)
         try:
             with durable("restore.postgres.rows"), connection.transaction():
                 if loose is not None:
@@ -232,7 +232,7 @@ class RowWriter:
                     types = column_types(connection, {label})
                     self._copy(connection, part, label, shown, types, filtered=filtered)
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
-                sql_left_out.add(connection, part.name, names, notes)
+                postgres_left_out.add(connection, part.name, names, notes)
         except DamageError:
             shown.take_back()
             raise
@@ -248,7 +248,7 @@ class RowWriter:
         connection: psycopg.Connection[Any],
         part: PartFile,
         label: str,
-        shown: Shown,
+        shown: AttemptProgress,
         types: Mapping[str, Mapping[str, str]],
         *,
         filtered: bool = False,
@@ -291,7 +291,7 @@ class RowWriter:
         part: PartFile,
         statement: str,
         blocks: Iterator[tuple[copy_binary.Block, int]],
-        shown: Shown,
+        shown: AttemptProgress,
     ) -> None:
         """Copy the blocks of a part, each with its number of rows, in pieces: small blocks together, because each piece
         has the driver wait for the server.

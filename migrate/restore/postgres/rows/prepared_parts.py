@@ -128,7 +128,7 @@ def _encoded(parts: Sequence[_Rows]) -> list[PreparedPart]:
         if rows.encoder is None:
             prepared.append(PreparedPart(rows.types, CSV, b"".join(texts), count))
         else:
-            prepared.append(PreparedPart(rows.types, BINARY, copy_binary.whole(texts), count))
+            prepared.append(PreparedPart(rows.types, BINARY, copy_binary.with_header(texts), count))
     return prepared
 
 
