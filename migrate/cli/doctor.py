@@ -18,7 +18,7 @@ from exporters import _rows
 from exporters.doctor import SEVERITIES, Finding, Fix
 from migrate.case.model import Case, Endpoint, names_no_zone, parse_deadline
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
@@ -222,12 +222,7 @@ def _locations_of(case: Case | None) -> dict[str, Endpoint]:
 )
 def doctor_command(
     session: Session,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME=URL …", help="What leaves: app=postgresql://me@host/db media=s3://media."
-        ),
-    ] = None,
+    pairs: SourcePairs = None,
     case: CaseFile = None,
     *,
     to: Annotated[

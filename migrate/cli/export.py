@@ -32,6 +32,7 @@ from migrate.cli.common.options import (
     CurrentOnly,
     Inventory,
     SelectionOptions,
+    SourcePairs,
     with_inventories,
 )
 from migrate.cli.common.session import Session, export_workers, verb
@@ -286,7 +287,7 @@ def run_export(
             limits = limits or (case.limits if case else Limits())
             limits = replace(limits, deadline=case.deadline if case else None)
             if cluster_machines is not None:
-                from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cli.cluster``
+                from migrate.cluster.export_tasks import ExportCluster  # noqa: PLC0415  see ``cluster_options``
 
                 selections = {name: selection_of(endpoint, selection) for name, endpoint in endpoints.items()}
                 cluster = ExportCluster(
@@ -514,13 +515,7 @@ _NO_KEYS, _ALL, _NO_CLUSTER, _NO_LIMITS, _AS_NAMED, _NO_PROOF = (
 )
 def export_command(
     session: Session,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME=URL …",
-            help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old.",
-        ),
-    ] = None,
+    pairs: SourcePairs = None,
     *,
     case: CaseFile = None,
     to: Annotated[

@@ -18,7 +18,7 @@ from exporters.errors import SourceGoneError
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationAndDestinations, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.source_summary import SummaryLine, draw_summary
 from migrate.cli.common.sources import check_kinds, chosen_destinations, destinations_of, expanded, load_case
@@ -194,10 +194,7 @@ def _summary_line(source: FollowState | DeltaState) -> SummaryLine:
 )
 def follow_command(
     session: Session,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
-    ] = None,
+    words: LocationAndDestinations = None,
     *,
     case: CaseFile = None,
     until_caught_up: Annotated[

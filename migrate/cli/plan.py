@@ -17,7 +17,7 @@ from migrate.bundle.left_behind import LeftBehind
 from migrate.case.model import Case, Endpoint, Rank, parse_deadline
 from migrate.case.overlaps import overlaps
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile
+from migrate.cli.common.options import CaseFile, SourcePairs
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.source_summary import SourceFailure, draw_left_behind
 from migrate.cli.common.sources import choose, destinations_in, expanded, load_case, open_sources, parse_pairs
@@ -542,13 +542,7 @@ def _room(location: Endpoint, sources: Sequence[SourcePlan]) -> LocationRoom | N
 )
 def plan_command(
     session: Session,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME=URL …",
-            help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old.",
-        ),
-    ] = None,
+    pairs: SourcePairs = None,
     *,
     case: CaseFile = None,
     deadline: Annotated[

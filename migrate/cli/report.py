@@ -17,7 +17,7 @@ from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import destinations_of, known_secrets, load_case, parse_pairs
 from migrate.cli.verify import Verified, run_verify
@@ -68,9 +68,7 @@ class Reported:
 @verb(app, "report", workers=True, bwlimit=True)
 def report_command(
     session: Session,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
-    ] = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     out: Annotated[

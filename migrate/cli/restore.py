@@ -17,7 +17,7 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import ClusterOptions, machines
 from migrate.cli.common.dry_run import DryRun, WouldDo
-from migrate.cli.common.options import CaseFile, Create, one_location, sort_words
+from migrate.cli.common.options import CaseFile, Create, LocationAndDestinations, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import SigningOptions
 from migrate.cli.common.source_summary import SourceFailure, SummaryLine, draw_summary, failures_code
@@ -326,10 +326,7 @@ _NO_KEYS, _NO_CLUSTER = SigningOptions(), ClusterOptions()
 )
 def restore_command(
     session: Session,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
-    ] = None,
+    words: LocationAndDestinations = None,
     *,
     case: CaseFile = None,
     merge: Annotated[

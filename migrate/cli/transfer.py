@@ -136,7 +136,7 @@ def _run_transfer(
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     open_pool: OpenPool | None = None
     if cluster_machines is not None:
-        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, TransferCluster  # noqa: PLC0415  see ``cluster_options``
 
         parts_at_once = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
         open_pool = TransferCluster(cluster_machines, origin, destination, parts_at_once).open_pool

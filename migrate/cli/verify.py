@@ -20,7 +20,7 @@ from migrate.bundle.table_comparison import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import INCOMPLETE, SHOWN, draw_findings
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signatures import Signed, check_signed
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
@@ -489,9 +489,7 @@ def _repair_options(
 )
 def verify_command(
     session: Session,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
-    ] = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     level: Annotated[

@@ -19,6 +19,16 @@ from migrate.cli.common.sources import parse_pairs
 from migrate.errors import UsageError
 
 LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
+LocationAndDestinations = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
+]
+SourcePairs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME=URL …", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+    ),
+]
 AllowEmpty = Annotated[
     bool,
     typer.Option("--allow-empty", help="A source with nothing in it, or nothing that matches, is all right."),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_location, sort_words
+from migrate.cli.common.options import CaseFile, LocationWord, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, draw_signed, need_keys
 from migrate.cli.common.sources import load_case
@@ -70,9 +70,7 @@ def run_sign(
 @verb(app, "sign", bwlimit=True)
 def sign_command(
     session: Session,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
-    ] = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
