@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import boto3
-
 from scripts.demo_report import heading, say
 from scripts.process import ServerError
 from scripts.servers import S3Server, Servers, environment_for
@@ -155,9 +153,7 @@ class Handover:
     def prepare(self) -> None:
         """Fill the host, make keys, write the case."""
         heading("A host with a customer's bucket, and a promise to keep")
-        provider, customer = (
-            boto3.Session(profile_name=server.profile).client("s3") for server in self._servers
-        )
+        provider, customer = (server.client() for server in self._servers)
         media = f"media-{self.bucket}"
         provider.create_bucket(Bucket=media)
         for number in range(40):

@@ -30,7 +30,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
+
+import boto3
 
 from scripts.binaries import (
     MINIO,
@@ -67,6 +69,10 @@ class S3Server:
     child: Child
     ca_bundle: Path | None = None
     """The certificate to trust, of a server that speaks TLS."""
+
+    def client(self) -> Any:
+        """Return a client of boto3's."""
+        return boto3.Session(profile_name=self.profile).client("s3")
 
 
 @dataclass(slots=True)

@@ -24,7 +24,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import boto3
 import psycopg
 
 from exporters.bucket_api import Bucket
@@ -254,7 +253,7 @@ def follow_object(servers: Servers, directory: Path) -> Walk:
     server = servers.minio("walk")
     os.environ.update(servers.environment)
     source, destination = (f"s3://walk-{name}?profile={server.profile}" for name in ("source", "destination"))
-    client = boto3.session.Session(profile_name=server.profile).client("s3")
+    client = server.client()
     for name in ("source", "destination"):
         client.create_bucket(Bucket=f"walk-{name}")
     for number in range(_OBJECTS):

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from scripts.bench.turns import beside
 from scripts.dask_cluster import DaskCluster
 from scripts.network.links import HERE, Link, Shape, links
@@ -89,7 +87,7 @@ def _compare(
 ) -> None:
     old, new = servers.minio("old"), servers.minio("new")
     os.environ.update(servers.environment)
-    clients = [boto3.Session(profile_name=server.profile).client("s3") for server in (old, new)]
+    clients = [server.client() for server in (old, new)]
     size_bytes = _fill(clients[0], options)
     clients[1].create_bucket(Bucket="bench")
     print(

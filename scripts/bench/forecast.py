@@ -36,7 +36,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import boto3
 import psycopg
 
 from migrate.plan import cost_model
@@ -224,7 +223,7 @@ def _objects(server: S3Server, sizes: Sequence[int], rng: random.Random) -> str:
     if max(sizes) > MIB:
         for number, size in enumerate(sizes):
             start = rng.randrange(MIB)
-            _client(server).put_object(Bucket=bucket, Key=f"large/{number}", Body=_BODY[start : start + size])
+            server.client().put_object(Bucket=bucket, Key=f"large/{number}", Body=_BODY[start : start + size])
         return url
     destination, members = open_destination_bucket(url), _members(sizes, rng)
     while batch := list(islice(members, 2000)):
@@ -243,12 +242,8 @@ def _members(sizes: Sequence[int], rng: random.Random) -> Iterator[Member]:
 
 def _bucket(server: S3Server) -> str:
     name = f"bench-{secrets.token_hex(6)}"
-    _client(server).create_bucket(Bucket=name)
+    server.client().create_bucket(Bucket=name)
     return name
-
-
-def _client(server: S3Server) -> Any:
-    return boto3.Session(profile_name=server.profile).client("s3")
 
 
 @dataclass(frozen=True, slots=True)

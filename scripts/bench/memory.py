@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import psycopg
 
 from migrate.storage.s3.destination_bucket import open_destination_bucket
@@ -84,7 +83,7 @@ def _options() -> argparse.Namespace:
 
 def _objects(old: S3Server, new: S3Server, count: int) -> Iterator[Measured]:
     _seed(old, count)
-    client = boto3.Session(profile_name=new.profile).client("s3")
+    client = new.client()
     for name in ("bundle", "moved", "restored"):
         client.create_bucket(Bucket=name)
     bundle, moved_bundle = (f"s3://{name}/b?profile={new.profile}" for name in ("bundle", "moved"))
@@ -99,7 +98,7 @@ def _objects(old: S3Server, new: S3Server, count: int) -> Iterator[Measured]:
 
 
 def _seed(old: S3Server, count: int) -> None:
-    boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
+    old.client().create_bucket(Bucket=BUCKET)
     destination = open_destination_bucket(f"s3://{BUCKET}?profile={old.profile}")
     for written in destination.put_all(_bodies(count), window_bytes=8 * KIB * KIB):
         if written.error is not None:

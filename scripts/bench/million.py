@@ -32,8 +32,6 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from scripts import metrics
 from scripts.bench.population import BUCKET, body_of, key_of, populate, total_bytes
 from scripts.bench.turns import as_installed
@@ -154,7 +152,7 @@ class Move:
     again: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._client = boto3.Session(profile_name=self.new.profile).client("s3")
+        self._client = self.new.client()
         existing_buckets = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
         for name in {"bundle", "moved", "restored"} - existing_buckets:
             self._client.create_bucket(Bucket=name)
@@ -290,7 +288,7 @@ def compare(server: S3Server, bucket: str, objects: int) -> None:
     """Compare what a server lists, and a sample of bodies, with what was put into the source. Ends the program where
     they differ.
     """
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = server.client()
     for made_object, found_object in zip_longest(map(_made, range(objects)), _listed(client, bucket)):
         if made_object != found_object:
             raise SystemExit(f"{bucket} has {found_object}, not {made_object}")

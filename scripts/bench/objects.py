@@ -18,8 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
-
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
@@ -60,7 +58,7 @@ def _options() -> argparse.Namespace:
 
 def seed(old: S3Server, bucket: str, count: int, *, largest: int = 64 * KIB) -> int:
     """Make and fill a bucket with objects of 1 KiB to ``largest`` bytes, return its size."""
-    boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=bucket)
+    old.client().create_bucket(Bucket=bucket)
     destination = open_destination_bucket(f"s3://{bucket}?profile={old.profile}")
     size_bytes = 0
     for written in destination.put_all(_objects(count, largest), window_bytes=8 * KIB * KIB):

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import boto3
-
 from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.tar_upload import Member, put
@@ -49,7 +47,7 @@ def populate(server: S3Server, count: int) -> None:
     marker_file = server.directory.with_name("populated")
     if marker_file.exists() and marker_file.read_text() == str(count):
         return
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = server.client()
     if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=BUCKET)
     destination = open_destination_bucket(f"s3://{BUCKET}?profile={server.profile}")

@@ -21,8 +21,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import boto3
-
 from scripts.bench.objects import KIB, seed
 from scripts.bench.turns import Command, Runs, as_installed, beside, environment, run, take_turns
 from scripts.binaries import MC, find_program
@@ -125,7 +123,7 @@ def _mc_hosts(servers: Mapping[str, S3Server]) -> dict[str, str]:
 def _again(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
     """Copy once, then let each tool find that nothing is to be done."""
     tools = _tools("many", old, new, options, _RCLONE_SAME)
-    client = boto3.Session(profile_name=new.profile).client("s3")
+    client = new.client()
     variables, runs = environment(old, new), {name: Runs() for name in tools}
     for name, command in tools.items():
         client.create_bucket(Bucket=f"same-{name}")
@@ -140,7 +138,7 @@ def _again(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[st
 
 
 def _seed_large(old: S3Server, count: int) -> None:
-    client = boto3.Session(profile_name=old.profile).client("s3")
+    client = old.client()
     client.create_bucket(Bucket="large")
     with tempfile.NamedTemporaryFile() as file:
         block = os.urandom(8 * KIB * KIB)

@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
-
 from migrate.bundle.bundle_json import FORMAT
 from migrate.bundle.layout import VERSION
 from migrate.storage.api import MultipartStore
@@ -55,7 +53,7 @@ def main() -> int:
     ):
         old, new = servers.minio("old"), servers.minio("new")
         os.environ.update(servers.environment)
-        boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
+        old.client().create_bucket(Bucket=BUCKET)
         size_bytes, files = _make_bundle(old, options)
         print(f"bundle: {files} files, {size_bytes / MIB:.0f} MiB; {os.cpu_count()} cores")
         runs = _compare(old, new, options)

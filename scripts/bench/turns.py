@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from scripts.cost import cost_of, used_by
 from scripts.servers import S3Server
 
@@ -59,7 +57,7 @@ class Runs:
 def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, rounds: int) -> dict[str, Runs]:
     """Run every tool once a round, into a bucket of ``new`` that is made for it and dropped afterwards."""
     variables = environment(old, new)
-    client = boto3.Session(profile_name=new.profile).client("s3")
+    client = new.client()
     runs = {name: Runs() for name in tools}
     for number in range(rounds):
         for name, command in tools.items():

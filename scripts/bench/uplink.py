@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from scripts import metrics
 from scripts.bench.turns import beside, environment
 from scripts.network.links import HERE, Link, Shape, links
@@ -58,7 +56,7 @@ class World:
 
     def bucket(self, name: str) -> str:
         """Make a bucket at the new host, over the link."""
-        _client(self.new).create_bucket(Bucket=name)
+        self.new.client().create_bucket(Bucket=name)
         return name
 
 
@@ -249,7 +247,7 @@ _OLD_BUNDLE, _NEW_BUNDLE = "s3://bundle?profile=old", "s3://DESTINATION/bundle?p
 
 def _bundle(world: World, options: argparse.Namespace) -> int:
     """Make the bundle at the old host, once; return its size."""
-    client = _client(world.old)
+    client = world.old.client()
     if "bundle" not in _buckets(client):
         _source(world, options, "mixed")
         for name in ("bundle", "account"):
@@ -269,7 +267,7 @@ def _bundle(world: World, options: argparse.Namespace) -> int:
 
 def _source(world: World, options: argparse.Namespace, name: str) -> int:
     """Fill a bucket of the old host, once; return its size. ``mixed`` is of large objects mostly."""
-    client = _client(world.old)
+    client = world.old.client()
     mean = options.small_kib * KIB
     many = {f"small/{n:06}": mean // 2 + n * mean // 64 % mean for n in range(max(20, world.content // mean))}
     large = {f"large/{n:04}": 20 * MIB for n in range(max(2, world.content // (20 * MIB)))}
@@ -284,10 +282,6 @@ def _source(world: World, options: argparse.Namespace, name: str) -> int:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(put, sizes.items()))
     return sum(sizes.values())
-
-
-def _client(server: S3Server) -> Any:
-    return boto3.Session(profile_name=server.profile).client("s3")
 
 
 def _buckets(client: Any) -> set[str]:

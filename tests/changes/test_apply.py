@@ -12,7 +12,6 @@ from migrate.changes.apply import Applying, ChangeConflictError, Mark
 from migrate.changes.segments import START, Place, SegmentFolder, SegmentRecord
 from migrate.errors import GoneError
 from migrate.runtime.cancellation import CancellationToken
-from migrate.storage.local.store import LocalStore
 
 
 class KilledError(Exception):
@@ -66,13 +65,6 @@ def transaction(position: int, *payloads: bytes) -> list[Message]:
         *changes,
         Message(MessageKind.COMMIT, position, b""),
     ]
-
-
-@pytest.fixture
-def folder(tmp_path) -> SegmentFolder:
-    folder = SegmentFolder(LocalStore(tmp_path), "app", 7)
-    folder.begin()
-    return folder
 
 
 def write(folder: SegmentFolder, *messages: Message, after: Place | None = None) -> SegmentRecord:

@@ -62,13 +62,6 @@ class Log:
         self.acknowledged.append(position)
 
 
-@pytest.fixture
-def folder(tmp_path) -> SegmentFolder:
-    folder = SegmentFolder(LocalStore(tmp_path), "app", 7)
-    folder.begin()
-    return folder
-
-
 TRANSACTIONS = [(10, [b"a", b"b"]), (20, []), (30, [b"c" * 40, b"d" * 40, b"e" * 40]), (40, [b"f"])]
 PAYLOADS = [payload for _, payloads in TRANSACTIONS for payload in payloads]
 

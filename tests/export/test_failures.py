@@ -32,11 +32,6 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_location(str(tmp_path / "location"))
-
-
 def go(store, *sources, workers=2, **options):
     return export(sources, store, workers=workers, progress=Silent(), options=ExportOptions(**options))
 

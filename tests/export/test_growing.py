@@ -9,7 +9,6 @@ from migrate.errors import NotEmptyError
 from migrate.export import ExportOptions, export, seal_unasked
 from migrate.export.lost_source import LostSource
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 
@@ -26,11 +25,6 @@ class Another(Known):
     """The same name on another server."""
 
     identity = "numbers:2/app"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_location(str(tmp_path / "location"))
 
 
 def go(store, *sources, **options):

@@ -19,11 +19,6 @@ from tests.export.sources import Numbers
 START = datetime(2026, 11, 25, 18, tzinfo=UTC)
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_location(str(tmp_path / "location"))
-
-
 class Clock:
     """A clock that strikes when it is told to."""
 

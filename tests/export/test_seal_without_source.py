@@ -7,16 +7,10 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
 from migrate.export import export, seal_unasked
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.faults import Fault, FaultPlan, Faulty, fail
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_location(str(tmp_path / "location"))
 
 
 def seal(store):

@@ -22,6 +22,7 @@ import exporters.postgres.chunk_plan as postgres_plan
 from migrate.bundle import layout
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
+from tests.tools.bundles import read_bundle
 
 ACCOUNTS, START = 200, 1000
 WRITERS = 16
@@ -179,7 +180,7 @@ def move_money(engine, server, location, monkeypatch, runs):
             before = Counter(writers.acknowledged)
             outcome = engine.export(url, location / str(number))
             assert outcome.complete, outcome.sources
-            check(postgres.read_bundle(location / str(number)), before, Counter(writers.acknowledged))
+            check(read_bundle(location / str(number)), before, Counter(writers.acknowledged))
     assert not writers.errors
     assert sum(writers.acknowledged.values()) > WRITERS * 2
 

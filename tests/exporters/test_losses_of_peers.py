@@ -31,7 +31,7 @@ from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.exporters.mysql import databases as my
 from tests.exporters.postgres import databases as pg
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 HERE = Path(__file__).parent
 
@@ -56,7 +56,7 @@ def moved(postgres, other_postgres, tmp_path_factory) -> Moved:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_postgres, "CHUNK_BYTES", 40_000)
         assert pg.export_database(url, location).complete
-    reader = pg.read_bundle(location)
+    reader = read_bundle(location)
     assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
     return Moved(url, destination, reader)
 
@@ -69,7 +69,7 @@ def my_moved(mariadb, other_mariadb, tmp_path_factory) -> Moved:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_mysql, "CHUNK_BYTES", 40_000)
         assert my.export_database(url, location).complete
-    reader = my.read_bundle(location)
+    reader = read_bundle(location)
     assert restore_from(reader, "app", destination, workers=2, progress=Silent()).findings == ()
     return Moved(url, destination, reader)
 

@@ -4,7 +4,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres import databases as of_postgres
 from tests.exporters.sqlite import databases as of_sqlite
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = "CREATE TABLE mine (a INT); CREATE TABLE {0}moveout_restore (a INT); INSERT INTO {0}moveout_restore VALUES (1)"
 
@@ -20,7 +20,7 @@ def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
     url, destination = postgres.database(), other_postgres.database()
     of_postgres.run_sql(url, "CREATE SCHEMA moveout_restore;" + SCRIPT.format("moveout_restore."))
     assert of_postgres.export_database(url, tmp_path / "bundle").complete
-    reader = of_postgres.read_bundle(tmp_path / "bundle")
+    reader = read_bundle(tmp_path / "bundle")
     check(reader, "schema moveout_restore")
     assert restore_from(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
@@ -28,4 +28,4 @@ def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
 def test_a_table_of_sqlite(tmp_path):
     path = of_sqlite.run_sql(tmp_path / "a.db", SCRIPT.format(""))
     assert of_sqlite.export_file(path, tmp_path / "bundle").complete
-    check(of_sqlite.read_bundle(tmp_path / "bundle"), '"main"."moveout_restore"')
+    check(read_bundle(tmp_path / "bundle"), '"main"."moveout_restore"')

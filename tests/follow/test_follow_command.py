@@ -11,8 +11,9 @@ import pytest
 from exporters.postgres.changes.log import open_change_log
 from exporters.postgres.live_digests import live_tables
 from tests.cli.conftest import MOVEOUT, call
-from tests.exporters.postgres.databases import fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import fetch, run_sql
 from tests.follow.test_follower import SCRIPT, transferring
+from tests.tools.bundles import read_bundle
 from tests.tools.processes import killed_at_end
 from tests.tools.waiting import eventually
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from exporters.selection import EVERYTHING
@@ -35,6 +37,12 @@ class Move:
     progress: Any = field(default_factory=Silent)
     profiles: tuple[str, str] | None = None
     opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
+
+    def record_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the record."""
+        store = self.location()
+        names = [info.key for info in store.list("index/")]
+        return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
 
     def run(self, workers: int = 2, **options: Any) -> SyncOutcome:
         chosen = SyncOptions(**{"apart": self.record is not None, **options})

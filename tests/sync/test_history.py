@@ -51,12 +51,6 @@ def versions(shop: Shop) -> set[tuple[str, str]]:
     return {(one.key, one.version_id) for one in listed if not one.key.startswith(".moveout-sync/")}
 
 
-def record_rows(move: Move) -> list[dict[str, Any]]:
-    store = move.location()
-    names = [info.key for info in store.list("index/")]
-    return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
-
-
 def ledger(move: Move) -> list[tuple[str, str]]:
     rows = pq.read_table(io.BytesIO(move.location().read("losses.parquet"))).to_pylist()
     return [(row["item"], row["property"]) for row in rows]
@@ -69,7 +63,7 @@ def test_every_version_and_again(old: Move) -> None:
     assert (first.exit_code, first.listed, first.copied) == (0, count, count)
     assert history(old.destination) == history(old.source)
     assert (first.proof.objects, first.proof.history) == (count, True)
-    rows = record_rows(old)
+    rows = old.record_rows()
     assert {(row["key"], row["version_id"]) for row in rows} == versions(old.source)
     assert {(row["key"], row["destination_version_id"]) for row in rows} == versions(old.destination)
     assert {what for _, what in ledger(old)} == {
@@ -98,7 +92,7 @@ def test_only_what_is_new_is_added(old: Move, monkeypatch: pytest.MonkeyPatch) -
     shop.put("k2", b"back")
     assert old.run(history=True, cutover=True).copied == 1
     assert bodies(old.destination, "k2") == [b"one", b"two", None, b"back"]
-    rows = record_rows(old)
+    rows = old.record_rows()
     assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
     assert {(row["key"], row["destination_version_id"]) for row in rows} == versions(old.destination)
 
@@ -121,7 +115,7 @@ def test_versions_that_were_deleted_at_the_source_since(old: Move) -> None:
     told = old.run(history=True, cutover=True, delete=True)
     assert (told.deleted, told.exit_code, told.proof.objects) == (4, 0, 3)
     assert history(old.destination) == history(shop)
-    assert {(row["key"], row["destination_version_id"]) for row in record_rows(old)} == versions(
+    assert {(row["key"], row["destination_version_id"]) for row in old.record_rows()} == versions(
         old.destination
     )
     assert all(one.version_id for one in told.removed)
@@ -391,11 +385,11 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     assert found.proof.objects == count + 3
     assert history(old.destination) == history(shop)
     assert versions(old.destination) == before
-    rows = {row["version_id"]: row for row in record_rows(old) if row["key"] == "k"}
+    rows = {row["version_id"]: row for row in old.record_rows() if row["key"] == "k"}
     assert dict(rows[oldest]["tags"])["more"] == ""
     assert (rows[middle]["tags"], rows[middle]["legal_hold"]) == ([], "ON")
     assert all(row["sha256"] for row in rows.values())
-    assert [row["version_id"] for row in record_rows(old) if row["key"] == "k"] == [oldest, middle, newest]
+    assert [row["version_id"] for row in old.record_rows() if row["key"] == "k"] == [oldest, middle, newest]
     again = old.run(history=True, recheck=True)
     assert (again.amended, again.same) == (0, count + 3)
 
@@ -408,7 +402,7 @@ def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatc
         for version in range(2):
             old.source.put(f"k{number}", bytes([number, version]))
     old.run(history=True)
-    order = [row["version_id"] for row in record_rows(old)]
+    order = [row["version_id"] for row in old.record_rows()]
     for number in range(6):
         change_tags(old.source, f"k{number}", ids(old.source, f"k{number}")[0], t="1")
 
@@ -426,7 +420,7 @@ def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatc
     assert 0 < done.amended < 6
     assert (done.amended + done.same, done.proof.objects, done.exit_code) == (12, 12, 0)
     assert history(old.destination) == history(old.source)
-    rows = record_rows(old)
+    rows = old.record_rows()
     assert [row["version_id"] for row in rows] == order
     assert [bool(row["tags"]) for row in rows] == [True, False] * 6
     assert all(row["sha256"] for row in rows)
@@ -465,7 +459,7 @@ def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
     assert (done.same, done.amended, done.failed, done.exit_code) == (1, 0, 2, 3)
     assert all("a (version" in gap.item and "lifts no lock" in gap.reason for gap in done.gaps)
     assert history(old.destination)["a"][0][5] == {"t": "1"}
-    assert [row["tags"] for row in record_rows(old) if row["version_id"] == oldest] == [[("t", "1")]]
+    assert [row["tags"] for row in old.record_rows() if row["version_id"] == oldest] == [[("t", "1")]]
     assert old.run(history=True).exit_code == 0
 
 

@@ -12,7 +12,7 @@ from scripts.servers import S3Server
 from tests.exporters.objects.conftest import Shop
 from tests.exporters.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
-from tests.sync.test_history import bodies, record_rows
+from tests.sync.test_history import bodies
 from tests.sync.test_large import upload
 from tests.sync.test_sync import At
 from tests.tools.clients import boto_client
@@ -69,7 +69,7 @@ def test_it_can_be_replaced_by_the_same_bytes(suspended: Move) -> None:
     done = told(suspended)
     assert (done.copied, done.deleted) == (1, 1)
     assert bodies(suspended.destination, "a") == [b"one", b"before"]
-    assert [row["version_id"] == "null" for row in record_rows(suspended)] == [False, True]
+    assert [row["version_id"] == "null" for row in suspended.record_rows()] == [False, True]
 
 
 def test_a_delete_marker_without_an_id_replaces_it_and_is_replaced(suspended: Move) -> None:

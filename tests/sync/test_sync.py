@@ -44,12 +44,6 @@ def times(shop):
     }
 
 
-def record_table(move: Move):
-    store = move.location()
-    names = [info.key for info in store.list("index/")]
-    return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
-
-
 def test_one_to_one_and_again(move: Move) -> None:
     """Bytes, headers, metadata and tags arrive; the same again moves nothing and touches nothing."""
     objects = fill(move.source)
@@ -58,7 +52,7 @@ def test_one_to_one_and_again(move: Move) -> None:
     assert move.contents(move.destination) == objects
     for key in ("described", "small/007.bin", ODD_KEYS[0]):
         assert described(move.source, key) == described(move.destination, key)
-    rows = {row["key"]: row for row in record_table(move)}
+    rows = {row["key"]: row for row in move.record_rows()}
     assert set(rows) == set(objects)
     assert all(rows[key]["sha256"] == hashlib.sha256(data).hexdigest() for key, data in objects.items())
     before = times(move.destination)
@@ -117,7 +111,7 @@ def test_tags_that_have_changed(move: Move) -> None:
     found = move.run(recheck=True, cutover=True)
     assert (found.copied, found.same, found.exit_code, found.proof.objects) == (1, 1, 0, 2)
     assert described(move.destination, "a") == described(move.source, "a")
-    assert all(row["sha256"] for row in record_table(move))
+    assert all(row["sha256"] for row in move.record_rows())
 
 
 def test_what_was_deleted_and_comes_again_is_still_ours(move: Move) -> None:

@@ -59,3 +59,12 @@ def moments() -> Callable[[str, float, int], list[float]]:
         return [random.Random(f"{start}/{what}/{number}").uniform(0, seconds) for number in range(count)]
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def restore_seconds(database, whole):
+    """How long the restore of a module's ``database`` takes from its ``whole`` bundle."""
+    destination = database.destination()
+    seconds = must("restore", whole[0], f"app={destination}").seconds
+    database.compare(destination)
+    return seconds

@@ -10,15 +10,8 @@ from exporters.mysql.live_digests import live_tables
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
-from tests.exporters.mysql.databases import (
-    checksums,
-    definitions,
-    export_database,
-    fetch,
-    read_bundle,
-    run_sql,
-)
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 pytestmark = pytest.mark.torture
 

@@ -28,14 +28,6 @@ def whole(database, tmp_path_factory):
     return location, seconds
 
 
-@pytest.fixture(scope="module")
-def restore_seconds(database, whole):
-    destination = database.destination()
-    seconds = must("restore", whole[0], f"app={destination}").seconds
-    database.compare(destination)
-    return seconds
-
-
 @pytest.mark.parametrize("number", ROUNDS)
 def test_an_export_that_was_killed_goes_on(number, database, whole, moments, tmp_path):
     bundle, seconds = whole

@@ -49,14 +49,6 @@ def whole(database, tmp_path_factory):
     return location, must("export", f"app={database.source}", "--to", location).seconds
 
 
-@pytest.fixture(scope="module")
-def restore_seconds(database, whole):
-    destination = database.destination()
-    seconds = must("restore", whole[0], f"app={destination}").seconds
-    database.compare(destination)
-    return seconds
-
-
 @pytest.mark.parametrize("number", ROUNDS)
 def test_an_export_goes_on_under_another_snapshot(number, kind, database, pair, whole, moments, tmp_path):
     bundle, seconds = whole

@@ -18,11 +18,11 @@ from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.rows import load_rows
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql import databases as mysql
-from tests.exporters.postgres.databases import as_role, export_database, read_bundle, run_sql
+from tests.exporters.postgres.databases import as_role, export_database, run_sql
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
 from tests.restore.mysql.test_left_out import SOURCE as MYSQL_SOURCE
 from tests.restore.postgres.test_left_out import SOURCE
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(1800)]
 
@@ -72,7 +72,7 @@ def die_at_mysql(step, bundle, destination):
 
     put_in("mark_done", mark, mysql_rows, mysql_define, mysql_destination)
     put_in("drop_state", drop, mysql_destination)
-    restore_from(mysql.read_bundle(bundle), "app", destination, workers=2, progress=Silent())
+    restore_from(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
 
 
 def kill(die, step: int, bundle: Path, destination: str) -> None:
@@ -118,7 +118,7 @@ def test_mysql(mariadb, other_mariadb, tmp_path):
     url = mariadb.database()
     mysql.run_sql(url, MYSQL_SOURCE)
     assert mysql.export_database(url, tmp_path / "bundle").complete
-    reader = mysql.read_bundle(tmp_path / "bundle")
+    reader = read_bundle(tmp_path / "bundle")
 
     def restore(destination: str) -> tuple:
         outcome = restore_from(reader, "app", destination, workers=2, progress=Silent())

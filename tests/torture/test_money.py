@@ -15,7 +15,8 @@ import pytest
 
 from exporters.mysql import chunk_plan as plans
 from migrate.bundle import layout
-from tests.exporters.mysql.databases import export_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle
 
 pytestmark = pytest.mark.torture
 

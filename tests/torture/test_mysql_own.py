@@ -11,8 +11,8 @@ from migrate.errors import NotEmptyError
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 pytestmark = pytest.mark.torture
 

@@ -14,8 +14,8 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch
+from tests.tools.bundles import read_bundle, restore_from
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database
 from tests.torture.random_databases.naming import other_rows, unnamed

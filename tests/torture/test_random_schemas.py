@@ -15,9 +15,9 @@ import pytest
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import find_postgres_of
-from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import dump_bytes, export_database, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 from tests.torture.schemas.database import make_database
 from tests.torture.schemas.objects import ROLES
 

@@ -8,7 +8,7 @@ import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres import databases as postgres
+from tests.tools.bundles import read_bundle
 from tests.verify.fresh_databases import (
     MariadbDatabase,
     PostgresDatabase,
@@ -71,12 +71,12 @@ def database(request, tmp_path, monkeypatch):
 
 
 def compare(database) -> list[Finding]:
-    reader = postgres.read_bundle(database.location)
+    reader = read_bundle(database.location)
     return compare_database(reader, "app", database.url, workers=2, progress=Silent())
 
 
 def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):
-    reader = postgres.read_bundle(database.location)
+    reader = read_bundle(database.location)
     (items,) = (row for row in reader.catalog() if row.name == "items")
     assert len(items.details["chunks"]) > 1
     assert sum(chunk["rows"] for chunk in items.details["chunks"]) == ROWS

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle.reader import BundleReader
-from tests.exporters.mysql.databases import export_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from exporters.mysql.catalog import read_tables
 from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.definitions.show_create import Missing, read_definitions
 from exporters.mysql.source import MysqlExporter
-from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
@@ -92,7 +91,3 @@ def dump(url: str) -> str:
 def export_database(url: str, location: Path, *, workers: int = 2) -> ExportOutcome:
     source = MysqlExporter().open("app", url, NoBuckets())
     return export([source], open_location(str(location)), workers=workers, progress=Silent())
-
-
-def read_bundle(location: Path) -> BundleReader:
-    return BundleReader(open_location(str(location)))

@@ -5,15 +5,8 @@ import pytest
 from exporters.mysql.connection import parse_url
 from migrate.restore.mysql.destination import make_empty, open_destination
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import (
-    checksums,
-    definitions,
-    export_database,
-    fetch,
-    read_bundle,
-    run_sql,
-)
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from exporters.mysql.rows.block_parser import BlockParser, digest_block
 from exporters.mysql.rows.column_types import TOO_LONG, SqlType, kind_of
 from exporters.mysql.rows.protocol_rows import PacketBlock, payloads_of
 from exporters.sql.columns import Layout
+from tests.exporters.decimal_texts import decimals
 
 FUZZED = 60
 """Examples of each property in a usual run."""
@@ -30,17 +31,6 @@ def sql_type(name: str, full: str = "", *, precision: int = 0, scale: int = 0, f
 def whole(bits: int, *, signed: bool = True) -> st.SearchStrategy[str]:
     least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     return st.one_of(st.integers(least, most), st.sampled_from([least, most, 0])).map(str)
-
-
-def decimals(precision: int, scale: int) -> st.SearchStrategy[str]:
-    limit = 10**precision - 1
-
-    def text(number: int) -> str:
-        digits = f"{abs(number):0{scale + 1}d}"
-        point = len(digits) - scale
-        return "-" * (number < 0) + digits[:point] + (f".{digits[point:]}" if scale else "")
-
-    return st.integers(-limit, limit).map(text)
 
 
 def clocks(digits: int) -> st.SearchStrategy[str]:

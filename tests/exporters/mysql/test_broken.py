@@ -7,8 +7,8 @@ from exporters.mysql.discovery import discover
 from exporters.mysql.doctor import examine
 from migrate.errors import IncompleteError
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 @pytest.fixture

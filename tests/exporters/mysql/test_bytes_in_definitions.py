@@ -3,8 +3,8 @@
 import pytest
 
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import export_database, open_database, read_bundle
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, open_database
+from tests.tools.bundles import read_bundle, restore_from
 
 EMOJI = "\N{GRINNING FACE}".encode()
 BYTES = b", _utf8mb4 '%b', _binary '\x89\xff\x81'" % EMOJI

@@ -3,8 +3,8 @@
 import pytest
 
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import export_database, fetch, open_database, read_bundle
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, open_database
+from tests.tools.bundles import read_bundle, restore_from
 
 CLIENTS = {"latin1": ("cp1252", "é"), "cp1251": ("cp1251", "ж")}
 STATEMENTS = (

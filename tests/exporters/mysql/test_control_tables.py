@@ -4,15 +4,8 @@ from exporters.mysql.connection import parse_url
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import (
-    checksums,
-    definitions,
-    export_database,
-    fetch,
-    read_bundle,
-    run_sql,
-)
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import checksums, definitions, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 CUSTOMERS = """
 CREATE TABLE moveout_restore (x INT); INSERT INTO moveout_restore VALUES (42);

@@ -16,10 +16,9 @@ from tests.exporters.mysql.databases import (
     export_database,
     fetch,
     open_database,
-    read_bundle,
     run_sql,
 )
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 ESCAPES = (Path(__file__).parent / "escapes.sql").read_text(encoding="utf-8")
 FOUND = "SELECT a, `b\\c`, d, HEX(CONVERT(l USING utf8mb4)), HEX(CONVERT(c USING utf8)), HEX(b) FROM of_texts, of_bytes"

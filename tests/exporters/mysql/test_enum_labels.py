@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, fetch
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 MANY = ",".join(f"'l{number}'" for number in range(1, 64))
 SCRIPT = f"""

@@ -29,9 +29,9 @@ from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from scripts.process import free_port
 from tests.export.victims import Counting, run
-from tests.exporters.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, fetch, open_database, run_sql
 from tests.exporters.postgres.databases import NoBuckets
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def values(reader, table_name, column_name):

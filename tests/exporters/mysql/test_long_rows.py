@@ -5,10 +5,10 @@ import pytest
 from exporters.errors import SourceUsageError
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
 from tests.parquet import check_parquet
+from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows
-from tests.tools.restores import restore_from
 
 __all__ = ["short_long_rows"]
 

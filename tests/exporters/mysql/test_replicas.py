@@ -4,7 +4,7 @@ import subprocess
 
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, client, fetch, run_sql
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 NAME = "replicated"
 SCRIPT = r"""

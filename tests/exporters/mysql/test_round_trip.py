@@ -13,7 +13,7 @@ from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.exporters.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 
 class Stages(Silent):

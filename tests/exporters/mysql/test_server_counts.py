@@ -5,7 +5,8 @@ import time
 from exporters.mysql.connection import parse_url
 from exporters.mysql.consistent_snapshot import open_snapshot
 from exporters.mysql.server_counts import Counting
-from tests.exporters.mysql.databases import export_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle
 
 SLOW = """
 CREATE TABLE slow (a INT PRIMARY KEY, b LONGTEXT AS (REPEAT('x', 4000000)) VIRTUAL);

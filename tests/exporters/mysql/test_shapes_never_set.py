@@ -2,7 +2,7 @@
 
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import checksums, fetch
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 SCRIPT = """
 CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1,1), (2,2), (3,3);

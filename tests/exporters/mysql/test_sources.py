@@ -11,8 +11,8 @@ from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
 from migrate.restore.mysql.grant_statements import Grants
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import definitions, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import definitions, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SOURCES = (Path(__file__).parents[3] / "docs/reference/privileges.md").read_text()
 

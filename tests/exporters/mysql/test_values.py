@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.mysql.databases import checksums, export_database, read_bundle, run_sql
+from tests.exporters.mysql.databases import checksums, export_database, run_sql
 from tests.exporters.mysql.values import STRATEGIES
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 COLUMNS = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
 ROWS = st.tuples(*(st.one_of(st.just("NULL"), values) for values in STRATEGIES.values()))

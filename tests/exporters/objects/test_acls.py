@@ -13,8 +13,8 @@ from migrate.storage.registry import open_location
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy
+from tests.tools.bundles import restore_from
 from tests.tools.profiles import extra_profile
-from tests.tools.restores import restore_from
 
 
 def test_acls_leave_and_come_back_where_they_name_nobody(

@@ -26,9 +26,9 @@ from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
 from tests.exporters.objects.histories import make_history, read_history
 from tests.exporters.objects.workspaces import Workspace
+from tests.tools.bundles import restore_from
 from tests.tools.busy_proxy import BusyProxy, EveryThird
 from tests.tools.clients import boto_client
-from tests.tools.restores import restore_from
 
 
 def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:

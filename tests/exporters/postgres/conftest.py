@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from migrate.bundle.reader import BundleReader
-from tests.exporters.postgres.databases import export_database, read_bundle, run_sql, script
+from tests.exporters.postgres.databases import export_database, run_sql, script
+from tests.tools.bundles import read_bundle
 
 
 @pytest.fixture(scope="session")

@@ -59,10 +59,6 @@ def export_database(url: str, location: Path, *, workers: int = 2) -> ExportOutc
     return export([source], open_location(str(location)), workers=workers, progress=Silent())
 
 
-def read_bundle(location: Path) -> BundleReader:
-    return BundleReader(open_location(str(location)))
-
-
 def table(reader: BundleReader, name: str) -> CatalogRow:
     """The catalog's row of a table."""
     return next(row for row in reader.catalog() if row.name == name)

@@ -27,7 +27,9 @@ from exporters.postgres.rows.csv_rows import (
 )
 from exporters.row_digest import MODULUS, digest_texts
 from exporters.sql.columns import Layout
-from tests.exporters.postgres.databases import export_database, read_bundle, run_sql
+from tests.exporters.decimal_texts import decimals
+from tests.exporters.postgres.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle
 
 ROOT = Path(__file__).parents[3]
 MOVEOUT = Path(sys.executable).with_name("moveout")
@@ -41,17 +43,6 @@ needs_core = pytest.mark.skipif(
 
 def numeric(precision: int, scale: int) -> SqlType:
     return SqlType("numeric", built_in=True, modifier=((precision << 16) | scale) + 4)
-
-
-def decimals(precision: int, scale: int) -> st.SearchStrategy[str]:
-    limit = 10**precision - 1
-
-    def text(number: int) -> str:
-        digits = f"{abs(number):0{scale + 1}d}"
-        point = len(digits) - scale
-        return "-" * (number < 0) + digits[:point] + (f".{digits[point:]}" if scale else "")
-
-    return st.integers(-limit, limit).map(text)
 
 
 def whole(bits: int, *, signed: bool = True) -> st.SearchStrategy[str]:

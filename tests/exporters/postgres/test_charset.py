@@ -14,18 +14,10 @@ from migrate.browse.table_rows import rows
 from migrate.restore.postgres.rows.source_charset import Apart
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import (
-    column,
-    dump_bytes,
-    export_database,
-    fetch,
-    read_bundle,
-    run_sql,
-    table,
-)
+from tests.exporters.postgres.databases import column, dump_bytes, export_database, fetch, run_sql, table
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 _CONVERSION = """
 CREATE FUNCTION pg_temp.comes_back(code bytea, encoding text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN

@@ -5,8 +5,8 @@ import pytest
 
 from exporters.postgres.definitions.collation import create_words, same
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import export_database, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def test_another_order_of_text_is_noted(postgres, other_postgres, tmp_path):

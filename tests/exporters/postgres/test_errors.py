@@ -24,16 +24,8 @@ from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.exporters.postgres.databases import (
-    NoBuckets,
-    as_role,
-    export_database,
-    fetch,
-    login,
-    read_bundle,
-    run_sql,
-)
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import NoBuckets, as_role, export_database, fetch, login, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def open_source(url: str) -> SourceError:

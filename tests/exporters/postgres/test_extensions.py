@@ -6,8 +6,8 @@ from exporters.postgres.definitions.extensions import read_extensions
 from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
 CREATE EXTENSION lo; CREATE EXTENSION citext VERSION '1.4';

@@ -12,9 +12,9 @@ from exporters.postgres.sessions.snapshot_session import join_snapshot, open_sna
 from exporters.postgres.source import PostgresExporter
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.exporters.postgres.test_session_settings import LimitedHost, export_with, locked
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 AROUND = """
 CREATE TABLE held (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, x text); INSERT INTO held (x) VALUES ('kept');

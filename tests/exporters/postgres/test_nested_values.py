@@ -24,7 +24,7 @@ from tests.exporters.postgres.values import (
     server_lines,
     through_parquet,
 )
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 quick = settings(
     max_examples=6,

@@ -17,9 +17,9 @@ from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from tests.export.victims import kill_when
-from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 from tests.tools.commit_records import recorded_units
-from tests.tools.restores import restore_from
 
 SMALL_CHUNK = 512 * 1024
 

@@ -9,18 +9,9 @@ from exporters.postgres.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import (
-    column,
-    dump,
-    export_database,
-    fetch,
-    has_xml,
-    read_bundle,
-    run_sql,
-    table,
-)
+from tests.exporters.postgres.databases import column, dump, export_database, fetch, has_xml, run_sql, table
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
-from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import NoBuckets, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle
 
 TWO = "CREATE TABLE a AS SELECT n AS x FROM generate_series(1, 1000) n; CREATE TABLE b AS SELECT * FROM a"
 

@@ -3,8 +3,8 @@
 import pytest
 
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 VALUES = r"""
 CREATE SCHEMA apart;

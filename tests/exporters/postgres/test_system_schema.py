@@ -1,8 +1,8 @@
 """What users have made among the server's own objects comes back, or is named."""
 
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
 CREATE TYPE myint;

@@ -2,8 +2,8 @@
 
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
-from tests.exporters.postgres.databases import column, export_database, fetch, read_bundle, run_sql, table
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import column, export_database, fetch, run_sql, table
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
 DROP ROLE IF EXISTS app_owner; CREATE ROLE app_owner LOGIN PASSWORD '{0}'; GRANT CREATE ON SCHEMA public TO app_owner;

@@ -11,7 +11,8 @@ import pytest
 
 from scripts.postgresql import make_cluster
 from scripts.process import free_port, start
-from tests.exporters.postgres.databases import export_database, read_bundle, run_sql
+from tests.exporters.postgres.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle
 
 SCRIPT = """
 DROP ROLE IF EXISTS tuner; CREATE ROLE tuner; GRANT SET ON PARAMETER log_statement TO tuner;

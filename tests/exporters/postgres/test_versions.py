@@ -10,9 +10,9 @@ from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_each, script
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_each, script
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 BIG = "CREATE TABLE big AS SELECT n AS id, md5(n::text) AS t, ARRAY[n, NULL] AS a FROM generate_series(1, 40000) n;\n"
 BIG += "CREATE UNLOGGED TABLE fleeting_ids (id int GENERATED ALWAYS AS IDENTITY, x int);\n"

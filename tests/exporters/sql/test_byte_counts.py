@@ -7,6 +7,7 @@ from exporters.sql import chunk_export
 from tests.exporters.mysql import databases as mysql
 from tests.exporters.postgres import databases as postgres
 from tests.exporters.sqlite import databases as sqlite
+from tests.tools.bundles import read_bundle
 
 ROWS = """
     CREATE TABLE t (id int PRIMARY KEY, a varchar(50), b {bytes}, n int, c char(5));
@@ -33,7 +34,7 @@ def make(kind, request, folder):
 def test_bytes_are_counted_in_two_ways(kind, request, tmp_path):
     outcome = make(kind, request, tmp_path)(tmp_path / "bundle")
     assert outcome.complete, outcome.sources
-    reader = postgres.read_bundle(tmp_path / "bundle")
+    reader = read_bundle(tmp_path / "bundle")
     details = {row.name: row.details for row in reader.catalog()}["t"]
     assert details["octets"] == details["server_octets"]
     assert (details["octets"]["a"], details["octets"]["b"]) == (9 + 5, 6)

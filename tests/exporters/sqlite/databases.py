@@ -10,12 +10,11 @@ from urllib.parse import quote
 
 from exporters.bucket_api import Bucket
 from exporters.sqlite.source import SqliteExporter
-from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 class NoBuckets:
@@ -80,10 +79,6 @@ def url_of(path: Path) -> str:
 def export_file(path: Path, location: Path) -> ExportOutcome:
     source = SqliteExporter().open("app", url_of(path), NoBuckets())
     return export([source], open_location(str(location)), workers=2, progress=Silent())
-
-
-def read_bundle(location: Path) -> BundleReader:
-    return BundleReader(open_location(str(location)))
 
 
 def restore_file(location: Path, destination: Path) -> RestoreOutcome:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.sqlite.databases import export_file, read_bundle, restore_file, url_of
+from tests.exporters.sqlite.databases import export_file, restore_file, url_of
+from tests.tools.bundles import read_bundle
 
 SCRIPT = """
 CREATE TABLE sorted (a TEXT COLLATE "my own" PRIMARY KEY, b) WITHOUT ROWID;

@@ -19,15 +19,8 @@ from migrate.verify import Level, verify
 from migrate.verify.live_database import compare_database
 from tests.cli.conftest import run
 from tests.exporters.sqlite.conftest import TORTURE
-from tests.exporters.sqlite.databases import (
-    everything,
-    export_file,
-    read_bundle,
-    restore_file,
-    run_sql,
-    schema_of,
-    url_of,
-)
+from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, schema_of, url_of
+from tests.tools.bundles import read_bundle
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ from tests.exporters.sqlite.databases import (
     export_file,
     fetch,
     losses_of,
-    read_bundle,
     restore_file,
     run_sql,
     schema_of,
     url_of,
 )
+from tests.tools.bundles import read_bundle
 
 
 def open_url(url: str) -> None:

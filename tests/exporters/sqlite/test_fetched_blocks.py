@@ -18,7 +18,8 @@ from exporters.sqlite.rows.fetched_blocks import FIRST_ROWS, fetched_blocks
 from exporters.sqlite.rows.row_batches import Batch, read_batches
 from exporters.sqlite.rows.typed_columns import KINDS, to_typed
 from exporters.sqlite.rows.value_text import RawText, SqliteColumn, digest_columns, digest_few
-from tests.exporters.sqlite.databases import export_file, insert_all, read_bundle, run_sql
+from tests.exporters.sqlite.databases import export_file, insert_all, run_sql
+from tests.tools.bundles import read_bundle
 
 FUZZED = 40
 """Examples of each property in a usual run."""

@@ -22,13 +22,13 @@ from tests.exporters.sqlite.databases import (
     everything,
     export_file,
     fetch,
-    read_bundle,
     restore_file,
     run_sql,
     schema_of,
     settings,
     url_of,
 )
+from tests.tools.bundles import read_bundle
 from tests.tools.commit_records import recorded_units
 
 CHUNK = 64 * 1024

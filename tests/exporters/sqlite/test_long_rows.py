@@ -5,15 +5,9 @@ import pytest
 from exporters.sqlite.rows import chunk_export
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.sqlite.databases import (
-    everything,
-    export_file,
-    read_bundle,
-    restore_file,
-    run_sql,
-    url_of,
-)
+from tests.exporters.sqlite.databases import everything, export_file, restore_file, run_sql, url_of
 from tests.parquet import check_parquet
+from tests.tools.bundles import read_bundle
 from tests.tools.long_rows import UNIT, short_long_rows
 
 __all__ = ["short_long_rows"]

@@ -9,15 +9,8 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from migrate.verify.live_database import compare_database
-from tests.exporters.sqlite.databases import (
-    everything,
-    fetch,
-    read_bundle,
-    restore_file,
-    schema_of,
-    settings,
-    url_of,
-)
+from tests.exporters.sqlite.databases import everything, fetch, restore_file, schema_of, settings, url_of
+from tests.tools.bundles import read_bundle
 
 
 @pytest.fixture(scope="module")

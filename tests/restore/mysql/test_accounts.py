@@ -4,8 +4,8 @@ import pyarrow.parquet as pq
 
 from migrate.restore.mysql.grant_statements import Grants
 from migrate.runtime.progress import Silent
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_mariadb, tmp_path):

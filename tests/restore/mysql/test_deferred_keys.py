@@ -8,7 +8,7 @@ from migrate.restore.mysql import deferred_keys
 from migrate.restore.mysql.deferred_keys import take_apart
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 HOSTILE = """CREATE TABLE `t` (
   `id` int(11) NOT NULL COMMENT 'a,

@@ -8,8 +8,8 @@ from migrate.errors import NotEmptyError
 from migrate.restore.mysql.table_ddl import unplaced
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.exporters.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import checksums, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, other_mariadb, tmp_path):

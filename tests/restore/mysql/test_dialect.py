@@ -7,7 +7,7 @@ import pytest
 from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for, bracketed
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import fetch, run_sql, session
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 OF_MYSQL = """CREATE TABLE `t` (
   `id` int unsigned NOT NULL AUTO_INCREMENT COMMENT 'not json, /*!80023 INVISIBLE */',

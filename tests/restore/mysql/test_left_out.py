@@ -15,8 +15,8 @@ from migrate.restore.mysql import restore as mysql_database
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import run
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SOURCE = """
 CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT * FROM gone; DROP TABLE gone;

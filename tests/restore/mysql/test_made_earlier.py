@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import definitions, fetch
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 ROUTINES = """
 CREATE TABLE t (id INT PRIMARY KEY, n INT);

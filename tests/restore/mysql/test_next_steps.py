@@ -7,7 +7,7 @@ from migrate.errors import IncompleteError, UsageError
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, run_sql
 from tests.restore.mysql.killed_repair import kill_repair
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 ZONE = """
 INSERT INTO mysql.time_zone VALUES (7777, 'N'); INSERT INTO mysql.time_zone_name VALUES ('Test/Zone', 7777);

@@ -8,7 +8,7 @@ from migrate.errors import NotEmptyError, UsageError
 from migrate.restore.mysql import restore as database
 from migrate.runtime.progress import Silent
 from tests.exporters.mysql.databases import definitions, fetch, run_sql
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 
 def restore(reader, url, *only):

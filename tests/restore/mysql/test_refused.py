@@ -13,7 +13,7 @@ from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from tests.exporters.mysql.databases import fetch, run_sql
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 SCRIPT = """
 CREATE TABLE placed (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, v INT DEFAULT 5, h GEOMETRY,

@@ -8,8 +8,8 @@ import pytest
 from exporters.mysql.identifiers import quote_name
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.exporters.mysql.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.mysql.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 OLD = "old-shop"
 SCRIPT = f"""

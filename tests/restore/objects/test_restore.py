@@ -27,10 +27,10 @@ from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.export.victims import run
 from tests.exporters.objects.conftest import MakeShop, Shop, fill, take_out
+from tests.tools.bundles import restore_from
 from tests.tools.counting import Counting
 from tests.tools.profiles import extra_profile
 from tests.tools.renaming_proxy import RenamingProxy
-from tests.tools.restores import restore_from
 from tests.tools.rotten_proxy import RottenProxy
 
 

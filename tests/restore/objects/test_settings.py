@@ -14,8 +14,8 @@ from migrate.storage.registry import open_location
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, Shop, take_out
+from tests.tools.bundles import restore_from
 from tests.tools.clients import boto_client
-from tests.tools.restores import restore_from
 
 LIFECYCLE = {
     "Rules": [

@@ -14,9 +14,9 @@ from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.exporters.objects.conftest import MakeShop, fill, take_out
 from tests.exporters.objects.test_history import make_old_shop
+from tests.tools.bundles import restore_from
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
-from tests.tools.restores import restore_from
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Whether triggers, rules and event triggers fire comes back, also of triggers that a server makes for constraints."""
 
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
 CREATE TABLE p (a int PRIMARY KEY); INSERT INTO p VALUES (1), (2);

@@ -16,7 +16,7 @@ from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, PreparedParts
 from migrate.runtime.progress import Silent
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 TYPES = {
     "a": ("bool", ["true", "false"]),

@@ -3,8 +3,8 @@
 from exporters.postgres import chunk_plan
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql, table
+from tests.tools.bundles import read_bundle, restore_from
 
 SOURCE = """
 CREATE TABLE parent AS SELECT n AS id, repeat(md5(n::text), 4) AS t FROM generate_series(1, 20000) n;

@@ -6,7 +6,7 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.exporters.postgres.databases import fetch, run_sql
-from tests.tools.restores import restore_from
+from tests.tools.bundles import restore_from
 
 CHANGED = """
 CREATE FUNCTION weighed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';

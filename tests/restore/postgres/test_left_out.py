@@ -7,9 +7,9 @@ from migrate.report import Later, add_result
 from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.export.victims import execute, kill_when
-from tests.exporters.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import as_role, export_database, fetch, run_sql
 from tests.exporters.postgres.test_resume import SMALL_CHUNK
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 SOURCE = """
 CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true';
@@ -53,8 +53,8 @@ import sys
 import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
-from tests.tools.restores import restore_from
-from tests.exporters.postgres.databases import read_bundle
+from tests.tools.bundles import restore_from
+from tests.tools.bundles import read_bundle
 {slow}
 restore_from(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
 """

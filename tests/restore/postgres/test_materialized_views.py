@@ -6,7 +6,8 @@ import pytest
 from exporters.postgres.sessions.connection import parse_url
 from exporters.postgres.sessions.snapshot_session import open_snapshot
 from tests.cli.conftest import call
-from tests.exporters.postgres.databases import column, export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import column, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle
 from tests.tools.pages import parse
 
 SCRIPT = """

@@ -16,13 +16,12 @@ from tests.exporters.postgres.databases import (
     export_database,
     fetch,
     login,
-    read_bundle,
     run_each,
     run_sql,
     script,
 )
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 @pytest.fixture(scope="module")

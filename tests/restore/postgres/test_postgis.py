@@ -6,9 +6,9 @@ import pytest
 from migrate.bundle import layout
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 SHAPES = [
     "'SRID=4326;POINT(1.5 -0.1)'",

@@ -6,17 +6,9 @@ import pytest
 from exporters.postgres.live_digests import live_tables
 from migrate.runtime.progress import Silent
 from migrate.verify.live_database import compare_database
-from tests.exporters.postgres.databases import (
-    dump,
-    export_database,
-    fetch,
-    make_refused,
-    read_bundle,
-    run_sql,
-    script,
-)
+from tests.exporters.postgres.databases import dump, export_database, fetch, make_refused, run_sql, script
 from tests.parquet import check_parquet
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 @pytest.fixture

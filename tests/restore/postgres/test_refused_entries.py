@@ -3,8 +3,8 @@
 from migrate.restore.postgres.definitions.dump_script import DumpEntry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SUPERUSERS = """
 CREATE FUNCTION lacking(int) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'int4abs';

@@ -1,8 +1,8 @@
 """Values that the destination does not take cost only themselves; those that name what comes later come back."""
 
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import as_role, export_database, fetch, login, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 ODD = """
 CREATE TABLE t (a int PRIMARY KEY DEFAULT 5); INSERT INTO t VALUES (1);

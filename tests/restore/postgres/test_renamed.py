@@ -5,8 +5,8 @@ import pytest
 
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.exporters.postgres.databases import export_database, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import export_database, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 OLD = "Old-Shop"
 SCRIPT = f"""

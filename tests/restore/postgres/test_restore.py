@@ -21,8 +21,8 @@ from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.export.victims import execute, kill_when
-from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import NoBuckets, dump, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -115,8 +115,8 @@ import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
 from migrate.restore.postgres.definitions import post_data as steps
-from tests.tools.restores import restore_from
-from tests.exporters.postgres.databases import read_bundle
+from tests.tools.bundles import restore_from
+from tests.tools.bundles import read_bundle
 real = steps.StepRunner._make
 def slow(self, step):
     real(self, step)

@@ -4,8 +4,8 @@ import pytest
 
 from migrate.restore.postgres.definitions.roles import setting
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 SCRIPT = """
 DROP ROLE IF EXISTS club, member, "over ""it", tuned;

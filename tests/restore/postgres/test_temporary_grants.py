@@ -1,8 +1,8 @@
 """What somebody could do once and may not do any more: privileges come back; no code is given more rights for it."""
 
 from migrate.runtime.progress import Silent
-from tests.exporters.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
-from tests.tools.restores import restore_from
+from tests.exporters.postgres.databases import dump, export_database, fetch, run_sql
+from tests.tools.bundles import read_bundle, restore_from
 
 ROLES = """
 DROP ROLE IF EXISTS once_owner; CREATE ROLE once_owner;

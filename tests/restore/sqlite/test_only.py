@@ -13,13 +13,12 @@ from tests.exporters.sqlite.databases import (
     everything,
     export_file,
     fetch,
-    read_bundle,
     run_sql,
     schema_of,
     settings,
     url_of,
 )
-from tests.tools.restores import restore_from
+from tests.tools.bundles import read_bundle, restore_from
 
 
 def restore(location, destination, *only):

@@ -4,8 +4,8 @@ import pytest
 
 from migrate.progress.meter import Meter
 from tests.cli.conftest import make_file, result
-from tests.exporters.sqlite.databases import read_bundle, url_of
-from tests.tools.restores import restore_from
+from tests.exporters.sqlite.databases import url_of
+from tests.tools.bundles import read_bundle, restore_from
 
 
 class Recording(Meter):
