@@ -44,7 +44,7 @@ def test_what_is_ready_before_the_deadline_is_sent_and_the_rest_follows(tmp_path
     def seal_time(deadline, reserve_seconds):
         return SealTime(deadline - timedelta(seconds=reserve_seconds), clock)
 
-    monkeypatch.setattr("migrate.cli.run.seal_time_before", seal_time)
+    monkeypatch.setattr("migrate.cli.moves.whole_move.seal_time_before", seal_time)
     steps = [step for step in result("run", "-c", case)["steps"] if step["step"] not in {"doctor", "plan"}]
     assert [step["step"] for step in steps] == ["export", "transfer", "export", "transfer", "verify"]
     assert [step["exit_code"] for step in steps] == [3, 3, 0, 0, 0]

@@ -23,8 +23,9 @@ from migrate.cli.common.session import Session
 from migrate.cli.cutover import Switched, run_cutover, switched_before
 from migrate.cli.moves.cutover_buckets import BucketOptions, cutover_buckets
 from migrate.cli.moves.followed_move import commands_of
+from migrate.cli.moves.move_summary import Evacuated
+from migrate.cli.moves.whole_move import run_case
 from migrate.cli.restore import RestoreOptions
-from migrate.cli.run import Evacuated, run_case
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, IncompleteError, NotEqualError, UsageError
 from migrate.number_text import bytes_words

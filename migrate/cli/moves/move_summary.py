@@ -1,4 +1,4 @@
-"""The end of a whole move: what became of each source at each stage, and the sentences that sum it up."""
+"""What a whole move came to: its steps, what became of each source at each stage, and the sentences that sum it up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
 from migrate.bundle.left_behind import LeftBehind
-from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_behind_lines
+from migrate.cli.common.session import Answer
+from migrate.cli.common.source_summary import (
+    LEFT_OUT,
+    SummaryLine,
+    draw_rows,
+    left_behind_lines,
+)
+from migrate.errors import (
+    OK,
+    DamageError,
+    IncompleteError,
+    MoveoutError,
+)
 from migrate.number_text import duration_words, local_moment_words, things
 
 COLUMNS = ("exported", "verified", "restored", "compared", "followed")
@@ -186,3 +202,100 @@ class Moved:
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+EXAMINATION, FORECAST = "doctor", "plan"
+"""What an examination finds, and a late forecast or none at all, stops nobody and decides no exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStep:
+    """A step that ended with an error; the move goes on with what there is."""
+
+    error: MoveoutError
+
+    @property
+    def exit_code(self) -> int:
+        """The error's."""
+        return self.error.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error's fields."""
+        return {"code": self.error.code, "message": str(self.error), "next": self.error.next_step}
+
+    def lines(self, sources: Sequence[str], happened: str) -> Mapping[str, SummaryLine]:
+        """Return a line for each source: what happened, the error, and what to do."""
+        next_step = self.error.next_step or "run the same command again"
+        return {
+            source: SummaryLine(source, "no", f"{happened}: {self.error}", next_step) for source in sources
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print the error and the next step."""
+        console.print(Text(str(self.error), style="yellow"))
+        if self.error.next_step:
+            console.print(Text(f"→ {self.error.next_step}"))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStep:
+    """One verb of the move, and what it came to; None where it was done before."""
+
+    name: str
+    answer: Answer | None
+
+    @property
+    def exit_code(self) -> int:
+        """The verb's."""
+        return self.answer.exit_code if self.answer else OK
+
+
+@dataclass(frozen=True, slots=True)
+class Evacuated:
+    """All steps, and what they came to."""
+
+    case: str
+    steps: tuple[CommandStep, ...]
+    moved: Moved
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 where all is out, verified and up; 6 where something is damaged or differs, 3 where something is
+        missing, and the error's code where nothing could be exported.
+        """
+        steps = [step for step in self.steps if step.name not in {EXAMINATION, FORECAST}]
+        last = {step.name: step.exit_code for step in steps}
+        codes = {name: code for name, code in last.items() if code}
+        if not codes:
+            moved = self.moved
+            return IncompleteError.exit_code if moved.unfilled or moved.copy_problem or moved.unlisted else OK
+        if not self.moved.location:
+            return next(iter(codes.values()))
+        return DamageError.exit_code if DamageError.exit_code in codes.values() else IncompleteError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return each step's result, and each source's."""
+        steps = [
+            {
+                "step": step.name,
+                "exit_code": step.exit_code,
+                "result": step.answer.as_json() if step.answer else None,
+            }
+            for step in self.steps
+        ]
+        return {
+            "case": self.case,
+            "steps": steps,
+            "summary": self.moved.as_json(),
+            "sentences": list(self.moved.sentences()),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print the result of the move. Each step was printed when it ended."""
+        console.print(Rule("summary", align="left"))
+        draw_rows(console, self.moved.rows())
+        console.print()
+        for sentence in self.moved.sentences():
+            console.print(sentence)
+        if self.exit_code != OK:
+            console.print("→ once the reasons are gone, run the same command again; what is done stays done")

@@ -1,0 +1,466 @@
+"""The steps of a whole move, each a command of its own: what is done is skipped, what fails stops no other step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import Enum
+
+from rich.rule import Rule
+
+from migrate.bundle import bundle_json, layout
+from migrate.bundle.bundle_json import BundleInfo
+from migrate.bundle.findings import Finding
+from migrate.bundle.left_behind import LeftBehind
+from migrate.case.model import Case, Endpoint
+from migrate.case.server_url import bare_server
+from migrate.cli.common.session import Answer, Session
+from migrate.cli.common.signing_keys import load_keys
+from migrate.cli.common.source_summary import LEFT_OUT, SummaryLine, left_out_line
+from migrate.cli.common.sources import destinations_in, expanded
+from migrate.cli.doctor import Diagnosis, DoctorOptions, run_doctor
+from migrate.cli.export import Exported, run_export
+from migrate.cli.follow import Followed
+from migrate.cli.moves.followed_move import FollowedMove, NextCommands
+from migrate.cli.moves.move_summary import (
+    COLUMNS,
+    EXAMINATION,
+    FORECAST,
+    CommandStep,
+    Evacuated,
+    FailedStep,
+    Moved,
+)
+from migrate.cli.plan import Planned, PlanOptions, run_plan
+from migrate.cli.progress.announcements import StatusPage, announced
+from migrate.cli.restore import Restored, RestoreOptions, run_restore
+from migrate.cli.transfer import run_transfer
+from migrate.cli.verify import REPAIR_STEP, Verified, run_verify
+from migrate.discover.expand import Destinations
+from migrate.discover.left_behind import servers_without_sources
+from migrate.errors import (
+    OK,
+    DamageError,
+    GoneError,
+    IncompleteError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
+from migrate.export import ExportOptions
+from migrate.export.seal_time import SealTime, SealTimeError, seal_time_before
+from migrate.plan import ReferenceClass
+from migrate.plan.cost_model import reference
+from migrate.plan.forecast import Forecast
+from migrate.plan.live_forecast import LiveForecast
+from migrate.plan.run_history import add_run, read_history
+from migrate.plan.stage_work import STAGES, StageRecord
+from migrate.storage.registry import open_location
+from migrate.verify import Level
+
+_FOLLOW = "follow"
+
+
+class SealState(Enum):
+    """Whether a sealed bundle lies at a location."""
+
+    NOT = "not"
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+
+
+def run_case(
+    session: Session,
+    case: Case,
+    commands: NextCommands,
+    options: RestoreOptions,
+    *,
+    status_page: StatusPage = None,
+    keeps_following: bool = False,
+) -> Evacuated:
+    """Do the whole move of a case with a bundle. ``commands``: what to type next where databases are followed."""
+    bundle = case.bundle
+    assert bundle is not None
+    whole_case, destinations = _with_whole_servers(session, case, bundle)
+    if options.create:
+        made = {name: replace(endpoint, create=True) for name, endpoint in whole_case.destinations.items()}
+        whole_case = replace(whole_case, destinations=made)
+    followed = FollowedMove(session, bundle, whole_case, commands, keeps_following=keeps_following)
+    move = _Move(session, whole_case, destinations, bundle, options=options, followed=followed)
+    session.meter.open("run", move.stages())
+    return announced(session, case, status_page, lambda: _evacuate(session, case, move))
+
+
+def _evacuate(session: Session, case: Case, move: _Move) -> Evacuated:
+    """Do all steps, and print each when it ends."""
+    try:
+        with closing(move.steps()) as steps:
+            for name, work in steps:
+                session.err.print(Rule(name, align="left"))
+                step = move.do_step(name, work)
+                if step.answer is None:
+                    session.err.print("done before")
+                elif not session.json:
+                    step.answer.draw(session.out)
+    finally:
+        add_run(move.records())
+    return Evacuated(case.name, tuple(move.finished), move.summary())
+
+
+def _with_whole_servers(session: Session, case: Case, bundle: Endpoint) -> tuple[Case, Destinations]:
+    """Return the case with a source for all that its patterns mean, and where they come up. Once all is out, what the
+    bundle holds is meant: the servers may be gone by now.
+    """
+    whole = next((p for p in (case.transfer_to, bundle) if p and _sealed(p) is SealState.COMPLETE), None)
+    sources = expanded(session, case.sources, case, whole or bundle, ask=whole is None)
+    destinations = destinations_in(case, sources)
+    return replace(case, sources=sources, destinations=destinations.endpoints), destinations
+
+
+def _seal(location: Endpoint) -> BundleInfo | None:
+    """Return the sealed bundle at a location; an error of the location, or damage, is found by the step that needs
+    it.
+    """
+    try:
+        return bundle_json.read_sealed(open_location(location.url, secrets=location.reveal()))
+    except (UnreachableError, NotAllowedError, GoneError, DamageError):
+        return None
+
+
+def _sealed(location: Endpoint) -> SealState:
+    seal = _seal(location)
+    if seal is None:
+        return SealState.NOT
+    return SealState.COMPLETE if seal.complete else SealState.INCOMPLETE
+
+
+class _Move:
+    """The steps of one run. What cannot be done does not stop the steps that need it not."""
+
+    def __init__(
+        self,
+        session: Session,
+        case: Case,
+        destinations: Destinations,
+        bundle: Endpoint,
+        *,
+        options: RestoreOptions,
+        followed: FollowedMove,
+    ) -> None:
+        self._session, self._case, self._bundle, self._options = session, case, bundle, options
+        self._followed = followed
+        self._ahead = followed.ahead()
+        switched = self._ahead if followed.record is not None else set()
+        self._to_restore = {name: url for name, url in case.destinations.items() if name not in switched}
+        self._restored: Mapping[str, Endpoint] = {}
+        self._unfilled = destinations.unfilled
+        self._signers = load_keys(None, None, case)
+        self._last = bundle
+        self._is_sent = False
+        self._copy_problem = ""
+        """Why the bundle is not where it is transferred to, or cannot be read there."""
+        self._left_at: datetime | None = None
+        """When this run has sent the last byte; None where it sent nothing."""
+        self._forecast: LiveForecast | None = None
+        self._order: Sequence[str] = ()
+        self.finished: list[CommandStep] = []
+
+    def stages(self) -> list[str]:
+        """Return the names of all steps that the move may take."""
+        transfer = ["transfer"] if self._case.transfer_to else []
+        restore = ["restore", "compare"] if self._to_restore else []
+        follow = [_FOLLOW] if self._followed.names else []
+        return [EXAMINATION, FORECAST, "export", *transfer, "verify", *restore, *follow]
+
+    def steps(self) -> Generator[tuple[str, Callable[[], Answer | None]]]:
+        """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
+        session, case, destination = self._session, self._case, self._case.transfer_to
+        away = destination is not None and _sealed(destination) is SealState.COMPLETE
+        here = SealState.COMPLETE if away else _sealed(self._bundle)
+        if here is SealState.NOT:
+            examined = DoctorOptions(unfilled=self._unfilled)
+            yield EXAMINATION, lambda: run_doctor(session, case.sources, case, examined, only_findings=True)
+            yield FORECAST, lambda: run_plan(session, case.sources, case, self._plan_options())
+        seal_time = seal_time_before(case.deadline, case.reserve_seconds)
+        yield "export", lambda: None if here is SealState.COMPLETE else self._export(seal_time)
+        if self._stopped_early and destination is not None and _sealed(self._bundle) is not SealState.NOT:
+            yield "transfer", lambda: self._transfer(destination)
+        if self._stopped_early:
+            session.progress.note("What was not read in time before the deadline is read now")
+            yield "export", lambda: self._export(SealTime())
+        if not away and _sealed(self._bundle) is SealState.NOT:
+            return
+        with self._followed.captured():
+            yield from self._after_export(destination, away=away)
+        if self._followed.record is not None:
+            yield _FOLLOW, lambda: None
+        elif names := [name for name in self._followed.names if name in self._restored]:
+            yield _FOLLOW, lambda: self._followed.follow(names)
+
+    def _after_export(
+        self, destination: Endpoint | None, *, away: bool
+    ) -> Generator[tuple[str, Callable[[], Answer | None]]]:
+        """Yield the verbs from the transfer to the comparison."""
+        session, case, options = self._session, self._case, self._options
+        if destination is not None:
+            yield "transfer", lambda: None if away else self._transfer(destination)
+            if away or self.finished[-1].exit_code in {OK, IncompleteError.exit_code}:
+                self._last, self._is_sent = destination, True
+            else:
+                self._copy_problem = self._problem_of(f"The bundle could not be sent to {destination.shown}")
+        yield "verify", self._verify
+        copy_fails = self._is_sent and isinstance(self.finished[-1].answer, FailedStep)
+        if copy_fails and _sealed(self._bundle) is not SealState.NOT:
+            self._copy_problem = self._problem_of(f"The bundle at {self._last.shown} could not be read")
+            session.progress.note(f"The bundle at {self._bundle.shown} is used instead")
+            self._last = self._bundle
+            yield "verify", self._verify
+        last = self._last
+        if not self._to_restore:
+            return
+        yield (
+            "restore",
+            lambda: run_restore(session, last, self._to_restore, case, options, signers=self._signers),
+        )
+        self._restored = _without_failed(self._to_restore, self.finished[-1].answer)
+        self._ahead |= self._followed.ahead()  # a follow may be at work elsewhere
+        compared = {name: url for name, url in self._restored.items() if name not in self._ahead}
+        if compared:
+            yield (
+                "compare",
+                lambda: run_verify(session, last, Level.QUICK, compared, case, keys=self._signers),
+            )
+
+    def _plan_options(self) -> PlanOptions:
+        """Return what the plan is made for. What the examination saw of the destinations is not asked again."""
+        answer = self.finished[-1].answer
+        examined = answer.examinations.examined if isinstance(answer, Diagnosis) else None
+        return PlanOptions(self._case.deadline, examined=examined)
+
+    def _verify(self) -> Answer:
+        return run_verify(self._session, self._last, Level.FULL, {}, self._case, keys=self._signers)
+
+    def _problem_of(self, sentence: str) -> str:
+        """Return a sentence with what the last step reported."""
+        answer = self.finished[-1].answer
+        return f"{sentence}: {answer.error}" if isinstance(answer, FailedStep) else f"{sentence}."
+
+    def do_step(self, name: str, work: Callable[[], Answer | None]) -> CommandStep:
+        """Do one step. Raises ``UsageError`` while nothing has left: then the request is wrong, and no harm is done."""
+        self._session.meter.enter_stage(name)
+        stage = next((stage for stage in STAGES if stage == name), None)
+        if self._forecast is not None and stage is not None:
+            self._forecast.enter(stage)
+        try:
+            answer = work()
+        except MoveoutError as exc:
+            if isinstance(exc, UsageError) and name in {EXAMINATION, FORECAST, "export"}:
+                raise
+            answer = FailedStep(exc)
+        self._session.meter.close()
+        if self._forecast is not None:
+            self._forecast.leave(whole=answer is not None and answer.exit_code == OK)
+        if isinstance(answer, Planned):
+            self._follow_plan(answer)
+        self.finished.append(CommandStep(name, answer))
+        return self.finished[-1]
+
+    def _follow_plan(self, plan: Planned) -> None:
+        """Export in the plan's order from now on, and renew its forecast by what the steps take."""
+        self._order = plan.order.names if plan.order else ()
+        self._forecast = LiveForecast(
+            self._session.progress,
+            plan.works,
+            ReferenceClass.of(reference(), read_history()),
+            deadline=self._case.deadline,
+            at_least=plan.forecast.at_least,
+            on_renewed=self._show_forecast,
+        )
+        sizes = {source.name: (source.items, source.size_bytes) for source in plan.sources}
+        self._session.meter.size_sources(sizes)
+        self._session.meter.weigh_stages(_stage_seconds(plan.forecast))
+        self._session.progress = self._forecast
+
+    def records(self) -> list[StageRecord]:
+        """Return how long the work took that was done from its beginning to its end."""
+        return self._forecast.records() if self._forecast else []
+
+    def _show_forecast(self, forecast: Forecast) -> None:
+        """Show by when all has left, or once it has, by when all is up."""
+        what, interval = ("left", forecast.leaves) if forecast.leaves.p90 > 0 else ("up", forecast.ends)
+        self._session.meter.forecast(what, forecast.moment(interval.p50), forecast.moment(interval.p90))
+
+    @property
+    def _stopped_early(self) -> bool:
+        """Whether the last step is an export that was stopped for the reserve, or its transfer."""
+        exports = [step.answer for step in self.finished if step.name == "export"]
+        answer = exports[-1] if exports else None
+        if isinstance(answer, FailedStep):
+            return isinstance(answer.error, SealTimeError)
+        return isinstance(answer, Exported) and answer.outcome.stopped_early
+
+    def _export(self, seal_time: SealTime) -> Answer:
+        ordered = [name for name in self._order if name in self._case.sources]
+        names = [*ordered, *(name for name in self._case.sources if name not in ordered)]
+        answer = run_export(
+            self._session,
+            {name: self._case.sources[name] for name in names},
+            self._bundle,
+            self._case,
+            ExportOptions(seal_time=seal_time),
+            signers=self._signers,
+            scheduler=self._options.scheduler,
+        )
+        self._left_at = datetime.now(UTC)
+        return answer
+
+    def _transfer(self, destination: Endpoint) -> Answer:
+        answer = run_transfer(
+            self._session,
+            self._bundle,
+            destination,
+            self._case,
+            recheck=False,
+            signers=self._signers,
+            scheduler=self._options.scheduler,
+        )
+        self._left_at = datetime.now(UTC)
+        return answer
+
+    def summary(self) -> Moved:
+        """Return what the steps came to."""
+        case = self._case
+        sources, restored = list(case.sources), list(self._to_restore)
+        expected = {
+            "exported": sources,
+            "verified": sources,
+            "restored": restored,
+            "compared": [name for name in restored if name not in self._ahead],
+            "followed": self._followed.names,
+        }
+        answers = {step.name: step.answer for step in self.finished}
+        stages = self._stages(answers)
+        up, followed = answers.get("restore"), answers.get(_FOLLOW)
+        there = "verify" in answers
+        seal = _seal(self._last) if there else None
+        for left_out in seal.left_out if seal else ():
+            for stage in COLUMNS:
+                stages[stage] = {**stages.get(stage, {}), left_out.name: left_out_line(left_out.name)}
+        all_out = there and all(
+            line.word in {"yes", LEFT_OUT}
+            for stage in ("exported", "verified")
+            for line in stages.get(stage, {}).values()
+        )
+        sent = case.transfer_to is None or (self._is_sent and not self._copy_problem)
+        return Moved(
+            sources,
+            expected,
+            stages,
+            location=self._last.shown if there else "",
+            only_copy=not self._is_sent or bool(self._copy_problem),
+            copy_problem=self._copy_problem,
+            deadline=case.deadline,
+            out_at=self._out_at(seal) if all_out and sent else None,
+            up_at=datetime.now(UTC) if _all_up(stages, expected) else None,
+            was_up_before=isinstance(up, Restored) and up.changed_nothing,
+            now=datetime.now(UTC),
+            unfilled=self._unfilled,
+            left_behind=seal.left_behind if seal else None,
+            unlisted=self._unlisted(seal.left_behind if seal else None),
+            follow_sentence=self._followed.sentence(followed if isinstance(followed, Followed) else None),
+        )
+
+    def _stages(self, answers: Mapping[str, Answer | None]) -> dict[str, Mapping[str, SummaryLine]]:
+        """Return what became of each source at each stage."""
+        sources, restored = list(self._case.sources), list(self._to_restore)
+        stages: dict[str, Mapping[str, SummaryLine]] = {
+            "exported": _exported_lines(sources, answers.get("export")),
+        }
+        if isinstance(verified := answers.get("verify"), Verified):
+            stages["verified"] = _verified_lines(stages["exported"], verified)
+        elif isinstance(verified, FailedStep):
+            stages["verified"] = verified.lines(sources, "not verified")
+        if isinstance(up := answers.get("restore"), Restored):
+            stages["restored"] = {line.source: line for line in up.summary()}
+        elif isinstance(up, FailedStep):
+            stages["restored"] = up.lines(restored, "not restored")
+        if isinstance(compared := answers.get("compare"), Verified):
+            stages["compared"] = {line.source: line for line in compared.comparisons()}
+        elif isinstance(compared, FailedStep):
+            stages["compared"] = compared.lines(restored, "not compared")
+        if isinstance(followed := answers.get(_FOLLOW), FailedStep):
+            stages["followed"] = followed.lines(self._followed.names, "not followed")
+        else:
+            stages["followed"] = self._followed.lines(followed if isinstance(followed, Followed) else None)
+        return stages
+
+    def _unlisted(self, left_behind: LeftBehind | None) -> list[str]:
+        """Return the servers of the case of which nothing leaves, because nobody could list them."""
+        without = {
+            bare_server(server.shown) for server in servers_without_sources(self._case, self._case.sources)
+        }
+        rests = left_behind.servers if left_behind else ()
+        return [rest.url for rest in rests if rest.reason and rest.url in without]
+
+    def _out_at(self, seal: BundleInfo | None) -> datetime | None:
+        """Return when everything lay where it was verified: when this run had sent it, or when the last file was
+        written there by an earlier run.
+        """
+        if self._left_at is not None or seal is None:
+            return self._left_at
+        return open_location(self._last.url, secrets=self._last.reveal()).stat(layout.TAG_MANIFEST).modified
+
+
+def _all_up(stages: Mapping[str, Mapping[str, SummaryLine]], expected: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether all that should come up is up, and was compared without a difference."""
+    lines = [
+        stages.get(stage, {}).get(source) for stage in ("restored", "compared") for source in expected[stage]
+    ]
+    return bool(lines) and all(line is not None and line.word in {"yes", LEFT_OUT} for line in lines)
+
+
+def _stage_seconds(forecast: Forecast) -> dict[str, float]:
+    """Return how long each stage takes by the forecast."""
+    seconds: dict[str, float] = {}
+    for stage in forecast.stages:
+        seconds[stage.stage] = seconds.get(stage.stage, 0.0) + stage.seconds.p50
+    return seconds
+
+
+def _without_failed(destinations: Mapping[str, Endpoint], restored: Answer | None) -> Mapping[str, Endpoint]:
+    """Return the destinations whose restore came to its end: the others are known to lack something."""
+    if not isinstance(restored, Restored):
+        return {}
+    failed = {failure.source for failure in restored.failures}
+    return {name: endpoint for name, endpoint in destinations.items() if name not in failed}
+
+
+def _exported_lines(sources: Sequence[str], answer: Answer | None) -> Mapping[str, SummaryLine]:
+    if answer is None:
+        return {source: SummaryLine(source, "yes", "exported before") for source in sources}
+    if isinstance(answer, Exported):
+        return {line.source: line for line in answer.summary()}
+    assert isinstance(answer, FailedStep)
+    return answer.lines(sources, "the export stopped")
+
+
+def _verified_lines(exported: Mapping[str, SummaryLine], verified: Verified) -> Mapping[str, SummaryLine]:
+    """Return a line for each source. Damage to what belongs to no source is damage to all of them."""
+    findings = [*verified.outcome.findings, *verified.signed.findings]
+    prefixes = {source: layout.source_file(source, "") for source in exported}
+    general = [finding for finding in findings if not finding.key.startswith(tuple(prefixes.values()))]
+    lines = {}
+    for source, prefix in prefixes.items():
+        own = [finding for finding in findings if finding.key.startswith(prefix)]
+        nothing = exported[source].word == "no"
+        lines[source] = exported[source] if nothing else _verified_line(source, [*own, *general])
+    return lines
+
+
+def _verified_line(source: str, damage: Sequence[Finding]) -> SummaryLine:
+    if not damage:
+        return SummaryLine(source, "yes", "verified")
+    return SummaryLine(source, "damaged", f"damaged in the bundle: {damage[0]}", REPAIR_STEP)
