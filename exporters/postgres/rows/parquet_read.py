@@ -17,21 +17,21 @@ def blocks_of(file: ParquetPart, *, generated: bool = True) -> Iterator[tuple[by
     """Yield text and number of rows, a few thousand rows at a time; the text of a long row in pieces, the last of which
     has the row.
     """
-    for some in rows_of(file):
-        if isinstance(some, LongRow):
-            yield from ((piece, 0) for piece in line_pieces(some, generated=generated))
+    for batch in rows_of(file):
+        if isinstance(batch, LongRow):
+            yield from ((piece, 0) for piece in line_pieces(batch, generated=generated))
             yield b"\n", 1
         else:
-            yield block_of(some, generated=generated), some.num_rows
+            yield block_of(batch, generated=generated), batch.num_rows
 
 
 def texts_of(file: ParquetPart) -> Iterator[list[bytes]]:
     """Yield the lines of the rows, without their newlines, a few thousand at a time."""
-    for some in rows_of(file):
-        if isinstance(some, LongRow):
-            yield [b"".join(line_pieces(some))]
+    for batch in rows_of(file):
+        if isinstance(batch, LongRow):
+            yield [b"".join(line_pieces(batch))]
         else:
-            yield lines_of(some)
+            yield lines_of(batch)
 
 
 def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
@@ -44,9 +44,9 @@ def digest_part(file: Any, rows: int, *, generated: bool = True) -> RowsDigest:
     if not columns_in(part.schema_arrow, generated=generated):
         return digest_empty_rows(rows)
     digest = RowsDigest()
-    for some in rows_of(part):
-        if isinstance(some, LongRow):
-            digest += digest_pieces(line_pieces(some, generated=generated))
+    for batch in rows_of(part):
+        if isinstance(batch, LongRow):
+            digest += digest_pieces(line_pieces(batch, generated=generated))
         else:
-            digest += digest_block(block_of(some, generated=generated))
+            digest += digest_block(block_of(batch, generated=generated))
     return digest

@@ -155,15 +155,15 @@ def read_part(file: Any) -> Iterator[PartRows | PartLong]:
         tuple(None if _ROWID in field.metadata else field.name for field in fields),
         tuple(b"moveout.generated" in field.metadata for field in fields),
     )
-    for some in rows_of(part):
-        if isinstance(some, LongRow):
-            yield PartLong(1, shown, from_parquet(some, columns))
+    for batch in rows_of(part):
+        if isinstance(batch, LongRow):
+            yield PartLong(1, shown, from_parquet(batch, columns))
             continue
         columns_read = tuple(
-            from_typed(some.column(name), None if side is None else some.column(side), kind)
+            from_typed(batch.column(name), None if side is None else batch.column(side), kind)
             for name, side, kind in columns
         )
-        yield PartRows(some.num_rows, shown, columns_read)
+        yield PartRows(batch.num_rows, shown, columns_read)
 
 
 def column_names(file: Any) -> list[str]:
@@ -179,6 +179,6 @@ def _of(field: pa.Field) -> dict[bytes, bytes]:
 def digest_part(file: Any) -> RowsDigest:
     """Return rows and digest of one part, from its values. Raises what ``READ_ERRORS`` lists."""
     digest = RowsDigest()
-    for some in read_part(file):
-        digest += some.digest()
+    for batch in read_part(file):
+        digest += batch.digest()
     return digest

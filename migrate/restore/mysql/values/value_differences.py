@@ -62,12 +62,12 @@ def _as_held(
     digest, counts = RowsDigest(), Counter[tuple[str, str]]()
     for part in parts_of([table]):
         try:
-            for some in rows_of(open_part(reader.open(part.key))):
-                batch = some.batch if isinstance(some, LongRow) else some
-                long = some.long if isinstance(some, LongRow) else {}
+            for batch_or_row in rows_of(open_part(reader.open(part.key))):
+                batch = batch_or_row.batch if isinstance(batch_or_row, LongRow) else batch_or_row
+                long = batch_or_row.long if isinstance(batch_or_row, LongRow) else {}
                 batch = _held(_narrowed(batch, without), counts, long, mariadb=mariadb)
-                if isinstance(some, LongRow):
-                    digest += digest_pieces(payload_pieces(LongRow(batch, some.long)))
+                if isinstance(batch_or_row, LongRow):
+                    digest += digest_pieces(payload_pieces(LongRow(batch, batch_or_row.long)))
                 else:
                     digest += digest_texts(texts_of(batch))
         except READ_ERRORS as exc:

@@ -60,15 +60,15 @@ class Encoder:
     def blocks(self, file: ParquetPart) -> Iterator[tuple[Block, int]]:
         """Yield what COPY takes, and the number of rows in it."""
         yield _BEGIN, 0
-        for some in rows_of(file):
-            if isinstance(some, LongRow):
-                yield from ((piece, 0) for piece in self._long_row(some))
+        for batch in rows_of(file):
+            if isinstance(batch, LongRow):
+                yield from ((piece, 0) for piece in self._long_row(batch))
                 yield b"", 1
             elif _rows.core is not None:
-                yield self.rows_by_core(some), some.num_rows
+                yield self.rows_by_core(batch), batch.num_rows
             else:
-                columns = [kind.encode(some.column(name)) for name, kind in self.columns]
-                yield self.rows_by_arrow(columns), some.num_rows
+                columns = [kind.encode(batch.column(name)) for name, kind in self.columns]
+                yield self.rows_by_arrow(columns), batch.num_rows
         yield _END, 0
 
     def rows_by_core(self, batch: pa.RecordBatch) -> memoryview:

@@ -74,11 +74,11 @@ def _reason(values: int, encoding: str) -> str:
 def _values(file: ParquetPart, encoding: str) -> Mapping[str, int]:
     """Return how many values of each column stand in the source's own encoding."""
     counts: Counter[str] = Counter()
-    for some in rows_of(file):
-        batch = some.batch if isinstance(some, LongRow) else some
+    for batch_or_row in rows_of(file):
+        batch = batch_or_row.batch if isinstance(batch_or_row, LongRow) else batch_or_row
         for column, side in sides_of(batch.schema).items():
-            if isinstance(some, LongRow) and side in some.long:
-                counts[column] += next(iter(some.long[side].pieces())).startswith(OWN)
+            if isinstance(batch_or_row, LongRow) and side in batch_or_row.long:
+                counts[column] += next(iter(batch_or_row.long[side].pieces())).startswith(OWN)
             elif encoding == "UTF8":
                 counts[column] += sum(
                     not is_utf8(value) for value in batch.column(side).drop_null().to_pylist()
